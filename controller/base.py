@@ -1,0 +1,116 @@
+"""The controller seam: ask for an input, tell a frame, read an estimate.
+
+A controller is one file in `controller/strategies/`; the file's name is the controller's name and its
+`make(optics, space, options)` builds it. Nothing here knows whether frames come from a simulator.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2, norm
+
+from twin.optics import Optics
+from twin.state import StateSpace
+from twin.types import Frame
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a controller believes about the initial state x0, nm.
+
+    Attributes:
+        mean_nm: shape (n,), the estimate within the more probable sign.
+        cov_nm2: shape (n, n), likewise.
+        sign_probability: probability of that sign; 1 - it is the mirror solution's (0.5: undecided).
+        samples_nm: optional support of the posterior, shape (m, n), for pictures.
+        weights: probabilities of the samples, shape (m,).
+    """
+
+    mean_nm: Array
+    cov_nm2: Array
+    sign_probability: float = 1.0
+    samples_nm: Array | None = None
+    weights: Array | None = None
+
+    @property
+    def std_nm(self) -> Array:
+        """Marginal standard deviations, shape (n,)."""
+        return np.sqrt(np.diag(self.cov_nm2))
+
+    def covers(self, initial_nm: Array, probability: float) -> bool:
+        """Whether the credible ellipsoid of that probability holds `initial_nm`."""
+        offset = np.asarray(initial_nm) - self.mean_nm
+        distance2 = float(offset @ np.linalg.solve(self.cov_nm2, offset))
+        return distance2 <= float(chi2.ppf(probability, offset.size))
+
+    def in_spec_probability(self, tolerance_nm: Array) -> float:
+        """Lower bound (Bonferroni) on the probability that every component is within tolerance."""
+        std = np.maximum(self.std_nm, 1e-12)
+        outside = 2 * norm.sf(np.asarray(tolerance_nm) / std)
+        return max(0.0, self.sign_probability * (1.0 - float(np.sum(outside))))
+
+
+@runtime_checkable
+class Controller(Protocol):
+    """Ask and tell. `update` must be told the input that `propose` gave (or any other that was applied)."""
+
+    def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
+        """Forget everything; a new run in `space`."""
+        ...
+
+    def propose(self) -> Array:
+        """The next input, nm, shape (n,); the cumulative input stays within `space.input_nm`."""
+        ...
+
+    def update(self, delta_nm: Array, frame: Frame) -> None:
+        """Learn from the frame that followed the input."""
+        ...
+
+    def estimate(self) -> Estimate:
+        """The current belief about x0; valid at any moment after reset."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """The stop rule: the credible region lies within tolerance."""
+        ...
+
+
+class UnknownController(ValueError):
+    """No controller of that name."""
+
+
+class OptionError(ValueError):
+    """An option that the controller does not have, or a value it cannot use."""
+
+
+def names() -> list[str]:
+    """Every controller found in `controller/strategies/`, sorted."""
+    from controller import strategies
+
+    return sorted(module.name for module in pkgutil.iter_modules(strategies.__path__) if module.name[0] != "_")
+
+
+def load(name: str, optics: Optics, space: StateSpace, options: Mapping[str, Any] | None = None) -> Controller:
+    """Build a controller by name.
+
+    Raises:
+        UnknownController: no such file; names the nearest.
+        OptionError: an unknown option or a bad value.
+        WeightsError: the shipped weights do not fit `optics` or `space`.
+    """
+    if name not in names():
+        near = get_close_matches(name, names(), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UnknownController(f"{name!r} is not a controller{hint}; known: {', '.join(names())}")
+    module = importlib.import_module(f"controller.strategies.{name}")
+    controller: Controller = module.make(optics, space, dict(options or {}))
+    return controller

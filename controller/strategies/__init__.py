@@ -1,0 +1,1 @@
+"""One file, one controller; the file name is its name."""

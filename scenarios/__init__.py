@@ -1,0 +1,1 @@
+"""Scenarios in, runs and reports out: the only place that knows everything."""

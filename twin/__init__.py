@@ -1,0 +1,1 @@
+"""The virtual microscope. Importing it registers the Gymnasium environments and loads nothing heavy."""

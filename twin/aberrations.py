@@ -1,0 +1,255 @@
+"""Aberration coefficients in Krivanek's Cartesian notation, and the phase they make.
+
+Conversion to abTEM's polar names and to the CEOS names happens here, at the boundary only.
+Conventions: docs/conventions.md.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One coefficient: radial order n, azimuthal multiplicity m, component '', 'a' (cos) or 'b' (sin)."""
+
+    n: int
+    m: int
+    component: str
+
+    @property
+    def name(self) -> str:
+        """Krivanek name, for example C12a."""
+        return f"C{self.n}{self.m}{self.component}"
+
+
+def _all_terms(highest_order: int) -> tuple[Term, ...]:
+    terms = []
+    for n in range(1, highest_order + 1):
+        for m in range((n + 1) % 2, n + 2, 2):
+            terms += [Term(n, m, c) for c in (("",) if m == 0 else ("a", "b"))]
+    return tuple(terms)
+
+
+TERMS = _all_terms(5)
+"""Every coefficient from first to fifth order, in the one fixed order of this project."""
+
+NAMES = tuple(term.name for term in TERMS)
+_INDEX = {name: i for i, name in enumerate(NAMES)}
+_NM_TO_ANGSTROM = 10.0
+
+# CEOS names and the factor CEOS = factor * Krivanek (axial comas and star aberrations are
+# defined there without the 1/(n+1) bookkeeping of the Krivanek series).
+CEOS_FACTORS: Mapping[tuple[int, int], tuple[str, float]] = {
+    (1, 0): ("C1", 1.0),
+    (1, 2): ("A1", 1.0),
+    (2, 1): ("B2", 1.0 / 3.0),
+    (2, 3): ("A2", 1.0),
+    (3, 0): ("C3", 1.0),
+    (3, 2): ("S3", 1.0 / 4.0),
+    (3, 4): ("A3", 1.0),
+    (4, 1): ("B4", 1.0 / 5.0),
+    (4, 3): ("D4", 1.0 / 5.0),
+    (4, 5): ("A4", 1.0),
+    (5, 0): ("C5", 1.0),
+    (5, 2): ("S5", 1.0 / 6.0),
+    (5, 4): ("R5", 1.0 / 6.0),
+    (5, 6): ("A5", 1.0),
+}
+
+
+def index(name: str) -> int:
+    """Position of a coefficient in `NAMES`.
+
+    Raises:
+        ValueError: no such coefficient; names the nearest.
+    """
+    if name not in _INDEX:
+        near = get_close_matches(name, NAMES, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"{name!r} is not an aberration coefficient{hint}; known: {', '.join(NAMES)}")
+    return _INDEX[name]
+
+
+@dataclass(frozen=True)
+class Aberrations:
+    """Coefficients C_nm to fifth order, Cartesian, in nm, in the order of `NAMES`."""
+
+    values_nm: tuple[float, ...] = (0.0,) * len(TERMS)
+
+    def __post_init__(self) -> None:
+        if len(self.values_nm) != len(TERMS):
+            raise ValueError(f"expected {len(TERMS)} coefficients, got {len(self.values_nm)}")
+        if not all(math.isfinite(v) for v in self.values_nm):
+            raise ValueError("aberration coefficients must be finite")
+
+    @classmethod
+    def of(cls, coefficients_nm: Mapping[str, float]) -> "Aberrations":
+        """From named coefficients in nm; the missing ones are zero.
+
+        Raises:
+            ValueError: an unknown name (the nearest is suggested) or a value that is not finite.
+        """
+        values = [0.0] * len(TERMS)
+        for name, value in coefficients_nm.items():
+            values[index(name)] = float(value)
+        return cls(tuple(values))
+
+    @classmethod
+    def from_array(cls, values_nm: Array) -> "Aberrations":
+        """From an array of shape (25,), nm, in the order of `NAMES`."""
+        return cls(tuple(float(v) for v in values_nm))
+
+    def __getitem__(self, name: str) -> float:
+        return self.values_nm[index(name)]
+
+    def __add__(self, other: "Aberrations") -> "Aberrations":
+        return Aberrations(tuple(a + b for a, b in zip(self.values_nm, other.values_nm, strict=True)))
+
+    def __neg__(self) -> "Aberrations":
+        return Aberrations(tuple(-v for v in self.values_nm))
+
+    def array(self) -> NDArray[np.float64]:
+        """Shape (25,), nm."""
+        return np.asarray(self.values_nm, dtype=np.float64)
+
+    def nonzero(self) -> dict[str, float]:
+        """The coefficients that are not zero, by name, nm."""
+        return {name: value for name, value in zip(NAMES, self.values_nm, strict=True) if value != 0.0}
+
+
+def aberration_basis(names: tuple[str, ...], theta_x_mrad: Array, theta_y_mrad: Array, wavelength_nm: float) -> Array:
+    """Phase per nm of each coefficient: `chi = basis . coefficients`.
+
+    Krivanek's expansion: `2 pi / lambda * theta^(n+1) / (n+1) * cos|sin(m phi)` (docs/conventions.md).
+
+    Args:
+        names: k coefficient names.
+        theta_x_mrad, theta_y_mrad: angles, any equal shape (...,).
+        wavelength_nm: relativistic electron wavelength.
+
+    Returns:
+        rad/nm, shape (k, ...), float64.
+
+    Raises:
+        ValueError: the two angle arrays differ in shape, or a name is unknown.
+    """
+    if np.shape(theta_x_mrad) != np.shape(theta_y_mrad):
+        raise ValueError(f"angle arrays differ in shape: {np.shape(theta_x_mrad)} and {np.shape(theta_y_mrad)}")
+    omega = (np.asarray(theta_x_mrad, np.float64) + 1j * np.asarray(theta_y_mrad, np.float64)) * 1e-3
+    radius2 = np.abs(omega) ** 2
+    out = np.empty((len(names), *omega.shape))
+    for i, name in enumerate(names):
+        term = TERMS[index(name)]
+        # theta^(n+1) e^(i m phi) = |omega|^(n+1-m) omega^m; n+1-m is even by construction.
+        field = radius2 ** ((term.n + 1 - term.m) // 2) * omega**term.m
+        part = field.imag if term.component == "b" else field.real
+        out[i] = 2.0 * np.pi / wavelength_nm / (term.n + 1) * part
+    return out
+
+
+def aberration_phase(aberrations: Aberrations, theta_x_mrad: Array, theta_y_mrad: Array, wavelength_nm: float) -> Array:
+    """Aberration phase chi in radians; the probe is `F^-1[A exp(-i chi)]`.
+
+    Args:
+        aberrations: coefficients in nm, Cartesian; the missing ones are zero.
+        theta_x_mrad, theta_y_mrad: angles, any equal shape (...,).
+        wavelength_nm: relativistic electron wavelength.
+
+    Returns:
+        chi, shape (...,), float64.
+
+    Raises:
+        ValueError: the two angle arrays differ in shape.
+    """
+    present = aberrations.nonzero()
+    if not present:
+        return np.zeros(np.broadcast_shapes(np.shape(theta_x_mrad), np.shape(theta_y_mrad)))
+    basis = aberration_basis(tuple(present), theta_x_mrad, theta_y_mrad, wavelength_nm)
+    return np.tensordot(np.asarray(list(present.values())), basis, axes=1)
+
+
+def _polar(aberrations: Aberrations) -> dict[tuple[int, int], complex]:
+    """a + i b per (n, m), nm."""
+    polar: dict[tuple[int, int], complex] = {}
+    for term, value in zip(TERMS, aberrations.values_nm, strict=True):
+        polar[term.n, term.m] = polar.get((term.n, term.m), 0j) + (1j if term.component == "b" else 1.0) * value
+    return polar
+
+
+def _from_polar(polar: Mapping[tuple[int, int], complex]) -> Aberrations:
+    values = [z.imag if t.component == "b" else z.real for t in TERMS for z in [complex(polar.get((t.n, t.m), 0.0))]]
+    return Aberrations(tuple(values))
+
+
+def to_abtem(aberrations: Aberrations) -> dict[str, float]:
+    """abTEM's polar coefficients: magnitudes `C12` in angstrom and angles `phi12` in rad.
+
+    abTEM's term is `C cos(m (phi - phi_nm))`, so `C_a = C cos(m phi_nm)`, `C_b = C sin(m phi_nm)`.
+    abTEM's own `polar2cartesian` uses other signs and is not used.
+    """
+    out: dict[str, float] = {}
+    for (n, m), z in _polar(aberrations).items():
+        if m == 0:
+            out[f"C{n}{m}"] = z.real * _NM_TO_ANGSTROM
+        else:
+            out[f"C{n}{m}"] = abs(z) * _NM_TO_ANGSTROM
+            out[f"phi{n}{m}"] = float(np.angle(z)) / m
+    return out
+
+
+def from_abtem(parameters: Mapping[str, Any]) -> Aberrations:
+    """From abTEM's polar coefficients (angstrom, rad); the inverse of `to_abtem`.
+
+    Raises:
+        ValueError: a key that abTEM does not have (abTEM itself accepts it in silence).
+    """
+    pairs = {(t.n, t.m) for t in TERMS}
+    known = {f"C{n}{m}" for n, m in pairs} | {f"phi{n}{m}" for n, m in pairs if m > 0}
+    for key in parameters:
+        if key not in known:
+            near = get_close_matches(key, sorted(known), n=1)
+            raise ValueError(f"{key!r} is not an abTEM aberration" + (f" (did you mean {near[0]}?)" if near else ""))
+    polar = {}
+    for n, m in pairs:
+        angle = m * float(parameters.get(f"phi{n}{m}", 0.0))
+        polar[n, m] = float(parameters.get(f"C{n}{m}", 0.0)) / _NM_TO_ANGSTROM * np.exp(1j * angle)
+    return _from_polar(polar)
+
+
+def to_ceos(aberrations: Aberrations) -> dict[str, tuple[float, float]]:
+    """CEOS coefficients (C1 A1 B2 A2 C3 S3 A3 B4 D4 A4 C5 S5 R5 A5), Cartesian (x, y), nm.
+
+    Equal phase: axial coma and the star-like terms carry the factor 1/(n+1) that the CEOS series
+    does not (Krivanek C21 = 3 B2, C32 = 4 S3, C41 = 5 B4, C43 = 5 D4, C52 = 6 S5, C54 = 6 R5).
+    """
+    polar = _polar(aberrations)
+    return {name: (factor * polar[nm].real, factor * polar[nm].imag) for nm, (name, factor) in CEOS_FACTORS.items()}
+
+
+def from_ceos(coefficients_nm: Mapping[str, tuple[float, float]]) -> Aberrations:
+    """From CEOS names to Krivanek; the inverse of `to_ceos`.
+
+    Raises:
+        ValueError: an unknown CEOS name.
+    """
+    by_name = {name: (nm, factor) for nm, (name, factor) in CEOS_FACTORS.items()}
+    polar = {}
+    for name, (x, y) in coefficients_nm.items():
+        if name not in by_name:
+            raise ValueError(f"{name!r} is not a CEOS aberration; known: {', '.join(by_name)}")
+        nm, factor = by_name[name]
+        polar[nm] = complex(x, y) / factor
+    return _from_polar(polar)
+
+
+def rotated(aberrations: Aberrations, angle_rad: float) -> Aberrations:
+    """The same aberrations seen in axes turned by `angle_rad`: C_nm -> C_nm exp(-i m angle)."""
+    return _from_polar({(n, m): z * np.exp(-1j * m * angle_rad) for (n, m), z in _polar(aberrations).items()})

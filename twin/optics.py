@@ -1,0 +1,131 @@
+"""The electron-optical setting: beam, aperture, computing grid and camera angles."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.aberrations import Aberrations, aberration_basis
+
+# CODATA 2022 (exact where the SI fixes them).
+PLANCK_J_S = 6.62607015e-34
+LIGHT_M_S = 2.99792458e8
+CHARGE_C = 1.602176634e-19
+ELECTRON_MASS_KG = 9.1093837139e-31
+
+PROBE_MARGIN = 1.1
+"""The window is this much wider than the geometric probe: the worst corner then loses under 1e-3."""
+
+
+class AliasingError(ValueError):
+    """The computing window cannot hold the probe."""
+
+
+@dataclass(frozen=True)
+class Optics:
+    """Beam and sampling; angles in mrad, lengths in nm.
+
+    Attributes:
+        energy_kev: beam energy.
+        convergence_mrad: probe semi-angle.
+        grid: pixels of the square computing grid (fast path).
+        sampling_nm: pixel of that grid; the window is `grid * sampling_nm`.
+        camera_pixels: side of the square camera.
+        binning: reciprocal grid pixels per camera pixel.
+    """
+
+    energy_kev: float = 300.0
+    convergence_mrad: float = 28.0
+    grid: int = 512
+    sampling_nm: float = 0.025
+    camera_pixels: int = 128
+    binning: int = 3
+
+    def __post_init__(self) -> None:
+        for label in ("energy_kev", "convergence_mrad", "grid", "sampling_nm", "camera_pixels", "binning"):
+            value = getattr(self, label)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"optics.{label} must be positive, got {value!r}")
+        if self.camera_pixels * self.binning > self.grid:
+            raise ValueError(
+                f"the camera spans {self.camera_pixels} x {self.binning} grid pixels; the grid has {self.grid}"
+            )
+        if self.convergence_mrad >= self.max_angle_mrad:
+            raise AliasingError(
+                f"convergence_mrad {self.convergence_mrad} exceeds the grid's {self.max_angle_mrad:.1f} mrad;"
+                f" use sampling_nm <= {self.wavelength_nm / 2e-3 / self.convergence_mrad:.4f}"
+            )
+
+    @property
+    def wavelength_nm(self) -> float:
+        """Relativistic de Broglie wavelength."""
+        energy = self.energy_kev * 1e3 * CHARGE_C
+        momentum = math.sqrt(2 * ELECTRON_MASS_KG * energy * (1 + energy / (2 * ELECTRON_MASS_KG * LIGHT_M_S**2)))
+        return PLANCK_J_S / momentum * 1e9
+
+    @property
+    def interaction_rad_per_v_nm(self) -> float:
+        """Interaction parameter sigma = 2 pi m e lambda / h^2 (Kirkland 2010, eq 5.6), rad / (V nm)."""
+        energy = self.energy_kev * 1e3 * CHARGE_C
+        mass = ELECTRON_MASS_KG + energy / LIGHT_M_S**2
+        return 2 * math.pi * mass * CHARGE_C * self.wavelength_nm * 1e-9 / PLANCK_J_S**2 * 1e-9
+
+    @property
+    def window_nm(self) -> float:
+        """Side of the square real-space window."""
+        return self.grid * self.sampling_nm
+
+    @property
+    def pixel_mrad(self) -> float:
+        """One reciprocal pixel of the grid."""
+        return self.wavelength_nm / self.window_nm * 1e3
+
+    @property
+    def camera_pixel_mrad(self) -> float:
+        """One camera pixel."""
+        return self.pixel_mrad * self.binning
+
+    @property
+    def max_angle_mrad(self) -> float:
+        """Half the reciprocal extent of the grid."""
+        return self.wavelength_nm / (2 * self.sampling_nm) * 1e3
+
+    def angles_mrad(self, pixels: int) -> NDArray[np.float64]:
+        """Angles of a centred axis of `pixels` grid pixels, zero at index pixels // 2."""
+        return (np.arange(pixels) - pixels // 2) * self.pixel_mrad
+
+
+def probe_radius_nm(optics: Optics, aberrations: Aberrations) -> float:
+    """Largest geometric displacement of a ray at the specimen, max |grad chi| * lambda / 2 pi over the aperture."""
+    present = aberrations.nonzero()
+    if not present:
+        return 0.0
+    phi = np.linspace(0.0, 2 * np.pi, 180, endpoint=False)
+    radii = np.linspace(0.25, 1.0, 7)[:, None] * optics.convergence_mrad
+    step = 1e-4 * optics.convergence_mrad
+    values = np.asarray(list(present.values()))
+
+    def chi(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.tensordot(values, aberration_basis(tuple(present), x, y, optics.wavelength_nm), axes=1)
+
+    x, y = radii * np.cos(phi), radii * np.sin(phi)
+    slope_x = (chi(x + step, y) - chi(x - step, y)) / (2 * step)
+    slope_y = (chi(x, y + step) - chi(x, y - step)) / (2 * step)
+    return float(np.hypot(slope_x, slope_y).max() * 1e3 * optics.wavelength_nm / (2 * np.pi))
+
+
+def check_window(optics: Optics, aberrations: Aberrations) -> None:
+    """Refuse aberrations whose probe the window cannot hold: L > 2.2 |ray displacement|.
+
+    Raises:
+        AliasingError: with the window needed and a grid that would do.
+    """
+    needed = 2 * PROBE_MARGIN * probe_radius_nm(optics, aberrations)
+    if needed > optics.window_nm:
+        grid = 2 ** math.ceil(math.log2(needed / optics.sampling_nm))
+        c10 = abs(aberrations["C10"])
+        raise AliasingError(
+            f"C10 of {c10:.0f} nm with the other aberrations needs a window of {needed:.1f} nm;"
+            f" the grid spans {optics.window_nm:.1f} nm. Use optics.grid={grid} or narrow the range."
+        )

@@ -1,0 +1,103 @@
+"""The instrument seam: what a microscope is to everything above it.
+
+Data that crosses the seam and the two protocols, nothing else. No physics, no torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.optics import Optics
+from twin.state import StateSpace
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One camera read-out. Immutable; carries no truth.
+
+    Attributes:
+        counts: raw camera counts, shape (H, W), uint16, y before x.
+        dose_e: electrons of the nominal beam during the exposure (set, not measured).
+        exposure_s: exposure time.
+        clock_s: instrument clock at the end of the exposure.
+        settings: the settings in force that an operator knows (detector dark level, ...).
+    """
+
+    counts: NDArray[np.uint16]
+    dose_e: float
+    exposure_s: float
+    clock_s: float
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.counts.flags.writeable = False
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do, known before the first frame."""
+
+    name: str
+    optics: Optics
+    space: StateSpace
+    camera_shape: tuple[int, int]
+    max_count: int
+    can_scan: bool = False
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The hidden state, for the scorer and for pictures.
+
+    Attributes:
+        state_nm: the calibrated state x[k] now, shape (n,).
+        initial_nm: x[0], shape (n,).
+    """
+
+    state_nm: Array
+    initial_nm: Array
+
+
+@runtime_checkable
+class Microscope(Protocol):
+    """A STEM with an aberration corrector and a camera behind it.
+
+    The state obeys x[k+1] = x[k] + u[k] unless the instrument says otherwise
+    (van Hulst et al. 2026, eq 1); only u is the caller's.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Constant over the life of the instrument."""
+        ...
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """A new session: new hidden state, new specimen region, clock at zero."""
+        ...
+
+    def apply(self, delta_nm: Array) -> None:
+        """Add `delta_nm`, shape (n,), to the calibrated state.
+
+        Raises:
+            ValueError: wrong shape, not finite, or the cumulative input would leave
+                `capabilities.space.input_nm`; nothing has moved.
+        """
+        ...
+
+    def acquire(self) -> Frame:
+        """Expose the camera once, on a fresh specimen region unless set otherwise."""
+        ...
+
+
+@runtime_checkable
+class HasTruth(Protocol):
+    """Only a simulator knows the truth; only the scorer may ask."""
+
+    def truth(self) -> Truth:
+        """The hidden state now."""
+        ...
