@@ -7,9 +7,9 @@ A controller is one file in `controller/strategies/`; the file's name is the con
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,27 @@ class Controller(Protocol):
     def done(self) -> bool:
         """The stop rule: the credible region lies within tolerance."""
         ...
+
+
+Options = TypeVar("Options")
+
+
+def checked_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    """A strategy's options dataclass from plain values.
+
+    Raises:
+        OptionError: an unknown option (names the nearest), or a value it cannot take.
+    """
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for key in given:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise OptionError(f"{key!r} is not an option here{hint}; known: {', '.join(known)}")
+    try:
+        return kind(**given)
+    except (TypeError, ValueError) as error:
+        raise OptionError(str(error)) from error
 
 
 class UnknownController(ValueError):

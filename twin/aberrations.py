@@ -170,10 +170,8 @@ def aberration_phase(aberrations: Aberrations, theta_x_mrad: Array, theta_y_mrad
         ValueError: the two angle arrays differ in shape.
     """
     present = aberrations.nonzero()
-    if not present:
-        return np.zeros(np.broadcast_shapes(np.shape(theta_x_mrad), np.shape(theta_y_mrad)))
     basis = aberration_basis(tuple(present), theta_x_mrad, theta_y_mrad, wavelength_nm)
-    return np.tensordot(np.asarray(list(present.values())), basis, axes=1)
+    return np.tensordot(np.asarray(list(present.values()), np.float64), basis, axes=1)
 
 
 def _polar(aberrations: Aberrations) -> dict[tuple[int, int], complex]:

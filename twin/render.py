@@ -7,6 +7,7 @@ coming out. Full multislice through an atomic model is in `multislice.py`; both 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -57,7 +58,8 @@ def crop_pixels(optics: Optics, camera: CameraProperties) -> int:
     turn = math.radians(camera.rotation_deg)
     reach = (abs(math.cos(turn)) + abs(math.sin(turn))) / camera.scale
     shift = max(abs(s) for s in camera.shift_px) * optics.binning * reach
-    return min(optics.grid, 2 * math.ceil(side / 2 * reach + shift + 1))
+    # A few common sizes: transforms like them, and days share one aperture basis.
+    return min(optics.grid, 16 * math.ceil((side * reach + 2 * shift + 2) / 16))
 
 
 def _is_ideal(camera: CameraProperties) -> bool:
@@ -120,6 +122,7 @@ class ApertureBasis:
     amplitude: float
 
 
+@lru_cache(maxsize=16)
 def aperture_basis(optics: Optics, size: int, dtype: torch.dtype) -> ApertureBasis:
     """The aperture's pixels and the phase each coefficient makes there."""
     axis = optics.angles_mrad(size)

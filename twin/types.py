@@ -16,9 +16,9 @@ from twin.state import StateSpace
 Array = NDArray[np.floating]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
-    """One camera read-out. Immutable; carries no truth.
+    """One camera read-out. Immutable; carries no truth. Equal frames have equal counts and equal settings.
 
     Attributes:
         counts: raw camera counts, shape (H, W), uint16, y before x.
@@ -36,6 +36,18 @@ class Frame:
 
     def __post_init__(self) -> None:
         self.counts.flags.writeable = False
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Frame):
+            return NotImplemented
+        mine = (self.dose_e, self.exposure_s, self.clock_s, dict(self.settings))
+        theirs = (other.dose_e, other.exposure_s, other.clock_s, dict(other.settings))
+        return mine == theirs and np.array_equal(self.counts, other.counts)
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        # A pickled array comes back writeable: frames from another process stay immutable too.
+        self.__dict__.update(state)
+        self.__post_init__()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Figures that the README quotes and that continuous integration compares with."""

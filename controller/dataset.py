@@ -1,0 +1,171 @@
+"""Simulated training frames: random days, random states, their normalised spectra."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields, replace
+from multiprocessing import get_context
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller import preprocess
+from twin.day import CameraProperties, Day, FilmProperties
+from twin.optics import Optics
+from twin.state import StateSpace
+from twin.types import Frame
+
+Array = NDArray[np.floating]
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class DayRanges:
+    """Where training days come from; every quantity uniform in its range, the dose in its logarithm.
+
+    The library's `day_a` and `day_b` lie inside (they were not drawn from it); `day_c` lies outside in
+    thickness, coma, three-fold astigmatism and camera rotation.
+    """
+
+    thickness_nm: Range = (2.5, 9.0)
+    coma_nm: Range = (-90.0, 90.0)
+    threefold_nm: Range = (-90.0, 90.0)
+    spherical_nm: Range = (-2000.0, 2000.0)
+    focal_spread_nm: Range = (0.5, 2.8)
+    source_size_nm: Range = (0.02, 0.07)
+    dose_e: Range = (1.5e5, 3e6)
+    rotation_deg: Range = (-4.0, 4.0)
+    scale: Range = (0.97, 1.03)
+    shift_px: Range = (-3.0, 3.0)
+    mtf_nyquist: Range = (0.5, 1.0)
+    shading: Range = (-0.15, 0.15)
+    gain: Range = (0.8, 1.3)
+
+
+def nominal_ranges() -> DayRanges:
+    """No spread at all: every training day is the nominal twin, `Day()`, at its dose."""
+    day = Day()
+    return DayRanges(
+        thickness_nm=(day.film.thickness_nm,) * 2,
+        coma_nm=(0.0, 0.0),
+        threefold_nm=(0.0, 0.0),
+        spherical_nm=(0.0, 0.0),
+        focal_spread_nm=(day.focal_spread_nm,) * 2,
+        source_size_nm=(day.source_size_nm,) * 2,
+        dose_e=(day.dose_e,) * 2,
+        rotation_deg=(0.0, 0.0),
+        scale=(1.0, 1.0),
+        shift_px=(0.0, 0.0),
+        mtf_nyquist=(1.0, 1.0),
+        shading=(0.0, 0.0),
+        gain=(1.0, 1.0),
+    )
+
+
+def draw_day(ranges: DayRanges, rng: np.random.Generator) -> Day:
+    """One training day."""
+
+    def pick(bounds: Range) -> float:
+        return float(rng.uniform(*bounds))
+
+    residual = {"C21a": ranges.coma_nm, "C21b": ranges.coma_nm, "C23a": ranges.threefold_nm}
+    residual |= {"C23b": ranges.threefold_nm, "C30": ranges.spherical_nm}
+    return Day(
+        film=FilmProperties(thickness_nm=pick(ranges.thickness_nm)),
+        residual_nm={name: pick(bounds) for name, bounds in residual.items()},
+        focal_spread_nm=pick(ranges.focal_spread_nm),
+        source_size_nm=pick(ranges.source_size_nm),
+        dose_e=float(np.exp(rng.uniform(*np.log(ranges.dose_e)))),
+        camera=CameraProperties(
+            rotation_deg=pick(ranges.rotation_deg),
+            scale=pick(ranges.scale),
+            shift_px=(pick(ranges.shift_px), pick(ranges.shift_px)),
+            mtf_nyquist=pick(ranges.mtf_nyquist),
+            shading=pick(ranges.shading),
+            gain=pick(ranges.gain),
+        ),
+    )
+
+
+def draw_states(space: StateSpace, count: int, rng: np.random.Generator) -> Array:
+    """States for training, shape (count, n): half uniform in the range, half normal about the null.
+
+    Closed-loop inputs gather near the null, so the map has to be best there.
+    """
+    uniform = rng.uniform(-1, 1, (count, space.dimension)) * space.range_nm
+    near = np.clip(rng.standard_normal((count, space.dimension)) * space.range_nm / 7, -space.range_nm, space.range_nm)
+    return np.where(rng.random((count, 1)) < 0.5, uniform, near)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Spectra with the states and days they came from.
+
+    Attributes:
+        spectra: normalised half-plane spectra, (N, H, W), float16 (they carry 10 % speckle each).
+        states_nm: calibrated states, (N, n).
+        floors: shot-noise floor of each frame, (N,).
+        days: index of the day, (N,).
+    """
+
+    spectra: NDArray[np.float16]
+    states_nm: Array
+    floors: Array
+    days: NDArray[np.int64]
+
+    def subset(self, keep: NDArray[np.bool_]) -> "Dataset":
+        """The frames where `keep`, shape (N,), is true."""
+        return Dataset(self.spectra[keep], self.states_nm[keep], self.floors[keep], self.days[keep])
+
+
+def joined(parts: list[Dataset]) -> Dataset:
+    """Several data sets as one."""
+    return Dataset(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Dataset)))
+
+
+@dataclass(frozen=True)
+class DayJob:
+    """Everything one day's frames follow from."""
+
+    optics: Optics
+    space: StateSpace
+    ranges: DayRanges
+    frames: int
+    seed: int
+    index: int
+
+
+def spectra_on(day: Day, optics: Optics, space: StateSpace, states_nm: Array, rng: np.random.Generator) -> Dataset:
+    """One fresh frame per state (N, n) on one day; all of it numbered day 0."""
+    import torch
+
+    from twin.detector import draw_defects, expose
+    from twin.render import FastRenderer
+
+    torch.set_num_threads(1)
+    renderer = FastRenderer(optics, day)
+    defects = draw_defects(day.camera, (optics.camera_pixels,) * 2, rng)
+    regions = rng.integers(2**63, size=len(states_nm))
+    settings = {"dark_level": day.camera.dark_level}
+    spectra = []
+    for state, region in zip(states_nm, regions, strict=True):
+        full = space.to_aberrations(state) + day.residual
+        probability = renderer.probability([full], [int(region)])[0]
+        counts = expose(probability, day.dose_e, day.camera, defects, rng)
+        spectra.append(preprocess.power_spectrum(Frame(counts, day.dose_e, day.exposure_s, 0.0, settings)))
+    values = np.stack([s.values for s in spectra]).astype(np.float16)
+    return Dataset(values, states_nm, np.array([s.floor for s in spectra]), np.zeros(len(states_nm), np.int64))
+
+
+def simulate_day(job: DayJob) -> Dataset:
+    """The frames of one random day; a pure function of the job."""
+    rng = np.random.default_rng([job.seed, job.index])
+    day = draw_day(job.ranges, rng)
+    data = spectra_on(day, job.optics, job.space, draw_states(job.space, job.frames, rng), rng)
+    return replace(data, days=np.full(job.frames, job.index))
+
+
+def simulate(jobs: Sequence[DayJob], workers: int = 0) -> Iterator[Dataset]:
+    """Yield the days of `jobs` in order, over `workers` processes (0: one per core)."""
+    with ProcessPoolExecutor(workers or os.cpu_count() or 1, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(simulate_day, jobs, chunksize=4)

@@ -1,0 +1,103 @@
+"""VAE-EM: joint estimation of state and latent map (van Hulst et al. 2026, Algorithm 1).
+
+Assumes exact, known inputs (eq 1) and an even latent map; learns the map's deviation from its simulated
+prior in the run. Options: see `Options`.
+"""
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Ge, Gt, Lt
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from controller import artefact, candidates, em, latent_map, preprocess, selection
+from controller.artefact import Artefact
+from controller.base import Estimate, checked_options
+from controller.candidates import Refinement
+from controller.em import Observations
+from controller.vae import encode_mean
+from twin.optics import Optics
+from twin.state import StateSpace
+from twin.types import Frame
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+class Options:
+    """Settings of VAE-EM.
+
+    Attributes:
+        weights: shipped weights by name, or a path.
+        candidates: number of candidate initial states.
+        selection: "information" (expected information gain), or the paper's "variance", "mixture_variance", "random".
+        hard: hard EM, all weight on the most likely candidate.
+        model_estimation: learn the map in the run; False takes the prior mean as known.
+        refinement: candidate refinement, see `candidates.Refinement`.
+        stop_probability: done when every component is in spec with this probability.
+    """
+
+    weights: str = "vae_random_days"
+    candidates: Annotated[int, Ge(32)] = 1000
+    selection: Literal["information", "variance", "mixture_variance", "random"] = "information"
+    hard: bool = False
+    model_estimation: bool = True
+    refinement: Refinement = Refinement()
+    stop_probability: Annotated[float, Gt(0), Lt(1)] = 0.95
+
+
+class VaeEm:
+    """Algorithm 1: encode, weigh candidates, learn the map, refine, select the next input."""
+
+    def __init__(self, space: StateSpace, trained: Artefact, options: Options) -> None:
+        self.trained, self.options = trained, options
+        self.reset(space, np.random.default_rng(0))
+
+    def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
+        """Uniform candidates, no observation."""
+        prior = self.trained.prior if self.options.model_estimation else latent_map.known(self.trained.prior)
+        self.space, self.rng = space, rng
+        self.data = Observations.none(space.dimension, len(prior.axes))
+        candidate_set = candidates.initial(space, self.options.candidates, rng)
+        self.ensemble = em.start(prior, candidate_set)
+        self.elbo_nats: list[float] = []
+
+    def propose(self) -> Array:
+        """No input before the first frame, then the most informative one (eqs 24-25)."""
+        if len(self.data) == 0:
+            return self.space.zero
+        target = selection.select(self.options.selection, self.ensemble, self.data, self.space, self.rng)
+        return target - self.data.inputs_nm[-1]
+
+    def update(self, delta_nm: Array, frame: Frame) -> None:
+        """Encode the frame (eq 8) and run one EM iteration on the grown data set."""
+        spectrum = preprocess.power_spectrum(frame)
+        latent = self.trained.prior.observe(encode_mean(self.trained.vae, spectrum.values[None]))
+        before = self.data.inputs_nm[-1] if len(self.data) else self.space.zero
+        self.data = self.data.append(before + delta_nm, latent, spectrum.floor)
+        self.ensemble = em.step(self.ensemble, self.data, self.space, self.options.refinement, self.rng)
+        if self.options.hard:
+            self.ensemble = em.harden(self.ensemble)
+        self.elbo_nats.append(self.ensemble.elbo_nats)
+
+    def estimate(self) -> Estimate:
+        """Moments within the more probable sign."""
+        return candidates.summarise(self.ensemble.candidates, self.ensemble.probability, self.space)
+
+    @property
+    def done(self) -> bool:
+        """Every component in spec with the wanted probability."""
+        return self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability
+
+
+def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> VaeEm:
+    """Build the controller for an instrument and a task.
+
+    Raises:
+        OptionError: an unknown option or a bad value.
+        WeightsError: weights for other optics, coefficients or ranges.
+    """
+    chosen = checked_options(Options, options)
+    return VaeEm(space, artefact.load_for(chosen.weights, optics, space), chosen)

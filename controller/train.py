@@ -1,0 +1,245 @@
+"""Training a VAE and its latent prior from nothing: simulate, fit, calibrate the prior, write one file.
+
+Resumable at every stage: simulated days and the network's state after each epoch stay in a work folder.
+Nothing is pickled.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from controller import artefact, latent_map
+from controller.artefact import Artefact
+from controller.dataset import Dataset, DayJob, DayRanges, joined, nominal_ranges, simulate
+from controller.vae import Vae, VaeConfig, elbo, encode_mean
+from twin.optics import Optics
+from twin.state import StateSpace
+
+Array = NDArray[np.floating]
+
+Progress = Callable[[str, int, int, str], None]
+"""Called with (stage, done, total, note)."""
+
+SHARD_DAYS = 50
+
+
+class ResumeError(ValueError):
+    """A work folder that belongs to another configuration."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a training follows from.
+
+    Attributes:
+        optics, space: instrument and task.
+        variant: "random_days" draws a day per group of frames; "nominal" knows one day only.
+        days: simulated days; a twentieth is held out.
+        frames_per_day: frames of each.
+        latent: latent dimension n_z.
+        epochs, batch, learning_rate: of the network.
+        modes: day modes of the latent map; a nominal training has none.
+        kernel: of the day-to-day deviation that they leave.
+        seed: of everything.
+    """
+
+    optics: Optics
+    space: StateSpace
+    variant: Literal["random_days", "nominal"] = "random_days"
+    days: int = 1200
+    frames_per_day: int = 16
+    latent: int = 6
+    epochs: int = 16
+    batch: int = 64
+    learning_rate: float = 3e-3
+    modes: int = 3
+    kernel: str = "rbf"
+    seed: int = 1
+
+    @property
+    def ranges(self) -> DayRanges:
+        """Where its days come from."""
+        return DayRanges() if self.variant == "random_days" else nominal_ranges()
+
+    @property
+    def held_out_days(self) -> int:
+        """Days that the network never sees."""
+        return max(1, self.days // 20)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+
+def frames(config: TrainConfig, work: Path, progress: Progress, workers: int = 0) -> Dataset:
+    """Simulated frames of every day; shards already in `work` are read, missing ones are made."""
+    shards = []
+    for first in range(0, config.days, SHARD_DAYS):
+        path = work / f"days-{first:05d}.npz"
+        last = min(first + SHARD_DAYS, config.days)
+        if not path.exists():
+            jobs = [
+                DayJob(config.optics, config.space, config.ranges, config.frames_per_day, config.seed, day)
+                for day in range(first, last)
+            ]
+            made = joined(list(simulate(jobs, workers)))
+            partial = path.with_suffix(".part.npz")
+            np.savez(partial, **asdict(made))
+            partial.rename(path)
+        with np.load(path, allow_pickle=False) as stored:
+            shards.append(Dataset(**{key: stored[key] for key in ("spectra", "states_nm", "floors", "days")}))
+        progress("simulating days", last, config.days, "")
+    return joined(shards)
+
+
+def _mirrored(spectra: Tensor, flip: Tensor) -> Tensor:
+    """Spectra (N, H, W) with y reversed where `flip`: the frame of a state with C12b negated."""
+    height = spectra.shape[1]
+    return torch.where(flip[:, None, None], spectra[:, (-torch.arange(height)) % height], spectra)
+
+
+def held_out_bound(vae: Vae, spectra: Tensor, seed: int) -> float:
+    """Evidence lower bound on frames that were not trained on, nats per frame."""
+    vae.eval()
+    with torch.no_grad():
+        log_likelihood, kl = elbo(vae, vae.standardise(spectra), torch.Generator().manual_seed(seed))
+    return (log_likelihood - kl).item()
+
+
+def _save_checkpoint(vae: Vae, optimiser: torch.optim.Optimizer, epoch: int, path: Path) -> None:
+    tensors = {f"vae.{k}": v.contiguous() for k, v in vae.state_dict().items()}
+    for number, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{number}.{key}": value for key, value in state.items()}
+    partial = path.with_suffix(".part")
+    save_file(tensors, partial, {"epoch": str(epoch)})
+    partial.rename(path)
+
+
+def _load_checkpoint(vae: Vae, optimiser: torch.optim.Optimizer, path: Path) -> int:
+    """Restore network and optimiser; returns the epochs done."""
+    states: dict[int, dict[str, Tensor]] = {}
+    with safe_open(path, framework="pt") as file:
+        weights = {key[4:]: file.get_tensor(key) for key in file.keys() if key.startswith("vae.")}  # noqa: SIM118
+        for key in file.keys():  # noqa: SIM118 (not a mapping)
+            if key.startswith("optimiser."):
+                _, number, name = key.split(".")
+                states.setdefault(int(number), {})[name] = file.get_tensor(key)
+        epochs = int(file.metadata()["epoch"])
+    vae.load_state_dict(weights)
+    optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
+    return epochs
+
+
+def fit_vae(data: Dataset, config: TrainConfig, work: Path, progress: Progress) -> tuple[Vae, float]:
+    """Maximise the ELBO (eq 7); a checkpoint after every epoch. Returns the network and its held-out bound."""
+    held = data.days >= config.days - config.held_out_days
+    train = torch.from_numpy(data.subset(~held).spectra)
+    test = torch.from_numpy(data.subset(held).spectra).float()
+    torch.manual_seed(config.seed)
+    vae = Vae(VaeConfig(latent=config.latent, height=train.shape[1], width=train.shape[2]))
+    mean = train.float().mean(0)
+    vae.offset.copy_(mean)
+    vae.spread.fill_((train[::4].float() - mean).std())
+    batches = len(train) // config.batch
+    optimiser = torch.optim.AdamW(vae.parameters(), lr=config.learning_rate, weight_decay=1e-4)
+    checkpoint = work / "vae.safetensors"
+    done = _load_checkpoint(vae, optimiser, checkpoint) if checkpoint.exists() else 0
+    bound = held_out_bound(vae, test, config.seed) if done else float("nan")
+    for epoch in range(done, config.epochs):
+        _one_epoch(vae, optimiser, train, config, epoch, batches)
+        _save_checkpoint(vae, optimiser, epoch + 1, checkpoint)
+        bound = held_out_bound(vae, test, config.seed)
+        progress("fitting the VAE", epoch + 1, config.epochs, f"held-out ELBO {bound:.1f}")
+    return vae, bound
+
+
+def _one_epoch(
+    vae: Vae, optimiser: torch.optim.Optimizer, train: Tensor, config: TrainConfig, epoch: int, batches: int
+) -> None:
+    """One pass; its random numbers follow from seed and epoch, so a resumed training goes the same way."""
+    vae.train()
+    generator = torch.Generator().manual_seed(config.seed * 1000 + epoch)
+    order = torch.randperm(len(train), generator=generator)
+    for step in range(batches):
+        phase = (epoch + step / batches) / config.epochs
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate * one_cycle(phase)
+        chunk = train[order[step * config.batch : (step + 1) * config.batch]].float()
+        chunk = _mirrored(chunk, torch.rand(len(chunk), generator=generator) < 0.5)
+        log_likelihood, kl = elbo(vae, vae.standardise(chunk), generator)
+        # KL is phased in over the first two epochs, or the latents never wake up.
+        loss = (min(1.0, 0.1 + (epoch + step / batches) / 2) * kl - log_likelihood) / 1000
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+
+def one_cycle(phase: float) -> float:
+    """Learning rate factor at a phase in 0..1: up over the first tenth, cosine down to nothing."""
+    if phase < 0.1:
+        return 0.04 + 0.96 * phase / 0.1
+    return 0.5 * (1 + float(np.cos(np.pi * (phase - 0.1) / 0.9)))
+
+
+def train_vae(config: TrainConfig, out: Path, work: Path, progress: Progress, workers: int = 0) -> Artefact:
+    """Everything from nothing (or from what `work` already holds) to one weights file at `out`.
+
+    Raises:
+        ResumeError: `work` holds another configuration's files.
+    """
+    begun = time.monotonic()
+    _claim(work, config)
+    data = frames(config, work, progress, workers)
+    threads = torch.get_num_threads()
+    vae, bound = fit_vae(data, config, work, progress)
+    torch.set_num_threads(1)  # small batched Cholesky is many times slower with two
+    steps = 200
+    prior = latent_map.fit(
+        data.states_nm,
+        data.floors,
+        encode_mean(vae, data.spectra),
+        data.days,
+        config.space.range_nm,
+        config.modes if config.variant == "random_days" else 0,
+        config.kernel,
+        steps,
+        lambda step, loss: progress("fitting the prior", step + 1, steps, f"loss {loss:.4f}"),
+    )
+    torch.set_num_threads(threads)
+    provenance = {
+        "training": config.plain(),
+        "ranges": asdict(config.ranges),
+        "held_out_elbo_nats": round(bound, 2),
+        "seconds": round(time.monotonic() - begun),
+        "versions": {name: version(name) for name in ("torch", "gpytorch", "numpy")},
+    }
+    trained = Artefact(vae, prior, config.optics, config.space.names, provenance)
+    artefact.save(trained, out)
+    return trained
+
+
+def _claim(work: Path, config: TrainConfig) -> None:
+    """Mark the work folder with the configuration, or make sure that it is the same."""
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / "config.json"
+    mine = config.plain()
+    if path.exists():
+        theirs = json.loads(path.read_text())
+        changed = sorted(key for key in mine if theirs.get(key) != mine[key])
+        if changed:
+            raise ResumeError(
+                f"{work} holds a training with other {', '.join(changed)}; choose another folder or delete it"
+            )
+    path.write_text(json.dumps(mine, indent=1))

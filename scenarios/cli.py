@@ -1,0 +1,169 @@
+"""The `stemtwin` command. Parses, prints and sets exit codes; imports what computes only when it is asked to.
+
+Exit codes: 0 done, 2 bad input (one line on stderr), 130 interrupted.
+"""
+
+import ast
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scenarios import training
+
+if TYPE_CHECKING:
+    from scenarios.results import Result
+
+app = typer.Typer(
+    name="stemtwin",
+    help="A virtual scanning transmission electron microscope that calibrates itself.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+listing = typer.Typer(help="What there is to choose from.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(listing, name="list")
+app.add_typer(training.app, name="train")
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"stemtwin {version('stemtwin')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def calibrate(
+    scenario: Annotated[str, typer.Argument(help="A library scenario, or a .yaml file.")] = "day_a",
+    controller: Annotated[str, typer.Option(help="See `stemtwin list controllers`.")] = "vae_em",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run.")] = 0,
+    observations: Annotated[int | None, typer.Option(min=1, help="Ronchigrams to take.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.KEY=VALUE", help="Change one value of the scenario.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where run directories go.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """Find and correct the aberrations of a virtual microscope from its Ronchigrams."""
+    from scenarios.schema import ScenarioError
+
+    changes = list(overrides or ()) + ([f"task.observations={observations}"] if observations else [])
+    try:
+        result = _run(scenario, controller, seed, changes, out)
+    except ScenarioError as error:
+        _fail(str(error))
+    if as_json:
+        typer.echo(json.dumps(result.summary()))
+    else:
+        _print_table(result)
+    if result.status == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+@listing.command("scenarios")
+def list_scenarios() -> None:
+    """Scenarios that come with the package."""
+    from scenarios.schema import library, load
+
+    _print_list([(name, load(name).description) for name in library()])
+
+
+@listing.command("controllers")
+def list_controllers() -> None:
+    """Calibration strategies: one file each in controller/strategies."""
+    from controller import strategies
+    from controller.base import names
+
+    folder = Path(strategies.__path__[0])
+    _print_list([(name, _first_docstring_line(folder / f"{name}.py")) for name in names()])
+
+
+@listing.command("environments")
+def list_environments() -> None:
+    """Gymnasium environments that `import twin` registers."""
+    import gymnasium
+    from gymnasium.envs.registration import load_env_creator
+
+    import twin  # noqa: F401  (registers)
+    from twin.state import FIRST_ORDER
+
+    rows = []
+    for name, spec in sorted(gymnasium.registry.items()):
+        if name.startswith("stemtwin/") and isinstance(spec.entry_point, str):
+            summary = (load_env_creator(spec.entry_point).__doc__ or "").splitlines()[0]
+            coefficients = spec.kwargs.get("space", FIRST_ORDER).names
+            rows.append((name, f"{summary} {', '.join(coefficients)}; {spec.max_episode_steps} steps"))
+    _print_list(rows)
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"stemtwin: {' '.join(message.split())}", err=True)
+    raise typer.Exit(2)
+
+
+def _first_docstring_line(path: Path) -> str:
+    """Read, not imported: listing controllers must not load torch."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    return docstring.splitlines()[0] if docstring else ""
+
+
+def _print_list(rows: list[tuple[str, str]]) -> None:
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        typer.echo(f"{name:{width}}  {text}".rstrip())
+
+
+def _run(scenario: str, controller: str, seed: int, changes: list[str], out: Path) -> "Result":
+    """The run itself, with a progress bar on stderr that follows the observations."""
+    from tqdm import tqdm
+
+    from scenarios.results import Step
+    from scenarios.run import prepare, record
+    from scenarios.schema import load
+
+    session = prepare(load(scenario, changes), controller)
+    total = session.scenario.task.observations
+    with tqdm(total=total, desc=f"{session.scenario.name}, {controller}", unit="obs", leave=False) as bar:
+
+        def show(step: Step) -> None:
+            bar.set_postfix_str(f"error {step.error_nm:.2f} nm", refresh=False)
+            bar.update()
+
+        return record(session, seed, out, show)
+
+
+def _print_table(result: "Result") -> None:
+    from scenarios.report import headline
+
+    names = result.scenario.space.names
+    typer.echo(
+        f"{'#':>3}  {'error (nm)':>10}  {'in spec':>7}  " + "  ".join(f"{name + ' ± std':>15}" for name in names)
+    )
+    for step in result.steps:
+        believed = (f"{m:+7.2f} ± {s:5.2f}" for m, s in zip(step.estimate_nm, step.std_nm, strict=True))
+        yes = "yes" if step.in_spec else "no"
+        cells = "  ".join(f"{cell:>15}" for cell in believed)
+        typer.echo(f"{step.observation:3d}  {step.error_nm:10.2f}  {yes:>7}  {cells}")
+    typer.echo(f"{'truth':>26}" + "".join(f"{value:+9.2f}{'':8}" for value in result.truth_nm).rstrip())
+    typer.echo(headline(result))
+    typer.echo(f"report: {result.report}")

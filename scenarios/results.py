@@ -1,0 +1,191 @@
+"""What a run leaves behind: a table row per observation, a summary, and the directory that holds them.
+
+Rows reach the disc as they come, so that an interrupted run keeps everything it measured.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import yaml
+
+from controller.base import Estimate
+from scenarios.schema import Scenario
+from twin.types import Frame
+
+Status = Literal["complete", "interrupted"]
+Vector = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One observation and what was believed after it.
+
+    Attributes:
+        observation: counted from 1.
+        input_nm: input applied before the exposure.
+        cumulative_nm: sum of all inputs so far.
+        estimate_nm, std_nm: of the initial state.
+        sign_probability: of the estimate's sign.
+        error_component_nm: true state minus (estimate + cumulative input).
+        error_nm: its Euclidean norm.
+        in_spec: every component of the error within tolerance.
+        covers_50, covers_90: whether the credible region of that probability holds the truth.
+        seconds: controller computing time (propose, update, estimate).
+        dose_e: electrons spent so far.
+        simulated_s: instrument clock.
+    """
+
+    observation: int
+    input_nm: Vector
+    cumulative_nm: Vector
+    estimate_nm: Vector
+    std_nm: Vector
+    sign_probability: float
+    error_component_nm: Vector
+    error_nm: float
+    in_spec: bool
+    covers_50: bool
+    covers_90: bool
+    seconds: float
+    dose_e: float
+    simulated_s: float
+
+
+@dataclass(frozen=True)
+class Correction:
+    """The final input and what it left.
+
+    Attributes:
+        input_nm: brings the cumulative input to minus the estimate.
+        state_nm: the true state afterwards; zero is perfect.
+        frame: one more exposure, for the report; not an observation.
+    """
+
+    input_nm: Vector
+    state_nm: Vector
+    in_spec: bool
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run, finished or not."""
+
+    scenario: Scenario
+    controller: str
+    seed: int
+    status: Status
+    directory: Path
+    truth_nm: Vector
+    steps: tuple[Step, ...]
+    estimate: Estimate | None
+    before: Frame | None
+    correction: Correction | None
+    report: Path | None
+
+    def summary(self) -> dict[str, Any]:
+        """Plain data for `summary.json` and `--json`: lists have one entry per observation."""
+        last = self.steps[-1] if self.steps else None
+        return {
+            "controller": self.controller,
+            "scenario": self.scenario.name,
+            "seed": self.seed,
+            "status": self.status,
+            "names": list(self.scenario.space.names),
+            "tolerance_nm": list(self.scenario.space.tolerance_nm),
+            "truth_nm": list(self.truth_nm),
+            "estimate_nm": list(last.estimate_nm) if last else None,
+            "std_nm": list(last.std_nm) if last else None,
+            "sign_probability": last.sign_probability if last else None,
+            "error_nm": [step.error_nm for step in self.steps],
+            "in_spec": [step.in_spec for step in self.steps],
+            "covers_50": [step.covers_50 for step in self.steps],
+            "covers_90": [step.covers_90 for step in self.steps],
+            "observations": len(self.steps),
+            "seconds_per_step": [step.seconds for step in self.steps],
+            "dose_e": last.dose_e if last else 0.0,
+            "simulated_s": last.simulated_s if last else 0.0,
+            "correction_nm": list(self.correction.input_nm) if self.correction else None,
+            "corrected_state_nm": list(self.correction.state_nm) if self.correction else None,
+            "corrected_in_spec": self.correction.in_spec if self.correction else None,
+            "directory": str(self.directory),
+            "report": str(self.report) if self.report else None,
+        }
+
+
+class RunDirectory:
+    """`config.yaml`, `steps.csv`, `summary.json`, `report.html` of one run; an earlier run there is replaced."""
+
+    def __init__(self, path: Path, scenario: Scenario) -> None:
+        """Create the directory and write the resolved scenario.
+
+        Raises:
+            OSError: the directory cannot be written.
+        """
+        self.path = path
+        self.names = scenario.space.names
+        path.mkdir(parents=True, exist_ok=True)
+        for stale in ("summary.json", "report.html"):
+            (path / stale).unlink(missing_ok=True)
+        write_text(path / "config.yaml", yaml.safe_dump(scenario.resolved(), sort_keys=False, allow_unicode=True))
+        self._file: TextIO = (path / "steps.csv").open("w", encoding="utf-8", newline="")
+        self._rows = csv.writer(self._file)
+        self._rows.writerow(_header(self.names))
+        self._file.flush()
+
+    def append(self, step: Step) -> None:
+        """One row, on disc when this returns."""
+        self._rows.writerow(_row(step))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def rewrite(self, steps: Iterable[Step]) -> None:
+        """The whole table again: an interrupt may have fallen into the middle of a row."""
+        buffer = io.StringIO(newline="")
+        csv.writer(buffer).writerows([_header(self.names), *map(_row, steps)])
+        write_text(self.path / "steps.csv", buffer.getvalue())
+
+    def close(self) -> None:
+        """No more rows."""
+        self._file.close()
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Whole or not at all."""
+        write_text(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write by renaming, so that a reader never meets half a file."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8", newline="")
+    partial.replace(path)
+
+
+_VECTORS = {
+    "input_nm": "input",
+    "cumulative_nm": "cumulative",
+    "estimate_nm": "estimate",
+    "std_nm": "std",
+    "error_component_nm": "error",
+}
+
+
+def _header(names: tuple[str, ...]) -> list[str]:
+    columns = []
+    for field in Step.__dataclass_fields__:
+        columns += [f"{_VECTORS[field]}_{name}_nm" for name in names] if field in _VECTORS else [field]
+    return columns
+
+
+def _row(step: Step) -> list[Any]:
+    cells: list[Any] = []
+    for field in Step.__dataclass_fields__:
+        value = getattr(step, field)
+        cells += value if field in _VECTORS else [int(value) if isinstance(value, bool) else value]
+    return cells

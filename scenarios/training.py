@@ -1,0 +1,78 @@
+"""`stemtwin train`: weights from nothing, with progress, checkpoints and the latent-space figure."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from controller.train import Progress
+
+app = typer.Typer(help="Train what the controllers use.", no_args_is_help=True, rich_markup_mode=None)
+
+Variant = Literal["random_days", "nominal"]
+
+
+@app.callback()
+def _train() -> None:
+    pass
+
+
+@app.command()
+def vae(
+    scenario: Annotated[str, typer.Argument(help="Gives optics and state; its day is not looked at.")] = "day_a",
+    variant: Annotated[
+        Variant, typer.Option(help="Days to train on: drawn at random, or the nominal one.")
+    ] = "random_days",
+    latent: Annotated[int, typer.Option(min=1, help="Latent dimension n_z.")] = 6,
+    days: Annotated[int, typer.Option(min=20, help="Simulated days.")] = 1200,
+    frames_per_day: Annotated[int, typer.Option(min=2, help="Frames of each day.")] = 16,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the frames.")] = 16,
+    kernel: Annotated[str, typer.Option(help="Kernel of the day-to-day deviation.")] = "rbf",
+    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Simulating processes; 0 is one per core.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Weights file [default: in the work folder].")] = None,
+    work: Annotated[Path | None, typer.Option(help="Work folder; a second call resumes there.")] = None,
+) -> None:
+    """Train the VAE and its latent prior; run again after an interruption to resume."""
+    from controller.train import ResumeError, TrainConfig, train_vae
+    from scenarios import schema
+    from scenarios.latent_figure import draw
+
+    name = f"vae_{variant}" if latent == 6 else f"vae_{variant}_{latent}"
+    folder = work or Path("runs/train") / name
+    target = out or folder / f"{name}.safetensors"
+    try:
+        chosen = schema.load(scenario)
+        config = TrainConfig(
+            chosen.optics, chosen.space, variant, days, frames_per_day, latent, epochs, kernel=kernel, seed=seed
+        )
+        trained = train_vae(config, target, folder, _bars(), workers)
+    except (schema.ScenarioError, ResumeError, ValueError) as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        typer.echo(f"\nInterrupted; the same command resumes from {folder}", err=True)
+        raise typer.Exit(130) from None
+    ratio = draw(trained, chosen.space, folder / "latent_space.png")
+    typer.echo(f"weights       {target} ({target.stat().st_size / 1e6:.1f} MB)")
+    typer.echo(f"held-out ELBO {trained.provenance['held_out_elbo_nats']:.1f} nats per frame")
+    typer.echo(f"latent space  {folder / 'latent_space.png'} (antipodes at {ratio:.2f} of a random pair's distance)")
+
+
+def _bars() -> "Progress":
+    """One progress bar per stage, on stderr."""
+    from tqdm import tqdm
+
+    bars: dict[str, tqdm[None]] = {}
+
+    def show(stage: str, done: int, total: int, note: str) -> None:
+        bar = bars.get(stage)
+        if bar is None:
+            bar = bars[stage] = tqdm(total=total, desc=stage)
+        bar.set_postfix_str(note, refresh=False)
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return show

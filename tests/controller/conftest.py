@@ -1,0 +1,77 @@
+"""An analytic, even latent map in place of a trained one: the mathematics needs no network."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from controller.hyperparameters import RADIAL_KNOTS, Hyperparameters
+from controller.latent_map import LatentMap
+from controller.prior_mean import SymmetricGrid
+from twin.state import FIRST_ORDER, StateSpace
+
+Array = NDArray[np.floating]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Small batched factorisations are slower on two threads, and other jobs share this machine."""
+    torch.set_num_threads(1)
+
+
+def node_states(grid: SymmetricGrid) -> Array:
+    """States at the grid's nodes, (size, n), by the inverse of the spacing rule (range sinh(s t) / sinh(s))."""
+    stretch = np.arccosh(grid.crowding)
+    axes = [
+        half * np.sinh(stretch * np.linspace(-1, 1, nodes)) / np.sinh(stretch)
+        for half, nodes in zip(grid.range_nm, grid.nodes, strict=True)
+    ]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
+
+
+def even_features(states_nm: Array) -> Array:
+    """Six even functions of three states, (N, 3) to (N, 6); together they know the state up to its sign."""
+    q = states_nm / 30.0
+    r2 = np.sum(q**2, axis=1)
+    products = np.stack([q[:, 0] ** 2, q[:, 0] * q[:, 1], q[:, 0] * q[:, 2], q[:, 1] * q[:, 2], q[:, 1] ** 2], 1)
+    return np.column_stack([np.log1p(r2), 2 * products / (1 + r2)[:, None]])
+
+
+@pytest.fixture
+def space() -> StateSpace:
+    return FIRST_ORDER
+
+
+@pytest.fixture
+def make_map() -> Callable[..., LatentMap]:
+    """A latent map of `even_features` (or of nothing at all) with chosen kernel and noise."""
+
+    def make(
+        space: StateSpace = FIRST_ORDER,
+        features: Callable[[Array], Array] = even_features,
+        noise_std: float = 0.05,
+        signal_variance: float = 0.01,
+        offset_variance: float = 0.01,
+        lengthscale: float = 0.5,
+        freedom: float = np.inf,
+        kernel: str = "rbf",
+        nodes: int = 9,
+    ) -> LatentMap:
+        grid = SymmetricGrid(tuple(space.range_nm), (nodes,) * space.dimension)
+        level = features(node_states(grid))
+        d = level.shape[1]
+        fitted = Hyperparameters(
+            kernel,
+            np.full(space.dimension, lengthscale),
+            np.full(d, signal_variance),
+            np.full(d, offset_variance),
+            np.full((len(RADIAL_KNOTS), d), 2 * np.log(noise_std)),
+            np.zeros((len(RADIAL_KNOTS), d)),
+            np.full(d, freedom),
+        )
+        values = np.concatenate([level, np.zeros_like(level)], axis=1)
+        return LatentMap(np.eye(d), np.zeros(d), grid, values, 0.0, space.range_nm, fitted)
+
+    return make
