@@ -102,14 +102,18 @@ def main() -> None:
     parser.add_argument("--controllers", nargs="+", default=["vae_em"], help="names, with options as NAME:a=b,c=d")
     parser.add_argument("--runs", type=int, default=40, help="seeds per scenario and controller")
     parser.add_argument("--observations", type=int, default=20, help="Ronchigrams per run")
-    parser.add_argument("--set", nargs="*", default=[], dest="overrides", metavar="KEY=VALUE", help="scenario overrides")
+    parser.add_argument(
+        "--set", nargs="*", default=[], dest="overrides", metavar="KEY=VALUE", help="scenario overrides"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--out", type=Path, help="write the JSON object here too")
     options = parser.parse_args()
     pairs = [(s, c) for s in options.scenarios for c in options.controllers]
     jobs = [
-        Job(s, c, seed, options.observations, tuple(options.overrides)) for s, c in pairs for seed in range(options.runs)
+        Job(s, c, seed, options.observations, tuple(options.overrides))
+        for s, c in pairs
+        for seed in range(options.runs)
     ]
     for scenario, controller in pairs:  # refuse bad names before any work
         _session(scenario, controller, options.observations, tuple(options.overrides))
@@ -129,15 +133,15 @@ def main() -> None:
 
 
 def _print(figures: dict[str, Any]) -> None:
-    print(f"{'scenario':10s} {'controller':34s} {'frames':>6s} {'median':>7s} {'p90':>7s} {'in spec':>8s} {'cover90':>8s} {'ms':>5s}")
+    row = "{:10s} {:34s} {:>6} {:>8} {:>7} {:>8} {:>8} {:>5}"
+    print(row.format("scenario", "controller", "frames", "median", "p90", "in spec", "cover90", "ms"))
     for scenario, controllers in figures.items():
         for controller, figure in controllers.items():
-            for k, row in figure["by_observation"].items():
+            for k, f in figure["by_observation"].items():
                 if int(k) in (2, 3, 5, 10, 15, 20):
-                    print(
-                        f"{scenario:10s} {controller:34s} {k:>6s} {row['median_error_nm']:7.2f} {row['p90_error_nm']:7.1f}"
-                        f" {row['in_spec']:8.2f} {row['coverage_90']:8.2f} {1e3 * row['seconds_per_step']:5.0f}"
-                    )
+                    errors = (f"{f['median_error_nm']:.2f}", f"{f['p90_error_nm']:.1f}")
+                    shares = (f"{f['in_spec']:.2f}", f"{f['coverage_90']:.2f}")
+                    print(row.format(scenario, controller, k, *errors, *shares, f"{1e3 * f['seconds_per_step']:.0f}"))
 
 
 if __name__ == "__main__":

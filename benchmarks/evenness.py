@@ -24,6 +24,11 @@ from twin.render import FastRenderer, to_camera
 Array = NDArray[np.floating]
 
 STATE = Aberrations.of({"C10": 40.0, "C12a": 15.0, "C12b": -10.0})
+
+
+NONE = Aberrations()
+
+
 @dataclass(frozen=True)
 class Case:
     """One instrument on which evenness is measured.
@@ -39,7 +44,7 @@ class Case:
 
     label: str
     phase_scale: float = 1.0
-    residual: Aberrations = Aberrations()
+    residual: Aberrations = NONE
     film_nm: float = 4.0
     slices: int = 1
     reference_nm: float = 0.0
@@ -100,7 +105,9 @@ def figure(optics: Optics, path: Path, results: dict[str, float]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [c for c in cases() if c.label in ("4 nm film, one plane", "fixed C30 of 5 um", "8 nm film, C10 from entrance")]
+    shown = [
+        c for c in cases() if c.label in ("4 nm film, one plane", "fixed C30 of 5 um", "8 nm film, C10 from entrance")
+    ]
     canvas = Figure(figsize=(12, 6.4), layout="constrained")
     FigureCanvasAgg(canvas)
     axes = canvas.subplot_mosaic([["bars", "a0", "b0", "c0"], ["bars", "a1", "b1", "c1"]], width_ratios=[2.2, 1, 1, 1])

@@ -96,6 +96,13 @@ def load(path: Path) -> Artefact:
         WeightsError: missing, damaged or of another format.
     """
     tensors, metadata = _read(path)
+    try:
+        return _assembled(tensors, metadata)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: a part is missing or does not fit: {error}") from error
+
+
+def _assembled(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Artefact:
     config = json.loads(metadata["vae"])
     vae = Vae(VaeConfig(**(config | {"channels": tuple(config["channels"])})))
     vae.load_state_dict({name[4:]: t for name, t in tensors.items() if name.startswith("vae.")})
@@ -103,9 +110,18 @@ def load(path: Path) -> Artefact:
     arrays = {name[4:]: t.double().numpy() for name, t in tensors.items() if name.startswith("map.")}
     range_nm = arrays["range_nm"]
     grid = SymmetricGrid(tuple(float(r) for r in range_nm), tuple(json.loads(metadata["nodes"])))
-    keys = ("lengthscale", "signal_variance", "offset_variance", "log_noise", "noise_slope")
-    fitted = Hyperparameters(metadata["kernel"], *(arrays[key] for key in keys), float(arrays["freedom"][0]))
-    prior = LatentMap(arrays["axes"], arrays["origin"], grid, arrays["node_values"], float(arrays["log_floor"][0]), range_nm, fitted)
+    fitted = Hyperparameters(
+        kernel=metadata["kernel"],
+        lengthscale=arrays["lengthscale"],
+        signal_variance=arrays["signal_variance"],
+        offset_variance=arrays["offset_variance"],
+        log_noise=arrays["log_noise"],
+        noise_slope=arrays["noise_slope"],
+        freedom=float(arrays["freedom"][0]),
+    )
+    prior = LatentMap(
+        arrays["axes"], arrays["origin"], grid, arrays["node_values"], float(arrays["log_floor"][0]), range_nm, fitted
+    )
     optics = Optics(**json.loads(metadata["optics"]))
     return Artefact(vae, prior, optics, tuple(json.loads(metadata["names"])), json.loads(metadata["provenance"]))
 

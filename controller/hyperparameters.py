@@ -148,6 +148,9 @@ def fit(
     return Hyperparameters(
         kernel,
         symmetrised.base.lengthscale.detach().numpy().reshape(-1),
-        *(t.detach().numpy() for t in (log_signal.exp(), log_offset.exp(), log_noise, noise_slope)),
+        log_signal.exp().detach().numpy(),
+        log_offset.exp().detach().numpy(),
+        log_noise.detach().numpy(),
+        noise_slope.detach().numpy(),
         freedom.item(),
     )

@@ -180,10 +180,10 @@ def _solve_row(packed, row, total):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, fastmath=True)
-def _append(
-    code, inverse, signal, offset, candidates, inputs, residual, noise, features,
-    lower, whitened, modes, normal, projection, quadratic, log_determinant, start,
-):  # type: ignore[no-untyped-def] # fmt: skip
+def _append(  # type: ignore[no-untyped-def]
+    code, inverse, signal, offset, candidates, inputs, residual, noise, features, lower, whitened,
+    modes, normal, projection, quadratic, log_determinant, start,
+):  # fmt: skip
     """Grow the factors by the rows start..T-1; inputs (T, n), the rest as in `Evidence` and `Factors`."""
     latents, count = residual.shape[0], candidates.shape[1]
     total, rank = inputs.shape[0], features.shape[1]
@@ -259,10 +259,10 @@ def absorb(factors: Factors, kernel: Kernel, candidates_nm: Array, inputs_nm: Ar
 
 
 @numba.njit(cache=True, fastmath=True)
-def _predict(
-    code, inverse, signal, offset, candidates, inputs, query_inputs, lower, whitened, modes, weight, spread, features,
-    mean, variance,
-):  # type: ignore[no-untyped-def] # fmt: skip
+def _predict(  # type: ignore[no-untyped-def]
+    code, inverse, signal, offset, candidates, inputs, query_inputs, lower, whitened, modes, weight,
+    spread, features, mean, variance,
+):  # fmt: skip
     latents, total, count = whitened.shape
     rank = modes.shape[1]
     base = np.empty((total + 1, count))
@@ -317,11 +317,12 @@ def predict(
     shape = (len(factors.lower), len(query_inputs_nm), len(candidates_nm))
     mean, variance = np.empty(shape), np.empty(shape)
     weight, spread = mode_posterior(factors)
-    arrays = (factors.lower, factors.whitened, factors.modes, weight, spread, query_modes)
+    compact = np.ascontiguousarray
     _predict(
         kernel.code, kernel.inverse_lengthscale, kernel.signal_variance, kernel.offset_variance,
-        np.ascontiguousarray(candidates_nm.T), np.ascontiguousarray(inputs_nm), np.ascontiguousarray(query_inputs_nm),
-        *(np.ascontiguousarray(a) for a in arrays), mean, variance,
+        compact(candidates_nm.T), compact(inputs_nm), compact(query_inputs_nm),
+        compact(factors.lower), compact(factors.whitened), compact(factors.modes),
+        compact(weight), compact(spread), compact(query_modes), mean, variance,
     )  # fmt: skip
     return mean, np.maximum(variance, 1e-12)
 

@@ -15,7 +15,7 @@ from controller.prior_mean import SymmetricGrid, fit_even
 Array = NDArray[np.floating]
 
 NODES = {1: 25, 2: 21, 3: 13}
-MODE_ROUNDS = 6
+MODE_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,7 @@ def independent_axes(residuals: Array, days: NDArray[np.int64]) -> Array:
     return vectors.T @ white
 
 
-def _day_weights(
-    residual: Array, modes: Array, days: NDArray[np.int64], noise_variance: Array
-) -> Array:
+def _day_weights(residual: Array, modes: Array, days: NDArray[np.int64], noise_variance: Array) -> Array:
     """Posterior mean weights of the modes on each day, standard normal before, (days, r).
 
     Args:
@@ -118,7 +116,7 @@ def _first_weights(residual: Array, days: NDArray[np.int64], rank: int) -> Array
     means = np.zeros((int(days.max()) + 1, residual.shape[1]))
     np.add.at(means, days, residual)
     means /= np.bincount(days)[:, None]
-    left, size, _ = np.linalg.svd(means - means.mean(0), full_matrices=False)
+    left, _, _ = np.linalg.svd(means - means.mean(0), full_matrices=False)
     return left[:, :rank] * math.sqrt(len(means))
 
 
@@ -154,15 +152,16 @@ def fit_modes(
     if rank == 0:
         return nodes, left(nodes, covariates)
     weights = _first_weights(left(nodes, covariates), days, rank)
+    nodes = np.concatenate([nodes, np.zeros((grid.size, rank * values.shape[1]))], axis=1)
     for _ in range(MODE_ROUNDS):
         covariates = np.column_stack([covariate, weights[days]])
-        nodes = fit_even(grid, states_nm, values, covariates)
+        nodes = fit_even(grid, states_nm, values, covariates, guess=nodes)
         level, slope, *modes = parts(nodes)
         variance = left(nodes, covariates).var(0)
         weights = _day_weights(values - level - covariate[:, None] * slope, np.stack(modes), days, variance)
         weights = (weights - weights.mean(0)) / weights.std(0)
     covariates = np.column_stack([covariate, weights[days]])
-    nodes = fit_even(grid, states_nm, values, covariates)
+    nodes = fit_even(grid, states_nm, values, covariates, guess=nodes)
     return nodes, left(nodes, covariates)
 
 

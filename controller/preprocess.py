@@ -86,7 +86,7 @@ def power_spectrum(frame: Frame) -> Spectrum:
     Raises:
         ValueError: the frame is not square, or holds no signal.
     """
-    counts = np.asarray(frame.counts, dtype=np.float64)
+    counts: Array = np.asarray(frame.counts, dtype=np.float64)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.shape[0] % 2:
         raise ValueError(f"a Ronchigram is square with an even side; got shape {counts.shape}")
     counts = remove_defects(counts - frame.settings.get("dark_level", 0.0))

@@ -110,7 +110,12 @@ def _interpolate(position, nodes, values):  # type: ignore[no-untyped-def]
 
 
 def fit_even(
-    grid: SymmetricGrid, states_nm: Array, values: Array, covariates: Array, smoothing: float = 0.3
+    grid: SymmetricGrid,
+    states_nm: Array,
+    values: Array,
+    covariates: Array,
+    smoothing: float = 0.3,
+    guess: Array | None = None,
 ) -> Array:
     """Node values of the even functions `a` and `b_c` with `a(x) + sum_c covariate_c b_c(x)` nearest to samples.
 
@@ -123,6 +128,7 @@ def fit_even(
         values: (N, d).
         covariates: centred, (N, C).
         smoothing: weight of the second differences.
+        guess: node values to start from, as returned.
 
     Returns:
         (size, (1 + C) d): a, then b_1 to b_C.
@@ -133,13 +139,17 @@ def fit_even(
     slopes = covariates.shape[1]
     ridge = [1e-6 * sparse.identity(grid.size), *[0.1 * sparse.identity(grid.size)] * slopes]
     normal = both.T @ both + sparse.block_diag([rough] * (1 + slopes)) + sparse.block_diag(ridge)
-    solution = _conjugate_gradients(normal, np.asarray(both.T @ values))
-    parts = solution.reshape(1 + slopes, grid.size, -1)
+    stacked = (1 + slopes, grid.size, values.shape[1])
+    begin = np.zeros((normal.shape[0], values.shape[1]))
+    if guess is not None:
+        begin = guess.reshape(grid.size, 1 + slopes, -1).transpose(1, 0, 2).reshape(begin.shape)
+    solution = _conjugate_gradients(normal, np.asarray(both.T @ values), begin)
+    parts = solution.reshape(stacked)
     return ((parts + parts[:, ::-1]) / 2).transpose(1, 0, 2).reshape(grid.size, -1)
 
 
-def _conjugate_gradients(normal: sparse.csr_matrix, right: Array) -> Array:
+def _conjugate_gradients(normal: sparse.csr_matrix, right: Array, begin: Array) -> Array:
     """Solve a positive definite system for every column of `right`, preconditioned by its diagonal."""
     scale = sparse.diags(1.0 / normal.diagonal())
-    columns = [cg(normal, column, rtol=1e-6, maxiter=2000, M=scale)[0] for column in right.T]
+    columns = [cg(normal, b, x0, rtol=1e-5, maxiter=1000, M=scale)[0] for b, x0 in zip(right.T, begin.T, strict=True)]
     return np.stack(columns, axis=1)

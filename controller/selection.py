@@ -23,9 +23,8 @@ def check_rule(rule: str) -> str:
     """
     if rule not in RULES:
         near = get_close_matches(rule, RULES, n=1)
-        raise ValueError(
-            f"{rule!r} is not an input selection{f' (did you mean {near[0]}?)' if near else ''}; known: {', '.join(RULES)}"
-        )
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"{rule!r} is not an input selection{hint}; known: {', '.join(RULES)}")
     return rule
 
 
@@ -70,7 +69,9 @@ def _noise_unit(belief: Ensemble) -> Array:
     return np.median(belief.evidence.noise, axis=(1, 2))
 
 
-def mixture_variance(belief: Ensemble, data: Observations, inputs_nm: Array, rng: np.random.Generator, support: int = 64) -> Array:
+def mixture_variance(
+    belief: Ensemble, data: Observations, inputs_nm: Array, rng: np.random.Generator, support: int = 64
+) -> Array:
     """Variance of f mixed over candidates, summed over latent axes, (Q,) (eq 22)."""
     keep = rng.choice(len(belief.probability), support, p=belief.probability)
     mean, variance, _ = _predictive(belief, data, inputs_nm, keep)
@@ -98,7 +99,9 @@ def _pairwise_information(mean, variance):  # type: ignore[no-untyped-def]
     return out
 
 
-def information_gain(belief: Ensemble, data: Observations, inputs_nm: Array, rng: np.random.Generator, support: int = 96) -> Array:
+def information_gain(
+    belief: Ensemble, data: Observations, inputs_nm: Array, rng: np.random.Generator, support: int = 96
+) -> Array:
     """Expected information about x0 in the next latent observation, nats, (Q,).
 
     Mutual information between the candidate and its Gaussian prediction, bounded from below by pairwise
@@ -110,7 +113,9 @@ def information_gain(belief: Ensemble, data: Observations, inputs_nm: Array, rng
     return gain
 
 
-def select(rule: str, belief: Ensemble, data: Observations, space: StateSpace, rng: np.random.Generator, count: int = 64) -> Array:
+def select(
+    rule: str, belief: Ensemble, data: Observations, space: StateSpace, rng: np.random.Generator, count: int = 64
+) -> Array:
     """The next cumulative input, shape (n,): the best of `count` sampled ones by the rule (eq 25).
 
     Raises:
@@ -123,5 +128,7 @@ def select(rule: str, belief: Ensemble, data: Observations, space: StateSpace, r
         inputs = sample_inputs(belief, space, count, rng)
         return inputs[np.argmax(information_gain(belief, data, inputs, rng))]
     inputs = rng.uniform(-1, 1, (count, space.dimension)) * space.input
-    score = posterior_variance(belief, data, inputs) if rule == "variance" else mixture_variance(belief, data, inputs, rng)
+    score = (
+        posterior_variance(belief, data, inputs) if rule == "variance" else mixture_variance(belief, data, inputs, rng)
+    )
     return inputs[np.argmax(score)]

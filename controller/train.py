@@ -22,6 +22,7 @@ from torch import Tensor
 from controller import artefact, latent_map
 from controller.artefact import Artefact
 from controller.dataset import Dataset, DayJob, DayRanges, joined, nominal_ranges, simulate
+from controller.latent_gp import KERNEL_CODES
 from controller.vae import Vae, VaeConfig, elbo, encode_mean
 from twin.optics import Optics
 from twin.state import StateSpace
@@ -32,6 +33,8 @@ Progress = Callable[[str, int, int, str], None]
 """Called with (stage, done, total, note)."""
 
 SHARD_DAYS = 50
+PRIOR_KEYS = ("modes", "kernel")
+"""Settings of the last stage only: another value does not invalidate a work folder."""
 
 
 class ResumeError(ValueError):
@@ -66,6 +69,15 @@ class TrainConfig:
     modes: int = 3
     kernel: str = "rbf"
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        trained = (self.days - self.held_out_days) * self.frames_per_day
+        if trained < self.batch:
+            raise ValueError(
+                f"{trained} training frames do not fill a batch of {self.batch}; raise days or frames_per_day"
+            )
+        if self.kernel not in KERNEL_CODES:  # said before the simulation, not after it
+            raise ValueError(f"{self.kernel!r} is not a kernel; known: {', '.join(KERNEL_CODES)}")
 
     @property
     def ranges(self) -> DayRanges:
@@ -147,8 +159,9 @@ def fit_vae(data: Dataset, config: TrainConfig, work: Path, progress: Progress) 
     held = data.days >= config.days - config.held_out_days
     train = torch.from_numpy(data.subset(~held).spectra)
     test = torch.from_numpy(data.subset(held).spectra).float()
-    torch.manual_seed(config.seed)
-    vae = Vae(VaeConfig(latent=config.latent, height=train.shape[1], width=train.shape[2]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        vae = Vae(VaeConfig(latent=config.latent, height=train.shape[1], width=train.shape[2]))
     mean = train.float().mean(0)
     vae.offset.copy_(mean)
     vae.spread.fill_((train[::4].float() - mean).std())
@@ -237,7 +250,7 @@ def _claim(work: Path, config: TrainConfig) -> None:
     mine = config.plain()
     if path.exists():
         theirs = json.loads(path.read_text())
-        changed = sorted(key for key in mine if theirs.get(key) != mine[key])
+        changed = sorted(key for key in mine if key not in PRIOR_KEYS and theirs.get(key) != mine[key])
         if changed:
             raise ResumeError(
                 f"{work} holds a training with other {', '.join(changed)}; choose another folder or delete it"

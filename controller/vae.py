@@ -1,6 +1,7 @@
 """Variational autoencoder of Ronchigram power spectra (van Hulst et al. 2026, section III)."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -26,6 +27,12 @@ class VaeConfig:
     channels: tuple[int, int, int, int, int] = (12, 24, 48, 96, 128)
     latent: int = 3
     noise_std: float = 0.8
+
+    def __post_init__(self) -> None:
+        for label in ("height", "width"):
+            pixels = getattr(self, label)
+            if pixels < 32 or pixels % 32:
+                raise ValueError(f"spectrum {label} {pixels} is not a multiple of 32; use another optics.camera_pixels")
 
 
 def _down(inputs: int, outputs: int) -> nn.Sequential:
@@ -56,13 +63,13 @@ class Vae(nn.Module):
         flat = corner[0] * corner[1] * corner[2]
         self.register_buffer("offset", torch.zeros(1, 1, config.height, config.width))
         self.register_buffer("spread", torch.ones(()))
-        self.down = nn.Sequential(*(_down(a, b) for a, b in zip(widths, widths[1:], strict=False)), nn.Flatten())
+        self.down = nn.Sequential(*(_down(a, b) for a, b in pairwise(widths)), nn.Flatten())
         self.mean = nn.Linear(flat, config.latent)
         self.log_variance = nn.Linear(flat, config.latent)
         self.expand = nn.Sequential(nn.Linear(config.latent, flat), nn.Unflatten(1, corner))
         reverse = widths[:0:-1]
         self.up = nn.Sequential(
-            *(_up(a, b) for a, b in zip(reverse, reverse[1:], strict=False)),
+            *(_up(a, b) for a, b in pairwise(reverse)),
             nn.ConvTranspose2d(reverse[-1], 1, 4, stride=2, padding=1),
         )
 

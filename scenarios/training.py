@@ -1,7 +1,7 @@
 """`stemtwin train`: weights from nothing, with progress, checkpoints and the latent-space figure."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -28,6 +28,7 @@ def vae(
     days: Annotated[int, typer.Option(min=20, help="Simulated days.")] = 1200,
     frames_per_day: Annotated[int, typer.Option(min=2, help="Frames of each day.")] = 16,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the frames.")] = 16,
+    modes: Annotated[int, typer.Option(min=0, help="Day modes of the latent map.")] = 3,
     kernel: Annotated[str, typer.Option(help="Kernel of the day-to-day deviation.")] = "rbf",
     seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 1,
     workers: Annotated[int, typer.Option(min=0, help="Simulating processes; 0 is one per core.")] = 0,
@@ -45,7 +46,16 @@ def vae(
     try:
         chosen = schema.load(scenario)
         config = TrainConfig(
-            chosen.optics, chosen.space, variant, days, frames_per_day, latent, epochs, kernel=kernel, seed=seed
+            chosen.optics,
+            chosen.space,
+            variant,
+            days,
+            frames_per_day,
+            latent,
+            epochs,
+            modes=modes,
+            kernel=kernel,
+            seed=seed,
         )
         trained = train_vae(config, target, folder, _bars(), workers)
     except (schema.ScenarioError, ResumeError, ValueError) as error:
@@ -64,7 +74,7 @@ def _bars() -> "Progress":
     """One progress bar per stage, on stderr."""
     from tqdm import tqdm
 
-    bars: dict[str, tqdm[None]] = {}
+    bars: dict[str, tqdm[NoReturn]] = {}
 
     def show(stage: str, done: int, total: int, note: str) -> None:
         bar = bars.get(stage)

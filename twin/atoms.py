@@ -80,9 +80,9 @@ def _cell(x: float, y: float, z: float, cells: Cells, box: Array) -> int:
 
 @njit(cache=True)
 def _is_free(
-    point: Array, skip: int, positions: Array, first: Cells, following: Cells, cells: Cells, box: Array, core2: float
+    point: Array, positions: Array, first: Cells, following: Cells, cells: Cells, box: Array, core2: float
 ) -> bool:
-    """Whether no atom but `skip` is nearer to `point` than the core."""
+    """Whether no atom is nearer to `point` than the core."""
     cell = _cell(point[0], point[1], point[2], cells, box)
     iz = cell % cells[2]
     iy = cell // cells[2] % cells[1]
@@ -96,7 +96,7 @@ def _is_free(
                     for axis in range(3):
                         offset = abs(point[axis] - positions[atom, axis])
                         distance2 += min(offset, box[axis] - offset) ** 2
-                    if distance2 < core2 and atom != skip:
+                    if distance2 < core2:
                         return False
                     atom = following[atom]
     return True
@@ -120,7 +120,7 @@ def _add(
     for point in candidates:
         if placed == len(positions):
             break
-        if _is_free(point, -1, positions, first, following, cells, box, core2):
+        if _is_free(point, positions, first, following, cells, box, core2):
             cell = _cell(point[0], point[1], point[2], cells, box)
             positions[placed] = point
             following[placed] = first[cell]
@@ -133,10 +133,13 @@ def _add(
 def _move(
     candidates: Array, positions: Array, first: Cells, following: Cells, cells: Cells, box: Array, core2: float
 ) -> None:
-    """Try to move each atom to its candidate, one after the other."""
+    """Try to move each atom to its candidate, one after the other.
+
+    An atom stands in its own way too: no move is shorter than the core, which holds both ways and is fair.
+    """
     for atom in range(len(positions)):
         point = candidates[atom]
-        if not _is_free(point, atom, positions, first, following, cells, box, core2):
+        if not _is_free(point, positions, first, following, cells, box, core2):
             continue
         old = _cell(positions[atom, 0], positions[atom, 1], positions[atom, 2], cells, box)
         if first[old] == atom:

@@ -187,7 +187,13 @@ class MultisliceRenderer:
 
         Returns:
             Rows along y, zero angle at grid // 2, pixel `optics.pixel_mrad`; zero beyond abTEM's band limit.
+
+        Raises:
+            ValueError: the transmission functions have another shape.
         """
+        expected = (self.slices, self.grid, self.grid)
+        if transmission.ndim != 4 or transmission.shape[1:] != expected:
+            raise ValueError(f"transmission has shape {transmission.shape}; expected (snapshots, *{expected})")
         points = focal_quadrature(self.day.focal_spread_nm)
         rounds = math.ceil(len(transmission) / len(points))
         total = np.zeros((self.grid, self.grid), np.float32)

@@ -93,7 +93,7 @@ class Optics:
 
     def angles_mrad(self, pixels: int) -> NDArray[np.float64]:
         """Angles of a centred axis of `pixels` grid pixels, zero at index pixels // 2."""
-        return (np.arange(pixels) - pixels // 2) * self.pixel_mrad
+        return np.asarray((np.arange(pixels) - pixels // 2) * self.pixel_mrad, np.float64)
 
 
 def probe_extent_nm(optics: Optics, aberrations: Aberrations) -> float:

@@ -27,9 +27,7 @@ SLICE_NM = 2.5
 class Renderer(Protocol):
     """From aberrations and a specimen region to what the camera should see."""
 
-    def probability(
-        self, aberrations: Sequence[Aberrations], region_seeds: Sequence[int]
-    ) -> NDArray[np.float32]:
+    def probability(self, aberrations: Sequence[Aberrations], region_seeds: Sequence[int]) -> NDArray[np.float32]:
         """Expected share of the beam per camera pixel (whole beam = 1), shape (N, H, W).
 
         Args:
@@ -100,7 +98,10 @@ def _sample(intensity: Tensor, side: int, optics: Optics, camera: CameraProperti
     grid = (torch.stack([source_x, source_y], -1) + size // 2 + 0.5) * (2 / size) - 1
     batch = intensity.shape[0]
     samples = torch.nn.functional.grid_sample(
-        intensity[:, None], grid.expand(batch, -1, -1, -1).to(intensity.dtype), padding_mode="zeros", align_corners=False
+        intensity[:, None],
+        grid.expand(batch, -1, -1, -1).to(intensity.dtype),
+        padding_mode="zeros",
+        align_corners=False,
     )
     return samples[:, 0] / camera.scale**2
 
@@ -244,9 +245,7 @@ class FastRenderer:
         assert total is not None
         return total
 
-    def probability(
-        self, aberrations: Sequence[Aberrations], region_seeds: Sequence[int]
-    ) -> NDArray[np.float32]:
+    def probability(self, aberrations: Sequence[Aberrations], region_seeds: Sequence[int]) -> NDArray[np.float32]:
         """See `Renderer.probability`. One frame at a time: the cache likes it better than a batch."""
         if len(aberrations) != len(region_seeds):
             raise ValueError(f"{len(aberrations)} aberration states for {len(region_seeds)} regions")

@@ -72,7 +72,14 @@ class VaeEm:
         return target - self.data.inputs_nm[-1]
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Encode the frame (eq 8) and run one EM iteration on the grown data set."""
+        """Encode the frame (eq 8) and run one EM iteration on the grown data set.
+
+        Raises:
+            ValueError: a frame of another shape than the weights' camera.
+        """
+        side = self.trained.optics.camera_pixels
+        if frame.counts.shape != (side, side):
+            raise ValueError(f"a frame of shape ({side}, {side}) is expected; got shape {frame.counts.shape}")
         spectrum = preprocess.power_spectrum(frame)
         latent = self.trained.prior.observe(encode_mean(self.trained.vae, spectrum.values[None]))
         before = self.data.inputs_nm[-1] if len(self.data) else self.space.zero
@@ -89,7 +96,7 @@ class VaeEm:
     @property
     def done(self) -> bool:
         """Every component in spec with the wanted probability."""
-        return self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability
+        return bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> VaeEm:

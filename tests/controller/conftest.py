@@ -58,6 +58,7 @@ def make_map() -> Callable[..., LatentMap]:
         freedom: float = np.inf,
         kernel: str = "rbf",
         nodes: int = 9,
+        modes: tuple[Callable[[Array], Array], ...] = (),
     ) -> LatentMap:
         grid = SymmetricGrid(tuple(space.range_nm), (nodes,) * space.dimension)
         level = features(node_states(grid))
@@ -69,9 +70,9 @@ def make_map() -> Callable[..., LatentMap]:
             np.full(d, offset_variance),
             np.full((len(RADIAL_KNOTS), d), 2 * np.log(noise_std)),
             np.zeros((len(RADIAL_KNOTS), d)),
-            np.full(d, freedom),
+            freedom,
         )
-        values = np.concatenate([level, np.zeros_like(level)], axis=1)
-        return LatentMap(np.eye(d), np.zeros(d), grid, values, 0.0, space.range_nm, fitted)
+        parts = [level, np.zeros_like(level), *(mode(node_states(grid)) for mode in modes)]
+        return LatentMap(np.eye(d), np.zeros(d), grid, np.concatenate(parts, axis=1), 0.0, space.range_nm, fitted)
 
     return make

@@ -102,7 +102,9 @@ def test_radial_weights_interpolate_the_radius():
     assert np.all((weights > 0).sum(1) <= 2)
     np.testing.assert_allclose(weights @ np.asarray(RADIAL_KNOTS), np.linalg.norm(x, axis=1), atol=1e-12)
     # At and beyond the last knot the last one counts.
-    np.testing.assert_allclose(radial_weights(np.array([[0.0, 0.0], [1.8, 0.0], [5.0, 5.0]])) @ RADIAL_KNOTS, [0, 1.8, 1.8])
+    np.testing.assert_allclose(
+        radial_weights(np.array([[0.0, 0.0], [1.8, 0.0], [5.0, 5.0]])) @ RADIAL_KNOTS, [0, 1.8, 1.8]
+    )
 
 
 def test_noise_follows_radius_and_floor():

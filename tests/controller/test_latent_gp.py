@@ -219,7 +219,9 @@ def test_predictions_are_the_dense_posterior(case: Case, name: str):
         prior = block_diag(*(dense(name, j, wanted, wanted) for j in axes)) + phi @ phi.T
         gain = np.linalg.solve(case.covariance(name, i), cross.T).T
         np.testing.assert_allclose(mean[:, :, column].ravel(), gain @ case.residual(i), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(variance[:, :, column].ravel(), np.diag(prior - gain @ cross.T), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            variance[:, :, column].ravel(), np.diag(prior - gain @ cross.T), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_without_data_the_prediction_is_the_prior():

@@ -52,7 +52,10 @@ def test_multilinear_functions_of_the_position_are_exact(grid: SymmetricGrid):
 
     states = states_in(grid, 300, 2)
     np.testing.assert_allclose(
-        grid.evaluate(function(nodes_of(grid).astype(float)), states), function(grid.position(states)), rtol=1e-9, atol=1e-9
+        grid.evaluate(function(nodes_of(grid).astype(float)), states),
+        function(grid.position(states)),
+        rtol=1e-9,
+        atol=1e-9,
     )
 
 
@@ -116,7 +119,7 @@ def fitted(noise: float = 0.0, odd: float = 0.0) -> tuple[SymmetricGrid, np.ndar
     covariate -= covariate.mean()
     values = even_function(states) + covariate[:, None] * slope_function(states)
     values = values + odd * states[:, :1] / 120.0 + noise * rng.standard_normal(values.shape)
-    level, slope = fit_even(grid, states, values, covariate, smoothing=0.01)
+    level, slope = np.split(fit_even(grid, states, values, covariate[:, None], smoothing=0.01), 2, axis=1)
     return grid, level, slope
 
 
@@ -139,16 +142,49 @@ def test_noise_and_an_odd_part_average_out():
     assert np.sqrt(np.mean((grid.evaluate(level, states) - even_function(states)) ** 2)) < 0.09
 
 
+def test_each_covariate_finds_its_own_slope():
+    grid = SymmetricGrid((120.0, 60.0), (9, 9))
+    rng = np.random.default_rng(11)
+    states, covariates = states_in(grid, 3000, 12), rng.standard_normal((3000, 3))
+    values = 1.0 + covariates @ np.array([[0.5, 0.0], [0.0, -0.8], [0.3, 0.3]])
+    parts = fit_even(grid, states, values, covariates).reshape(grid.size, 4, 2)
+    np.testing.assert_allclose(parts[:, 0], 1.0, atol=0.02)
+    for slope, expected in zip(parts[:, 1:].swapaxes(0, 1), [[0.5, 0.0], [0.0, -0.8], [0.3, 0.3]], strict=True):
+        np.testing.assert_allclose(np.median(slope, axis=0), expected, atol=0.03)
+
+
+def test_the_fit_minimises_its_penalised_squares():
+    # The gradient of the objective vanishes at the solution; even parts only, for the rest is averaged away.
+    grid = SymmetricGrid((120.0, 60.0), (5, 7))
+    rng = np.random.default_rng(13)
+    states, covariate = states_in(grid, 400, 14), rng.standard_normal((400, 1))
+    values = rng.standard_normal((400, 1))
+    nodes = fit_even(grid, states, values, covariate, smoothing=0.3)
+    design, rough = grid.design(states).toarray(), grid.roughness().toarray()
+
+    def objective(nodes: np.ndarray) -> float:
+        level, slope = nodes.T
+        left = values[:, 0] - design @ level - covariate[:, 0] * (design @ slope)
+        curved = sum(np.sum((rough @ part) ** 2) for part in (level, slope))
+        return float(np.sum(left**2) + 0.3 * curved + 1e-6 * np.sum(level**2) + 0.1 * np.sum(slope**2))
+
+    best = objective(nodes)
+    for _ in range(20):
+        step = rng.standard_normal(nodes.shape)
+        assert objective(nodes + 1e-2 * (step + step[::-1])) > best
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     values=arrays(np.float64, (40, 2), elements=st.floats(-10, 10)),
-    covariate=arrays(np.float64, 40, elements=st.floats(-2, 2)),
+    covariates=arrays(np.float64, (40, 2), elements=st.floats(-2, 2)),
     seed=st.integers(0, 2**31),
 )
-def test_a_fit_is_exactly_even_whatever_the_data(values: np.ndarray, covariate: np.ndarray, seed: int):
+def test_a_fit_is_exactly_even_whatever_the_data(values: np.ndarray, covariates: np.ndarray, seed: int):
     grid = SymmetricGrid((120.0, 60.0), (5, 7))
-    level, slope = fit_even(grid, states_in(grid, 40, seed), values, covariate)
+    nodes = fit_even(grid, states_in(grid, 40, seed), values, covariates)
+    assert nodes.shape == (grid.size, 3 * 2)
+    np.testing.assert_array_equal(nodes, nodes[::-1])
     queries = states_in(grid, 50, seed + 1)
-    for nodes in (level, slope):
-        np.testing.assert_array_equal(nodes, nodes[::-1])
-        np.testing.assert_allclose(grid.evaluate(nodes, -queries), grid.evaluate(nodes, queries), atol=1e-10 * (1 + abs(nodes).max()))
+    tolerance = 1e-10 * (1 + abs(nodes).max())
+    np.testing.assert_allclose(grid.evaluate(nodes, -queries), grid.evaluate(nodes, queries), atol=tolerance)

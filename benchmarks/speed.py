@@ -1,0 +1,167 @@
+"""Speed as ratios measured side by side in one run, and against the physical limit.
+
+    python -m benchmarks.speed [--only NAME] [--json]
+
+`ours` and `reference` are rates in 1/s (medians over interleaved rounds on one thread); `ratio` is ours over
+reference, `limit_fraction` is ours over what the unavoidable transforms alone would allow.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+Work = Callable[[], object]
+
+ROUNDS = 15
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One comparison; see the module's docstring."""
+
+    ratio: float
+    goal: float
+    ours: float
+    reference: float
+    limit_fraction: float | None
+
+
+def rates(works: list[Work], rounds: int = ROUNDS) -> list[float]:
+    """Median rate of each, interleaved so that a busy machine slows all alike."""
+    seconds: list[list[float]] = [[] for _ in works]
+    for work in works:
+        work()
+    for _ in range(rounds):
+        for work, spent in zip(works, seconds, strict=True):
+            begun = time.perf_counter()
+            work()
+            spent.append(time.perf_counter() - begun)
+    return [1.0 / float(np.median(spent)) for spent in seconds]
+
+
+def renderer() -> Figure:
+    """A coherent single-slice Ronchigram, new aberrations each time, film prebuilt: ours against abTEM.
+
+    The limit is two full transforms of the grid in the same library.
+    """
+    import abtem
+    import torch
+
+    from twin.aberrations import Aberrations, to_abtem
+    from twin.day import Day, FilmProperties
+    from twin.optics import Optics
+    from twin.render import FastRenderer, to_camera
+
+    abtem.config.set({"precision": "float32", "fftw.threads": 1})
+    optics = Optics()
+    day = Day(film=FilmProperties(thickness_nm=2.0), focal_spread_nm=0.0)
+    fast = FastRenderer(optics, day)
+    film = fast.transmission(0)
+    phase = torch.angle(film[0]).numpy().T / (optics.interaction_rad_per_v_nm * 0.1)  # V angstrom, (x, y)
+    potential = abtem.PotentialArray(
+        phase[None].astype(np.float32), slice_thickness=20.0, sampling=optics.sampling_nm * 10
+    )
+    rng = np.random.default_rng(0)
+    probe_position = (optics.window_nm * 5.0, optics.window_nm * 5.0)
+    field = torch.zeros((1, optics.grid, optics.grid), dtype=torch.complex64) + film
+
+    def state() -> Aberrations:
+        c10, c12a, c12b = rng.uniform(-1, 1, 3) * (120, 60, 60)
+        return Aberrations.of({"C10": c10, "C12a": c12a, "C12b": c12b, "C30": 500.0})
+
+    def ours() -> object:
+        with torch.no_grad():
+            coefficients = torch.from_numpy(state().array()).float()[None]
+            return to_camera(fast.intensity(coefficients, film[None]), optics, day.camera).numpy()
+
+    def reference() -> object:
+        probe = abtem.Probe(
+            energy=optics.energy_kev * 1e3,
+            semiangle_cutoff=optics.convergence_mrad,
+            aberrations=to_abtem(state()),
+            extent=optics.window_nm * 10,
+            gpts=optics.grid,
+            soft=False,
+        )
+        wave = probe.build(probe_position, lazy=False).multislice(potential)
+        pattern = wave.diffraction_patterns(max_angle=None, fftshift=True).array
+        size, side = pattern.shape[-1], optics.camera_pixels * optics.binning
+        start = size // 2 - side // 2
+        crop = pattern[..., start : start + side, start : start + side]
+        return crop.reshape(optics.camera_pixels, optics.binning, optics.camera_pixels, optics.binning).sum((1, 3))
+
+    def limit() -> object:
+        return torch.fft.fft2(torch.fft.ifft2(field))
+
+    mine, theirs, bound = rates([ours, reference, limit])
+    return Figure(mine / theirs, 4.0, mine, theirs, mine / bound)
+
+
+def em_step() -> Figure:
+    """One EM step (E-step, refinement, estimate) with 1000 candidates at the 20th observation, six latents.
+
+    The reference rate is the target of 30 ms.
+    """
+    from controller import em
+    from controller.artefact import find, load
+    from controller.candidates import Refinement, initial, summarise
+    from twin.state import FIRST_ORDER as SPACE
+
+    prior = load(find("vae_random_days")).prior
+    rng = np.random.default_rng(0)
+    x0 = SPACE.draw_start(rng)
+    data = em.Observations.none(SPACE.dimension, len(prior.axes))
+    ensemble = em.start(prior, initial(SPACE, 1000, rng))
+    for _ in range(19):
+        data = _observed(data, prior, x0, rng)
+        ensemble = em.step(ensemble, data, SPACE, Refinement(), rng)
+    full = _observed(data, prior, x0, rng)
+
+    def ours() -> object:
+        new = em.step(ensemble, full, SPACE, Refinement(), np.random.default_rng(1))
+        return summarise(new.candidates, new.probability, SPACE)
+
+    (mine,) = rates([ours])
+    target = 1 / 0.030
+    return Figure(mine / target, 1.0, mine, target, None)
+
+
+def _observed(data, prior, x0, rng):  # type: ignore[no-untyped-def]
+    """One more observation drawn from the prior mean and its noise, near the null."""
+    total = np.clip(-x0 + rng.standard_normal(3) * 8.0, -60.0, 60.0) * np.array([1.0, 0.5, 0.5])
+    floors = np.full(1, np.exp(prior.log_floor))
+    mean, noise, _ = prior.moments((x0 + total)[None], floors)
+    return data.append(total, mean[:, 0] + np.sqrt(noise[:, 0]) * rng.standard_normal(len(mean)), float(floors[0]))
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {"renderer": renderer, "em_step": em_step}
+
+
+def main() -> None:
+    """Measure and print."""
+    import torch
+
+    parser = argparse.ArgumentParser(description="Speed ratios, interleaved, on one thread.")
+    parser.add_argument("--only", choices=sorted(FIGURES), help="measure one of them")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    chosen = [options.only] if options.only else list(FIGURES)
+    found = {name: FIGURES[name]() for name in chosen}
+    if options.json:
+        print(json.dumps({name: asdict(figure) for name, figure in found.items()}))
+        return
+    print(f"{'':10s} {'ratio':>7s} {'goal':>6s} {'ours /s':>9s} {'ref /s':>9s} {'of limit':>9s}")
+    for name, f in found.items():
+        limit = f"{f.limit_fraction:9.0%}" if f.limit_fraction is not None else f"{'':9s}"
+        print(f"{name:10s} {f.ratio:7.2f} {f.goal:6.2f} {f.ours:9.1f} {f.reference:9.1f} {limit}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Training: resumable to the bit, refused in another configuration's folder, one file at the end."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from controller import artefact, preprocess, train
+from controller.dataset import Dataset, DayJob, DayRanges, nominal_ranges, simulate_day
+from controller.train import ResumeError, TrainConfig, fit_vae, frames, one_cycle, train_vae
+from controller.vae import encode_mean
+from twin.optics import Optics
+from twin.state import FIRST_ORDER
+from twin.types import Frame
+
+SMALL = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=64, binning=4)
+CONFIG = TrainConfig(SMALL, FIRST_ORDER, days=8, frames_per_day=4, latent=2, epochs=3, batch=7)
+
+
+class Interrupted(Exception):
+    """Stands for a power cut."""
+
+
+def silent(stage: str, done: int, total: int, note: str) -> None:
+    pass
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Simulate here, not in a pool; returns the days made so far."""
+    made: list[int] = []
+
+    def serial(jobs: Sequence[DayJob], workers: int = 0) -> Iterator[Dataset]:
+        for job in jobs:
+            made.append(job.index)
+            yield simulate_day(job)
+
+    monkeypatch.setattr(train, "simulate", serial)
+    monkeypatch.setattr(train, "SHARD_DAYS", 3)
+    return made
+
+
+def toy_data(config: TrainConfig = CONFIG) -> Dataset:
+    """Spectra that depend on one hidden number each; no physics."""
+    rng = np.random.default_rng(1)
+    count = config.days * config.frames_per_day
+    pattern, hidden = rng.standard_normal((64, 32)), rng.standard_normal((count, 1, 1))
+    spectra = 2.0 + pattern * hidden + 0.5 * rng.standard_normal((count, 64, 32))
+    days = np.repeat(np.arange(config.days), config.frames_per_day)
+    return Dataset(spectra.astype(np.float16), hidden[:, :, 0] * np.ones(3), np.ones(count), days)
+
+
+# --- frames ----------------------------------------------------------------------------------------
+
+
+def test_frames_resume_with_the_shards_that_are_missing(tmp_path: Path, in_this_process: list[int]):
+    seen = []
+    whole = frames(CONFIG, tmp_path, lambda stage, done, total, note: seen.append((done, total)))
+    assert in_this_process == list(range(8))
+    assert seen == [(3, 8), (6, 8), (8, 8)]
+    assert whole.days.tolist() == np.repeat(np.arange(8), 4).tolist()
+    in_this_process.clear()
+    (tmp_path / "days-00003.npz").unlink()
+    again = frames(CONFIG, tmp_path, silent)
+    assert in_this_process == [3, 4, 5]
+    for f in fields(Dataset):
+        assert getattr(again, f.name).tobytes() == getattr(whole, f.name).tobytes(), f.name
+
+
+def test_an_interrupted_shard_leaves_nothing_behind_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def cut(jobs: Sequence[DayJob], workers: int = 0) -> Iterator[Dataset]:
+        yield simulate_day(jobs[0])
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "simulate", cut)
+        with pytest.raises(Interrupted):
+            frames(CONFIG, tmp_path, silent)
+    assert list(tmp_path.glob("days-*.npz")) == []
+
+
+# --- fitting ---------------------------------------------------------------------------------------
+
+
+def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(tmp_path: Path):
+    data = toy_data()
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    straight, bound = fit_vae(data, CONFIG, one, silent)
+
+    def cut(stage: str, done: int, total: int, note: str) -> None:
+        if done == 1:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fit_vae(data, CONFIG, other, cut)
+    torch.rand(17)  # whatever else happened meanwhile
+    epochs = []
+    resumed, resumed_bound = fit_vae(data, CONFIG, other, lambda stage, done, total, note: epochs.append(done))
+    assert epochs == [2, 3]
+    assert resumed_bound == bound
+    for name, tensor in straight.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+    # A finished training is read, not repeated.
+    epochs.clear()
+    finished, finished_bound = fit_vae(data, CONFIG, other, lambda stage, done, total, note: epochs.append(done))
+    assert epochs == []
+    assert finished_bound == bound
+    np.testing.assert_array_equal(encode_mean(finished, data.spectra), encode_mean(straight, data.spectra))
+
+
+def test_training_raises_the_bound_and_finds_the_hidden_number(tmp_path: Path):
+    config = replace(CONFIG, days=40, frames_per_day=8, batch=32, epochs=8)
+    data = toy_data(config)
+    bounds = []
+    vae, bound = fit_vae(data, config, tmp_path, lambda stage, done, total, note: bounds.append(float(note.split()[-1])))
+    assert bounds[-1] > bounds[0]
+    assert bounds[-1] == pytest.approx(bound, abs=0.06)
+    held = data.days >= config.days - config.held_out_days
+    hidden, latents = data.states_nm[held, :1], encode_mean(vae, data.spectra[held])
+    design = np.column_stack([latents, np.ones(len(latents))])
+    left = hidden - design @ np.linalg.lstsq(design, hidden, rcond=None)[0]
+    assert 1 - left.var() / hidden.var() > 0.9
+
+
+def test_the_network_standardises_by_the_training_days_only(tmp_path: Path):
+    data = toy_data()
+    held = data.days >= CONFIG.days - CONFIG.held_out_days
+    assert held.sum() == 4
+    data.spectra[held] += 50.0
+    vae, _ = fit_vae(data, replace(CONFIG, epochs=1), tmp_path, silent)
+    expected = data.spectra[~held].astype(np.float32).mean(0)
+    np.testing.assert_allclose(vae.offset[0, 0], expected, atol=1e-3)
+
+
+def test_training_leaves_the_global_random_state_alone(tmp_path: Path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit_vae(toy_data(), replace(CONFIG, epochs=1), tmp_path, silent)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_one_cycle_climbs_for_a_tenth_and_falls_to_nothing():
+    phases = np.linspace(0, 1, 1001)
+    factor = np.array([one_cycle(p) for p in phases])
+    assert factor[0] == pytest.approx(0.04)
+    assert factor[100] == pytest.approx(1.0)
+    assert one_cycle(0.55) == pytest.approx(0.5)
+    assert factor[-1] == pytest.approx(0.0, abs=1e-12)
+    assert np.all(np.diff(factor[:101]) > 0)
+    assert np.all(np.diff(factor[100:]) < 0)
+    assert np.abs(np.diff(factor)).max() < 0.02
+
+
+# --- mirror augmentation ---------------------------------------------------------------------------
+
+
+def test_a_mirrored_spectrum_is_that_of_the_mirrored_frame():
+    counts = np.random.default_rng(2).poisson(100.0 + 20 * np.random.default_rng(3).standard_normal((64, 64)))
+    mirrored = counts[(-np.arange(64)) % 64]
+    values = [preprocess.power_spectrum(Frame(c.astype(np.uint16), 1e6, 1.0, 0.0)).values for c in (counts, mirrored)]
+    one, other = (torch.from_numpy(v)[None] for v in values)
+    flipped = train._mirrored(one, torch.tensor([True]))
+    # The first and last rows and the last columns are smoothed across the edge of the plane.
+    np.testing.assert_allclose(flipped[:, 4:-3], other[:, 4:-3], atol=1e-4)
+    assert torch.equal(train._mirrored(one, torch.tensor([False])), one)
+    assert torch.equal(train._mirrored(flipped, torch.tensor([True])), one)
+
+
+def test_only_the_flagged_spectra_are_mirrored():
+    spectra = torch.randn((4, 64, 32), generator=torch.Generator().manual_seed(4))
+    flip = torch.tensor([True, False, True, False])
+    done = train._mirrored(spectra, flip)
+    assert torch.equal(done[~flip], spectra[~flip])
+    assert torch.equal(done[flip][:, 0], spectra[flip][:, 0])  # Nyquist's row is its own mirror image
+    assert torch.equal(done[flip][:, 1:], spectra[flip][:, 1:].flip(1))
+
+
+# --- configuration ---------------------------------------------------------------------------------
+
+
+def test_the_variant_decides_the_days():
+    assert TrainConfig(SMALL, FIRST_ORDER).ranges == DayRanges()
+    assert TrainConfig(SMALL, FIRST_ORDER, "nominal").ranges == nominal_ranges()
+    assert TrainConfig(SMALL, FIRST_ORDER, days=1200).held_out_days == 60
+    assert CONFIG.held_out_days == 1
+
+
+def test_too_few_frames_for_a_batch_are_refused():
+    with pytest.raises(ValueError, match="28 training frames do not fill a batch of 29"):
+        replace(CONFIG, batch=29)
+
+
+def test_an_unknown_kernel_is_refused_before_anything_is_simulated():
+    with pytest.raises(ValueError, match="'rbff' is not a kernel; known: rbf"):
+        replace(CONFIG, kernel="rbff")
+
+
+def test_the_whole_training_makes_one_file_and_its_folder_belongs_to_it(tmp_path: Path, in_this_process: list[int]):
+    out, work = tmp_path / "toy.safetensors", tmp_path / "work"
+    config = replace(CONFIG, days=30, epochs=1, modes=1)
+    stages = set()
+    trained = train_vae(config, out, work, lambda stage, done, total, note: stages.add(stage))
+    assert stages == {"simulating days", "fitting the VAE", "fitting the prior"}
+    found = artefact.load_for(str(out), SMALL, FIRST_ORDER)
+    assert found.provenance["training"] == config.plain()
+    assert found.provenance["held_out_elbo_nats"] == trained.provenance["held_out_elbo_nats"]
+    assert found.prior.rank == 1
+    assert np.all(np.isfinite(found.prior.node_values))
+    # Once more: nothing is simulated again.
+    in_this_process.clear()
+    train_vae(config, out, work, silent)
+    assert in_this_process == []
+    with pytest.raises(ResumeError, match=r"other epochs, seed; choose another folder"):
+        train_vae(replace(config, seed=2, epochs=2), out, work, silent)
