@@ -47,8 +47,12 @@ types: $(INSTALLED)  ## mypy --strict on the four packages
 layers: $(INSTALLED)  ## imports point one way
 	$(BIN)/lint-imports
 
-train: $(INSTALLED)  ## retrain the shipped weights from nothing
-	$(BIN)/stemtwin train vae
+WEIGHTS := controller/weights
+
+train: $(INSTALLED)  ## retrain all shipped weights from nothing (about an hour on two cores)
+	$(BIN)/stemtwin train vae --out $(WEIGHTS)/vae_random_days.safetensors
+	$(BIN)/stemtwin train vae --latent 3 --out $(WEIGHTS)/vae_random_days_3.safetensors
+	$(BIN)/stemtwin train vae --variant nominal --latent 3 --days 400 --out $(WEIGHTS)/vae_nominal_3.safetensors
 
 ci: ## what continuous integration runs
 	.ci/run

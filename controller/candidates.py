@@ -38,6 +38,10 @@ class Refinement:
     def __post_init__(self) -> None:
         if not (0 <= self.keep and 0 < self.explore and self.keep + self.explore < 1):
             raise ValueError(f"keep {self.keep} and explore {self.explore} must leave a share to perturb")
+        for label in ("perturb_nm", "minimum_nm"):
+            value = getattr(self, label)
+            if value is not None and not value > 0:
+                raise ValueError(f"{label} must be positive, got {value}")
 
 
 @dataclass(frozen=True)

@@ -167,5 +167,7 @@ def simulate_day(job: DayJob) -> Dataset:
 
 def simulate(jobs: Sequence[DayJob], workers: int = 0) -> Iterator[Dataset]:
     """Yield the days of `jobs` in order, over `workers` processes (0: one per core)."""
+    if not jobs:
+        return
     with ProcessPoolExecutor(workers or os.cpu_count() or 1, mp_context=get_context("spawn")) as pool:
         yield from pool.map(simulate_day, jobs, chunksize=4)

@@ -1,5 +1,6 @@
 """From a raw camera frame to the power spectrum that the networks see (van Hulst et al. 2026, section II-B)."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -40,15 +41,40 @@ def spectrum(counts: Array) -> Array:
     return fft.fftshift(np.abs(fft.fft2(hann_window(counts.shape[0]) * counts)) ** 2)
 
 
-def noise_floor(power: Array) -> float:
-    """Mean of the shot noise in a power spectrum, from the median beyond Nyquist's circle (exponential law)."""
-    return float(np.median(power[_corners(power.shape[0])]) / np.log(2))
+@dataclass(frozen=True)
+class NoiseFloor:
+    """Shot noise behind a Gaussian modulation transfer: `level * exp(-decay * f^2)`, f in frequency pixels."""
+
+    level: float
+    decay: float
+
+    def power(self, pixels: int) -> Array:
+        """The floor at every frequency, shape (pixels, pixels), zero frequency at the centre."""
+        return self.level * np.exp(-self.decay * _radius(pixels) ** 2)
 
 
 @lru_cache(maxsize=4)
-def _corners(pixels: int) -> NDArray[np.bool_]:
+def _radius(pixels: int) -> Array:
     axis = np.arange(pixels) - pixels // 2
-    return np.hypot(axis[:, None], axis[None, :]) > 0.95 * pixels / 2
+    return np.hypot(axis[:, None], axis[None, :])
+
+
+BANDS = ((0.6, 0.94), (1.0, 1.3))
+"""Where the film no longer shows, as fractions of Nyquist's frequency: a ring, and the corners beyond it."""
+
+
+def noise_floor(power: Array) -> NoiseFloor:
+    """Level and decay of the shot noise from the medians of two bands (the noise is exponentially distributed).
+
+    The noise is white before the camera blurs it; where the film shows, at low frequency, it cannot be
+    measured and is extrapolated.
+    """
+    radius = _radius(power.shape[0]) / (power.shape[0] / 2)
+    bands = [(radius > low) & (radius < high) for low, high in BANDS]
+    levels = [math.log(float(np.median(power[band])) / math.log(2)) for band in bands]
+    squares = [float(np.mean((radius[band] * power.shape[0] / 2) ** 2)) for band in bands]
+    decay = max(0.0, (levels[0] - levels[1]) / (squares[1] - squares[0]))
+    return NoiseFloor(math.exp(levels[0] + decay * squares[0]), decay)
 
 
 @dataclass(frozen=True)
@@ -57,7 +83,7 @@ class Spectrum:
 
     Attributes:
         values: half plane of the normalised power spectrum, float32, (H, W // 2), zero frequency at (H // 2, 0).
-        floor: shot-noise floor before it was taken off; 1 for a uniform frame of `REFERENCE_DOSE_E`.
+        floor: level of the shot noise that was taken off; 1 for a uniform frame of `REFERENCE_DOSE_E`.
     """
 
     values: NDArray[np.float32]
@@ -74,7 +100,8 @@ def normalise(power: Array, windowed_sum: float) -> tuple[Array, float]:
     # Uniform frame: floor / sum^2 = sum h^2 N / (sum h N)^2 = (9/4) / dose for a separable Hann window.
     scaled = power / windowed_sum**2 * (REFERENCE_DOSE_E / 2.25)
     floor = noise_floor(scaled)
-    return np.arcsinh((ndimage.gaussian_filter(scaled, SMOOTHING_PX) - floor) / KNEE), floor
+    signal = ndimage.gaussian_filter(scaled - floor.power(len(power)), SMOOTHING_PX)
+    return np.arcsinh(signal / KNEE), floor.level
 
 
 def power_spectrum(frame: Frame) -> Spectrum:

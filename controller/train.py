@@ -7,7 +7,7 @@ Nothing is pickled.
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -63,10 +63,10 @@ class TrainConfig:
     days: int = 1200
     frames_per_day: int = 16
     latent: int = 6
-    epochs: int = 16
+    epochs: int = 20
     batch: int = 64
     learning_rate: float = 3e-3
-    modes: int = 3
+    modes: int = 4
     kernel: str = "rbf"
     seed: int = 1
 
@@ -97,23 +97,36 @@ class TrainConfig:
 
 def frames(config: TrainConfig, work: Path, progress: Progress, workers: int = 0) -> Dataset:
     """Simulated frames of every day; shards already in `work` are read, missing ones are made."""
-    shards = []
-    for first in range(0, config.days, SHARD_DAYS):
-        path = work / f"days-{first:05d}.npz"
-        last = min(first + SHARD_DAYS, config.days)
-        if not path.exists():
-            jobs = [
-                DayJob(config.optics, config.space, config.ranges, config.frames_per_day, config.seed, day)
-                for day in range(first, last)
-            ]
-            made = joined(list(simulate(jobs, workers)))
-            partial = path.with_suffix(".part.npz")
-            np.savez(partial, **asdict(made))
-            partial.rename(path)
-        with np.load(path, allow_pickle=False) as stored:
-            shards.append(Dataset(**{key: stored[key] for key in ("spectra", "states_nm", "floors", "days")}))
-        progress("simulating days", last, config.days, "")
-    return joined(shards)
+    shards = {first: work / f"days-{first:05d}.npz" for first in range(0, config.days, SHARD_DAYS)}
+    missing = [day for first, path in shards.items() if not path.exists() for day in _days(config, first)]
+    jobs = [
+        DayJob(config.optics, config.space, config.ranges, config.frames_per_day, config.seed, day) for day in missing
+    ]
+    made: list[Dataset] = []
+    for day, data in zip(missing, simulate(jobs, workers), strict=True):
+        made.append(data)
+        progress("simulating days", config.days - len(missing) + missing.index(day) + 1, config.days, "")
+        first = day - day % SHARD_DAYS
+        if day == _days(config, first)[-1]:
+            _write(joined(made), shards[first])
+            made = []
+    return joined([_read(path) for path in shards.values()])
+
+
+def _days(config: TrainConfig, first: int) -> range:
+    """The days of the shard that begins with `first`."""
+    return range(first, min(first + SHARD_DAYS, config.days))
+
+
+def _write(data: Dataset, path: Path) -> None:
+    partial = path.with_suffix(".part.npz")
+    np.savez(partial, **asdict(data))
+    partial.rename(path)
+
+
+def _read(path: Path) -> Dataset:
+    with np.load(path, allow_pickle=False) as stored:
+        return Dataset(**{field.name: stored[field.name] for field in fields(Dataset)})
 
 
 def _mirrored(spectra: Tensor, flip: Tensor) -> Tensor:

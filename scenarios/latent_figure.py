@@ -69,7 +69,7 @@ def draw(trained: Artefact, space: StateSpace, path: Path, side: int = 21, seed:
         right.plot(*plane[[k, -1 - k]].T, color="0.75", lw=0.6, zorder=1)
     right.scatter(plane[:, 0], plane[:, 1], c=paint, s=26, zorder=2)
     right.set(xlabel="first principal latent", ylabel="second principal latent")
-    right.set_title(f"Their latents; lines join x and -x ({ratio:.2f} of a random pair's distance)")
+    right.set_title(f"Their latents; lines join x and -x\n({ratio:.2f} of a random pair's distance)")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     return ratio

@@ -99,7 +99,7 @@ def _power(frame: Frame) -> Array:
     """log10 of the power spectrum over its shot noise, (H, W): 0 is noise alone. Smoothed by a pixel for the eye."""
     counts = remove_defects(frame.counts - frame.settings.get("dark_level", 0.0))
     power = ndimage.gaussian_filter(spectrum(counts), 1.0)
-    return np.log10(np.maximum(power, 1e-12) / max(noise_floor(spectrum(counts)), 1e-12))
+    return np.log10(np.maximum(power, 1e-12) / max(noise_floor(spectrum(counts)).level, 1e-12))
 
 
 def _spectrum(axes: Axes, power: Array, optics: Optics, title: str, limits: tuple[float, float]) -> None:

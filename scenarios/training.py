@@ -1,5 +1,6 @@
 """`stemtwin train`: weights from nothing, with progress, checkpoints and the latent-space figure."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -27,8 +28,8 @@ def vae(
     latent: Annotated[int, typer.Option(min=1, help="Latent dimension n_z.")] = 6,
     days: Annotated[int, typer.Option(min=20, help="Simulated days.")] = 1200,
     frames_per_day: Annotated[int, typer.Option(min=2, help="Frames of each day.")] = 16,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the frames.")] = 16,
-    modes: Annotated[int, typer.Option(min=0, help="Day modes of the latent map.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the frames.")] = 20,
+    modes: Annotated[int, typer.Option(min=0, help="Day modes of the latent map.")] = 4,
     kernel: Annotated[str, typer.Option(help="Kernel of the day-to-day deviation.")] = "rbf",
     seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 1,
     workers: Annotated[int, typer.Option(min=0, help="Simulating processes; 0 is one per core.")] = 0,
@@ -36,10 +37,15 @@ def vae(
     work: Annotated[Path | None, typer.Option(help="Work folder; a second call resumes there.")] = None,
 ) -> None:
     """Train the VAE and its latent prior; run again after an interruption to resume."""
+    # Idle threads that spin starve the others on a busy machine; read once, when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
     from controller.train import ResumeError, TrainConfig, train_vae
     from scenarios import schema
     from scenarios.latent_figure import draw
 
+    torch.set_num_threads(os.cpu_count() or 1)
     name = f"vae_{variant}" if latent == 6 else f"vae_{variant}_{latent}"
     folder = work or Path("runs/train") / name
     target = out or folder / f"{name}.safetensors"

@@ -4,6 +4,7 @@ Assumes exact, known inputs (eq 1) and an even latent map; learns the map's devi
 prior in the run. Options: see `Options`.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -85,13 +86,16 @@ class VaeEm:
         before = self.data.inputs_nm[-1] if len(self.data) else self.space.zero
         self.data = self.data.append(before + delta_nm, latent, spectrum.floor)
         self.ensemble = em.step(self.ensemble, self.data, self.space, self.options.refinement, self.rng)
-        if self.options.hard:
-            self.ensemble = em.harden(self.ensemble)
-        self.elbo_nats.append(self.ensemble.elbo_nats)
+        belief = em.harden(self.ensemble) if self.options.hard else self.ensemble
+        self.elbo_nats.append(belief.elbo_nats)
 
     def estimate(self) -> Estimate:
-        """Moments within the more probable sign."""
-        return candidates.summarise(self.ensemble.candidates, self.ensemble.probability, self.space)
+        """Moments within the more probable sign; hard EM: the likeliest candidate, with the spread of all about it."""
+        soft = candidates.summarise(self.ensemble.candidates, self.ensemble.probability, self.space)
+        if not self.options.hard or len(self.data) == 0:
+            return soft
+        best = self.ensemble.candidates.states_nm[np.argmax(em.harden(self.ensemble).probability)]
+        return replace(soft, mean_nm=best, cov_nm2=soft.cov_nm2 + np.outer(best - soft.mean_nm, best - soft.mean_nm))
 
     @property
     def done(self) -> bool:

@@ -99,7 +99,7 @@ def test_weights_that_fit_are_taken(weights: Path):
 @pytest.mark.parametrize(
     ("optics", "message"),
     [
-        (Optics(convergence_mrad=21.4), r"toy.safetensors was trained with convergence_mrad 28.0; this scenario has 21.4"),
+        (Optics(convergence_mrad=21.4), r"toy\.safetensors was trained with convergence_mrad 28.0; .* has 21.4"),
         (Optics(energy_kev=200.0), "trained with energy_kev 300.0; this scenario has 200.0"),
         (Optics(camera_pixels=64), "trained with camera_pixels 128; this scenario has 64"),
     ],
@@ -110,7 +110,7 @@ def test_other_optics_are_refused(weights: Path, optics: Optics, message: str):
 
 
 def test_other_coefficients_are_refused(weights: Path):
-    with pytest.raises(WeightsError, match="trained for C10, C12a, C12b; this scenario calibrates C10, .*C23b"):
+    with pytest.raises(WeightsError, match=r"trained for C10, C12a, C12b; this scenario calibrates C10, .*C23b"):
         artefact.load_for(str(weights), Optics(), SECOND_ORDER)
     swapped = StateSpace(names=("C10", "C12b", "C12a"))
     with pytest.raises(WeightsError, match="this scenario calibrates C10, C12b, C12a"):
@@ -119,7 +119,7 @@ def test_other_coefficients_are_refused(weights: Path):
 
 def test_a_wider_range_is_refused(weights: Path):
     wider = replace(FIRST_ORDER, input_nm=(60.0, 31.0, 30.0))
-    with pytest.raises(WeightsError, match=r"within \+-\[120.0, 60.0, 60.0\] nm; this scenario reaches \[120.0, 61.0, 60.0\]"):
+    with pytest.raises(WeightsError, match=r"\+-\[120.0, 60.0, 60.0\] nm; .* reaches \[120.0, 61.0, 60.0\]"):
         artefact.load_for(str(weights), Optics(), wider)
 
 
@@ -144,7 +144,7 @@ def test_a_file_that_lacks_a_part_is_refused(weights: Path):
     tensors, metadata = artefact._read(weights)
     for missing in ("map.axes", "vae.mean.weight"):
         save_file({name: t for name, t in tensors.items() if name != missing}, weights, metadata)
-        with pytest.raises(WeightsError, match="toy.safetensors"):
+        with pytest.raises(WeightsError, match=r"toy\.safetensors: a part is missing"):
             artefact.load(weights)
 
 

@@ -8,11 +8,9 @@ from numpy.typing import NDArray
 
 from controller import candidates
 from controller.candidates import Candidates, Refinement
-from twin.state import FIRST_ORDER, StateSpace
+from twin.state import FIRST_ORDER
 
 Array = NDArray[np.floating]
-
-ONE_AXIS = StateSpace(names=("C10",), start_nm=(60.0,), input_nm=(60.0,), tolerance_nm=(10.0,))
 
 
 def gaussian(mean_nm: Array, std_nm: Array, states_nm: Array) -> Array:
@@ -136,6 +134,12 @@ def test_shares_that_leave_nothing_to_perturb_are_refused(keep: float, explore: 
         Refinement(keep=keep, explore=explore)
 
 
+@pytest.mark.parametrize("length", [{"perturb_nm": 0.0}, {"perturb_nm": -1.0}, {"minimum_nm": 0.0}])
+def test_perturbations_of_no_length_are_refused(length: dict[str, float]):
+    with pytest.raises(ValueError, match=rf"{next(iter(length))} must be positive"):
+        Refinement(**length)
+
+
 # --- the posterior ---------------------------------------------------------------------------------
 
 # One run's variance scatters by about 5 % an axis (effective sizes near 700), the mean of 12 runs by 1.5 %; the
@@ -180,11 +184,13 @@ def test_without_the_density_the_posterior_is_far_too_narrow():
     assert np.all(ratio < 0.3)
 
 
-def test_the_log_density_is_that_of_the_candidates():
-    # Importance sampling of the constant one: the mean of 1 / density over all but the kept is the box.
-    found, probability = refined(np.array([5.0, 0.0, -5.0]), np.full(3, 6.0), Refinement(keep=0.0), 1, count=4000)
-    assert np.mean(np.exp(-found.log_density)) == pytest.approx(1.0, abs=0.06)
-    assert candidates.effective_count(probability) > 2000
+@pytest.mark.parametrize("corner", [(5.0, 0.0, -5.0), (60.0, 30.0, -30.0)], ids=["inside", "in a corner"])
+def test_the_log_density_is_that_of_the_candidates(corner: tuple[float, ...]):
+    # The mean of 1 / density over the candidates is the box, also when most children of a corner leave it.
+    # 4000 candidates at densities of 0.2 to 60 know it to 1.5 % in the middle, 2 % in the corner.
+    found, probability = refined(np.array(corner), np.full(3, 6.0), Refinement(keep=0.0), 1, count=4000)
+    assert np.mean(np.exp(-found.log_density)) == pytest.approx(1.0, abs=0.08)
+    assert candidates.effective_count(probability) > 1200
 
 
 # --- the estimate ----------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Expectation maximisation over candidates: it finds x0 although the map is not the one it expected."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -98,6 +98,8 @@ def test_refined_candidates_weigh_as_if_they_had_been_there_from_the_start(make_
     refined = em.refine(ensemble, data, FIRST_ORDER, Refinement(), rng)
     fresh = em.observe(em.start(prior, refined.candidates), data)
     np.testing.assert_allclose(refined.probability, fresh.probability, rtol=1e-7, atol=1e-300)
+    for f in fields(latent_gp.Evidence):
+        np.testing.assert_allclose(getattr(refined.evidence, f.name), getattr(fresh.evidence, f.name), err_msg=f.name)
     assert np.any(refined.candidates.states_nm != ensemble.candidates.states_nm)
     # ... and they take the next observation just as well.
     more = observed(prior, FIRST_ORDER, TRUTH, 5, 3)
@@ -106,16 +108,19 @@ def test_refined_candidates_weigh_as_if_they_had_been_there_from_the_start(make_
     )
 
 
-def test_residuals_are_those_of_the_states_visited(make_map: MakeMap):
-    prior = make_map()
-    data = observed(prior, FIRST_ORDER, TRUTH, 3, 4)
+def test_evidence_is_that_of_the_states_visited_at_their_own_floors(make_map: MakeMap):
+    prior = make_map(modes=(unexpected,))
+    h = prior.hyperparameters
+    prior = replace(prior, hyperparameters=replace(h, noise_slope=np.full_like(h.noise_slope, 0.7)))
+    data = replace(observed(prior, FIRST_ORDER, TRUTH, 3, 4), floors=np.array([0.5, 1.0, 4.0]))
     ensemble = em.observe(em.start(prior, candidates.initial(FIRST_ORDER, 32, np.random.default_rng(4))), data)
     for t in range(3):
         for i in (0, 17):
             state = ensemble.candidates.states_nm[i] + data.inputs_nm[t]
-            mean, noise, _ = prior.moments(state[None], data.floors[t : t + 1])
+            mean, noise, modes = prior.moments(state[None], data.floors[t : t + 1])
             np.testing.assert_allclose(ensemble.evidence.residual[:, t, i], data.latents[t] - mean[:, 0])
             np.testing.assert_allclose(ensemble.evidence.noise[:, t, i], noise[:, 0])
+            np.testing.assert_allclose(ensemble.evidence.modes[:, :, t, i], modes[:, :, 0])
 
 
 def test_the_same_seed_gives_the_same_bytes(make_map: MakeMap):

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from scipy import ndimage, signal
 
 from controller import preprocess
+from twin.day import CameraProperties
+from twin.detector import Defects, expose
 from twin.types import Frame
 
 PIXELS = 128
@@ -75,15 +77,41 @@ def test_shape_and_type():
 # --- normalisation ---------------------------------------------------------------------------------
 
 
+# One frame knows its floor to 8 %: medians of exponential values in two bands, extrapolated to zero frequency.
+# Without blur the extrapolation can only err upwards, by 2.4 %. 40 frames leave 1.3 %: with the band of 6 %, false
+# alarms once in 300 seeds without blur and never with.
+
+
 @pytest.mark.parametrize("dose_e", [2e5, 1e6, 5e6])
 def test_the_floor_of_a_uniform_frame_is_the_reference_dose_over_its_dose(dose_e: float):
-    # One frame knows the floor to 4.4 % (median of some 1,060 independent exponential values); 25 frames
-    # to 0.9 %. The band of 4 % is 4.5 sigma: false alarms once in 150,000.
     rng = np.random.default_rng(4)
+    mean = np.full((PIXELS, PIXELS), dose_e / PIXELS**2)
+    floors = [preprocess.power_spectrum(frame(rng.poisson(mean))).floor for _ in range(40)]
+    assert np.mean(floors) * dose_e / preprocess.REFERENCE_DOSE_E == pytest.approx(1.0, abs=0.06)
+
+
+@pytest.mark.parametrize("mtf_nyquist", [0.7, 0.5])
+def test_blur_behind_the_shot_noise_does_not_move_the_floor(mtf_nyquist: float):
+    rng = np.random.default_rng(13)
+    camera, none = CameraProperties(mtf_nyquist=mtf_nyquist), np.zeros((PIXELS, PIXELS), bool)
+    uniform = np.full((PIXELS, PIXELS), 1 / PIXELS**2)
     floors = [
-        preprocess.power_spectrum(frame(rng.poisson(dose_e / PIXELS**2, (PIXELS, PIXELS)))).floor for _ in range(25)
+        preprocess.power_spectrum(frame(expose(uniform, 1e6, camera, Defects(none, none), rng))).floor
+        for _ in range(40)
     ]
-    assert np.mean(floors) * dose_e / preprocess.REFERENCE_DOSE_E == pytest.approx(1.0, abs=0.04)
+    assert np.mean(floors) == pytest.approx(1.0, abs=0.06)
+
+
+def test_the_fitted_floor_follows_a_gaussian_transfer():
+    # Exponential noise of a known mean at every frequency; level and decay come back.
+    true = preprocess.NoiseFloor(3.0, 2e-4)
+    rng = np.random.default_rng(14)
+    power = [true.power(PIXELS) * rng.exponential(1.0, (PIXELS, PIXELS)) for _ in range(20)]
+    found = [preprocess.noise_floor(p) for p in power]
+    assert np.mean([f.level for f in found]) == pytest.approx(3.0, rel=0.04)
+    assert np.mean([f.decay for f in found]) == pytest.approx(2e-4, rel=0.06)
+    assert true.power(PIXELS)[PIXELS // 2, PIXELS // 2] == 3.0
+    assert true.power(PIXELS)[PIXELS // 2 + 30, PIXELS // 2 - 40] == pytest.approx(3.0 * np.exp(-2e-4 * 2500))
 
 
 @pytest.mark.parametrize("gain", [0.3, 2.0, 7.0])
@@ -117,13 +145,13 @@ def test_the_signal_has_its_closed_form_height_at_every_dose(dose_e: float):
 
 
 def test_the_floor_is_taken_off():
-    # Where there is only noise the smoothed spectrum averages to nothing (0.9 % of a floor of 5 on 25 frames).
+    # Where there is only noise the smoothed spectrum averages to nothing (2 % of a floor of 5 on 25 frames).
     rng = np.random.default_rng(7)
     levels = []
     for _ in range(25):
         values = preprocess.power_spectrum(frame(rng.poisson(2e5 / PIXELS**2, (PIXELS, PIXELS)))).values
         levels.append(np.mean(preprocess.KNEE * np.sinh(values[4:40, 20:60].astype(float))))
-    assert abs(np.mean(levels)) < 0.05 * 5.0
+    assert abs(np.mean(levels)) < 0.08 * 5.0
 
 
 def test_the_dark_level_is_taken_off():

@@ -104,7 +104,8 @@ def test_the_bound_lies_below_the_evidence_of_a_linear_network():
     # Decoder g(z) = z sum over 2048 pixels: the evidence is Gaussian with covariance sigma^2 I + 3 * ones.
     vae = Pinned(SMALL)
     rng = np.random.default_rng(4)
-    standard = torch.from_numpy(0.7 * rng.standard_normal((200, 1, 64, 32)) + rng.standard_normal((200, 1, 1, 1))).float()
+    pixels, common = rng.standard_normal((200, 1, 64, 32)), rng.standard_normal((200, 1, 1, 1))
+    standard = torch.from_numpy(0.7 * pixels + common).float()
     log_likelihood, kl = elbo(vae, standard, torch.Generator().manual_seed(5))
     n, s2 = 64 * 32, SMALL.noise_std**2
     y = standard.flatten(1).double().numpy()
