@@ -61,6 +61,7 @@ def save(artefact: Artefact, path: Path) -> None:
         "map.log_noise": h.log_noise,
         "map.noise_slope": h.noise_slope,
         "map.freedom": np.array([h.freedom]),
+        "map.correlation": np.array([h.correlation]),
     }
     tensors = {name: torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for name, a in arrays.items()}
     tensors |= {f"vae.{name}": t.contiguous() for name, t in artefact.vae.state_dict().items()}
@@ -118,6 +119,7 @@ def _assembled(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Ar
         log_noise=arrays["log_noise"],
         noise_slope=arrays["noise_slope"],
         freedom=float(arrays["freedom"][0]),
+        correlation=float(arrays["correlation"][0]),
     )
     prior = LatentMap(
         arrays["axes"], arrays["origin"], grid, arrays["node_values"], float(arrays["log_floor"][0]), range_nm, fitted

@@ -135,24 +135,40 @@ class DayJob:
     index: int
 
 
+class DaySource:
+    """A day's frames on demand: renderer and camera defects, set up once.
+
+    Args:
+        day: hidden parameters.
+        optics, space: instrument and task.
+        rng: of specimen, noise and defects.
+    """
+
+    def __init__(self, day: Day, optics: Optics, space: StateSpace, rng: np.random.Generator) -> None:
+        from twin.detector import draw_defects
+        from twin.render import FastRenderer
+
+        self.day, self.space, self.rng = day, space, rng
+        self.renderer = FastRenderer(optics, day)
+        self.defects = draw_defects(day.camera, (optics.camera_pixels,) * 2, rng)
+
+    def frame(self, state_nm: Array) -> Frame:
+        """A Ronchigram at a state (n,), on a fresh film region."""
+        from twin.detector import expose
+
+        full = self.space.to_aberrations(state_nm) + self.day.residual
+        probability = self.renderer.probability([full], [int(self.rng.integers(2**63))])[0]
+        counts = expose(probability, self.day.dose_e, self.day.camera, self.defects, self.rng)
+        return Frame(counts, self.day.dose_e, self.day.exposure_s, 0.0, {"dark_level": self.day.camera.dark_level})
+
+
 def spectra_on(day: Day, optics: Optics, space: StateSpace, states_nm: Array, rng: np.random.Generator) -> Dataset:
     """One fresh frame per state (N, n) on one day; all of it numbered day 0."""
     import torch
 
-    from twin.detector import draw_defects, expose
-    from twin.render import FastRenderer
-
     torch.set_num_threads(1)
-    renderer = FastRenderer(optics, day)
-    defects = draw_defects(day.camera, (optics.camera_pixels,) * 2, rng)
-    regions = rng.integers(2**63, size=len(states_nm))
-    settings = {"dark_level": day.camera.dark_level}
-    spectra = []
-    for state, region in zip(states_nm, regions, strict=True):
-        full = space.to_aberrations(state) + day.residual
-        probability = renderer.probability([full], [int(region)])[0]
-        counts = expose(probability, day.dose_e, day.camera, defects, rng)
-        spectra.append(preprocess.power_spectrum(Frame(counts, day.dose_e, day.exposure_s, 0.0, settings)))
+    source = DaySource(day, optics, space, rng)
+    spectra = [preprocess.power_spectrum(source.frame(state)) for state in states_nm]
     values = np.stack([s.values for s in spectra]).astype(np.float16)
     return Dataset(values, states_nm, np.array([s.floor for s in spectra]), np.zeros(len(states_nm), np.int64))
 

@@ -85,7 +85,9 @@ def _evidence(prior: LatentMap, states_nm: Array, data: Observations, first: int
     visited = states_nm[None, :, :] + data.inputs_nm[first:, None, :]
     moments = prior.moments(visited.reshape(-1, visited.shape[-1]), np.repeat(data.floors[first:], len(states_nm)))
     mean, noise, modes = (a.reshape(*a.shape[:-1], *visited.shape[:2]) for a in moments)
-    return Evidence(data.latents[first:].T[:, :, None] - mean, noise, modes)
+    residual = data.latents[first:].T[:, :, None] - mean
+    # The compiled E-step runs along candidates: contiguous, or it is built again and slower.
+    return Evidence(*(np.ascontiguousarray(a) for a in (residual, noise, modes)))
 
 
 def _along(axis: int, one: Evidence, other: Evidence) -> Evidence:

@@ -51,6 +51,7 @@ class Hyperparameters:
         log_noise: log variance of the noise at `RADIAL_KNOTS`, shape (knots, d).
         noise_slope: its change with the log shot-noise floor, shape (knots, d).
         freedom: degrees of freedom of the day's own scale, common to all axes; large means Gaussian.
+        correlation: intra-class correlation of a run's observations beyond the model, see `calibration.py`.
     """
 
     kernel: str
@@ -60,6 +61,7 @@ class Hyperparameters:
     log_noise: Array
     noise_slope: Array
     freedom: float
+    correlation: float = 0.0
 
     def noise_variance(self, scaled_states: Array, log_floor: Array) -> Array:
         """Noise variance at states / range (N, n) and centred log floor (N,), to (N, d)."""

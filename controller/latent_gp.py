@@ -26,6 +26,7 @@ class Kernel:
         inverse_lengthscale: 1/nm, shape (n,).
         signal_variance, offset_variance: shape (d,).
         freedom: degrees of freedom of the day's own scale; infinite is the paper's Gaussian.
+        correlation: intra-class correlation of a run's observations beyond the model; zero is the paper's.
     """
 
     code: int
@@ -33,6 +34,7 @@ class Kernel:
     signal_variance: Array
     offset_variance: Array
     freedom: float
+    correlation: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,10 @@ def log_likelihood(factors: Factors, kernel: Kernel) -> Array:
     """Marginal log-likelihood of each candidate over all latent axes, (M,) (eq 23).
 
     The weights of the day modes and the day's own scale of all residuals are integrated out (Student's t
-    process, Shah et al. 2014); no modes and infinite degrees of freedom give eq 23 itself.
+    process, Shah et al. 2014). What the model does not explain is shared by observations made close together,
+    as those of a run are: the log-likelihood is divided by the design effect `1 + (T - 1) correlation` (Kish,
+    Survey Sampling, 1965), a power posterior. No modes, infinite degrees of freedom and no correlation give
+    eq 23 itself.
     """
     count = factors.count * len(factors.lower)
     quadratic = _residual_quadratic(factors)
@@ -125,9 +130,11 @@ def log_likelihood(factors: Factors, kernel: Kernel) -> Array:
     half_determinant = 0.5 * (factors.log_determinant + np.linalg.slogdet(precision)[1])
     nu = kernel.freedom
     if math.isinf(nu):
-        return -0.5 * quadratic - half_determinant - 0.5 * count * math.log(2 * math.pi)
-    constant = float(gammaln((nu + count) / 2) - gammaln(nu / 2)) - 0.5 * count * math.log(math.pi * nu)
-    return constant - half_determinant - 0.5 * (nu + count) * np.log1p(quadratic / nu)
+        density = -0.5 * quadratic - half_determinant - 0.5 * count * math.log(2 * math.pi)
+    else:
+        constant = float(gammaln((nu + count) / 2) - gammaln(nu / 2)) - 0.5 * count * math.log(math.pi * nu)
+        density = constant - half_determinant - 0.5 * (nu + count) * np.log1p(quadratic / nu)
+    return density / (1.0 + max(0, factors.count - 1) * kernel.correlation)
 
 
 def scale(factors: Factors, kernel: Kernel) -> Array:

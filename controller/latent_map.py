@@ -16,6 +16,8 @@ Array = NDArray[np.floating]
 
 NODES = {1: 25, 2: 21, 3: 13}
 MODE_ROUNDS = 5
+FLOOR_REACH = 2.5
+"""Training days span about this much of the log floor either way; a frame beyond counts as at the end."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class LatentMap:
         Returns:
             Prior mean m(x) (eq 18), (d, N); noise variance, (d, N); day modes, (d, r, N).
         """
-        covariate = np.log(floors) - self.log_floor
+        covariate = np.clip(np.log(floors) - self.log_floor, -FLOOR_REACH, FLOOR_REACH)
         values = self.grid.evaluate(self.node_values, states_nm).T.reshape(2 + self.rank, len(self.axes), -1)
         noise = self.hyperparameters.noise_variance(states_nm / self.range_nm, covariate)
         return values[0] + covariate * values[1], noise.T, np.ascontiguousarray(values[2:].swapaxes(0, 1))
@@ -70,6 +72,7 @@ class LatentMap:
             h.signal_variance,
             h.offset_variance,
             h.freedom,
+            h.correlation,
         )
 
 

@@ -6,8 +6,9 @@ Nothing is pickled.
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from controller import artefact, latent_map
 from controller.artefact import Artefact
+from controller.calibration import with_correlation
 from controller.dataset import Dataset, DayJob, DayRanges, joined, nominal_ranges, simulate
 from controller.latent_gp import KERNEL_CODES
 from controller.vae import Vae, VaeConfig, elbo, encode_mean
@@ -33,8 +35,8 @@ Progress = Callable[[str, int, int, str], None]
 """Called with (stage, done, total, note)."""
 
 SHARD_DAYS = 50
-PRIOR_KEYS = ("modes", "kernel")
-"""Settings of the last stage only: another value does not invalidate a work folder."""
+PRIOR_KEYS = ("modes", "kernel", "calibration_runs")
+"""Settings of the last stages only: another value does not invalidate a work folder."""
 
 
 class ResumeError(ValueError):
@@ -54,6 +56,7 @@ class TrainConfig:
         epochs, batch, learning_rate: of the network.
         modes: day modes of the latent map; a nominal training has none.
         kernel: of the day-to-day deviation that they leave.
+        calibration_runs: closed-loop runs that calibrate the posterior, one simulated day each.
         seed: of everything.
     """
 
@@ -68,6 +71,7 @@ class TrainConfig:
     learning_rate: float = 3e-3
     modes: int = 4
     kernel: str = "rbf"
+    calibration_runs: int = 40
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -225,8 +229,31 @@ def train_vae(config: TrainConfig, out: Path, work: Path, progress: Progress, wo
     Raises:
         ResumeError: `work` holds another configuration's files.
     """
-    begun = time.monotonic()
     _claim(work, config)
+    with _stopwatch(work / "seconds") as elapsed:
+        trained = _train(config, work, progress, workers)
+    trained = replace(trained, provenance=dict(trained.provenance) | {"seconds": round(elapsed())})
+    artefact.save(trained, out)
+    return trained
+
+
+@contextmanager
+def _stopwatch(path: Path) -> Iterator[Callable[[], float]]:
+    """Seconds spent on a work folder over all calls, interrupted ones included."""
+    earlier = float(path.read_text()) if path.exists() else 0.0
+    begun = time.monotonic()
+
+    def elapsed() -> float:
+        return earlier + time.monotonic() - begun
+
+    try:
+        yield elapsed
+    finally:
+        path.write_text(str(elapsed()))
+
+
+def _train(config: TrainConfig, work: Path, progress: Progress, workers: int) -> Artefact:
+    """The stages one after the other."""
     data = frames(config, work, progress, workers)
     threads = torch.get_num_threads()
     vae, bound = fit_vae(data, config, work, progress)
@@ -243,16 +270,23 @@ def train_vae(config: TrainConfig, out: Path, work: Path, progress: Progress, wo
         steps,
         lambda step, loss: progress("fitting the prior", step + 1, steps, f"loss {loss:.4f}"),
     )
-    torch.set_num_threads(threads)
     provenance = {
         "training": config.plain(),
         "ranges": asdict(config.ranges),
         "held_out_elbo_nats": round(bound, 2),
-        "seconds": round(time.monotonic() - begun),
         "versions": {name: version(name) for name in ("torch", "gpytorch", "numpy")},
     }
     trained = Artefact(vae, prior, config.optics, config.space.names, provenance)
-    artefact.save(trained, out)
+    runs = config.calibration_runs
+    trained = with_correlation(
+        trained,
+        config.space,
+        config.ranges,
+        runs,
+        config.seed,
+        lambda done: progress("calibrating the posterior", done, runs, ""),
+    )
+    torch.set_num_threads(threads)
     return trained
 
 

@@ -11,7 +11,7 @@ import torch
 from controller import artefact, preprocess, train
 from controller.dataset import Dataset, DayJob, DayRanges, nominal_ranges, simulate_day
 from controller.train import ResumeError, TrainConfig, fit_vae, frames, one_cycle, train_vae
-from controller.vae import encode_mean
+from controller.vae import Vae, elbo, encode_mean
 from twin.optics import Optics
 from twin.state import FIRST_ORDER
 from twin.types import Frame
@@ -148,6 +148,21 @@ def test_training_leaves_the_global_random_state_alone(tmp_path: Path):
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_every_epoch_draws_its_own_order_and_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seeds: list[int] = []
+
+    def spy(vae: Vae, standard: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        if vae.training:
+            seeds.append(generator.initial_seed())
+        return elbo(vae, standard, generator)
+
+    monkeypatch.setattr(train, "elbo", spy)
+    fit_vae(toy_data(), CONFIG, tmp_path, silent)
+    assert len(seeds) == 3 * (28 // 7)
+    assert [len(set(seeds[i : i + 4])) for i in (0, 4, 8)] == [1, 1, 1]
+    assert len(set(seeds)) == 3
+
+
 def test_one_cycle_climbs_for_a_tenth_and_falls_to_nothing():
     phases = np.linspace(0, 1, 1001)
     factor = np.array([one_cycle(p) for p in phases])
@@ -206,10 +221,10 @@ def test_an_unknown_kernel_is_refused_before_anything_is_simulated():
 
 def test_the_whole_training_makes_one_file_and_its_folder_belongs_to_it(tmp_path: Path, in_this_process: list[int]):
     out, work = tmp_path / "toy.safetensors", tmp_path / "work"
-    config = replace(CONFIG, days=30, epochs=1, modes=1)
+    config = replace(CONFIG, days=30, epochs=1, modes=1, calibration_runs=2)
     stages = set()
     trained = train_vae(config, out, work, lambda stage, done, total, note: stages.add(stage))
-    assert stages == {"simulating days", "fitting the VAE", "fitting the prior"}
+    assert stages == {"simulating days", "fitting the VAE", "fitting the prior", "calibrating the posterior"}
     found = artefact.load_for(str(out), SMALL, FIRST_ORDER)
     assert found.provenance["training"] == config.plain()
     assert found.provenance["held_out_elbo_nats"] == trained.provenance["held_out_elbo_nats"]
