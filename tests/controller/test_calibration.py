@@ -1,6 +1,6 @@
 """The design effect: what it does to the likelihood, and that it is what the distances ask for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -32,11 +32,11 @@ def test_correlated_observations_count_less_by_the_design_effect(count: int) -> 
 
 
 @pytest.fixture
-def distances(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def distances(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     drawn: list[float] = []
     monkeypatch.setattr(calibration, "squared_distance", lambda *_: drawn.pop())
     monkeypatch.setattr(calibration, "DaySource", lambda *_: None)
-    yield drawn
+    return drawn
 
 
 @pytest.mark.parametrize(("mean", "expected"), [(3.0, 0.0), (2.0, 0.0), (6.0, 1 / 19), (9.0, 2 / 19)])
