@@ -4,6 +4,7 @@ Assumes exact, known inputs (eq 1) and an even latent map; learns the map's devi
 prior in the run. Options: see `Options`.
 """
 
+import logging
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ from twin.state import StateSpace
 from twin.types import Frame
 
 Array = NDArray[np.floating]
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
@@ -88,6 +90,7 @@ class VaeEm:
         self.ensemble = em.step(self.ensemble, self.data, self.space, self.options.refinement, self.rng)
         belief = em.harden(self.ensemble) if self.options.hard else self.ensemble
         self.elbo_nats.append(belief.elbo_nats)
+        LOG.info("observation %d: ELBO %.2f nats", len(self.data), belief.elbo_nats)
 
     def estimate(self) -> Estimate:
         """Moments within the more probable sign; hard EM: the likeliest candidate, with the spread of all about it."""

@@ -175,6 +175,8 @@ def test_reset_gives_the_input_range_back(microscope: Microscope) -> None:
     microscope.apply(SPACE.input)
     microscope.reset(np.random.default_rng(3))
     microscope.apply(SPACE.input)
+    with pytest.raises(ValueError, match="limit"):
+        microscope.apply(SPACE.input)
 
 
 def test_equal_seeds_give_equal_frames_and_others_do_not(build: Callable[[], Microscope]) -> None:

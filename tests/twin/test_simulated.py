@@ -271,7 +271,8 @@ def test_renderers_by_name_light_most_of_the_camera() -> None:
 )
 @pytest.mark.parametrize("space", [FIRST_ORDER, SECOND_ORDER])
 def test_the_recommended_window_holds_every_state_within_reach(day: Day, space: StateSpace) -> None:
-    SimulatedMicroscope(Optics(), space, day, EvenLight())
+    microscope = SimulatedMicroscope(Optics(), space, day, EvenLight())
+    assert microscope.capabilities.space == space
 
 
 @pytest.mark.parametrize(
