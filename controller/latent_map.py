@@ -187,7 +187,7 @@ def fit(
         latents: encoder means, (N, n_z).
         days: (N,), every day with equally many frames.
         range_nm: half-range of the states, (n,).
-        rank: number of day modes; zero on a single kind of day.
+        rank: number of day modes, at most n_z; zero on a single kind of day.
         kernel: name in `hyperparameters.KERNELS`.
         steps: optimiser steps.
         report: progress, called with (step, loss).
@@ -202,6 +202,7 @@ def fit(
     origin, log_floor = latents.mean(0), float(np.log(floors).mean())
     covariate = np.log(floors) - log_floor
     axes = np.eye(latents.shape[1])
+    rank = min(rank, len(axes))
     for _ in range(2):  # first to find the axes, then on them
         values = (latents - origin) @ axes.T
         nodes, residual = fit_modes(grid, states_nm, covariate, values, days, rank)

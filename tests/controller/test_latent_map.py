@@ -11,6 +11,7 @@ from controller import latent_map
 from controller.hyperparameters import RADIAL_KNOTS
 from controller.latent_gp import KERNEL_CODES
 from controller.latent_map import LatentMap
+from twin.state import FIRST_ORDER
 
 Array = NDArray[np.floating]
 MakeMap = Callable[..., LatentMap]
@@ -174,3 +175,18 @@ def test_days_of_unequal_size_are_refused():
     x, floors, latents, day, _ = simulated(10, 4, 0.4, 12)
     with pytest.raises(ValueError, match="equally many frames; got 3 to 4"):
         latent_map.fit(x[1:], floors[1:], latents[1:], day[1:], RANGE_NM, rank=0, steps=1)
+
+
+def test_there_are_at_most_as_many_day_modes_as_latents() -> None:
+    rng = np.random.default_rng(5)
+    states = rng.uniform(-1, 1, (80, 3)) * FIRST_ORDER.range_nm
+    fitted = latent_map.fit(
+        states,
+        np.ones(80),
+        rng.normal(size=(80, 2)),
+        np.repeat(np.arange(20), 4),
+        FIRST_ORDER.range_nm,
+        rank=4,
+        steps=2,
+    )
+    assert fitted.rank == 2
