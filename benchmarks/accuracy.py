@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--scenarios", nargs="+", default=["day_a", "day_b", "day_c"], help="library names or files")
     parser.add_argument("--controllers", nargs="+", default=["vae_em"], help="names, with options as NAME:a=b,c=d")
     parser.add_argument("--runs", type=int, default=40, help="seeds per scenario and controller")
+    parser.add_argument("--first-seed", type=int, default=0, help="seeds are this one and those after it")
     parser.add_argument("--observations", type=int, default=20, help="Ronchigrams per run")
     parser.add_argument(
         "--set", nargs="*", default=[], dest="overrides", metavar="KEY=VALUE", help="scenario overrides"
@@ -113,7 +114,7 @@ def main() -> None:
     jobs = [
         Job(s, c, seed, options.observations, tuple(options.overrides))
         for s, c in pairs
-        for seed in range(options.runs)
+        for seed in range(options.first_seed, options.first_seed + options.runs)
     ]
     for scenario, controller in pairs:  # refuse bad names before any work
         _session(scenario, controller, options.observations, tuple(options.overrides))
