@@ -9,12 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from controller import em, preprocess, selection
 from controller.artefact import Artefact
-from controller.candidates import Refinement, initial, summarise
 from controller.dataset import DayRanges, DaySource, draw_day
-from controller.em import Observations
-from controller.vae import encode_mean
+from controller.strategies.vae_em import Options, VaeEm
 from twin.state import StateSpace
 
 OBSERVATIONS = 20
@@ -23,18 +20,15 @@ CANDIDATES = 500
 
 def squared_distance(trained: Artefact, space: StateSpace, source: DaySource, rng: np.random.Generator) -> float:
     """Squared Mahalanobis distance of the truth after one closed-loop run of `OBSERVATIONS` frames; n if calibrated."""
-    prior = trained.prior
+    controller = VaeEm(space, trained, Options(candidates=CANDIDATES))
     truth = space.draw_start(rng)
-    data = Observations.none(space.dimension, len(prior.axes))
-    ensemble = em.start(prior, initial(space, CANDIDATES, rng))
+    controller.reset(space, rng)
     total = space.zero
     for _ in range(OBSERVATIONS):
-        spectrum = preprocess.power_spectrum(source.frame(truth + total))
-        latent = prior.observe(encode_mean(trained.vae, spectrum.values[None]))
-        data = data.append(total, latent, spectrum.floor)
-        ensemble = em.step(ensemble, data, space, Refinement(), rng)
-        total = selection.select("information", ensemble, data, space, rng)
-    estimate = summarise(ensemble.candidates, ensemble.probability, space)
+        delta = controller.propose()
+        total = total + delta
+        controller.update(delta, source.frame(truth + total))
+    estimate = controller.estimate()
     offset = truth - estimate.mean_nm
     return float(offset @ np.linalg.solve(estimate.cov_nm2, offset))
 
