@@ -1,102 +1,72 @@
-"""Accuracy of controllers over many seeded runs on library days.
+"""Accuracy of controllers over many seeded runs on library days, and the check that it has not got worse.
 
     python -m benchmarks.accuracy --scenarios day_a day_b --controllers vae_em --runs 40 --observations 20
+    python -m benchmarks.accuracy --check                     # against benchmarks/baselines/accuracy_ci.json
+    python -m benchmarks.accuracy --update --reason "why"     # write that file anew
 
-Every controller meets the same states, films and noise on the same seed.
+Every controller meets the same states, films and noise on the same seed. `stemtwin compare` does the same with
+a folder and a report.
 """
 
 import argparse
 import json
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
-from multiprocessing import get_context
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from scenarios.run import Session, observe, prepare
-from scenarios.schema import load
+from benchmarks import regression
+from scenarios.compare import lanes
+from scenarios.executors import SweepError
+from scenarios.ledger import Plan, check_builds, make_plan
+from scenarios.schema import ScenarioError
+from scenarios.sweep import Failure, RunRecord, sweep
 
-Array = NDArray[np.floating]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: `controller` may carry options, `vae_em:hard=true,candidates=500`."""
-
-    scenario: str
-    controller: str
-    seed: int
-    observations: int
-    overrides: tuple[str, ...]
+PRINTED = (2, 3, 5, 10, 15, 20)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Per observation: error norm, in spec, covered by the 90 % region, compute time; arrays of shape (T,)."""
-
-    job: Job
-    error_nm: Array
-    in_spec: NDArray[np.bool_]
-    covered_90: NDArray[np.bool_]
-    seconds: Array
-
-
-@lru_cache(maxsize=4)
-def _session(scenario: str, controller: str, observations: int, overrides: tuple[str, ...]) -> Session:
-    """Instrument and controller, kept in the worker: an atomic film takes seconds to build."""
-    name, _, options = controller.partition(":")
-    changes = [f"task.observations={observations}", *overrides]
-    changes += [f"controllers.{name}.{option}" for option in options.split(",") if option]
-    return prepare(load(scenario, changes), name)
-
-
-def run(job: Job) -> Outcome:
-    """One seeded run, start to end."""
-    session = _session(job.scenario, job.controller, job.observations, job.overrides)
-    steps = [step for step, _, _ in observe(session, job.seed)]
-    return Outcome(
-        job,
-        np.array([s.error_nm for s in steps]),
-        np.array([s.in_spec for s in steps]),
-        np.array([s.covers_90 for s in steps]),
-        np.array([s.seconds for s in steps]),
-    )
-
-
-def sweep(jobs: list[Job], workers: int) -> Iterator[Outcome]:
-    """Outcomes in the order of the jobs."""
-    if workers == 1:
-        yield from map(run, jobs)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(run, jobs)
-
-
-def summarise(outcomes: list[Outcome]) -> dict[str, dict[str, float]]:
-    """Figures by number of observations over the runs of one controller on one day."""
-    errors = np.stack([o.error_nm for o in outcomes])
+def summarise(records: Sequence[RunRecord]) -> dict[str, dict[str, float]]:
+    """Figures by number of observations over the runs of one controller on one day, all of one length."""
     table = {}
-    for k in range(1, errors.shape[1] + 1):
-        column = errors[:, k - 1]
-        table[str(k)] = {
-            "median_error_nm": float(np.median(column)),
-            "p90_error_nm": float(np.percentile(column, 90)),
-            "in_spec": float(np.mean([o.in_spec[k - 1] for o in outcomes])),
-            "coverage_90": float(np.mean([o.covered_90[k - 1] for o in outcomes])),
-            "seconds_per_step": float(np.median([o.seconds[k - 1] for o in outcomes])),
+    for steps in zip(*(record.steps for record in records), strict=True):
+        errors = [step.error_nm for step in steps]
+        table[str(steps[0].observation)] = {
+            "median_error_nm": float(np.median(errors)),
+            "p90_error_nm": float(np.percentile(errors, 90)),
+            "in_spec": float(np.mean([step.in_spec for step in steps])),
+            "coverage_90": float(np.mean([step.covers_90 for step in steps])),
+            "seconds_per_step": float(np.median([step.seconds for step in steps])),
         }
     return table
 
 
-def main() -> None:
-    """Run the sweep with a progress bar; print a table or JSON."""
+def figures(plan: Plan, workers: int) -> dict[str, Any]:
+    """Run the plan with a progress bar; scenario -> controller -> `by_observation`.
+
+    Raises:
+        SweepError: a run failed.
+    """
     from tqdm import tqdm
 
+    jobs = [job for _, job in plan.jobs()]
+    records: dict[tuple[str, str, int], RunRecord] = {}
+    with lanes(None, workers, len(jobs)) as ready:
+        for outcome in tqdm(sweep(jobs, ready), total=len(jobs), desc="runs"):
+            if isinstance(outcome, Failure):
+                raise SweepError(f"{outcome.job}: {outcome.error}")
+            records[outcome.scenario, outcome.controller, outcome.seed] = outcome
+    return {
+        scenario: {
+            controller: {"by_observation": summarise([records[scenario, controller, seed] for seed in plan.seeds])}
+            for controller in plan.controllers
+        }
+        for scenario in plan.scenarios
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Accuracy of controllers over many seeded runs.")
     parser.add_argument("--scenarios", nargs="+", default=["day_a", "day_b", "day_c"], help="library names or files")
     parser.add_argument("--controllers", nargs="+", default=["vae_em"], help="names, with options as NAME:a=b,c=d")
@@ -109,41 +79,58 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--out", type=Path, help="write the JSON object here too")
-    options = parser.parse_args()
-    pairs = [(s, c) for s in options.scenarios for c in options.controllers]
-    jobs = [
-        Job(s, c, seed, options.observations, tuple(options.overrides))
-        for s, c in pairs
-        for seed in range(options.first_seed, options.first_seed + options.runs)
-    ]
-    for scenario, controller in pairs:  # refuse bad names before any work
-        _session(scenario, controller, options.observations, tuple(options.overrides))
-    _session.cache_clear()
-    outcomes: dict[tuple[str, str], list[Outcome]] = {pair: [] for pair in pairs}
-    for outcome in tqdm(sweep(jobs, options.workers), total=len(jobs), desc="runs"):
-        outcomes[outcome.job.scenario, outcome.job.controller].append(outcome)
-    figures: dict[str, Any] = {}
-    for (scenario, controller), found in outcomes.items():
-        figures.setdefault(scenario, {})[controller] = {"by_observation": summarise(found)}
+    guard = parser.add_argument_group("regression check, on a small fixed set of its own")
+    guard.add_argument("--check", action="store_true", help="compare with the baseline; exit 1 when worse")
+    guard.add_argument("--update", action="store_true", help="write a new baseline")
+    guard.add_argument("--reason", help="with --update: why the figures may change")
+    guard.add_argument("--baseline", type=Path, default=regression.BASELINE, help="the baseline's file")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Exit code: 0 done, 1 worse than the baseline or a run failed, 2 bad input, 130 Ctrl-C."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.update and not options.reason:
+        parser.error("--update needs --reason: a baseline says why it changed")
+    try:
+        if options.update:
+            regression.update(regression.CI, options.baseline, options.reason, options.workers)
+            return 0
+        if options.check:
+            return regression.check(regression.CI, options.baseline, options.workers)
+        seeds = range(options.first_seed, options.first_seed + options.runs)
+        plan = make_plan(options.scenarios, tuple(options.controllers), seeds, options.observations, options.overrides)
+        check_builds(plan)
+        found = figures(plan, options.workers)
+    except (ScenarioError, regression.BaselineError) as error:
+        print(f"benchmarks.accuracy: {error}", file=sys.stderr)
+        return 2
+    except SweepError as error:
+        print(f"benchmarks.accuracy: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
     if options.out:
-        options.out.write_text(json.dumps(figures, indent=1) + "\n")
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
     if options.json:
-        print(json.dumps(figures))
+        print(json.dumps(found))
     else:
-        _print(figures)
+        _print(found)
+    return 0
 
 
-def _print(figures: dict[str, Any]) -> None:
+def _print(found: Mapping[str, Any]) -> None:
     row = "{:10s} {:34s} {:>6} {:>8} {:>7} {:>8} {:>8} {:>5}"
     print(row.format("scenario", "controller", "frames", "median", "p90", "in spec", "cover90", "ms"))
-    for scenario, controllers in figures.items():
+    for scenario, controllers in found.items():
         for controller, figure in controllers.items():
             for k, f in figure["by_observation"].items():
-                if int(k) in (2, 3, 5, 10, 15, 20):
+                if int(k) in PRINTED:
                     errors = (f"{f['median_error_nm']:.2f}", f"{f['p90_error_nm']:.1f}")
                     shares = (f"{f['in_spec']:.2f}", f"{f['coverage_90']:.2f}")
                     print(row.format(scenario, controller, k, *errors, *shares, f"{1e3 * f['seconds_per_step']:.0f}"))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,6 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -17,6 +16,7 @@ from scipy.stats import chi2, norm
 
 from twin.optics import Optics
 from twin.state import StateSpace
+from twin.suggest import nearest
 from twin.types import Frame
 
 Array = NDArray[np.floating]
@@ -96,9 +96,7 @@ def checked_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     for key in given:
         if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise OptionError(f"{key!r} is not an option here{hint}; known: {', '.join(known)}")
+            raise OptionError(f"{key!r} is not an option here{nearest(key, known)}; known: {', '.join(known)}")
     try:
         return kind(**given)
     except (TypeError, ValueError) as error:
@@ -129,9 +127,7 @@ def load(name: str, optics: Optics, space: StateSpace, options: Mapping[str, Any
         WeightsError: the shipped weights do not fit `optics` or `space`.
     """
     if name not in names():
-        near = get_close_matches(name, names(), n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise UnknownController(f"{name!r} is not a controller{hint}; known: {', '.join(names())}")
+        raise UnknownController(f"{name!r} is not a controller{nearest(name, names())}; known: {', '.join(names())}")
     module = importlib.import_module(f"controller.strategies.{name}")
     controller: Controller = module.make(optics, space, dict(options or {}))
     return controller

@@ -1,5 +1,6 @@
 """Simulated training frames: random days, random states, their normalised spectra."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,8 +24,9 @@ Range = tuple[float, float]
 class DayRanges:
     """Where training days come from; every quantity uniform in its range, the dose in its logarithm.
 
-    The library's `day_a` and `day_b` lie inside (they were not drawn from it); `day_c` lies outside in
-    thickness, coma, three-fold astigmatism and camera rotation.
+    Test days come from elsewhere (docs/days.md): the library's were chosen by hand, and `Day.random` draws cut normals
+    about the nominal day, inside these ranges at severity 1. The library's `day_a` and `day_b` lie inside; `day_c` lies
+    outside in thickness, coma, three-fold astigmatism and camera rotation. No training day has drift or actuator error.
     """
 
     thickness_nm: Range = (2.5, 9.0)
@@ -87,14 +89,50 @@ def draw_day(ranges: DayRanges, rng: np.random.Generator) -> Day:
     )
 
 
-def draw_states(space: StateSpace, count: int, rng: np.random.Generator) -> Array:
-    """States for training, shape (count, n): half uniform in the range, half normal about the null.
+@dataclass(frozen=True)
+class StateMixture:
+    """Where training states lie: uniform in the whole range, uniform in the start box, or normal about the null.
 
-    Closed-loop inputs gather near the null, so the map has to be best there.
+    Attributes:
+        whole, start: shares of the two uniform parts.
+        near: (share, standard deviation as a fraction of the range) of each normal part.
     """
-    uniform = rng.uniform(-1, 1, (count, space.dimension)) * space.range_nm
-    near = np.clip(rng.standard_normal((count, space.dimension)) * space.range_nm / 7, -space.range_nm, space.range_nm)
-    return np.where(rng.random((count, 1)) < 0.5, uniform, near)
+
+    whole: float = 0.5
+    start: float = 0.0
+    near: tuple[tuple[float, float], ...] = ((0.5, 1 / 7),)
+
+    def __post_init__(self) -> None:
+        shares = (self.whole, self.start, *(share for share, _ in self.near))
+        if min(shares) < 0 or not math.isclose(sum(shares), 1.0):
+            raise ValueError(f"the shares of a state mixture add up to 1; got {shares}")
+
+    def draw(self, space: StateSpace, count: int, rng: np.random.Generator) -> Array:
+        """States, nm, shape (count, n), inside the range."""
+        uniform = rng.uniform(-1, 1, (count, space.dimension))
+        parts = [(self.whole, uniform * space.range_nm), (self.start, uniform * space.start)]
+        for share, width in self.near:
+            normal = rng.standard_normal((count, space.dimension)) * space.range_nm * width
+            parts.append((share, np.clip(normal, -space.range_nm, space.range_nm)))
+        states, pick, upper = parts[-1][1], rng.random((count, 1)), 0.0
+        for share, part in parts[:-1]:
+            states = np.where((pick >= upper) & (pick < upper + share), part, states)
+            upper += share
+        return states
+
+    def log_density(self, space: StateSpace, scaled: Array) -> Array:
+        """Log density at states / range, (n, M), per unit of the scaled state, (M,); the clipping is neglected."""
+        start = space.start / space.range_nm
+        density = np.full(scaled.shape[1], self.whole / 2.0**space.dimension)
+        density += self.start * np.all(np.abs(scaled) <= start[:, None], axis=0) / float(np.prod(2 * start))
+        for share, width in self.near:
+            norm = (2 * math.pi * width**2) ** (-space.dimension / 2)
+            density += share * norm * np.exp(-0.5 * np.sum(scaled**2, axis=0) / width**2)
+        return np.log(density)
+
+
+CLOSED_LOOP = StateMixture(whole=0.05, start=0.3, near=((0.35, 1 / 7), (0.3, 1 / 16)))
+"""Where a closed loop takes its frames: the first one in the start box, the later ones near the null."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +171,7 @@ class DayJob:
     frames: int
     seed: int
     index: int
+    states: StateMixture = StateMixture()
 
 
 class DaySource:
@@ -177,7 +216,7 @@ def simulate_day(job: DayJob) -> Dataset:
     """The frames of one random day; a pure function of the job."""
     rng = np.random.default_rng([job.seed, job.index])
     day = draw_day(job.ranges, rng)
-    data = spectra_on(day, job.optics, job.space, draw_states(job.space, job.frames, rng), rng)
+    data = spectra_on(day, job.optics, job.space, job.states.draw(job.space, job.frames, rng), rng)
     return replace(data, days=np.full(job.frames, job.index))
 
 

@@ -223,6 +223,42 @@ def fit(
     return LatentMap(axes, origin, grid, nodes, log_floor, np.asarray(range_nm, float), fitted)
 
 
+def widened(
+    prior: LatentMap,
+    states_nm: Array,
+    floors: Array,
+    latents: Array,
+    days: NDArray[np.int64],
+    steps: int = 200,
+    report: Callable[[int, float], None] | None = None,
+) -> LatentMap:
+    """The prior with a kernel as wide as these days stray from it; its mean and its noise stay.
+
+    A map trained on one kind of day knows nothing of other days: how far they may lie is what the kernel of
+    section IV-B1 has to say.
+
+    Args:
+        prior: of one kind of day, without modes.
+        states_nm, floors, latents, days: frames of other days, as in `fit`.
+        steps, report: as in `fit`.
+    """
+    h = prior.hyperparameters
+    shape = (len(np.unique(days)), -1)
+    covariate = np.clip(np.log(floors) - prior.log_floor, -FLOOR_REACH, FLOOR_REACH)
+    residual = prior.observe(latents) - prior.moments(states_nm, floors)[0].T
+    order = np.argsort(days, kind="stable")
+    wide = hyperparameters.fit(
+        (states_nm / prior.range_nm)[order].reshape(*shape, states_nm.shape[1]),
+        covariate[order].reshape(shape),
+        residual[order].reshape(*shape, residual.shape[1]),
+        h.kernel,
+        steps,
+        report,
+    )
+    kernel = {name: getattr(wide, name) for name in ("lengthscale", "signal_variance", "offset_variance")}
+    return replace(prior, hyperparameters=replace(h, **kernel))
+
+
 def known(prior: LatentMap) -> LatentMap:
     """The prior mean taken for the truth: no deviation, no day modes (the paper's case of a known map)."""
     h, d = prior.hyperparameters, len(prior.axes)

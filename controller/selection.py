@@ -1,7 +1,5 @@
 """Which input next (section IV-C1): the paper's rule, its variants, and expected information gain."""
 
-from difflib import get_close_matches
-
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +7,7 @@ from numpy.typing import NDArray
 from controller import latent_gp
 from controller.em import Ensemble, Observations
 from twin.state import StateSpace
+from twin.suggest import nearest
 
 Array = NDArray[np.floating]
 
@@ -22,9 +21,7 @@ def check_rule(rule: str) -> str:
         ValueError: unknown; names the nearest.
     """
     if rule not in RULES:
-        near = get_close_matches(rule, RULES, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"{rule!r} is not an input selection{hint}; known: {', '.join(RULES)}")
+        raise ValueError(f"{rule!r} is not an input selection{nearest(rule, RULES)}; known: {', '.join(RULES)}")
     return rule
 
 

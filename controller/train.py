@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -18,24 +18,23 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from controller import artefact, latent_map
 from controller.artefact import Artefact
 from controller.calibration import with_correlation
-from controller.dataset import Dataset, DayJob, DayRanges, joined, nominal_ranges, simulate
+from controller.dataset import Dataset, DayRanges, StateMixture, nominal_ranges
+from controller.frames import FrameSet, Progress, simulated
 from controller.latent_gp import KERNEL_CODES
+from controller.latent_map import LatentMap
+from controller.symmetry import mirrored
 from controller.vae import Vae, VaeConfig, elbo, encode_mean
 from twin.optics import Optics
 from twin.state import StateSpace
 
 Array = NDArray[np.floating]
 
-Progress = Callable[[str, int, int, str], None]
-"""Called with (stage, done, total, note)."""
-
-SHARD_DAYS = 50
-PRIOR_KEYS = ("modes", "kernel", "calibration_runs")
+PRIOR_KEYS = ("modes", "kernel", "gap_days", "calibration_runs")
 """Settings of the last stages only: another value does not invalidate a work folder."""
 
 
@@ -56,6 +55,8 @@ class TrainConfig:
         epochs, batch, learning_rate: of the network.
         modes: day modes of the latent map; a nominal training has none.
         kernel: of the day-to-day deviation that they leave.
+        gap_days: random days that tell a nominal training's kernel how far a real day may stray; its network,
+            map and noise never see them.
         calibration_runs: closed-loop runs that calibrate the posterior, one simulated day each.
         seed: of everything.
     """
@@ -71,6 +72,7 @@ class TrainConfig:
     learning_rate: float = 3e-3
     modes: int = 4
     kernel: str = "rbf"
+    gap_days: int = 200
     calibration_runs: int = 40
     seed: int = 1
 
@@ -89,6 +91,12 @@ class TrainConfig:
         return DayRanges() if self.variant == "random_days" else nominal_ranges()
 
     @property
+    def frame_set(self) -> FrameSet:
+        """The simulated frames that it learns from."""
+        days, frames = self.days, self.frames_per_day
+        return FrameSet(self.optics, self.space, self.ranges, StateMixture(), days, frames, self.seed)
+
+    @property
     def held_out_days(self) -> int:
         """Days that the network never sees."""
         return max(1, self.days // 20)
@@ -99,46 +107,6 @@ class TrainConfig:
         return plain
 
 
-def frames(config: TrainConfig, work: Path, progress: Progress, workers: int = 0) -> Dataset:
-    """Simulated frames of every day; shards already in `work` are read, missing ones are made."""
-    shards = {first: work / f"days-{first:05d}.npz" for first in range(0, config.days, SHARD_DAYS)}
-    missing = [day for first, path in shards.items() if not path.exists() for day in _days(config, first)]
-    jobs = [
-        DayJob(config.optics, config.space, config.ranges, config.frames_per_day, config.seed, day) for day in missing
-    ]
-    made: list[Dataset] = []
-    for day, data in zip(missing, simulate(jobs, workers), strict=True):
-        made.append(data)
-        progress("simulating days", config.days - len(missing) + missing.index(day) + 1, config.days, "")
-        first = day - day % SHARD_DAYS
-        if day == _days(config, first)[-1]:
-            _write(joined(made), shards[first])
-            made = []
-    return joined([_read(path) for path in shards.values()])
-
-
-def _days(config: TrainConfig, first: int) -> range:
-    """The days of the shard that begins with `first`."""
-    return range(first, min(first + SHARD_DAYS, config.days))
-
-
-def _write(data: Dataset, path: Path) -> None:
-    partial = path.with_suffix(".part.npz")
-    np.savez(partial, **asdict(data))
-    partial.rename(path)
-
-
-def _read(path: Path) -> Dataset:
-    with np.load(path, allow_pickle=False) as stored:
-        return Dataset(**{field.name: stored[field.name] for field in fields(Dataset)})
-
-
-def _mirrored(spectra: Tensor, flip: Tensor) -> Tensor:
-    """Spectra (N, H, W) with y reversed where `flip`: the frame of a state with C12b negated."""
-    height = spectra.shape[1]
-    return torch.where(flip[:, None, None], spectra[:, (-torch.arange(height)) % height], spectra)
-
-
 def held_out_bound(vae: Vae, spectra: Tensor, seed: int) -> float:
     """Evidence lower bound on frames that were not trained on, nats per frame."""
     vae.eval()
@@ -147,8 +115,9 @@ def held_out_bound(vae: Vae, spectra: Tensor, seed: int) -> float:
     return (log_likelihood - kl).item()
 
 
-def _save_checkpoint(vae: Vae, optimiser: torch.optim.Optimizer, epoch: int, path: Path) -> None:
-    tensors = {f"vae.{k}": v.contiguous() for k, v in vae.state_dict().items()}
+def save_checkpoint(network: nn.Module, optimiser: torch.optim.Optimizer, epoch: int, path: Path) -> None:
+    """Network and optimiser after so many epochs, whole or not at all."""
+    tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{key}": value for key, value in state.items()}
     partial = path.with_suffix(".part")
@@ -156,17 +125,17 @@ def _save_checkpoint(vae: Vae, optimiser: torch.optim.Optimizer, epoch: int, pat
     partial.rename(path)
 
 
-def _load_checkpoint(vae: Vae, optimiser: torch.optim.Optimizer, path: Path) -> int:
+def load_checkpoint(network: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> int:
     """Restore network and optimiser; returns the epochs done."""
     states: dict[int, dict[str, Tensor]] = {}
     with safe_open(path, framework="pt") as file:
-        weights = {key[4:]: file.get_tensor(key) for key in file.keys() if key.startswith("vae.")}  # noqa: SIM118
+        weights = {key[8:]: file.get_tensor(key) for key in file.keys() if key.startswith("network.")}  # noqa: SIM118
         for key in file.keys():  # noqa: SIM118 (not a mapping)
             if key.startswith("optimiser."):
                 _, number, name = key.split(".")
                 states.setdefault(int(number), {})[name] = file.get_tensor(key)
         epochs = int(file.metadata()["epoch"])
-    vae.load_state_dict(weights)
+    network.load_state_dict(weights)
     optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
     return epochs
 
@@ -185,11 +154,11 @@ def fit_vae(data: Dataset, config: TrainConfig, work: Path, progress: Progress) 
     batches = len(train) // config.batch
     optimiser = torch.optim.AdamW(vae.parameters(), lr=config.learning_rate, weight_decay=1e-4)
     checkpoint = work / "vae.safetensors"
-    done = _load_checkpoint(vae, optimiser, checkpoint) if checkpoint.exists() else 0
+    done = load_checkpoint(vae, optimiser, checkpoint) if checkpoint.exists() else 0
     bound = held_out_bound(vae, test, config.seed) if done else float("nan")
     for epoch in range(done, config.epochs):
         _one_epoch(vae, optimiser, train, config, epoch, batches)
-        _save_checkpoint(vae, optimiser, epoch + 1, checkpoint)
+        save_checkpoint(vae, optimiser, epoch + 1, checkpoint)
         bound = held_out_bound(vae, test, config.seed)
         progress("fitting the VAE", epoch + 1, config.epochs, f"held-out ELBO {bound:.1f}")
     return vae, bound
@@ -207,7 +176,7 @@ def _one_epoch(
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * one_cycle(phase)
         chunk = train[order[step * config.batch : (step + 1) * config.batch]].float()
-        chunk = _mirrored(chunk, torch.rand(len(chunk), generator=generator) < 0.5)
+        chunk = mirrored(chunk, torch.rand(len(chunk), generator=generator) < 0.5)
         log_likelihood, kl = elbo(vae, vae.standardise(chunk), generator)
         # KL is phased in over the first two epochs, or the latents never wake up.
         loss = (min(1.0, 0.1 + (epoch + step / batches) / 2) * kl - log_likelihood) / 1000
@@ -223,15 +192,17 @@ def one_cycle(phase: float) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * (phase - 0.1) / 0.9)))
 
 
-def train_vae(config: TrainConfig, out: Path, work: Path, progress: Progress, workers: int = 0) -> Artefact:
-    """Everything from nothing (or from what `work` already holds) to one weights file at `out`.
+def train_vae(
+    config: TrainConfig, out: Path, work: Path, frames: Path, progress: Progress, workers: int = 0
+) -> Artefact:
+    """Everything from nothing (or from what `work` and `frames` already hold) to one weights file at `out`.
 
     Raises:
         ResumeError: `work` holds another configuration's files.
     """
     _claim(work, config)
     with _stopwatch(work / "seconds") as elapsed:
-        trained = _train(config, work, progress, workers)
+        trained = _train(config, work, frames, progress, workers)
     trained = replace(trained, provenance=dict(trained.provenance) | {"seconds": round(elapsed())})
     artefact.save(trained, out)
     return trained
@@ -252,9 +223,9 @@ def _stopwatch(path: Path) -> Iterator[Callable[[], float]]:
         path.write_text(str(elapsed()))
 
 
-def _train(config: TrainConfig, work: Path, progress: Progress, workers: int) -> Artefact:
+def _train(config: TrainConfig, work: Path, frames: Path, progress: Progress, workers: int) -> Artefact:
     """The stages one after the other."""
-    data = frames(config, work, progress, workers)
+    data = simulated(config.frame_set, frames, progress, workers)
     threads = torch.get_num_threads()
     vae, bound = fit_vae(data, config, work, progress)
     torch.set_num_threads(1)  # small batched Cholesky is many times slower with two
@@ -270,6 +241,8 @@ def _train(config: TrainConfig, work: Path, progress: Progress, workers: int) ->
         steps,
         lambda step, loss: progress("fitting the prior", step + 1, steps, f"loss {loss:.4f}"),
     )
+    if config.variant == "nominal" and config.gap_days:
+        prior = _widened(prior, vae, config, frames, progress, workers)
     provenance = {
         "training": config.plain(),
         "ranges": asdict(config.ranges),
@@ -288,6 +261,24 @@ def _train(config: TrainConfig, work: Path, progress: Progress, workers: int) ->
     )
     torch.set_num_threads(threads)
     return trained
+
+
+def _widened(
+    prior: LatentMap, vae: Vae, config: TrainConfig, frames: Path, progress: Progress, workers: int
+) -> LatentMap:
+    """A nominal prior whose kernel expects the gap that random days show."""
+    wanted = replace(config, variant="random_days", days=config.gap_days).frame_set
+    gap = simulated(wanted, frames, progress, workers)
+    steps = 200
+    return latent_map.widened(
+        prior,
+        gap.states_nm,
+        gap.floors,
+        encode_mean(vae, gap.spectra),
+        gap.days,
+        steps,
+        lambda step, loss: progress("fitting the kernel", step + 1, steps, f"loss {loss:.4f}"),
+    )
 
 
 def _claim(work: Path, config: TrainConfig) -> None:

@@ -1,6 +1,6 @@
 """The `stemtwin` command. Parses, prints and sets exit codes; imports what computes only when it is asked to.
 
-Exit codes: 0 done, 2 bad input (one line on stderr), 130 interrupted.
+Exit codes: 0 done, 1 some run failed (`compare`), 2 bad input (one line on stderr), 130 interrupted.
 """
 
 import ast
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scenarios import training
+from scenarios.compare import compare
 
 if TYPE_CHECKING:
     from scenarios.results import Result
@@ -26,6 +27,7 @@ app = typer.Typer(
 listing = typer.Typer(help="What there is to choose from.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(listing, name="list")
 app.add_typer(training.app, name="train")
+app.command()(compare)
 
 INTERRUPTED = 130
 
@@ -141,7 +143,7 @@ def _run(scenario: str, controller: str, seed: int, changes: list[str], out: Pat
     from scenarios.run import prepare, record
     from scenarios.schema import load
 
-    session = prepare(load(scenario, changes), controller)
+    session = prepare(load(scenario, changes).for_seed(seed), controller)
     total = session.scenario.task.observations
     with tqdm(total=total, desc=f"{session.scenario.name}, {controller}", unit="obs", leave=False) as bar:
 

@@ -43,7 +43,7 @@ def ronchigrams(before: Frame, after: Frame | None, optics: Optics) -> bytes:
         word = ("before", "after")[i]
         _image(axes[i], frame, optics, f"Ronchigram {word}")
         _spectrum(axes[2 + i], power, optics, f"Spectrum {word}", limits)
-    return _png(figure)
+    return png(figure)
 
 
 def posterior(estimate: Estimate, truth_nm: Array, space: StateSpace) -> bytes:
@@ -56,7 +56,7 @@ def posterior(estimate: Estimate, truth_nm: Array, space: StateSpace) -> bytes:
             _belief(axes[row, column], estimate, truth_nm, space, (i, j), zoomed)
     handles, labels = axes[1, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def error_curve(steps: tuple[Step, ...], space: StateSpace) -> bytes:
@@ -69,14 +69,15 @@ def error_curve(steps: tuple[Step, ...], space: StateSpace) -> bytes:
     for i, name in enumerate(space.names):
         axes = figure.add_subplot(grid[i // 4, 2 + i % 4])
         _component(axes, steps, i, name, space.tolerance_nm[i])
-    return _png(figure)
+    return png(figure)
 
 
 def _figure(width_in: float, height_in: float) -> Figure:
     return Figure(figsize=(width_in, height_in), layout="constrained", facecolor="white")
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The finished figure in the house style."""
     for axes in figure.axes:
         axes.tick_params(labelsize=8, colors=INK)
         axes.title.set_fontsize(9.5)

@@ -13,7 +13,7 @@ from controller.base import Estimate
 from scenarios.results import Result, Step
 from twin.types import Frame
 
-_CSS = """
+CSS = """
 :root { --ink: #1b2733; --soft: #5d6b78; --line: #dfe4e9; --good: #15803d; --bad: #b91c1c; --paper: #f6f7f9; }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", sans-serif; }
@@ -50,15 +50,15 @@ def render(result: Result) -> str:
     parts = [_verdict(result)]
     if result.before is not None and result.estimate is not None:
         parts += _figures(result, result.before, result.estimate)
-        parts.append(_section("Observations", _TABLE_TEXT, _table(result)))
+        parts.append(section("Observations", _TABLE_TEXT, _table(result)))
     settings = yaml.safe_dump(scenario.resolved(), sort_keys=False, allow_unicode=True)
     parts.append(
-        _section("Settings", "The resolved scenario; config.yaml beside this page.", f"<pre>{escape(settings)}</pre>")
+        section("Settings", "The resolved scenario; config.yaml beside this page.", f"<pre>{escape(settings)}</pre>")
     )
     title = f"{escape(scenario.name)} · {escape(result.controller)} · seed {result.seed}"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_CSS}</style></head>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head>\n'
         f'<body><main><h1>Calibration of {title}</h1><p class="lead">{escape(scenario.description)}</p>\n'
         + "\n".join(parts)
         + "\n</main></body></html>\n"
@@ -107,20 +107,20 @@ def _figures(result: Result, before: Frame, estimate: Estimate) -> list[str]:
     after = result.correction.frame if result.correction else None
     truth = np.asarray(result.truth_nm)
     return [
-        _section(
+        section(
             "Ronchigram and power spectrum",
             _correction_text(result),
-            _picture(plots.ronchigrams(before, after, scenario.optics), "Ronchigrams and power spectra"),
+            picture(plots.ronchigrams(before, after, scenario.optics), "Ronchigrams and power spectra"),
         ),
-        _section(
+        section(
             "What the controller believes about the initial state",
             f"Probability of the estimate's sign against its mirror image: {estimate.sign_probability:.3f}.",
-            _picture(plots.posterior(estimate, truth, space), "Posterior of the initial state"),
+            picture(plots.posterior(estimate, truth, space), "Posterior of the initial state"),
         ),
-        _section(
+        section(
             "Error and uncertainty",
             "A calibrated posterior forecasts its own error: the curves run together, the points stay in the bands.",
-            _picture(plots.error_curve(result.steps, space), "Error against the number of observations"),
+            picture(plots.error_curve(result.steps, space), "Error against the number of observations"),
         ),
     ]
 
@@ -164,9 +164,11 @@ def _card(value: str, label: str, kind: str = "") -> str:
     return f'<div class="card {kind}"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
 
 
-def _section(title: str, text: str, body: str) -> str:
+def section(title: str, text: str, body: str) -> str:
+    """A box of the page; `text` and `body` are HTML."""
     return f"<section><h2>{escape(title)}</h2><p>{text}</p>{body}</section>"
 
 
-def _picture(png: bytes, alt: str) -> str:
+def picture(png: bytes, alt: str) -> str:
+    """An image that travels inside the page."""
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'

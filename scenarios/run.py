@@ -47,7 +47,7 @@ def calibrate(
     Raises:
         ScenarioError: as in these two; nothing has been computed.
     """
-    return record(prepare(scenario, controller), seed, out, progress, report)
+    return record(prepare(scenario.for_seed(seed), controller), seed, out, progress, report)
 
 
 def record(
@@ -115,8 +115,12 @@ def prepare(scenario: Scenario, controller: str) -> Session:
     One torch thread: two are 10 to 60 times slower on small batched matrices.
 
     Raises:
-        ScenarioError: whatever one of them refuses.
+        ScenarioError: whatever one of them refuses, or a scenario whose day is not drawn yet (`Scenario.for_seed`).
     """
+    if scenario.severity is not None:
+        raise ScenarioError(
+            f"{scenario.name}: severity {scenario.severity:g} draws a day per seed; choose a seed first"
+        )
     import torch
 
     torch.set_num_threads(1)

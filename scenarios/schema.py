@@ -6,17 +6,18 @@ Does not build the microscope or the controller; `run.py` does.
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from twin.day import Day
 from twin.optics import Optics
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
+from twin.suggest import nearest
 
 SPACES: Mapping[str, StateSpace] = {"first_order": FIRST_ORDER, "second_order": SECOND_ORDER}
 """Shorthands for `space`."""
@@ -25,6 +26,9 @@ SPACES: Mapping[str, StateSpace] = {"first_order": FIRST_ORDER, "second_order": 
 # semi_angle_mrad; the suggestion is a hint, never an action.
 NEAREST_KEY = 0.4
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+DAY_STREAM = 0x646179
+"""Joined to a run's seed, so that the day it draws shares no random numbers with the run itself."""
 
 
 class ScenarioError(ValueError):
@@ -54,6 +58,7 @@ class Scenario(BaseModel):
         optics: beam, aperture, computing grid, camera angles; known to the controller.
         space: the calibrated coefficients, their ranges and tolerances; known to the controller.
         day: the hidden parameters of the instrument.
+        severity: instead of `day`, one is drawn per seed by `Day.random`; 1 is about the training days' spread.
         renderer: phase screen ("fast") or atoms and slices ("multislice").
         task: how many observations.
         controllers: options by controller name.
@@ -66,16 +71,36 @@ class Scenario(BaseModel):
     optics: Optics = Optics()
     space: StateSpace = FIRST_ORDER
     day: Day = Day()
+    severity: Annotated[float, Field(ge=0)] | None = None
     renderer: Literal["fast", "multislice"] = "fast"
     task: Task = Task()
     controllers: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
+    @field_validator("severity")
+    @classmethod
+    def _day_or_severity(cls, severity: float | None, info: ValidationInfo) -> float | None:
+        if severity is not None and info.data.get("day", Day()) != Day():
+            raise ValueError("severity draws the whole day; give either day or severity")
+        return severity
+
+    def for_seed(self, seed: int) -> "Scenario":
+        """The scenario with its day fixed: itself, or a copy with the day that `seed` draws at its severity.
+
+        The day depends on seed and severity alone, so that every controller meets the same one.
+        """
+        if self.severity is None:
+            return self
+        rng = np.random.default_rng(np.random.SeedSequence([seed, DAY_STREAM]))
+        return self.model_copy(update={"day": Day.random(rng, self.severity), "severity": None})
+
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default filled in; `parse` gives the same scenario back."""
-        plain: dict[str, Any] = self.model_dump(mode="json", exclude={"optics", "space", "day"})
+        drawn_later = {"day"} if self.severity is not None else {"severity"}
+        plain: dict[str, Any] = self.model_dump(mode="json", exclude={"optics", "space", "day"} | drawn_later)
         plain["optics"] = asdict(self.optics)
         plain["space"] = {f.name: list(getattr(self.space, f.name)) for f in fields(self.space) if f.init}
-        plain["day"] = _drop_tuples(asdict(self.day))
+        if self.severity is None:
+            plain["day"] = _drop_tuples(asdict(self.day))
         return plain
 
 
@@ -116,12 +141,6 @@ def parse(data: Mapping[str, Any], label: str, overrides: Iterable[str] = ()) ->
     except ValidationError as error:
         where, message = _first_problem(error)
         raise ScenarioError(f"{sources.get(where, label)}: {where}: {message}") from None
-
-
-def nearest(value: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """' (did you mean X?)', or nothing when no known name is near."""
-    near = get_close_matches(value, list(known), n=1, cutoff=cutoff)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -268,7 +287,7 @@ def _check_keys(data: Mapping[Any, Any], kind: type, path: str, label: str) -> N
         if key not in known:
             raise ScenarioError(f"{label}: {path}{key} is not a key here{_suggest(str(key), known)}")
         inner = _structure(known[key])
-        if isinstance(value, bool) and known[key] in (int, float):
+        if isinstance(value, bool) and known[key] in (int, float, float | None):
             raise ScenarioError(f"{label}: {path}{key} takes a number, got {str(value).lower()}")
         if inner is None:
             continue

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from controller.train import Progress
+    from controller.frames import Progress
 
 app = typer.Typer(help="Train what the controllers use.", no_args_is_help=True, rich_markup_mode=None)
+
+FRAMES = Path("runs/train/frames")
+FRAMES_HELP = "Where simulated frames are kept; trainings share them."
 
 Variant = Literal["random_days", "nominal"]
 
@@ -35,6 +38,7 @@ def vae(
     workers: Annotated[int, typer.Option(min=0, help="Simulating processes; 0 is one per core.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Weights file [default: in the work folder].")] = None,
     work: Annotated[Path | None, typer.Option(help="Work folder; a second call resumes there.")] = None,
+    frames: Annotated[Path, typer.Option(help=FRAMES_HELP)] = FRAMES,
 ) -> None:
     """Train the VAE and its latent prior; run again after an interruption to resume."""
     # Idle threads that spin starve the others on a busy machine; read once, when torch is first imported.
@@ -63,7 +67,7 @@ def vae(
             kernel=kernel,
             seed=seed,
         )
-        trained = train_vae(config, target, folder, _bars(), workers)
+        trained = train_vae(config, target, folder, frames, _bars(), workers)
     except (schema.ScenarioError, ResumeError, ValueError) as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         raise typer.Exit(2) from error
@@ -74,6 +78,43 @@ def vae(
     typer.echo(f"weights       {target} ({target.stat().st_size / 1e6:.1f} MB)")
     typer.echo(f"held-out ELBO {trained.provenance['held_out_elbo_nats']:.1f} nats per frame")
     typer.echo(f"latent space  {folder / 'latent_space.png'} (antipodes at {ratio:.2f} of a random pair's distance)")
+
+
+@app.command()
+def quality(
+    scenario: Annotated[str, typer.Argument(help="Gives optics and state; its day is not looked at.")] = "day_a",
+    days: Annotated[int, typer.Option(min=20, help="Simulated days.")] = 1200,
+    frames_per_day: Annotated[int, typer.Option(min=2, help="Frames of each day.")] = 16,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the frames.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Simulating processes; 0 is one per core.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Weights file [default: in the work folder].")] = None,
+    frames: Annotated[Path, typer.Option(help=FRAMES_HELP)] = FRAMES,
+) -> None:
+    """Train the network of bo_scalar, on the frames of the VAE if there are any."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    from controller.quality_network import train_quality
+    from controller.train import TrainConfig
+    from scenarios import schema
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    target = out or Path("runs/train/quality/quality.safetensors")
+    try:
+        chosen = schema.load(scenario)
+        config = TrainConfig(
+            chosen.optics, chosen.space, days=days, frames_per_day=frames_per_day, epochs=epochs, seed=seed
+        )
+        trained = train_quality(config, target, frames, _bars(), workers)
+    except ValueError as error:  # a scenario's, a folder's and a configuration's errors are all of this kind
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        typer.echo(f"\nInterrupted; simulated frames stay in {frames}, the same command goes on from there", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(f"weights     {target} ({target.stat().st_size / 1e6:.1f} MB)")
+    typer.echo(f"held-out R2 {trained.provenance['held_out_r2']:.3f} of log(1 + |x| / 5 nm)")
 
 
 def _bars() -> "Progress":

@@ -7,11 +7,12 @@ Conventions: docs/conventions.md.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from twin.suggest import nearest
 
 Array = NDArray[np.floating]
 
@@ -72,9 +73,7 @@ def index(name: str) -> int:
         ValueError: no such coefficient; names the nearest.
     """
     if name not in _INDEX:
-        near = get_close_matches(name, NAMES, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"{name!r} is not an aberration coefficient{hint}; known: {', '.join(NAMES)}")
+        raise ValueError(f"{name!r} is not an aberration coefficient{nearest(name, NAMES)}; known: {', '.join(NAMES)}")
     return _INDEX[name]
 
 
@@ -213,8 +212,7 @@ def from_abtem(parameters: Mapping[str, Any]) -> Aberrations:
     known = {f"C{n}{m}" for n, m in pairs} | {f"phi{n}{m}" for n, m in pairs if m > 0}
     for key in parameters:
         if key not in known:
-            near = get_close_matches(key, sorted(known), n=1)
-            raise ValueError(f"{key!r} is not an abTEM aberration" + (f" (did you mean {near[0]}?)" if near else ""))
+            raise ValueError(f"{key!r} is not an abTEM aberration{nearest(key, sorted(known))}")
     polar = {}
     for n, m in pairs:
         angle = m * float(parameters.get(f"phi{n}{m}", 0.0))

@@ -3,18 +3,23 @@
 Plain data with validated fields; `simulated.py` turns it into a microscope.
 """
 
-from typing import Annotated, Self
+import math
+from collections.abc import Iterable
+from typing import Annotated, NamedTuple, Self
 
+import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from twin.aberrations import TERMS, Aberrations, index
+from twin.aberrations import NAMES, TERMS, Aberrations, index
+from twin.suggest import nearest
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
+Leak = Annotated[float, Gt(-1), Lt(1)]
 
 
 @dataclass(frozen=True, config=_STRICT, kw_only=True)
@@ -64,37 +69,83 @@ class CameraProperties:
     saturation: Annotated[int, Gt(0), Le(65535)] = 65535
 
 
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        index(name)
+
+
+def _check_orders_or_names(keys: Iterable[str]) -> None:
+    """Radial orders as text, or coefficient names."""
+    orders = sorted({str(term.n) for term in TERMS})
+    for key in keys:
+        if key not in orders and key not in NAMES:
+            raise ValueError(
+                f"{key!r} is neither a radial order ({', '.join(orders)}) nor a coefficient{nearest(key, NAMES)}"
+            )
+
+
 @dataclass(frozen=True, config=_STRICT, kw_only=True)
 class ActuatorProperties:
-    """How the corrector follows an input: u_actual = gain * R(rotation) u.
+    """How the corrector follows an input: u_actual = (gain * R(rotation) + coupling) u.
 
     Attributes:
         gain: 1 moves exactly as told.
         rotation_deg: turns each pair (C_nm a, b) by this angle in its own plane.
+        coupling: what leaks where, by the coefficient moved and then the one asked for: `{"C12a": {"C21a": 0.03}}`
+            moves C12a by 3 % of the input to C21a. Pairs that are not both calibrated do nothing.
     """
 
     gain: Positive = 1.0
     rotation_deg: float = 0.0
+    coupling: dict[str, dict[str, Leak]] | None = None
+
+    @field_validator("coupling")
+    @classmethod
+    def _pairs(cls, coupling: dict[str, dict[str, float]] | None) -> dict[str, dict[str, float]] | None:
+        for moved, sources in (coupling or {}).items():
+            _check_names([moved, *sources])
+            if moved in sources:
+                raise ValueError(f"{moved} cannot leak into itself; that is the gain")
+        return coupling
 
 
 @dataclass(frozen=True, config=_STRICT, kw_only=True)
 class DriftProperties:
-    """Random walk of the calibrated coefficients.
+    """Slow change of the aberrations, calibrated and residual alike: random walk, step, wander; each off by default.
+
+    Rates and amplitudes go by radial order as text ("1" to "5": every coefficient of that order) or by coefficient
+    name; a name wins over its order.
 
     Attributes:
-        rate_nm_per_sqrt_s: by radial order n as text ("1", "2", "3"), nm per root second.
+        rate_nm_per_sqrt_s: random walk, nm per root second.
+        step_nm: one sudden change, by coefficient name, nm.
+        step_at_s: when; exposures that end later show it.
+        wander_nm: amplitude of a sinusoid whose phase is drawn per session and coefficient, nm.
+        wander_period_s: its period.
     """
 
     rate_nm_per_sqrt_s: dict[str, NonNegative] | None = None
+    step_nm: dict[str, float] | None = None
+    step_at_s: NonNegative = 0.0
+    wander_nm: dict[str, NonNegative] | None = None
+    wander_period_s: Positive = 600.0
 
-    @field_validator("rate_nm_per_sqrt_s")
+    @field_validator("rate_nm_per_sqrt_s", "wander_nm")
     @classmethod
-    def _orders(cls, rates: dict[str, float] | None) -> dict[str, float] | None:
-        orders = sorted({str(t.n) for t in TERMS})
-        for order in rates or {}:
-            if order not in orders:
-                raise ValueError(f"{order!r} is not a radial order; known: {', '.join(orders)}")
-        return rates
+    def _orders_or_names(cls, by_key: dict[str, float] | None) -> dict[str, float] | None:
+        _check_orders_or_names(by_key or {})
+        return by_key
+
+    @field_validator("step_nm")
+    @classmethod
+    def _known_coefficients(cls, step_nm: dict[str, float] | None) -> dict[str, float] | None:
+        _check_names(step_nm or {})
+        return step_nm
+
+    @property
+    def active(self) -> bool:
+        """Whether anything moves at all."""
+        return bool(self.rate_nm_per_sqrt_s or self.step_nm or self.wander_nm)
 
 
 @dataclass(frozen=True, config=_STRICT, kw_only=True)
@@ -102,8 +153,8 @@ class Day:
     """Hidden parameters of one operating day.
 
     Attributes:
-        residual_nm: fixed aberrations beside the calibrated state, Krivanek names, nm. C10 counts
-            from the film's mid-plane.
+        residual_nm: aberrations beside the calibrated state, Krivanek names, nm; fixed unless they drift. C10
+            counts from the film's mid-plane.
         focal_spread_nm: rms defocus spread from chromatic aberration.
         source_size_nm: rms radius, per axis, of the Gaussian effective source at the specimen.
         dose_e: electrons per exposure.
@@ -127,8 +178,7 @@ class Day:
     @field_validator("residual_nm")
     @classmethod
     def _known_coefficients(cls, residual_nm: dict[str, float] | None) -> dict[str, float] | None:
-        for name in residual_nm or {}:
-            index(name)
+        _check_names(residual_nm or {})
         return residual_nm
 
     @model_validator(mode="after")
@@ -140,5 +190,84 @@ class Day:
 
     @property
     def residual(self) -> Aberrations:
-        """The fixed residual aberrations."""
+        """The residual aberrations, before any drift."""
         return Aberrations.of(self.residual_nm or {})
+
+    @classmethod
+    def random(cls, rng: np.random.Generator, severity: float) -> Self:
+        """A day for tests: every `SPREADS` quantity normal about its nominal value, independently (docs/days.md).
+
+        The normal is cut at two spreads, and the spread is proportional to `severity`. Severity 0 is `Day()`,
+        1 fills the ranges that networks are trained on (`controller/dataset.py`, which draws uniformly instead),
+        2 goes twice as far. Generators in the same state draw the same day at every severity, only further off.
+        Actuator and drift stay perfect: they have scenarios of their own.
+
+        Args:
+            rng: consumed.
+            severity: 0 or more.
+
+        Raises:
+            ValueError: `severity` is negative or not finite.
+        """
+        if not (math.isfinite(severity) and severity >= 0):
+            raise ValueError(f"severity must be 0 (the nominal day) or more, and finite; got {severity}")
+        drawn = {name: spread.draw(severity, rng) for name, spread in SPREADS.items()}
+        if severity == 0:
+            return cls()
+        return cls(
+            film=FilmProperties(thickness_nm=drawn["thickness_nm"]),
+            residual_nm={name: drawn[name] for name in ("C21a", "C21b", "C23a", "C23b", "C30")},
+            focal_spread_nm=drawn["focal_spread_nm"],
+            source_size_nm=drawn["source_size_nm"],
+            dose_e=10.0 ** drawn["log10_dose_e"],
+            camera=CameraProperties(
+                rotation_deg=drawn["rotation_deg"],
+                scale=drawn["scale"],
+                shift_px=(drawn["shift_x_px"], drawn["shift_y_px"]),
+                mtf_nyquist=drawn["mtf_nyquist"],
+                shading=drawn["shading"],
+                gain=drawn["gain"],
+            ),
+        )
+
+
+class Spread(NamedTuple):
+    """How one quantity of `Day.random` varies: spreads below and above nominal at severity 1, physical limits."""
+
+    nominal: float
+    below: float
+    above: float
+    least: float
+    most: float
+
+    def draw(self, severity: float, rng: np.random.Generator) -> float:
+        """A normal cut at `SPREAD_CUT` spreads, of another spread on either side, clipped to the limits."""
+        z = rng.standard_normal()
+        while abs(z) > SPREAD_CUT:
+            z = rng.standard_normal()
+        moved = self.nominal + severity * z * (self.above if z > 0 else self.below)
+        return float(min(max(moved, self.least), self.most))
+
+
+SPREAD_CUT = 2.0
+"""Where the normal of `Day.random` is cut, in spreads: at severity 1, two spreads are the training range."""
+
+SPREADS = {
+    "thickness_nm": Spread(4.0, 0.75, 2.5, 1.0, 30.0),
+    "C21a": Spread(0.0, 45.0, 45.0, -2e3, 2e3),
+    "C21b": Spread(0.0, 45.0, 45.0, -2e3, 2e3),
+    "C23a": Spread(0.0, 45.0, 45.0, -2e3, 2e3),
+    "C23b": Spread(0.0, 45.0, 45.0, -2e3, 2e3),
+    "C30": Spread(0.0, 1e3, 1e3, -2e4, 2e4),
+    "focal_spread_nm": Spread(1.0, 0.25, 0.9, 0.0, 10.0),
+    "source_size_nm": Spread(0.03, 0.005, 0.02, 0.0, 0.3),
+    "log10_dose_e": Spread(6.0, 0.41, 0.235, 3.0, 8.0),
+    "rotation_deg": Spread(0.0, 2.0, 2.0, -45.0, 45.0),
+    "scale": Spread(1.0, 0.015, 0.015, 0.7, 1.4),
+    "shift_x_px": Spread(0.0, 1.5, 1.5, -20.0, 20.0),
+    "shift_y_px": Spread(0.0, 1.5, 1.5, -20.0, 20.0),
+    "mtf_nyquist": Spread(1.0, 0.25, 0.0, 0.05, 1.0),
+    "shading": Spread(0.0, 0.075, 0.075, -0.9, 0.9),
+    "gain": Spread(1.0, 0.1, 0.15, 0.2, 5.0),
+}
+"""The test distribution by quantity; nothing is shared with the training ranges in `controller/dataset.py`."""

@@ -1,23 +1,48 @@
-"""Slow change of the calibrated coefficients between exposures: a random walk, off unless the day has rates."""
+"""Slow change of the aberrations between exposures: random walk, step and wander, off unless the day has them.
+
+Everything here is over all coefficients in the order of `aberrations.NAMES`: what drifts is the instrument, whichever
+part of it is being calibrated.
+"""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.aberrations import TERMS, index
+from twin.aberrations import NAMES, TERMS
 from twin.day import DriftProperties
-from twin.state import StateSpace
 
 Array = NDArray[np.floating]
 
 
-def rates_nm_per_sqrt_s(space: StateSpace, drift: DriftProperties) -> Array:
-    """Random-walk rate of each calibrated coefficient, by its radial order, shape (n,); zero where not given."""
-    by_order = drift.rate_nm_per_sqrt_s or {}
-    return np.array([by_order.get(str(TERMS[index(name)].n), 0.0) for name in space.names])
+def by_coefficient(values: Mapping[str, float] | None) -> Array:
+    """Values given by radial order as text or by name, as one per coefficient, shape (25,); a name wins, else zero."""
+    given = values or {}
+    return np.array([given.get(term.name, given.get(str(term.n), 0.0)) for term in TERMS])
 
 
-def increment_nm(seconds: float, space: StateSpace, drift: DriftProperties, rng: np.random.Generator) -> Array:
-    """Change of the state over an interval, nm, shape (n,): independent normals of standard deviation rate sqrt(t)."""
-    return rates_nm_per_sqrt_s(space, drift) * math.sqrt(seconds) * rng.standard_normal(space.dimension)
+def draw_phases(rng: np.random.Generator) -> Array:
+    """Phase of each coefficient's wander over one session, rad, shape (25,), uniform."""
+    return rng.uniform(0.0, 2 * math.pi, len(NAMES))
+
+
+def walk_nm(seconds: float, drift: DriftProperties, rng: np.random.Generator) -> Array:
+    """Random walk over an interval, nm, shape (25,): independent normals of standard deviation rate sqrt(t)."""
+    return by_coefficient(drift.rate_nm_per_sqrt_s) * math.sqrt(seconds) * rng.standard_normal(len(NAMES))
+
+
+def excursion_nm(clock_s: float, drift: DriftProperties, phases_rad: Array) -> Array:
+    """Where step and wander stand at a time, nm, shape (25,); the walk comes on top."""
+    stepped = drift.step_nm if clock_s > drift.step_at_s else None
+    turn = 2 * math.pi * clock_s / drift.wander_period_s
+    return by_coefficient(stepped) + by_coefficient(drift.wander_nm) * np.sin(turn + phases_rad)
+
+
+def increment_nm(
+    clock_s: float, seconds: float, drift: DriftProperties, phases_rad: Array, rng: np.random.Generator
+) -> Array:
+    """Change of every coefficient from `clock_s` to `seconds` later, nm, shape (25,)."""
+    walked = walk_nm(seconds, drift, rng)
+    before, after = (excursion_nm(time_s, drift, phases_rad) for time_s in (clock_s, clock_s + seconds))
+    return walked + (after - before)

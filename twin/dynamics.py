@@ -32,7 +32,10 @@ def component_pairs(space: StateSpace) -> list[tuple[int, int]]:
 
 
 def response(space: StateSpace, actuator: ActuatorProperties) -> Array:
-    """Matrix (n, n) from the input asked for to the input made: gain, and a turn of each (a, b) plane.
+    """Matrix (n, n) from the input asked for to the input made: gain, a turn of each (a, b) plane, and coupling.
+
+    Coupling is added to the turned and scaled input; what leaks from or into a coefficient that is not calibrated
+    is left out.
 
     Raises:
         ValueError: the actuator turns pairs and the space holds half of one.
@@ -44,6 +47,11 @@ def response(space: StateSpace, actuator: ActuatorProperties) -> Array:
         for a, b in component_pairs(space):
             matrix[a, a], matrix[a, b] = cos, -sin
             matrix[b, a], matrix[b, b] = sin, cos
+    position = {name: i for i, name in enumerate(space.names)}
+    for moved, sources in (actuator.coupling or {}).items():
+        for asked, share in sources.items():
+            if moved in position and asked in position:
+                matrix[position[moved], position[asked]] += share
     return matrix
 
 
@@ -53,7 +61,7 @@ def actual_input(delta_nm: Array, space: StateSpace, actuator: ActuatorPropertie
     Raises:
         ValueError: as `response`.
     """
-    if actuator.gain == 1.0 and actuator.rotation_deg == 0.0:
+    if actuator.gain == 1.0 and actuator.rotation_deg == 0.0 and not actuator.coupling:
         return delta_nm
     return response(space, actuator) @ delta_nm
 

@@ -4,7 +4,6 @@ import importlib
 import itertools
 import multiprocessing
 from collections.abc import Callable
-from difflib import get_close_matches
 from enum import IntEnum, unique
 from typing import TYPE_CHECKING, cast
 
@@ -12,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin import detector, drift, dynamics
+from twin.aberrations import NAMES, Aberrations, index
 from twin.day import Day
 from twin.optics import Optics, check_window
 from twin.state import StateSpace
+from twin.suggest import nearest
 from twin.types import Capabilities, Frame, Truth
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Stream(IntEnum):
     NOISE = 2
     DRIFT = 3
     DEFECTS = 4
+    WANDER = 5
 
 
 def make_renderer(name: str, optics: Optics, day: Day) -> "Renderer":
@@ -44,9 +46,7 @@ def make_renderer(name: str, optics: Optics, day: Day) -> "Renderer":
         ValueError: no such renderer; names the nearest.
     """
     if name not in RENDERERS:
-        near = get_close_matches(name, RENDERERS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"{name!r} is not a renderer{hint}; known: {', '.join(RENDERERS)}")
+        raise ValueError(f"{name!r} is not a renderer{nearest(name, RENDERERS)}; known: {', '.join(RENDERERS)}")
     if multiprocessing.parent_process() is not None:
         import torch
 
@@ -72,12 +72,13 @@ def check_reach(optics: Optics, space: StateSpace, day: Day) -> None:
 class SimulatedMicroscope:
     """A virtual STEM on one day: `Microscope` and `HasTruth`.
 
-    A session's random numbers come in streams of their own (start, specimen, noise, drift, defects), and the
+    A session's random numbers come in streams of their own (start, specimen, noise, drift, defects, wander), and the
     specimen and the noise of exposure k depend on the seed and k alone: two controllers compared on one
     seed meet the same film region and the same noise stream at their k-th exposure, whatever they did before.
 
-    The clock advances by overhead and exposure per frame. Drift runs with the clock; a frame shows the state
-    at the end of its exposure, which is what `truth` then tells.
+    The clock advances by overhead and exposure per frame. Drift runs with the clock and moves calibrated and residual
+    coefficients alike; a frame shows the aberrations at the end of its exposure, and `truth` then tells their
+    calibrated part. Drift has no bounds: an exposure that it has brought out of the window raises AliasingError.
 
     Args:
         optics: beam, grid and camera; known to the controller.
@@ -95,6 +96,7 @@ class SimulatedMicroscope:
         self._optics, self._space, self._day = optics, space, day
         self._renderer = make_renderer(renderer, optics, day) if isinstance(renderer, str) else renderer
         self._entropy: list[int] | None = None
+        self._calibrated = [index(name) for name in space.names]
         side = optics.camera_pixels
         self._capabilities = Capabilities("simulated", optics, space, (side, side), day.camera.saturation)
 
@@ -108,6 +110,9 @@ class SimulatedMicroscope:
         self._initial_nm = self._space.draw_start(self._stream(Stream.START))
         self._state_nm = self._initial_nm
         self._cumulative_nm = self._space.zero
+        # Of the coefficients that are not calibrated; what drift does to the others is in the state.
+        self._residual_drift_nm: Array = np.zeros(len(NAMES))
+        self._wander_rad = drift.draw_phases(self._stream(Stream.WANDER))
         shape = self._capabilities.camera_shape
         self._defects = detector.draw_defects(self._day.camera, shape, self._stream(Stream.DEFECTS))
         self._exposures = 0
@@ -122,18 +127,18 @@ class SimulatedMicroscope:
         self._cumulative_nm = cumulative
 
     def acquire(self) -> Frame:
+        """One exposure: drift, a specimen region, the camera; the clock advances by exposure and overhead."""
         self._check_session("acquire")
         day, k = self._day, self._exposures
         seconds = day.overhead_s + day.exposure_s
-        state = self._state_nm
-        if day.drift.rate_nm_per_sqrt_s:
-            state = state + drift.increment_nm(seconds, self._space, day.drift, self._stream(Stream.DRIFT, k))
+        state, residual_drift = self._drifted(seconds)
         region = int(self._sequence(Stream.SPECIMEN, 0 if day.same_region else k).generate_state(1)[0])
-        aberrations = self._space.to_aberrations(state) + day.residual
+        aberrations = self._space.to_aberrations(state) + day.residual + Aberrations.from_array(residual_drift)
         probability = self._renderer.probability([aberrations], [region])[0]
         counts = detector.expose(probability, day.dose_e, day.camera, self._defects, self._stream(Stream.NOISE, k))
         # Only now, with the frame made: an exposure that failed leaves state and clock as they were.
-        self._state_nm, self._exposures, self._clock_s = state, k + 1, self._clock_s + seconds
+        self._state_nm, self._residual_drift_nm = state, residual_drift
+        self._exposures, self._clock_s = k + 1, self._clock_s + seconds
         return Frame(counts, day.dose_e, day.exposure_s, self._clock_s, {"dark_level": day.camera.dark_level})
 
     def truth(self) -> Truth:
@@ -144,6 +149,16 @@ class SimulatedMicroscope:
         """
         self._check_session("truth")
         return Truth(self._state_nm.copy(), self._initial_nm.copy())
+
+    def _drifted(self, seconds: float) -> tuple[Array, Array]:
+        """State, shape (n,), and drift of the residual, shape (25,), both nm, after the next exposure."""
+        if not self._day.drift.active:
+            return self._state_nm, self._residual_drift_nm
+        stream = self._stream(Stream.DRIFT, self._exposures)
+        moved = drift.increment_nm(self._clock_s, seconds, self._day.drift, self._wander_rad, stream)
+        state = self._state_nm + moved[self._calibrated]
+        moved[self._calibrated] = 0.0
+        return state, self._residual_drift_nm + moved
 
     def _check_session(self, verb: str) -> None:
         if self._entropy is None:

@@ -1,14 +1,25 @@
 """The figures that the accuracy benchmark makes of its runs."""
 
-import numpy as np
+import json
+from pathlib import Path
 
-from benchmarks.accuracy import Job, Outcome, run, summarise, sweep
+import pytest
+
+from benchmarks.accuracy import main, summarise
+from scenarios.results import Step
+from scenarios.sweep import RunRecord
+
+
+def record(*steps: tuple[float, bool, bool, float]) -> RunRecord:
+    """From (error, in spec, covered, seconds) per observation."""
+    v = (0.0,)
+    rows = [Step(k, v, v, v, v, 1.0, v, e, i, True, c, s, 1.0, 1.0) for k, (e, i, c, s) in enumerate(steps, start=1)]
+    return RunRecord("nominal", "random", 0, v, tuple(rows), "")
 
 
 def test_the_table_counts_runs_by_observation() -> None:
-    job = Job("nominal", "random", 0, 2, ())
-    one = Outcome(job, np.array([4.0, 1.0]), np.array([True, True]), np.array([False, True]), np.array([0.1, 0.2]))
-    two = Outcome(job, np.array([8.0, 3.0]), np.array([False, True]), np.array([False, False]), np.array([0.3, 0.2]))
+    one = record((4.0, True, False, 0.1), (1.0, True, True, 0.2))
+    two = record((8.0, False, False, 0.3), (3.0, True, False, 0.2))
     table = summarise([one, two])
     assert table["1"]["median_error_nm"] == 6.0
     assert table["1"]["in_spec"] == 0.5
@@ -16,8 +27,21 @@ def test_the_table_counts_runs_by_observation() -> None:
     assert table["2"]["seconds_per_step"] == 0.2
 
 
-def test_a_run_repeats_and_a_sweep_keeps_its_order() -> None:
-    jobs = [Job("nominal", "random", seed, 2, ("day.film.thickness_nm=2",)) for seed in (3, 1)]
-    outcomes = list(sweep(jobs, workers=1))
-    assert [outcome.job.seed for outcome in outcomes] == [3, 1]
-    assert np.array_equal(run(jobs[0]).error_nm, outcomes[0].error_nm)
+def test_the_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "figures.json"
+    words = [
+        "--scenarios",
+        "nominal",
+        "--controllers",
+        "random",
+        "--runs",
+        "2",
+        "--observations",
+        "2",
+        "--workers",
+        "1",
+    ]
+    assert main([*words, "--set", "day.film.thickness_nm=2", "--json", "--out", str(out)]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures == json.loads(out.read_text())
+    assert list(figures["nominal"]["random"]["by_observation"]) == ["1", "2"]

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from controller.artefact import WeightsError
 from controller.base import Controller, Estimate, OptionError, UnknownController, load, names
+from controller.weights_file import WeightsError
 from twin.day import Day
 from twin.optics import Optics
 from twin.simulated import SimulatedMicroscope

@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from controller import artefact
-from controller.artefact import Artefact, WeightsError
+from controller import artefact, weights_file
+from controller.artefact import Artefact
 from controller.latent_map import LatentMap
 from controller.vae import Vae, VaeConfig, encode_mean
+from controller.weights_file import WeightsError
 from twin.optics import Optics
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 
@@ -141,7 +142,7 @@ def test_another_format_is_refused(tmp_path: Path):
 
 
 def test_a_file_that_lacks_a_part_is_refused(weights: Path):
-    tensors, metadata = artefact._read(weights)
+    tensors, metadata = weights_file.read(weights, artefact.FORMAT)
     for missing in ("map.axes", "vae.mean.weight"):
         save_file({name: t for name, t in tensors.items() if name != missing}, weights, metadata)
         with pytest.raises(WeightsError, match=r"toy\.safetensors: a part is missing"):
@@ -150,16 +151,16 @@ def test_a_file_that_lacks_a_part_is_refused(weights: Path):
 
 def test_a_missing_file_is_refused(tmp_path: Path):
     with pytest.raises(WeightsError, match=r"nowhere.safetensors: no such file"):
-        artefact.find(str(tmp_path / "nowhere.safetensors"))
+        weights_file.find(str(tmp_path / "nowhere.safetensors"))
     with pytest.raises(WeightsError, match="cannot be read"):
         artefact.load(tmp_path / "nowhere.safetensors")
 
 
 def test_an_unknown_name_suggests_the_nearest(monkeypatch: pytest.MonkeyPatch, weights: Path):
-    monkeypatch.setattr(artefact, "SHIPPED", weights.parent)
-    assert artefact.find("toy") == weights
+    monkeypatch.setattr(weights_file, "SHIPPED", weights.parent)
+    assert weights_file.find("toy") == weights
     with pytest.raises(WeightsError, match=r"'toi' are not shipped weights \(did you mean toy\?\); known: toy"):
-        artefact.find("toi")
-    monkeypatch.setattr(artefact, "SHIPPED", weights.parent / "empty")
+        weights_file.find("toi")
+    monkeypatch.setattr(weights_file, "SHIPPED", weights.parent / "empty")
     with pytest.raises(WeightsError, match="known: none"):
-        artefact.find("toy")
+        weights_file.find("toy")

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from controller import dataset, preprocess
-from controller.dataset import DayJob, DayRanges, draw_day, draw_states, joined, nominal_ranges, simulate_day
+from controller.dataset import (
+    CLOSED_LOOP,
+    DayJob,
+    DayRanges,
+    StateMixture,
+    draw_day,
+    joined,
+    nominal_ranges,
+    simulate_day,
+)
 from scenarios import schema
 from twin.day import Day
 from twin.optics import Optics, check_window
@@ -93,13 +102,30 @@ def test_no_training_day_aliases():
 
 
 def test_states_gather_near_the_null_and_stay_in_range():
-    states = draw_states(FIRST_ORDER, 20_000, np.random.default_rng(5))
+    states = StateMixture().draw(FIRST_ORDER, 20_000, np.random.default_rng(5))
     scaled = states / FIRST_ORDER.range_nm
     assert np.all(np.abs(scaled) <= 1.0)
     # Half uniform (7.9 % of each axis' 0.3^3 = 2.7 % near), half normal of 1/7 (0.964^3 near): 46.2 % within 0.3.
     near = np.mean(np.all(np.abs(scaled) < 0.3, axis=1))
     assert near == pytest.approx(0.5 * 0.3**3 + 0.5 * 0.9643**3, abs=0.015)
     np.testing.assert_allclose(states.mean(0) / FIRST_ORDER.range_nm, 0.0, atol=0.02)
+
+
+def test_the_density_of_states_is_that_of_the_draws():
+    rng = np.random.default_rng(6)
+    scaled = CLOSED_LOOP.draw(FIRST_ORDER, 40_000, rng).T / FIRST_ORDER.range_nm[:, None]
+    # Importance weights of a uniform box against the density: its volume, whatever the box.
+    for half in (0.05, 0.2, 0.45):
+        inside = np.all(np.abs(scaled) < half, axis=0)
+        weights = np.exp(-CLOSED_LOOP.log_density(FIRST_ORDER, scaled[:, inside]))
+        volume = weights.sum() / scaled.shape[1]
+        error = weights.std() * np.sqrt(inside.sum()) / scaled.shape[1]
+        assert abs(volume - (2 * half) ** 3) < 4 * error + 0.02 * (2 * half) ** 3
+
+
+def test_a_state_mixture_adds_up():
+    with pytest.raises(ValueError, match="add up to 1"):
+        StateMixture(whole=0.5, start=0.2)
 
 
 def test_a_day_follows_from_its_job_alone():

@@ -1,20 +1,19 @@
 """Training: resumable to the bit, refused in another configuration's folder, one file at the end."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from controller import artefact, preprocess, train
+from controller import artefact, frames, train
 from controller.dataset import Dataset, DayJob, DayRanges, nominal_ranges, simulate_day
-from controller.train import ResumeError, TrainConfig, fit_vae, frames, one_cycle, train_vae
+from controller.train import ResumeError, TrainConfig, fit_vae, one_cycle, train_vae
 from controller.vae import Vae, elbo, encode_mean
 from twin.optics import Optics
 from twin.state import FIRST_ORDER
-from twin.types import Frame
 
 SMALL = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=64, binning=4)
 CONFIG = TrainConfig(SMALL, FIRST_ORDER, days=8, frames_per_day=4, latent=2, epochs=3, batch=7)
@@ -38,8 +37,8 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             made.append(job.index)
             yield simulate_day(job)
 
-    monkeypatch.setattr(train, "simulate", serial)
-    monkeypatch.setattr(train, "SHARD_DAYS", 3)
+    monkeypatch.setattr(frames, "simulate", serial)
+    monkeypatch.setattr(frames, "SHARD_DAYS", 3)
     return made
 
 
@@ -51,37 +50,6 @@ def toy_data(config: TrainConfig = CONFIG) -> Dataset:
     spectra = 2.0 + pattern * hidden + 0.5 * rng.standard_normal((count, 64, 32))
     days = np.repeat(np.arange(config.days), config.frames_per_day)
     return Dataset(spectra.astype(np.float16), hidden[:, :, 0] * np.ones(3), np.ones(count), days)
-
-
-# --- frames ----------------------------------------------------------------------------------------
-
-
-def test_frames_resume_with_the_shards_that_are_missing(tmp_path: Path, in_this_process: list[int]):
-    seen = []
-    whole = frames(CONFIG, tmp_path, lambda stage, done, total, note: seen.append((done, total)))
-    assert in_this_process == list(range(8))
-    assert seen == [(k, 8) for k in range(1, 9)]
-    assert whole.days.tolist() == np.repeat(np.arange(8), 4).tolist()
-    in_this_process.clear()
-    (tmp_path / "days-00003.npz").unlink()
-    seen.clear()
-    again = frames(CONFIG, tmp_path, lambda stage, done, total, note: seen.append((done, total)))
-    assert in_this_process == [3, 4, 5]
-    assert seen == [(6, 8), (7, 8), (8, 8)]
-    for f in fields(Dataset):
-        assert getattr(again, f.name).tobytes() == getattr(whole, f.name).tobytes(), f.name
-
-
-def test_an_interrupted_shard_leaves_nothing_behind_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def cut(jobs: Sequence[DayJob], workers: int = 0) -> Iterator[Dataset]:
-        yield simulate_day(jobs[0])
-        raise Interrupted
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "simulate", cut)
-        with pytest.raises(Interrupted):
-            frames(CONFIG, tmp_path, silent)
-    assert list(tmp_path.glob("days-*.npz")) == []
 
 
 # --- fitting ---------------------------------------------------------------------------------------
@@ -175,30 +143,6 @@ def test_one_cycle_climbs_for_a_tenth_and_falls_to_nothing():
     assert np.abs(np.diff(factor)).max() < 0.02
 
 
-# --- mirror augmentation ---------------------------------------------------------------------------
-
-
-def test_a_mirrored_spectrum_is_that_of_the_mirrored_frame():
-    counts = np.random.default_rng(2).poisson(100.0 + 20 * np.random.default_rng(3).standard_normal((64, 64)))
-    mirrored = counts[(-np.arange(64)) % 64]
-    values = [preprocess.power_spectrum(Frame(c.astype(np.uint16), 1e6, 1.0, 0.0)).values for c in (counts, mirrored)]
-    one, other = (torch.from_numpy(v)[None] for v in values)
-    flipped = train._mirrored(one, torch.tensor([True]))
-    # The first and last rows and the last columns are smoothed across the edge of the plane.
-    np.testing.assert_allclose(flipped[:, 4:-3], other[:, 4:-3], atol=1e-4)
-    assert torch.equal(train._mirrored(one, torch.tensor([False])), one)
-    assert torch.equal(train._mirrored(flipped, torch.tensor([True])), one)
-
-
-def test_only_the_flagged_spectra_are_mirrored():
-    spectra = torch.randn((4, 64, 32), generator=torch.Generator().manual_seed(4))
-    flip = torch.tensor([True, False, True, False])
-    done = train._mirrored(spectra, flip)
-    assert torch.equal(done[~flip], spectra[~flip])
-    assert torch.equal(done[flip][:, 0], spectra[flip][:, 0])  # Nyquist's row is its own mirror image
-    assert torch.equal(done[flip][:, 1:], spectra[flip][:, 1:].flip(1))
-
-
 # --- configuration ---------------------------------------------------------------------------------
 
 
@@ -223,7 +167,7 @@ def test_the_whole_training_makes_one_file_and_its_folder_belongs_to_it(tmp_path
     out, work = tmp_path / "toy.safetensors", tmp_path / "work"
     config = replace(CONFIG, days=30, epochs=1, modes=1, calibration_runs=2)
     stages = set()
-    trained = train_vae(config, out, work, lambda stage, done, total, note: stages.add(stage))
+    trained = train_vae(config, out, work, work, lambda stage, done, total, note: stages.add(stage))
     assert stages == {"simulating days", "fitting the VAE", "fitting the prior", "calibrating the posterior"}
     found = artefact.load_for(str(out), SMALL, FIRST_ORDER)
     assert found.provenance["training"] == config.plain()
@@ -232,7 +176,7 @@ def test_the_whole_training_makes_one_file_and_its_folder_belongs_to_it(tmp_path
     assert np.all(np.isfinite(found.prior.node_values))
     # Once more: nothing is simulated again.
     in_this_process.clear()
-    train_vae(config, out, work, silent)
+    train_vae(config, out, work, work, silent)
     assert in_this_process == []
     with pytest.raises(ResumeError, match=r"other epochs, seed; choose another folder"):
-        train_vae(replace(config, seed=2, epochs=2), out, work, silent)
+        train_vae(replace(config, seed=2, epochs=2), out, work, work, silent)

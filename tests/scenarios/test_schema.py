@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scenarios.schema import ScenarioError, library, load, nearest, parse
+from scenarios.schema import ScenarioError, library, load, parse
+from twin.day import Day
 from twin.optics import Optics
 from twin.state import FIRST_ORDER, SECOND_ORDER
+from twin.suggest import nearest
 
 
 def refused(text: str, tmp_path: Path) -> str:
@@ -28,7 +30,7 @@ def refused_override(override: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["nominal", "day_a", "day_b", "day_c"])
+@pytest.mark.parametrize("name", library())
 def test_library_scenario_loads_under_its_name_and_survives_a_round_trip(name: str) -> None:
     scenario = load(name)
     assert scenario.name == name
@@ -82,6 +84,11 @@ def test_file_stem_is_the_default_name(tmp_path: Path) -> None:
         ("dose_e: 1.0", "dose_e is not a key here (did you mean day.dose_e?)"),
         ("day: {film: {thicknes_nm: 3}}", "day.film.thicknes_nm is not a key here (did you mean thickness_nm?)"),
         ("task: {observation: 3}", "task.observation is not a key here (did you mean observations?)"),
+        ("severty: 1", "severty is not a key here (did you mean severity?)"),
+        (
+            "day: {actuator: {coupling: {C12a: {C1O: 0.1}}}}",
+            "'C1O' is not an aberration coefficient (did you mean C10?)",
+        ),
         ("day: {residual_nm: {C21: 3}}", "'C21' is not an aberration coefficient (did you mean C21"),
         ("space: second_ordre", "space 'second_ordre' is not a shorthand (did you mean second_order?)"),
         ("controllers: {randon: {}}", "controllers.randon is not a controller (did you mean random?)"),
@@ -103,6 +110,10 @@ def test_unknown_names_at_any_depth_suggest_the_nearest(text: str, expected: str
         ("renderer: slow", "renderer", "'slow'"),
         ("space: {names: C10}", "space.names", "'C10'"),
         ("name: ../../etc", "name", "'../../etc'"),
+        ("severity: -1", "severity", "-1"),
+        ("severity: .inf", "severity", "inf"),
+        ("severity: true", "severity", "true"),
+        ("day: {drift: {rate_nm_per_sqrt_s: {C3O: 8}}}", "day.drift.rate_nm_per_sqrt_s", "'C3O'"),
     ],
 )
 def test_wrong_values_name_key_and_value(text: str, where: str, value: str, tmp_path: Path) -> None:
@@ -122,6 +133,57 @@ def test_wrong_values_name_key_and_value(text: str, where: str, value: str, tmp_
 )
 def test_values_that_do_not_fit_together_are_refused(text: str, expected: str, tmp_path: Path) -> None:
     assert expected in refused(text, tmp_path)
+
+
+# --- days drawn per seed ---------------------------------------------------------------------------
+
+
+def test_a_day_and_a_severity_exclude_each_other(tmp_path: Path) -> None:
+    message = refused("severity: 1.0\nday: {dose_e: 2.0e+5}", tmp_path)
+    assert "severity: severity draws the whole day; give either day or severity" in message
+    with pytest.raises(ScenarioError, match=r"--set severity=1: severity: severity draws the whole day"):
+        load("day_a", ["severity=1"])
+    with pytest.raises(ScenarioError, match="give either day or severity"):
+        load("random_1", ["day.dose_e=2e5"])
+
+
+def test_a_fixed_day_is_the_same_for_every_seed() -> None:
+    scenario = load("day_a")
+    assert scenario.for_seed(1) is scenario
+    assert "severity" not in scenario.resolved()
+
+
+def test_a_drawn_day_depends_on_seed_and_severity_alone() -> None:
+    scenario = load("random_1")
+    fixed = scenario.for_seed(3)
+    assert fixed.severity is None
+    assert fixed.day != Day()
+    assert fixed.name == "random_1"
+    others = load("random_1", ["renderer=fast", "space=second_order", "task.observations=3", "controllers.random={}"])
+    assert others.for_seed(3).day == fixed.day
+    assert scenario.for_seed(4).day != fixed.day
+    assert load("random_2").for_seed(3).day != fixed.day
+    assert scenario.severity == 1.0  # not touched
+    assert load("random_1", ["severity=0"]).for_seed(3).day == Day()
+
+
+def test_the_day_of_a_seed_is_part_of_what_the_seed_means() -> None:
+    # Written down once: a change here changes every published figure on random days.
+    day = load("random_1").for_seed(0).day
+    assert day.film.thickness_nm == pytest.approx(3.5126574826045673, rel=1e-12)
+    assert day.residual["C30"] == pytest.approx(1526.038226243697, rel=1e-12)
+    assert day.dose_e == pytest.approx(420785.64208670537, rel=1e-12)
+
+
+def test_a_run_on_a_drawn_day_resolves_to_that_day() -> None:
+    scenario = load("random_2")
+    assert "day" not in scenario.resolved()
+    fixed = scenario.for_seed(5)
+    again = parse(yaml.safe_load(yaml.safe_dump(fixed.resolved())), "config.yaml")
+    assert again == fixed
+
+
+# --- files and overrides ---------------------------------------------------------------------------
 
 
 def test_malformed_yaml_names_the_line(tmp_path: Path) -> None:

@@ -1,16 +1,14 @@
-"""Actuator and drift against their closed forms."""
+"""The actuator against its closed form."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chi2
 
-from twin import drift, dynamics
-from twin.day import ActuatorProperties, DriftProperties
+from twin import dynamics
+from twin.day import ActuatorProperties
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 
-FALSE_ALARM = 1e-4
 SWAPPED = StateSpace(names=("C12b", "C10", "C12a"), start_nm=(30.0, 60.0, 30.0), input_nm=(30.0, 60.0, 30.0))
 
 
@@ -58,26 +56,34 @@ def test_reach_bounds_every_start_and_input_and_is_attained() -> None:
     assert dynamics.reach_nm(FIRST_ORDER, ActuatorProperties()) == pytest.approx(FIRST_ORDER.range_nm)
 
 
-def test_drift_is_off_unless_the_day_says_so() -> None:
-    assert np.all(drift.increment_nm(1e6, SECOND_ORDER, DriftProperties(), np.random.default_rng(0)) == 0.0)
+def test_coupling_moves_one_coefficient_by_a_share_of_the_input_to_another() -> None:
+    actuator = ActuatorProperties(coupling={"C12a": {"C21a": 0.03}, "C23b": {"C10": -0.1, "C12b": 0.5}})
+    asked = np.array([10.0, 20.0, 4.0, 100.0, 50.0, 60.0, 70.0])
+    moved = dynamics.actual_input(asked, SECOND_ORDER, actuator)
+    assert moved - asked == pytest.approx([0.0, 3.0, 0.0, 0.0, 0.0, 0.0, -1.0 + 2.0])
 
 
-def test_drift_rates_go_by_radial_order() -> None:
-    rates = drift.rates_nm_per_sqrt_s(SECOND_ORDER, DriftProperties(rate_nm_per_sqrt_s={"1": 0.3, "2": 0.6}))
-    assert rates == pytest.approx([0.3, 0.3, 0.3, 0.6, 0.6, 0.6, 0.6])
+def test_coupling_adds_to_gain_and_rotation() -> None:
+    plain = ActuatorProperties(gain=0.9, rotation_deg=20.0)
+    leaky = ActuatorProperties(gain=0.9, rotation_deg=20.0, coupling={"C12b": {"C10": 0.25}})
+    difference = dynamics.response(FIRST_ORDER, leaky) - dynamics.response(FIRST_ORDER, plain)
+    expected = np.zeros((3, 3))
+    expected[2, 0] = 0.25
+    assert difference == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("steps", "seconds"), [(1, 1.0), (1, 16.0), (16, 1.0), (4, 4.0)])
-def test_drift_variance_grows_linearly_in_time_however_it_is_cut(steps: int, seconds: float) -> None:
-    day = DriftProperties(rate_nm_per_sqrt_s={"1": 0.5})
-    rng = np.random.default_rng(12)
-    runs = 3000
-    walks = np.array(
-        [sum(drift.increment_nm(seconds, FIRST_ORDER, day, rng) for _ in range(steps)) for _ in range(runs)]
-    )
-    expected = 0.5**2 * steps * seconds
-    # 9000 independent normals of known mean: the sum of squares is chi-squared and resolves 6 %.
-    low, high = chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], walks.size)
-    assert low < np.sum(walks**2) / expected < high
-    correlation = np.corrcoef(walks.T)[np.triu_indices(3, 1)]
-    assert np.abs(correlation).max() < 4.2 / np.sqrt(runs)  # three coefficients: under 1e-4 in all
+def test_coupling_follows_the_names_and_not_their_order() -> None:
+    actuator = ActuatorProperties(coupling={"C12a": {"C10": 0.5}})
+    moved = dynamics.actual_input(np.array([2.0, 8.0, 1.0]), SWAPPED, actuator)  # C12b, C10, C12a
+    assert moved == pytest.approx([2.0, 8.0, 5.0])
+
+
+def test_coupling_with_what_is_not_calibrated_changes_no_bit() -> None:
+    actuator = ActuatorProperties(coupling={"C12a": {"C21a": 0.03}, "C30": {"C10": 0.9}})
+    delta = np.array([0.1, -1 / 3, 1e-17])
+    assert dynamics.actual_input(delta, FIRST_ORDER, actuator).tobytes() == delta.tobytes()
+
+
+def test_coupling_widens_the_reach() -> None:
+    actuator = ActuatorProperties(coupling={"C12a": {"C10": -0.1}})
+    assert dynamics.reach_nm(FIRST_ORDER, actuator) - FIRST_ORDER.range_nm == pytest.approx([0.0, 6.0, 0.0])

@@ -234,6 +234,62 @@ def test_drift_grows_with_the_clock() -> None:
     assert low < statistic < high
 
 
+def test_residual_coefficients_drift_alike_and_truth_holds_the_calibrated_part() -> None:
+    day = Day(
+        residual_nm={"C30": 500.0},
+        drift=DriftProperties(step_nm={"C10": 5.0, "C12b": -2.0, "C30": 100.0, "C21a": 7.0}, step_at_s=2.0),
+    )
+    instrument, light = microscope(day)
+    for _ in range(4):  # frames end at 1, 2, 3 and 4 s
+        instrument.acquire()
+    start = instrument.truth().initial_nm
+    assert instrument.truth().state_nm == pytest.approx(start + np.array([5.0, 0.0, -2.0]))
+    shown = {name: [state[name] for state in light.states] for name in ("C10", "C30", "C21a", "C23a")}
+    assert shown["C10"] == pytest.approx([start[0]] * 2 + [start[0] + 5.0] * 2)
+    assert shown["C30"] == [500.0, 500.0, 600.0, 600.0]
+    assert shown["C21a"] == [0.0, 0.0, 7.0, 7.0]
+    assert shown["C23a"] == [0.0] * 4
+
+
+def test_reset_forgets_the_drift() -> None:
+    day = Day(drift=DriftProperties(rate_nm_per_sqrt_s={"1": 1.0, "3": 50.0}, wander_nm={"C30": 20.0}))
+    instrument, light = microscope(day, seed=21)
+    for _ in range(3):
+        instrument.acquire()
+    instrument.reset(np.random.default_rng(21))
+    for _ in range(3):
+        instrument.acquire()
+    assert light.states[:3] == light.states[3:]
+    assert len({state["C30"] for state in light.states[:3]}) == 3
+
+
+def test_the_instrument_drifts_alike_whatever_is_calibrated() -> None:
+    day = Day(drift=DriftProperties(rate_nm_per_sqrt_s={"1": 1.0, "2": 2.0, "C30": 8.0}, wander_nm={"2": 5.0}))
+    few, few_light = microscope(day, seed=22)
+    many, many_light = microscope(day, seed=22, space=SECOND_ORDER)
+    starts = few.truth().initial_nm, many.truth().initial_nm
+    for _ in range(5):
+        few.acquire()
+        many.acquire()
+    moved = [
+        light.states[-1].array() - space.to_aberrations(start).array()
+        for light, space, start in zip((few_light, many_light), (FIRST_ORDER, SECOND_ORDER), starts, strict=True)
+    ]
+    assert moved[0] == pytest.approx(moved[1], abs=1e-9)
+    assert np.count_nonzero(moved[0]) == 8
+
+
+def test_wander_differs_from_session_to_session() -> None:
+    instrument, _ = microscope(Day(drift=DriftProperties(wander_nm={"C10": 5.0}, wander_period_s=8.0)))
+    moved = []
+    for seed in range(5):
+        instrument.reset(np.random.default_rng(seed))
+        instrument.acquire()
+        moved.append(instrument.truth().state_nm[0] - instrument.truth().initial_nm[0])
+    assert len(set(moved)) == 5
+    assert max(abs(m) for m in moved) <= 10.0
+
+
 # --- refusals ----------------------------------------------------------------------------------------
 
 
@@ -281,6 +337,7 @@ def test_the_recommended_window_holds_every_state_within_reach(day: Day, space: 
         (StateSpace(start_nm=(150.0, 30.0, 30.0), input_nm=(150.0, 30.0, 30.0)), Day()),
         (FIRST_ORDER, Day(residual_nm={"C10": 100.0})),
         (FIRST_ORDER, Day(actuator=ActuatorProperties(gain=1.5))),
+        (FIRST_ORDER, Day(actuator=ActuatorProperties(coupling={"C12a": {"C10": 0.9}}))),
     ],
 )
 def test_a_day_that_can_alias_is_refused_before_any_work(space: StateSpace, day: Day) -> None:

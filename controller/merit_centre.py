@@ -1,0 +1,13 @@
+"""Where a figure of merit points to while too few points are measured to fit anything."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+
+def merit_centre(points: Array, values: Array) -> Array:
+    """Mean of points (P, n) weighted by exp(value / standard deviation of the values), shape (n,)."""
+    spread = float(np.std(values))
+    weights = np.exp((values - np.max(values)) / spread) if spread > 0 else np.ones(len(values))
+    return np.asarray(weights @ points / weights.sum())

@@ -1,0 +1,105 @@
+"""Figures of merit of a Ronchigram that need no training; each is larger for a better aligned beam.
+
+A Ronchigram of a thin amorphous film is a shadow image whose magnification grows without limit towards focus, and a
+weak phase object in focus shows no contrast. The null is therefore where the pattern is *flattest*, the reverse of a
+scanned image, and both figures are negative: the criterion behind minimum-contrast focusing and behind "maximise the
+flat area of the Ronchigram".
+"""
+
+import math
+from functools import lru_cache
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller import preprocess
+from twin.optics import Optics
+from twin.types import Frame
+
+Array = NDArray[np.floating]
+
+Contrast = Literal["gradient", "image"]
+"""What the normalised variance is taken of. Of the image, the published choice for scanned images, it rises within
+15 nm of the null and is level beyond, a needle in the box; the gradient keeps rising with the aberrations."""
+
+GRADIENT_PX, SCORE_PX = (4.0, 24.0), (4.0, 36.0)
+"""Bands, frequency pixels: below them the disc's own transform, above them shot noise alone."""
+VISIBLE = 2.0
+"""Power above which a frequency counts as showing the film, in units of the shot noise."""
+
+
+@lru_cache(maxsize=4)
+def disc_square(optics: Optics) -> slice:
+    """Rows (and columns) of the largest centred square inside the bright-field disc, two pixels clear of its edge."""
+    half = int((optics.convergence_mrad / optics.camera_pixel_mrad - 2) / math.sqrt(2))
+    centre = optics.camera_pixels // 2
+    return slice(centre - half, centre + half)
+
+
+def normalised_variance(frame: Frame, optics: Optics) -> float:
+    """Variance over squared mean inside the disc, without shot noise (Pattison et al. 2024, for scanned images).
+
+    Shot noise adds one over the electrons per pixel, which follow from the nominal dose; read-out noise and the
+    camera's shading stay in, the same in every frame of a run.
+
+    Raises:
+        ValueError: the frame holds no signal.
+    """
+    inside = disc_square(optics)
+    counts = preprocess.remove_defects(np.asarray(frame.counts, np.float64) - frame.settings.get("dark_level", 0.0))
+    square = counts[inside, inside]
+    mean = float(square.mean())
+    if not mean > 0:
+        raise ValueError("the frame holds no signal above its dark level")
+    disc_px = math.pi * (optics.convergence_mrad / optics.camera_pixel_mrad) ** 2
+    return float(square.var()) / mean**2 - disc_px / frame.dose_e
+
+
+def contrast(frame: Frame, optics: Optics, of: Contrast = "gradient") -> float:
+    """Minus the normalised variance of the image, or minus its rms gradient, see `Contrast`."""
+    return -(normalised_variance(frame, optics) if of == "image" else rms_gradient(frame))
+
+
+def rms_gradient(frame: Frame) -> float:
+    """Root-mean-square gradient over the mean, per camera pixel, of what stands out of the shot noise.
+
+    By Parseval from the power spectrum of the windowed frame, over the visible frequencies of `GRADIENT_PX`. The
+    squared gradient is an autofocus function (Groen, Young and Ligthart 1985), there of a scanned image and maximised.
+
+    Raises:
+        ValueError: as `preprocess.power_spectrum`.
+    """
+    power, radius, visible = _visible(frame, *GRADIENT_PX)
+    # The spectrum is scaled so that its sum over the whole plane, two halves, is 1e6 normalised variances.
+    variance = 2 * power[visible] / preprocess.REFERENCE_DOSE_E
+    return float(np.sqrt(np.sum(variance * (2 * math.pi * radius[visible] / len(power)) ** 2)))
+
+
+def spectrum_score(frame: Frame) -> float:
+    """Minus the share of frequencies, of `SCORE_PX`, at which the film stands out of the shot noise.
+
+    The film's features shrink on the camera as the aberrations grow, so the visible spectrum spreads out.
+
+    Raises:
+        ValueError: as `preprocess.power_spectrum`.
+    """
+    _, radius, visible = _visible(frame, *SCORE_PX)
+    return -float(visible.sum() / np.sum((radius >= SCORE_PX[0]) & (radius <= SCORE_PX[1])))
+
+
+def _visible(frame: Frame, low_px: float, high_px: float) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Normalised power without shot noise, frequency in pixels, and where in the band the film is visible; (H, W / 2).
+
+    Frequencies with noise alone would outweigh the film in any sum: at 2e5 electrons they hide it altogether.
+    """
+    seen = preprocess.power_spectrum(frame)
+    power = preprocess.KNEE * np.sinh(seen.values.astype(np.float64))
+    radius = _radius(*power.shape)
+    return power, radius, (power > VISIBLE * seen.floor) & (radius >= low_px) & (radius <= high_px)
+
+
+@lru_cache(maxsize=4)
+def _radius(height: int, width: int) -> Array:
+    """Frequency in pixels on a half plane (height, width) with zero frequency at (height // 2, 0)."""
+    return cast(Array, np.hypot(np.arange(height)[:, None] - height // 2, np.arange(width)))

@@ -1,0 +1,60 @@
+"""Bayesian optimisation of image contrast by an upper confidence bound (BEACON: Pattison et al. 2024, 2410.14873).
+
+Needs no training: the figure of merit is the normalised variance, see `quality`. Assumes that it is
+largest where the aberrations vanish; what breaks that (residual aberrations, film thickness) biases the estimate.
+"""
+
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Ge
+from botorch.acquisition.analytic import UpperConfidenceBound
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from controller import quality, surrogate
+from controller.base import checked_options
+from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions, check_shape
+from twin.optics import Optics
+from twin.state import StateSpace
+from twin.types import Frame
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+class Options:
+    """Settings of `bo_contrast`.
+
+    Attributes:
+        kappa: standard deviations above the mean that the bound lies; BEACON's 2.
+        contrast: see `quality.Contrast`.
+        loop: see `bayesian_optimisation.LoopOptions`.
+    """
+
+    kappa: Annotated[float, Ge(0)] = 2.0
+    contrast: quality.Contrast = "gradient"
+    loop: LoopOptions = LoopOptions()
+
+
+def upper_confidence_bound(history: History, kappa: float) -> Tensor:
+    """Where mean + kappa standard deviations of the surrogate is largest."""
+    return surrogate.ascend(UpperConfidenceBound(history.model, beta=kappa**2), history.box)
+
+
+def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> BayesianOptimiser:
+    """Build the controller for an instrument and a task.
+
+    Raises:
+        OptionError: an unknown option or a bad value.
+    """
+    chosen = checked_options(Options, options)
+
+    def measure(frame: Frame) -> Array:
+        check_shape(frame, optics.camera_pixels)
+        return np.array([quality.contrast(frame, optics, chosen.contrast)])
+
+    return BayesianOptimiser(space, measure, partial(upper_confidence_bound, kappa=chosen.kappa), chosen.loop)

@@ -1,0 +1,64 @@
+"""Bayesian optimisation of a network's scalar quality by expected improvement (van Hulst et al., IEEE Access 13, 2025).
+
+The way before VAE-EM: a network trained on simulated random days reads the size of the aberrations from each
+Ronchigram, and its negative (rounded at the tip) is maximised over the inputs. Assumes that the network's errors
+average out over film regions; learns nothing about the day. First order only, as the network.
+"""
+
+from typing import Any
+
+import numpy as np
+from botorch.acquisition.analytic import LogExpectedImprovement
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from controller import preprocess, quality_network, surrogate
+from controller.base import checked_options
+from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions, check_shape
+from controller.quality_network import Quality
+from twin.optics import Optics
+from twin.state import StateSpace
+from twin.types import Frame
+
+Array = NDArray[np.floating]
+
+ROUNDING_NM = 10.0
+"""Radius of the rounded tip of the cone |x|, which a smooth process follows badly."""
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+class Options:
+    """Settings of `bo_scalar`.
+
+    Attributes:
+        weights: shipped weights by name, or a path.
+        loop: see `bayesian_optimisation.LoopOptions`.
+    """
+
+    weights: str = "quality"
+    loop: LoopOptions = LoopOptions()
+
+
+def expected_improvement(history: History) -> Tensor:
+    """Over the best posterior mean at an observed input: with noise, a best observation would be a lucky one."""
+    _, incumbent = surrogate.best_mean(history.model, history.points)
+    return surrogate.ascend(LogExpectedImprovement(history.model, incumbent), history.box)
+
+
+def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> BayesianOptimiser:
+    """Build the controller for an instrument and a task.
+
+    Raises:
+        OptionError: an unknown option or a bad value.
+        WeightsError: weights for other optics, coefficients or ranges.
+    """
+    chosen = checked_options(Options, options)
+    trained: Quality = quality_network.load_for(chosen.weights, optics, space)
+
+    def measure(frame: Frame) -> Array:
+        check_shape(frame, optics.camera_pixels)
+        return -np.hypot(trained.size_nm(preprocess.power_spectrum(frame).values[None]), ROUNDING_NM)
+
+    return BayesianOptimiser(space, measure, expected_improvement, chosen.loop)

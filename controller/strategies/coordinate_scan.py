@@ -1,0 +1,143 @@
+"""Scan one coefficient after the other through a figure of merit and stay at its best, as an operator does.
+
+Each scan takes a few inputs along one coefficient and ends at the vertex of a fitted parabola; further sweeps scan a
+narrower range. Assumes that the figure of merit is best where the aberrations vanish.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Ge, Gt, Lt
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from controller import quality
+from controller.base import Estimate, checked_options
+from controller.merit_centre import merit_centre
+from twin.optics import Optics
+from twin.state import StateSpace
+from twin.types import Frame
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+class Options:
+    """Settings of `coordinate_scan`.
+
+    Attributes:
+        points: frames per scan.
+        shrink: range of the next sweep over this one's.
+        contrast: normalised variance of the image's "gradient" or of the "image" itself.
+        bias_nm: standard deviation of the best point of the figure of merit about the null, per component.
+        stop_nm: done when every coefficient's standard deviation, bias apart, is below this.
+    """
+
+    points: Annotated[int, Ge(3)] = 5
+    shrink: Annotated[float, Gt(0), Lt(1)] = 0.4
+    contrast: quality.Contrast = "gradient"
+    bias_nm: Annotated[float, Ge(0)] = 5.0
+    stop_nm: Annotated[float, Gt(0)] = 3.0
+
+
+def vertex(at_nm: Array, values: Array) -> tuple[float, float]:
+    """Maximum and its standard deviation, nm, of a parabola fitted to the best point and its neighbours.
+
+    Args:
+        at_nm: where, (P,), ascending, at least three.
+        values: figure of merit there, (P,), larger is better.
+
+    The maximum stays within the three points, and half their spacing is the deviation: the shape is not a parabola.
+    """
+    middle = int(np.clip(np.argmax(values), 1, len(values) - 2))
+    x, y = at_nm[middle - 1 : middle + 2], values[middle - 1 : middle + 2]
+    bend, slope, _ = np.polyfit(x - x[1], y, 2)
+    top = float(x[np.argmax(y)]) if bend >= 0 else float(np.clip(x[1] - slope / (2 * bend), x[0], x[2]))
+    return top, float(x[2] - x[0]) / 4
+
+
+class CoordinateScan:
+    """One coefficient at a time, in the order of the space."""
+
+    def __init__(self, optics: Optics, space: StateSpace, options: Options) -> None:
+        self.optics, self.options = optics, options
+        self.reset(space, np.random.default_rng(0))
+
+    def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
+        """Back to the middle, the widest sweep, the first coefficient."""
+        self.space = space
+        self.cumulative_nm: Array = space.zero
+        self.centre_nm: Array = space.zero
+        self.std_nm: Array = space.start / np.sqrt(3.0)
+        self.half_nm: Array = space.input
+        self.coefficient = 0
+        self.first = True
+        self.scan: list[tuple[float, float]] = []
+        self.wanted: list[float] = self._line()
+
+    def _line(self) -> list[float]:
+        """Inputs of the next scan, ascending, within the limits."""
+        i = self.coefficient
+        line = self.centre_nm[i] + np.linspace(-1, 1, self.options.points) * self.half_nm[i]
+        return [float(v) for v in np.unique(np.clip(line, -self.space.input[i], self.space.input[i]))]
+
+    def propose(self) -> Array:
+        """The next point of the scan; nothing for the first frame."""
+        if self.first:
+            return self.space.zero
+        target = self.centre_nm.copy()
+        target[self.coefficient] = self.wanted[0]
+        return target - self.cumulative_nm
+
+    def update(self, delta_nm: Array, frame: Frame) -> None:
+        """File the value under where the scan stands; at the end of a line, move its centre."""
+        side = self.optics.camera_pixels
+        if frame.counts.shape != (side, side):
+            raise ValueError(f"expected frames of shape {(side, side)}, got shape {frame.counts.shape}")
+        value = quality.contrast(frame, self.optics, self.options.contrast)
+        self.cumulative_nm = self.cumulative_nm + delta_nm
+        others = np.arange(self.space.dimension) != self.coefficient
+        here = float(self.cumulative_nm[self.coefficient])
+        on_line = np.allclose(self.cumulative_nm[others], self.centre_nm[others], rtol=0, atol=1e-6)
+        if on_line:
+            self.scan.append((here, value))
+            self.wanted = [v for v in self.wanted if abs(v - here) > 1e-6]
+        self.first = False
+        if not self.wanted:
+            self._finish()
+
+    def _finish(self) -> None:
+        i = self.coefficient
+        at, values = np.array(sorted(self.scan)).T
+        self.centre_nm = self.centre_nm.copy()
+        self.centre_nm[i], self.std_nm[i] = vertex(at, values)
+        self.coefficient = (i + 1) % self.space.dimension
+        if self.coefficient == 0:
+            self.half_nm = self.half_nm * self.options.shrink
+        self.scan, self.wanted = [], self._line()
+
+    def estimate(self) -> Estimate:
+        """Minus the centre reached, or the weighted centre of the scan under way; its spread is from before."""
+        centre = self.centre_nm.copy()
+        if self.scan:
+            at, values = np.array(self.scan).T
+            centre[self.coefficient] = float(merit_centre(at[:, None], values)[0])
+        variance = np.minimum(self.std_nm**2 + self.options.bias_nm**2, self.space.start**2 / 3.0)
+        mean = np.clip(-centre, -self.space.start, self.space.start)
+        return Estimate(mean, np.diag(variance))
+
+    @property
+    def done(self) -> bool:
+        """The last sweep was fine enough."""
+        return bool(np.all(self.std_nm < self.options.stop_nm))
+
+
+def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> CoordinateScan:
+    """Build the controller for an instrument and a task.
+
+    Raises:
+        OptionError: an unknown option or a bad value.
+    """
+    return CoordinateScan(optics, space, checked_options(Options, options))

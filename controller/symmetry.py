@@ -1,0 +1,47 @@
+"""What reflections of the camera do to power spectra and to aberration coefficients: free training data."""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from twin.aberrations import TERMS, index
+
+Array = NDArray[np.floating]
+
+
+def mirrored(spectra: Tensor, flip: Tensor) -> Tensor:
+    """Half-plane spectra (N, H, W) with y reversed where `flip` (N,), zero frequency at row H / 2."""
+    height = spectra.shape[1]
+    return torch.where(flip[:, None, None], spectra[:, (-torch.arange(height)) % height], spectra)
+
+
+def mirror_matrix(names: tuple[str, ...]) -> Array:
+    """What y -> -y does to the coefficients, (n, n): every sine component changes sign."""
+    return np.diag([-1.0 if TERMS[index(name)].component == "b" else 1.0 for name in names])
+
+
+def transposition_matrix(names: tuple[str, ...]) -> Array:
+    """What exchanging x and y does to the coefficients, (n, n).
+
+    phi -> pi/2 - phi: cos(m phi) becomes cos(m pi/2) cos(m phi) + sin(m pi/2) sin(m phi).
+    """
+    matrix = np.zeros((len(names), len(names)))
+    for column, name in enumerate(names):
+        term = TERMS[index(name)]
+        cos, sin = math.cos(term.m * math.pi / 2), math.sin(term.m * math.pi / 2)
+        pair = {"": {"": 1.0}, "a": {"a": cos, "b": sin}, "b": {"a": sin, "b": -cos}}[term.component]
+        for component, share in pair.items():
+            partner = name[:-1] + component if component else name
+            if partner in names:
+                matrix[names.index(partner), column] = round(share)
+    return matrix
+
+
+def whole_plane(half: Tensor) -> Tensor:
+    """Half-plane spectra (N, H, W) to the whole plane (N, H, 2 W) by inversion symmetry; zero frequency at (H/2, W)."""
+    height = half.shape[1]
+    inverted = half[:, (-torch.arange(height)) % height][:, :, 1:].flip(2)
+    return torch.cat([inverted[:, :, :1], inverted, half], 2)  # -Nyquist is not in the half plane: its neighbour
