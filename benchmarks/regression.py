@@ -57,7 +57,9 @@ class Setting:
         return make_plan(self.scenarios, self.controllers, self.seeds, self.observations, self.overrides)
 
 
-CI = Setting(("day_a", "day_b"), ("vae_em", "random"), range(5000, 5010))
+CI = Setting(
+    ("day_a", "day_b"), ("vae_em", "vae_fixed", "neural_posterior", "spectrum_ml", "bo_scalar"), range(5000, 5010)
+)
 """What continuous integration checks: by multislice, on seeds that no figure elsewhere uses. Many short runs: more
 observations make up for a fault, so that it shows less."""
 

@@ -5,22 +5,28 @@ model is the same for all of them. Their errors then do not average as independe
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
-from controller.artefact import Artefact
+from controller.base import Controller
 from controller.dataset import DayRanges, DaySource, draw_day
-from controller.strategies.vae_em import Options, VaeEm
+from twin.optics import Optics
 from twin.state import StateSpace
 
 OBSERVATIONS = 20
-CANDIDATES = 500
 
 
-def squared_distance(trained: Artefact, space: StateSpace, source: DaySource, rng: np.random.Generator) -> float:
-    """Squared Mahalanobis distance of the truth after one closed-loop run of `OBSERVATIONS` frames; n if calibrated."""
-    controller = VaeEm(space, trained, Options(candidates=CANDIDATES))
+def squared_distance(
+    controller: Controller,
+    space: StateSpace,
+    source: DaySource,
+    rng: np.random.Generator,
+    watch: Callable[[], None] | None = None,
+) -> float:
+    """Squared Mahalanobis distance of the truth after one closed-loop run of `OBSERVATIONS` frames; n if calibrated.
+
+    `watch` is called after every frame.
+    """
     truth = space.draw_start(rng)
     controller.reset(space, rng)
     total = space.zero
@@ -28,42 +34,44 @@ def squared_distance(trained: Artefact, space: StateSpace, source: DaySource, rn
         delta = controller.propose()
         total = total + delta
         controller.update(delta, source.frame(truth + total))
+        if watch is not None:
+            watch()
     estimate = controller.estimate()
     offset = truth - estimate.mean_nm
     return float(offset @ np.linalg.solve(estimate.cov_nm2, offset))
 
 
-def with_correlation(
-    trained: Artefact,
+def intra_class_correlation(
+    controller: Controller,
+    optics: Optics,
     space: StateSpace,
     ranges: DayRanges,
     days: int,
     seed: int,
     report: Callable[[int], None] | None = None,
-) -> Artefact:
-    """The artefact with the intra-class correlation that makes its posterior honest on simulated days.
+    watch: Callable[[], None] | None = None,
+) -> float:
+    """The correlation of a run's errors that makes a controller's posterior honest on simulated days.
 
-    Runs as if observations were independent; the mean squared distance over its expectation n is the design
-    effect `1 + (T - 1) correlation`. A tenth of the runs, the worst, is cut at the next worst (winsorised).
+    The controller takes its observations for independent; the mean squared distance over its expectation n is the
+    design effect `1 + (T - 1) correlation`. A tenth of the runs, the worst, is cut at the next worst (winsorised).
 
     Args:
-        trained: with any correlation; it is not used.
-        space: task.
+        controller: with no correlation in its posterior.
+        optics, space: instrument and task.
         ranges: where the days come from; other seeds than the training's.
         days: number of runs.
         seed: of days, films and noise.
         report: called with the number of runs done.
+        watch: called after every frame of every run, to look at the controller.
     """
-    fitted = replace(trained.prior.hyperparameters, correlation=0.0)
-    independent = replace(trained, prior=replace(trained.prior, hyperparameters=fitted))
     distances = []
     for index in range(days):
         rng = np.random.default_rng([seed, 1_000_000 + index])
-        source = DaySource(draw_day(ranges, rng), trained.optics, space, rng)
-        distances.append(squared_distance(independent, space, source, rng))
+        source = DaySource(draw_day(ranges, rng), optics, space, rng)
+        distances.append(squared_distance(controller, space, source, rng, watch))
         if report is not None:
             report(index + 1)
     cut = np.minimum(distances, np.quantile(distances, 0.9))
     effect = float(np.mean(cut)) / space.dimension
-    honest = replace(fitted, correlation=max(0.0, effect - 1.0) / (OBSERVATIONS - 1))
-    return replace(trained, prior=replace(trained.prior, hyperparameters=honest))
+    return max(0.0, effect - 1.0) / (OBSERVATIONS - 1)

@@ -25,18 +25,20 @@ def check_rule(rule: str) -> str:
     return rule
 
 
-def sample_inputs(belief: Ensemble, space: StateSpace, count: int, rng: np.random.Generator) -> Array:
+def sample_inputs(
+    states_nm: Array, probability: Array, space: StateSpace, count: int, rng: np.random.Generator
+) -> Array:
     """Cumulative inputs to choose from, (count, n): half over the whole box, half that bring the state near the null.
 
     The second half subtracts a probable candidate and adds an offset of a few tolerances, log-uniform in
     size: a frame says most about the state from a small, nonzero distance.
     """
     whole = rng.uniform(-1, 1, (count - count // 2, space.dimension)) * space.input
-    picks = rng.choice(len(belief.probability), count // 2, p=belief.probability)
+    picks = rng.choice(len(probability), count // 2, p=probability)
     direction = rng.standard_normal((count // 2, space.dimension))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     size = np.exp(rng.uniform(np.log(0.2), np.log(4.0), (count // 2, 1)))
-    near = -belief.candidates.states_nm[picks] + direction * size * space.tolerance
+    near = -states_nm[picks] + direction * size * space.tolerance
     return np.clip(np.concatenate([whole, near]), -space.input, space.input)
 
 
@@ -122,7 +124,7 @@ def select(
     if rule == "random":
         return rng.uniform(-1, 1, space.dimension) * space.input
     if rule == "information":
-        inputs = sample_inputs(belief, space, count, rng)
+        inputs = sample_inputs(belief.candidates.states_nm, belief.probability, space, count, rng)
         return inputs[np.argmax(information_gain(belief, data, inputs, rng))]
     inputs = rng.uniform(-1, 1, (count, space.dimension)) * space.input
     score = (

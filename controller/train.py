@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from controller import artefact, latent_map
 from controller.artefact import Artefact
-from controller.calibration import with_correlation
+from controller.calibration import intra_class_correlation
 from controller.dataset import Dataset, DayRanges, StateMixture, nominal_ranges
 from controller.frames import FrameSet, Progress, simulated
 from controller.latent_gp import KERNEL_CODES
 from controller.latent_map import LatentMap
+from controller.strategies.vae_em import Options, VaeEm
 from controller.symmetry import mirrored
 from controller.vae import Vae, VaeConfig, elbo, encode_mean
 from twin.optics import Optics
@@ -34,6 +35,7 @@ from twin.state import StateSpace
 
 Array = NDArray[np.floating]
 
+CALIBRATION_CANDIDATES = 500
 PRIOR_KEYS = ("modes", "kernel", "gap_days", "calibration_runs")
 """Settings of the last stages only: another value does not invalidate a work folder."""
 
@@ -200,8 +202,8 @@ def train_vae(
     Raises:
         ResumeError: `work` holds another configuration's files.
     """
-    _claim(work, config)
-    with _stopwatch(work / "seconds") as elapsed:
+    claim(work, config.plain(), PRIOR_KEYS)
+    with stopwatch(work / "seconds") as elapsed:
         trained = _train(config, work, frames, progress, workers)
     trained = replace(trained, provenance=dict(trained.provenance) | {"seconds": round(elapsed())})
     artefact.save(trained, out)
@@ -209,7 +211,7 @@ def train_vae(
 
 
 @contextmanager
-def _stopwatch(path: Path) -> Iterator[Callable[[], float]]:
+def stopwatch(path: Path) -> Iterator[Callable[[], float]]:
     """Seconds spent on a work folder over all calls, interrupted ones included."""
     earlier = float(path.read_text()) if path.exists() else 0.0
     begun = time.monotonic()
@@ -251,8 +253,9 @@ def _train(config: TrainConfig, work: Path, frames: Path, progress: Progress, wo
     }
     trained = Artefact(vae, prior, config.optics, config.space.names, provenance)
     runs = config.calibration_runs
-    trained = with_correlation(
-        trained,
+    correlation = intra_class_correlation(
+        VaeEm(config.space, with_correlation(trained, 0.0), Options(candidates=CALIBRATION_CANDIDATES)),
+        config.optics,
         config.space,
         config.ranges,
         runs,
@@ -260,7 +263,13 @@ def _train(config: TrainConfig, work: Path, frames: Path, progress: Progress, wo
         lambda done: progress("calibrating the posterior", done, runs, ""),
     )
     torch.set_num_threads(threads)
-    return trained
+    return with_correlation(trained, correlation)
+
+
+def with_correlation(trained: Artefact, correlation: float) -> Artefact:
+    """The artefact with this intra-class correlation in its likelihood."""
+    fitted = replace(trained.prior.hyperparameters, correlation=correlation)
+    return replace(trained, prior=replace(trained.prior, hyperparameters=fitted))
 
 
 def _widened(
@@ -281,14 +290,17 @@ def _widened(
     )
 
 
-def _claim(work: Path, config: TrainConfig) -> None:
-    """Mark the work folder with the configuration, or make sure that it is the same."""
+def claim(work: Path, mine: dict[str, Any], free: tuple[str, ...]) -> None:
+    """Mark a work folder with its configuration, or make sure that it is the same but for the `free` keys.
+
+    Raises:
+        ResumeError: it is another.
+    """
     work.mkdir(parents=True, exist_ok=True)
     path = work / "config.json"
-    mine = config.plain()
     if path.exists():
         theirs = json.loads(path.read_text())
-        changed = sorted(key for key in mine if key not in PRIOR_KEYS and theirs.get(key) != mine[key])
+        changed = sorted(key for key in mine if key not in free and theirs.get(key) != mine[key])
         if changed:
             raise ResumeError(
                 f"{work} holds a training with other {', '.join(changed)}; choose another folder or delete it"

@@ -117,6 +117,129 @@ def quality(
     typer.echo(f"held-out R2 {trained.provenance['held_out_r2']:.3f} of log(1 + |x| / 5 nm)")
 
 
+@app.command()
+def posterior(
+    scenario: Annotated[str, typer.Argument(help="Gives optics and state; its day is not looked at.")] = "day_a",
+    days: Annotated[int, typer.Option(min=20, help="Simulated days over the whole range.")] = 1200,
+    loop_days: Annotated[int, typer.Option(min=1, help="Days with states where a closed loop goes.")] = 900,
+    frames_per_day: Annotated[int, typer.Option(min=2, help="Frames of each day.")] = 16,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the frames.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Simulating processes; 0 is one per core.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Weights file [default: in the work folder].")] = None,
+    work: Annotated[Path, typer.Option(help="Work folder; a second call resumes there.")] = Path(
+        "runs/train/posterior"
+    ),
+    frames: Annotated[Path, typer.Option(help=FRAMES_HELP)] = FRAMES,
+) -> None:
+    """Train the amortised posterior of neural_posterior; run again after an interruption to resume."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    from controller.posterior_training import PosteriorTraining, train_posterior
+    from scenarios import schema
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    target = out or work / "posterior.safetensors"
+    try:
+        chosen = schema.load(scenario)
+        config = PosteriorTraining(chosen.optics, chosen.space, days, loop_days, frames_per_day, epochs, seed=seed)
+        trained = train_posterior(config, target, work, frames, _bars(), workers)
+    except ValueError as error:  # a scenario's, a folder's and a configuration's errors are all of this kind
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        typer.echo(f"\nInterrupted; the same command resumes from {work}", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(f"weights     {target} ({target.stat().st_size / 1e6:.1f} MB)")
+    found = trained.provenance
+    typer.echo(
+        f"held out    {found['held_out_state_nats']:.2f} nats per state, {found['held_out_nuisance_nats']:.2f} per day"
+    )
+    typer.echo(f"correlation {trained.correlation:.3f} between the errors of a run's frames")
+
+
+@app.command()
+def regression(
+    scenario: Annotated[str, typer.Argument(help="Gives optics and state; its day is not looked at.")] = "day_a",
+    days: Annotated[int, typer.Option(min=20, help="Simulated days over the whole range.")] = 1200,
+    loop_days: Annotated[int, typer.Option(min=1, help="Days with states where a closed loop goes.")] = 900,
+    frames_per_day: Annotated[int, typer.Option(min=2, help="Frames of each day.")] = 16,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the frames.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Simulating processes; 0 is one per core.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Weights file [default: in the work folder].")] = None,
+    work: Annotated[Path | None, typer.Option(help="Work folder; a second call resumes there.")] = None,
+    frames: Annotated[Path, typer.Option(help=FRAMES_HELP)] = FRAMES,
+) -> None:
+    """Train the network of cnn_regression, on the frames of the posterior; run again to resume."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    from controller.regression_training import RegressionTraining, train_regression
+    from scenarios import schema
+
+    torch.set_num_threads(1)
+    folder = work or Path("runs/train/regression")
+    target = out or folder / "regression.safetensors"
+    try:
+        chosen = schema.load(scenario)
+        config = RegressionTraining(chosen.optics, chosen.space, days, loop_days, frames_per_day, epochs, seed=seed)
+        trained = train_regression(config, target, folder, frames, _bars(), workers)
+    except ValueError as error:  # a scenario's, a folder's and a configuration's errors are all of this kind
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        typer.echo(f"\nInterrupted; the same command resumes from {folder}", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(f"weights     {target} ({target.stat().st_size / 1e6:.1f} MB)")
+    typer.echo(f"held out    {trained.provenance['held_out_median_nm']:.2f} nm median error of one frame, sign given")
+    typer.echo(f"correlation {trained.correlation:.3f} between the errors of a run's frames")
+
+
+@app.command()
+def ppo(
+    scenario: Annotated[str, typer.Argument(help="Gives optics and state; its day is not looked at.")] = "day_a",
+    steps: Annotated[int, typer.Option(min=1, help="Surrogate steps, all runs together.")] = 2_000_000,
+    reader: Annotated[
+        str, typer.Option(help="Weights of `train regression`: a shipped name or a file.")
+    ] = "regression",
+    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Simulating processes; 0 is one per core.")] = 0,
+    out: Annotated[Path, typer.Option(help="Weights file.")] = Path("runs/train/ppo/ppo.safetensors"),
+    frames: Annotated[Path, typer.Option(help=FRAMES_HELP)] = FRAMES,
+) -> None:
+    """Train the policy of ppo by Stable-Baselines3, on a surrogate made of the regression network's readings."""
+    import importlib.util
+
+    if importlib.util.find_spec("stable_baselines3") is None:
+        typer.echo("training needs stable_baselines3: pip install 'stemtwin[rl]'", err=True)
+        raise typer.Exit(2)
+    import torch
+
+    from controller import regression_network
+    from controller.ppo_training import PpoTraining, train_ppo
+    from scenarios import schema
+
+    torch.set_num_threads(1)
+    try:
+        chosen = schema.load(scenario)
+        read_by = regression_network.load_for(reader, chosen.optics, chosen.space)
+        config = PpoTraining(chosen.optics, chosen.space, steps, seed=seed)
+        trained = train_ppo(config, read_by, out, frames, _bars(), workers)
+    except ValueError as error:  # a scenario's, the weights' and a configuration's errors are all of this kind
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        typer.echo(f"\nInterrupted; simulated frames stay in {frames}, the policy starts over", err=True)
+        raise typer.Exit(130) from None
+    errors = trained.provenance["median_error_nm"]
+    typer.echo(f"weights      {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    typer.echo(
+        f"median error {errors[1]:.1f} nm after 2 frames of random days, {errors[-1]:.1f} nm after {len(errors)}"
+    )
+
+
 def _bars() -> "Progress":
     """One progress bar per stage, on stderr."""
     from tqdm import tqdm

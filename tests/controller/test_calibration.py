@@ -1,16 +1,12 @@
 """The design effect: what it does to the likelihood, and that it is what the distances ask for."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
 from controller import calibration, latent_gp
-from controller.artefact import Artefact
 from controller.dataset import DayRanges
 from controller.latent_gp import Evidence, Factors, Kernel
-from controller.latent_map import LatentMap
-from controller.vae import Vae, VaeConfig
+from controller.strategies.random import Random
 from twin.optics import Optics
 from twin.state import FIRST_ORDER
 
@@ -39,22 +35,19 @@ def distances(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return drawn
 
 
+def correlation(days: int) -> float:
+    controller = Random(FIRST_ORDER)  # never asked: the distances are given
+    return calibration.intra_class_correlation(controller, SMALL, FIRST_ORDER, DayRanges(), days, 0)
+
+
 @pytest.mark.parametrize(("mean", "expected"), [(3.0, 0.0), (2.0, 0.0), (6.0, 1 / 19), (9.0, 2 / 19)])
 def test_the_correlation_makes_the_distances_what_they_should_be(
-    make_map: Callable[..., LatentMap], distances: list[float], mean: float, expected: float
+    distances: list[float], mean: float, expected: float
 ) -> None:
     distances += [mean] * 12
-    prior = make_map()
-    trained = Artefact(Vae(VaeConfig(64, 32, (2, 2, 2, 2, 2))), prior, SMALL, FIRST_ORDER.names, {})
-    fitted = calibration.with_correlation(trained, FIRST_ORDER, DayRanges(), 12, 0)
-    assert fitted.prior.hyperparameters.correlation == pytest.approx(expected)
+    assert correlation(12) == pytest.approx(expected)
 
 
-def test_one_wild_run_in_ten_does_not_set_the_correlation(
-    make_map: Callable[..., LatentMap], distances: list[float]
-) -> None:
+def test_one_wild_run_in_ten_does_not_set_the_correlation(distances: list[float]) -> None:
     distances += [3.0] * 19 + [1000.0]
-    prior = make_map()
-    trained = Artefact(Vae(VaeConfig(64, 32, (2, 2, 2, 2, 2))), prior, SMALL, FIRST_ORDER.names, {})
-    fitted = calibration.with_correlation(trained, FIRST_ORDER, DayRanges(), 20, 0)
-    assert fitted.prior.hyperparameters.correlation < 1e-6
+    assert correlation(20) < 1e-6

@@ -76,7 +76,9 @@ def test_random_inputs_fill_the_box(belief: tuple[Ensemble, Observations]):
 def test_half_of_the_inputs_to_choose_from_bring_the_state_near_the_null(belief: tuple[Ensemble, Observations]):
     ensemble, _ = belief
     at = with_probability(ensemble, np.eye(200)[0])
-    inputs = selection.sample_inputs(at, FIRST_ORDER, 400, np.random.default_rng(3))
+    inputs = selection.sample_inputs(
+        at.candidates.states_nm, at.probability, FIRST_ORDER, 400, np.random.default_rng(3)
+    )
     assert np.all(np.abs(inputs) <= FIRST_ORDER.input)
     distance = np.linalg.norm((inputs + ensemble.candidates.states_nm[0]) / FIRST_ORDER.tolerance, axis=1)
     assert np.all(distance[200:] <= 4.0 + 1e-9)
@@ -209,7 +211,7 @@ def test_the_information_rule_takes_the_best_of_its_samples(belief: tuple[Ensemb
     ensemble, data = belief
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        sampled = selection.sample_inputs(ensemble, FIRST_ORDER, 64, rng)
+        sampled = selection.sample_inputs(ensemble.candidates.states_nm, ensemble.probability, FIRST_ORDER, 64, rng)
         gain = selection.information_gain(ensemble, data, sampled, rng)
         chosen = selection.select("information", ensemble, data, FIRST_ORDER, np.random.default_rng(seed))
         np.testing.assert_array_equal(chosen, sampled[np.argmax(gain)])

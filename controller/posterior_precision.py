@@ -1,0 +1,91 @@
+"""How much a Ronchigram taken at a state tells about that state: the expected precision of its posterior.
+
+Learnt from the trained network's own posteriors on simulated frames; what input selection plans with.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Array = NDArray[np.floating]
+
+HIDDEN = 48
+STEPS = 1500
+BATCH = 1024
+
+
+class PrecisionMap(nn.Module):
+    """Scaled state to the matrix logarithm of the precision, packed (N, n (n + 1) / 2); even in the state."""
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.dimension = dimension
+        self.layers = nn.Sequential(
+            nn.Linear(dimension, HIDDEN),
+            nn.SiLU(),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.SiLU(),
+            nn.Linear(HIDDEN, dimension * (dimension + 1) // 2),
+        )
+
+    def forward(self, states: Tensor) -> Tensor:
+        # asinh resolves the neighbourhood of the null, where the precision changes fastest.
+        stretched = torch.asinh(8.0 * states)
+        packed: Tensor = self.layers(stretched) + self.layers(-stretched)
+        return packed
+
+    def precision(self, states: NDArray[np.floating]) -> Array:
+        """Expected precision at scaled states (N, n), in units of the scaled state, (N, n, n)."""
+        with torch.no_grad():
+            packed = self(torch.from_numpy(np.asarray(states, np.float32))).double().numpy()
+        return symmetric_exponential(unpacked(packed, self.dimension))
+
+
+def unpacked(packed: Array, dimension: int) -> Array:
+    """Lower triangles (N, n (n + 1) / 2) to symmetric matrices (N, n, n)."""
+    rows, columns = np.tril_indices(dimension)
+    matrices = np.zeros((len(packed), dimension, dimension))
+    matrices[:, rows, columns] = packed
+    matrices[:, columns, rows] = packed
+    return matrices
+
+
+def symmetric_exponential(matrices: Array) -> Array:
+    """Matrix exponential of symmetric matrices (N, n, n)."""
+    values, vectors = np.linalg.eigh(matrices)
+    return np.einsum("nij,nj,nkj->nik", vectors, np.exp(values), vectors)
+
+
+def symmetric_logarithm(matrices: Array) -> Array:
+    """Matrix logarithm of positive definite matrices (N, n, n)."""
+    values, vectors = np.linalg.eigh(matrices)
+    return np.einsum("nij,nj,nkj->nik", vectors, np.log(values), vectors)
+
+
+def fit_precision(states: NDArray[np.float32], precisions: Array, seed: int) -> PrecisionMap:
+    """Least squares in the matrix logarithm: the geometric mean of the precisions met at a state.
+
+    Args:
+        states: scaled, (N, n).
+        precisions: of the posterior of a frame taken there, scaled units, (N, n, n).
+        seed: of weights and batches.
+    """
+    dimension = states.shape[1]
+    rows, columns = np.tril_indices(dimension)
+    wanted = torch.from_numpy(symmetric_logarithm(precisions)[:, rows, columns]).float()
+    inputs = torch.from_numpy(states)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = PrecisionMap(dimension)
+    optimiser = torch.optim.Adam(network.parameters())
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(STEPS):
+        for group in optimiser.param_groups:
+            group["lr"] = 5e-3 * (1 - step / STEPS)
+        chosen = torch.randint(len(inputs), (BATCH,), generator=generator)
+        loss = nn.functional.huber_loss(network(inputs[chosen]), wanted[chosen])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return network.eval()

@@ -1,0 +1,95 @@
+"""The amortised posterior, handing over to joint estimation of state and map on a day unlike the training days.
+
+Own work: `neural_posterior` until its misfit test fires, from then on VAE-EM (van Hulst et al. 2026, Algorithm 1), whose
+Gaussian process learns within the run what no training day showed. Both see every frame, so that nothing is lost at the
+hand-over. Assumes exact, known inputs and an even spectrum.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from controller import artefact, posterior_artefact
+from controller.base import Estimate, checked_options
+from controller.strategies.neural_posterior import NeuralPosterior
+from controller.strategies.neural_posterior import Options as PosteriorOptions
+from controller.strategies.vae_em import Options as EmOptions
+from controller.strategies.vae_em import VaeEm
+from twin.optics import Optics
+from twin.state import StateSpace
+from twin.types import Frame
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+class Options:
+    """Settings of the two parts.
+
+    Attributes:
+        posterior: see `neural_posterior`; its `misfit_level` decides the hand-over.
+        em: see `vae_em`.
+    """
+
+    posterior: PosteriorOptions = PosteriorOptions()
+    em: EmOptions = EmOptions(candidates=600)
+
+
+class NeuralPosteriorEm:
+    """Two estimators on the same frames; the first leads until it says that it does not know this day."""
+
+    def __init__(self, posterior: NeuralPosterior, em: VaeEm) -> None:
+        self.posterior, self.em = posterior, em
+        self.handed_over = False
+
+    @property
+    def leader(self) -> NeuralPosterior | VaeEm:
+        """Whose inputs are applied and whose estimate is reported."""
+        return self.em if self.handed_over else self.posterior
+
+    def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
+        """Both forget everything, each with random numbers of its own."""
+        of_posterior, of_em = rng.spawn(2)
+        self.posterior.reset(space, of_posterior)
+        self.em.reset(space, of_em)
+        self.handed_over = False
+
+    def propose(self) -> Array:
+        """The leader's next input."""
+        return self.leader.propose()
+
+    def update(self, delta_nm: Array, frame: Frame) -> None:
+        """Both learn from the frame; a misfit hands over for the rest of the run.
+
+        Raises:
+            ValueError: a frame of another shape than the weights' camera.
+        """
+        self.posterior.update(delta_nm, frame)
+        self.em.update(delta_nm, frame)
+        self.handed_over = self.handed_over or self.posterior.misfit
+
+    def estimate(self) -> Estimate:
+        """The leader's belief."""
+        return self.leader.estimate()
+
+    @property
+    def done(self) -> bool:
+        """The leader's stop rule."""
+        return self.leader.done
+
+
+def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> NeuralPosteriorEm:
+    """Build the controller for an instrument and a task.
+
+    Raises:
+        OptionError: an unknown option or a bad value.
+        WeightsError: weights for other optics, coefficients or ranges.
+    """
+    chosen = checked_options(Options, options)
+    posterior = NeuralPosterior(
+        space, posterior_artefact.load_for(chosen.posterior.weights, optics, space), chosen.posterior
+    )
+    return NeuralPosteriorEm(posterior, VaeEm(space, artefact.load_for(chosen.em.weights, optics, space), chosen.em))

@@ -1,0 +1,98 @@
+"""Reinforcement learning baseline: a policy trained by proximal policy optimisation drives the state to the null.
+
+Schulman et al. 2017 (arXiv 1707.06347), trained with Stable-Baselines3; running needs neither. The policy reads the
+last three frames through the regression network. It holds no belief: its estimate of the initial state is minus the
+input that it would settle at next, with the error that such estimates had on simulated days after as many frames.
+"""
+
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Gt, Lt
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from controller import ppo_policy, preprocess, regression_network
+from controller.base import Estimate, checked_options
+from controller.ppo_policy import Policy
+from controller.regression_network import Regression
+from twin.optics import Optics
+from twin.state import StateSpace
+from twin.types import Frame
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+class Options:
+    """Settings of the policy.
+
+    Attributes:
+        weights: shipped weights of the policy by name, or a path.
+        reader: those of the regression network that it was trained with.
+        stop_probability: done when every component is in spec with this probability.
+    """
+
+    weights: str = "ppo"
+    reader: str = "regression"
+    stop_probability: Annotated[float, Gt(0), Lt(1)] = 0.95
+
+
+class Ppo:
+    """Read, go where the policy says."""
+
+    def __init__(self, space: StateSpace, policy: Policy, reader: Regression, options: Options) -> None:
+        self.policy, self.reader, self.options = policy, reader, options
+        self.reset(space, np.random.default_rng(0))
+
+    def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
+        """Forget the frames; the policy is deterministic and draws nothing."""
+        self.space = space
+        self.even: list[Array] = []
+        self.inputs_nm: list[Array] = []
+
+    def _target(self) -> Array:
+        """The cumulative input (n,), nm, that the policy wants next."""
+        return self.policy.chosen(np.array([self.even]), np.array([self.inputs_nm]), self.space)[0]
+
+    def propose(self) -> Array:
+        """No input before the first frame, then the policy's."""
+        return self._target() - self.inputs_nm[-1] if self.even else self.space.zero
+
+    def update(self, delta_nm: Array, frame: Frame) -> None:
+        """Read the frame.
+
+        Raises:
+            ValueError: a frame of another shape than the weights' camera.
+        """
+        side = self.policy.optics.camera_pixels
+        if frame.counts.shape != (side, side):
+            raise ValueError(f"a frame of shape ({side}, {side}) is expected; got shape {frame.counts.shape}")
+        before = self.inputs_nm[-1] if self.inputs_nm else self.space.zero
+        self.even.append(self.reader.even(preprocess.power_spectrum(frame)))
+        self.inputs_nm.append(before + delta_nm)
+
+    def estimate(self) -> Estimate:
+        """Minus the input that the policy wants; the uniform prior before the first frame."""
+        if not self.even:
+            return Estimate(self.space.zero, np.diag(self.space.start**2 / 3.0), 0.5)
+        cov = self.policy.cov_nm2[min(len(self.even), len(self.policy.cov_nm2)) - 1]
+        return Estimate(np.clip(-self._target(), -self.space.start, self.space.start), cov)
+
+    @property
+    def done(self) -> bool:
+        """Every component in spec with the wanted probability."""
+        return bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
+
+
+def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Ppo:
+    """Build the controller for an instrument and a task.
+
+    Raises:
+        OptionError: an unknown option or a bad value.
+        WeightsError: weights for other optics, coefficients or ranges, or a policy trained with another reader.
+    """
+    chosen = checked_options(Options, options)
+    reader = regression_network.load_for(chosen.reader, optics, space)
+    return Ppo(space, ppo_policy.load_for(chosen.weights, optics, space, reader), reader, chosen)
