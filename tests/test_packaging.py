@@ -55,7 +55,8 @@ def imported(path: Path) -> Iterator[str]:
 
 def test_imports_are_declared(project: dict[str, Any]) -> None:
     distributions = {"yaml": "pyyaml", "sklearn": "scikit-learn", "annotated_types": "annotated-types"}
-    declared = {canonicalize_name(Requirement(text).name) for text in project["project"]["dependencies"]}
+    texts = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["rl"]
+    declared = {canonicalize_name(Requirement(text).name) for text in texts}
     third_party = set()
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):

@@ -38,8 +38,10 @@ def test_weights_are_small_and_say_where_they_come_from(path: Path) -> None:
     assert path.stat().st_size < 5_000_000
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
-    assert {"format", "optics", "names"} <= metadata.keys()
+    assert {"format", "optics"} <= metadata.keys()
+    assert {"names", "space"} & metadata.keys()
     provenance = json.loads(metadata["provenance"])
-    assert {"training", "ranges", "versions"} <= provenance.keys()
+    assert {"training", "versions"} <= provenance.keys()
+    assert "ranges" in provenance or path.stem == "ppo"  # trained on what another network makes of the frames
     if metadata["format"] == FORMAT:
         assert {"held_out_elbo_nats", "seconds"} <= load(path).provenance.keys()
