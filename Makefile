@@ -17,7 +17,7 @@ export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help install calibrate test lint types layers format train ci clean
+.PHONY: help install calibrate test accuracy lint types layers format train ci clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ calibrate: $(INSTALLED)  ## calibrate the virtual microscope of scenarios/librar
 test: $(INSTALLED)  ## the whole test suite
 	$(BIN)/python -m pytest -n 2 -q
 
+accuracy: $(INSTALLED)  ## controllers against the committed baseline of their accuracy
+	$(BIN)/python -m benchmarks.accuracy --check --workers 2
+
 lint: $(INSTALLED)  ## style, formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,7 +49,7 @@ format: $(INSTALLED)  ## apply the formatting that lint checks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: $(INSTALLED)  ## mypy --strict on the four packages
+types: $(INSTALLED)  ## mypy --strict on the packages and the benchmarks
 	$(BIN)/mypy
 
 layers: $(INSTALLED)  ## imports point one way

@@ -11,9 +11,14 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from controller.em import Observations
+    from controller.latent_map import LatentMap
 
 Array = NDArray[np.floating]
 Work = Callable[[], object]
@@ -90,6 +95,7 @@ def renderer() -> Figure:
             soft=False,
         )
         wave = probe.build(probe_position, lazy=False).multislice(potential)
+        assert isinstance(wave, abtem.Waves)
         pattern = wave.diffraction_patterns(max_angle=None, fftshift=True).array
         size, side = pattern.shape[-1], optics.camera_pixels * optics.binning
         start = size // 2 - side // 2
@@ -109,8 +115,9 @@ def em_step() -> Figure:
     The reference rate is the target of 30 ms.
     """
     from controller import em
-    from controller.artefact import find, load
+    from controller.artefact import load
     from controller.candidates import Refinement, initial, summarise
+    from controller.weights_file import find
     from twin.state import FIRST_ORDER as SPACE
 
     prior = load(find("vae_random_days")).prior
@@ -132,7 +139,7 @@ def em_step() -> Figure:
     return Figure(mine / target, 1.0, mine, target, None)
 
 
-def _observed(data, prior, x0, rng):  # type: ignore[no-untyped-def]
+def _observed(data: "Observations", prior: "LatentMap", x0: Array, rng: np.random.Generator) -> "Observations":
     """One more observation drawn from the prior mean and its noise, near the null."""
     total = np.clip(-x0 + rng.standard_normal(3) * 8.0, -60.0, 60.0) * np.array([1.0, 0.5, 0.5])
     floors = np.full(1, np.exp(prior.log_floor))

@@ -1,8 +1,8 @@
 """The amortised posterior, handing over to joint estimation of state and map on a day unlike the training days.
 
 Own work: `neural_posterior` until its misfit test fires, from then on VAE-EM (van Hulst et al. 2026, Algorithm 1):
-its Gaussian process learns within the run what no training day showed. Both see every frame, so that nothing is lost at the
-hand-over. Assumes exact, known inputs and an even spectrum.
+its Gaussian process learns within the run what no training day showed. Both see every frame, so that nothing is lost
+at the hand-over. Assumes exact, known inputs and an even spectrum.
 """
 
 from typing import Any
