@@ -147,13 +147,3 @@ def to_estimate(found: Optimum, space: StateSpace, floor_nm: float) -> Estimate:
     offsets = samples - mean
     covariance = offsets.T @ offsets / len(offsets) + floor_nm**2 * np.eye(space.dimension)
     return Estimate(mean, covariance, 1.0, samples, np.full(len(samples), 1.0 / len(samples)))
-
-
-def check_shape(frame: Frame, side: int) -> None:
-    """Refuse what is not this camera's.
-
-    Raises:
-        ValueError: names both shapes.
-    """
-    if frame.counts.shape != (side, side):
-        raise ValueError(f"a frame of shape ({side}, {side}) is expected; got shape {frame.counts.shape}")

@@ -104,6 +104,16 @@ def normalise(power: Array, windowed_sum: float) -> tuple[Array, float]:
     return np.arcsinh(signal / KNEE), floor.level
 
 
+def check_shape(frame: Frame, side: int) -> None:
+    """Refuse what is not this camera's.
+
+    Raises:
+        ValueError: names both shapes.
+    """
+    if frame.counts.shape != (side, side):
+        raise ValueError(f"a frame of shape ({side}, {side}) is expected; got shape {frame.counts.shape}")
+
+
 def power_spectrum(frame: Frame) -> Spectrum:
     """Hann window, transform, squared modulus (eq 3), normalised so that dose and gain drop out.
 

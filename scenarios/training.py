@@ -1,6 +1,8 @@
 """`stemtwin train`: weights from nothing, with progress, checkpoints and the latent-space figure."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -45,7 +47,7 @@ def vae(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from controller.train import ResumeError, TrainConfig, train_vae
+    from controller.train import TrainConfig, train_vae
     from scenarios import schema
     from scenarios.latent_figure import draw
 
@@ -53,7 +55,7 @@ def vae(
     name = f"vae_{variant}" if latent == 6 else f"vae_{variant}_{latent}"
     folder = work or Path("runs/train") / name
     target = out or folder / f"{name}.safetensors"
-    try:
+    with _told(f"the same command resumes from {folder}"):
         chosen = schema.load(scenario)
         config = TrainConfig(
             chosen.optics,
@@ -68,12 +70,6 @@ def vae(
             seed=seed,
         )
         trained = train_vae(config, target, folder, frames, _bars(), workers)
-    except (schema.ScenarioError, ResumeError, ValueError) as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt:
-        typer.echo(f"\nInterrupted; the same command resumes from {folder}", err=True)
-        raise typer.Exit(130) from None
     ratio = draw(trained, chosen.space, folder / "latent_space.png")
     typer.echo(f"weights       {target} ({target.stat().st_size / 1e6:.1f} MB)")
     typer.echo(f"held-out ELBO {trained.provenance['held_out_elbo_nats']:.1f} nats per frame")
@@ -101,18 +97,12 @@ def quality(
 
     torch.set_num_threads(os.cpu_count() or 1)
     target = out or Path("runs/train/quality/quality.safetensors")
-    try:
+    with _told(f"simulated frames stay in {frames}, the same command goes on from there"):
         chosen = schema.load(scenario)
         config = TrainConfig(
             chosen.optics, chosen.space, days=days, frames_per_day=frames_per_day, epochs=epochs, seed=seed
         )
         trained = train_quality(config, target, frames, _bars(), workers)
-    except ValueError as error:  # a scenario's, a folder's and a configuration's errors are all of this kind
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt:
-        typer.echo(f"\nInterrupted; simulated frames stay in {frames}, the same command goes on from there", err=True)
-        raise typer.Exit(130) from None
     typer.echo(f"weights     {target} ({target.stat().st_size / 1e6:.1f} MB)")
     typer.echo(f"held-out R2 {trained.provenance['held_out_r2']:.3f} of log(1 + |x| / 5 nm)")
 
@@ -141,16 +131,10 @@ def posterior(
 
     torch.set_num_threads(os.cpu_count() or 1)
     target = out or work / "posterior.safetensors"
-    try:
+    with _told(f"the same command resumes from {work}"):
         chosen = schema.load(scenario)
         config = PosteriorTraining(chosen.optics, chosen.space, days, loop_days, frames_per_day, epochs, seed=seed)
         trained = train_posterior(config, target, work, frames, _bars(), workers)
-    except ValueError as error:  # a scenario's, a folder's and a configuration's errors are all of this kind
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt:
-        typer.echo(f"\nInterrupted; the same command resumes from {work}", err=True)
-        raise typer.Exit(130) from None
     typer.echo(f"weights     {target} ({target.stat().st_size / 1e6:.1f} MB)")
     found = trained.provenance
     typer.echo(
@@ -182,16 +166,10 @@ def regression(
     torch.set_num_threads(1)
     folder = work or Path("runs/train/regression")
     target = out or folder / "regression.safetensors"
-    try:
+    with _told(f"the same command resumes from {folder}"):
         chosen = schema.load(scenario)
         config = RegressionTraining(chosen.optics, chosen.space, days, loop_days, frames_per_day, epochs, seed=seed)
         trained = train_regression(config, target, folder, frames, _bars(), workers)
-    except ValueError as error:  # a scenario's, a folder's and a configuration's errors are all of this kind
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt:
-        typer.echo(f"\nInterrupted; the same command resumes from {folder}", err=True)
-        raise typer.Exit(130) from None
     typer.echo(f"weights     {target} ({target.stat().st_size / 1e6:.1f} MB)")
     typer.echo(f"held out    {trained.provenance['held_out_median_nm']:.2f} nm median error of one frame, sign given")
     typer.echo(f"correlation {trained.correlation:.3f} between the errors of a run's frames")
@@ -222,22 +200,29 @@ def ppo(
     from scenarios import schema
 
     torch.set_num_threads(1)
-    try:
+    with _told(f"simulated frames stay in {frames}, the policy starts over"):
         chosen = schema.load(scenario)
         read_by = regression_network.load_for(reader, chosen.optics, chosen.space)
         config = PpoTraining(chosen.optics, chosen.space, steps, seed=seed)
         trained = train_ppo(config, read_by, out, frames, _bars(), workers)
-    except ValueError as error:  # a scenario's, the weights' and a configuration's errors are all of this kind
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt:
-        typer.echo(f"\nInterrupted; simulated frames stay in {frames}, the policy starts over", err=True)
-        raise typer.Exit(130) from None
     errors = trained.provenance["median_error_nm"]
     typer.echo(f"weights      {out} ({out.stat().st_size / 1e6:.1f} MB)")
     typer.echo(
         f"median error {errors[1]:.1f} nm after 2 frames of random days, {errors[-1]:.1f} nm after {len(errors)}"
     )
+
+
+@contextmanager
+def _told(interrupted: str) -> Iterator[None]:
+    """Refusals become one line and exit code 2; Ctrl-C says what it leaves behind and exits with 130."""
+    try:
+        yield
+    except ValueError as error:  # a scenario's, a folder's and a configuration's errors are all of this kind
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        typer.echo(f"\nInterrupted; {interrupted}", err=True)
+        raise typer.Exit(130) from None
 
 
 def _bars() -> "Progress":

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from controller import preprocess, quality_network, surrogate
 from controller.base import checked_options
-from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions, check_shape
+from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
+from controller.preprocess import check_shape
 from controller.quality_network import Quality
 from twin.optics import Optics
 from twin.state import StateSpace

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from controller import quality, surrogate
 from controller.base import checked_options
-from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions, check_shape
+from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
+from controller.preprocess import check_shape
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Frame

@@ -103,9 +103,7 @@ class CnnRegression:
         Raises:
             ValueError: a frame of another shape than the weights' camera.
         """
-        side = self.trained.optics.camera_pixels
-        if frame.counts.shape != (side, side):
-            raise ValueError(f"a frame of shape ({side}, {side}) is expected; got shape {frame.counts.shape}")
+        preprocess.check_shape(frame, self.trained.optics.camera_pixels)
         before = self.inputs_nm[-1] if self.inputs_nm else self.space.zero
         self.learn(self.trained.read(preprocess.power_spectrum(frame)), before + delta_nm)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from controller import base, film_fit, film_model
+from controller import base, film_fit, film_model, preprocess
 from controller.base import Estimate, OptionError, checked_options
 from controller.film_fit import Exposure, Fit
 from controller.film_model import Model
@@ -96,9 +96,7 @@ class JointFit:
         Raises:
             ValueError: a frame of another shape than the camera's.
         """
-        side = self.optics.camera_pixels
-        if frame.counts.shape != (side, side):
-            raise ValueError(f"a frame of shape ({side}, {side}) is expected; got shape {frame.counts.shape}")
+        preprocess.check_shape(frame, self.optics.camera_pixels)
         self.starter.update(delta_nm, frame)
         self.cumulative_nm = self.cumulative_nm + delta_nm
         self.exposures.append(film_fit.exposure(frame, self.cumulative_nm))

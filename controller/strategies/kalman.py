@@ -164,9 +164,7 @@ class Kalman:
 
     def _read(self, frame: Frame) -> NDArray[np.float32]:
         """The frame's mixture, (K, P)."""
-        side = self.trained.optics.camera_pixels
-        if frame.counts.shape != (side, side):
-            raise ValueError(f"a frame of shape ({side}, {side}) is expected; got shape {frame.counts.shape}")
+        preprocess.check_shape(frame, self.trained.optics.camera_pixels)
         none = posterior_filter.FramePosteriors.none(self.trained)
         return none.append(preprocess.power_spectrum(frame), self.space.zero).mixtures[0]
 

@@ -87,9 +87,7 @@ class NeuralPosterior:
         Raises:
             ValueError: a frame of another shape than the weights' camera.
         """
-        side = self.trained.optics.camera_pixels
-        if frame.counts.shape != (side, side):
-            raise ValueError(f"a frame of shape ({side}, {side}) is expected; got shape {frame.counts.shape}")
+        preprocess.check_shape(frame, self.trained.optics.camera_pixels)
         before = self.frames.inputs_nm[-1] if len(self.frames) else self.space.zero
         share, spectrum = self._remembered(frame), preprocess.power_spectrum(frame)
         frames = self.frames if share == 1.0 else self.frames.faded(share)

@@ -66,9 +66,7 @@ class Ppo:
         Raises:
             ValueError: a frame of another shape than the weights' camera.
         """
-        side = self.policy.optics.camera_pixels
-        if frame.counts.shape != (side, side):
-            raise ValueError(f"a frame of shape ({side}, {side}) is expected; got shape {frame.counts.shape}")
+        preprocess.check_shape(frame, self.policy.optics.camera_pixels)
         before = self.inputs_nm[-1] if self.inputs_nm else self.space.zero
         self.even.append(self.reader.even(preprocess.power_spectrum(frame)))
         self.inputs_nm.append(before + delta_nm)

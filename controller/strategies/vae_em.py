@@ -80,9 +80,7 @@ class VaeEm:
         Raises:
             ValueError: a frame of another shape than the weights' camera.
         """
-        side = self.trained.optics.camera_pixels
-        if frame.counts.shape != (side, side):
-            raise ValueError(f"a frame of shape ({side}, {side}) is expected; got shape {frame.counts.shape}")
+        preprocess.check_shape(frame, self.trained.optics.camera_pixels)
         spectrum = preprocess.power_spectrum(frame)
         latent = self.trained.prior.observe(encode_mean(self.trained.vae, spectrum.values[None]))
         before = self.data.inputs_nm[-1] if len(self.data) else self.space.zero
