@@ -57,9 +57,8 @@ layers: $(INSTALLED)  ## imports point one way
 
 WEIGHTS := controller/weights
 
-train: $(INSTALLED)  ## retrain all shipped weights from nothing (more than an hour on two cores)
+train: $(INSTALLED)  ## retrain all shipped weights from nothing (about an hour on two cores)
 	$(BIN)/stemtwin train vae --out $(WEIGHTS)/vae_random_days.safetensors
-	$(BIN)/stemtwin train vae --latent 3 --out $(WEIGHTS)/vae_random_days_3.safetensors
 	$(BIN)/stemtwin train vae --variant nominal --latent 3 --days 400 --out $(WEIGHTS)/vae_nominal_3.safetensors
 	$(BIN)/stemtwin train quality --out $(WEIGHTS)/quality.safetensors
 	$(BIN)/stemtwin train posterior --out $(WEIGHTS)/posterior.safetensors

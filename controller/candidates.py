@@ -1,6 +1,8 @@
 """The discrete set of initial states that EM weighs, and its refinement (section IV-C2)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,6 +115,32 @@ def perturbation(states_nm: Array, probability: Array, space: StateSpace, refine
     side = _side(states_nm, space, states_nm[np.argmax(probability)])
     _, cov = _moments(states_nm[side], probability[side] / probability[side].sum())
     return np.linalg.cholesky(cov + np.eye(space.dimension) * refinement.minimum_nm**2)
+
+
+class Weighed(Protocol):
+    """Anything that gives its candidates probabilities, (M,)."""
+
+    @property
+    def probability(self) -> Array:
+        """Adds up to one."""
+        ...
+
+
+Belief = TypeVar("Belief", bound=Weighed)
+
+ENOUGH = 0.1
+"""Refinement goes on while the effective share of the candidates is below this ..."""
+ROUNDS = 3
+"""... for at most so many rounds per observation."""
+
+
+def until_enough(belief: Belief, refined: Callable[[Belief], Belief]) -> Belief:
+    """Refine once, and again until enough candidates carry weight."""
+    for _ in range(ROUNDS):
+        belief = refined(belief)
+        if effective_count(belief.probability) > ENOUGH * len(belief.probability):
+            break
+    return belief
 
 
 SCALES = np.array([0.35, 1.0])

@@ -96,11 +96,14 @@ class StateMixture:
     Attributes:
         whole, start: shares of the two uniform parts.
         near: (share, standard deviation as a fraction of the range) of each normal part.
+        higher_nm: standard deviation of the coefficients beyond the first order, which are normal, cut at the range,
+            and independent of those before; None: drawn like the others.
     """
 
     whole: float = 0.5
     start: float = 0.0
     near: tuple[tuple[float, float], ...] = ((0.5, 1 / 7),)
+    higher_nm: float | None = None
 
     def __post_init__(self) -> None:
         shares = (self.whole, self.start, *(share for share, _ in self.near))
@@ -118,10 +121,17 @@ class StateMixture:
         for share, part in parts[:-1]:
             states = np.where((pick >= upper) & (pick < upper + share), part, states)
             upper += share
+        if self.higher_nm is not None:
+            higher = ~space.is_first_order
+            normal = rng.standard_normal((count, int(higher.sum()))) * self.higher_nm
+            states[:, higher] = np.clip(normal, -space.range_nm[higher], space.range_nm[higher])
         return states
 
     def log_density(self, space: StateSpace, scaled: Array) -> Array:
-        """Log density at states / range, (n, M), per unit of the scaled state, (M,); the clipping is neglected."""
+        """Log density at states / range, (n, M), per unit of the scaled state, (M,); the clipping is neglected.
+
+        Of the first order alone if `higher_nm` is given: `space` and states are then to be those.
+        """
         start = space.start / space.range_nm
         density = np.full(scaled.shape[1], self.whole / 2.0**space.dimension)
         density += self.start * np.all(np.abs(scaled) <= start[:, None], axis=0) / float(np.prod(2 * start))
@@ -129,6 +139,17 @@ class StateMixture:
             norm = (2 * math.pi * width**2) ** (-space.dimension / 2)
             density += share * norm * np.exp(-0.5 * np.sum(scaled**2, axis=0) / width**2)
         return np.log(density)
+
+    def precision(self, space: StateSpace, scaled: Array) -> Array:
+        """Mean precision h of the parts at states / range, (n, M), by their share there, (M,).
+
+        -h x is the exact gradient of `log_density`.
+        """
+        total, found = np.exp(self.log_density(space, scaled)), np.zeros(scaled.shape[1])
+        for share, width in self.near:
+            norm = (2 * math.pi * width**2) ** (-space.dimension / 2)
+            found += share * norm * np.exp(-0.5 * np.sum(scaled**2, axis=0) / width**2) / width**2
+        return found / total
 
 
 CLOSED_LOOP = StateMixture(whole=0.05, start=0.3, near=((0.35, 1 / 7), (0.3, 1 / 16)))
@@ -144,16 +165,18 @@ class Dataset:
         states_nm: calibrated states, (N, n).
         floors: shot-noise floor of each frame, (N,).
         days: index of the day, (N,).
+        patches: spectra of the sub-areas, (N, P, h, w), float16; P is 0 where nobody asked for them.
     """
 
     spectra: NDArray[np.float16]
     states_nm: Array
     floors: Array
     days: NDArray[np.int64]
+    patches: NDArray[np.float16]
 
     def subset(self, keep: NDArray[np.bool_]) -> "Dataset":
         """The frames where `keep`, shape (N,), is true."""
-        return Dataset(self.spectra[keep], self.states_nm[keep], self.floors[keep], self.days[keep])
+        return Dataset(*(getattr(self, f.name)[keep] for f in fields(self)))
 
 
 def joined(parts: list[Dataset]) -> Dataset:
@@ -172,6 +195,7 @@ class DayJob:
     seed: int
     index: int
     states: StateMixture = StateMixture()
+    patches: bool = False
 
 
 class DaySource:
@@ -201,22 +225,37 @@ class DaySource:
         return Frame(counts, self.day.dose_e, self.day.exposure_s, 0.0, {"dark_level": self.day.camera.dark_level})
 
 
-def spectra_on(day: Day, optics: Optics, space: StateSpace, states_nm: Array, rng: np.random.Generator) -> Dataset:
+def spectra_on(
+    day: Day, optics: Optics, space: StateSpace, states_nm: Array, rng: np.random.Generator, patches: bool = False
+) -> Dataset:  # fmt: skip
     """One fresh frame per state (N, n) on one day; all of it numbered day 0."""
     import torch
 
     torch.set_num_threads(1)
     source = DaySource(day, optics, space, rng)
-    spectra = [preprocess.power_spectrum(source.frame(state)) for state in states_nm]
-    values = np.stack([s.values for s in spectra]).astype(np.float16)
-    return Dataset(values, states_nm, np.array([s.floor for s in spectra]), np.zeros(len(states_nm), np.int64))
+    wholes, parts = zip(*(_read(source.frame(state), patches) for state in states_nm), strict=True)
+    return Dataset(
+        np.stack([whole.values for whole in wholes]).astype(np.float16),
+        states_nm,
+        np.array([whole.floor for whole in wholes]),
+        np.zeros(len(states_nm), np.int64),
+        np.stack(parts).astype(np.float16),
+    )
+
+
+def _read(frame: Frame, patches: bool) -> tuple[preprocess.Spectrum, NDArray[np.float32]]:
+    if not patches:
+        return preprocess.power_spectrum(frame), np.zeros((0, 0, 0), np.float32)
+    whole, parts = preprocess.whole_and_patches(frame)
+    return whole, parts.values
 
 
 def simulate_day(job: DayJob) -> Dataset:
     """The frames of one random day; a pure function of the job."""
     rng = np.random.default_rng([job.seed, job.index])
     day = draw_day(job.ranges, rng)
-    data = spectra_on(day, job.optics, job.space, job.states.draw(job.space, job.frames, rng), rng)
+    states = job.states.draw(job.space, job.frames, rng)
+    data = spectra_on(day, job.optics, job.space, states, rng, job.patches)
     return replace(data, days=np.full(job.frames, job.index))
 
 

@@ -17,11 +17,6 @@ from twin.state import StateSpace
 
 Array = NDArray[np.floating]
 
-ENOUGH = 0.1
-"""Refinement goes on while the effective share of the candidates is below this ..."""
-ROUNDS = 3
-"""... for at most so many rounds per observation."""
-
 
 @dataclass(frozen=True)
 class Observations:
@@ -134,12 +129,7 @@ def step(
     ensemble: Ensemble, data: Observations, space: StateSpace, refinement: Refinement, rng: np.random.Generator
 ) -> Ensemble:
     """One online iteration: E-step, then refinement until enough candidates carry weight."""
-    ensemble = observe(ensemble, data)
-    for _ in range(ROUNDS):
-        ensemble = refine(ensemble, data, space, refinement, rng)
-        if sets.effective_count(ensemble.probability) > ENOUGH * len(ensemble.probability):
-            break
-    return ensemble
+    return sets.until_enough(observe(ensemble, data), lambda e: refine(e, data, space, refinement, rng))
 
 
 def harden(ensemble: Ensemble) -> Ensemble:

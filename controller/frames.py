@@ -16,7 +16,7 @@ Progress = Callable[[str, int, int, str], None]
 """Called with (stage, done, total, note)."""
 
 SHARD_DAYS = 50
-VERSION = 1
+VERSION = 2
 """Part of every digest: raised when the same set would give other frames."""
 
 
@@ -30,6 +30,7 @@ class FrameSet:
         states: where the states lie.
         days, frames_per_day: how many.
         seed: of everything; day i of a longer set is day i of a shorter one.
+        patches: whether the spectra of sub-areas are wanted, too.
     """
 
     optics: Optics
@@ -39,11 +40,12 @@ class FrameSet:
     days: int
     frames_per_day: int
     seed: int
+    patches: bool = False
 
     def folder(self, root: Path) -> Path:
         """Where its shards lie: one folder for sets that differ in their length alone."""
         plain = asdict(self) | {"version": VERSION}
-        del plain["days"]
+        del plain["days"], plain["space"]["tolerance_nm"]  # no frame depends on them
         text = json.dumps(plain, sort_keys=True)
         return root / hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -67,10 +69,8 @@ def simulated(wanted: FrameSet, root: Path, progress: Progress, workers: int = 0
     folder = wanted.folder(root)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "frames.json").write_text(json.dumps(asdict(wanted), indent=1))
-    jobs = [
-        DayJob(wanted.optics, wanted.space, wanted.ranges, wanted.frames_per_day, wanted.seed, day, wanted.states)
-        for day in missing
-    ]
+    of_each = (wanted.optics, wanted.space, wanted.ranges, wanted.frames_per_day, wanted.seed)
+    jobs = [DayJob(*of_each, day, wanted.states, wanted.patches) for day in missing]
     made: list[Dataset] = []
     ends = {span.stop - 1: path for span, path in shards.items()}
     for count, (day, data) in enumerate(zip(missing, simulate(jobs, workers), strict=True), 1):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import gamma
 
-from controller import weights_file
+from controller import sub_areas, weights_file
 from controller.dataset import StateMixture
+from controller.posterior_check import FrameCheck
 from controller.posterior_network import PosteriorConfig, PosteriorNetwork
 from controller.posterior_precision import PrecisionMap
 from controller.weights_file import Purpose, WeightsError
@@ -20,7 +22,9 @@ from twin.state import StateSpace
 
 Array = NDArray[np.floating]
 
-FORMAT = "stemtwin-posterior-1"
+FORMAT = "stemtwin-posterior-2"
+Moments = tuple[tuple[float, float], ...]
+"""Mean and variance after one frame, two, ..."""
 
 
 @dataclass(frozen=True)
@@ -29,41 +33,74 @@ class PosteriorArtefact:
 
     Attributes:
         network: in evaluation mode.
-        precision: what a frame at a state is expected to tell, for input selection.
-        space: the task it was trained for.
+        precision: what a frame at a state of the first order is expected to tell of it, for input selection.
+        higher: likewise what it is expected to tell of the second order, in units of `higher_nm`.
+        space: the tasks it was trained for: this one, and its first order alone.
         optics: the instrument it was trained for.
         states: distribution of the training states, which each frame's posterior is divided by.
         log_floor: mean log shot-noise floor of the training frames.
+        check: what a frame should look like, for the misfit test.
+        area_weight: what the sub-areas count for the second order, for they overlap.
         correlation: intra-class correlation of a run's frames beyond the model, see `calibration.py`.
         deviance: mean and variance over training days of a run's deviance after each number of frames, (T, 2).
+        strangeness: likewise of `FrameCheck.strangeness`.
         provenance: training configuration and figures, plain values.
     """
 
     network: PosteriorNetwork
     precision: PrecisionMap
+    higher: PrecisionMap
+    check: FrameCheck
     space: StateSpace
     optics: Optics
     states: StateMixture
     log_floor: float
+    area_weight: float
     correlation: float
-    deviance: tuple[tuple[float, float], ...]
+    deviance: Moments
+    strangeness: Moments
     provenance: Mapping[str, Any]
 
-    def fits(self, frames: int, deviance: float) -> float:
-        """Share of training days whose runs deviate at least as much after so many frames.
+    @property
+    def first(self) -> StateSpace:
+        """The first order of the task: what the network's mixtures are about."""
+        return self.space.only(self.space.is_first_order)
 
-        A gamma distribution with the moments met in training; later frames than those deviate like the last.
-        """
-        mean, variance = self.deviance[min(frames, len(self.deviance)) - 1]
-        longer = max(1.0, frames / len(self.deviance))
-        shape, scale = mean**2 / variance, variance / mean
-        return float(gamma.sf(deviance / longer, shape, scale=scale))
+    @property
+    def higher_nm(self) -> float:
+        """Unit of the second order among the nuisances: its standard deviation over the training frames."""
+        assert self.states.higher_nm is not None
+        return self.states.higher_nm
+
+    @property
+    def directions(self) -> Array:
+        """The local states of the sub-areas that a unit of the second order makes, both scaled, (P, n, m)."""
+        return scaled_directions(self.optics, self.first, self.higher_nm)
+
+
+def tail(moments: Moments, frames: int, value: float) -> float:
+    """Share of training days whose runs have at least this value after so many frames.
+
+    A gamma distribution with the moments met in training; later frames than those add like the average one.
+    """
+    mean, variance = moments[min(frames, len(moments)) - 1]
+    longer = max(1.0, frames / len(moments))
+    shape, scale = mean**2 / variance, variance / mean
+    return float(gamma.sf(value / longer, shape, scale=scale))
+
+
+@lru_cache(maxsize=8)
+def scaled_directions(optics: Optics, first: StateSpace, higher_nm: float) -> Array:
+    """`sub_areas.geometry` from units of `higher_nm` to those of the range, (P, n, m)."""
+    return sub_areas.geometry(optics) * higher_nm / first.range_nm[:, None]
 
 
 def save(artefact: PosteriorArtefact, path: Path) -> None:
     """Write one safetensors file; everything that is not a tensor goes into its metadata as JSON."""
     tensors = {f"network.{name}": t for name, t in artefact.network.state_dict().items()}
     tensors |= {f"precision.{name}": t for name, t in artefact.precision.state_dict().items()}
+    tensors |= {f"higher.{name}": t for name, t in artefact.higher.state_dict().items()}
+    tensors |= {f"check.{name}": t for name, t in artefact.check.state_dict().items()}
     space = {key: value for key, value in asdict(artefact.space).items() if not key.startswith("_")}
     metadata = {
         "format": FORMAT,
@@ -72,8 +109,10 @@ def save(artefact: PosteriorArtefact, path: Path) -> None:
         "network": asdict(artefact.network.config),
         "states": asdict(artefact.states),
         "log_floor": artefact.log_floor,
+        "area_weight": artefact.area_weight,
         "correlation": artefact.correlation,
         "deviance": artefact.deviance,
+        "strangeness": artefact.strangeness,
         "provenance": dict(artefact.provenance),
     }
     weights_file.write(path, tensors, metadata)
@@ -88,9 +127,13 @@ def load(path: Path) -> PosteriorArtefact:
     tensors, metadata = weights_file.read(path, FORMAT)
     try:
         plain = {key: json.loads(value) for key, value in metadata.items() if key != "format"}
-        config = PosteriorConfig(**(plain["network"] | {"channels": tuple(plain["network"]["channels"])}))
-        network, precision = PosteriorNetwork(config), PrecisionMap(config.dimension)
-        for prefix, module in (("network.", network), ("precision.", precision)):
+        lists = {key: tuple(value) for key, value in plain["network"].items() if isinstance(value, list)}
+        config = PosteriorConfig(**(plain["network"] | lists))
+        n = config.dimension
+        network, precision, higher = PosteriorNetwork(config), PrecisionMap(n), PrecisionMap(n, len(sub_areas.NAMES))
+        check = FrameCheck(n, network.read)
+        parts = {"network.": network, "precision.": precision, "higher.": higher, "check.": check}
+        for prefix, module in parts.items():
             mine = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
             module.load_state_dict(mine)
             module.eval()
@@ -99,12 +142,16 @@ def load(path: Path) -> PosteriorArtefact:
         return PosteriorArtefact(
             network,
             precision,
+            higher,
+            check,
             space,
             Optics(**plain["optics"]),
             states,
             plain["log_floor"],
+            plain["area_weight"],
             plain["correlation"],
             tuple((mean, variance) for mean, variance in plain["deviance"]),
+            tuple((mean, variance) for mean, variance in plain["strangeness"]),
             plain["provenance"],
         )
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -119,7 +166,7 @@ def load_for(name_or_path: str, optics: Optics, space: StateSpace) -> PosteriorA
     """
     path = weights_file.find(name_or_path)
     artefact = load(path)
-    trained = artefact.space
+    trained = artefact.space if len(space.names) == artefact.space.dimension else artefact.first
     purpose = Purpose(artefact.optics, trained.names, trained.range_nm, "stemtwin train posterior")
     weights_file.check_fit(path, purpose, optics, space)
     return artefact

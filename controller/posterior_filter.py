@@ -1,8 +1,9 @@
 """Candidates weighed by the product of frame posteriors, through the known inputs.
 
 `p(x0 | frames) ~ p(x0) prod_k q(x_k | frame_k) / p(x_k) * integral dc p(c) prod_k q(c | frame_k, x_k) / p(c)` with
-x_k = x0 + U_k: the day's nuisances c are common to the frames and integrated out in closed form, per candidate.
-The candidate set and its refinement are VAE-EM's (`candidates.py`).
+x_k = x0 + U_k: the unknowns c, a day's nuisances and the second order of the aberrations, are common to the frames or
+move by known inputs. They are integrated out in closed form, per candidate: a Kalman filter inside every particle
+(Rao-Blackwell; Doucet et al., UAI 2000). The candidate set and its refinement are VAE-EM's (`candidates.py`).
 """
 
 from collections.abc import Callable
@@ -14,16 +15,20 @@ import torch
 from numpy.typing import NDArray
 
 from controller import candidates as sets
+from controller import sub_areas
+from controller.base import Estimate
 from controller.candidates import Candidates, Refinement
 from controller.posterior_artefact import PosteriorArtefact
 from controller.posterior_network import NUISANCES, log_densities, packed
-from controller.preprocess import Spectrum
+from controller.preprocess import Patches, Spectrum
 from twin.state import StateSpace
 
 Array = NDArray[np.floating]
 
-ENOUGH = 0.1
-ROUNDS = 3
+UNKNOWNS = (*NUISANCES, *sub_areas.NAMES)
+"""Integrated out, all of about unit variance: C in number."""
+HIGHER = slice(len(NUISANCES), len(UNKNOWNS))
+"""The second order among them."""
 FORGOTTEN = 1e-3
 """Weight below which a frame is dropped."""
 DOUBT = 1e-3
@@ -36,40 +41,65 @@ class FramePosteriors:
 
     Attributes:
         trained: network, and what its posteriors are divided by.
-        features: of each frame, (T, F + 1).
-        mixtures: of each frame, (T, K, P), see `posterior_network.packed`.
-        inputs_nm: cumulative inputs, (T, n).
+        prior: precision of each of `UNKNOWNS` before any frame, (C,).
+        features: of each frame, (T, F).
+        mixtures: of each frame, (T, K, 1 + n + n n), see `posterior_network.packed`.
+        areas: of each frame's sub-areas, likewise, (T, P, K, 1 + n + n n).
+        inputs_nm: cumulative inputs to the first order, (T, n).
+        shifts: what the inputs have moved the unknowns by, in their units, (T, C).
         weights: how much each still counts, (T,); None: all in full.
     """
 
     trained: PosteriorArtefact
+    prior: Array
     features: torch.Tensor
     mixtures: NDArray[np.float32]
+    areas: NDArray[np.float32]
     inputs_nm: Array
+    shifts: Array
     weights: Array | None = None
 
     @classmethod
-    def none(cls, trained: PosteriorArtefact) -> "FramePosteriors":
-        """No frame yet."""
-        config = trained.network.config
-        n = config.dimension
-        mixtures = np.zeros((0, config.components, 1 + n + n * n), np.float32)
-        return cls(trained, torch.zeros((0, config.features + 1)), mixtures, np.zeros((0, n)))
+    def none(cls, trained: PosteriorArtefact, space: StateSpace) -> "FramePosteriors":
+        """No frame yet, of a run in `space`: the first order, with the second or without."""
+        n, count, network = trained.first.dimension, len(UNKNOWNS), trained.network
+        prior = np.ones(count)
+        higher = ~space.is_first_order
+        if higher.any():
+            # Uniform in the start box: a normal of the same variance.
+            prior[HIGHER] = 3 * (trained.higher_nm / space.start[higher]) ** 2
+        of_one = (network.config.components, 1 + n + n * n)
+        return cls(
+            trained,
+            prior,
+            torch.zeros((0, network.read)),
+            np.zeros((0, *of_one), np.float32),
+            np.zeros((0, network.config.patches, *of_one), np.float32),
+            np.zeros((0, n)),
+            np.zeros((0, count)),
+        )
 
     def __len__(self) -> int:
         return len(self.inputs_nm)
 
-    def append(self, spectrum: Spectrum, input_nm: Array) -> "FramePosteriors":
-        """With one more frame, taken at cumulative input (n,)."""
-        floor = torch.tensor([np.log(spectrum.floor) - self.trained.log_floor], dtype=torch.float32)
+    def append(self, spectrum: Spectrum, patches: Patches, input_nm: Array) -> "FramePosteriors":
+        """With one more frame, taken at a cumulative input, of the first order or of the whole state."""
+        trained, n = self.trained, self.trained.first.dimension
+        floor = torch.tensor([np.log(spectrum.floor) - trained.log_floor], dtype=torch.float32)
         with torch.no_grad():
-            features = self.trained.network.summarise(torch.from_numpy(spectrum.values[None]), floor)
-            mixture = packed(self.trained.network.mixture(features))
+            whole, parts = torch.from_numpy(spectrum.values[None]), torch.from_numpy(patches.values[None])
+            features, seen = trained.network.summarise(whole, parts, floor)
+            mixture, areas = packed(trained.network.mixture(features)), packed(trained.network.local_mixture(seen))
+        shift = np.zeros(len(UNKNOWNS))
+        if len(input_nm) > n:
+            shift[HIGHER] = input_nm[n:] / trained.higher_nm
         return replace(
             self,
             features=torch.cat([self.features, features]),
             mixtures=np.concatenate([self.mixtures, mixture]),
-            inputs_nm=np.vstack([self.inputs_nm, input_nm]),
+            areas=np.concatenate([self.areas, areas]),
+            inputs_nm=np.vstack([self.inputs_nm, input_nm[:n]]),
+            shifts=np.vstack([self.shifts, shift]),
             weights=None if self.weights is None else np.append(self.weights, 1.0),
         )
 
@@ -82,21 +112,28 @@ class FramePosteriors:
         """Counting only so much any more; a frame below `FORGOTTEN` is dropped."""
         weights = (np.ones(len(self)) if self.weights is None else self.weights) * share
         keep = weights > FORGOTTEN
-        return FramePosteriors(
-            self.trained,
-            self.features[torch.from_numpy(keep)],
-            self.mixtures[keep],
-            self.inputs_nm[keep],
-            weights[keep],
+        return replace(
+            self,
+            features=self.features[torch.from_numpy(keep)],
+            mixtures=self.mixtures[keep],
+            areas=self.areas[keep],
+            inputs_nm=self.inputs_nm[keep],
+            shifts=self.shifts[keep],
+            weights=weights[keep],
         )
+
+    @property
+    def effect(self) -> float:
+        """By how much fewer frames these count, for errors that the frames of a run share."""
+        return 1.0 + max(0, self.count - 1) * self.trained.correlation
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What frames say of M candidates, in the nuisances' information form; adds up over frames.
+    """What frames say of M candidates, in the unknowns' information form; adds up over frames.
 
     Attributes:
-        log_ratio: terms free of the nuisances, (M,).
+        log_ratio: terms free of the unknowns, (M,).
         vector: information vector, (M, C).
         matrix: information matrix beyond the prior's, (M, C, C).
     """
@@ -108,7 +145,7 @@ class Evidence:
     @classmethod
     def none(cls, count: int) -> "Evidence":
         """Of no frame."""
-        c = len(NUISANCES)
+        c = len(UNKNOWNS)
         return cls(np.zeros(count), np.zeros((count, c)), np.zeros((count, c, c)))
 
     def __add__(self, other: "Evidence") -> "Evidence":
@@ -127,15 +164,15 @@ class Evidence:
         pairs = ((self.log_ratio, other.log_ratio), (self.vector, other.vector), (self.matrix, other.matrix))
         return Evidence(*(np.concatenate(pair) for pair in pairs))
 
-    def nuisances(self, candidate: int) -> Array:
-        """Posterior mean of the day's nuisances if this candidate is the truth, (C,)."""
-        precision = self.matrix[candidate] + np.eye(len(NUISANCES))
-        return np.linalg.solve(precision, self.vector[candidate])
+    def unknowns(self, keep: NDArray[np.int64], prior: Array, effect: float) -> tuple[Array, Array]:
+        """Posterior mean (N, C) and covariance (N, C, C) of the unknowns if each of these candidates is the truth."""
+        cov = np.linalg.inv(self.matrix[keep] / effect + np.diag(prior))
+        return np.einsum("nij,nj->ni", cov, self.vector[keep] / effect), cov
 
-    def log_likelihood(self) -> Array:
-        """Nuisances integrated out, (M,)."""
+    def log_likelihood(self, prior: Array) -> Array:
+        """Unknowns of this prior precision (C,) integrated out, (M,), up to a constant."""
         out = np.empty(len(self.log_ratio))
-        _integrated(self.log_ratio, self.vector, self.matrix, out)
+        _integrated(self.log_ratio, self.vector, self.matrix, prior, out)
         return out
 
 
@@ -163,54 +200,62 @@ def _half_log_det_and_solve(matrix, vector, lower, white):  # type: ignore[no-un
 
 
 @numba.njit(cache=True)
-def _integrated(log_ratio, vector, matrix, out):  # type: ignore[no-untyped-def]
-    """log integral of exp(v'c - c'Ac/2) N(c; 0, I) dc plus the rest, for every candidate."""
+def _integrated(log_ratio, vector, matrix, prior, out):  # type: ignore[no-untyped-def]
+    """log integral of exp(v'c - c'(A + diag prior) c / 2) dc plus the rest, for every candidate."""
     candidates, count = vector.shape
     total, lower, white = np.empty((count, count)), np.zeros((count, count)), np.empty(count)
     for m in range(candidates):
         total[:] = matrix[m]
         for i in range(count):
-            total[i, i] += 1.0
+            total[i, i] += prior[i]
         half, quadratic = _half_log_det_and_solve(total, vector[m], lower, white)
         out[m] = log_ratio[m] - half + 0.5 * quadratic
 
 
 @numba.njit(cache=True)
-def _add_gains(mean, root, trust, log_ratio, vector, matrix):  # type: ignore[no-untyped-def]
-    """Add `[q(c | frame, x) / p(c)]^trust`: mean (T, M, C), root (T, M, C, C), trust (T, M), to an `Evidence`."""
-    frames, candidates, count = mean.shape
+def _add_gaussian(matrix, vector, shift, trust, first, log_ratio, to_vector, to_matrix):  # type: ignore[no-untyped-def]
+    """Add `[q(c + shift) / p(c + shift)]^trust` as a function of c to an `Evidence`, for every candidate.
+
+    q / p = exp(b'c - c'Ac / 2) / Z with p standard normal and q normalised, so that q has precision I + A.
+
+    Args:
+        matrix: A, (M, d, d).
+        vector: b, (M, d).
+        shift: (d,).
+        trust: (M,).
+        first: of the d unknowns among all.
+        log_ratio, to_vector, to_matrix: of the evidence, added to.
+    """
+    candidates, count = vector.shape
     precision, lower, white = np.empty((count, count)), np.zeros((count, count)), np.empty(count)
-    for t in range(frames):
-        for m in range(candidates):
-            for i in range(count):
-                for j in range(i + 1):
-                    value = 0.0
-                    for k in range(j + 1):
-                        value += root[t, m, i, k] * root[t, m, j, k]
-                    matrix[m, i, j] += trust[t, m] * value
-                    precision[i, j] = value
-                    if i != j:
-                        matrix[m, j, i] += trust[t, m] * value
-                        precision[j, i] = value
-                precision[i, i] += 1.0
-            quadratic = 0.0
-            for i in range(count):
-                pull = 0.0
-                for j in range(count):
-                    pull += precision[i, j] * mean[t, m, j]
-                vector[m, i] += trust[t, m] * pull
-                quadratic += pull * mean[t, m, i]
-            half, _ = _half_log_det_and_solve(precision, mean[t, m], lower, white)
-            log_ratio[m] += trust[t, m] * (half - 0.5 * quadratic)
+    for m in range(candidates):
+        share, constant = trust[m], 0.0
+        for i in range(count):
+            moved = 0.0
+            for j in range(count):
+                precision[i, j] = matrix[m, i, j]
+                to_matrix[m, first + i, first + j] += share * matrix[m, i, j]
+                moved += matrix[m, i, j] * shift[j]
+            precision[i, i] += 1.0
+            to_vector[m, first + i] += share * (vector[m, i] - moved)
+            constant += shift[i] * (vector[m, i] - 0.5 * moved)
+        half, quadratic = _half_log_det_and_solve(precision, vector[m], lower, white)
+        log_ratio[m] += share * (constant + half - 0.5 * quadratic)
+
+
+def _of_gain(mean: Array, root: Array) -> tuple[Array, Array]:
+    """A (..., d, d) and b (..., d) of a `Gain`: precision I + A = I + root root', and precision times mean."""
+    matrix = root @ root.swapaxes(-1, -2)
+    return matrix, np.einsum("...ij,...j->...i", matrix, mean) + mean
 
 
 def evidence(frames: FramePosteriors, states_nm: Array, first: int = 0) -> Evidence:
-    """What the frames from `first` on say of candidates (M, n).
+    """What the frames from `first` on say of candidates (M, n) of the first order.
 
     A frame that cannot have been taken at a candidate's state says nothing of the day either: the network never saw
     such a pair, so what it would say counts only as far as the frame's posterior admits the state.
     """
-    space, network = frames.trained.space, frames.trained.network
+    space, network = frames.trained.first, frames.trained.network
     found = Evidence.none(len(states_nm))
     scaled = (states_nm[None] + frames.inputs_nm[first:, None]) / space.range_nm
     weights = np.ones(len(scaled)) if frames.weights is None else frames.weights[first:]
@@ -223,7 +268,17 @@ def evidence(frames: FramePosteriors, states_nm: Array, first: int = 0) -> Evide
         share[:] = weight * ratio / (ratio + DOUBT)
     with torch.no_grad():
         gain = network.nuisances(frames.features[first:, None], torch.from_numpy(scaled).float())
-    _add_gains(gain.mean.numpy(), gain.root.numpy(), trust, found.log_ratio, found.vector, found.matrix)
+    known = _of_gain(gain.mean.numpy(), gain.root.numpy())
+    to = (found.log_ratio, found.vector, found.matrix)
+    count, unknowns = len(states_nm), HIGHER.stop - HIGHER.start
+    matrix, vector = np.empty((count, unknowns, unknowns)), np.empty((count, unknowns))
+    held = [frames.trained.states.precision(space, np.ascontiguousarray(visited.T)) for visited in scaled]
+    areas = sub_areas.ready(frames.areas[first:], frames.trained.directions)
+    parts = (*known, scaled, held, frames.shifts[first:], trust)
+    for k, (of_day, pull, visited, prior, shift, share) in enumerate(zip(*parts, strict=True)):
+        _add_gaussian(of_day, pull, shift[: HIGHER.start], share, 0, *to)
+        sub_areas.information(areas.frame(k), visited, prior, frames.trained.area_weight, matrix, vector)
+        _add_gaussian(matrix, vector, shift[HIGHER], share, HIGHER.start, *to)
     return found
 
 
@@ -250,8 +305,8 @@ def start(candidates: Candidates) -> Belief:
 
 def _weighed(candidates: Candidates, found: Evidence, frames: FramePosteriors) -> Belief:
     """With errors that the frames of a run share allowed for: a power posterior, as in `latent_gp.log_likelihood`."""
-    effect = 1.0 + max(0, frames.count - 1) * frames.trained.correlation
-    return Belief(candidates, found, sets.weigh(candidates, found.log_likelihood() / effect))
+    log_likelihood = found.log_likelihood(frames.prior) / frames.effect
+    return Belief(candidates, found, sets.weigh(candidates, log_likelihood))
 
 
 def step(
@@ -264,14 +319,49 @@ def step(
     """
     earlier = belief.evidence if share == 1.0 else belief.evidence.faded(share)
     grown = earlier + evidence(frames, belief.candidates.states_nm, len(frames) - 1)
-    belief = _weighed(belief.candidates, grown, frames)
-    for _ in range(ROUNDS):
-        refined = sets.refine(belief.candidates, belief.probability, space, refinement, rng)
-        fresh = evidence(frames, refined.states_nm[len(refined.kept) :])
-        belief = _weighed(refined, belief.evidence.kept(refined.kept).joined(fresh), frames)
-        if sets.effective_count(belief.probability) > ENOUGH * len(belief.probability):
-            break
-    return belief
+
+    def refined(belief: Belief) -> Belief:
+        new = sets.refine(belief.candidates, belief.probability, space, refinement, rng)
+        fresh = evidence(frames, new.states_nm[len(new.kept) :])
+        return _weighed(new, belief.evidence.kept(new.kept).joined(fresh), frames)
+
+    return sets.until_enough(_weighed(belief.candidates, grown, frames), refined)
+
+
+def strangeness(frames: FramePosteriors, belief: Belief) -> float:
+    """How unlike a training day's the frames look if the likeliest candidate is the truth, see `FrameCheck`."""
+    best = np.array([np.argmax(belief.probability)])
+    unknowns = belief.evidence.unknowns(best, frames.prior, 1.0)[0][0]
+    states = (belief.candidates.states_nm[best] + frames.inputs_nm) / frames.trained.first.range_nm
+    return frames.trained.check.strangeness(frames.features, states, unknowns[: len(NUISANCES)])
+
+
+NEGLIGIBLE = 1e-4
+"""Share of the weight below which a candidate's unknowns are not looked at."""
+
+
+def with_second_order(first: Estimate, belief: Belief, frames: FramePosteriors, start_nm: Array) -> Estimate:
+    """The estimate of the first order joined by that of the second, within the same sign.
+
+    Mixes over candidates what the frames say of the second order if each were the truth; within +-start_nm, (m,).
+    """
+    states, probability = belief.candidates.states_nm, belief.probability
+    keep = probability > NEGLIGIBLE * probability.max()
+    if first.sign_probability < 1.0:
+        scale = frames.trained.first.range_nm**2
+        keep &= states @ (first.mean_nm / scale) >= 0
+    chosen = np.flatnonzero(keep)
+    weight = probability[chosen] / probability[chosen].sum()
+    means, covs = belief.evidence.unknowns(chosen, frames.prior, frames.effect)
+    unit = frames.trained.higher_nm
+    means, covs = means[:, HIGHER] * unit, covs[:, HIGHER, HIGHER] * unit**2
+    mean = weight @ means
+    apart, offset = means - mean, states[chosen] - first.mean_nm
+    cross = (offset * weight[:, None]).T @ apart
+    own = np.einsum("n,nij->ij", weight, covs) + (apart * weight[:, None]).T @ apart
+    cov = np.block([[first.cov_nm2, cross], [cross.T, own]])
+    inside = np.clip(mean, -start_nm, start_nm)
+    return Estimate(np.concatenate([first.mean_nm, inside]), cov, first.sign_probability)
 
 
 def deviance(frames: FramePosteriors, state_nm: Array) -> float:
@@ -282,7 +372,7 @@ def deviance(frames: FramePosteriors, state_nm: Array) -> float:
     total, one = 0.0, np.empty(1)
     weights = np.ones(len(frames)) if frames.weights is None else frames.weights
     for mixture, input_nm, weight in zip(frames.mixtures, frames.inputs_nm, weights, strict=True):
-        scaled = (state_nm + input_nm) / frames.trained.space.range_nm
+        scaled = (state_nm + input_nm) / frames.trained.first.range_nm
         log_densities(mixture, np.ascontiguousarray(scaled[:, None]), one)
         total += weight * 2.0 * max(0.0, float(mixture[:, 0].max()) - float(one[0]))
     return total
@@ -328,4 +418,20 @@ def expected_information(states: Array, inputs: Array, precision: Callable[[NDAr
     visited = (states[None] + inputs[:, None]).reshape(-1, states.shape[1])
     matrices = precision(visited).reshape(len(inputs), len(states), *(states.shape[1],) * 2)
     gain: Array = _overlap(states, inputs, matrices)
+    return gain
+
+
+def second_order_information(states: Array, inputs: Array, cov_nm2: Array, trained: PosteriorArtefact) -> Array:
+    """Expected fall of the second order's entropy for each input to the first order, nats, (Q,).
+
+    Args:
+        states, inputs: as in `expected_information`.
+        cov_nm2: of the second order now, (m, m).
+        trained: tells what a frame adds to the precision.
+    """
+    m = len(cov_nm2)
+    visited = (states[None] + inputs[:, None]).reshape(-1, states.shape[1])
+    added = trained.higher.precision(visited).reshape(len(inputs), len(states), m, m) - np.eye(m)
+    now = np.linalg.inv(cov_nm2) * trained.higher_nm**2
+    gain: Array = 0.5 * (np.linalg.slogdet(now + added)[1] - np.linalg.slogdet(now)[1]).mean(1)
     return gain

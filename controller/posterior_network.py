@@ -1,8 +1,10 @@
-"""Amortised posterior given one Ronchigram, of the state and of what else its day hides.
+"""Amortised posterior given one Ronchigram, of defocus and astigmatism and of what else its day hides.
 
 `q(x | frame) = sum_k w_k [N(x; m_k, S_k) + N(x; -m_k, S_k)] / 2`: a frame of an even spectrum cannot tell x from -x,
-so the mixture is even by construction. `q(c | frame, x) = N(c; mu, (I + L L')^-1)` for the day's nuisances c, which
-are standard normal before any frame: what frames say of them multiplies in closed form.
+so the mixture is even by construction. `q(c | frame, x) = N(c; mu, (I + L L')^-1)` for the nuisances c (film, focal
+spread, source, camera, C30), which are standard normal before any frame: what frames say of them multiplies in closed
+form. C30 changes sign with x. Every sub-area of the frame gets a mixture of its own, of the local defocus and
+astigmatism there: what tells the second order (`sub_areas.py`).
 """
 
 import math
@@ -19,10 +21,14 @@ from controller.vae import NEGATIVE_SLOPE
 
 Array = NDArray[np.floating]
 
-NUISANCES = ("scale", "rotation_deg", "mtf_nyquist", "thickness_nm", "C30", "focal_spread_nm", "source_size_nm")
-"""Hidden parameters of a day that bear on its spectra, each mapped to a standard normal over the training days."""
+EVEN = ("scale", "rotation_deg", "mtf_nyquist", "thickness_nm", "focal_spread_nm", "source_size_nm")
+NUISANCES = (*EVEN, "C30")
+"""Hidden parameters of a day that bear on its spectra, each mapped to a standard normal over the training days.
+
+The last changes sign with the state: the spectra are those of the whole with every aberration's sign changed.
+"""
 TURNED = NUISANCES.index("rotation_deg")
-"""The one that changes sign in a mirror."""
+"""Changes sign in a mirror."""
 STRETCH = 8.0
 """The state enters the nuisance head also as asinh(STRETCH x): the null's neighbourhood resolved."""
 
@@ -32,10 +38,14 @@ class PosteriorConfig:
     """Shape of the network.
 
     Attributes:
-        dimension: of the state, n.
+        dimension: of the state x, n.
         height, width: spectrum, a half plane; both multiples of 32.
+        patches, patch_height: sub-areas of a frame and the height of their spectra, twice their width.
         channels: output channels of the five stride-2 convolutions.
-        features: width of what the head reads.
+        patch_channels: of the four that every sub-area goes through.
+        patch_features: what is kept of one sub-area.
+        patch_hidden: width of the sub-areas' mixture head.
+        features: width of what the head reads, once for the whole and once for the sub-areas.
         hidden: width of the mixture head's two hidden layers.
         nuisance_hidden: likewise of the nuisance head's, which runs for every candidate.
         components: antipodal pairs of Gaussians.
@@ -44,10 +54,15 @@ class PosteriorConfig:
     dimension: int = 3
     height: int = 128
     width: int = 64
+    patches: int = 9
+    patch_height: int = 48
     channels: tuple[int, int, int, int, int] = (16, 32, 64, 96, 128)
-    features: int = 128
+    patch_channels: tuple[int, int, int, int] = (12, 24, 48, 64)
+    patch_features: int = 48
+    patch_hidden: int = 64
+    features: int = 96
     hidden: int = 128
-    nuisance_hidden: int = 64
+    nuisance_hidden: int = 96
     components: int = 4
 
     def __post_init__(self) -> None:
@@ -102,69 +117,116 @@ def _down(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class PosteriorNetwork(nn.Module):
-    """Spectrum to features, features and nuisances to a mixture."""
+    """Spectra to features, features and states to a mixture and to what is known of the nuisances."""
 
     offset: Tensor
     spread: Tensor
+    patch_offset: Tensor
+    patch_spread: Tensor
 
     def __init__(self, config: PosteriorConfig) -> None:
         super().__init__()
         self.config = config
-        widths = (1, *config.channels)
         flat = config.channels[-1] * (config.height // 32) * (config.width // 32)
+        side = config.patch_height
+        patch_flat = config.patch_channels[-1] * math.ceil(side / 16) * math.ceil(side / 32)
         self.register_buffer("offset", torch.zeros(1, 1, config.height, config.width))
         self.register_buffer("spread", torch.ones(()))
-        self.body = nn.Sequential(
-            *(_down(a, b) for a, b in pairwise(widths)),
-            nn.Flatten(),
-            nn.Linear(flat, config.features),
-            nn.LeakyReLU(NEGATIVE_SLOPE),
+        self.register_buffer("patch_offset", torch.zeros(1, config.patches, side, side // 2))
+        self.register_buffer("patch_spread", torch.ones(()))
+        self.body = _trunk((1, *config.channels), flat, config.features)
+        self.patch_body = _trunk((1, *config.patch_channels), patch_flat, config.patch_features)
+        self.patch_join = nn.Sequential(
+            nn.Linear(config.patches * config.patch_features, config.features), nn.LeakyReLU(NEGATIVE_SLOPE)
         )
+        read = 2 * config.features + 1
         self.head = nn.Sequential(
-            nn.Linear(config.features + 1, config.hidden),
+            nn.Linear(read, config.hidden),
             nn.SiLU(),
             nn.Linear(config.hidden, config.hidden),
             nn.SiLU(),
             nn.Linear(config.hidden, config.components * config.parameters_per_component),
         )
-        pairs = config.dimension * (config.dimension + 1) // 2
-        count = len(NUISANCES)
-        self.of_frame = nn.Linear(config.features + 1, config.nuisance_hidden)
-        self.of_state = nn.Linear(2 * pairs, config.nuisance_hidden, bias=False)
-        self.nuisance = nn.Sequential(
+        per_area = config.components * config.parameters_per_component
+        self.patch_head = nn.Sequential(
+            nn.Linear(config.patch_features + config.patches + 1, config.patch_hidden),
             nn.SiLU(),
-            nn.Linear(config.nuisance_hidden, config.nuisance_hidden),
-            nn.SiLU(),
-            nn.Linear(config.nuisance_hidden, count + count * (count + 1) // 2),
+            nn.Linear(config.patch_hidden, per_area),
         )
+        width, pairs = config.nuisance_hidden, config.dimension * (config.dimension + 1) // 2
+        self.of_frame = nn.Linear(read, width)
+        self.of_pairs = nn.Linear(2 * pairs, width, bias=False)
+        self.of_state = nn.Linear(2 * config.dimension, width, bias=False)
+        self.nuisance = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        # Row i of the root has i + 1 entries; the mean is one more.
+        self.even = nn.Linear(width, sum(i + 2 for i in range(len(EVEN))))
+        self.odd = nn.Linear(width, sum(i + 2 for i in range(len(EVEN), len(NUISANCES))), bias=False)
 
-    def summarise(self, spectra: Tensor, log_floor: Tensor) -> Tensor:
-        """Normalised spectra (N, H, W) and centred log shot-noise floors (N,) to features (N, F + 1)."""
-        features: Tensor = self.body((spectra[:, None] - self.offset) / self.spread)
-        return torch.cat([features, log_floor[:, None]], 1)
+    @property
+    def read(self) -> int:
+        """Width of `summarise`."""
+        return 2 * self.config.features + 1
+
+    def summarise(self, spectra: Tensor, patches: Tensor, log_floor: Tensor) -> tuple[Tensor, Tensor]:
+        """What the heads read: of frames, (N, F), and of their sub-areas, (N, P, G).
+
+        Args:
+            spectra: normalised, (N, H, W).
+            patches: of the sub-areas, (N, P, h, w).
+            log_floor: centred log shot-noise floors, (N,).
+        """
+        whole = self.body((spectra[:, None] - self.offset) / self.spread)
+        parts = ((patches - self.patch_offset) / self.patch_spread).flatten(0, 1)[:, None]
+        seen = self.patch_body(parts).reshape(*patches.shape[:2], -1)
+        which = torch.eye(patches.shape[1]).expand(len(patches), -1, -1)
+        floor = log_floor[:, None]
+        areas = torch.cat([seen, which, floor[:, :, None].expand(-1, patches.shape[1], -1)], 2)
+        return torch.cat([whole, self.patch_join(seen.flatten(1)), floor], 1), areas
 
     def mixture(self, features: Tensor) -> Mixture:
-        """Features (..., F + 1) to mixtures (..., K)."""
+        """Features (..., F) of frames to mixtures (..., K) of the state."""
+        return self._mixture(self.head(features))
+
+    def local_mixture(self, areas: Tensor) -> Mixture:
+        """Features (..., G) of sub-areas to mixtures (..., K) of the local state."""
+        return self._mixture(self.patch_head(areas))
+
+    def _mixture(self, raw: Tensor) -> Mixture:
         n, k = self.config.dimension, self.config.components
-        out = self.head(features).reshape(*features.shape[:-1], k, self.config.parameters_per_component)
+        out = raw.reshape(*raw.shape[:-1], k, self.config.parameters_per_component)
         weight, mean, scale, shear = out.split([1, n, n, n * (n - 1) // 2], -1)
         return Mixture(weight[..., 0].log_softmax(-1), mean, scale - 1.5, shear)
 
     def nuisances(self, features: Tensor, states: Tensor) -> Gain:
-        """What frames (..., F + 1) say of the nuisances if their scaled states (..., n) are these."""
+        """What frames (..., F) say of the nuisances if their scaled states (..., n) are these.
+
+        Of C30 the opposite at the opposite state, so that knowledge at x and at -x mirror each other.
+        """
         count = len(NUISANCES)
-        out = self.nuisance(self.of_frame(features) + self.of_state(even_features(states)))
-        mean, packed = out.split([count, count * (count + 1) // 2], -1)
-        rows, columns = torch.tril_indices(count, count)
-        root = torch.zeros(*out.shape[:-1], count, count, dtype=out.dtype)
-        root[..., rows, columns] = packed
+        stretched = torch.asinh(STRETCH * states)
+        common = self.of_frame(features) + self.of_pairs(even_features(states, stretched))
+        signed = self.of_state(torch.cat([states, stretched], -1))
+        plus, minus = self.nuisance(common + signed), self.nuisance(common - signed)
+        even, odd = self.even(0.5 * (plus + minus)), self.odd(0.5 * (plus - minus))
+        first = len(EVEN)
+        mean = torch.cat([even[..., :first], odd[..., : count - first]], -1)
+        root = torch.zeros(*mean.shape, count, dtype=mean.dtype)
+        rows, columns = torch.tril_indices(first, first)
+        root[..., rows, columns] = even[..., first:]
+        rows, columns = torch.tril_indices(count - first, count, first)
+        root[..., first + rows, columns] = odd[..., count - first :]
         return Gain(mean, root)
 
 
-def even_features(states: Tensor) -> Tensor:
+def _trunk(widths: tuple[int, ...], flat: int, features: int) -> nn.Sequential:
+    """Stride-2 convolutions of these widths, then one dense layer."""
+    layers = (_down(a, b) for a, b in pairwise(widths))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, features), nn.LeakyReLU(NEGATIVE_SLOPE))
+
+
+def even_features(states: Tensor, stretched: Tensor) -> Tensor:
     """Products of two components, plain and stretched: all that an even function needs, (..., n (n + 1))."""
     rows, columns = torch.tril_indices(states.shape[-1], states.shape[-1])
-    stretched = torch.asinh(STRETCH * states)
     return torch.cat([v[..., rows] * v[..., columns] for v in (states, stretched)], -1)
 
 

@@ -16,17 +16,20 @@ BATCH = 1024
 
 
 class PrecisionMap(nn.Module):
-    """Scaled state to the matrix logarithm of the precision, packed (N, n (n + 1) / 2); even in the state."""
+    """Scaled state (N, n) to the matrix logarithm of a precision (m, m), packed (N, m (m + 1) / 2); even in the state.
 
-    def __init__(self, dimension: int) -> None:
+    m is n unless another `size` is given.
+    """
+
+    def __init__(self, dimension: int, size: int | None = None) -> None:
         super().__init__()
-        self.dimension = dimension
+        self.size = size or dimension
         self.layers = nn.Sequential(
             nn.Linear(dimension, HIDDEN),
             nn.SiLU(),
             nn.Linear(HIDDEN, HIDDEN),
             nn.SiLU(),
-            nn.Linear(HIDDEN, dimension * (dimension + 1) // 2),
+            nn.Linear(HIDDEN, self.size * (self.size + 1) // 2),
         )
 
     def forward(self, states: Tensor) -> Tensor:
@@ -36,10 +39,10 @@ class PrecisionMap(nn.Module):
         return packed
 
     def precision(self, states: NDArray[np.floating]) -> Array:
-        """Expected precision at scaled states (N, n), in units of the scaled state, (N, n, n)."""
+        """Expected precision at scaled states (N, n), (N, m, m)."""
         with torch.no_grad():
             packed = self(torch.from_numpy(np.asarray(states, np.float32))).double().numpy()
-        return symmetric_exponential(unpacked(packed, self.dimension))
+        return symmetric_exponential(unpacked(packed, self.size))
 
 
 def unpacked(packed: Array, dimension: int) -> Array:
@@ -68,16 +71,16 @@ def fit_precision(states: NDArray[np.float32], precisions: Array, seed: int) -> 
 
     Args:
         states: scaled, (N, n).
-        precisions: of the posterior of a frame taken there, scaled units, (N, n, n).
+        precisions: of the posterior of a frame taken there, scaled units, (N, m, m).
         seed: of weights and batches.
     """
-    dimension = states.shape[1]
-    rows, columns = np.tril_indices(dimension)
+    dimension, size = states.shape[1], precisions.shape[1]
+    rows, columns = np.tril_indices(size)
     wanted = torch.from_numpy(symmetric_logarithm(precisions)[:, rows, columns]).float()
     inputs = torch.from_numpy(states)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = PrecisionMap(dimension)
+        network = PrecisionMap(dimension, size)
     optimiser = torch.optim.Adam(network.parameters())
     generator = torch.Generator().manual_seed(seed)
     for step in range(STEPS):

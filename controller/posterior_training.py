@@ -1,6 +1,7 @@
 """Training of the amortised posterior on the frames of random days; resumable after every epoch."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -9,29 +10,33 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 from torch import Tensor
 
+from controller import sub_areas
 from controller.calibration import intra_class_correlation
 from controller.dataset import CLOSED_LOOP, Dataset, DayRanges, StateMixture, draw_day, joined
 from controller.frames import FrameSet, Progress, simulated
-from controller.posterior_artefact import PosteriorArtefact, save
-from controller.posterior_filter import deviance
+from controller.posterior_artefact import Moments, PosteriorArtefact, save, scaled_directions
+from controller.posterior_check import FrameCheck, fit_check
+from controller.posterior_filter import deviance, strangeness
 from controller.posterior_network import (
     TURNED,
     PosteriorConfig,
     PosteriorNetwork,
     log_density,
     nuisance_log_density,
+    packed,
     whitening,
 )
-from controller.posterior_precision import PrecisionMap, fit_precision
+from controller.posterior_precision import fit_precision
 from controller.strategies.neural_posterior import NeuralPosterior, Options
-from controller.symmetry import mirror_matrix, mirrored, transposition_matrix, whole_plane
+from controller.symmetry import mirror_matrix, mirrored, transposed, transposition_matrix
 from controller.train import claim, load_checkpoint, one_cycle, save_checkpoint, stopwatch
 from twin.day import Day
 from twin.optics import Optics
-from twin.state import StateSpace
+from twin.state import SECOND_ORDER, StateSpace
 
 Array = NDArray[np.floating]
 
@@ -42,13 +47,22 @@ UNCALIBRATED = ((3.0, 6.0),)
 """Moments of the deviance until closed-loop runs tell: chi-square's; nothing reads them meanwhile."""
 
 
+HIGHER_NM = 75.0
+"""Standard deviation of C21 and C23 over the training frames, by component."""
+
+
+def day_ranges() -> DayRanges:
+    """Training days; coma and three-fold astigmatism are drawn with the states instead, anew for every frame."""
+    return replace(DayRanges(), coma_nm=(0.0, 0.0), threefold_nm=(0.0, 0.0))
+
+
 @dataclass(frozen=True)
 class PosteriorTraining:
     """Everything a training follows from.
 
     Attributes:
         optics, space: instrument and task.
-        days: simulated days over the whole range, shared with the VAE; a twentieth is held out.
+        days: simulated days over the whole range; a twentieth is held out.
         loop_days: further days with states where a closed loop takes its frames.
         frames_per_day: frames of each.
         epochs, batch, learning_rate, weight_decay: of the network's fit, AdamW with one cycle.
@@ -57,9 +71,9 @@ class PosteriorTraining:
     """
 
     optics: Optics
-    space: StateSpace
-    days: int = 1200
-    loop_days: int = 900
+    space: StateSpace = SECOND_ORDER
+    days: int = 750
+    loop_days: int = 950
     frames_per_day: int = 16
     epochs: int = 20
     batch: int = 64
@@ -82,10 +96,12 @@ class PosteriorTraining:
     @property
     def frame_sets(self) -> tuple[FrameSet, FrameSet]:
         """Over the whole range, and where a closed loop goes; the days of the two differ."""
-        ranges, count = DayRanges(), self.frames_per_day
-        whole = FrameSet(self.optics, self.space, ranges, StateMixture(), self.days, count, self.seed)
-        loop = FrameSet(self.optics, self.space, ranges, CLOSED_LOOP, self.loop_days, count, self.seed + LOOP_SEED)
-        return whole, loop
+        ranges, count = day_ranges(), self.frames_per_day
+        whole, loop = (replace(mixture, higher_nm=HIGHER_NM) for mixture in (StateMixture(), CLOSED_LOOP))
+        return (
+            FrameSet(self.optics, self.space, ranges, whole, self.days, count, self.seed, patches=True),
+            FrameSet(self.optics, self.space, ranges, loop, self.loop_days, count, self.seed + LOOP_SEED, patches=True),
+        )
 
     @property
     def states(self) -> StateMixture:
@@ -93,6 +109,7 @@ class PosteriorTraining:
         total = self.days + self.loop_days
         shares = ((StateMixture(), self.days / total), (CLOSED_LOOP, self.loop_days / total))
         return StateMixture(
+            higher_nm=HIGHER_NM,
             whole=sum(mixture.whole * share for mixture, share in shares),
             start=sum(mixture.start * share for mixture, share in shares),
             near=tuple((part * share, width) for mixture, share in shares for part, width in mixture.near),
@@ -105,24 +122,25 @@ class PosteriorTraining:
 
 
 def nuisances_of(day: Day, ranges: DayRanges) -> list[float]:
-    """`NUISANCES` of a training day, uniform in their ranges, as standard normals (probability integral transform)."""
+    """The `NUISANCES` that belong to a training day, as standard normals (probability integral transform)."""
     camera, film = day.camera, day.film
     pairs = [
         (camera.scale, ranges.scale),
         (camera.rotation_deg, ranges.rotation_deg),
         (camera.mtf_nyquist, ranges.mtf_nyquist),
         (film.thickness_nm, ranges.thickness_nm),
-        ((day.residual_nm or {}).get("C30", 0.0), ranges.spherical_nm),
         (day.focal_spread_nm, ranges.focal_spread_nm),
         (day.source_size_nm, ranges.source_size_nm),
+        ((day.residual_nm or {}).get("C30", 0.0), ranges.spherical_nm),
     ]
     return [float(norm.ppf(np.clip((v - low) / (high - low), 1e-3, 1 - 1e-3))) for v, (low, high) in pairs]
 
 
-def day_nuisances(ranges: DayRanges, seed: int, days: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Nuisances of each frame's day, (N, C); a day follows from the seed and its index, as in `simulate_day`."""
-    table = {int(i): nuisances_of(draw_day(ranges, np.random.default_rng([seed, int(i)])), ranges) for i in set(days)}
-    return np.array([table[int(day)] for day in days], np.float32)
+def nuisances_behind(data: Dataset, ranges: DayRanges, seed: int) -> NDArray[np.float32]:
+    """Nuisances of each frame, (N, C); a day follows from the seed and its index, as in `simulate_day`."""
+    numbers, which = np.unique(data.days, return_inverse=True)
+    drawn = (draw_day(ranges, np.random.default_rng([seed, int(number)])) for number in numbers)
+    return np.array([nuisances_of(day, ranges) for day in drawn], np.float32)[which]
 
 
 @dataclass(frozen=True)
@@ -131,76 +149,106 @@ class Examples:
 
     Attributes:
         spectra: normalised half-plane spectra, float16, (N, H, W).
+        patches: of the sub-areas, float16, (N, P, h, w).
         log_floor: centred log shot-noise floor, (N,).
-        states: scaled, (N, n).
+        states: scaled, of the first order, (N, n).
         nuisances: standard normals, (N, C).
+        higher: the second order, standard normals too, (N, m).
     """
 
     spectra: Tensor
+    patches: Tensor
     log_floor: Tensor
     states: Tensor
     nuisances: Tensor
+    higher: Tensor
 
     def __len__(self) -> int:
         return len(self.states)
 
     def chosen(self, keep: Tensor) -> "Examples":
         """Some of them."""
-        return Examples(self.spectra[keep].float(), self.log_floor[keep], self.states[keep], self.nuisances[keep])
+        return Examples(
+            self.spectra[keep].float(), self.patches[keep].float(), self.log_floor[keep], self.states[keep],
+            self.nuisances[keep], self.higher[keep],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Symmetries:
-    """The square's reflections, acting on spectra, states and nuisances alike: eight times the data.
+    """The square's eight reflections and turns, acting on all that is known of a frame: eight times the data.
 
     Attributes:
         mirror, transposition: matrices on scaled states, (n, n).
+        higher_mirror, higher_transposition: matrices on the second order, (m, m).
     """
 
     mirror: Tensor
     transposition: Tensor
+    higher_mirror: Tensor
+    higher_transposition: Tensor
 
     @classmethod
-    def of(cls, space: StateSpace) -> "Symmetries":
-        """For scaled states."""
-        scale = space.range_nm
-        scaled = (m(space.names) * scale / scale[:, None] for m in (mirror_matrix, transposition_matrix))
+    def of(cls, first: StateSpace) -> "Symmetries":
+        """For scaled states of the first order."""
+        scale = first.range_nm
+        scaled: list[Array] = [m(first.names) * scale / scale[:, None] for m in (mirror_matrix, transposition_matrix)]
+        scaled += [m(sub_areas.NAMES) for m in (mirror_matrix, transposition_matrix)]
         return cls(*(torch.from_numpy(m).float() for m in scaled))
 
     def scramble(self, examples: Examples, generator: torch.Generator) -> Examples:
-        """A random element for each frame.
+        """A random element for each frame: a mirror, a transposition, an inversion, each or not.
 
-        The two reflections generate the group up to the inversion, which a power spectrum does not see.
+        An inversion moves the sub-areas about but changes no power spectrum; the sign of the second order follows.
         """
-        count, height = examples.spectra.shape[:2]
-        flip, swap = (torch.rand(count, generator=generator) < 0.5 for _ in range(2))
-        spectra, states = examples.spectra, examples.states
-        spectra = mirrored(spectra, flip)
+        count = len(examples)
+        flip, swap, turn = (torch.rand(count, generator=generator) < 0.5 for _ in range(3))
+        states, hidden, higher = examples.states, examples.nuisances.clone(), examples.higher
         states = torch.where(flip[:, None], states @ self.mirror.T, states)
-        swapped = whole_plane(spectra).transpose(1, 2)[:, :, height // 2 :]
-        spectra = torch.where(swap[:, None, None], swapped, spectra)
         states = torch.where(swap[:, None], states @ self.transposition.T, states)
-        nuisances = examples.nuisances.clone()
-        nuisances[:, TURNED] *= torch.where(flip ^ swap, -1.0, 1.0)  # a reflected camera is turned the other way
-        return Examples(spectra, examples.log_floor, states, nuisances)
+        higher = torch.where(flip[:, None], higher @ self.higher_mirror.T, higher)
+        higher = torch.where(swap[:, None], higher @ self.higher_transposition.T, higher)
+        higher = torch.where(turn[:, None], -higher, higher)
+        hidden[:, TURNED] *= torch.where(flip ^ swap, -1.0, 1.0)  # a reflected camera is turned the other way
+        spectra = transposed(mirrored(examples.spectra, flip), swap)
+        parts = _moved(examples.patches, flip, swap, turn)
+        return Examples(spectra, parts, examples.log_floor, states, hidden, higher)
 
 
-def losses(network: PosteriorNetwork, examples: Examples) -> tuple[Tensor, Tensor]:
-    """Mean of -log q(x | frame) and of -log q(c | frame, x), nats."""
-    features = network.summarise(examples.spectra, examples.log_floor)
+def _moved(patches: Tensor, flip: Tensor, swap: Tensor, turn: Tensor) -> Tensor:
+    """Sub-areas (N, P, h, w) of reflected frames: each goes where it belongs and is reflected itself."""
+    count, total = patches.shape[:2]
+    side = math.isqrt(total)
+    grid = torch.arange(total).reshape(side, side)
+    order = grid.flatten().repeat(count, 1)
+    for chosen, moved in ((flip, grid.flip(0)), (swap, grid.T), (turn, grid.flip(0, 1))):
+        order = torch.where(chosen[:, None], order[:, moved.flatten()], order)
+    parts = torch.gather(patches, 1, order[:, :, None, None].expand_as(patches)).flatten(0, 1)
+    parts = transposed(mirrored(parts, flip.repeat_interleave(total)), swap.repeat_interleave(total))
+    return parts.reshape(patches.shape)
+
+
+def losses(network: PosteriorNetwork, examples: Examples, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Means of -log q(x | frame), of -log q(c | frame, x), and over sub-areas of -log q(l | sub-area), nats.
+
+    `directions`, (P, n, m), are the local states that a unit of the second order makes, scaled.
+    """
+    features, areas = network.summarise(examples.spectra, examples.patches, examples.log_floor)
     state = -log_density(network.mixture(features), examples.states)
     hidden = -nuisance_log_density(network.nuisances(features, examples.states), examples.nuisances)
-    return state.mean(), hidden.mean()
+    local = examples.states[:, None] + torch.einsum("pnm,im->ipn", directions, examples.higher)
+    return state.mean(), hidden.mean(), -log_density(network.local_mixture(areas), local).mean()
 
 
-def held_out(network: PosteriorNetwork, examples: Examples) -> tuple[float, float]:
+def held_out(network: PosteriorNetwork, examples: Examples, directions: Tensor) -> tuple[float, ...]:
     """`losses` on frames that were not trained on."""
     network.eval()
+    total = np.zeros(3)
     with torch.no_grad():
-        parts = [losses(network, examples.chosen(part)) for part in torch.arange(len(examples)).split(256)]
-    weights = [len(part) / len(examples) for part in torch.arange(len(examples)).split(256)]
-    state, hidden = (sum(w * p[i].item() for w, p in zip(weights, parts, strict=True)) for i in (0, 1))
-    return state, hidden
+        for part in torch.arange(len(examples)).split(256):
+            found = losses(network, examples.chosen(part), directions)
+            total += [loss.item() * len(part) / len(examples) for loss in found]
+    return tuple(total.tolist())
 
 
 def fit_network(
@@ -208,27 +256,37 @@ def fit_network(
 ) -> PosteriorNetwork:  # fmt: skip
     """Maximise the log posterior of states and nuisances; a checkpoint after every epoch."""
     height, width = training.spectra.shape[1:]
+    parts, patch_height = training.patches.shape[1:3]
+    first = config.space.only(config.space.is_first_order)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = PosteriorNetwork(PosteriorConfig(dimension=config.space.dimension, height=height, width=width))
-    symmetries = Symmetries.of(config.space)
+        network = PosteriorNetwork(PosteriorConfig(first.dimension, height, width, parts, patch_height))
+    symmetries, directions = Symmetries.of(first), _directions(config)
     mean = training.spectra[::4].float().mean(0)
-    network.offset.copy_((mean + mean[(-torch.arange(height)) % height]) / 2)
+    network.offset.copy_(_mirror_mean(mean))
     network.spread.fill_((training.spectra[::8].float() - network.offset[0]).std())
+    mean = training.patches[::4].float().mean((0, 1))
+    network.patch_offset.copy_(_mirror_mean(mean))
+    network.patch_spread.fill_((training.patches[::8].float() - network.patch_offset).std())
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     checkpoint = work / "network.safetensors"
     done = load_checkpoint(network, optimiser, checkpoint) if checkpoint.exists() else 0
     for epoch in range(done, config.epochs):
-        _one_epoch(network, optimiser, training, symmetries, config, epoch)
+        _one_epoch(network, optimiser, training, symmetries, directions, config, epoch)
         save_checkpoint(network, optimiser, epoch + 1, checkpoint)
-        state, hidden = held_out(network, test)
-        progress("fitting the posterior", epoch + 1, config.epochs, f"held out {state:.3f} + {hidden:.3f} nats")
+        nats = " + ".join(f"{loss:.3f}" for loss in held_out(network, test, directions))
+        progress("fitting the posterior", epoch + 1, config.epochs, f"held out {nats} nats")
     return network.eval()
+
+
+def _mirror_mean(spectrum: Tensor) -> Tensor:
+    """Mean of a half-plane spectrum (H, W) and its mirror image."""
+    return (spectrum + spectrum[(-torch.arange(len(spectrum))) % len(spectrum)]) / 2
 
 
 def _one_epoch(
     network: PosteriorNetwork, optimiser: torch.optim.Optimizer, training: Examples, symmetries: Symmetries,
-    config: PosteriorTraining, epoch: int,
+    directions: Tensor, config: PosteriorTraining, epoch: int,
 ) -> None:  # fmt: skip
     """One pass; its random numbers follow from seed and epoch, so a resumed training goes the same way."""
     network.train()
@@ -237,32 +295,96 @@ def _one_epoch(
     for step, chosen in enumerate(batches):
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * one_cycle((epoch + step / len(batches)) / config.epochs)
-        state, hidden = losses(network, symmetries.scramble(training.chosen(chosen), generator))
+        state, hidden, local = losses(network, symmetries.scramble(training.chosen(chosen), generator), directions)
         optimiser.zero_grad()
-        (state + hidden).backward()
+        (state + hidden + local).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimiser.step()
 
 
 def examples(data: Dataset, nuisances: NDArray[np.float32], space: StateSpace, log_floor: float) -> Examples:
-    """Simulated frames as the network sees them."""
+    """Simulated frames as the network sees them; states in units of the range of the first order."""
     floors = (np.log(data.floors) - log_floor).astype(np.float32)
-    states = (data.states_nm / space.range_nm).astype(np.float32)
-    return Examples(*(torch.from_numpy(a) for a in (data.spectra, floors, states, nuisances)))
+    states = (data.states_nm / space.range_nm)[:, space.is_first_order].astype(np.float32)
+    higher = (data.states_nm[:, ~space.is_first_order] / HIGHER_NM).astype(np.float32)
+    parts = (data.spectra, data.patches, floors, states, nuisances, higher)
+    return Examples(*(torch.from_numpy(a) for a in parts))
 
 
-def learn_precision(network: PosteriorNetwork, data: Examples, seed: int) -> PrecisionMap:
-    """What the network's posteriors are worth, by state: the precision of each frame's weightiest component."""
+def _directions(config: PosteriorTraining) -> Tensor:
+    first = config.space.only(config.space.is_first_order)
+    return torch.from_numpy(scaled_directions(config.optics, first, HIGHER_NM)).float()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the network says of single frames taken at known states, (N, ...).
+
+    Attributes:
+        states: scaled, (N, n).
+        higher: the second order that they had, (N, m).
+        nuisances: the day's, (N, C).
+        features: see `PosteriorNetwork.summarise`, (N, F).
+        precision: of the weightiest component, (N, n, n).
+        matrix, vector: of the second order if the state is known, see `sub_areas.information`.
+    """
+
+    states: NDArray[np.float32]
+    higher: Array
+    nuisances: Tensor
+    features: Tensor
+    precision: Array
+    matrix: Array
+    vector: Array
+
+    def check(self, seed: int) -> FrameCheck:
+        """Learnt from these frames."""
+        return fit_check(self.features, torch.from_numpy(self.states), self.nuisances, seed)
+
+
+def read(network: PosteriorNetwork, data: Examples, config: PosteriorTraining, seed: int) -> Reading:
+    """A random `PRECISION_FRAMES` of the frames."""
+    directions, mixture_of_states = _directions(config).double().numpy(), config.states
+    first = config.space.only(config.space.is_first_order)
     keep = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:PRECISION_FRAMES]
-    roots = []
+    m = directions.shape[2]
+    roots, seen, matrix, vector = [], [], np.empty((len(keep), m, m)), np.empty((len(keep), m))
     with torch.no_grad():
-        for part in keep.split(256):
-            chosen = data.chosen(part)
-            mixture = network.mixture(network.summarise(chosen.spectra, chosen.log_floor))
+        for start in range(0, len(keep), 256):
+            chosen = data.chosen(keep[start : start + 256])
+            features, areas = network.summarise(chosen.spectra, chosen.patches, chosen.log_floor)
+            seen.append(features)
+            mixture = network.mixture(features)
             best = mixture.log_weight.argmax(-1)
-            roots.append(whitening(mixture)[torch.arange(len(part)), best])
+            roots.append(whitening(mixture)[torch.arange(len(best)), best])
+            local, states = packed(network.local_mixture(areas)), chosen.states.double().numpy()
+            held = mixture_of_states.precision(first, states.T.copy())
+            of_areas = sub_areas.ready(local, directions)
+            for i in range(len(local)):
+                at, here = slice(start + i, start + i + 1), slice(i, i + 1)
+                sub_areas.information(of_areas.frame(i), states[here], held[here], 1.0, matrix[at], vector[at])
     white = torch.cat(roots).double().numpy()
-    return fit_precision(data.states[keep].numpy(), np.swapaxes(white, 1, 2) @ white, seed)
+    precision = np.swapaxes(white, 1, 2) @ white
+    higher = data.higher[keep].double().numpy()
+    known = (data.states[keep].numpy(), higher, data.nuisances[keep], torch.cat(seen))
+    return Reading(*known, precision, matrix, vector)
+
+
+def calibrated_weight(reading: Reading) -> float:
+    """By how much to count the sub-areas, that the second order of the frames is as likely as can be.
+
+    Maximises log N(c; (I + w A)^-1 w b, (I + w A)^-1) over w, on frames whose c is known.
+    """
+    eye = np.eye(reading.vector.shape[1])
+
+    def loss(log_weight: float) -> float:
+        w = math.exp(log_weight)
+        precision = eye + w * reading.matrix
+        offset = reading.higher - np.linalg.solve(precision, w * reading.vector[..., None])[..., 0]
+        quadratic = np.einsum("ni,nij,nj->n", offset, precision, offset)
+        return float(np.mean(0.5 * quadratic - 0.5 * np.linalg.slogdet(precision)[1]))
+
+    return math.exp(minimize_scalar(loss, bounds=(math.log(0.02), math.log(5.0)), method="bounded").x)
 
 
 def train_posterior(
@@ -286,40 +408,58 @@ def _train(config: PosteriorTraining, work: Path, frames: Path, progress: Progre
     whole, loop = (simulated(wanted, frames, progress, workers) for wanted in config.frame_sets)
     held = whole.days >= config.days - config.held_out_days
     log_floor = float(np.log(whole.floors).mean())
-    ranges = DayRanges()
-    hidden = day_nuisances(ranges, config.seed, whole.days)
+    ranges = day_ranges()
+    hidden = nuisances_behind(whole, ranges, config.seed)
     test = examples(whole.subset(held), hidden[held], config.space, log_floor)
-    seen = np.concatenate([hidden[~held], day_nuisances(ranges, config.seed + LOOP_SEED, loop.days)])
+    seen = np.concatenate([hidden[~held], nuisances_behind(loop, ranges, config.seed + LOOP_SEED)])
     training = examples(joined([whole.subset(~held), loop]), seen, config.space, log_floor)
     network = fit_network(training, test, config, work, progress)
-    state, rest = held_out(network, test)
+    state, rest, local = held_out(network, test, _directions(config))
     provenance = {
         "training": config.plain(),
         "ranges": asdict(ranges),
         "held_out_state_nats": round(state, 3),
         "held_out_nuisance_nats": round(rest, 3),
+        "held_out_local_nats": round(local, 3),
         "versions": {name: version(name) for name in ("torch", "numpy")},
     }
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    precision = learn_precision(network, training, config.seed)
+    seen_at, unseen = (read(network, data, config, config.seed) for data in (training, test))
+    weight = calibrated_weight(unseen)
+    precision = fit_precision(seen_at.states, seen_at.precision, config.seed)
+    added = np.eye(len(sub_areas.NAMES)) + weight * seen_at.matrix
+    higher = fit_precision(seen_at.states, added, config.seed)
     trained = PosteriorArtefact(
-        network, precision, config.space, config.optics, config.states, log_floor, 0.0, UNCALIBRATED, provenance
-    )
+        network, precision, higher, seen_at.check(config.seed), config.space, config.optics, config.states, log_floor,
+        weight, 0.0, UNCALIBRATED, UNCALIBRATED, provenance,
+    )  # fmt: skip
     runs = config.calibration_runs
-    controller = NeuralPosterior(config.space, trained, Options())
-    deviances: list[float] = []
+    first = trained.first
+    controller = NeuralPosterior(first, trained, Options())
+    watched: list[tuple[float, float]] = []
+
+    def watch() -> None:
+        frames = controller.frames
+        apart = deviance(frames, controller.estimate().mean_nm)
+        watched.append((apart, strangeness(frames, controller.belief)))
+
     correlation = intra_class_correlation(
         controller,
         config.optics,
-        config.space,
-        ranges,
+        first,
+        DayRanges(),
         runs,
         config.seed,
         lambda done: progress("calibrating the posterior", done, runs, ""),
-        lambda: deviances.append(deviance(controller.frames, controller.estimate().mean_nm)),
+        watch,
     )
-    table = np.reshape(deviances, (runs, -1))
-    moments = tuple((float(m), float(v)) for m, v in zip(table.mean(0), table.var(0, ddof=1), strict=True))
     torch.set_num_threads(threads)
-    return replace(trained, correlation=correlation, deviance=moments)
+    of_each = np.reshape(watched, (runs, -1, 2))
+    apart, strange = (_moments(of_each[..., i]) for i in (0, 1))
+    return replace(trained, correlation=correlation, deviance=apart, strangeness=strange)
+
+
+def _moments(table: Array) -> Moments:
+    """Over runs (R, T), after each number of frames."""
+    return tuple((float(m), float(v)) for m, v in zip(table.mean(0), table.var(0, ddof=1), strict=True))

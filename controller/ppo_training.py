@@ -183,8 +183,9 @@ def recorded(reader: Regression, frames: Path, progress: Progress, workers: int)
     sets = RegressionTraining(reader.optics, reader.space, **counts).frame_sets
     whole, loop = (simulated(wanted, frames, progress, workers) for wanted in sets)
     _, unseen = split((whole, loop))
-    held = without_nuisances(unseen, reader.space, reader.log_floor)
-    return Readings.of(unseen.states_nm, read_even(reader.network, held.spectra, held.log_floor))
+    held = without_nuisances(unseen, reader.log_floor)
+    states_nm = unseen.states_nm[:, : reader.space.dimension]  # the frames vary coma and three-fold, too
+    return Readings.of(states_nm, read_even(reader.network, held.spectra, held.log_floor))
 
 
 def optimise(readings: Readings, config: PpoTraining, progress: Progress) -> torch.nn.Sequential:

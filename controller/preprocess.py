@@ -90,7 +90,7 @@ class Spectrum:
     floor: float
 
 
-def normalise(power: Array, windowed_sum: float) -> tuple[Array, float]:
+def normalise(power: Array, windowed_sum: float) -> tuple[Array, NoiseFloor]:
     """Spectrum without dose and gain, `asinh((S - floor) / knee)`, shape (H, W), and the floor.
 
     S is divided by (sum of hann * counts)^2, in which dose and gain cancel, and scaled so that the
@@ -101,7 +101,33 @@ def normalise(power: Array, windowed_sum: float) -> tuple[Array, float]:
     scaled = power / windowed_sum**2 * (REFERENCE_DOSE_E / 2.25)
     floor = noise_floor(scaled)
     signal = ndimage.gaussian_filter(scaled - floor.power(len(power)), SMOOTHING_PX)
-    return np.arcsinh(signal / KNEE), floor.level
+    return np.arcsinh(signal / KNEE), floor
+
+
+PATCHES = 3
+"""Sub-areas along each axis of the camera, half overlapping: defocus and astigmatism differ from one to the next by
+what coma and three-fold astigmatism make of the angle between them."""
+
+
+def patch_pixels(side: int) -> int:
+    """Side of a sub-area, camera pixels: 48 of 128."""
+    return 3 * side // 8
+
+
+def patch_starts(side: int) -> list[int]:
+    """First row, or column, of the sub-areas along an axis."""
+    return [side * (i + 1) // (PATCHES + 1) - patch_pixels(side) // 2 for i in range(PATCHES)]
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Spectra of a frame's sub-areas.
+
+    Attributes:
+        values: normalised half-plane spectra, float32, (PATCHES^2, h, h / 2), row by row, each as `Spectrum.values`.
+    """
+
+    values: NDArray[np.float32]
 
 
 def check_shape(frame: Frame, side: int) -> None:
@@ -123,12 +149,48 @@ def power_spectrum(frame: Frame) -> Spectrum:
     Raises:
         ValueError: the frame is not square, or holds no signal.
     """
+    return _whole(_signal(frame))[0]
+
+
+def whole_and_patches(frame: Frame) -> tuple[Spectrum, Patches]:
+    """The spectrum of the frame and those of its sub-areas, which share its noise floor.
+
+    Raises:
+        ValueError: the frame is not square, or holds no signal.
+    """
+    counts = _signal(frame)
+    whole, floor = _whole(counts)
+    side, height = len(counts), patch_pixels(len(counts))
+    window, wide = hann_window(height), hann_window(side)
+    # Shot noise behind a window carries the sum of window^2 * counts, whatever the gain.
+    per_count = floor.level * np.sum(wide * counts) ** 2 / np.sum(wide**2 * counts)
+    # Frequency pixels of a sub-area are wider by side / height.
+    shape = NoiseFloor(1.0, floor.decay * (side / height) ** 2).power(height)
+    starts = patch_starts(side)
+    spectra = []
+    for row in starts:
+        for column in starts:
+            part = counts[row : row + height, column : column + height]
+            total = max(float(np.sum(window * part)), 1.0)
+            noise = per_count * np.sum(window**2 * part) / total**2 * shape
+            scaled = spectrum(part) / total**2 * (REFERENCE_DOSE_E / 2.25)
+            signal = ndimage.gaussian_filter(scaled - noise, SMOOTHING_PX) * (height / side) ** 2
+            spectra.append(np.arcsinh(signal / KNEE)[:, height // 2 :])
+    return whole, Patches(np.stack(spectra).astype(np.float32))
+
+
+def _signal(frame: Frame) -> Array:
+    """Counts above the dark level, without stuck pixels."""
     counts: Array = np.asarray(frame.counts, dtype=np.float64)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.shape[0] % 2:
         raise ValueError(f"a Ronchigram is square with an even side; got shape {counts.shape}")
-    counts = remove_defects(counts - frame.settings.get("dark_level", 0.0))
+    return remove_defects(counts - frame.settings.get("dark_level", 0.0))
+
+
+def _whole(counts: Array) -> tuple[Spectrum, NoiseFloor]:
+    """The normalised spectrum of the whole frame and the noise floor that was taken off."""
     windowed_sum = float(np.sum(hann_window(counts.shape[0]) * counts))
     if not windowed_sum > 0:  # also when it is not a number
         raise ValueError("the frame holds no signal above its dark level")
     values, floor = normalise(spectrum(counts), windowed_sum)
-    return Spectrum(values[:, counts.shape[1] // 2 :].astype(np.float32), floor)
+    return Spectrum(values[:, counts.shape[1] // 2 :].astype(np.float32), floor.level), floor

@@ -29,7 +29,7 @@ from controller.regression_network import (
 from controller.strategies.cnn_regression import CnnRegression, Options
 from controller.train import claim, load_checkpoint, one_cycle, save_checkpoint, stopwatch
 from twin.optics import Optics
-from twin.state import StateSpace
+from twin.state import SECOND_ORDER, StateSpace
 
 Array = NDArray[np.floating]
 
@@ -48,8 +48,8 @@ class RegressionTraining:
 
     optics: Optics
     space: StateSpace
-    days: int = 1200
-    loop_days: int = 900
+    days: int = 750
+    loop_days: int = 950
     frames_per_day: int = 16
     epochs: int = 10
     batch: int = 64
@@ -63,7 +63,7 @@ class RegressionTraining:
         """Over the whole range, and where a closed loop goes."""
         per_day = self.frames_per_day
         return PosteriorTraining(
-            self.optics, self.space, self.days, self.loop_days, per_day, batch=self.batch, seed=self.seed
+            self.optics, SECOND_ORDER, self.days, self.loop_days, per_day, batch=self.batch, seed=self.seed
         ).frame_sets
 
     def plain(self) -> dict[str, Any]:
@@ -79,9 +79,9 @@ def split(sets: tuple[Dataset, ...]) -> tuple[Dataset, Dataset]:
     return training, joined([data.subset(keep) for data, keep in zip(sets, held, strict=True)])
 
 
-def without_nuisances(data: Dataset, space: StateSpace, log_floor: float) -> Examples:
+def without_nuisances(data: Dataset, log_floor: float) -> Examples:
     """As the posterior's training takes them; nothing here asks for the nuisances."""
-    return examples(data, np.zeros((len(data.days), len(NUISANCES)), np.float32), space, log_floor)
+    return examples(data, np.zeros((len(data.days), len(NUISANCES)), np.float32), SECOND_ORDER, log_floor)
 
 
 def fit_network(
@@ -166,7 +166,7 @@ def _train(config: RegressionTraining, work: Path, frames: Path, progress: Progr
     whole, loop = (simulated(wanted, frames, progress, workers) for wanted in config.frame_sets)
     log_floor = float(np.log(whole.floors).mean())
     seen, unseen = split((whole, loop))
-    training, test = (without_nuisances(data, config.space, log_floor) for data in (seen, unseen))
+    training, test = (without_nuisances(data, log_floor) for data in (seen, unseen))
     network = fit_network(training, test, config, work, progress)
     error = held_out_error(network, test, config.space)
     provenance = {

@@ -45,3 +45,10 @@ def whole_plane(half: Tensor) -> Tensor:
     height = half.shape[1]
     inverted = half[:, (-torch.arange(height)) % height][:, :, 1:].flip(2)
     return torch.cat([inverted[:, :, :1], inverted, half], 2)  # -Nyquist is not in the half plane: its neighbour
+
+
+def transposed(spectra: Tensor, swap: Tensor) -> Tensor:
+    """Half-plane spectra (N, H, H / 2) with x and y exchanged where `swap` (N,)."""
+    height = spectra.shape[1]
+    exchanged = whole_plane(spectra).transpose(1, 2)[:, :, height // 2 :]
+    return torch.where(swap[:, None, None], exchanged, spectra)

@@ -14,6 +14,7 @@ from scenarios import training
 from scenarios.compare import compare
 
 if TYPE_CHECKING:
+    from scenarios.acquire import Acquired
     from scenarios.results import Result
 
 app = typer.Typer(
@@ -82,12 +83,70 @@ def calibrate(
         raise typer.Exit(INTERRUPTED)
 
 
+@app.command()
+def acquire(
+    scenario: Annotated[str, typer.Argument(help="A library scenario with a scan, or a .yaml file.")] = "sto_001",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same data.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.zarr|.mib|.t3p|.hspy",
+            help="Where the frames go; default runs/SCENARIO/acquire/SEED/scan.zarr. Signals go beside them.",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.KEY=VALUE", help="Change one value of the scenario.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
+) -> None:
+    """Scan a specimen: 4D-STEM data and detector images to disc, in read-out order."""
+    from scenarios.schema import ScenarioError
+
+    try:
+        acquired = _acquire(scenario, seed, out, list(overrides or ()))
+    except ScenarioError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        typer.echo("stemtwin: interrupted before the first position; nothing was written", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        typer.echo(json.dumps(acquired.summary()))
+    else:
+        _print_acquired(acquired)
+    if acquired.status == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def gallery(
+    out: Annotated[Path, typer.Option(help="The page, self-contained HTML.")] = Path("gallery.html"),
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="One section; may be repeated.")] = None,
+) -> None:
+    """What the microscope shows: Ronchigrams, probes, diffraction, images, detector noise, scan errors."""
+    from tqdm import tqdm
+
+    from scenarios.gallery import GalleryError, sections, write
+
+    try:
+        chosen = sections(only)
+        with tqdm(total=len(chosen), desc="gallery", unit="figure", leave=False) as bar:
+
+            def show(name: str) -> None:
+                bar.set_postfix_str(name, refresh=False)
+                bar.update()
+
+            write(out, chosen, show)
+    except GalleryError as error:
+        _fail(str(error))
+    typer.echo(out)
+
+
 @listing.command("scenarios")
 def list_scenarios() -> None:
     """Scenarios that come with the package."""
-    from scenarios.schema import library, load
+    from scenarios.schema import description, library
 
-    _print_list([(name, load(name).description) for name in library()])
+    _print_list([(name, description(name)) for name in library()])
 
 
 @listing.command("controllers")
@@ -152,6 +211,39 @@ def _run(scenario: str, controller: str, seed: int, changes: list[str], out: Pat
             bar.update()
 
         return record(session, seed, out, show)
+
+
+def _acquire(scenario: str, seed: int, out: Path | None, changes: list[str]) -> "Acquired":
+    """The acquisition, with a progress bar on stderr that follows the positions."""
+    from tqdm import tqdm
+
+    from scenarios.acquire import ready, record
+    from scenarios.schema import load
+    from twin.types import ScanBlock
+
+    session = ready(load(scenario, changes), seed, out)
+    with tqdm(total=session.scenario.scan.plan.count, desc=session.scenario.name, unit="pos", leave=False) as bar:
+
+        def show(block: ScanBlock) -> None:
+            bar.update(len(block))
+
+        return record(session, show)
+
+
+def _print_acquired(acquired: "Acquired") -> None:
+    figures = acquired.summary()
+    rows = [
+        ("positions", f"{figures['positions']} of {acquired.scenario.scan.plan.count}, {acquired.status}"),
+        ("simulated time", f"{figures['simulated_s']:.3f} s"),
+        ("electrons", f"{figures['electrons_e']:.3g}"),
+        ("dose", f"{figures['e_per_nm2']:.3g} e/nm2"),
+        ("computing", f"{figures['preparation_s']:.1f} s + {figures['seconds']:.1f} s"),
+        ("rate", f"{figures['positions_per_s'] or 0.0:.0f} positions/s"),
+    ]
+    if figures["peak_memory_mib"] is not None:
+        rows.append(("peak memory", f"{figures['peak_memory_mib']:.0f} MiB"))
+    rows += [(name, str(figures[name])) for name in ("data", "signals", "picture") if figures[name] is not None]
+    _print_list(rows)
 
 
 def _print_table(result: "Result") -> None:

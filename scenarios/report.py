@@ -83,6 +83,7 @@ def _verdict(result: Result) -> str:
         _card(f"{last.error_nm:.2f} nm", "error of the estimate"),
         _card(str(len(result.steps)), "observations" + (", interrupted" if result.status == "interrupted" else "")),
         _card(f"{last.dose_e:.2g} e", "electrons on the specimen"),
+        _card(f"{result.cost.get('most_e_per_nm2', 0.0):.2g} e/nm²", "dose of the most exposed region"),
         _card(f"{last.simulated_s:.1f} s", "instrument time"),
         _card(f"{1e3 * float(np.median([s.seconds for s in result.steps])):.0f} ms", "controller time per observation"),
     ]

@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -75,7 +75,10 @@ class Correction:
 
 @dataclass(frozen=True)
 class Result:
-    """A run, finished or not."""
+    """A run, finished or not.
+
+    `cost` is the instrument's own account, the final correction's exposure included (`twin.cost.Cost.plain`).
+    """
 
     scenario: Scenario
     controller: str
@@ -88,6 +91,7 @@ class Result:
     before: Frame | None
     correction: Correction | None
     report: Path | None
+    cost: Mapping[str, Any] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """Plain data for `summary.json` and `--json`: lists have one entry per observation."""
@@ -114,6 +118,7 @@ class Result:
             "correction_nm": list(self.correction.input_nm) if self.correction else None,
             "corrected_state_nm": list(self.correction.state_nm) if self.correction else None,
             "corrected_in_spec": self.correction.in_spec if self.correction else None,
+            "cost": dict(self.cost),
             "directory": str(self.directory),
             "report": str(self.report) if self.report else None,
         }
@@ -178,14 +183,14 @@ _VECTORS = {
 
 def _header(names: tuple[str, ...]) -> list[str]:
     columns = []
-    for field in Step.__dataclass_fields__:
-        columns += [f"{_VECTORS[field]}_{name}_nm" for name in names] if field in _VECTORS else [field]
+    for column in Step.__dataclass_fields__:
+        columns += [f"{_VECTORS[column]}_{name}_nm" for name in names] if column in _VECTORS else [column]
     return columns
 
 
 def _row(step: Step) -> list[Any]:
     cells: list[Any] = []
-    for field in Step.__dataclass_fields__:
-        value = getattr(step, field)
-        cells += value if field in _VECTORS else [int(value) if isinstance(value, bool) else value]
+    for column in Step.__dataclass_fields__:
+        value = getattr(step, column)
+        cells += value if column in _VECTORS else [int(value) if isinstance(value, bool) else value]
     return cells

@@ -102,6 +102,7 @@ def record(
         before=seen[0][1] if seen else None,
         correction=correction,
         report=directory.path / "report.html" if report else None,
+        cost=session.microscope.cost.plain() if seen else {},
     )
     directory.write_summary(result.summary())
     if result.report is not None:

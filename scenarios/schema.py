@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from twin.day import Day
 from twin.optics import Optics
@@ -62,6 +62,7 @@ class Scenario(BaseModel):
         renderer: phase screen ("fast") or atoms and slices ("multislice").
         task: how many observations.
         controllers: options by controller name.
+        scan: for `stemtwin acquire`, a `scan_section.ScanSection`; the same microscope and day can be calibrated, too.
     """
 
     model_config = _STRICT
@@ -75,6 +76,7 @@ class Scenario(BaseModel):
     renderer: Literal["fast", "multislice"] = "fast"
     task: Task = Task()
     controllers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    scan: Any = None  # its class is imported when there is one, see `_section`
 
     @field_validator("severity")
     @classmethod
@@ -96,17 +98,24 @@ class Scenario(BaseModel):
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default filled in; `parse` gives the same scenario back."""
         drawn_later = {"day"} if self.severity is not None else {"severity"}
-        plain: dict[str, Any] = self.model_dump(mode="json", exclude={"optics", "space", "day"} | drawn_later)
+        plain: dict[str, Any] = self.model_dump(mode="json", exclude={"optics", "space", "day", "scan"} | drawn_later)
         plain["optics"] = asdict(self.optics)
         plain["space"] = {f.name: list(getattr(self.space, f.name)) for f in fields(self.space) if f.init}
         if self.severity is None:
             plain["day"] = _drop_tuples(asdict(self.day))
+        if self.scan is not None:
+            plain["scan"] = _drop_tuples(asdict(self.scan))
         return plain
 
 
 def library() -> list[str]:
     """Names of the scenarios that come with the package, sorted."""
     return sorted(entry.name.removesuffix(".yaml") for entry in _library_files())
+
+
+def description(name: str) -> str:
+    """One line about a scenario of the library, without checking the rest of it."""
+    return str(_parse_yaml(_read(name)[1], name).get("description", ""))
 
 
 def load(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
@@ -136,11 +145,15 @@ def parse(data: Mapping[str, Any], label: str, overrides: Iterable[str] = ()) ->
     for override in overrides:
         sources[_override(merged, override)] = f"--set {override}"
     _check_controllers(merged.get("controllers"), label)
+    section = merged.pop("scan", None)
+    prefix = ""
     try:
-        return Scenario.model_validate(merged)
+        scenario = Scenario.model_validate(merged)
+        prefix = "scan."
+        return scenario if section is None else scenario.model_copy(update={"scan": _validated(section)})
     except ValidationError as error:
         where, message = _first_problem(error)
-        raise ScenarioError(f"{sources.get(where, label)}: {where}: {message}") from None
+        raise ScenarioError(f"{sources.get(prefix + where, label)}: {prefix}{where}: {message}") from None
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -211,7 +224,7 @@ def _drop_tuples(value: Any) -> Any:
     """Tuples to lists, for YAML."""
     if isinstance(value, dict):
         return {key: _drop_tuples(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    return [_drop_tuples(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _named_space(name: str, label: str) -> dict[str, Any]:
@@ -262,13 +275,32 @@ def _keys(kind: type) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in fields(kind) if f.init}  # type: ignore[arg-type]
 
 
-def _structure(annotation: Any) -> type | None:
-    """The model or dataclass inside an annotation, if there is one."""
+def _structure(annotation: Any, value: Any = None) -> type | None:
+    """The model or dataclass inside an annotation, if there is one; of several, the one of the value's `kind`."""
     if get_origin(annotation) in (Union, types.UnionType):
-        return next(filter(None, map(_structure, get_args(annotation))), None)
+        found = [kind for kind in map(_structure, get_args(annotation)) if kind is not None]
+        wanted = value.get("kind") if isinstance(value, Mapping) else None
+        same_kind = (kind for kind in found if getattr(kind, "kind", None) == wanted)
+        return next(same_kind, found[0]) if found else None
     if isinstance(annotation, type) and (is_dataclass(annotation) or issubclass(annotation, BaseModel)):
         return annotation
     return None
+
+
+def _section() -> type:
+    """The class of `scan`."""
+    from scenarios.scan_section import ScanSection
+
+    return ScanSection
+
+
+def _validated(section: Any) -> Any:
+    """A `ScanSection` from plain data.
+
+    Raises:
+        ValidationError: it is none.
+    """
+    return TypeAdapter(_section()).validate_python(section)
 
 
 def _paths(kind: type, prefix: str = "") -> Iterator[str]:
@@ -286,10 +318,11 @@ def _check_keys(data: Mapping[Any, Any], kind: type, path: str, label: str) -> N
     for key, value in data.items():
         if key not in known:
             raise ScenarioError(f"{label}: {path}{key} is not a key here{_suggest(str(key), known)}")
-        inner = _structure(known[key])
+        is_scan = kind is Scenario and key == "scan" and value is not None
+        inner = _section() if is_scan else _structure(known[key], value)
         if isinstance(value, bool) and known[key] in (int, float, float | None):
             raise ScenarioError(f"{label}: {path}{key} takes a number, got {str(value).lower()}")
-        if inner is None:
+        if inner is None or (value is None and type(None) in get_args(known[key])):
             continue
         if isinstance(value, Mapping):
             _check_keys(value, inner, f"{path}{key}.", label)
@@ -317,7 +350,7 @@ def _check_controllers(options: Any, label: str) -> None:
 def _first_problem(error: ValidationError) -> tuple[str, str]:
     """Dotted key, and what was expected of the value."""
     problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])
+    where = ".".join(str(part) for part in problem["loc"] if part not in ("counting", "integrating"))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return where, message

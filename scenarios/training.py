@@ -109,9 +109,9 @@ def quality(
 
 @app.command()
 def posterior(
-    scenario: Annotated[str, typer.Argument(help="Gives optics and state; its day is not looked at.")] = "day_a",
-    days: Annotated[int, typer.Option(min=20, help="Simulated days over the whole range.")] = 1200,
-    loop_days: Annotated[int, typer.Option(min=1, help="Days with states where a closed loop goes.")] = 900,
+    scenario: Annotated[str, typer.Argument(help="Gives the optics; its day is not looked at.")] = "day_a",
+    days: Annotated[int, typer.Option(min=20, help="Simulated days over the whole range.")] = 750,
+    loop_days: Annotated[int, typer.Option(min=1, help="Days with states where a closed loop goes.")] = 950,
     frames_per_day: Annotated[int, typer.Option(min=2, help="Frames of each day.")] = 16,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the frames.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 1,
@@ -122,7 +122,7 @@ def posterior(
     ),
     frames: Annotated[Path, typer.Option(help=FRAMES_HELP)] = FRAMES,
 ) -> None:
-    """Train the amortised posterior of neural_posterior; run again after an interruption to resume."""
+    """Train the amortised posterior of neural_posterior, for first and second order; run again to resume."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
@@ -132,8 +132,14 @@ def posterior(
     torch.set_num_threads(os.cpu_count() or 1)
     target = out or work / "posterior.safetensors"
     with _told(f"the same command resumes from {work}"):
-        chosen = schema.load(scenario)
-        config = PosteriorTraining(chosen.optics, chosen.space, days, loop_days, frames_per_day, epochs, seed=seed)
+        config = PosteriorTraining(
+            schema.load(scenario).optics,
+            days=days,
+            loop_days=loop_days,
+            frames_per_day=frames_per_day,
+            epochs=epochs,
+            seed=seed,
+        )
         trained = train_posterior(config, target, work, frames, _bars(), workers)
     typer.echo(f"weights     {target} ({target.stat().st_size / 1e6:.1f} MB)")
     found = trained.provenance
@@ -146,8 +152,8 @@ def posterior(
 @app.command()
 def regression(
     scenario: Annotated[str, typer.Argument(help="Gives optics and state; its day is not looked at.")] = "day_a",
-    days: Annotated[int, typer.Option(min=20, help="Simulated days over the whole range.")] = 1200,
-    loop_days: Annotated[int, typer.Option(min=1, help="Days with states where a closed loop goes.")] = 900,
+    days: Annotated[int, typer.Option(min=20, help="Simulated days over the whole range.")] = 750,
+    loop_days: Annotated[int, typer.Option(min=1, help="Days with states where a closed loop goes.")] = 950,
     frames_per_day: Annotated[int, typer.Option(min=2, help="Frames of each day.")] = 16,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the frames.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 1,

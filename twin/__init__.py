@@ -14,3 +14,8 @@ gymnasium.register(
     max_episode_steps=MAX_OBSERVATIONS,
     kwargs={"space": SECOND_ORDER},
 )
+
+MAX_SCAN_STEPS = 1024
+"""Beyond any scan of the default plan, which ends by itself."""
+
+gymnasium.register("stemtwin/Scan4D-v0", "twin.scan_env:ScanEnv", max_episode_steps=MAX_SCAN_STEPS)

@@ -5,7 +5,7 @@ Plain data with validated fields; `simulated.py` turns it into a microscope.
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
@@ -20,6 +20,7 @@ Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 Leak = Annotated[float, Gt(-1), Lt(1)]
+Correlation = Annotated[float, Gt(-1), Lt(1)]
 
 
 @dataclass(frozen=True, config=_STRICT, kw_only=True)
@@ -86,18 +87,32 @@ def _check_orders_or_names(keys: Iterable[str]) -> None:
 
 @dataclass(frozen=True, config=_STRICT, kw_only=True)
 class ActuatorProperties:
-    """How the corrector follows an input: u_actual = (gain * R(rotation) + coupling) u.
+    """How the corrector follows an input: u_actual = (gain * R(rotation) + coupling) H[u].
+
+    H is the memory of each coefficient's own actuator: hysteresis, then backlash (`dynamics.py`).
 
     Attributes:
         gain: 1 moves exactly as told.
         rotation_deg: turns each pair (C_nm a, b) by this angle in its own plane.
         coupling: what leaks where, by the coefficient moved and then the one asked for: `{"C12a": {"C21a": 0.03}}`
             moves C12a by 3 % of the input to C21a. Pairs that are not both calibrated do nothing.
+        backlash_nm: dead band by coefficient: how much of an input is lost when it goes the other way.
+        hysteresis_nm: memory by coefficient: how far an input has to go until the last turn is forgotten.
+        hysteresis_share: how much of the movement lags behind within that memory.
     """
 
     gain: Positive = 1.0
     rotation_deg: float = 0.0
     coupling: dict[str, dict[str, Leak]] | None = None
+    backlash_nm: dict[str, NonNegative] | None = None
+    hysteresis_nm: dict[str, NonNegative] | None = None
+    hysteresis_share: Annotated[float, Gt(0), Le(1)] = 0.2
+
+    @field_validator("backlash_nm", "hysteresis_nm")
+    @classmethod
+    def _known_coefficients(cls, by_name: dict[str, float] | None) -> dict[str, float] | None:
+        _check_names(by_name or {})
+        return by_name
 
     @field_validator("coupling")
     @classmethod
@@ -117,6 +132,7 @@ class DriftProperties:
     name; a name wins over its order.
 
     Attributes:
+        preset: random walk of the rates in `DRIFT_PRESETS` under this name, where rate_nm_per_sqrt_s has none.
         rate_nm_per_sqrt_s: random walk, nm per root second.
         step_nm: one sudden change, by coefficient name, nm.
         step_at_s: when; exposures that end later show it.
@@ -124,11 +140,20 @@ class DriftProperties:
         wander_period_s: its period.
     """
 
+    preset: str | None = None
     rate_nm_per_sqrt_s: dict[str, NonNegative] | None = None
     step_nm: dict[str, float] | None = None
     step_at_s: NonNegative = 0.0
     wander_nm: dict[str, NonNegative] | None = None
     wander_period_s: Positive = 600.0
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, preset: str | None) -> str | None:
+        if preset is not None and preset not in DRIFT_PRESETS:
+            known = ", ".join(DRIFT_PRESETS)
+            raise ValueError(f"{preset!r} is not a drift preset{nearest(preset, DRIFT_PRESETS)}; known: {known}")
+        return preset
 
     @field_validator("rate_nm_per_sqrt_s", "wander_nm")
     @classmethod
@@ -145,7 +170,71 @@ class DriftProperties:
     @property
     def active(self) -> bool:
         """Whether anything moves at all."""
-        return bool(self.rate_nm_per_sqrt_s or self.step_nm or self.wander_nm)
+        return bool(self.preset or self.rate_nm_per_sqrt_s or self.step_nm or self.wander_nm)
+
+
+DRIFT_PRESETS: dict[str, dict[str, float]] = {
+    "commercial": {
+        "C10": 0.30,
+        "C12a": 0.20,
+        "C12b": 0.20,
+        "C21a": 1.8,
+        "C21b": 1.8,
+        "C23a": 0.60,
+        "C23b": 0.60,
+        "C30": 8.0,
+        "C32a": 8.0,
+        "C32b": 8.0,
+        "C34a": 8.0,
+        "C34b": 8.0,
+    }
+}
+"""Random-walk rates by name of the preset and coefficient, nm per root second and component (docs/drift.md).
+
+"commercial": C1 0.30, A1 0.20, B2 0.60 (C21 is 3 B2) and C3 8 of a commercial-style twin; for the others of second and
+third order there is no figure: A2 as B2, S3 and A3 as C3.
+"""
+
+
+@dataclass(frozen=True, config=_STRICT, kw_only=True)
+class ScanProperties:
+    """How the beam and the signal fall short of the scan that was asked for (docs/scan.md); each off by default.
+
+    Pairs are (x, y). Jitter goes along the scan's fast (x) and slow (y) axis, all else along the specimen's axes.
+
+    Attributes:
+        jitter_x_nm, jitter_y_nm: rms of the new part of each line's shift; in steps, the sigma of thesis eqs 2.14-2.15.
+        jitter_x_correlation, jitter_y_correlation: share of a line's shift that the next line keeps, phi there.
+        hum_nm: amplitude of the deflection by mains fields.
+        hum_hz: mains frequency.
+        hum_phase_deg: phase when a scan begins, of a scan that is triggered by the mains; None: unrelated, drawn.
+        drift_nm_per_s: constant velocity of the specimen.
+        drift_walk_nm_per_sqrt_s: its random walk, per axis.
+        coil_gain: actual over intended deflection of each coil.
+        coil_rotation_deg: turns both coils' directions, from +x towards +y.
+        coil_skew_deg: turns the y coil's direction further than the x coil's.
+        flyback_lag: share of the jump to a new line that is still missing on arrival.
+        flyback_relaxation_s: time constant with which the rest goes.
+        response_shape: decay of the detector's signal (thesis eqs 2.17-2.18).
+        response_s: its time constant ("exponential") or half width at half maximum ("half_lorentzian").
+    """
+
+    jitter_x_nm: NonNegative = 0.0
+    jitter_y_nm: NonNegative = 0.0
+    jitter_x_correlation: Correlation = 0.5
+    jitter_y_correlation: Correlation = 0.5
+    hum_nm: tuple[float, float] = (0.0, 0.0)
+    hum_hz: Positive = 50.0
+    hum_phase_deg: float | None = None
+    drift_nm_per_s: tuple[float, float] = (0.0, 0.0)
+    drift_walk_nm_per_sqrt_s: NonNegative = 0.0
+    coil_gain: tuple[Positive, Positive] = (1.0, 1.0)
+    coil_rotation_deg: float = 0.0
+    coil_skew_deg: Annotated[float, Gt(-45), Lt(45)] = 0.0
+    flyback_lag: Correlation = 0.0
+    flyback_relaxation_s: Positive = 1e-3
+    response_shape: Literal["exponential", "half_lorentzian"] = "half_lorentzian"
+    response_s: NonNegative = 0.0
 
 
 @dataclass(frozen=True, config=_STRICT, kw_only=True)
@@ -160,6 +249,8 @@ class Day:
         dose_e: electrons per exposure.
         exposure_s: exposure time.
         overhead_s: settling and read-out time of one observation.
+        command_latency_s: time that every input to the corrector takes.
+        scan: errors of the scan and of the detectors' response in time.
         same_region: stay on one specimen region instead of moving to a fresh one per exposure.
     """
 
@@ -171,8 +262,10 @@ class Day:
     dose_e: Positive = 1e6
     exposure_s: Positive = 0.5
     overhead_s: NonNegative = 0.5
+    command_latency_s: NonNegative = 0.0
     actuator: ActuatorProperties = ActuatorProperties()
     drift: DriftProperties = DriftProperties()
+    scan: ScanProperties = ScanProperties()
     same_region: bool = False
 
     @field_validator("residual_nm")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.aberrations import NAMES, TERMS
-from twin.day import DriftProperties
+from twin.day import DRIFT_PRESETS, DriftProperties
 
 Array = NDArray[np.floating]
 
@@ -22,6 +22,12 @@ def by_coefficient(values: Mapping[str, float] | None) -> Array:
     return np.array([given.get(term.name, given.get(str(term.n), 0.0)) for term in TERMS])
 
 
+def rates_nm_per_sqrt_s(drift: DriftProperties) -> Array:
+    """Rate of the random walk, nm per root second, shape (25,): as given, by name or order, and else the preset's."""
+    preset, given = DRIFT_PRESETS.get(drift.preset or "", {}), drift.rate_nm_per_sqrt_s or {}
+    return by_coefficient({**{name: rate for name, rate in preset.items() if name[1] not in given}, **given})
+
+
 def draw_phases(rng: np.random.Generator) -> Array:
     """Phase of each coefficient's wander over one session, rad, shape (25,), uniform."""
     return rng.uniform(0.0, 2 * math.pi, len(NAMES))
@@ -29,7 +35,7 @@ def draw_phases(rng: np.random.Generator) -> Array:
 
 def walk_nm(seconds: float, drift: DriftProperties, rng: np.random.Generator) -> Array:
     """Random walk over an interval, nm, shape (25,): independent normals of standard deviation rate sqrt(t)."""
-    return by_coefficient(drift.rate_nm_per_sqrt_s) * math.sqrt(seconds) * rng.standard_normal(len(NAMES))
+    return rates_nm_per_sqrt_s(drift) * math.sqrt(seconds) * rng.standard_normal(len(NAMES))
 
 
 def excursion_nm(clock_s: float, drift: DriftProperties, phases_rad: Array) -> Array:

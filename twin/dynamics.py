@@ -1,6 +1,13 @@
-"""How the corrector follows an input: `x[k+1] = x[k] + actual_input(u[k])`; exact unless the day says otherwise."""
+"""How the corrector follows an input: `x[k+1] = x[k] + follow(u[k])`; exact unless the day says otherwise.
+
+Each actuator may have a memory, whose value is an `ActuatorState` that goes in and comes out; its building block is the
+play operator (Brokate and Sprekels, Hysteresis and Phase Transitions, 1996, chapter 2). What all of them do together
+is linear: `response`.
+"""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +71,70 @@ def actual_input(delta_nm: Array, space: StateSpace, actuator: ActuatorPropertie
     if actuator.gain == 1.0 and actuator.rotation_deg == 0.0 and not actuator.coupling:
         return delta_nm
     return response(space, actuator) @ delta_nm
+
+
+@dataclass(frozen=True, eq=False)
+class ActuatorState:
+    """What the actuators of n coefficients remember, nm of input.
+
+    Attributes:
+        asked_nm: sum of the inputs, shape (n,).
+        plays_nm: outputs of the hysteresis' plays, shape (PLAYS, n).
+        made_nm: what hysteresis and backlash have let through, shape (n,).
+    """
+
+    asked_nm: Array
+    plays_nm: Array
+    made_nm: Array
+
+
+PLAYS = 4
+"""Plays in the hysteresis: steps in which the memory of a turn fades."""
+
+
+def at_rest(space: StateSpace) -> ActuatorState:
+    """Actuators in the middle of their play, as a new session finds them."""
+    return ActuatorState(space.zero, np.zeros((PLAYS, space.dimension)), space.zero)
+
+
+def play(position_nm: Array, asked_nm: Array, dead_band_nm: Array) -> Array:
+    """The play operator: what is dragged along within a dead band, (..., n); exact for one monotonic input.
+
+    Args:
+        position_nm: where it was, (..., n).
+        asked_nm: where the input has gone, (n,).
+        dead_band_nm: width, (..., n); zero follows exactly.
+    """
+    half = dead_band_nm / 2
+    return np.clip(position_nm, asked_nm - half, asked_nm + half)
+
+
+def follow(
+    state: ActuatorState, delta_nm: Array, space: StateSpace, actuator: ActuatorProperties
+) -> tuple[Array, ActuatorState]:
+    """What the calibrated state moves by, nm, shape (n,), when asked for `delta_nm`, and what is remembered then.
+
+    Hysteresis is a Prandtl-Ishlinskii operator: a share of the movement goes through `PLAYS` plays of equal weight,
+    whose dead bands rise in equal steps to `hysteresis_nm`. Backlash is one play after it. Outputs never exceed
+    the largest input, so that `reach_nm` holds with and without memory.
+
+    Raises:
+        ValueError: as `response`.
+    """
+    if not (actuator.backlash_nm or actuator.hysteresis_nm):
+        return actual_input(delta_nm, space, actuator), state
+    asked = state.asked_nm + delta_nm
+    widths = _by_name(actuator.hysteresis_nm, space) * (np.arange(1, PLAYS + 1) / PLAYS)[:, None]
+    plays = play(state.plays_nm, asked, widths)
+    share = actuator.hysteresis_share
+    drawn = (1.0 - share) * asked + share * plays.mean(axis=0)
+    made = play(state.made_nm, drawn, _by_name(actuator.backlash_nm, space))
+    return actual_input(made - state.made_nm, space, actuator), ActuatorState(asked, plays, made)
+
+
+def _by_name(values_nm: Mapping[str, float] | None, space: StateSpace) -> Array:
+    """One value per calibrated coefficient, shape (n,); zero where none is given."""
+    return np.array([(values_nm or {}).get(name, 0.0) for name in space.names])
 
 
 def reach_nm(space: StateSpace, actuator: ActuatorProperties) -> Array:

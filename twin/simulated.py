@@ -3,7 +3,7 @@
 import importlib
 import itertools
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum, unique
 from typing import TYPE_CHECKING, cast
 
@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 
 from twin import detector, drift, dynamics
 from twin.aberrations import NAMES, Aberrations, index
+from twin.cost import Cost, Ledger
 from twin.day import Day
 from twin.optics import Optics, check_window
+from twin.scan_errors import ScanEngine
+from twin.scan_plan import ScanPath, ScanPlan, paths
 from twin.state import StateSpace
 from twin.suggest import nearest
-from twin.types import Capabilities, Frame, Truth
+from twin.types import Capabilities, Frame, ScanBlock, ScanTruth, Truth
 
 if TYPE_CHECKING:
+    from twin.acquisition import Acquisition, ScanSetup
     from twin.render import Renderer
 
 Array = NDArray[np.floating]
@@ -37,6 +41,10 @@ class Stream(IntEnum):
     DRIFT = 3
     DEFECTS = 4
     WANDER = 5
+    SCAN_POSITIONS = 6
+    SCAN_NOISE = 7
+    SCAN_DRIFT = 8
+    SCAN_DEFECTS = 9
 
 
 def make_renderer(name: str, optics: Optics, day: Day) -> "Renderer":
@@ -70,35 +78,51 @@ def check_reach(optics: Optics, space: StateSpace, day: Day) -> None:
 
 
 class SimulatedMicroscope:
-    """A virtual STEM on one day: `Microscope` and `HasTruth`.
+    """A virtual STEM on one day: `Microscope` and `HasTruth`, and with a scan's setup `CanScan` and `HasScanTruth`.
 
-    A session's random numbers come in streams of their own (start, specimen, noise, drift, defects, wander), and the
+    A session's random numbers come in streams of their own (see `Stream`), and the
     specimen and the noise of exposure k depend on the seed and k alone: two controllers compared on one
     seed meet the same film region and the same noise stream at their k-th exposure, whatever they did before.
 
-    The clock advances by overhead and exposure per frame. Drift runs with the clock and moves calibrated and residual
+    The clock advances by overhead and exposure per frame and by the command latency per input; `cost` says what the
+    time went to, and the electrons. Drift runs with the clock and moves calibrated and residual
     coefficients alike; a frame shows the aberrations at the end of its exposure, and `truth` then tells their
     calibrated part. Drift has no bounds: an exposure that it has brought out of the window raises AliasingError.
+
+    During a scan the clock runs on through dwells, flybacks and settling, the aberrations drift from line to line, and
+    an input counts from the next block on.
 
     Args:
         optics: beam, grid and camera; known to the controller.
         space: the calibrated coefficients and their ranges; known to the controller.
         day: hidden parameters.
         renderer: "fast" (phase screens), "multislice" (atoms), or any object that obeys `render.Renderer`.
+        scan: specimen, beam and detectors of scans; without it there are none.
 
     Raises:
         AliasingError: some state within reach needs a wider computing window.
-        ValueError: unknown renderer, or an actuator that turns a pair of which only half is calibrated.
+        ValueError: unknown renderer, or an actuator that turns a pair of which only half is calibrated; or a scan's
+            setup that does not fit together.
     """
 
-    def __init__(self, optics: Optics, space: StateSpace, day: Day, renderer: "str | Renderer" = "fast") -> None:
+    def __init__(
+        self,
+        optics: Optics,
+        space: StateSpace,
+        day: Day,
+        renderer: "str | Renderer" = "fast",
+        scan: "ScanSetup | None" = None,
+    ) -> None:
         check_reach(optics, space, day)
         self._optics, self._space, self._day = optics, space, day
         self._renderer = make_renderer(renderer, optics, day) if isinstance(renderer, str) else renderer
         self._entropy: list[int] | None = None
         self._calibrated = [index(name) for name in space.names]
         side = optics.camera_pixels
-        self._capabilities = Capabilities("simulated", optics, space, (side, side), day.camera.saturation)
+        self._acquisition = _make_acquisition(scan, day, optics)
+        self._capabilities = Capabilities(
+            "simulated", optics, space, (side, side), day.camera.saturation, can_scan=scan is not None
+        )
 
     @property
     def capabilities(self) -> Capabilities:
@@ -116,30 +140,121 @@ class SimulatedMicroscope:
         shape = self._capabilities.camera_shape
         self._defects = detector.draw_defects(self._day.camera, shape, self._stream(Stream.DEFECTS))
         self._exposures = 0
+        self._scans = 0
         self._clock_s = 0.0
+        # The time that state and residual drift belong to: within a scan, the beginning of the line.
+        self._drifted_to_s = 0.0
+        self._actuator = dynamics.at_rest(self._space)
+        self._ledger = Ledger()
+        self._scan_engine = ScanEngine(self._day.scan, self._stream(Stream.SCAN_POSITIONS))
+        self._scan_truth: ScanTruth | None = None
 
     def apply(self, delta_nm: Array) -> None:
         self._check_session("apply")
         # Refused inputs raise here, before anything has moved.
         cumulative = self._space.check_input(delta_nm, self._cumulative_nm)
         delta = np.array(delta_nm, dtype=np.float64)
-        self._state_nm = self._state_nm + dynamics.actual_input(delta, self._space, self._day.actuator)
+        moved, self._actuator = dynamics.follow(self._actuator, delta, self._space, self._day.actuator)
+        self._state_nm = self._state_nm + moved
         self._cumulative_nm = cumulative
+        self._clock_s += self._day.command_latency_s
+        self._ledger.command(self._day.command_latency_s)
+
+    @property
+    def cost(self) -> Cost:
+        """Seconds and electrons of this session so far.
+
+        Raises:
+            RuntimeError: no session yet.
+        """
+        self._check_session("cost")
+        return self._ledger.cost
 
     def acquire(self) -> Frame:
         """One exposure: drift, a specimen region, the camera; the clock advances by exposure and overhead."""
         self._check_session("acquire")
         day, k = self._day, self._exposures
         seconds = day.overhead_s + day.exposure_s
-        state, residual_drift = self._drifted(seconds)
+        until_s = self._clock_s + seconds
+        state, residual_drift = self._drifted(until_s, self._stream(Stream.DRIFT, k))
         region = int(self._sequence(Stream.SPECIMEN, 0 if day.same_region else k).generate_state(1)[0])
-        aberrations = self._space.to_aberrations(state) + day.residual + Aberrations.from_array(residual_drift)
+        aberrations = self._aberrations(state, residual_drift)
         probability = self._renderer.probability([aberrations], [region])[0]
         counts = detector.expose(probability, day.dose_e, day.camera, self._defects, self._stream(Stream.NOISE, k))
         # Only now, with the frame made: an exposure that failed leaves state and clock as they were.
         self._state_nm, self._residual_drift_nm = state, residual_drift
-        self._exposures, self._clock_s = k + 1, self._clock_s + seconds
+        self._exposures, self._clock_s, self._drifted_to_s = k + 1, until_s, until_s
+        ground = f"film {0 if day.same_region else k}"
+        self._ledger.expose(ground, day.dose_e, self._optics.window_nm**2, day.exposure_s, day.overhead_s)
         return Frame(counts, day.dose_e, day.exposure_s, self._clock_s, {"dark_level": day.camera.dark_level})
+
+    def scan(self, plan: ScanPlan, *, block: int = 64) -> Iterator[ScanBlock]:
+        """Scan the specimen of the setup; see `CanScan`. A plan without a centre lies in the specimen's middle.
+
+        The plan is checked at once, the scan begins with the first block that is asked for. The same seed gives the
+        same counts however the scan is cut into blocks.
+
+        Raises:
+            AliasingError: the window of the scan's optics cannot hold the probe; also later, if it drifts that far.
+            RuntimeError: no session yet, no setup for scans, or another scan has begun meanwhile.
+            ValueError: the scan leaves the specimen, its dwell is shorter than the camera's read-out, or `block` is
+                not positive.
+        """
+        self._check_session("scan")
+        if self._acquisition is None:
+            raise RuntimeError("this microscope has no setup for scans: SimulatedMicroscope(..., scan=ScanSetup(...))")
+        plan = self._acquisition.placed(plan)
+        self._acquisition.check(plan, self._aberrations(self._state_nm, self._residual_drift_nm))
+        return self._scanned(self._acquisition, plan, paths(plan, block))
+
+    def _scanned(self, acquisition: "Acquisition", plan: ScanPlan, blocks: Iterator[ScanPath]) -> Iterator[ScanBlock]:
+        from twin.acquisition import Noise
+
+        k, begun_s, entropy = self._scans, self._clock_s, self._entropy
+        self._scans = k + 1
+        self._scan_engine.begin(begun_s)
+        noise = Noise(self._sequence(Stream.SCAN_NOISE, k))
+        sensor, responses = acquisition.draw_sensor(self._stream(Stream.SCAN_DEFECTS)), acquisition.responses()
+
+        last_line, before = -1, None
+        x_nm, y_nm = plan.origin_nm
+
+        def aberrations_of(line: int) -> Aberrations:
+            nonlocal last_line
+            if line > last_line:
+                last_line, until_s = line, begun_s + starts_s[line]
+                self._state_nm, self._residual_drift_nm = self._drifted(
+                    until_s, self._stream(Stream.SCAN_DRIFT, k, line)
+                )
+                self._drifted_to_s = max(until_s, self._drifted_to_s)
+            return self._aberrations(self._state_nm, self._residual_drift_nm)
+
+        for path in blocks:
+            if (self._scans, self._entropy) != (k + 1, entropy):
+                raise RuntimeError("another scan or session has begun meanwhile: this one is over")
+            ended_s = 0.0 if before is None else float(before.end_s[-1])
+            if self._clock_s != begun_s + ended_s:
+                # A command or an exposure since the last block has held the scan up.
+                begun_s = self._clock_s - ended_s
+            starts_s = dict(zip(path.line.tolist()[::-1], path.start_s.tolist()[::-1], strict=True))
+            actual_nm = self._scan_engine.displace(path)
+            frames, signals = acquisition.expose(path, actual_nm, aberrations_of, sensor, responses, noise)
+            self._clock_s = begun_s + float(path.end_s[-1])
+            self._scan_truth = ScanTruth(actual_nm)
+            self._ledger.scan(f"specimen at {x_nm:.1f}, {y_nm:.1f} nm", path, before)
+            before = path
+            yield ScanBlock(path, frames, signals, begun_s + path.end_s)
+
+    def scan_truth(self) -> ScanTruth:
+        """Where the beam really was in the latest block; only the scorer may ask.
+
+        Raises:
+            RuntimeError: nothing has been scanned yet.
+        """
+        self._check_session("scan_truth")
+        if self._scan_truth is None:
+            raise RuntimeError("scan_truth() before the first block of a scan")
+        return self._scan_truth
 
     def truth(self) -> Truth:
         """The hidden state now, as copies; only the scorer may ask.
@@ -150,12 +265,15 @@ class SimulatedMicroscope:
         self._check_session("truth")
         return Truth(self._state_nm.copy(), self._initial_nm.copy())
 
-    def _drifted(self, seconds: float) -> tuple[Array, Array]:
-        """State, shape (n,), and drift of the residual, shape (25,), both nm, after the next exposure."""
-        if not self._day.drift.active:
+    def _aberrations(self, state_nm: Array, residual_drift_nm: Array) -> Aberrations:
+        return self._space.to_aberrations(state_nm) + self._day.residual + Aberrations.from_array(residual_drift_nm)
+
+    def _drifted(self, until_s: float, rng: np.random.Generator) -> tuple[Array, Array]:
+        """State, shape (n,), and drift of the residual, shape (25,), both nm, at a later time."""
+        seconds = until_s - self._drifted_to_s
+        if not self._day.drift.active or seconds <= 0.0:
             return self._state_nm, self._residual_drift_nm
-        stream = self._stream(Stream.DRIFT, self._exposures)
-        moved = drift.increment_nm(self._clock_s, seconds, self._day.drift, self._wander_rad, stream)
+        moved = drift.increment_nm(self._drifted_to_s, seconds, self._day.drift, self._wander_rad, rng)
         state = self._state_nm + moved[self._calibrated]
         moved[self._calibrated] = 0.0
         return state, self._residual_drift_nm + moved
@@ -164,8 +282,26 @@ class SimulatedMicroscope:
         if self._entropy is None:
             raise RuntimeError(f"{verb}() before reset(rng): the microscope has no session yet")
 
-    def _sequence(self, stream: Stream, exposure: int = 0) -> np.random.SeedSequence:
-        return np.random.SeedSequence(self._entropy, spawn_key=(int(stream), exposure))
+    def _sequence(self, stream: Stream, *which: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence(self._entropy, spawn_key=(int(stream), *(which or (0,))))
 
-    def _stream(self, stream: Stream, exposure: int = 0) -> np.random.Generator:
-        return np.random.default_rng(self._sequence(stream, exposure))
+    def _stream(self, stream: Stream, *which: int) -> np.random.Generator:
+        return np.random.default_rng(self._sequence(stream, *which))
+
+
+def _make_acquisition(setup: "ScanSetup | None", day: Day, optics: Optics) -> "Acquisition | None":
+    """Imported when there is something to scan, for it brings compiled detectors and specimens.
+
+    Raises:
+        ValueError: the scan has another beam energy than the Ronchigrams of the same instrument.
+    """
+    if setup is None:
+        return None
+    if setup.optics.energy_kev != optics.energy_kev:
+        raise ValueError(
+            f"scan.optics.energy_kev is {setup.optics.energy_kev:g}; the instrument runs at {optics.energy_kev:g}"
+            " (optics.energy_kev)"
+        )
+    from twin.acquisition import Acquisition
+
+    return Acquisition(setup, day)

@@ -3,7 +3,7 @@
 Data that crosses the seam and the two protocols, nothing else. No physics, no torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.optics import Optics
+from twin.scan_plan import ScanPath, ScanPlan
 from twin.state import StateSpace
 
 Array = NDArray[np.floating]
@@ -112,4 +113,62 @@ class HasTruth(Protocol):
 
     def truth(self) -> Truth:
         """The hidden state now."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ScanBlock:
+    """Consecutive positions of a scan as they were read out. Immutable; carries no truth.
+
+    Attributes:
+        path: where the beam was told to go, N positions, and when, from the beginning of the scan.
+        frames: camera counts, shape (N, H, W), unsigned integers, y before x; None without a camera.
+        signals: what each integrating detector gave, shape (N,), by name.
+        clock_s: instrument clock at the end of each dwell, shape (N,).
+    """
+
+    path: ScanPath
+    frames: NDArray[np.unsignedinteger] | None
+    signals: Mapping[str, NDArray[np.generic]]
+    clock_s: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        for array in (self.frames, self.clock_s, *self.signals.values()):
+            if array is not None:
+                array.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.path)
+
+
+@dataclass(frozen=True, eq=False)
+class ScanTruth:
+    """Where the beam really was, for the scorer.
+
+    Attributes:
+        actual_nm: (x, y) in the specimen of the positions of the latest block, shape (N, 2).
+    """
+
+    actual_nm: Array
+
+
+@runtime_checkable
+class CanScan(Protocol):
+    """A microscope that scans; `capabilities.can_scan` says whether this one is set up for it."""
+
+    def scan(self, plan: ScanPlan, *, block: int = 64) -> Iterator[ScanBlock]:
+        """A scan in blocks of at most `block` positions, in read-out order; memory goes with the block.
+
+        Raises:
+            ValueError: the plan does not suit specimen, camera or detectors; nothing has moved.
+        """
+        ...
+
+
+@runtime_checkable
+class HasScanTruth(Protocol):
+    """Only a simulator knows where its beam was; only the scorer may ask."""
+
+    def scan_truth(self) -> ScanTruth:
+        """Of the latest block."""
         ...

@@ -15,8 +15,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from controller import preprocess, quality_network, surrogate
-from controller.base import checked_options
+from controller.base import Controller, checked_options
 from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
+from controller.first_order import first_order_first
 from controller.preprocess import check_shape
 from controller.quality_network import Quality
 from twin.optics import Optics
@@ -48,18 +49,22 @@ def expected_improvement(history: History) -> Tensor:
     return surrogate.ascend(LogExpectedImprovement(history.model, incumbent), history.box)
 
 
-def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> BayesianOptimiser:
-    """Build the controller for an instrument and a task.
+def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controller:
+    """Build the controller for an instrument and a task; of a second-order task it calibrates the first order.
 
     Raises:
         OptionError: an unknown option or a bad value.
         WeightsError: weights for other optics, coefficients or ranges.
     """
     chosen = checked_options(Options, options)
-    trained: Quality = quality_network.load_for(chosen.weights, optics, space)
 
-    def measure(frame: Frame) -> Array:
-        check_shape(frame, optics.camera_pixels)
-        return -np.hypot(trained.size_nm(preprocess.power_spectrum(frame).values[None]), ROUNDING_NM)
+    def build(first: StateSpace) -> Controller:
+        trained: Quality = quality_network.load_for(chosen.weights, optics, first)
 
-    return BayesianOptimiser(space, measure, expected_improvement, chosen.loop)
+        def measure(frame: Frame) -> Array:
+            check_shape(frame, optics.camera_pixels)
+            return -np.hypot(trained.size_nm(preprocess.power_spectrum(frame).values[None]), ROUNDING_NM)
+
+        return BayesianOptimiser(first, measure, expected_improvement, chosen.loop)
+
+    return first_order_first(space, build)

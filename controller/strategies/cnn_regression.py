@@ -6,18 +6,19 @@ weighed by the residuals). Assumes exact, known inputs, an even spectrum and a d
 """
 
 import math
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Gt, Lt
 from numpy.typing import NDArray
 from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from controller import candidates as sets
 from controller import preprocess, regression_network
 from controller.base import Estimate, checked_options
-from controller.candidates import Refinement
+from controller.candidates import Candidates, Refinement
 from controller.posterior_network import log_densities
 from controller.regression_network import DOUBT, Reading, Regression
 from twin.optics import Optics
@@ -26,11 +27,8 @@ from twin.types import Frame
 
 Array = NDArray[np.floating]
 
-ENOUGH = 0.1
-ROUNDS = 3
 
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class Options:
     """Settings of the regression baseline.
 
@@ -69,6 +67,14 @@ def log_likelihood(readings: list[Reading], inputs_nm: list[Array], states_nm: A
     return total
 
 
+@dataclass(frozen=True)
+class Belief:
+    """Candidates and their probabilities, (M,)."""
+
+    candidates: Candidates
+    probability: Array
+
+
 class CnnRegression:
     """Read, weigh both signs, average, look close to the null."""
 
@@ -82,8 +88,8 @@ class CnnRegression:
         self.volume_nm = float(np.prod(2 * space.range_nm))
         self.readings: list[Reading] = []
         self.inputs_nm: list[Array] = []
-        self.candidates = sets.initial(space, self.options.candidates, rng)
-        self.probability = sets.weigh(self.candidates, np.zeros(self.options.candidates))
+        first = sets.initial(space, self.options.candidates, rng)
+        self.belief = Belief(first, sets.weigh(first, np.zeros(self.options.candidates)))
 
     def propose(self) -> Array:
         """No input before the first frame; then to `offset_nm` from where the null should be.
@@ -111,24 +117,21 @@ class CnnRegression:
         """Weigh the candidates by one more reading, taken at cumulative input (n,), and refine them."""
         self.readings.append(reading)
         self.inputs_nm.append(input_nm)
-        self.probability = self._weigh()
-        for _ in range(ROUNDS):
-            self.candidates = sets.refine(
-                self.candidates, self.probability, self.space, self.options.refinement, self.rng
-            )
-            self.probability = self._weigh()
-            if sets.effective_count(self.probability) > ENOUGH * len(self.probability):
-                break
+        self.belief = sets.until_enough(self._weighed(self.belief.candidates), self._refined)
 
-    def _weigh(self) -> Array:
-        """Probability of the candidates, with errors that the frames of a run share allowed for (power posterior)."""
-        found = log_likelihood(self.readings, self.inputs_nm, self.candidates.states_nm, self.volume_nm)
+    def _refined(self, belief: Belief) -> Belief:
+        refinement = self.options.refinement
+        return self._weighed(sets.refine(belief.candidates, belief.probability, self.space, refinement, self.rng))
+
+    def _weighed(self, candidates: Candidates) -> Belief:
+        """By all readings, with errors that the frames of a run share allowed for (power posterior)."""
+        found = log_likelihood(self.readings, self.inputs_nm, candidates.states_nm, self.volume_nm)
         effect = 1.0 + (len(self.readings) - 1) * self.trained.correlation
-        return sets.weigh(self.candidates, found / effect)
+        return Belief(candidates, sets.weigh(candidates, found / effect))
 
     def estimate(self) -> Estimate:
         """Moments within the more probable sign."""
-        return sets.summarise(self.candidates, self.probability, self.space)
+        return sets.summarise(self.belief.candidates, self.belief.probability, self.space)
 
     @property
     def done(self) -> bool:

@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from controller import base, film_fit, film_model, preprocess
-from controller.base import Estimate, OptionError, checked_options
+from controller.base import Controller, Estimate, OptionError, checked_options
 from controller.film_fit import Exposure, Fit
 from controller.film_model import Model
 from twin.optics import Optics
@@ -63,9 +63,8 @@ class Options:
 class JointFit:
     """Follow the starting controller, then fit film and state to whatever frames the model can hold."""
 
-    def __init__(self, optics: Optics, space: StateSpace, options: Options) -> None:
-        self.optics, self.options = optics, options
-        self.starter = base.load(options.start, optics, space)
+    def __init__(self, optics: Optics, space: StateSpace, options: Options, starter: Controller) -> None:
+        self.optics, self.options, self.starter = optics, options, starter
         self.reset(space, np.random.default_rng(0))
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
@@ -183,4 +182,4 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> JointFit
     chosen = checked_options(Options, options)
     if chosen.start == "joint_fit":
         raise OptionError("start is 'joint_fit'; it must be another controller, for example 'vae_em'")
-    return JointFit(optics, space, chosen)
+    return JointFit(optics, space, chosen, base.load(chosen.start, optics, space))

@@ -109,7 +109,7 @@ class Kalman:
         _, mean, _ = kalman.summarise(self.belief)
         inputs = self._near_null(mean[: self.space.dimension])
         drawn = self.belief.draw(SUPPORT, self.rng)[:, : self.space.dimension]
-        scale, precision = self.trained.space.range_nm, self.trained.precision.precision
+        scale, precision = self.trained.first.range_nm, self.trained.precision.precision
         gain = posterior_filter.expected_information(drawn / scale, inputs / scale, precision)
         best: Array = inputs[np.argmax(gain)]
         return best - self.input_nm
@@ -150,10 +150,10 @@ class Kalman:
 
     def _track(self, belief: GaussianSum, total_nm: Array, frame: Frame) -> None:
         """Predict to the frame's time, multiply it in; after too many strangers search again."""
-        seen = kalman.measurement(self._read(frame), self.trained.space, self.options.inflation)
+        seen = kalman.measurement(self._read(frame), self.trained.first, self.options.inflation)
         predicted = kalman.predict(belief, self.motion, max(0.0, frame.clock_s - self.clock_s))
         step = kalman.update(
-            predicted, seen, self.trained.states, self.trained.space, total_nm, posterior_filter.DOUBT,
+            predicted, seen, self.trained.states, self.trained.first, total_nm, posterior_filter.DOUBT,
             self.options.hypotheses,
         )  # fmt: skip
         self.belief = step.belief
@@ -165,8 +165,8 @@ class Kalman:
     def _read(self, frame: Frame) -> NDArray[np.float32]:
         """The frame's mixture, (K, P)."""
         preprocess.check_shape(frame, self.trained.optics.camera_pixels)
-        none = posterior_filter.FramePosteriors.none(self.trained)
-        return none.append(preprocess.power_spectrum(frame), self.space.zero).mixtures[0]
+        none = posterior_filter.FramePosteriors.none(self.trained, self.space)
+        return none.append(*preprocess.whole_and_patches(frame), self.space.zero).mixtures[0]
 
     def estimate(self) -> Estimate:
         """Moments of the more probable mode of the state now, less the cumulative input."""

@@ -16,10 +16,13 @@ from pydantic.dataclasses import dataclass
 from scipy.stats import chi2
 
 from controller import candidates, posterior_artefact, posterior_filter, preprocess, selection
-from controller.base import Estimate, checked_options
+from controller.base import Controller, Estimate, checked_options
 from controller.candidates import Refinement
-from controller.posterior_artefact import PosteriorArtefact
+from controller.posterior_artefact import PosteriorArtefact, tail
 from controller.posterior_filter import FramePosteriors
+from controller.posterior_network import NUISANCES
+from controller.strategies import joint_fit
+from controller.whittle_polish import WhittlePolished
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Frame
@@ -28,6 +31,8 @@ Array = NDArray[np.floating]
 
 SUPPORT = 64
 QUERIES = 48
+TELLING = 3
+"""Frames before which the likeliest candidate may be the mirror image, which explains no frame but the first."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
@@ -41,6 +46,8 @@ class Options:
         refinement: candidate refinement, see `candidates.Refinement`.
         stop_probability: done when every component is in spec with this probability.
         memory_s: frames count by exp(-age / memory): a posterior that forgets, against drift; None: all in full.
+        polish: "whittle" climbs the likelihood of the parametric spectrum from the estimate (`whittle_polish`),
+            "same_region" fits film and state together to frames of one region (`joint_fit`), "none" does neither.
         misfit_level: a day is called unlike the training days below this share of them.
     """
 
@@ -50,7 +57,8 @@ class Options:
     refinement: Refinement = Refinement()
     stop_probability: Annotated[float, Gt(0), Lt(1)] = 0.95
     memory_s: Annotated[float, Gt(0)] | None = None
-    misfit_level: Annotated[float, Gt(0), Lt(1)] = 0.005
+    polish: Literal["none", "whittle", "same_region"] = "none"
+    misfit_level: Annotated[float, Gt(0), Lt(1)] = 0.01
 
 
 class NeuralPosterior:
@@ -63,23 +71,32 @@ class NeuralPosterior:
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
         """Uniform candidates, no frame."""
         self.space, self.rng = space, rng
-        self.frames, self.clock_s = FramePosteriors.none(self.trained), 0.0
-        self.belief = posterior_filter.start(candidates.initial(space, self.options.candidates, rng))
+        self.first = space.only(space.is_first_order)
+        self.frames, self.clock_s = FramePosteriors.none(self.trained, space), 0.0
+        self.input_nm = space.zero
+        self.belief = posterior_filter.start(candidates.initial(self.first, self.options.candidates, rng))
 
     def propose(self) -> Array:
         """No input before the first frame, then the one whose frame should narrow the posterior most."""
         if len(self.frames) == 0:
             return self.space.zero
-        before = self.frames.inputs_nm[-1]
         if self.options.selection == "random":
-            return self.rng.uniform(-1, 1, self.space.dimension) * self.space.input - before
+            return self.rng.uniform(-1, 1, self.space.dimension) * self.space.input - self.input_nm
         states, probability = self.belief.candidates.states_nm, self.belief.probability
-        inputs = selection.sample_inputs(states, probability, self.space, QUERIES, self.rng)
+        inputs = selection.sample_inputs(states, probability, self.first, QUERIES, self.rng)
         drawn = states[self.rng.choice(len(states), SUPPORT, p=probability)]
-        scale, precision = self.trained.space.range_nm, self.trained.precision.precision
-        gain = posterior_filter.expected_information(drawn / scale, inputs / scale, precision)
-        best: Array = inputs[np.argmax(gain)]
-        return best - before
+        scale = self.trained.first.range_nm
+        visited = drawn / scale, inputs / scale
+        gain = posterior_filter.expected_information(*visited, self.trained.precision.precision)
+        if self.first.dimension == self.space.dimension:
+            best: Array = inputs[np.argmax(gain)]
+            return best - self.input_nm
+        estimate = self.estimate()
+        n = self.first.dimension
+        gain += posterior_filter.second_order_information(*visited, estimate.cov_nm2[n:, n:], self.trained)
+        # Nulled as far as it is known: the less of it, the better a frame tells the rest.
+        higher = np.clip(-estimate.mean_nm[n:], -self.space.input[n:], self.space.input[n:])
+        return np.concatenate([inputs[np.argmax(gain)], higher]) - self.input_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
         """Multiply the frame's posterior in and refine the candidates.
@@ -88,12 +105,12 @@ class NeuralPosterior:
             ValueError: a frame of another shape than the weights' camera.
         """
         preprocess.check_shape(frame, self.trained.optics.camera_pixels)
-        before = self.frames.inputs_nm[-1] if len(self.frames) else self.space.zero
-        share, spectrum = self._remembered(frame), preprocess.power_spectrum(frame)
+        share, seen = self._remembered(frame), preprocess.whole_and_patches(frame)
+        self.input_nm = self.input_nm + delta_nm
         frames = self.frames if share == 1.0 else self.frames.faded(share)
-        self.frames = frames.append(spectrum, before + delta_nm)
+        self.frames = frames.append(*seen, self.input_nm)
         self.belief = posterior_filter.step(
-            self.belief, self.frames, self.space, self.options.refinement, self.rng, share
+            self.belief, self.frames, self.first, self.options.refinement, self.rng, share
         )
         self.clock_s = frame.clock_s
 
@@ -105,7 +122,12 @@ class NeuralPosterior:
 
     def estimate(self) -> Estimate:
         """Moments within the more probable sign."""
-        return candidates.summarise(self.belief.candidates, self.belief.probability, self.space)
+        first = candidates.summarise(self.belief.candidates, self.belief.probability, self.first)
+        if self.first.dimension == self.space.dimension:
+            return first
+        return posterior_filter.with_second_order(
+            first, self.belief, self.frames, self.space.start[len(first.mean_nm) :]
+        )
 
     @property
     def misfit(self) -> bool:
@@ -114,26 +136,32 @@ class NeuralPosterior:
 
     @property
     def fit(self) -> float:
-        """How common a day like this is among the training days; 1 before any frame.
+        """How common a day like this is among the training days; 1 before `TELLING` frames.
 
-        The smaller of two tail probabilities, doubled: of the frames' disagreement with the estimate, and of the day's
-        hidden parameters as the frames tell them.
+        The smallest of three tail probabilities, tripled: of the frames' disagreement with the estimate, of what they
+        show beyond what state and day let expect, and of the day's hidden parameters as the frames tell them.
         """
-        if len(self.frames) == 0:
+        if len(self.frames) < TELLING:
             return 1.0
-        apart = self.trained.fits(len(self.frames), posterior_filter.deviance(self.frames, self.estimate().mean_nm))
-        likeliest = self.belief.evidence.nuisances(int(np.argmax(self.belief.probability)))
-        return min(1.0, 2 * apart, 2 * float(chi2.sf(likeliest @ likeliest, len(likeliest))))
+        trained, count = self.trained, len(self.frames)
+        first = candidates.summarise(self.belief.candidates, self.belief.probability, self.first).mean_nm
+        apart = tail(trained.deviance, count, posterior_filter.deviance(self.frames, first))
+        strange = tail(trained.strangeness, count, posterior_filter.strangeness(self.frames, self.belief))
+        best = np.array([np.argmax(self.belief.probability)])
+        hidden = self.belief.evidence.unknowns(best, self.frames.prior, 1.0)[0][0, : len(NUISANCES)]
+        return min(1.0, 3 * apart, 3 * strange, 3 * float(chi2.sf(hidden @ hidden, len(hidden))))
 
     @property
     def done(self) -> bool:
-        """Every component in spec with the wanted probability, on a day that the network knows."""
-        return not self.misfit and bool(
-            self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability
+        """Every component in spec with the wanted probability, on a day that the network knows; after `TELLING`."""
+        return (
+            len(self.frames) >= TELLING
+            and not self.misfit
+            and bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
         )
 
 
-def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> NeuralPosterior:
+def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controller:
     """Build the controller for an instrument and a task.
 
     Raises:
@@ -141,4 +169,10 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> NeuralPo
         WeightsError: weights for other optics, coefficients or ranges.
     """
     chosen = checked_options(Options, options)
-    return NeuralPosterior(space, posterior_artefact.load_for(chosen.weights, optics, space), chosen)
+    plain = NeuralPosterior(space, posterior_artefact.load_for(chosen.weights, optics, space), chosen)
+    if chosen.polish == "whittle":
+        return WhittlePolished(optics, space, plain, chosen.stop_probability)
+    if chosen.polish == "same_region":
+        settings = joint_fit.Options(start="neural_posterior", stop_probability=chosen.stop_probability)
+        return joint_fit.JointFit(optics, space, settings, plain)
+    return plain

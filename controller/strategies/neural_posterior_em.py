@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from controller import artefact, posterior_artefact
-from controller.base import Estimate, checked_options
+from controller import posterior_artefact
+from controller.base import Controller, Estimate, checked_options
+from controller.strategies import vae_em
 from controller.strategies.neural_posterior import NeuralPosterior
 from controller.strategies.neural_posterior import Options as PosteriorOptions
 from controller.strategies.vae_em import Options as EmOptions
-from controller.strategies.vae_em import VaeEm
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Frame
@@ -41,12 +41,12 @@ class Options:
 class NeuralPosteriorEm:
     """Two estimators on the same frames; the first leads until it says that it does not know this day."""
 
-    def __init__(self, posterior: NeuralPosterior, em: VaeEm) -> None:
+    def __init__(self, posterior: NeuralPosterior, em: Controller) -> None:
         self.posterior, self.em = posterior, em
         self.handed_over = False
 
     @property
-    def leader(self) -> NeuralPosterior | VaeEm:
+    def leader(self) -> Controller:
         """Whose inputs are applied and whose estimate is reported."""
         return self.em if self.handed_over else self.posterior
 
@@ -92,4 +92,4 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> NeuralPo
     posterior = NeuralPosterior(
         space, posterior_artefact.load_for(chosen.posterior.weights, optics, space), chosen.posterior
     )
-    return NeuralPosteriorEm(posterior, VaeEm(space, artefact.load_for(chosen.em.weights, optics, space), chosen.em))
+    return NeuralPosteriorEm(posterior, vae_em.build(optics, space, chosen.em))

@@ -16,9 +16,10 @@ from pydantic.dataclasses import dataclass
 
 from controller import artefact, candidates, em, latent_map, preprocess, selection
 from controller.artefact import Artefact
-from controller.base import Estimate, checked_options
+from controller.base import Controller, Estimate, checked_options
 from controller.candidates import Refinement
 from controller.em import Observations
+from controller.first_order import first_order_first
 from controller.vae import encode_mean
 from twin.optics import Optics
 from twin.state import StateSpace
@@ -104,12 +105,19 @@ class VaeEm:
         return bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
 
 
-def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> VaeEm:
-    """Build the controller for an instrument and a task.
+def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controller:
+    """Build the controller for an instrument and a task; of a second-order task it calibrates the first order.
 
     Raises:
         OptionError: an unknown option or a bad value.
         WeightsError: weights for other optics, coefficients or ranges.
     """
     chosen = checked_options(Options, options)
-    return VaeEm(space, artefact.load_for(chosen.weights, optics, space), chosen)
+    return build(optics, space, chosen)
+
+
+def build(optics: Optics, space: StateSpace, options: Options) -> Controller:
+    """Build it from options already checked."""
+    return first_order_first(
+        space, lambda first: VaeEm(first, artefact.load_for(options.weights, optics, first), options)
+    )

@@ -5,13 +5,13 @@
 
 from typing import Any
 
-from controller.base import OptionError
+from controller.base import Controller, OptionError
 from controller.strategies import vae_em
 from twin.optics import Optics
 from twin.state import StateSpace
 
 
-def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> vae_em.VaeEm:
+def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controller:
     """Build the controller for an instrument and a task.
 
     Raises:

@@ -10,7 +10,6 @@ from controller import base, surrogate
 from controller.base import OptionError
 from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
 from controller.strategies import bo_contrast, bo_multi, bo_scalar, bo_turbo
-from controller.weights_file import WeightsError
 from twin.day import Day
 from twin.optics import Optics
 from twin.simulated import SimulatedMicroscope
@@ -136,9 +135,10 @@ def test_seven_dimensions(name: str):
     assert np.linalg.eigvalsh(estimate.cov_nm2).min() > 0
 
 
-def test_scalar_is_for_the_first_order_only():
-    with pytest.raises(WeightsError, match="C21a"):
-        base.load("bo_scalar", OPTICS, SECOND_ORDER)
+def test_scalar_calibrates_the_first_order_only():
+    controller = base.load("bo_scalar", OPTICS, SECOND_ORDER)
+    controller.reset(SECOND_ORDER, np.random.default_rng(0))
+    np.testing.assert_allclose(controller.estimate().std_nm[3:], SECOND_ORDER.start[3:] / np.sqrt(3))
 
 
 @pytest.mark.parametrize("option", [{"loop": {"draws": 3}}, {"loop": {"initail": 3}}, {"kappa": -1.0}])

@@ -13,10 +13,11 @@ from controller.base import Controller, OptionError, checked_options
 from controller.dataset import CLOSED_LOOP, StateMixture
 from controller.kalman import GaussianSum, Measurement, Motion
 from controller.posterior_artefact import PosteriorArtefact
+from controller.posterior_check import FrameCheck
 from controller.posterior_filter import FramePosteriors
 from controller.posterior_network import PosteriorConfig, PosteriorNetwork, log_densities
 from controller.posterior_precision import PrecisionMap
-from controller.preprocess import Spectrum
+from controller.preprocess import Patches, Spectrum
 from controller.strategies import neural_posterior
 from controller.strategies.kalman import LOST, RATES, Kalman, Options
 from twin.optics import Optics
@@ -24,7 +25,18 @@ from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 from twin.types import Frame
 
 SMALL = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=64, binning=4)
-CONFIG = PosteriorConfig(height=64, width=32, channels=(4, 4, 8, 8, 8), features=12, hidden=16, nuisance_hidden=16)
+CONFIG = PosteriorConfig(
+    height=64,
+    width=32,
+    patch_height=24,
+    channels=(4, 4, 8, 8, 8),
+    patch_channels=(4, 4, 8, 8),
+    patch_features=4,
+    patch_hidden=8,
+    features=12,
+    hidden=16,
+    nuisance_hidden=16,
+)
 LINE = StateSpace(("C10",), (60.0,), (60.0,), (10.0,))
 FLAT = StateMixture(whole=1.0, near=())
 """Training states that divide nothing out."""
@@ -36,8 +48,12 @@ SURE = 1e-12
 def trained() -> PosteriorArtefact:
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        network, precision = PosteriorNetwork(CONFIG).eval(), PrecisionMap(3).eval()
-    return PosteriorArtefact(network, precision, FIRST_ORDER, SMALL, CLOSED_LOOP, 0.1, 0.05, ((3.0, 6.0),), {})
+        network, precision, higher = PosteriorNetwork(CONFIG).eval(), PrecisionMap(3).eval(), PrecisionMap(3, 4).eval()
+        check = FrameCheck(3, network.read).eval()
+    states, moments = replace(CLOSED_LOOP, higher_nm=50.0), ((3.0, 6.0),)
+    return PosteriorArtefact(
+        network, precision, higher, check, SECOND_ORDER, SMALL, states, 0.1, 0.6, 0.05, moments, moments, {}
+    )
 
 
 def gaussian(mean: np.ndarray, cov: np.ndarray) -> GaussianSum:
@@ -180,7 +196,8 @@ def test_dividing_by_one_gaussian_is_exact():
 
 def test_a_measurement_is_the_network_s_posterior_in_nm(trained: PosteriorArtefact):
     spectrum = Spectrum(np.random.default_rng(4).standard_normal((64, 32)).astype(np.float32), 1.0)
-    mixture = FramePosteriors.none(trained).append(spectrum, np.zeros(3)).mixtures[0]
+    patches = Patches(np.zeros((9, 24, 12), np.float32))
+    mixture = FramePosteriors.none(trained, FIRST_ORDER).append(spectrum, patches, np.zeros(3)).mixtures[0]
     read = kalman.measurement(mixture, FIRST_ORDER, 1.0)
     assert np.exp(read.log_weight).sum() == pytest.approx(1.0, abs=1e-5)
     for at in np.random.default_rng(5).uniform(-40, 40, (5, 3)):
@@ -306,9 +323,11 @@ def test_rates_are_checked_and_follow_names_and_orders(trained: PosteriorArtefac
 
 
 def told(trained: PosteriorArtefact, count: int) -> FramePosteriors:
-    frames, rng = FramePosteriors.none(trained), np.random.default_rng(7)
+    frames, rng = FramePosteriors.none(trained, FIRST_ORDER), np.random.default_rng(7)
     for _ in range(count):
-        frames = frames.append(Spectrum(rng.standard_normal((64, 32)).astype(np.float32), 1.0), rng.uniform(-9, 9, 3))
+        spectrum = Spectrum(rng.standard_normal((64, 32)).astype(np.float32), 1.0)
+        patches = Patches(rng.standard_normal((9, 24, 12)).astype(np.float32))
+        frames = frames.append(spectrum, patches, rng.uniform(-9, 9, 3))
     return frames
 
 
@@ -319,7 +338,8 @@ def test_a_faded_frame_counts_by_its_weight(trained: PosteriorArtefact):
         found = posterior_filter.evidence(weighed, states)
         parts = posterior_filter.evidence(replace(frames, weights=np.array([1.0, 1.0, 0.0])), states).faded(share)
         expected = parts + posterior_filter.evidence(frames, states, 2)
-        np.testing.assert_allclose(found.log_likelihood(), expected.log_likelihood(), rtol=1e-6, atol=1e-6)
+        of_both = (e.log_likelihood(frames.prior) for e in (found, expected))
+        np.testing.assert_allclose(*of_both, rtol=1e-6, atol=1e-6)
     assert weighed.count == pytest.approx(1.5)
     plain, all_in_full = (posterior_filter.evidence(f, states) for f in (frames, replace(frames, weights=np.ones(3))))
     assert np.array_equal(plain.matrix, all_in_full.matrix)

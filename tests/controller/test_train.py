@@ -49,7 +49,8 @@ def toy_data(config: TrainConfig = CONFIG) -> Dataset:
     pattern, hidden = rng.standard_normal((64, 32)), rng.standard_normal((count, 1, 1))
     spectra = 2.0 + pattern * hidden + 0.5 * rng.standard_normal((count, 64, 32))
     days = np.repeat(np.arange(config.days), config.frames_per_day)
-    return Dataset(spectra.astype(np.float16), hidden[:, :, 0] * np.ones(3), np.ones(count), days)
+    none = np.zeros((count, 0, 0, 0), np.float16)
+    return Dataset(spectra.astype(np.float16), hidden[:, :, 0] * np.ones(3), np.ones(count), days, none)
 
 
 # --- fitting ---------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_foreign_text_is_escaped(small: Make) -> None:
 
 def test_seven_coefficients_have_a_page(small: Make) -> None:
     page = render(made_up(small(3, "space=second_order")))
-    assert "C10, C12a, C12b within 10 nm; C21a, C21b, C23a, C23b within 50 nm" in page
+    assert "C10, C12a, C12b within 10 nm; C21a, C21b, C23a, C23b within 23.7 nm" in page
 
 
 def test_a_run_cut_short_still_has_a_page(result: Result) -> None:

@@ -105,6 +105,9 @@ def test_cost_counts_every_observation_and_not_the_last_look(small: Make, tmp_pa
     result = quick(small(3, "day.dose_e=1000", "day.exposure_s=0.5", "day.overhead_s=0.25"), "random", 0, tmp_path)
     assert [step.dose_e for step in result.steps] == [1000.0, 2000.0, 3000.0]
     assert [step.simulated_s for step in result.steps] == pytest.approx([0.75, 1.5, 2.25])
+    whole = result.summary()["cost"]  # with it
+    assert (whole["electrons_e"], whole["regions"]) == (4000.0, 4)
+    assert (whole["simulated_s"], whole["exposure_s"], whole["overhead_s"]) == pytest.approx((3.0, 2.0, 1.0))
 
 
 def test_a_perfect_estimate_is_corrected_to_zero(small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,254 @@
+"""A scan from plan to counts: probe positions, diffraction, detectors and camera, block by block.
+
+What it costs in time and how the instrument drifts meanwhile is the microscope's business (`simulated.py`).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import field
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Ge, Gt
+from numpy.typing import NDArray
+from pydantic import ConfigDict, field_validator
+from pydantic.dataclasses import dataclass
+
+from twin import specimens
+from twin.aberrations import Aberrations
+from twin.cameras import counting, integrating
+from twin.cameras.properties import CountingCamera, IntegratingCamera
+from twin.cameras.sensor import Sensor, draw_sensor
+from twin.day import Day
+from twin.detector_geometry import LAYOUTS, AngleError, Detector, DiffractionGrid, labels, standard, weights
+from twin.detector_response import DetectorResponse
+from twin.optics import Optics
+from twin.scan_plan import ScanPath, ScanPlan, check_dwell, check_extent, placed
+from twin.scan_render import ScanRenderer, check_optics, kept_pixels, largest_angle_mrad, rays, to_camera
+from twin.scintillator import ScintillatorChain, anode_cascade, digitise
+from twin.structure import Structure
+from twin.suggest import nearest
+
+Floats = NDArray[np.float64]
+Frames = NDArray[np.unsignedinteger]
+
+SCAN_OPTICS = Optics(energy_kev=300.0, convergence_mrad=20.0, grid=256, sampling_nm=0.01, camera_pixels=64, binning=2)
+"""Beam of the thesis' figure 1.3. A focused probe needs a smaller window than a Ronchigram and wants finer pixels: the
+window is 2.56 nm wide, angles are sampled to 63 mrad, and the camera sees 49 mrad, 2.5 times the aperture."""
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)
+class ScanSetup:
+    """What is in the microscope for a scan, as far as an operator knows it.
+
+    Attributes:
+        specimen: one of `specimens.names()`.
+        specimen_options: its options.
+        optics: beam, computing grid and camera of the scan; the Ronchigram's may differ.
+        slice_nm: thickest slice; None takes the whole specimen as one thin slice.
+        snapshots: thermal configurations to average over; one is a frozen specimen, none would vibrate less.
+        specimen_seed: of the thermal configurations.
+        projection: of the atoms' potentials, see `scan_multislice.transmission_field`.
+        detectors: names of `detector_geometry.LAYOUTS`, scaled to the aperture, or names with rings of one's own.
+        chain: scintillator and photomultiplier behind every detector; None counts electrons.
+        camera: None for no frames.
+    """
+
+    specimen: str = "sto_001"
+    specimen_options: dict[str, Any] = field(default_factory=dict)
+    optics: Optics = SCAN_OPTICS
+    slice_nm: Annotated[float, Gt(0)] | None = None
+    snapshots: Annotated[int, Ge(1)] = 1
+    specimen_seed: Annotated[int, Ge(0)] = 0
+    projection: Literal["exact", "abtem"] = "exact"
+    detectors: dict[str, Detector | None] = field(default_factory=lambda: {"bf": None, "abf": None})
+    chain: ScintillatorChain | None = None
+    camera: CountingCamera | IntegratingCamera | None = CountingCamera()
+
+    @field_validator("detectors")
+    @classmethod
+    def _known(cls, detectors: dict[str, Detector | None]) -> dict[str, Detector | None]:
+        for name, rings in detectors.items():
+            if rings is None and name not in LAYOUTS:
+                known = ", ".join(LAYOUTS)
+                raise ValueError(
+                    f"{name!r} is not a detector{nearest(name, LAYOUTS)}; known: {known}, or give its rings"
+                )
+        return detectors
+
+    @property
+    def regions(self) -> dict[str, Detector]:
+        """Rings of every detector, mrad."""
+        alpha = self.optics.convergence_mrad
+        return {name: standard(name, alpha) if rings is None else rings for name, rings in self.detectors.items()}
+
+
+def check_angles(regions: Mapping[str, Detector], optics: Optics) -> None:
+    """Refuse detectors that reach beyond what the grid computes in full.
+
+    Raises:
+        AngleError: naming the detector, its angle, the limit and what would do.
+    """
+    limit = largest_angle_mrad(optics)
+    for name, rings in regions.items():
+        reach = max(ring.outer_mrad + math.hypot(*ring.centre_mrad) for ring in rings)
+        if reach > limit * (1 + 1e-9):
+            raise AngleError(
+                f"detector {name!r} reaches {reach:.1f} mrad; the sampled angles end at {limit:.1f} mrad."
+                f" Lower outer_mrad or use optics.sampling_nm <= {optics.sampling_nm * limit / reach:.4f}"
+            )
+
+
+class Noise:
+    """Random streams of one scan: each is consumed position by position, so that blocks may be cut anywhere."""
+
+    def __init__(self, sequence: np.random.SeedSequence) -> None:
+        self.camera, self.detectors, self.digitiser = (np.random.default_rng(child) for child in sequence.spawn(3))
+
+
+class Acquisition:
+    """One specimen under one beam with its detectors; the transmission functions are built on first use (seconds).
+
+    Args:
+        setup: what an operator knows.
+        day: focal spread, source size and the detectors' response; the rest of it is not used here.
+
+    Raises:
+        AliasingError: the aperture exceeds what the grid holds.
+        AngleError: a detector reaches beyond the sampled angles.
+        ValueError: an unknown specimen or option, or neither detector nor camera.
+    """
+
+    def __init__(self, setup: ScanSetup, day: Day) -> None:
+        if not setup.detectors and setup.camera is None:
+            raise ValueError("a scan needs a camera or at least one detector")
+        check_optics(setup.optics, Aberrations())
+        check_angles(setup.regions, setup.optics)
+        self.setup, self.day = setup, day
+        self.structure: Structure = specimens.build(setup.specimen, setup.specimen_options)
+        self.names = labels(setup.regions)
+
+    @cached_property
+    def renderer(self) -> ScanRenderer:
+        """Transmission functions and propagator."""
+        from twin.scan_multislice import transmission_field
+
+        setup = self.setup
+        slice_nm = self.structure.thickness_nm if setup.slice_nm is None else setup.slice_nm
+        field = transmission_field(
+            self.structure,
+            setup.optics,
+            slice_nm=slice_nm,
+            snapshots=setup.snapshots,
+            seed=setup.specimen_seed,
+            projection=setup.projection,
+        )
+        mixture = rays(self.day.focal_spread_nm, self.day.source_size_nm, field.snapshots)
+        return ScanRenderer(setup.optics, field, mixture)
+
+    @cached_property
+    def _weights(self) -> NDArray[np.float32]:
+        """Share of every computed pixel that each signal collects, (D, size * size)."""
+        size = kept_pixels(self.setup.optics.grid)
+        grid = DiffractionGrid(shape=(size, size), pixel_mrad=self.setup.optics.pixel_mrad)
+        return weights(self.setup.regions, grid).reshape(len(self.names), size * size).astype(np.float32)
+
+    def placed(self, plan: ScanPlan) -> ScanPlan:
+        """The plan, around the middle of the specimen unless it says where."""
+        return placed(plan, self.structure.width_nm, self.structure.height_nm)
+
+    def check(self, plan: ScanPlan, aberrations: Aberrations) -> None:
+        """Refuse a scan before anything is computed.
+
+        Raises:
+            AliasingError: the window cannot hold the probe.
+            ValueError: the scan leaves the specimen, or its dwell is shorter than the camera's read-out.
+        """
+        check_extent(plan, self.structure.width_nm, self.structure.height_nm)
+        if self.setup.camera is not None:
+            check_dwell(plan, self.setup.camera.readout_s)
+        # At the entrance face, in the worst of the foci that are averaged over.
+        entrance_nm = 0.0 if self.setup.slice_nm is None else -self.structure.thickness_nm / 2
+        for ray in rays(self.day.focal_spread_nm, 0.0, 1):
+            check_optics(self.setup.optics, aberrations + Aberrations.of({"C10": entrance_nm + ray.defocus_nm}))
+
+    def draw_sensor(self, rng: np.random.Generator) -> Sensor | None:
+        """The camera's fixed pattern."""
+        side = self.setup.optics.camera_pixels
+        return None if self.setup.camera is None else draw_sensor(self.setup.camera, (side, side), rng)
+
+    def responses(self) -> list[DetectorResponse]:
+        """Fresh memories of the detectors, one per signal, for one scan."""
+        return [DetectorResponse(self.day.scan) for _ in self.names]
+
+    def expected(
+        self, path: ScanPath, actual_nm: Floats, aberrations_of: Callable[[int], Aberrations]
+    ) -> Iterator[tuple[NDArray[np.float32] | None, NDArray[np.float32]]]:
+        """Expected electrons of each position: camera, (H, W) or None, and signals, (D,).
+
+        Args:
+            path: intended positions; its plan has the dose.
+            actual_nm: where the probe really is, (N, 2).
+            aberrations_of: the state during a line, by the line's number; C10 counts from the specimen's mid-plane.
+        """
+        field, optics = self.renderer.field, self.setup.optics
+        # Free space of length z adds z to C10: the first slice lies before the mid-plane.
+        entrance = Aberrations.of({"C10": -(field.slices - 1) * field.step_nm / 2})
+        dose_e, line, waves = np.float32(path.plan.dose_e), None, {}
+        for this, position in zip(path.line.tolist(), actual_nm, strict=True):
+            if this != line:
+                line, waves = this, self.renderer.waves(aberrations_of(this) + entrance)
+            pattern = self.renderer.pattern(waves, position)
+            signals = dose_e * (self._weights @ pattern.ravel())
+            yield (None if self.setup.camera is None else dose_e * to_camera(pattern, optics)), signals
+
+    def expose(
+        self,
+        path: ScanPath,
+        actual_nm: Floats,
+        aberrations_of: Callable[[int], Aberrations],
+        sensor: Sensor | None,
+        responses: list[DetectorResponse],
+        noise: Noise,
+    ) -> tuple[Frames | None, dict[str, NDArray[np.generic]]]:
+        """Counts of the camera, (N, H, W), and of every signal, (N,); see `expected`.
+
+        A slow detector spreads the light of the electrons that came, and the digitiser's noise is not spread.
+        """
+        expected = np.empty((len(path), len(self.names)))
+        charge = np.empty_like(expected)
+        frames: list[Frames] = []
+        for i, (image, signals) in enumerate(self.expected(path, actual_nm, aberrations_of)):
+            expected[i], charge[i] = signals, self._collect(signals, noise.detectors)
+            if image is not None and sensor is not None:
+                frames.append(self._count(image, sensor, path.plan.dwell_s, noise.camera))
+        expected *= self._charge_per_electron
+        for column, response in enumerate(responses):
+            charge[:, column] = response.respond(charge[:, column], path, expected[:, column])
+        counts = self._digitised(charge, noise.digitiser)
+        signals_by_name = {name: counts[:, i].copy() for i, name in enumerate(self.names)}
+        return (np.concatenate(frames) if frames else None), signals_by_name
+
+    def _count(self, image: NDArray[np.float32], sensor: Sensor, dwell_s: float, rng: np.random.Generator) -> Frames:
+        """One frame, (1, H, W)."""
+        camera = self.setup.camera
+        if isinstance(camera, IntegratingCamera):
+            return integrating.expose(image[None], camera, sensor, dwell_s, rng)
+        assert camera is not None
+        return counting.expose(image[None], camera, sensor, dwell_s, rng)
+
+    @property
+    def _charge_per_electron(self) -> float:
+        return 1.0 if self.setup.chain is None else self.setup.chain.gain
+
+    def _collect(self, expected_e: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
+        """What one position's electrons leave on each detector, (D,): electrons, or electrons on its anode."""
+        electrons = rng.poisson(expected_e)
+        return electrons if self.setup.chain is None else anode_cascade(electrons, self.setup.chain, rng)
+
+    def _digitised(self, charge: Floats, rng: np.random.Generator) -> NDArray[np.generic]:
+        """Signals, (N, D): counts of the chain; without one, electrons, whole as long as their light is not slow."""
+        if self.setup.chain is not None:
+            return digitise(charge, self.setup.chain, rng)
+        return charge.astype(np.int64) if self.day.scan.response_s == 0.0 else charge

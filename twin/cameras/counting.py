@@ -1,0 +1,102 @@
+"""The counting camera: electrons above a threshold, with charge sharing and coincidence loss."""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import gammainc
+
+from twin.cameras import sharing
+from twin.cameras.arrivals import as_stack, check_followed, draw_counts, refuse
+from twin.cameras.loops import count_places, count_shared
+from twin.cameras.properties import CountingCamera
+from twin.cameras.sensor import Sensor
+
+Counts = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32]
+
+_DTYPES: dict[int, type[np.unsignedinteger]] = {1: np.uint8, 6: np.uint8, 12: np.uint16, 24: np.uint32}
+
+
+def expose(
+    expected_e: NDArray[np.floating],
+    camera: CountingCamera,
+    sensor: Sensor,
+    exposure_s: float,
+    rng: np.random.Generator,
+) -> Counts:
+    """Counts of a stack of exposures.
+
+    Every exposure begins with all pixels awake. The generator is consumed frame by frame: a stack in one piece and in
+    several gives the same counts.
+
+    Args:
+        expected_e: electrons that arrive per pixel on average, (N, H, W).
+        camera: how it counts.
+        sensor: its bad pixels.
+        exposure_s: of each frame; only the dead time asks for it.
+        rng: source of the noise.
+
+    Returns:
+        (N, H, W), uint8 for 1 and 6 bits, uint16 for 12, uint32 for 24.
+
+    Raises:
+        ValueError: shapes that do not match, a mean that is negative or not finite, an exposure that is not positive.
+    """
+    if not (math.isfinite(exposure_s) and exposure_s > 0):
+        raise ValueError(f"exposure_s must be positive, got {exposure_s!r}")
+    stack = as_stack(expected_e, sensor.shape)
+    counts = np.empty(stack.shape, _DTYPES[camera.bit_depth])
+    dead_share = camera.dead_time_s / exposure_s
+    if camera.charge_spread_px == 0.0:
+        draw_counts(stack, dead_share, camera.paralyzable, counts, camera.largest_count, rng)
+    else:
+        check_followed(stack)
+        reach = sharing.reach_px(camera.charge_spread_px, camera.threshold)
+        cloud = (camera.charge_spread_px, reach, camera.threshold)
+        refuse(
+            stack,
+            count_shared(stack, sensor.shape, cloud, dead_share, camera.paralyzable, counts, camera.largest_count, rng),
+        )
+    counts[:, sensor.defects.dead.ravel()] = 0
+    counts[:, sensor.defects.hot.ravel()] = camera.largest_count
+    return counts.reshape(expected_e.shape)
+
+
+def recorded_mean(expected_e: ArrayLike, dead_share: float, paralyzable: bool) -> NDArray[np.float64]:
+    """Mean count of a pixel on which `expected_e` electrons fall evenly in time; exact, same shape.
+
+    Awake at the start. A paralyzable pixel counts each electron whose predecessor is at least the dead time away,
+    (1 - exp(-x)) + (lambda - x) exp(-x) with x = lambda * dead_share. A non-paralyzable one counts a k-th time if k
+    electrons fall outside the k - 1 dead times before it: a sum of gamma distributions. For many counts in a short
+    dead time these are lambda exp(-x) and lambda / (1 + x) (Knoll, Radiation Detection and Measurement, chapter 4).
+
+    Args:
+        expected_e: mean number of electrons in the exposure.
+        dead_share: dead time as a share of the exposure.
+        paralyzable: whether an electron within the dead time extends it.
+    """
+    mean = np.asarray(expected_e, np.float64)
+    if dead_share == 0.0:
+        return mean.copy()
+    if paralyzable:
+        x = mean * min(dead_share, 1.0)
+        return np.asarray(-np.expm1(-x) + (mean - x) * np.exp(-x))
+    k = np.arange(1, math.ceil(1.0 / dead_share) + 1)
+    live = np.maximum(1.0 - (k - 1) * dead_share, 0.0)
+    return np.asarray(gammainc(k, mean[..., None] * live).sum(-1))
+
+
+def count_positions(
+    x_px: NDArray[np.float64], y_px: NDArray[np.float64], camera: CountingCamera, shape: tuple[int, int]
+) -> NDArray[np.int64]:
+    """Counts of electrons at known places, (H, W), without noise, dead time or saturation.
+
+    Args:
+        x_px, y_px: (n,), pixel i spans i to i + 1; electrons beside the sensor are an error of the caller's.
+        camera: its charge sharing and threshold.
+        shape: (H, W).
+    """
+    counts = np.zeros(shape[0] * shape[1], np.int64)
+    reach = sharing.reach_px(camera.charge_spread_px, camera.threshold)
+    count_places(x_px, y_px, shape, (camera.charge_spread_px, reach, camera.threshold), counts)
+    return counts.reshape(shape)

@@ -1,0 +1,294 @@
+"""The compiled loops of the cameras, from expected electrons to the pixels that they fire.
+
+All of them in this one file: numba's cache looks at the file of the function that is called, and would miss a change
+elsewhere. Frames are drawn one after the other, so that a stack cut into pieces consumes the generator alike.
+"""
+
+import math
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+LARGEST_MEAN = 1e15
+"""Electrons per pixel beyond which nothing is drawn: far beyond any camera, within every integer type used here."""
+
+WALK_BELOW = 12.0
+"""Mean count from which a pixel's Poisson number is drawn at once: by then it costs less than walking to it."""
+
+_STEPS, _END = 512, 8
+_NORMAL = ndtr(np.arange(-_END * _STEPS, _END * _STEPS + 2) / _STEPS)
+"""Normal distribution function between +-8: interpolated linearly it is good to 1.2e-7."""
+
+
+@numba.njit(cache=True)
+def count_arrivals(
+    expected_e: NDArray[np.floating],
+    dead_share: float,
+    paralyzable: bool,
+    counts: NDArray[np.integer],
+    largest: int,
+    rng: np.random.Generator,
+) -> int:
+    """Counts of `arrivals.draw_counts`; returns the flat index of a mean that is refused, or -1.
+
+    All pixels side by side form one line on which a Poisson process of unit rate runs: the arrivals within the
+    stretch of length lambda that belongs to a pixel are Poisson distributed with mean lambda, independent of all
+    others, and lie evenly in it. So one exponential step per electron is exact, empty pixels cost a subtraction, and
+    the place within the stretch is the time within the exposure, from which the dead time follows.
+    """
+    for n in range(expected_e.shape[0]):
+        step = rng.standard_exponential()  # to the next arrival, from where the pixel begins
+        for p in range(expected_e.shape[1]):
+            mean = float(expected_e[n, p])
+            if not (0.0 <= mean <= LARGEST_MEAN):
+                return n * expected_e.shape[1] + p
+            hits = 0
+            if mean >= WALK_BELOW and dead_share == 0.0:
+                hits = rng.poisson(mean)  # the process has no memory: `step` serves the next pixel
+            elif step >= mean:
+                step -= mean
+            else:
+                window, last = dead_share * mean, -math.inf
+                while step < mean:
+                    awake = step - last >= window
+                    if awake:
+                        hits += 1
+                    if awake or paralyzable:
+                        last = step
+                    step += rng.standard_exponential()
+                step -= mean
+            counts[n, p] = min(hits, largest)
+    return -1
+
+
+@numba.njit(cache=True)
+def cumulate(expected_e: NDArray[np.floating], cumulative: NDArray[np.float64], guide: NDArray[np.int64]) -> int:
+    """Running sum over one frame's pixels and where to look in it; returns the index of a refused mean, or -1.
+
+    Args:
+        expected_e: mean per pixel, (P,).
+        cumulative: result, (P,).
+        guide: result, (P,): the pixel in which the k-th of P equal parts of the whole begins.
+    """
+    total, pixels = 0.0, len(expected_e)
+    for p in range(pixels):
+        mean = float(expected_e[p])
+        if not (0.0 <= mean <= LARGEST_MEAN):
+            return p
+        total += mean
+        cumulative[p] = total
+    pixel = 0
+    for k in range(pixels):
+        while pixel < pixels - 1 and cumulative[pixel] <= k * (total / pixels):
+            pixel += 1
+        guide[k] = pixel
+    return -1
+
+
+@numba.njit(cache=True)
+def draw_pixel(cumulative: NDArray[np.float64], guide: NDArray[np.int64], rng: np.random.Generator) -> int:
+    """A pixel with probability proportional to its mean, by inverting the running sum.
+
+    The guide table leaves one or two pixels to look at (Chen and Asau 1974).
+    """
+    pixels = len(cumulative)
+    total = cumulative[pixels - 1]
+    while True:
+        place = rng.random() * total
+        if place < total:  # rounding can reach the end
+            break
+    # One part early: rounding must not skip a pixel.
+    pixel = guide[max(int(place / total * pixels) - 1, 0)]
+    while cumulative[pixel] <= place:
+        pixel += 1
+    return pixel
+
+
+@numba.njit(cache=True)
+def later(time: float, remaining: int, rng: np.random.Generator) -> float:
+    """The earliest of `remaining` evenly distributed times in (time, 1): times come out in order, none is stored."""
+    return 1.0 - (1.0 - time) * math.exp(-rng.standard_exponential() / remaining)
+
+
+@numba.njit(cache=True)
+def divide(place: float, spread_px: float, reach: int, shares: NDArray[np.float64]) -> None:
+    """Share of the pixels -reach to reach along one axis, (2 reach + 1,); `place` in [0, 1) is within the own pixel."""
+    if reach == 0:
+        shares[0] = 1.0  # no spread: reach is zero for no other reason
+        return
+    scale = _STEPS / spread_px
+    below = 0.0
+    for k in range(2 * reach + 2):
+        position = (k - reach - place) * scale + _END * _STEPS
+        position = min(max(position, 0.0), 2.0 * _END * _STEPS)
+        cell = int(position)
+        above = _NORMAL[cell] + (position - cell) * (_NORMAL[cell + 1] - _NORMAL[cell])
+        if k > 0:
+            shares[k - 1] = above - below
+        below = above
+
+
+@numba.njit(cache=True)
+def pixels_above(
+    row: int,
+    column: int,
+    shape: tuple[int, int],
+    cloud: tuple[float, int, float],
+    along_y: NDArray[np.float64],
+    along_x: NDArray[np.float64],
+    hits: NDArray[np.int64],
+) -> int:
+    """Flat indices of the pixels whose share reaches the threshold into `hits`; their number."""
+    reach, found = cloud[1], 0
+    for i in range(2 * reach + 1):
+        y = row + i - reach
+        if y < 0 or y >= shape[0] or along_y[i] < cloud[2]:
+            continue
+        for j in range(2 * reach + 1):
+            x = column + j - reach
+            if 0 <= x < shape[1] and along_y[i] * along_x[j] >= cloud[2]:
+                hits[found] = y * shape[1] + x
+                found += 1
+    return found
+
+
+@numba.njit(cache=True)
+def count_places(
+    x_px: NDArray[np.float64],
+    y_px: NDArray[np.float64],
+    shape: tuple[int, int],
+    cloud: tuple[float, int, float],
+    counts: NDArray[np.int64],
+) -> None:
+    """Adds the counts of electrons at known places, (n,), to `counts`, (H W,)."""
+    along_x, along_y = np.empty(2 * cloud[1] + 1), np.empty(2 * cloud[1] + 1)
+    hits = np.empty((2 * cloud[1] + 1) ** 2, np.int64)
+    for i in range(len(x_px)):
+        column, row = int(x_px[i]), int(y_px[i])
+        divide(x_px[i] - column, cloud[0], cloud[1], along_x)
+        divide(y_px[i] - row, cloud[0], cloud[1], along_y)
+        for h in range(pixels_above(row, column, shape, cloud, along_y, along_x, hits)):
+            counts[hits[h]] += 1
+
+
+@numba.njit(cache=True)
+def count_shared(
+    expected_e: NDArray[np.floating],
+    shape: tuple[int, int],
+    cloud: tuple[float, int, float],
+    dead_share: float,
+    paralyzable: bool,
+    counts: NDArray[np.integer],
+    largest: int,
+    rng: np.random.Generator,
+) -> int:
+    """Counts with charge sharing, electron by electron in order of time; flat index of a refused mean, or -1."""
+    pixels = expected_e.shape[1]
+    cumulative, guide, last = np.empty(pixels), np.empty(pixels, np.int64), np.empty(pixels)
+    along_x, along_y = np.empty(2 * cloud[1] + 1), np.empty(2 * cloud[1] + 1)
+    hits = np.empty((2 * cloud[1] + 1) ** 2, np.int64)
+    for n in range(expected_e.shape[0]):
+        refused = cumulate(expected_e[n], cumulative, guide)
+        if refused >= 0:
+            return n * pixels + refused
+        counts[n] = 0
+        last[:] = -math.inf
+        time, electrons = 0.0, rng.poisson(cumulative[pixels - 1])
+        for remaining in range(electrons, 0, -1):
+            time = later(time, remaining, rng)
+            pixel = draw_pixel(cumulative, guide, rng)
+            divide(rng.random(), cloud[0], cloud[1], along_x)
+            divide(rng.random(), cloud[0], cloud[1], along_y)
+            for h in range(pixels_above(pixel // shape[1], pixel % shape[1], shape, cloud, along_y, along_x, hits)):
+                q = hits[h]
+                awake = time - last[q] >= dead_share
+                if awake and counts[n, q] < largest:
+                    counts[n, q] += 1
+                if awake or paralyzable:
+                    last[q] = time
+    return -1
+
+
+@numba.njit(cache=True)
+def draw_electrons(
+    expected_e: NDArray[np.floating], width: int, deposit: tuple[float, float, float], rng: np.random.Generator
+) -> tuple[int, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """One frame's electrons in order of time.
+
+    Args:
+        expected_e: mean per pixel, (P,).
+        width: pixels per row.
+        deposit: most probable deposit, Moyal width and largest deposit, keV.
+        rng: consumed alike whatever the deposit.
+
+    Returns:
+        Index of a refused mean or -1; times as shares of the exposure, (n,); deposits, keV, (n,); (x, y), (n, 2).
+    """
+    cumulative, guide = np.empty(len(expected_e)), np.empty(len(expected_e), np.int64)
+    refused = cumulate(expected_e, cumulative, guide)
+    count = rng.poisson(cumulative[-1]) if refused < 0 else 0
+    times, deposits, places = np.empty(count), np.empty(count), np.empty((count, 2))
+    time = 0.0
+    for i in range(count):
+        time = later(time, count - i, rng)
+        pixel = draw_pixel(cumulative, guide, rng)
+        times[i] = time
+        places[i, 0] = pixel % width + rng.random()
+        places[i, 1] = pixel // width + rng.random()
+        # Minus the logarithm of a chi-squared variate of one degree of freedom follows Moyal's distribution.
+        moyal = -2.0 * math.log(max(abs(rng.standard_normal()), 1e-300))
+        deposits[i] = min(max(deposit[0] + deposit[1] * moyal, 0.0), deposit[2])
+    return refused, times, deposits, places
+
+
+@numba.njit(cache=True)
+def fire(
+    times_ns: NDArray[np.float64],
+    deposits_kev: NDArray[np.float64],
+    places: NDArray[np.float64],
+    shape: tuple[int, int],
+    cloud: tuple[float, int, float],
+    clock: tuple[float, int, float, float],
+    dead: NDArray[np.bool_],
+    busy_ns: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels that electrons fire: times, ns; flat indices; times over threshold, ticks; all (m,), by electron.
+
+    Args:
+        times_ns, deposits_kev, places: of the electrons, (n,), (n,), (n, 2), in order of time.
+        shape: (H, W).
+        cloud: charge spread, px; reach, px; threshold, keV.
+        clock: ticks per keV; largest time over threshold; dead time after it, ns; time walk, ns keV.
+        dead: pixels that see nothing, (H W,).
+        busy_ns: until when each pixel sees nothing, (H W,); updated.
+    """
+    side = 2 * cloud[1] + 1
+    along_x, along_y = np.empty(side), np.empty(side)
+    hit_ns, index = np.empty(len(times_ns) * 2 + 16), np.empty(len(times_ns) * 2 + 16, np.int64)
+    tot = np.empty(len(index), np.int64)
+    found = 0
+    for e in range(len(times_ns)):
+        column, row = int(places[e, 0]), int(places[e, 1])
+        divide(places[e, 0] - column, cloud[0], cloud[1], along_x)
+        divide(places[e, 1] - row, cloud[0], cloud[1], along_y)
+        if found + side * side > len(index):
+            more = len(index) + side * side
+            hit_ns, index, tot = (
+                np.append(hit_ns, np.empty(more)),
+                np.append(index, np.empty(more, np.int64)),
+                np.append(tot, np.empty(more, np.int64)),
+            )
+        for i in range(max(0, cloud[1] - row), min(side, shape[0] - row + cloud[1])):
+            for j in range(max(0, cloud[1] - column), min(side, shape[1] - column + cloud[1])):
+                energy_kev = deposits_kev[e] * along_y[i] * along_x[j]
+                pixel = (row + i - cloud[1]) * shape[1] + column + j - cloud[1]
+                time_ns = times_ns[e] + (clock[3] / energy_kev if energy_kev >= cloud[2] else 0.0)
+                if energy_kev < cloud[2] or dead[pixel] or time_ns < busy_ns[pixel]:
+                    continue
+                over = min(max(int(energy_kev * clock[0] + 0.5), 1), clock[1])
+                busy_ns[pixel] = time_ns + (over * 25.0 + clock[2] if clock[2] > 0.0 else 0.0)
+                hit_ns[found], index[found], tot[found] = time_ns, pixel, over
+                found += 1
+    return hit_ns[:found], index[:found], tot[:found]

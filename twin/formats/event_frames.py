@@ -1,0 +1,106 @@
+"""Timepix3 events as frames: what `create` and `open_frames` do with a .t3p file.
+
+Reading needs events in order of time; a real camera's are nearly so and have to be sorted first.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.formats import t3p
+from twin.formats.dataset import (
+    FormatError,
+    FrameReader,
+    Frames,
+    FrameWriter,
+    Layout,
+    Metadata,
+    check_frames,
+    check_span,
+)
+from twin.formats.mib import check_order
+
+
+class EventFrameWriter(FrameWriter):
+    """Writes frames as events, one per count, evenly over the dwell (`t3p.from_frames`).
+
+    Raises:
+        FormatError: as `t3p.T3pWriter`, or a dwell below one tick.
+    """
+
+    def __init__(self, path: Path, layout: Layout, metadata: Metadata) -> None:
+        dwell_s = metadata.dwell_s
+        if dwell_s is not None and dwell_s < t3p.TICK_S:
+            raise FormatError(f"a dwell of {dwell_s} s is shorter than a tick of {t3p.TICK_S} s")
+        self._events = t3p.T3pWriter(path, layout, metadata)
+        self._dwell_s = dwell_s or 0.0
+        self.layout, self.count = layout, 0
+
+    def append(self, frames: Frames, pixel: NDArray[np.integer] | None = None) -> None:
+        check_frames(frames, self.layout, self.count)
+        check_order(self.layout, self.count, len(frames), pixel)
+        events = t3p.from_frames(frames, self.count, self._dwell_s)
+        self._events.append(events, self.count + len(frames))
+        self.count += len(frames)
+
+    def close(self) -> None:
+        self._events.close()
+
+
+class EventFrameReader(FrameReader):
+    """Frames, uint32, counted from events. Opening runs once through the file, to see that time only goes forward.
+
+    Raises:
+        FormatError: as `t3p.T3pReader`, no description beside the file, or events that are not in order of time.
+    """
+
+    def __init__(self, path: Path, tolerate: bool = False) -> None:
+        self._reader = t3p.T3pReader(path, tolerate)
+        try:
+            layout, metadata = self._reader.layout, self._reader.metadata
+            if layout is None or metadata.dwell_s is None:
+                raise FormatError(
+                    f"{path}: frames need {t3p.sidecar(path).name} with scan, camera and dwell_s;"
+                    " t3p.T3pReader reads the events alone"
+                )
+            self.layout, self.metadata, self._dwell_s = layout, metadata, metadata.dwell_s
+            complete = max(self._reader.frames, self._last_position(path) + 1)
+        except BaseException:
+            self._reader.close()
+            raise
+        self.acquired = (np.arange(layout.count) < complete).reshape(layout.scan)
+
+    def _last_position(self, path: Path) -> int:
+        """Scan position of the last event; -1 without events."""
+        latest, position = 0, -1
+        for first, events in self._reader.blocks():
+            toa = events["toa"]
+            late = np.flatnonzero(np.diff(toa.astype(np.int64), prepend=latest) < 0)
+            if late.size:
+                raise FormatError(f"{path}: event {first + late[0]} came before the one in front of it; sort by toa")
+            latest, position = int(toa[-1]), int(t3p.probe_number(events[-1:], self._dwell_s)[0])
+        return position
+
+    def read(self, first: int, count: int) -> Frames:
+        check_span(first, count, self)
+        frames = np.zeros((count, *self.layout.camera), dtype=np.uint32)
+        start, stop = self._search(first), self._search(first + count)
+        for begin in range(start, stop, t3p.BLOCK_RECORDS):
+            events = self._reader.read(begin, min(t3p.BLOCK_RECORDS, stop - begin))
+            frames += t3p.to_frames(events, first, count, self._dwell_s, self.layout.camera)
+        return frames
+
+    def _search(self, position: int) -> int:
+        """The first record of a scan position or a later one, by bisection of the file."""
+        low, high = 0, self._reader.count
+        while low < high:
+            middle = (low + high) // 2
+            if t3p.probe_number(self._reader.read(middle, 1), self._dwell_s)[0] < position:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def close(self) -> None:
+        self._reader.close()

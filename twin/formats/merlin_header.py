@@ -1,0 +1,277 @@
+"""Headers of the Merlin (Medipix3) camera, as bytes: the MQ1 header of a frame and the text header of an acquisition.
+
+File and live stream carry the same headers. Nothing here allocates by what a header says.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from twin.formats.dataset import LARGEST_SIDE, FormatError
+from twin.suggest import nearest
+
+SINGLE_BYTES, QUAD_BYTES = 384, 768
+SHORTEST_BYTES, LONGEST_BYTES = 64, 16384
+"""What a header's own length may be; single chips have 384, quads 768."""
+
+PIXEL_BYTES = {"U08": 1, "U16": 2, "U32": 4}
+"""Processed pixels, big-endian. R64 is what the chip sends, 64-bit words of packed pixels."""
+RAW = "R64"
+DEPTHS = {1: "U08", 6: "U08", 12: "U16", 24: "U32"}
+"""Counter depth of the chip in bits, and the pixels that hold it."""
+
+RAW_BITS = {1: 1, 6: 8, 12: 16, 24: 16}
+"""Bits per pixel of raw data by counter depth; 24-bit data count every pixel twice in the header's width."""
+
+CHIP_DACS = ",".join(["3RX", *["000"] * 27])
+HDR_BYTES = 2048
+
+
+@dataclass(frozen=True)
+class MerlinHeader:
+    """The header of one frame.
+
+    Attributes:
+        sequence: number of the frame, from 1.
+        length: bytes from the start of the header to the pixels.
+        chips: how many send data.
+        width, height: as the header says; raw data of several chips, or of two counters, lie side by side.
+        pixel: "U08", "U16", "U32" or "R64".
+        assembly: how the chips lie, "1x1" or "2x2".
+        time: start of the exposure as text.
+        shutter_s: exposure.
+        thresholds_kev: energy thresholds.
+        depth: of the counter, bits; None from software that does not say.
+    """
+
+    sequence: int
+    length: int
+    chips: int
+    width: int
+    height: int
+    pixel: str
+    assembly: str = "1x1"
+    time: str = ""
+    shutter_s: float = 0.0
+    thresholds_kev: tuple[float, ...] = ()
+    depth: int | None = None
+
+    @property
+    def kind(self) -> tuple[int, int, int, int, str, str, int | None]:
+        """What has to be the same for all frames of a file."""
+        return self.length, self.chips, self.width, self.height, self.pixel, self.assembly, self.depth
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of the pixels that follow the header."""
+        bits = 8 * PIXEL_BYTES[self.pixel] if self.pixel in PIXEL_BYTES else RAW_BITS.get(self.depth or 0, 0)
+        return self.width * self.height * bits // 8
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(H, W) of the picture, put together and decoded."""
+        if self.pixel != RAW:
+            return self.height, self.width
+        if self.chips == 4:
+            return 2 * self.height, self.width // 2
+        return self.height, self.width // 2 if self.depth == 24 else self.width
+
+
+def parse_header(raw: bytes) -> MerlinHeader:
+    """The MQ1 header at the start of `raw`; what follows it is ignored.
+
+    Raises:
+        FormatError: not such a header; names the field, what it holds and what it should.
+    """
+    if not raw.startswith(b"MQ1,"):
+        raise FormatError(f"a frame begins with MQ1, and not with {raw[:8]!r}")
+    start = raw[:SHORTEST_BYTES].split(b",", 3)
+    length = _whole(_ascii(start[2]) if len(start) > 3 else "", "header length", SHORTEST_BYTES, LONGEST_BYTES)
+    if len(raw) < length:
+        raise FormatError(f"the header is cut off after {len(raw)} of {length} bytes")
+    fields = [_ascii(part) for part in raw[:length].split(b"\0", 1)[0].rstrip(b" \r\n").split(b",")]
+    if len(fields) < 9:
+        raise FormatError(f"a header has 9 fields or more; this one has {len(fields)} in its {length} bytes")
+    pixel = fields[6].strip()
+    known = (*PIXEL_BYTES, RAW)
+    if pixel not in known:
+        raise FormatError(f"pixels are {', '.join(known)}, not {pixel!r}{nearest(pixel, known, 0.4)}")
+    return _checked(
+        MerlinHeader(
+            sequence=_whole(fields[1], "frame number", 0, 2**63),
+            length=length,
+            chips=_whole(fields[3], "number of chips", 1, 64),
+            width=_whole(fields[4], "width", 1, LARGEST_SIDE),
+            height=_whole(fields[5], "height", 1, LARGEST_SIDE),
+            pixel=pixel,
+            assembly=fields[7].strip(),
+            time=fields[9].strip() if len(fields) > 9 else "",
+            shutter_s=_real(fields[10], "shutter time") if len(fields) > 10 else 0.0,
+            thresholds_kev=tuple(_real(value, "threshold") for value in fields[14:22]) if len(fields) >= 22 else (),
+            depth=_depth(fields, pixel),
+        )
+    )
+
+
+def build_header(header: MerlinHeader) -> bytes:
+    """The MQ1 header, `header.length` bytes, padded with NUL; `parse_header` gives the same back.
+
+    Raises:
+        FormatError: what the camera cannot be.
+    """
+    _checked(header)
+    thresholds = ",".join(f"{value:E}".replace("E+0", "E+") for value in (*header.thresholds_kev, *[0.0] * 8)[:8])
+    chip_select = f"{(1 << header.chips) - 1:02X}"
+    text = (
+        f"MQ1,{header.sequence:06d},{header.length:05d},{header.chips:02d},{header.width:04d},{header.height:04d},"
+        f"{header.pixel},{header.assembly:>6},{chip_select},{header.time},{header.shutter_s:.6f},0,0,0,{thresholds},"
+        + ",".join([CHIP_DACS] * header.chips)
+    )
+    if header.depth is not None:
+        text += f",MQ1A,{_iso(header.time)},{round(header.shutter_s * 1e9)}ns,{header.depth},"
+    raw = text.encode("ascii")
+    if len(raw) >= header.length:
+        raise FormatError(f"a header of {header.chips} chips takes {len(raw) + 1} bytes; {header.length} were given")
+    return raw.ljust(header.length, b"\0")
+
+
+def stamp(seconds: float) -> str:
+    """Camera time as the header writes it, to the microsecond; the virtual camera's clock starts on 2000-01-01."""
+    return (datetime(2000, 1, 1) + timedelta(seconds=seconds)).isoformat(sep=" ", timespec="microseconds")
+
+
+def _iso(time: str) -> str:
+    """The second time stamp: with T, nanoseconds and Z."""
+    return time.replace(" ", "T") + "000Z" if time else ""
+
+
+def _ascii(part: bytes) -> str:
+    try:
+        return part.decode("ascii")
+    except UnicodeDecodeError:
+        raise FormatError(f"a header is plain text, not {part[:16]!r}") from None
+
+
+def _whole(text: str, what: str, least: int, most: int) -> int:
+    digits = text.strip()
+    # isdigit alone passes superscripts; a length limit keeps int() from ever working hard.
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 20):
+        raise FormatError(f"{what}: {text[:24]!r} is not a number")
+    value = int(digits)
+    if not least <= value <= most:
+        raise FormatError(f"{what} {value} is not in {least} to {most}")
+    return value
+
+
+def _real(text: str, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise FormatError(f"{what}: {text[:24]!r} is not a number") from None
+    if not math.isfinite(value):
+        raise FormatError(f"{what}: {text[:24]!r} is not finite")
+    return value
+
+
+def _depth(fields: list[str], pixel: str) -> int | None:
+    """Counter depth, from the MQ1A part, where there is one."""
+    if "MQ1A" not in fields:
+        if pixel == RAW:
+            raise FormatError("raw pixels need the MQ1A part of the header, which holds the counter depth")
+        return None
+    place = fields.index("MQ1A") + 3  # a second time stamp and the exposure come first
+    depth = _whole(fields[place] if len(fields) > place else "", "counter depth", 1, 24)
+    if depth not in DEPTHS:
+        raise FormatError(f"a counter has {', '.join(map(str, DEPTHS))} bits, not {depth}")
+    return depth
+
+
+def _checked(header: MerlinHeader) -> MerlinHeader:
+    """Refuse a header whose fields contradict each other."""
+    if header.pixel != RAW:
+        return header
+    if header.chips == 4 and header.assembly.startswith("2x2"):
+        if header.depth == 24:
+            raise FormatError("raw 24-bit data of four chips: their order is not known; record processed data (U32)")
+        if header.width != 4 * header.height:
+            raise FormatError(
+                f"raw data of four chips are 4 squares side by side, not {header.width} x {header.height}"
+            )
+    elif header.chips != 1:
+        raise FormatError(f"raw data of {header.chips} chips as {header.assembly}: only 1x1 and 2x2 are known")
+    per_word = {1: 64, 6: 8, 12: 4, 24: 8}[header.depth or 12]
+    if header.width % (per_word * header.chips):
+        raise FormatError(
+            f"raw rows of {header.depth} bits are whole 64-bit words, multiples of {per_word} pixels;"
+            f" {header.width} over {header.chips} chips is not"
+        )
+    return header
+
+
+# --- the text header of an acquisition -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """What the text header says about a whole acquisition.
+
+    Attributes:
+        frames: in the acquisition; 0 for "until stopped".
+        frames_per_trigger: the frames of one scan row, as a rule.
+        scan: (rows, columns), where the header says so.
+        depth: counter depth, bits.
+        extra: further lines.
+    """
+
+    frames: int
+    frames_per_trigger: int
+    scan: tuple[int, int] | None = None
+    depth: int | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+FRAMES = "Frames in Acquisition (Number)"
+PER_TRIGGER = "Frames per Trigger (Number)"
+DEPTH = "Counter Depth (number)"
+
+
+def build_hdr(acquisition: Acquisition, assembly: str = "1x1") -> bytes:
+    """The text header, padded with spaces to `HDR_BYTES` as the camera's software does."""
+    lines = {
+        "Chip Type (Medipix 3.0, Medipix 3.1, Medipix 3RX)": "Medipix 3RX",
+        "Assembly Size (NX1, 2X2)": f"{assembly:>6}",
+        "Chip Mode  (SPM, CSM, CM, CSCM)": "SPM",
+        DEPTH: str(acquisition.depth or 12),
+        "Acquisition Type (Normal, Th_scan, Config)": "Normal",
+        FRAMES: str(acquisition.frames),
+        PER_TRIGGER: str(acquisition.frames_per_trigger),
+        "Trigger Start (Positive, Negative, Internal)": "Rising Edge",
+        "Trigger Stop (Positive, Negative, Internal)": "Internal",
+        "Readout System": "stemtwin",
+    }
+    if acquisition.scan is not None:
+        lines |= {"ScanX": str(acquisition.scan[1]), "ScanY": str(acquisition.scan[0])}
+    lines |= acquisition.extra
+    text = "HDR,\t\r\n" + "".join(f"{key}:\t{value}\r\n" for key, value in lines.items()) + "End\t"
+    return text.encode("utf-8").ljust(HDR_BYTES, b" ")
+
+
+def parse_hdr(raw: bytes) -> Acquisition:
+    """The text header; lines that are not a key, a tab and a value are passed over, as other readers do.
+
+    Raises:
+        FormatError: no such header, or a number that is none.
+    """
+    if not raw.startswith(b"HDR"):
+        raise FormatError(f"a text header begins with HDR and not with {raw[:8]!r}")
+    lines = {}
+    for line in raw[: 2**20].decode("utf-8", errors="replace").splitlines()[1:]:
+        key, tab, value = line.partition("\t")
+        if key == "End":
+            break
+        if tab:
+            lines[key.rstrip().removesuffix(":")] = value.strip()
+    number = {key: _whole(lines.pop(key, "0"), key, 0, 2**31) for key in (FRAMES, PER_TRIGGER, "ScanX", "ScanY", DEPTH)}
+    scan = (number["ScanY"], number["ScanX"]) if number["ScanX"] and number["ScanY"] else None
+    return Acquisition(number[FRAMES], number[PER_TRIGGER], scan, number[DEPTH] or None, lines)

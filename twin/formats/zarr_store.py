@@ -1,0 +1,104 @@
+"""A dataset as a zarr 3 group: compressed, chunked by scan rows, attributes in plain JSON.
+
+    name.zarr/          attributes: format, version, max_count, metadata
+      frames            (rows, columns, H, W) or (N, H, W), unsigned
+      acquired          (rows, columns) or (N,), bool: which positions have their frame
+
+Readable with zarr alone. `max_count` is absent when it is what the dtype holds.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from twin.formats import placement
+from twin.formats.dataset import (
+    FormatError,
+    FrameReader,
+    Frames,
+    FrameWriter,
+    Layout,
+    Metadata,
+    check_frames,
+    check_free,
+    check_span,
+)
+
+FORMAT = "stemtwin-4dstem"
+VERSION = 1
+
+
+def chunk_shape(layout: Layout) -> tuple[int, ...]:
+    """Chunks of whole frames of one scan row, at most `dataset.BLOCK_BYTES` each."""
+    across = min(layout.scan[-1], layout.block)
+    return (*(1 for _ in layout.scan[:-1]), across, *layout.camera)
+
+
+class ZarrWriter(FrameWriter):
+    """Writes `path`, a directory. Blocks of whole rows are fastest: a chunk that grows is compressed anew.
+
+    Raises:
+        FormatError: `path` exists.
+    """
+
+    def __init__(self, path: Path, layout: Layout, metadata: Metadata) -> None:
+        check_free(path)
+        self.layout, self.count = layout, 0
+        group = zarr.create_group(path, zarr_format=3)
+        limits = {} if layout.max_count is None else {"max_count": layout.max_count}
+        self._frames: Any = group.create_array(
+            "frames",
+            shape=(*layout.scan, *layout.camera),
+            chunks=chunk_shape(layout),
+            dtype=layout.dtype,
+            dimension_names=[*("scan_y", "scan_x")[-len(layout.scan) :], "camera_y", "camera_x"],
+        )
+        of_a_row = (*(1 for _ in layout.scan[:-1]), min(layout.scan[-1], 65536))
+        self._acquired: Any = group.create_array("acquired", shape=layout.scan, chunks=of_a_row, dtype="bool")
+        # Last: a group without attributes is one whose making was interrupted.
+        group.attrs.update({"format": FORMAT, "version": VERSION, **limits, "metadata": metadata.plain()})
+
+    def append(self, frames: Frames, pixel: NDArray[np.integer] | None = None) -> None:
+        check_frames(frames, self.layout, self.count)
+        flat = placement.flat_index(self.layout, self.count, len(frames), pixel)
+        placement.write(self._frames, self._acquired, self.layout, flat, frames)
+        self.count += len(frames)
+
+    def close(self) -> None:
+        """Nothing is pending: every append is on disc."""
+
+
+class ZarrReader(FrameReader):
+    """Reads a dataset that `ZarrWriter` wrote, in pieces.
+
+    Raises:
+        FormatError: no zarr group of this format; the message says what is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            group: Any = zarr.open_group(path, mode="r")
+            attributes: dict[str, Any] = dict(group.attrs)
+            self._frames, acquired = group["frames"], group["acquired"]
+        except (KeyError, ValueError, TypeError, OSError) as error:
+            raise FormatError(f"{path}: not a dataset in zarr: {error}") from None
+        if attributes.get("format") != FORMAT or attributes.get("version") != VERSION:
+            raise FormatError(f"{path}: not {FORMAT}, version {VERSION}: {attributes.get('format')!r}")
+        scan, camera = tuple(self._frames.shape[:-2]), tuple(self._frames.shape[-2:])
+        limit = attributes.get("max_count")
+        if acquired.shape != scan or not isinstance(limit, int | None):
+            raise FormatError(f"{path}: acquired {acquired.shape} and max_count {limit!r} do not fit frames {scan}")
+        self.layout = Layout(scan, (camera[0], camera[1]), str(self._frames.dtype), limit)
+        plain = attributes.get("metadata", {})
+        self.metadata = Metadata.of(plain if isinstance(plain, dict) else {}, str(path))
+        self.acquired = np.asarray(acquired[...], dtype=bool)
+
+    def read(self, first: int, count: int) -> Frames:
+        check_span(first, count, self)
+        return placement.read(self._frames, self.layout, first, count)
+
+    def close(self) -> None:
+        """Nothing is open between reads."""

@@ -1,0 +1,261 @@
+"""Diffraction patterns of a focused probe anywhere on a large specimen: single slice and multislice, in numpy.
+
+`I(k) = |F[T(r) psi(r - r_p)]|^2`. The probe is moved by a phase ramp in reciprocal space, the specimen by
+cropping: both to any fraction of a pixel. Transforms are pruned to the aperture going in, to the band limit between
+slices, and to the same going out. How atoms become transmission functions is in `scan_multislice.py`.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from twin.aberrations import Aberrations, aberration_phase
+from twin.optics import AliasingError, Optics, check_window
+
+Floats = NDArray[np.float64]
+Complex = NDArray[np.complex64]
+
+BAND_LIMIT_PER_PIXEL = 1 / 3
+"""Largest frequency kept, periods per pixel: 2/3 of Nyquist, so that no product of two waves aliases below it
+(Kirkland 2010, section 6.8)."""
+
+TAPER_PER_PIXEL = 0.01
+"""Width of the cosine edge inside the band limit, periods per pixel: abTEM's."""
+
+
+@dataclass(frozen=True, eq=False)
+class TransmissionField:
+    """Transmission functions of a specimen; the last row and column are followed by the first.
+
+    Attributes:
+        functions: band-limited, complex64, shape (snapshots, slices, rows, columns), rows along y.
+        sampling_nm: pixel.
+        step_nm: distance from one slice to the next.
+        corner_nm: (x, y) of pixel (0, 0) in the specimen.
+    """
+
+    functions: Complex
+    sampling_nm: float
+    step_nm: float
+    corner_nm: tuple[float, float]
+
+    @property
+    def snapshots(self) -> int:
+        """Thermal configurations."""
+        return int(self.functions.shape[0])
+
+    @property
+    def slices(self) -> int:
+        """Slices along the beam."""
+        return int(self.functions.shape[1])
+
+
+class Ray(NamedTuple):
+    """One coherent contribution to an incoherent sum."""
+
+    weight: float
+    defocus_nm: float
+    shift_nm: tuple[float, float]
+    snapshot: int
+
+
+def rays(focal_spread_nm: float, source_size_nm: float, snapshots: int) -> list[Ray]:
+    """What to average over: focal spread x source, each point meeting the next thermal snapshot.
+
+    Three-point Gauss-Hermite for the focus (rms, along C10), and for the round Gaussian source (rms per axis) its
+    centre with weight 1/2 and a hexagon at two spreads (Stroud 1971, E2^r2 5-1): both exact to fifth order. A spread of
+    zero costs one point. There are at least as many rays as snapshots.
+    """
+    step = math.sqrt(3.0) * focal_spread_nm
+    foci = [(0.0, 2 / 3), (-step, 1 / 6), (step, 1 / 6)] if focal_spread_nm > 0 else [(0.0, 1.0)]
+    sources = [((0.0, 0.0), 1.0)]
+    if source_size_nm > 0:
+        turns = [math.pi / 3 * i for i in range(6)]
+        ring = [((2 * source_size_nm * math.cos(t), 2 * source_size_nm * math.sin(t)), 1 / 12) for t in turns]
+        sources = [((0.0, 0.0), 1 / 2), *ring]
+    points = [(f_weight * s_weight, focus, shift) for focus, f_weight in foci for shift, s_weight in sources]
+    rounds = math.ceil(snapshots / len(points))
+    return [
+        Ray(weight / rounds, focus, shift, i % snapshots) for i, (weight, focus, shift) in enumerate(points * rounds)
+    ]
+
+
+def kept_pixels(grid: int) -> int:
+    """Side of the square of frequencies within the band limit; zero at its pixel side // 2."""
+    return 2 * math.floor(grid * BAND_LIMIT_PER_PIXEL) + 1
+
+
+def largest_angle_mrad(optics: Optics) -> float:
+    """Up to where diffraction is computed in full: the band limit less its soft edge."""
+    return 2 * optics.max_angle_mrad * (BAND_LIMIT_PER_PIXEL - TAPER_PER_PIXEL)
+
+
+def band_limit(rows_per_pixel: NDArray[np.floating], columns_per_pixel: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Anti-aliasing aperture on two axes of frequencies (periods per pixel), shape (rows, columns); abTEM's form."""
+    k = np.hypot(rows_per_pixel[:, None], columns_per_pixel[None, :])
+    edge = (k - BAND_LIMIT_PER_PIXEL + TAPER_PER_PIXEL) / TAPER_PER_PIXEL
+    return np.where(edge > 1, 0.0, 0.5 + 0.5 * np.cos(np.pi * np.clip(edge, 0.0, 1.0))).astype(np.float32)
+
+
+def check_optics(optics: Optics, aberrations: Aberrations) -> None:
+    """Refuse what the window cannot hold, in either space.
+
+    Raises:
+        AliasingError: the probe is wider than the window, or the aperture than the band limit; with what would do.
+    """
+    check_window(optics, aberrations)
+    if optics.convergence_mrad > largest_angle_mrad(optics):
+        finest = optics.sampling_nm * largest_angle_mrad(optics) / optics.convergence_mrad
+        raise AliasingError(
+            f"convergence_mrad {optics.convergence_mrad:g} exceeds the {largest_angle_mrad(optics):.1f} mrad that the"
+            f" grid holds without aliasing; use optics.sampling_nm <= {finest:.4f}"
+        )
+
+
+def aperture_wave(optics: Optics, aberrations: Aberrations) -> Complex:
+    """`A exp(-i chi)` on the smallest centred square around the aperture, (m, m), m odd; total intensity 1."""
+    reach = math.floor(optics.convergence_mrad / optics.pixel_mrad)
+    axis = np.arange(-reach, reach + 1) * optics.pixel_mrad
+    x, y = np.meshgrid(axis, axis)
+    inside = np.hypot(x, y) <= optics.convergence_mrad
+    chi = np.where(inside, aberration_phase(aberrations, x, y, optics.wavelength_nm), 0.0)
+    return (inside / math.sqrt(inside.sum()) * np.exp(-1j * chi)).astype(np.complex64)
+
+
+def ramps(offset_pixels: Floats, size: int, grid: int) -> Complex:
+    """Phase ramps that move a wave by `offset_pixels`, (N,), along one axis: (N, size), zero frequency at size // 2."""
+    frequency = (np.arange(size) - size // 2) / grid
+    return np.exp(-2j * np.pi * offset_pixels[:, None] * frequency).astype(np.complex64)
+
+
+class ScanRenderer:
+    """Diffraction patterns of probes on a transmission field.
+
+    Waves are carried with zero frequency at pixel `size // 2` of a square of `size` frequencies in the corner of the
+    grid: a ramp in real space that multiplication by a transmission function leaves alone, so that nothing is shifted.
+    One position at a time: the cache likes it no less, and no pattern depends on its neighbours by rounding.
+
+    Args:
+        optics: beam and grid; its window is the probe's.
+        field: specimen, sampled as the grid.
+        mixture: coherent parts to be summed, see `rays`; default one ray through each snapshot.
+
+    Raises:
+        AliasingError: the aperture exceeds the band limit.
+        ValueError: the field has another sampling than the optics.
+    """
+
+    def __init__(self, optics: Optics, field: TransmissionField, mixture: Sequence[Ray] | None = None) -> None:
+        check_optics(optics, Aberrations())
+        if abs(field.sampling_nm / optics.sampling_nm - 1) > 1e-6:
+            raise ValueError(f"the field is sampled at {field.sampling_nm} nm, the optics at {optics.sampling_nm} nm")
+        self.optics, self.field = optics, field
+        self.mixture = list(mixture if mixture is not None else rays(0.0, 0.0, field.snapshots))
+        self.size = kept_pixels(optics.grid)
+        frequency = (np.arange(self.size) - self.size // 2) / optics.grid
+        mask = band_limit(frequency, frequency)
+        self._exit = mask**2
+        k2 = (frequency[:, None] ** 2 + frequency[None, :] ** 2) / optics.sampling_nm**2
+        fresnel = mask * np.exp(-1j * np.pi * optics.wavelength_nm * field.step_nm * k2)
+        self._propagator = np.zeros((optics.grid, self.size), np.complex64)
+        self._propagator[: self.size] = fresnel
+        self._functions = field.functions
+        if min(field.functions.shape[-2:]) < 2 * optics.grid:
+            # Most windows would cross the seam of a small field: continued by a window, it has none.
+            self._functions = np.pad(field.functions, ((0, 0), (0, 0), (0, optics.grid), (0, optics.grid)), mode="wrap")
+
+    def diffraction(self, aberrations: Aberrations, positions_nm: Floats) -> NDArray[np.float32]:
+        """Diffraction patterns, shape (N, size, size), whole beam = 1, zero angle at size // 2.
+
+        Args:
+            aberrations: at the plane of the first slice.
+            positions_nm: (x, y) of the probe in the specimen, shape (N, 2).
+
+        Raises:
+            AliasingError: the window cannot hold the probe.
+        """
+        waves = self.waves(aberrations)
+        return np.stack([self.pattern(waves, position) for position in np.asarray(positions_nm, np.float64)])
+
+    def waves(self, aberrations: Aberrations) -> dict[float, Complex]:
+        """The aperture's wave at every defocus of the mixture, for `pattern`; C10 counts from the first slice.
+
+        Raises:
+            AliasingError: the window cannot hold the probe.
+        """
+        states = {ray.defocus_nm: aberrations + Aberrations.of({"C10": ray.defocus_nm}) for ray in self.mixture}
+        for state in states.values():
+            check_window(self.optics, state)
+        return {defocus: aperture_wave(self.optics, state) for defocus, state in states.items()}
+
+    def pattern(self, waves: Mapping[float, Complex], position_nm: Floats) -> NDArray[np.float32]:
+        """One diffraction pattern, (size, size), as in `diffraction`; `position_nm` is (x, y)."""
+        total = np.zeros((self.size, self.size), np.float32)
+        for ray in self.mixture:
+            spectrum = self._spectrum(waves[ray.defocus_nm], position_nm + np.array(ray.shift_nm), ray.snapshot)
+            total += np.float32(ray.weight) * (spectrum.real**2 + spectrum.imag**2)
+        total *= self._exit
+        return total
+
+    def _spectrum(self, wave: Complex, position_nm: Floats, snapshot: int) -> Complex:
+        """Wave behind one snapshot, (size, size), before the band limit of the last slice."""
+        size = self.size
+        pixel = (position_nm - self.field.corner_nm) / self.field.sampling_nm
+        nearest = np.rint(pixel).astype(np.int64)
+        patch = self._patch(snapshot, nearest - self.optics.grid // 2)
+        psi = self._probe(wave, pixel - nearest)
+        kept, rest = psi[:, :size], psi[:, size:]
+        for i, layer in enumerate(patch):
+            if i:
+                kept *= self._propagator
+                _transform(scipy.fft.ifft, kept, 0)
+                rest[:] = 0
+                _transform(scipy.fft.ifft, psi, 1)
+            psi *= layer
+            _transform(scipy.fft.fft, psi, 1)
+            _transform(scipy.fft.fft, kept, 0)
+        return kept[:size]
+
+    def _patch(self, snapshot: int, corner: NDArray[np.int64]) -> Complex:
+        """Transmission functions of one window, (slices, grid, grid), from the pixel `corner`, (x, y), on."""
+        grid, layers = self.optics.grid, self._functions[snapshot]
+        rows, columns = self.field.functions.shape[-2:]
+        x, y = (corner % np.array([columns, rows])).tolist()
+        if y + grid <= layers.shape[1] and x + grid <= layers.shape[2]:
+            return layers[:, y : y + grid, x : x + grid]
+        across = (x + np.arange(grid)) % columns
+        return layers[:, ((y + np.arange(grid)) % rows)[:, None], across]
+
+    def _probe(self, wave: Complex, fraction: Floats) -> Complex:
+        """Probe at `fraction`, (x, y), pixels from the middle of the window, (grid, grid); with the ramp above."""
+        grid, m = self.optics.grid, len(wave)
+        first = self.size // 2 - m // 2
+        along_x, along_y = ramps(fraction + grid // 2, m, grid)
+        psi = np.zeros((grid, grid), np.complex64)
+        psi[first : first + m, first : first + m] = wave * along_y[:, None] * along_x[None, :]
+        _transform(scipy.fft.ifft, psi[first : first + m], 1)
+        _transform(scipy.fft.ifft, psi, 0)
+        return psi
+
+
+def _transform(function: Callable[..., Any], waves: Complex, axis: int) -> None:
+    """Transform in place; SciPy is allowed to, and does, but does not promise it."""
+    result = function(waves, axis=axis, overwrite_x=True)
+    if not np.may_share_memory(result, waves):
+        waves[:] = result
+
+
+def to_camera(pattern: NDArray[np.float32], optics: Optics) -> NDArray[np.float32]:
+    """A pattern (size, size) by area to camera pixels (H, W); what lies beyond the camera is lost."""
+    side, bins, size = optics.camera_pixels * optics.binning, optics.binning, len(pattern)
+    start = size // 2 - side // 2
+    if start < 0:
+        pattern = np.pad(pattern, ((-start, side - size + start),) * 2)
+        start = 0
+    fine = pattern[start : start + side, start : start + side]
+    return fine.reshape(optics.camera_pixels, bins, optics.camera_pixels, bins).sum((1, 3))

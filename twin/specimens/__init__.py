@@ -1,0 +1,66 @@
+"""Specimens by name: one file is one specimen, found by its name, built by its `make(options)`."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from twin.structure import Structure
+from twin.suggest import nearest
+
+
+class UnknownSpecimen(ValueError):
+    """No specimen of that name."""
+
+
+class SpecimenOptionError(ValueError):
+    """An option that the specimen does not have, or a value it cannot use."""
+
+
+def names() -> list[str]:
+    """Every specimen found, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
+
+
+def option_names(name: str) -> list[str]:
+    """The options of a specimen.
+
+    Raises:
+        UnknownSpecimen: no such file; names the nearest.
+    """
+    return [f.name for f in fields(_module(name).Options)]
+
+
+def build(name: str, options: Mapping[str, Any] | None = None) -> Structure:
+    """The atoms of a specimen.
+
+    Args:
+        name: one of `names()`.
+        options: fields of the `Options` of its file; the rest have defaults.
+
+    Raises:
+        UnknownSpecimen: no such file; names the nearest.
+        SpecimenOptionError: an unknown option (names the nearest) or a bad value.
+    """
+    module, given = _module(name), dict(options or {})
+    known = option_names(name)
+    for key in given:
+        if key not in known:
+            raise SpecimenOptionError(
+                f"{key!r} is not an option of {name}{nearest(key, known)}; known: {', '.join(known)}"
+            )
+    try:
+        return cast("Structure", module.make(module.Options(**given)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "its options"
+        raise SpecimenOptionError(f"{name}: {where}: {first['msg']}; got {first['input']!r}") from None
+
+
+def _module(name: str) -> Any:
+    if name not in names():
+        raise UnknownSpecimen(f"{name!r} is not a specimen{nearest(name, names())}; known: {', '.join(names())}")
+    return importlib.import_module(f"twin.specimens.{name}")

@@ -1,0 +1,51 @@
+"""A support film of amorphous carbon under something, both in one periodic field."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.atoms import carbon_film
+from twin.day import FilmProperties
+from twin.structure import Structure
+
+Floats = NDArray[np.float64]
+
+CARBON = 6
+GAP_NM = 0.2
+"""Between the lowest atoms of an object and the face of the film, and above the highest; about a bond each."""
+
+
+def on_carbon(
+    name: str,
+    numbers: NDArray[np.int64],
+    positions_nm: Floats,
+    side_nm: float,
+    carbon_nm: float,
+    thermal_rms_nm: dict[int, float],
+    seed: int,
+) -> Structure:
+    """Atoms on the side of a carbon film where the beam enters; without a film, the field ends in vacuum.
+
+    Args:
+        name: what it is.
+        numbers: of the object's atoms, (N,).
+        positions_nm: of the object's atoms, (N, 3); only differences along z matter.
+        side_nm: of the square field.
+        carbon_nm: thickness of the film, or zero.
+        thermal_rms_nm: of the object's elements; the film brings its own. Empty: nothing moves.
+        seed: of the film.
+    """
+    positions = positions_nm + np.array([0.0, 0.0, GAP_NM - positions_nm[:, 2].min()])
+    bottom = float(positions[:, 2].max()) + GAP_NM
+    if carbon_nm == 0:
+        return Structure(name, numbers, positions, (side_nm, side_nm, bottom), False, thermal_rms_nm)
+    film = FilmProperties(thickness_nm=carbon_nm)
+    carbon = carbon_film(film, side_nm, np.random.default_rng(seed)) + np.array([0.0, 0.0, bottom])
+    moving = {CARBON: film.thermal_rms_nm, **thermal_rms_nm} if thermal_rms_nm else {}
+    return Structure(
+        name,
+        np.concatenate([numbers, np.full(len(carbon), CARBON)]),
+        np.concatenate([positions, carbon]),
+        (side_nm, side_nm, bottom + carbon_nm),
+        True,
+        moving,
+    )

@@ -1,0 +1,27 @@
+"""Magnesium oxide along [001], rock salt."""
+
+import math
+
+from pydantic.dataclasses import dataclass
+
+from twin.specimens._crystal import CrystalOptions, crystal
+from twin.specimens._options import STRICT
+from twin.structure import Structure
+
+LATTICE_NM = 0.4212
+
+B_NM2 = {"Mg": 0.31e-2, "O": 0.34e-2}
+"""Debye-Waller factors B = 8 pi^2 u^2 at room temperature (Lawrence, Acta Cryst. A 29 (1973) 94), rounded."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Options(CrystalOptions):
+    """See `CrystalOptions`."""
+
+
+def make(options: Options) -> Structure:
+    """The conventional cubic cell: four Mg, four O; every column holds both."""
+    face = [(0.0, 0.0, 0.25), (0.0, 0.5, 0.75), (0.5, 0.0, 0.75), (0.5, 0.5, 0.25)]
+    basis = [("Mg", site) for site in face] + [("O", ((x + 0.5) % 1.0, y, z)) for x, y, z in face]
+    rms = {symbol: math.sqrt(b / 8) / math.pi for symbol, b in B_NM2.items()}
+    return crystal("MgO [001]", basis, (LATTICE_NM,) * 3, rms, options)

@@ -1,0 +1,95 @@
+"""Single atoms of one element, scattered over a field or where they are told to be, on carbon or in vacuum."""
+
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge, Le
+from ase.data import atomic_numbers, chemical_symbols
+from pydantic import field_validator
+from pydantic.dataclasses import dataclass
+
+from twin.specimens._carbon import on_carbon
+from twin.specimens._options import STRICT, Seed, Side
+from twin.structure import Structure
+from twin.suggest import nearest
+
+HEAVIEST = 103
+"""Lobato and Van Dyck's potentials end here."""
+
+RMS_NM = 0.01
+"""Of an adatom, along one axis; a round value."""
+
+TRIES = 1000
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Options:
+    """Where the atoms are.
+
+    Attributes:
+        element: symbol or atomic number, 1 to 103.
+        count: atoms, at random.
+        spacing_nm: closest approach of two of them.
+        positions_nm: (x, y) of each instead.
+        side_nm: of the square field.
+        carbon_nm: thickness of the film under them; zero for none.
+        seed: of positions and film.
+        thermal: whether the atoms vibrate.
+    """
+
+    element: str | int = "Au"
+    count: Annotated[int, Ge(1), Le(100_000)] = 20
+    spacing_nm: Annotated[float, Ge(0)] = 0.5
+    positions_nm: tuple[tuple[float, float], ...] = ()
+    side_nm: Side = 6.0
+    carbon_nm: Annotated[float, Ge(0), Le(50)] = 0.0
+    seed: Seed = 0
+    thermal: bool = True
+
+    @field_validator("element")
+    @classmethod
+    def _known(cls, element: str | int) -> str | int:
+        known = chemical_symbols[1 : HEAVIEST + 1]
+        if isinstance(element, int) and not 1 <= element <= HEAVIEST:
+            raise ValueError(f"atomic numbers go from 1 to {HEAVIEST}")
+        if isinstance(element, str) and element not in known:
+            raise ValueError(f"not the symbol of an element{nearest(element, known)}")
+        return element
+
+
+def make(options: Options) -> Structure:
+    """One plane of atoms.
+
+    Raises:
+        ValueError: no room for so many, or a position outside the field.
+    """
+    film_rng, rng = np.random.default_rng(options.seed).spawn(2)
+    xy = np.array(options.positions_nm) if options.positions_nm else _scattered(options, rng)
+    outside = np.any((xy < 0) | (xy >= options.side_nm), axis=1)
+    if outside.any():
+        raise ValueError(f"position {tuple(xy[outside][0].tolist())} lies outside the field of {options.side_nm:g} nm")
+    element = options.element
+    number = atomic_numbers[element] if isinstance(element, str) else element
+    positions = np.column_stack([xy, np.zeros(len(xy))])
+    moving = {number: RMS_NM} if options.thermal else {}
+    name = f"single atoms of {chemical_symbols[number]}"
+    film_seed = int(film_rng.integers(2**32))
+    return on_carbon(name, np.full(len(xy), number), positions, options.side_nm, options.carbon_nm, moving, film_seed)
+
+
+def _scattered(options: Options, rng: np.random.Generator) -> np.ndarray:
+    placed = np.empty((0, 2))
+    for _ in range(TRIES * options.count):
+        if len(placed) == options.count:
+            return placed
+        xy = rng.random((1, 2)) * options.side_nm
+        apart = np.abs(placed - xy)
+        apart = np.minimum(apart, options.side_nm - apart)
+        if not len(placed) or np.hypot(*apart.T).min() >= options.spacing_nm:
+            placed = np.concatenate([placed, xy])
+    if len(placed) == options.count:
+        return placed
+    raise ValueError(
+        f"only {len(placed)} of {options.count} atoms found room {options.spacing_nm:g} nm apart in"
+        f" {options.side_nm:g} nm; use fewer, or a smaller spacing_nm"
+    )

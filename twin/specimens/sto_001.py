@@ -1,0 +1,32 @@
+"""SrTiO3 along [001], cubic: columns of Sr, of Ti and O, and of O alone."""
+
+import math
+
+from pydantic.dataclasses import dataclass
+
+from twin.specimens._crystal import CrystalOptions, crystal
+from twin.specimens._options import STRICT
+from twin.structure import Structure
+
+LATTICE_NM = 0.3905
+
+B_NM2 = {"Sr": 0.6214e-2, "Ti": 0.4398e-2, "O": 0.7323e-2}
+"""Debye-Waller factors B = 8 pi^2 u^2 at room temperature (Abramov et al., Acta Cryst. B 51 (1995) 942)."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Options(CrystalOptions):
+    """See `CrystalOptions`."""
+
+
+def make(options: Options) -> Structure:
+    """The SrO plane of each cell comes first; Sr sits at the corner of the field."""
+    basis = [
+        ("Sr", (0.0, 0.0, 0.25)),
+        ("O", (0.5, 0.5, 0.25)),
+        ("Ti", (0.5, 0.5, 0.75)),
+        ("O", (0.5, 0.0, 0.75)),
+        ("O", (0.0, 0.5, 0.75)),
+    ]
+    rms = {symbol: math.sqrt(b / 8) / math.pi for symbol, b in B_NM2.items()}
+    return crystal("SrTiO3 [001]", basis, (LATTICE_NM,) * 3, rms, options)

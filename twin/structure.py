@@ -1,0 +1,121 @@
+"""A specimen as atoms: what every file of `twin/specimens/` returns and what the renderers take.
+
+Plain data and the few operations on it; no potential and no wave.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+NO_MOTION: Mapping[int, float] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """Atoms in an upright box; the beam goes along +z and meets z = 0 first.
+
+    Attributes:
+        name: what it is.
+        numbers: atomic numbers, shape (N,).
+        positions_nm: (x, y, z), shape (N, 3), within the box.
+        cell_nm: sides of the box along x, y and z.
+        periodic: whether it continues beyond the box along x and y; otherwise vacuum does.
+        thermal_rms_nm: rms displacement along one axis by atomic number; elements that are not there stand still.
+    """
+
+    name: str
+    numbers: Integers
+    positions_nm: Floats
+    cell_nm: tuple[float, float, float]
+    periodic: bool
+    thermal_rms_nm: Mapping[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.positions_nm.shape != (len(self.numbers), 3):
+            raise ValueError(
+                f"{len(self.numbers)} atoms need positions ({len(self.numbers)}, 3), not {self.positions_nm.shape}"
+            )
+        if not all(math.isfinite(side) and side > 0 for side in self.cell_nm):
+            raise ValueError(f"the sides of a cell must be positive, got {self.cell_nm}")
+        for array in (self.numbers, self.positions_nm):
+            array.flags.writeable = False
+
+    @property
+    def width_nm(self) -> float:
+        """Extent along x."""
+        return self.cell_nm[0]
+
+    @property
+    def height_nm(self) -> float:
+        """Extent along y."""
+        return self.cell_nm[1]
+
+    @property
+    def thickness_nm(self) -> float:
+        """Extent along the beam."""
+        return self.cell_nm[2]
+
+    @property
+    def composition(self) -> dict[int, int]:
+        """Atoms by atomic number."""
+        numbers, counts = np.unique(self.numbers, return_counts=True)
+        return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+
+
+def tiled(fractions: Floats, cell_nm: tuple[float, float, float], repeats: tuple[int, int, int]) -> Floats:
+    """Positions of `repeats` cells along (x, y, z), nm, shape (atoms * cells, 3); the atoms of a cell stay together.
+
+    Args:
+        fractions: positions in one cell in units of its sides, shape (atoms, 3).
+        cell_nm: its sides.
+        repeats: cells along x, y and z.
+    """
+    corners = np.stack(np.meshgrid(*(np.arange(n) for n in repeats), indexing="ij"), axis=-1).reshape(-1, 1, 3)
+    positions: Floats = ((corners + fractions) * np.array(cell_nm)).reshape(-1, 3)
+    return positions
+
+
+def within(structure: Structure, left_nm: float, top_nm: float, width_nm: float, height_nm: float) -> Structure:
+    """The atoms in a window over the specimen, counted from the window's corner; periodic ones are continued.
+
+    Atoms on the left and top edges are in, those on the right and bottom edges are out.
+    """
+    positions, numbers = structure.positions_nm, structure.numbers
+    if structure.periodic:
+        columns = np.arange(
+            math.floor(left_nm / structure.width_nm), math.ceil((left_nm + width_nm) / structure.width_nm)
+        )
+        rows = np.arange(
+            math.floor(top_nm / structure.height_nm), math.ceil((top_nm + height_nm) / structure.height_nm)
+        )
+        shifts = np.array([(c * structure.width_nm, r * structure.height_nm, 0.0) for r in rows for c in columns])
+        positions = (positions[None] + shifts[:, None]).reshape(-1, 3)
+        numbers = np.tile(numbers, len(shifts))
+    moved = positions - np.array([left_nm, top_nm, 0.0])
+    inside = (moved[:, 0] >= 0) & (moved[:, 0] < width_nm) & (moved[:, 1] >= 0) & (moved[:, 1] < height_nm)
+    return Structure(
+        structure.name,
+        numbers[inside],
+        moved[inside],
+        (width_nm, height_nm, structure.thickness_nm),
+        structure.periodic,
+        structure.thermal_rms_nm,
+    )
+
+
+def displaced(structure: Structure, rng: np.random.Generator) -> Floats:
+    """One thermal configuration (frozen phonon, Einstein model): positions, nm, shape (N, 3).
+
+    Each atom moves along x and y by independent normals of its element's rms; a displacement along the beam does not
+    change what a slice projects.
+    """
+    rms_nm = np.array([structure.thermal_rms_nm.get(int(z), 0.0) for z in structure.numbers])
+    moved = structure.positions_nm.copy()
+    moved[:, :2] += rms_nm[:, None] * rng.standard_normal((len(moved), 2))
+    return moved
