@@ -125,7 +125,7 @@ def test_ceos_there_and_back(aberrations):
 @given(random_aberrations)
 @settings(max_examples=100, deadline=None)
 def test_abtem_there_and_back(aberrations):
-    # A magnitude and an angle lose what a component has below 1e-16 of the magnitude, in each of half a dozen roundings.
+    # A magnitude and an angle lose what a component has below 1e-16 of the magnitude, in each of several roundings.
     back = from_abtem(to_abtem(aberrations))
     np.testing.assert_allclose(back.array(), aberrations.array(), rtol=1e-9, atol=1e-14 * 1e6)
 
