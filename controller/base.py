@@ -6,7 +6,7 @@ A controller is one file in `controller/strategies/`; the file's name is the con
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -101,6 +101,14 @@ def checked_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
         return kind(**given)
     except (TypeError, ValueError) as error:
         raise OptionError(str(error)) from error
+
+
+def embed(mean_nm: Array, cov_nm2: Array, probability: float, space: StateSpace, places: Sequence[int]) -> Estimate:
+    """Some components in a larger state: whatever nothing was said of keeps the moments of the uniform prior."""
+    mean, covariance = space.zero, np.diag(space.start**2 / 3.0)
+    mean[list(places)] = np.clip(mean_nm, -space.start[list(places)], space.start[list(places)])
+    covariance[np.ix_(places, places)] = cov_nm2
+    return Estimate(mean, covariance, probability)
 
 
 class UnknownController(ValueError):

@@ -140,16 +140,16 @@ class StateMixture:
             density += share * norm * np.exp(-0.5 * np.sum(scaled**2, axis=0) / width**2)
         return np.log(density)
 
-    def precision(self, space: StateSpace, scaled: Array) -> Array:
+    def precision(self, space: StateSpace, scaled: Array, log_density: Array) -> Array:
         """Mean precision h of the parts at states / range, (n, M), by their share there, (M,).
 
-        -h x is the exact gradient of `log_density`.
+        -h x is the exact gradient of `log_density`, whose value there, (M,), is to be given.
         """
-        total, found = np.exp(self.log_density(space, scaled)), np.zeros(scaled.shape[1])
+        found = np.zeros(scaled.shape[1])
         for share, width in self.near:
             norm = (2 * math.pi * width**2) ** (-space.dimension / 2)
             found += share * norm * np.exp(-0.5 * np.sum(scaled**2, axis=0) / width**2) / width**2
-        return found / total
+        return found / np.exp(log_density)
 
 
 CLOSED_LOOP = StateMixture(whole=0.05, start=0.3, near=((0.35, 1 / 7), (0.3, 1 / 16)))

@@ -5,13 +5,11 @@ them is what was known before: somewhere in the start box.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import block_diag
 
-from controller.base import Controller, Estimate
+from controller.base import Controller, Estimate, embed
 from twin.state import StateSpace
 from twin.types import Frame
 
@@ -41,12 +39,8 @@ class FirstOrderOnly:
 
     def estimate(self) -> Estimate:
         """The inner estimate; of the rest the start box, as a normal of the same mean and variance."""
-        found = self.inner.estimate()
-        first = self.space.is_first_order
-        order = np.argsort(np.concatenate([np.flatnonzero(first), np.flatnonzero(~first)]))
-        mean = np.concatenate([found.mean_nm, self.space.zero[~first]])[order]
-        cov = block_diag(found.cov_nm2, np.diag(self.space.start[~first] ** 2 / 3))[np.ix_(order, order)]
-        return replace(found, mean_nm=mean, cov_nm2=cov, samples_nm=None, weights=None)
+        found, places = self.inner.estimate(), np.flatnonzero(self.space.is_first_order).tolist()
+        return embed(found.mean_nm, found.cov_nm2, found.sign_probability, self.space, places)
 
     @property
     def done(self) -> bool:

@@ -259,11 +259,13 @@ def evidence(frames: FramePosteriors, states_nm: Array, first: int = 0) -> Evide
     found = Evidence.none(len(states_nm))
     scaled = (states_nm[None] + frames.inputs_nm[first:, None]) / space.range_nm
     weights = np.ones(len(scaled)) if frames.weights is None else frames.weights[first:]
-    trust, one = np.empty(scaled.shape[:2]), np.empty(len(states_nm))
+    trust, one, held = np.empty(scaled.shape[:2]), np.empty(len(states_nm)), []
     for mixture, visited, weight, share in zip(frames.mixtures[first:], scaled, weights, trust, strict=True):
         columns = np.ascontiguousarray(visited.T)
         log_densities(mixture, columns, one)
-        ratio = (1 - DOUBT) * np.exp(np.minimum(one - frames.trained.states.log_density(space, columns), 50.0))
+        density = frames.trained.states.log_density(space, columns)
+        held.append(frames.trained.states.precision(space, columns, density))
+        ratio = (1 - DOUBT) * np.exp(np.minimum(one - density, 50.0))
         found.log_ratio[:] += weight * np.log(ratio + DOUBT)
         share[:] = weight * ratio / (ratio + DOUBT)
     with torch.no_grad():
@@ -272,7 +274,6 @@ def evidence(frames: FramePosteriors, states_nm: Array, first: int = 0) -> Evide
     to = (found.log_ratio, found.vector, found.matrix)
     count, unknowns = len(states_nm), HIGHER.stop - HIGHER.start
     matrix, vector = np.empty((count, unknowns, unknowns)), np.empty((count, unknowns))
-    held = [frames.trained.states.precision(space, np.ascontiguousarray(visited.T)) for visited in scaled]
     areas = sub_areas.ready(frames.areas[first:], frames.trained.directions)
     parts = (*known, scaled, held, frames.shifts[first:], trust)
     for k, (of_day, pull, visited, prior, shift, share) in enumerate(zip(*parts, strict=True)):
@@ -328,12 +329,15 @@ def step(
     return sets.until_enough(_weighed(belief.candidates, grown, frames), refined)
 
 
-def strangeness(frames: FramePosteriors, belief: Belief) -> float:
-    """How unlike a training day's the frames look if the likeliest candidate is the truth, see `FrameCheck`."""
+def strangeness(frames: FramePosteriors, belief: Belief) -> tuple[float, Array]:
+    """How unlike a training day's the frames look if the likeliest candidate is the truth, see `FrameCheck`.
+
+    With the day's nuisances, (C,), as that candidate has them.
+    """
     best = np.array([np.argmax(belief.probability)])
-    unknowns = belief.evidence.unknowns(best, frames.prior, 1.0)[0][0]
+    nuisances = belief.evidence.unknowns(best, frames.prior, 1.0)[0][0, : len(NUISANCES)]
     states = (belief.candidates.states_nm[best] + frames.inputs_nm) / frames.trained.first.range_nm
-    return frames.trained.check.strangeness(frames.features, states, unknowns[: len(NUISANCES)])
+    return frames.trained.check.strangeness(frames.features, states, nuisances), nuisances
 
 
 NEGLIGIBLE = 1e-4

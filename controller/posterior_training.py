@@ -358,7 +358,8 @@ def read(network: PosteriorNetwork, data: Examples, config: PosteriorTraining, s
             best = mixture.log_weight.argmax(-1)
             roots.append(whitening(mixture)[torch.arange(len(best)), best])
             local, states = packed(network.local_mixture(areas)), chosen.states.double().numpy()
-            held = mixture_of_states.precision(first, states.T.copy())
+            columns = states.T.copy()
+            held = mixture_of_states.precision(first, columns, mixture_of_states.log_density(first, columns))
             of_areas = sub_areas.ready(local, directions)
             for i in range(len(local)):
                 at, here = slice(start + i, start + i + 1), slice(i, i + 1)
@@ -442,7 +443,7 @@ def _train(config: PosteriorTraining, work: Path, frames: Path, progress: Progre
     def watch() -> None:
         frames = controller.frames
         apart = deviance(frames, controller.estimate().mean_nm)
-        watched.append((apart, strangeness(frames, controller.belief)))
+        watched.append((apart, strangeness(frames, controller.belief)[0]))
 
     correlation = intra_class_correlation(
         controller,

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller import spectrum_model
-from controller.base import Estimate
 from controller.spectrum_model import Grid, Nuisance, Periodogram
 from twin.state import StateSpace
 
@@ -205,12 +204,3 @@ def first_order(space: StateSpace) -> list[int]:
     if missing:
         raise ValueError(f"the power spectrum gives C10, C12a and C12b; {', '.join(missing)} not in {space.names}")
     return [space.names.index(name) for name in COEFFICIENTS]
-
-
-def embed(mean_nm: Array, cov_nm2: Array, probability: float, space: StateSpace) -> Estimate:
-    """Three components in a larger state: whatever the spectrum does not tell keeps the uniform prior's moments."""
-    places = first_order(space)
-    mean, covariance = space.zero, np.diag(space.start**2 / 3.0)
-    mean[places] = np.clip(mean_nm, -space.start[places], space.start[places])
-    covariance[np.ix_(places, places)] = cov_nm2
-    return Estimate(mean, covariance, probability)

@@ -20,7 +20,6 @@ from controller.base import Controller, Estimate, checked_options
 from controller.candidates import Refinement
 from controller.posterior_artefact import PosteriorArtefact, tail
 from controller.posterior_filter import FramePosteriors
-from controller.posterior_network import NUISANCES
 from controller.strategies import joint_fit
 from controller.whittle_polish import WhittlePolished
 from twin.optics import Optics
@@ -120,9 +119,12 @@ class NeuralPosterior:
             return 1.0
         return math.exp(-max(0.0, frame.clock_s - self.clock_s) / self.options.memory_s)
 
+    def _of_first_order(self) -> Estimate:
+        return candidates.summarise(self.belief.candidates, self.belief.probability, self.first)
+
     def estimate(self) -> Estimate:
         """Moments within the more probable sign."""
-        first = candidates.summarise(self.belief.candidates, self.belief.probability, self.first)
+        first = self._of_first_order()
         if self.first.dimension == self.space.dimension:
             return first
         return posterior_filter.with_second_order(
@@ -144,11 +146,10 @@ class NeuralPosterior:
         if len(self.frames) < TELLING:
             return 1.0
         trained, count = self.trained, len(self.frames)
-        first = candidates.summarise(self.belief.candidates, self.belief.probability, self.first).mean_nm
+        first = self._of_first_order().mean_nm
         apart = tail(trained.deviance, count, posterior_filter.deviance(self.frames, first))
-        strange = tail(trained.strangeness, count, posterior_filter.strangeness(self.frames, self.belief))
-        best = np.array([np.argmax(self.belief.probability)])
-        hidden = self.belief.evidence.unknowns(best, self.frames.prior, 1.0)[0][0, : len(NUISANCES)]
+        found, hidden = posterior_filter.strangeness(self.frames, self.belief)
+        strange = tail(trained.strangeness, count, found)
         return min(1.0, 3 * apart, 3 * strange, 3 * float(chi2.sf(hidden @ hidden, len(hidden))))
 
     @property

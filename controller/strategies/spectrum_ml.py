@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from scipy.stats import qmc
 
 from controller import spectrum_fit, spectrum_model
-from controller.base import Estimate, checked_options
+from controller.base import Estimate, checked_options, embed
 from controller.spectrum_fit import Mode, Observation
 from twin.optics import Optics
 from twin.state import StateSpace
@@ -113,7 +113,7 @@ class SpectrumMl:
             return Estimate(self.space.zero, np.diag(self.space.start**2 / 3.0), 0.5)
         mean, covariance, probability = spectrum_fit.moments(self.modes)
         bias = self.options.bias_nm**2 * np.eye(3)
-        return spectrum_fit.embed(mean, self.options.inflation * covariance + bias, probability, self.space)
+        return embed(mean, self.options.inflation * covariance + bias, probability, self.space, self.places)
 
     @property
     def done(self) -> bool:

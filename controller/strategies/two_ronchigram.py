@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from scipy.stats import qmc
 
 from controller import spectrum_fit, spectrum_model
-from controller.base import Estimate, checked_options
+from controller.base import Estimate, checked_options, embed
 from controller.spectrum_fit import Mode, Observation
 from twin.optics import Optics
 from twin.state import StateSpace
@@ -152,7 +152,7 @@ class TwoRonchigram:
         if not self.frames:
             return Estimate(self.space.zero, np.diag(self.space.start**2 / 3.0), 0.5)
         mean, covariance, probability = combine(self.frames, np.array(self.inputs), self.options.bias_nm)
-        return spectrum_fit.embed(mean, covariance, max(0.5, probability), self.space)
+        return embed(mean, covariance, max(0.5, probability), self.space, self.places)
 
     @property
     def done(self) -> bool:

@@ -73,7 +73,8 @@ def test_information_is_the_gradient_and_a_single_gaussian_s_curvature():
     mixtures = np.concatenate(parts, axis=2).astype(np.float32)
     directions = rng.standard_normal((9, 3, 4)) * 0.1
     states = rng.standard_normal((5, 3)) * 0.1
-    held, areas = PRIOR.precision(FIRST_ORDER, states.T), sub_areas.ready(mixtures, directions)
+    held = PRIOR.precision(FIRST_ORDER, states.T, PRIOR.log_density(FIRST_ORDER, states.T))
+    areas = sub_areas.ready(mixtures, directions)
     expected_least = [np.linalg.eigvalsh(w.T @ w)[0] for w in white.reshape(-1, 3, 3)]
     np.testing.assert_allclose(areas.least.ravel(), expected_least, rtol=1e-3)
     matrix, vector = np.empty((5, 4, 4)), np.empty((5, 4))
