@@ -14,8 +14,9 @@ from torch import nn
 from controller.calibration import intra_class_correlation
 from controller.dataset import Dataset, DayRanges, joined
 from controller.frames import FrameSet, Progress, simulated
+from controller.posterior_examples import Examples, Symmetries
 from controller.posterior_network import NUISANCES
-from controller.posterior_training import Examples, PosteriorTraining, Symmetries, examples
+from controller.posterior_training import PosteriorTraining, examples
 from controller.regression_network import (
     Decoded,
     ErrorModel,
@@ -27,7 +28,7 @@ from controller.regression_network import (
     save,
 )
 from controller.strategies.cnn_regression import CnnRegression, Options
-from controller.train import claim, load_checkpoint, one_cycle, save_checkpoint, stopwatch
+from controller.train import load_checkpoint, one_cycle, save_checkpoint, timed_in
 from twin.optics import Optics
 from twin.state import SECOND_ORDER, StateSpace
 
@@ -153,10 +154,8 @@ def train_regression(
     Raises:
         ResumeError: `work` holds another configuration's files.
     """
-    claim(work, config.plain(), ("calibration_runs",))
-    with stopwatch(work / "seconds") as elapsed:
-        trained = _train(config, work, frames, progress, workers)
-    trained = replace(trained, provenance=dict(trained.provenance) | {"seconds": round(elapsed())})
+    free = ("calibration_runs",)
+    trained = timed_in(work, config.plain(), free, lambda: _train(config, work, frames, progress, workers))
     save(trained, out)
     return trained
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -202,12 +202,25 @@ def train_vae(
     Raises:
         ResumeError: `work` holds another configuration's files.
     """
-    claim(work, config.plain(), PRIOR_KEYS)
-    with stopwatch(work / "seconds") as elapsed:
-        trained = _train(config, work, frames, progress, workers)
-    trained = replace(trained, provenance=dict(trained.provenance) | {"seconds": round(elapsed())})
+    trained = timed_in(work, config.plain(), PRIOR_KEYS, lambda: _train(config, work, frames, progress, workers))
     artefact.save(trained, out)
     return trained
+
+
+Trained = TypeVar("Trained", bound=Any)
+
+
+def timed_in(work: Path, mine: dict[str, Any], free: tuple[str, ...], train: Callable[[], Trained]) -> Trained:
+    """`train` in a claimed work folder; its result's `provenance` tells the seconds, over all calls there.
+
+    Raises:
+        ResumeError: `work` holds another configuration's files.
+    """
+    claim(work, mine, free)
+    with stopwatch(work / "seconds") as elapsed:
+        trained = train()
+    provenance = dict(trained.provenance) | {"seconds": round(elapsed())}
+    return replace(trained, provenance=provenance)
 
 
 @contextmanager

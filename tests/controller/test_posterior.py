@@ -10,12 +10,13 @@ import torch
 from scipy.linalg import block_diag
 from scipy.stats import multivariate_normal
 
-from controller import posterior_artefact, posterior_filter, posterior_training, preprocess, sub_areas, weights_file
+from controller import posterior_artefact, posterior_examples, posterior_filter, preprocess, sub_areas, weights_file
 from controller.base import Estimate
 from controller.candidates import Candidates
 from controller.dataset import CLOSED_LOOP, Dataset, DayRanges
 from controller.posterior_artefact import PosteriorArtefact, tail
 from controller.posterior_check import COMPONENTS, FrameCheck, fit_check
+from controller.posterior_examples import Examples, Symmetries
 from controller.posterior_filter import (
     HIGHER,
     UNKNOWNS,
@@ -39,10 +40,8 @@ from controller.posterior_network import (
 from controller.posterior_precision import PrecisionMap, fit_precision, symmetric_exponential, symmetric_logarithm
 from controller.posterior_training import (
     HIGHER_NM,
-    Examples,
     PosteriorTraining,
     Reading,
-    Symmetries,
     calibrated_weight,
     examples,
     fit_network,
@@ -393,7 +392,7 @@ def test_a_reflected_frame_has_the_reflected_sub_areas():
     yes, no = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
     for found, coins in zip(parts, ((yes, no, no), (no, yes, no), (no, no, yes)), strict=True):
         tries = (coins, (no, no, no), (yes, yes, no))
-        speckle = [posterior_training._moved(start, *turns)[0].numpy()[:, :, 3:] for turns in tries]
+        speckle = [posterior_examples.moved(start, *turns)[0].numpy()[:, :, 3:] for turns in tries]
         right, *wrong = (np.corrcoef(other.ravel(), found[:, :, 3:].ravel())[0, 1] for other in speckle)
         assert right > 0.75
         assert max(wrong) < 0.5
