@@ -5,16 +5,16 @@ A controller is one file in `controller/strategies/`; the file's name is the con
 """
 
 import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
 from twin.optics import Optics
+from twin.options import modules
 from twin.state import StateSpace
 from twin.suggest import nearest
 from twin.types import Frame
@@ -84,25 +84,6 @@ class Controller(Protocol):
         ...
 
 
-Options = TypeVar("Options")
-
-
-def checked_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
-    """A strategy's options dataclass from plain values.
-
-    Raises:
-        OptionError: an unknown option (names the nearest), or a value it cannot take.
-    """
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    for key in given:
-        if key not in known:
-            raise OptionError(f"{key!r} is not an option here{nearest(key, known)}; known: {', '.join(known)}")
-    try:
-        return kind(**given)
-    except (TypeError, ValueError) as error:
-        raise OptionError(str(error)) from error
-
-
 def embed(mean_nm: Array, cov_nm2: Array, probability: float, space: StateSpace, places: Sequence[int]) -> Estimate:
     """Some components in a larger state: whatever nothing was said of keeps the moments of the uniform prior."""
     mean, covariance = space.zero, np.diag(space.start**2 / 3.0)
@@ -115,15 +96,11 @@ class UnknownController(ValueError):
     """No controller of that name."""
 
 
-class OptionError(ValueError):
-    """An option that the controller does not have, or a value it cannot use."""
-
-
 def names() -> list[str]:
     """Every controller found in `controller/strategies/`, sorted."""
     from controller import strategies
 
-    return sorted(module.name for module in pkgutil.iter_modules(strategies.__path__) if module.name[0] != "_")
+    return modules(strategies)
 
 
 def load(name: str, optics: Optics, space: StateSpace, options: Mapping[str, Any] | None = None) -> Controller:

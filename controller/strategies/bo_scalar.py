@@ -15,12 +15,13 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from controller import preprocess, quality_network, surrogate
-from controller.base import Controller, checked_options
+from controller.base import Controller
 from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
 from controller.first_order import first_order_first
 from controller.preprocess import check_shape
 from controller.quality_network import Quality
 from twin.optics import Optics
+from twin.options import checked_options
 from twin.state import StateSpace
 from twin.types import Frame
 

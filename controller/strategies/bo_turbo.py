@@ -16,10 +16,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from controller import quality, surrogate
-from controller.base import checked_options
 from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
 from controller.preprocess import check_shape
 from twin.optics import Optics
+from twin.options import checked_options
 from twin.state import StateSpace
 from twin.types import Frame
 

@@ -17,11 +17,12 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from controller import candidates as sets
 from controller import preprocess, regression_network
-from controller.base import Estimate, checked_options
+from controller.base import Estimate
 from controller.candidates import Candidates, Refinement
 from controller.posterior_network import log_densities
 from controller.regression_network import DOUBT, Reading, Regression
 from twin.optics import Optics
+from twin.options import checked_options
 from twin.state import StateSpace
 from twin.types import Frame
 

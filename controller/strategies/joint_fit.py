@@ -14,10 +14,11 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from controller import base, film_fit, film_model, preprocess
-from controller.base import Controller, Estimate, OptionError, checked_options
+from controller.base import Controller, Estimate
 from controller.film_fit import Exposure, Fit
 from controller.film_model import Model
 from twin.optics import Optics
+from twin.options import OptionError, checked_options
 from twin.state import StateSpace
 from twin.types import Frame
 

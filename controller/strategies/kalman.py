@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from controller import kalman, posterior_artefact, posterior_filter, preprocess
-from controller.base import Estimate, checked_options
+from controller.base import Estimate
 from controller.kalman import GaussianSum, Motion
 from controller.posterior_artefact import PosteriorArtefact
 from controller.strategies import neural_posterior
@@ -24,6 +24,7 @@ from twin.aberrations import index
 from twin.day import DriftProperties
 from twin.drift import by_coefficient
 from twin.optics import Optics
+from twin.options import checked_options
 from twin.state import StateSpace
 from twin.types import Frame
 

@@ -14,9 +14,10 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from controller import quality
-from controller.base import Estimate, checked_options
+from controller.base import Estimate
 from controller.merit_centre import merit_centre
 from twin.optics import Optics
+from twin.options import checked_options
 from twin.state import StateSpace
 from twin.types import Frame
 

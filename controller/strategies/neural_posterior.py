@@ -16,13 +16,14 @@ from pydantic.dataclasses import dataclass
 from scipy.stats import chi2
 
 from controller import candidates, posterior_artefact, posterior_filter, preprocess, selection
-from controller.base import Controller, Estimate, checked_options
+from controller.base import Controller, Estimate
 from controller.candidates import Refinement
 from controller.posterior_artefact import PosteriorArtefact, tail
 from controller.posterior_filter import FramePosteriors
 from controller.strategies import joint_fit
 from controller.whittle_polish import WhittlePolished
 from twin.optics import Optics
+from twin.options import checked_options
 from twin.state import StateSpace
 from twin.types import Frame
 

@@ -13,12 +13,13 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from controller import posterior_artefact
-from controller.base import Controller, Estimate, checked_options
+from controller.base import Controller, Estimate
 from controller.strategies import vae_em
 from controller.strategies.neural_posterior import NeuralPosterior
 from controller.strategies.neural_posterior import Options as PosteriorOptions
 from controller.strategies.vae_em import Options as EmOptions
 from twin.optics import Optics
+from twin.options import checked_options
 from twin.state import StateSpace
 from twin.types import Frame
 

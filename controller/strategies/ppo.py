@@ -14,10 +14,11 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from controller import ppo_policy, preprocess, regression_network
-from controller.base import Estimate, checked_options
+from controller.base import Estimate
 from controller.ppo_policy import Policy
 from controller.regression_network import Regression
 from twin.optics import Optics
+from twin.options import checked_options
 from twin.state import StateSpace
 from twin.types import Frame
 

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.base import Estimate, OptionError
+from controller.base import Estimate
 from twin.optics import Optics
+from twin.options import OptionError
 from twin.state import StateSpace
 from twin.types import Frame
 

@@ -15,9 +15,10 @@ from pydantic.dataclasses import dataclass
 from scipy.stats import qmc
 
 from controller import spectrum_fit, spectrum_model
-from controller.base import Estimate, checked_options, embed
+from controller.base import Estimate, embed
 from controller.spectrum_fit import Mode, Observation
 from twin.optics import Optics
+from twin.options import checked_options
 from twin.state import StateSpace
 from twin.types import Frame
 

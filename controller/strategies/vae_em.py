@@ -16,12 +16,13 @@ from pydantic.dataclasses import dataclass
 
 from controller import artefact, candidates, em, latent_map, preprocess, selection
 from controller.artefact import Artefact
-from controller.base import Controller, Estimate, checked_options
+from controller.base import Controller, Estimate
 from controller.candidates import Refinement
 from controller.em import Observations
 from controller.first_order import first_order_first
 from controller.vae import encode_mean
 from twin.optics import Optics
+from twin.options import checked_options
 from twin.state import StateSpace
 from twin.types import Frame
 

@@ -5,9 +5,10 @@
 
 from typing import Any
 
-from controller.base import Controller, OptionError
+from controller.base import Controller
 from controller.strategies import vae_em
 from twin.optics import Optics
+from twin.options import OptionError
 from twin.state import StateSpace
 
 

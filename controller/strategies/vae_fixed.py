@@ -6,9 +6,10 @@ and an even map, that the day is the simulated one.
 
 from typing import Any
 
-from controller.base import Controller, OptionError
+from controller.base import Controller
 from controller.strategies import vae_em
 from twin.optics import Optics
+from twin.options import OptionError
 from twin.state import StateSpace
 
 

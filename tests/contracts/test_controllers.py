@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from controller.base import Controller, Estimate, OptionError, UnknownController, load, names
+from controller.base import Controller, Estimate, UnknownController, load, names
 from controller.weights_file import WeightsError
 from twin.day import Day
 from twin.optics import Optics
+from twin.options import OptionError
 from twin.simulated import SimulatedMicroscope
 from twin.state import FIRST_ORDER, SECOND_ORDER
 from twin.types import Frame

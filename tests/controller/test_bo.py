@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from controller import base, surrogate
-from controller.base import OptionError
 from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
 from controller.strategies import bo_contrast, bo_multi, bo_scalar, bo_turbo
 from twin.day import Day
 from twin.optics import Optics
+from twin.options import OptionError
 from twin.simulated import SimulatedMicroscope
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 from twin.types import Frame

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from controller.base import Controller, OptionError, load
+from controller.base import Controller, load
 from twin.day import Day
 from twin.optics import Optics
+from twin.options import OptionError
 from twin.simulated import SimulatedMicroscope
 from twin.state import FIRST_ORDER
 

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binom, chi2, multivariate_normal
 
 from controller import kalman, posterior_filter
-from controller.base import Controller, OptionError, checked_options
+from controller.base import Controller
 from controller.dataset import CLOSED_LOOP, StateMixture
 from controller.kalman import GaussianSum, Measurement, Motion
 from controller.posterior_artefact import PosteriorArtefact
@@ -21,6 +21,7 @@ from controller.preprocess import Patches, Spectrum
 from controller.strategies import neural_posterior
 from controller.strategies.kalman import LOST, RATES, Kalman, Options
 from twin.optics import Optics
+from twin.options import OptionError, checked_options
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 from twin.types import Frame
 

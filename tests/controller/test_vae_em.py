@@ -10,12 +10,12 @@ import torch
 
 from controller import artefact, base
 from controller.artefact import Artefact
-from controller.base import OptionError
 from controller.latent_map import LatentMap
 from controller.strategies.vae_em import Options, VaeEm
 from controller.vae import Vae, VaeConfig
 from controller.weights_file import WeightsError
 from twin.optics import Optics
+from twin.options import OptionError
 from twin.state import FIRST_ORDER
 from twin.types import Frame
 

@@ -1,0 +1,32 @@
+"""From camera pixels to angles along the scan's axes, and from angles to the gradient of a phase.
+
+Conventions: docs/conventions.md. Positive phase attracts the beam: it bends by `theta = lambda grad(phi) / (2 pi)`.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def along_scan(shift_px: Floats, rotation_deg: float, transposed: bool = False) -> Floats:
+    """Components along the scan's fast and slow axis of vectors (column, row) on the camera, shape (..., 2).
+
+    Args:
+        shift_px: (..., 2), columns first.
+        rotation_deg: turns the fast axis from the camera's +x towards its +y.
+        transposed: the camera's rows and columns are swapped; undone before the rotation.
+    """
+    x, y = shift_px[..., 0], shift_px[..., 1]
+    if transposed:
+        x, y = y, x
+    angle = math.radians(rotation_deg)
+    c, s = math.cos(angle), math.sin(angle)
+    return np.stack([c * x + s * y, c * y - s * x], axis=-1)
+
+
+def phase_gradient(shift_px: Floats, pixel_mrad: float, wavelength_nm: float) -> Floats:
+    """Gradient of the phase, rad / nm, from the deflection of the beam in camera pixels (thesis eq 3.2 times 2)."""
+    return shift_px * (pixel_mrad * 1e-3 * 2.0 * math.pi / wavelength_nm)

@@ -1,0 +1,1 @@
+"""One file is one agent, found by its name."""

@@ -1,0 +1,1 @@
+"""What travels over a network, as bytes: one file is one protocol. No sockets here."""
