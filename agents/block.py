@@ -28,6 +28,7 @@ class Block(ABC):
     def __init__(self, pixel: NDArray[np.integer], camera: tuple[int, int]) -> None:
         self.pixel, self.camera = pixel, camera
         self._moments: dict[Region | None, Floats] = {}
+        self._squares: dict[Region | None, Floats] = {}
 
     def __len__(self) -> int:
         return len(self.pixel)
@@ -43,6 +44,16 @@ class Block(ABC):
             self._moments[region].flags.writeable = False
         return self._moments[region]
 
+    def squares(self, region: Region | None = None) -> Floats:
+        """Sum of (column^2 + row^2) * counts of each position, (N,); pixels as in `moments`.
+
+        With the moments it gives the width of the pattern, and so the noise of its centre of mass.
+        """
+        if region not in self._squares:
+            self._squares[region] = self._compute_squares(region)
+            self._squares[region].flags.writeable = False
+        return self._squares[region]
+
     @abstractmethod
     def sums(self, weights: NDArray[np.float32]) -> Floats:
         """Counts under each weight image, (N, D), for weights of shape (D, H, W)."""
@@ -54,6 +65,10 @@ class Block(ABC):
 
     @abstractmethod
     def _compute_moments(self, region: Region | None) -> Floats: ...
+
+    def _compute_squares(self, region: Region | None) -> Floats:
+        # Of frames that a block of events has to build; one that can do without overrides this.
+        return dense.squares(self.frames, region)
 
 
 class FrameBlock(Block):
@@ -76,4 +91,11 @@ class FrameBlock(Block):
         return dense.sums(self._frames, weights)
 
     def _compute_moments(self, region: Region | None) -> Floats:
-        return dense.moments(self._frames, region)
+        both = dense.moments_and_squares(self._frames, region)
+        self._squares[region] = both[:, 3]  # comes with the moments at no cost
+        self._squares[region].flags.writeable = False
+        return both[:, :3]
+
+    def _compute_squares(self, region: Region | None) -> Floats:
+        self.moments(region)
+        return self._squares[region]

@@ -26,6 +26,7 @@ class Health:
         missing: positions that never came.
         duplicates: positions that came again and were left out.
         waits: times the source was held up because agents were busy (back-pressure).
+        waiting: positions that have come and that nobody has taken yet.
         reconnects: connections restored.
         faults: in words, the first `KEEP` of them; `fault_count` has all.
         fault_count: faults in all.
@@ -35,6 +36,7 @@ class Health:
     missing: int = 0
     duplicates: int = 0
     waits: int = 0
+    waiting: int = 0
     reconnects: int = 0
     faults: list[str] = field(default_factory=list)
     fault_count: int = 0

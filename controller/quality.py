@@ -1,9 +1,9 @@
-"""Figures of merit of a Ronchigram that need no training; each is larger for a better aligned beam.
+"""Figures of merit that need no training, of a Ronchigram or a scanned image; larger for a better aligned beam.
 
 A Ronchigram of a thin amorphous film is a shadow image whose magnification grows without limit towards focus, and a
 weak phase object in focus shows no contrast. The null is therefore where the pattern is *flattest*, the reverse of a
-scanned image, and both figures are negative: the criterion behind minimum-contrast focusing and behind "maximise the
-flat area of the Ronchigram".
+scanned image, and its figures are negative: the criterion behind minimum-contrast focusing and behind "maximise the
+flat area of the Ronchigram". A scanned image is sharpest at the null, and its figure is positive.
 """
 
 import math
@@ -19,9 +19,10 @@ from twin.types import Frame
 
 Array = NDArray[np.floating]
 
-Contrast = Literal["gradient", "image"]
+Contrast = Literal["gradient", "image", "scan"]
 """What the normalised variance is taken of. Of the image, the published choice for scanned images, it rises within
-15 nm of the null and is level beyond, a needle in the box; the gradient keeps rising with the aberrations."""
+15 nm of the null and is level beyond, a needle in the box; the gradient keeps rising with the aberrations. "scan" is
+for frames that are scanned images themselves, see `sharpness`."""
 
 GRADIENT_PX, SCORE_PX = (4.0, 24.0), (4.0, 36.0)
 """Bands, frequency pixels: below them the disc's own transform, above them shot noise alone."""
@@ -56,8 +57,27 @@ def normalised_variance(frame: Frame, optics: Optics) -> float:
     return float(square.var()) / mean**2 - disc_px / frame.dose_e
 
 
+def sharpness(frame: Frame) -> float:
+    """Variance over squared mean of a scanned image, without its noise (Pattison et al. 2024, the BEACON way).
+
+    Counts of a detector need no settings: the noise is Poisson's, and the mean is above `dark_level`. An image in other
+    units comes with `image_noise`, the rms of its noise, and `image_norm`, what stands in for the mean, both in counts.
+
+    Raises:
+        ValueError: the image holds no signal.
+    """
+    counts = np.asarray(frame.counts, np.float64)
+    mean = frame.settings.get("image_norm", float(counts.mean()) - frame.settings.get("dark_level", 0.0))
+    if not mean > 0:
+        raise ValueError("the image holds no signal above its dark level")
+    noise = frame.settings.get("image_noise", math.sqrt(mean))
+    return (float(counts.var()) - noise**2) / mean**2
+
+
 def contrast(frame: Frame, optics: Optics, of: Contrast = "gradient") -> float:
-    """Minus the normalised variance of the image, or minus its rms gradient, see `Contrast`."""
+    """Minus the normalised variance of a Ronchigram, minus its rms gradient, or plus a scanned image's sharpness."""
+    if of == "scan":
+        return sharpness(frame)
     return -(normalised_variance(frame, optics) if of == "image" else rms_gradient(frame))
 
 

@@ -8,7 +8,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 
 from scenarios.results import write_text
 from scenarios.schema import Scenario, ScenarioError
+from twin.cameras.properties import EventCamera
 from twin.cost import scanned_area_nm2
 from twin.formats import FormatError, FrameWriter, Layout, Metadata, check_suffix, create
 from twin.formats.dataset import BLOCK_BYTES, check_free
+from twin.formats.event_clock import FINE_TIME, SCAN_PLAN, clock_of
+from twin.formats.t3p import T3pWriter, sidecar
 from twin.scan_plan import ScanPlan, path
 from twin.simulated import SimulatedMicroscope
 from twin.types import ScanBlock
@@ -41,7 +44,7 @@ class Acquired:
         scenario: with its day drawn.
         seed: of the session.
         status: "interrupted" when not every position was visited.
-        data: the frames; None without a camera.
+        data: the frames or events; None without a camera.
         signals, picture: every detector's image, as .npz and as .png.
         positions: visited.
         simulated_s: instrument time.
@@ -102,13 +105,15 @@ class Images:
     Attributes:
         plan: gives the grid.
         by_name: (rows, columns) of each signal; NaN where the beam has not been.
-        frame_sum: counts of all frames, (H, W); None without a camera.
+        camera: (H, W).
+        frame_sum: counts of all frames, or all events, (H, W); None without a camera.
         visited: positions so far.
         clock_s: instrument clock at the end of the last one.
         intended_nm: positions of a list, by block, (n, 2) each.
     """
 
     plan: ScanPlan
+    camera: tuple[int, int]
     by_name: dict[str, Floats] = field(default_factory=dict)
     frame_sum: Floats | None = None
     visited: int = 0
@@ -122,12 +127,17 @@ class Images:
             image = self.by_name.setdefault(name, np.full(self.plan.shape, np.nan))
             image[row, column] = values
         if block.frames is not None:
-            total = block.frames.sum(axis=0, dtype=np.float64)
-            self.frame_sum = total if self.frame_sum is None else self.frame_sum + total
+            self._count(block.frames.sum(axis=0, dtype=np.float64))
+        if block.events is not None:
+            hits = np.bincount(block.events["pixel"], minlength=self.camera[0] * self.camera[1])
+            self._count(hits.reshape(self.camera).astype(np.float64))
         if self.plan.pattern == "list":
             self.intended_nm.append(block.path.intended_nm)
         self.visited += len(block)
         self.clock_s = float(block.clock_s[-1])
+
+    def _count(self, total: Floats) -> None:
+        self.frame_sum = total if self.frame_sum is None else self.frame_sum + total
 
     @property
     def mean_frame(self) -> Floats | None:
@@ -174,7 +184,8 @@ def begin(microscope: SimulatedMicroscope, scenario: Scenario, seed: int) -> Ite
         ValueError: the plan does not suit specimen, camera or detectors.
     """
     of_microscope, _ = np.random.SeedSequence(seed).spawn(2)
-    microscope.reset(np.random.default_rng(of_microscope))
+    # By way of the same integer as a calibration, whose environment takes nothing else.
+    microscope.reset(np.random.default_rng(int(of_microscope.generate_state(1, np.uint64)[0])))
     section = scenario.scan
     if section.corrected:
         microscope.apply(-microscope.truth().state_nm)
@@ -198,8 +209,9 @@ def ready(scenario: Scenario, seed: int, out: Path | None = None) -> Session:
     Args:
         scenario: with a `scan`.
         seed: the same seed gives the same bytes.
-        out: the dataset, by suffix a format of `twin.formats`, or .npz for a scan without a camera; .npz, .png and
-            .json of the same name go beside it. Default `runs/<scenario>/acquire/<seed>/scan.zarr` (or .npz).
+        out: the dataset, by suffix a format of `twin.formats`: .t3p for an event camera and no other, .npz for a scan
+            without a camera; .npz, .png and .json of the same name go beside it. Default
+            `runs/<scenario>/acquire/<seed>/scan.zarr` (or .t3p, .npz).
 
     Raises:
         ScenarioError: no scan, or whatever specimen, detectors, camera, plan or file name refuse.
@@ -229,15 +241,17 @@ def record(session: Session, progress: Callable[[ScanBlock], None] | None = None
     try:
         first = next(session.blocks)
         out.parent.mkdir(parents=True, exist_ok=True)
-        writer = None if first.frames is None else _create(session, first)
+        writer = open_writer(session, first)
     except (ValueError, OSError) as error:
         raise ScenarioError(f"{scenario.name}: {error}") from error
     prepared = perf_counter()
-    images = Images(scenario.scan.plan)
+    side = scenario.scan.optics.camera_pixels
+    images = Images(scenario.scan.plan, (side, side))
     status: Status = "complete"
     try:
         for block in itertools.chain([first], session.blocks):
-            _store(block, writer, images)
+            append(block, writer, scenario.scan.camera)
+            images.add(block)
             if progress is not None:
                 progress(block)
     except KeyboardInterrupt:
@@ -274,10 +288,35 @@ def peak_memory_mib() -> float | None:
     return largest / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _store(block: ScanBlock, writer: FrameWriter | None, images: Images) -> None:
-    if writer is not None and block.frames is not None:
+def open_writer(session: Session, first: ScanBlock) -> FrameWriter | T3pWriter | None:
+    """The file of a session, empty, for blocks like its first; None for a scan without a camera.
+
+    Raises:
+        FormatError: the format cannot hold them.
+        OSError: it cannot be written.
+    """
+    if first.events is not None:
+        return create_events(session)
+    return None if first.frames is None else create_dataset(session, first)
+
+
+def append(block: ScanBlock, writer: FrameWriter | T3pWriter | None, camera: Any) -> None:
+    """The next block of a session to its file, if there is one."""
+    if isinstance(writer, T3pWriter):
+        if block.events is not None:
+            writer.append(block.events, _complete(block, camera))
+    elif writer is not None and block.frames is not None:
         writer.append(block.frames, block.path.pixel if len(writer.layout.scan) == 2 else None)
-    images.add(block)
+
+
+def _complete(block: ScanBlock, camera: EventCamera) -> int | None:
+    """Positions of which no event is still under way; None where this block does not tell."""
+    path_ = block.path
+    if path_.first + len(block) == path_.plan.count:
+        return path_.plan.count
+    delay_s = camera.reorder_s + camera.timewalk_ns_kev / camera.threshold_kev * 1e-9
+    done = int(np.searchsorted(path_.end_s, path_.end_s[-1] - delay_s, side="right"))
+    return path_.first + done if done else None
 
 
 def _block(section: Any) -> int:
@@ -290,7 +329,7 @@ def _destination(scenario: Scenario, seed: int, out: Path | None) -> Path:
     """Where the data go, with every reason to refuse that the name gives."""
     section = scenario.scan
     if out is None:
-        suffix = ".npz" if section.camera is None else ".zarr"
+        suffix = ".npz" if section.camera is None else ".t3p" if isinstance(section.camera, EventCamera) else ".zarr"
         out = Path("runs") / scenario.name / "acquire" / str(seed) / f"scan{suffix}"
     elif not out.parent.is_dir():
         raise ScenarioError(f"{out.parent} is not a directory")
@@ -298,6 +337,11 @@ def _destination(scenario: Scenario, seed: int, out: Path | None) -> Path:
         if section.camera is None:
             if out.suffix != ".npz":
                 raise ScenarioError(f"{out.name}: a scan without a camera has signals only; use --out {out.stem}.npz")
+        elif isinstance(section.camera, EventCamera):
+            if out.suffix != ".t3p":
+                raise ScenarioError(f"{out.name}: an event camera sends events, not frames; use --out {out.stem}.t3p")
+            clock_of(section.plan)
+            check_free(sidecar(out))
         else:
             check_suffix(out)
             _check_order(out, section)
@@ -328,11 +372,39 @@ def _layout(section: Any, dtype: str) -> Layout:
     return Layout(_scan_shape(section.plan), (side, side), dtype)
 
 
-def _create(session: Session, first: ScanBlock) -> FrameWriter:
-    scenario, section, plan = session.scenario, session.scenario.scan, session.scenario.scan.plan
+def create_dataset(session: Session, first: ScanBlock) -> FrameWriter:
+    """The file of a session, empty, for frames like those of its first block; `session.out` says where.
+
+    Raises:
+        FormatError: the format cannot hold them.
+        OSError: it cannot be written.
+    """
+    section = session.scenario.scan
     assert first.frames is not None
     layout = replace(_layout(section, first.frames.dtype.name), max_count=section.camera.largest_count)
-    metadata = Metadata(
+    return create(session.out, layout, _metadata(session))
+
+
+def create_events(session: Session) -> T3pWriter:
+    """The file of a session with an event camera, empty; its provenance tells how events belong to positions.
+
+    Raises:
+        FormatError: something is there already.
+        OSError: it cannot be written.
+    """
+    section = session.scenario.scan
+    metadata = _metadata(session)
+    timing = {SCAN_PLAN: asdict(section.plan), FINE_TIME: True}
+    return T3pWriter(
+        session.out,
+        _layout(section, "uint32"),
+        replace(metadata, provenance={**metadata.provenance, **timing}),
+    )
+
+
+def _metadata(session: Session) -> Metadata:
+    section, plan = session.scenario.scan, session.scenario.scan.plan
+    return Metadata(
         step_nm=None if plan.pattern == "list" else plan.step_nm,
         dwell_s=plan.dwell_s,
         rotation_deg=plan.rotation_deg,
@@ -343,10 +415,9 @@ def _create(session: Session, first: ScanBlock) -> FrameWriter:
         provenance={
             "software": f"stemtwin {version('stemtwin')}",
             "seed": session.seed,
-            "scenario": scenario.resolved(),
+            "scenario": session.scenario.resolved(),
         },
     )
-    return create(session.out, layout, metadata)
 
 
 def _write_sidecars(acquired: Acquired, images: Images) -> None:

@@ -1,10 +1,15 @@
 """The `stemtwin` command. Parses, prints and sets exit codes; imports what computes only when it is asked to.
 
-Exit codes: 0 done, 1 some run failed (`compare`), 2 bad input (one line on stderr), 130 interrupted.
+Exit codes: 0 done, 1 some run failed (`compare`), an instrument stopped (`calibrate`), a stream was incomplete or an
+agent left behind (`scan`, `stream`), 2 bad input (one line on stderr), 130 interrupted.
 """
 
 import ast
 import json
+import math
+import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +17,11 @@ import typer
 
 from scenarios import training
 from scenarios.compare import compare
+from scenarios.scan_commands import scan, stream
 
 if TYPE_CHECKING:
     from scenarios.acquire import Acquired
+    from scenarios.instruments import Wiring
     from scenarios.results import Result
 
 app = typer.Typer(
@@ -29,6 +36,8 @@ listing = typer.Typer(help="What there is to choose from.", no_args_is_help=True
 app.add_typer(listing, name="list")
 app.add_typer(training.app, name="train")
 app.command()(compare)
+app.command()(scan)
+app.command()(stream)
 
 INTERRUPTED = 130
 
@@ -65,22 +74,31 @@ def calibrate(
         list[str] | None, typer.Option("--set", metavar="KEY.KEY=VALUE", help="Change one value of the scenario.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where run directories go.")] = Path("runs"),
+    microscope: Annotated[
+        str | None, typer.Option(metavar="KIND[:ADDRESS]", help="Instead of the scenario's, e.g. replay:run.zarr.")
+    ] = None,
+    record: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep every frame and input, in zarr.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the recording where it ends.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show what an instrument would be sent, and send nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
-    """Find and correct the aberrations of a virtual microscope from its Ronchigrams."""
+    """Find and correct the aberrations of a microscope, virtual or not, from its Ronchigrams."""
+    from scenarios.instruments import Wiring, address_overrides
     from scenarios.schema import ScenarioError
 
     changes = list(overrides or ()) + ([f"task.observations={observations}"] if observations else [])
     try:
-        result = _run(scenario, controller, seed, changes, out)
+        changes += [] if microscope is None else address_overrides(microscope)
+        wiring = Wiring(record=record, resume=resume, dry_run=dry_run, seed=seed, controller=controller)
+        result = _run(scenario, controller, seed, changes, out, wiring)
     except ScenarioError as error:
         _fail(str(error))
     if as_json:
         typer.echo(json.dumps(result.summary()))
     else:
         _print_table(result)
-    if result.status == "interrupted":
-        raise typer.Exit(INTERRUPTED)
+    if result.status != "complete":
+        raise typer.Exit(INTERRUPTED if result.status == "interrupted" else 1)
 
 
 @app.command()
@@ -159,6 +177,27 @@ def list_controllers() -> None:
     _print_list([(name, _first_docstring_line(folder / f"{name}.py")) for name in names()])
 
 
+@listing.command("agents")
+def list_agents() -> None:
+    """Streaming reconstructions: one file each in agents/methods."""
+    from agents import methods
+    from agents.base import names
+
+    folder = Path(methods.__path__[0])
+    _print_list([(name, _first_docstring_line(folder / f"{name}.py")) for name in names()])
+
+
+@listing.command("microscopes")
+def list_microscopes() -> None:
+    """What can be behind the seam: the simulator, and one file each in twin/backends."""
+    from twin import backends
+
+    folder = Path(backends.__path__[0])
+    simulator = _first_docstring_line(folder.parent / "simulated.py")
+    rows = {name: _first_docstring_line(folder / f"{name}.py") for name in backends.kinds() if name != "simulated"}
+    _print_list(sorted({**rows, "simulated": simulator}.items()))
+
+
 @listing.command("environments")
 def list_environments() -> None:
     """Gymnasium environments that `import twin` registers."""
@@ -194,7 +233,7 @@ def _print_list(rows: list[tuple[str, str]]) -> None:
         typer.echo(f"{name:{width}}  {text}".rstrip())
 
 
-def _run(scenario: str, controller: str, seed: int, changes: list[str], out: Path) -> "Result":
+def _run(scenario: str, controller: str, seed: int, changes: list[str], out: Path, wiring: "Wiring") -> "Result":
     """The run itself, with a progress bar on stderr that follows the observations."""
     from tqdm import tqdm
 
@@ -202,12 +241,15 @@ def _run(scenario: str, controller: str, seed: int, changes: list[str], out: Pat
     from scenarios.run import prepare, record
     from scenarios.schema import load
 
-    session = prepare(load(scenario, changes).for_seed(seed), controller)
+    chosen = load(scenario, changes).for_seed(seed)
+    audit = out / chosen.name / controller / str(seed) / "audit.jsonl"
+    session = prepare(chosen, controller, replace(wiring, audit=audit, show=partial(tqdm.write, file=sys.stderr)))
     total = session.scenario.task.observations
     with tqdm(total=total, desc=f"{session.scenario.name}, {controller}", unit="obs", leave=False) as bar:
 
         def show(step: Step) -> None:
-            bar.set_postfix_str(f"error {step.error_nm:.2f} nm", refresh=False)
+            if math.isfinite(step.error_nm):
+                bar.set_postfix_str(f"error {step.error_nm:.2f} nm", refresh=False)
             bar.update()
 
         return record(session, seed, out, show)
@@ -255,9 +297,10 @@ def _print_table(result: "Result") -> None:
     )
     for step in result.steps:
         believed = (f"{m:+7.2f} ± {s:5.2f}" for m, s in zip(step.estimate_nm, step.std_nm, strict=True))
-        yes = "yes" if step.in_spec else "no"
+        error, yes = (f"{step.error_nm:.2f}", "yes" if step.in_spec else "no") if result.scored else ("", "")
         cells = "  ".join(f"{cell:>15}" for cell in believed)
-        typer.echo(f"{step.observation:3d}  {step.error_nm:10.2f}  {yes:>7}  {cells}")
-    typer.echo(f"{'truth':>26}" + "".join(f"{value:+9.2f}{'':8}" for value in result.truth_nm).rstrip())
+        typer.echo(f"{step.observation:3d}  {error:>10}  {yes:>7}  {cells}")
+    if result.scored:
+        typer.echo(f"{'truth':>26}" + "".join(f"{value:+9.2f}{'':8}" for value in result.truth_nm).rstrip())
     typer.echo(headline(result))
     typer.echo(f"report: {result.report}")

@@ -13,10 +13,11 @@ from urllib.parse import quote
 
 import yaml
 
+from scenarios.choices import ChoiceError, split_choices
 from scenarios.executors import versions
 from scenarios.results import write_text
 from scenarios.schema import Scenario, ScenarioError, load
-from scenarios.sweep import Job, RunRecord, digest, kind, resolve, split_list
+from scenarios.sweep import Job, RunRecord, digest, kind, resolve
 
 Groups = Mapping[str, Mapping[str, Sequence[RunRecord]]]
 """Scenario name -> controller -> records in the order of their seeds."""
@@ -71,20 +72,13 @@ def split_controllers(text: str) -> tuple[str, ...]:
     Raises:
         ScenarioError: none, one twice, or an option without a controller.
     """
-    found: list[str] = []
-    for part in split_list(text):
-        name, colon, _ = part.partition(":")
-        if "=" in name:  # an option of the controller before it
-            if not found:
-                raise ScenarioError(f"--controllers {text}: {part!r} follows no controller")
-            found[-1] += ("," if ":" in found[-1] else ":") + part
-        else:
-            found.append(name + colon + part[len(name) + 1 :])
-    if not found:
-        raise ScenarioError("--controllers takes names separated by commas, got none; see stemtwin list controllers")
+    try:
+        found = split_choices(text, "controller", "--controllers")
+    except ChoiceError as error:
+        raise ScenarioError(str(error)) from None
     if len(set(found)) < len(found):
         raise ScenarioError(f"--controllers {text}: a controller is named twice")
-    return tuple(found)
+    return found
 
 
 def make_plan(

@@ -135,9 +135,10 @@ def _belief(
         axes.plot([], [], "o", color=BELIEF, alpha=0.5, ms=5, label="posterior")
     axes.add_patch(_ellipse(estimate.mean_nm[chosen], estimate.cov_nm2[np.ix_(chosen, chosen)]))
     axes.plot(*estimate.mean_nm[chosen], "x", color=INK, ms=8, mew=1.8, label="estimate and its 90 % region")
-    axes.plot(*truth_nm[chosen], "+", color=TRUTH, ms=13, mew=2.0, label="truth")
+    if np.all(np.isfinite(truth_nm)):
+        axes.plot(*truth_nm[chosen], "+", color=TRUTH, ms=13, mew=2.0, label="truth")
     if zoomed:
-        half = np.maximum(3.5 * estimate.std_nm, 1.3 * np.abs(truth_nm - estimate.mean_nm))[chosen]
+        half = np.fmax(3.5 * estimate.std_nm, 1.3 * np.abs(truth_nm - estimate.mean_nm))[chosen]
         centre = estimate.mean_nm[chosen]
     else:
         half, centre = 1.05 * space.start[chosen], np.zeros(2)

@@ -67,23 +67,33 @@ def render(result: Result) -> str:
 
 def headline(result: Result) -> str:
     """The verdict in words, one line."""
+    taken = _count(len(result.steps), "observation")
     if result.status == "interrupted":
-        return f"interrupted after {_count(len(result.steps), 'observation')}"
+        return f"interrupted after {taken}"
+    if result.status == "stopped":
+        return f"stopped after {taken}: {result.reason}"
+    if not result.scored:
+        return f"corrected after {taken}; nobody knows the truth here"
     last = result.steps[-1]
     verdict = "in spec" if last.in_spec else "out of spec"
-    return f"{verdict}: {last.error_nm:.2f} nm from the truth after {_count(len(result.steps), 'observation')}"
+    return f"{verdict}: {last.error_nm:.2f} nm from the truth after {taken}"
 
 
 def _verdict(result: Result) -> str:
     if not result.steps:
-        return f'<div class="cards">{_card("interrupted", "no observation was taken", "bad")}</div>'
+        return f'<div class="cards">{_card(result.status, result.reason or "no observation was taken", "bad")}</div>'
     last = result.steps[-1]
-    cards = [
+    scores = [
         _card("in spec" if last.in_spec else "out of spec", _tolerances(result), "good" if last.in_spec else "bad"),
         _card(f"{last.error_nm:.2f} nm", "error of the estimate"),
-        _card(str(len(result.steps)), "observations" + (", interrupted" if result.status == "interrupted" else "")),
+    ]
+    doses = [result.cost["most_e_per_nm2"]] if result.cost else []
+    cards = [
+        *(scores if result.scored else ()),
+        *((_card("stopped", result.reason, "bad"),) if result.status == "stopped" else ()),
+        _card(str(len(result.steps)), "observations" + ("" if result.status == "complete" else f", {result.status}")),
         _card(f"{last.dose_e:.2g} e", "electrons on the specimen"),
-        _card(f"{result.cost.get('most_e_per_nm2', 0.0):.2g} e/nm²", "dose of the most exposed region"),
+        *(_card(f"{dose:.2g} e/nm²", "dose of the most exposed region") for dose in doses),
         _card(f"{last.simulated_s:.1f} s", "instrument time"),
         _card(f"{1e3 * float(np.median([s.seconds for s in result.steps])):.0f} ms", "controller time per observation"),
     ]
@@ -106,8 +116,8 @@ def _figures(result: Result, before: Frame, estimate: Estimate) -> list[str]:
 
     scenario, space = result.scenario, result.scenario.space
     after = result.correction.frame if result.correction else None
-    truth = np.asarray(result.truth_nm)
-    return [
+    truth = np.asarray(result.truth_nm) if result.scored else np.full(space.dimension, np.nan)
+    parts = [
         section(
             "Ronchigram and power spectrum",
             _correction_text(result),
@@ -118,17 +128,19 @@ def _figures(result: Result, before: Frame, estimate: Estimate) -> list[str]:
             f"Probability of the estimate's sign against its mirror image: {estimate.sign_probability:.3f}.",
             picture(plots.posterior(estimate, truth, space), "Posterior of the initial state"),
         ),
-        section(
-            "Error and uncertainty",
-            "A calibrated posterior forecasts its own error: the curves run together, the points stay in the bands.",
-            picture(plots.error_curve(result.steps, space), "Error against the number of observations"),
-        ),
     ]
+    if result.scored:
+        text = "A calibrated posterior forecasts its own error: the curves run together, the points stay in the bands."
+        curve = picture(plots.error_curve(result.steps, space), "Error against the number of observations")
+        parts.append(section("Error and uncertainty", text, curve))
+    return parts
 
 
 def _correction_text(result: Result) -> str:
     if result.correction is None:
         return "The run ended before the correction was applied."
+    if not result.scored:
+        return "Before and after the correction. Spectra: log scale, black is shot noise."
     names = result.scenario.space.names
     left = ", ".join(f"{n} {v:+.2f}" for n, v in zip(names, result.correction.state_nm, strict=True))
     return escape(f"True state after the correction: {left} nm. Spectra: log scale, black is shot noise.")
@@ -148,8 +160,9 @@ def _table(result: Result) -> str:
 def _table_row(step: Step) -> str:
     cells = [str(step.observation), *(f"{v:+.1f}" for v in step.input_nm)]
     cells += [f"{m:+.1f} ± {s:.1f}" for m, s in zip(step.estimate_nm, step.std_nm, strict=True)]
-    cells += [f"{step.sign_probability:.2f}", f"{step.error_nm:.2f}", _mark(step.in_spec)]
-    cells += [_mark(step.covers_50), _mark(step.covers_90), f"{1e3 * step.seconds:.0f}"]
+    known = bool(np.isfinite(step.error_nm))
+    scores = [f"{step.error_nm:.2f}", *map(_mark, (step.in_spec, step.covers_50, step.covers_90))]
+    cells += [f"{step.sign_probability:.2f}", *(scores if known else ["", "", "", ""]), f"{1e3 * step.seconds:.0f}"]
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 

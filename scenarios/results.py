@@ -18,13 +18,14 @@ from controller.base import Estimate
 from scenarios.schema import Scenario
 from twin.types import Frame
 
-Status = Literal["complete", "interrupted"]
+Status = Literal["complete", "interrupted", "stopped"]
+"""Stopped: by the instrument, or by a replay that has no more frames."""
 Vector = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One observation and what was believed after it.
+    """One observation and what was believed after it. Errors are not a number where nobody knows the truth.
 
     Attributes:
         observation: counted from 1.
@@ -63,7 +64,7 @@ class Correction:
 
     Attributes:
         input_nm: brings the cumulative input to minus the estimate.
-        state_nm: the true state afterwards; zero is perfect.
+        state_nm: the true state afterwards; zero is perfect; empty where nobody knows.
         frame: one more exposure, for the report; not an observation.
     """
 
@@ -77,7 +78,8 @@ class Correction:
 class Result:
     """A run, finished or not.
 
-    `cost` is the instrument's own account, the final correction's exposure included (`twin.cost.Cost.plain`).
+    `cost` is the simulator's own account, the final correction's exposure included (`twin.cost.Cost.plain`).
+    `truth_nm` is empty where nobody knows the truth, or nothing was observed. `reason` says why a run was stopped.
     """
 
     scenario: Scenario
@@ -92,6 +94,12 @@ class Result:
     correction: Correction | None
     report: Path | None
     cost: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def scored(self) -> bool:
+        """Whether errors are known."""
+        return bool(self.truth_nm)
 
     def summary(self) -> dict[str, Any]:
         """Plain data for `summary.json` and `--json`: lists have one entry per observation."""
@@ -101,23 +109,25 @@ class Result:
             "scenario": self.scenario.name,
             "seed": self.seed,
             "status": self.status,
+            "reason": self.reason,
+            "scored": self.scored,
             "names": list(self.scenario.space.names),
             "tolerance_nm": list(self.scenario.space.tolerance_nm),
             "truth_nm": list(self.truth_nm),
             "estimate_nm": list(last.estimate_nm) if last else None,
             "std_nm": list(last.std_nm) if last else None,
             "sign_probability": last.sign_probability if last else None,
-            "error_nm": [step.error_nm for step in self.steps],
-            "in_spec": [step.in_spec for step in self.steps],
-            "covers_50": [step.covers_50 for step in self.steps],
-            "covers_90": [step.covers_90 for step in self.steps],
+            "error_nm": [step.error_nm if self.scored else None for step in self.steps],
+            "in_spec": [step.in_spec if self.scored else None for step in self.steps],
+            "covers_50": [step.covers_50 if self.scored else None for step in self.steps],
+            "covers_90": [step.covers_90 if self.scored else None for step in self.steps],
             "observations": len(self.steps),
             "seconds_per_step": [step.seconds for step in self.steps],
             "dose_e": last.dose_e if last else 0.0,
             "simulated_s": last.simulated_s if last else 0.0,
             "correction_nm": list(self.correction.input_nm) if self.correction else None,
-            "corrected_state_nm": list(self.correction.state_nm) if self.correction else None,
-            "corrected_in_spec": self.correction.in_spec if self.correction else None,
+            "corrected_state_nm": list(self.correction.state_nm) if self.correction and self.scored else None,
+            "corrected_in_spec": self.correction.in_spec if self.correction and self.scored else None,
             "cost": dict(self.cost),
             "directory": str(self.directory),
             "report": str(self.report) if self.report else None,

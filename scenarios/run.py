@@ -13,25 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.base import Controller, Estimate, load
+from scenarios.instruments import Bench, Wiring, build
 from scenarios.report import render
 from scenarios.results import Correction, Result, RunDirectory, Status, Step, Vector, write_text
 from scenarios.schema import Scenario, ScenarioError
 from twin.env import CalibrationEnv
-from twin.simulated import SimulatedMicroscope
-from twin.types import Frame
+from twin.faults import Departure, MicroscopeFault, Stopped
+from twin.types import Frame, Truth
 
 Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
 class Session:
-    """What a run is made of; `truth` is asked of the microscope by the scorer alone."""
+    """What a run is made of; `truth` is asked by the scorer alone."""
 
     scenario: Scenario
     name: str
-    microscope: SimulatedMicroscope
+    bench: Bench
     env: CalibrationEnv
     controller: Controller
+
+    def truth(self) -> Truth | None:
+        """The hidden state, where somebody knows it."""
+        return None if self.bench.truth is None else self.bench.truth.truth()
 
 
 def calibrate(
@@ -59,7 +64,8 @@ def record(
 ) -> Result:
     """One run of a prepared session, which leaves `out/<scenario>/<controller>/<seed>/` behind.
 
-    An interrupt (Ctrl-C) ends the run early: what was measured is kept, scored and reported.
+    An interrupt (Ctrl-C) ends the run early, and so does an instrument that stops: what was measured is kept, scored
+    and reported, and the instrument is told to go back to its last good state.
 
     Args:
         session: from `prepare`; may be used again.
@@ -76,6 +82,7 @@ def record(
     seen: list[tuple[Step, Frame, Estimate]] = []
     correction: Correction | None = None
     status: Status = "complete"
+    reason = ""
     try:
         for observed in observe(session, seed):
             seen.append(observed)
@@ -85,24 +92,30 @@ def record(
         correction = _correct(session, seen[-1][0])
     except KeyboardInterrupt:
         status = "interrupted"
+    except (Stopped, Departure, MicroscopeFault) as error:
+        status, reason = "stopped", str(error)
     finally:
         directory.close()
+        _release(session, status, correction is not None)
     steps = tuple(step for step, _, _ in seen)
-    if status == "interrupted":
+    if status != "complete":
         directory.rewrite(steps)
+    truth = session.truth() if seen else None
+    simulator = session.bench.simulator
     result = Result(
         scenario=scenario,
         controller=session.name,
         seed=seed,
         status=status,
         directory=directory.path,
-        truth_nm=_vector(session.microscope.truth().initial_nm) if seen else (),
+        truth_nm=() if truth is None else _vector(truth.initial_nm),
         steps=steps,
         estimate=seen[-1][2] if seen else None,
         before=seen[0][1] if seen else None,
         correction=correction,
         report=directory.path / "report.html" if report else None,
-        cost=session.microscope.cost.plain() if seen else {},
+        cost=simulator.cost.plain() if seen and simulator is not None else {},
+        reason=reason,
     )
     directory.write_summary(result.summary())
     if result.report is not None:
@@ -110,7 +123,14 @@ def record(
     return result
 
 
-def prepare(scenario: Scenario, controller: str) -> Session:
+def _release(session: Session, status: Status, corrected: bool) -> None:
+    """Leave an instrument where it is after a correction, at its last good state after anything else."""
+    guard = session.bench.guard
+    if guard is not None and not corrected:
+        guard.abort(f"the run ended without a correction ({'a program error' if status == 'complete' else status})")
+
+
+def prepare(scenario: Scenario, controller: str, wiring: Wiring | None = None) -> Session:
     """Build microscope, environment and controller; nothing is exposed yet.
 
     One torch thread: two are 10 to 60 times slower on small batched matrices.
@@ -127,11 +147,11 @@ def prepare(scenario: Scenario, controller: str) -> Session:
     torch.set_num_threads(1)
     try:
         chosen = load(controller, scenario.optics, scenario.space, scenario.controllers.get(controller))
-        microscope = SimulatedMicroscope(scenario.optics, scenario.space, scenario.day, scenario.renderer)
-        env = CalibrationEnv(microscope)
-    except ValueError as error:
+        bench = build(scenario, wiring)
+        env = CalibrationEnv(bench.microscope)
+    except (ValueError, OSError) as error:
         raise ScenarioError(f"{scenario.name}: {error}") from error
-    return Session(scenario, controller, microscope, env, chosen)
+    return Session(scenario, controller, bench, env, chosen)
 
 
 def _open(path: Path, scenario: Scenario) -> RunDirectory:
@@ -170,8 +190,9 @@ def observe(session: Session, seed: int) -> Iterator[tuple[Step, Frame, Estimate
 def _score(k: int, info: Mapping[str, Any], estimate: Estimate, session: Session, seconds: float) -> Step:
     """Compare a belief with the truth; `info` is the environment's."""
     # Where inputs that move the instrument exactly would have started from: x[0] itself for exact dynamics, and
-    # what the correction has to undo when drift or actuator errors are on.
-    start = session.microscope.truth().state_nm - info["cumulative_nm"]
+    # what the correction has to undo when drift or actuator errors are on. Not a number where nobody knows.
+    truth = session.truth()
+    start = np.full_like(estimate.mean_nm, np.nan) if truth is None else truth.state_nm - info["cumulative_nm"]
     error = start - estimate.mean_nm
     return Step(
         observation=k,
@@ -196,10 +217,13 @@ def _correct(session: Session, last: Step) -> Correction:
     space = session.scenario.space
     target = np.clip(-np.asarray(last.estimate_nm), -space.input, space.input)
     delta = target - np.asarray(last.cumulative_nm)
-    session.microscope.apply(delta)
-    frame = session.microscope.acquire()
-    state = session.microscope.truth().state_nm
-    return Correction(_vector(delta), _vector(state), space.in_spec(state), frame)
+    microscope = session.bench.microscope
+    microscope.apply(delta)
+    frame = microscope.acquire()
+    truth = session.truth()
+    if truth is None:
+        return Correction(_vector(delta), (), False, frame)
+    return Correction(_vector(delta), _vector(truth.state_nm), space.in_spec(truth.state_nm), frame)
 
 
 def _vector(values: Array) -> Vector:

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from twin.acquisition import SCAN_OPTICS, ScanSetup
-from twin.cameras.properties import CountingCamera, IntegratingCamera
+from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
 from twin.scan_plan import ScanPlan
 from twin.suggest import nearest
 
-CAMERAS = {"counting": CountingCamera, "integrating": IntegratingCamera}
+CAMERAS = {"counting": CountingCamera, "integrating": IntegratingCamera, "event": EventCamera}
 """What `camera.kind` can be."""
 
 
@@ -24,7 +24,8 @@ class ScanSection(ScanSetup):
     """A scan as YAML has it: the fields of `ScanSetup`, with shorthands, and the plan.
 
     Shorthands: `detectors` may be a list of names, a detector of one ring may be that ring; what `optics` leaves out
-    is as in `SCAN_OPTICS`; a `camera` without `kind` counts.
+    is as in `SCAN_OPTICS`; a `camera` without `kind` counts; an event camera is for the beam's energy, and its most
+    probable deposit two thirds of that.
 
     Attributes:
         plan: where the beam goes.
@@ -32,7 +33,9 @@ class ScanSection(ScanSetup):
             ones stay. Otherwise the scan is made in the state that the session starts from.
     """
 
-    camera: Annotated[CountingCamera | IntegratingCamera, Field(discriminator="kind")] | None = CountingCamera()
+    camera: Annotated[CountingCamera | IntegratingCamera | EventCamera, Field(discriminator="kind")] | None = (
+        CountingCamera()
+    )
     plan: ScanPlan = ScanPlan()
     corrected: bool = True
 
@@ -52,7 +55,7 @@ class ScanSection(ScanSetup):
 
     @field_validator("camera", mode="before")
     @classmethod
-    def _kind(cls, camera: Any) -> Any:
+    def _kind(cls, camera: Any, info: ValidationInfo) -> Any:
         if not isinstance(camera, Mapping):
             return camera
         kind = camera.get("kind", "counting")
@@ -60,4 +63,8 @@ class ScanSection(ScanSetup):
             raise ValueError(
                 f"{kind!r} is not a kind of camera{nearest(str(kind), CAMERAS)}; known: {', '.join(CAMERAS)}"
             )
+        if kind == "event" and "optics" in info.data:
+            energy_kev = camera.get("energy_kev", info.data["optics"].energy_kev)
+            share = energy_kev * 2 / 3 if isinstance(energy_kev, int | float) else None
+            camera = {"energy_kev": energy_kev, **({} if share is None else {"deposit_kev": share}), **camera}
         return {**camera, "kind": kind}

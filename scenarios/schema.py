@@ -14,7 +14,9 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
+from twin import backends
 from twin.day import Day
+from twin.limits import Limits
 from twin.optics import Optics
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 from twin.suggest import nearest
@@ -49,6 +51,32 @@ class Task(BaseModel):
     stop: bool = False
 
 
+class MicroscopeSection(BaseModel):
+    """Which microscope is behind the seam.
+
+    Attributes:
+        kind: "simulated", or a backend of `twin/backends`.
+        options: of the backend.
+        safety: limits of an instrument; the simulator and replays need none.
+    """
+
+    model_config = _STRICT
+
+    kind: str = backends.SIMULATED
+    options: dict[str, Any] = Field(default_factory=dict)
+    safety: Limits = Limits()
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        backends.check_kind(kind)
+        return kind
+
+    def plain(self) -> dict[str, Any]:
+        """As data for YAML."""
+        return {"kind": self.kind, "options": self.options, "safety": _drop_tuples(asdict(self.safety))}
+
+
 class Scenario(BaseModel):
     """One reproducible experiment, but for its seed and its controller.
 
@@ -61,6 +89,7 @@ class Scenario(BaseModel):
         severity: instead of `day`, one is drawn per seed by `Day.random`; 1 is about the training days' spread.
         renderer: phase screen ("fast") or atoms and slices ("multislice").
         task: how many observations.
+        microscope: simulated unless it says otherwise.
         controllers: options by controller name.
         scan: for `stemtwin acquire`, a `scan_section.ScanSection`; the same microscope and day can be calibrated, too.
     """
@@ -75,6 +104,7 @@ class Scenario(BaseModel):
     severity: Annotated[float, Field(ge=0)] | None = None
     renderer: Literal["fast", "multislice"] = "fast"
     task: Task = Task()
+    microscope: MicroscopeSection = MicroscopeSection()
     controllers: dict[str, dict[str, Any]] = Field(default_factory=dict)
     scan: Any = None  # its class is imported when there is one, see `_section`
 
@@ -98,11 +128,14 @@ class Scenario(BaseModel):
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default filled in; `parse` gives the same scenario back."""
         drawn_later = {"day"} if self.severity is not None else {"severity"}
-        plain: dict[str, Any] = self.model_dump(mode="json", exclude={"optics", "space", "day", "scan"} | drawn_later)
+        apart = {"optics", "space", "day", "scan", "microscope"} | drawn_later
+        plain: dict[str, Any] = self.model_dump(mode="json", exclude=apart)
         plain["optics"] = asdict(self.optics)
         plain["space"] = {f.name: list(getattr(self.space, f.name)) for f in fields(self.space) if f.init}
         if self.severity is None:
             plain["day"] = _drop_tuples(asdict(self.day))
+        if self.microscope != MicroscopeSection():
+            plain["microscope"] = self.microscope.plain()
         if self.scan is not None:
             plain["scan"] = _drop_tuples(asdict(self.scan))
         return plain

@@ -5,7 +5,6 @@ Where the workers are is the business of `executors.py`; what becomes of the rec
 
 import hashlib
 import json
-import re
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
@@ -13,14 +12,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
+from scenarios.choices import split_list
 from scenarios.executors import SweepError
 from scenarios.results import Step, Vector
 from scenarios.run import Session, observe, prepare
-from scenarios.schema import Scenario, load
+from scenarios.schema import Scenario, ScenarioError, load
 
 Outcome = TypeVar("Outcome")
-
-_COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^\[{]*[\]}])")
 
 
 @dataclass(frozen=True)
@@ -99,11 +97,6 @@ def _step(plain: dict[str, Any]) -> Step:
 # --- one run -------------------------------------------------------------------------------------
 
 
-def split_list(text: str) -> list[str]:
-    """The parts of a comma-separated list, stripped; commas within brackets separate nothing."""
-    return [part.strip() for part in _COMMA_OUTSIDE_BRACKETS.split(text) if part.strip()]
-
-
 @lru_cache(maxsize=256)
 def _scenario(name: str, controller: str, observations: int | None, overrides: tuple[str, ...]) -> Scenario:
     kind, _, options = controller.partition(":")
@@ -138,7 +131,7 @@ def digest(scenario: Scenario, controller: str) -> str:
 def microscope_key(scenario: Scenario) -> str:
     """Equal for scenarios that one and the same simulated microscope serves."""
     plain = scenario.resolved()
-    return _canonical({key: plain[key] for key in ("optics", "space", "day", "renderer")})
+    return _canonical({key: plain.get(key) for key in ("optics", "space", "day", "renderer", "microscope")})
 
 
 def _canonical(plain: Any) -> str:
@@ -169,7 +162,7 @@ class Bench:
             session = prepare(scenario, controller)
             for other in self._sessions.values():
                 # The film is built on first use: the one let go of here has none yet.
-                session = replace(session, microscope=other.microscope, env=other.env)
+                session = replace(session, bench=other.bench, env=other.env)
                 break
             self._sessions[key] = session
         return self._sessions[key]
@@ -191,7 +184,10 @@ def run(job: Job) -> RunRecord:
     # Sums over several threads add up in another order, and idle threads starve the other workers.
     with threadpool_limits(1):
         steps = tuple(step for step, _, _ in observe(session, job.seed))
-    truth = tuple(float(value) for value in session.microscope.truth().initial_nm)
+    known = session.truth()
+    if known is None:
+        raise ScenarioError(f"{scenario.name}: errors cannot be compared where nobody knows the truth")
+    truth = tuple(float(value) for value in known.initial_nm)
     return RunRecord(scenario.name, job.controller, job.seed, truth, steps, digest(scenario, job.controller))
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from annotated_types import Ge, Gt
@@ -18,7 +18,8 @@ from pydantic.dataclasses import dataclass
 from twin import specimens
 from twin.aberrations import Aberrations
 from twin.cameras import counting, integrating
-from twin.cameras.properties import CountingCamera, IntegratingCamera
+from twin.cameras.event import EventReadout
+from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
 from twin.cameras.sensor import Sensor, draw_sensor
 from twin.day import Day
 from twin.detector_geometry import LAYOUTS, AngleError, Detector, DiffractionGrid, labels, standard, weights
@@ -32,6 +33,7 @@ from twin.suggest import nearest
 
 Floats = NDArray[np.float64]
 Frames = NDArray[np.unsignedinteger]
+Events = NDArray[np.void]
 
 SCAN_OPTICS = Optics(energy_kev=300.0, convergence_mrad=20.0, grid=256, sampling_nm=0.01, camera_pixels=64, binning=2)
 """Beam of the thesis' figure 1.3. A focused probe needs a smaller window than a Ronchigram and wants finer pixels: the
@@ -52,7 +54,7 @@ class ScanSetup:
         projection: of the atoms' potentials, see `scan_multislice.transmission_field`.
         detectors: names of `detector_geometry.LAYOUTS`, scaled to the aperture, or names with rings of one's own.
         chain: scintillator and photomultiplier behind every detector; None counts electrons.
-        camera: None for no frames.
+        camera: None for neither frames nor events.
     """
 
     specimen: str = "sto_001"
@@ -64,7 +66,7 @@ class ScanSetup:
     projection: Literal["exact", "abtem"] = "exact"
     detectors: dict[str, Detector | None] = field(default_factory=lambda: {"bf": None, "abf": None})
     chain: ScintillatorChain | None = None
-    camera: CountingCamera | IntegratingCamera | None = CountingCamera()
+    camera: CountingCamera | IntegratingCamera | EventCamera | None = CountingCamera()
 
     @field_validator("detectors")
     @classmethod
@@ -100,6 +102,14 @@ def check_angles(regions: Mapping[str, Detector], optics: Optics) -> None:
             )
 
 
+class Exposed(NamedTuple):
+    """What camera and detectors gave during N dwells; see `types.ScanBlock`."""
+
+    frames: Frames | None
+    events: Events | None
+    signals: dict[str, NDArray[np.generic]]
+
+
 class Noise:
     """Random streams of one scan: each is consumed position by position, so that blocks may be cut anywhere."""
 
@@ -117,12 +127,18 @@ class Acquisition:
     Raises:
         AliasingError: the aperture exceeds what the grid holds.
         AngleError: a detector reaches beyond the sampled angles.
-        ValueError: an unknown specimen or option, or neither detector nor camera.
+        ValueError: an unknown specimen or option, neither detector nor camera, or an event camera for other electrons
+            than the beam's.
     """
 
     def __init__(self, setup: ScanSetup, day: Day) -> None:
         if not setup.detectors and setup.camera is None:
             raise ValueError("a scan needs a camera or at least one detector")
+        energy_kev = setup.optics.energy_kev
+        if isinstance(setup.camera, EventCamera) and setup.camera.energy_kev != energy_kev:
+            raise ValueError(
+                f"camera.energy_kev is {setup.camera.energy_kev:g}; the beam has {energy_kev:g} (optics.energy_kev)"
+            )
         check_optics(setup.optics, Aberrations())
         check_angles(setup.regions, setup.optics)
         self.setup, self.day = setup, day
@@ -166,7 +182,7 @@ class Acquisition:
             ValueError: the scan leaves the specimen, or its dwell is shorter than the camera's read-out.
         """
         check_extent(plan, self.structure.width_nm, self.structure.height_nm)
-        if self.setup.camera is not None:
+        if isinstance(self.setup.camera, CountingCamera | IntegratingCamera):
             check_dwell(plan, self.setup.camera.readout_s)
         # At the entrance face, in the worst of the foci that are averaged over.
         entrance_nm = 0.0 if self.setup.slice_nm is None else -self.structure.thickness_nm / 2
@@ -177,6 +193,12 @@ class Acquisition:
         """The camera's fixed pattern."""
         side = self.setup.optics.camera_pixels
         return None if self.setup.camera is None else draw_sensor(self.setup.camera, (side, side), rng)
+
+    def readout(self, sensor: Sensor | None, noise: Noise) -> EventReadout | None:
+        """A running event camera for one scan, on the scan's clock; None for a camera of frames."""
+        if sensor is None or not isinstance(self.setup.camera, EventCamera):
+            return None
+        return EventReadout(self.setup.camera, sensor, noise.camera)
 
     def responses(self) -> list[DetectorResponse]:
         """Fresh memories of the detectors, one per signal, for one scan."""
@@ -211,31 +233,47 @@ class Acquisition:
         sensor: Sensor | None,
         responses: list[DetectorResponse],
         noise: Noise,
-    ) -> tuple[Frames | None, dict[str, NDArray[np.generic]]]:
-        """Counts of the camera, (N, H, W), and of every signal, (N,); see `expected`.
+        readout: EventReadout | None = None,
+    ) -> Exposed:
+        """Counts of the camera, (N, H, W), or its events, (n,), and counts of every signal, (N,); see `expected`.
 
-        A slow detector spreads the light of the electrons that came, and the digitiser's noise is not spread.
+        A slow detector spreads the light of the electrons that came, and the digitiser's noise is not spread. With the
+        scan's last position come all events that are still under way.
+
+        Args:
+            path, actual_nm, aberrations_of: see `expected`.
+            sensor: from `draw_sensor`.
+            responses: from `responses`, as the positions before left them; likewise `noise` and `readout`.
+            noise: of the scan.
+            readout: from `readout`, for an event camera.
         """
         expected = np.empty((len(path), len(self.names)))
         charge = np.empty_like(expected)
         frames: list[Frames] = []
+        events: list[Events] = []
         for i, (image, signals) in enumerate(self.expected(path, actual_nm, aberrations_of)):
             expected[i], charge[i] = signals, self._collect(signals, noise.detectors)
-            if image is not None and sensor is not None:
+            if image is not None and readout is not None:
+                events.append(readout.read(image[None], path.start_s[i : i + 1], path.plan.dwell_s))
+            elif image is not None and sensor is not None:
                 frames.append(self._count(image, sensor, path.plan.dwell_s, noise.camera))
+        if readout is not None and path.first + len(path) == path.plan.count:
+            events.append(readout.flush())
         expected *= self._charge_per_electron
         for column, response in enumerate(responses):
             charge[:, column] = response.respond(charge[:, column], path, expected[:, column])
         counts = self._digitised(charge, noise.digitiser)
         signals_by_name = {name: counts[:, i].copy() for i, name in enumerate(self.names)}
-        return (np.concatenate(frames) if frames else None), signals_by_name
+        return Exposed(
+            np.concatenate(frames) if frames else None, np.concatenate(events) if events else None, signals_by_name
+        )
 
     def _count(self, image: NDArray[np.float32], sensor: Sensor, dwell_s: float, rng: np.random.Generator) -> Frames:
         """One frame, (1, H, W)."""
         camera = self.setup.camera
         if isinstance(camera, IntegratingCamera):
             return integrating.expose(image[None], camera, sensor, dwell_s, rng)
-        assert camera is not None
+        assert isinstance(camera, CountingCamera)
         return counting.expose(image[None], camera, sensor, dwell_s, rng)
 
     @property

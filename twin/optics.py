@@ -22,6 +22,13 @@ class AliasingError(ValueError):
     """The computing window cannot hold the probe."""
 
 
+def electron_wavelength_nm(energy_kev: float) -> float:
+    """Relativistic de Broglie wavelength of the beam."""
+    energy = energy_kev * 1e3 * CHARGE_C
+    momentum = math.sqrt(2 * ELECTRON_MASS_KG * energy * (1 + energy / (2 * ELECTRON_MASS_KG * LIGHT_M_S**2)))
+    return PLANCK_J_S / momentum * 1e9
+
+
 @dataclass(frozen=True)
 class Optics:
     """Beam and sampling; angles in mrad, lengths in nm.
@@ -60,9 +67,7 @@ class Optics:
     @property
     def wavelength_nm(self) -> float:
         """Relativistic de Broglie wavelength."""
-        energy = self.energy_kev * 1e3 * CHARGE_C
-        momentum = math.sqrt(2 * ELECTRON_MASS_KG * energy * (1 + energy / (2 * ELECTRON_MASS_KG * LIGHT_M_S**2)))
-        return PLANCK_J_S / momentum * 1e9
+        return electron_wavelength_nm(self.energy_kev)
 
     @property
     def interaction_rad_per_v_nm(self) -> float:

@@ -6,6 +6,8 @@ from dataclasses import fields
 from types import ModuleType
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from twin.suggest import nearest
 
 Options = TypeVar("Options")
@@ -27,8 +29,20 @@ def checked_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
             raise OptionError(f"{key!r} is not an option here{nearest(key, known)}; known: {', '.join(known)}")
     try:
         return kind(**given)
+    except ValidationError as error:
+        raise OptionError(_first_problem(error)) from error
     except (TypeError, ValueError) as error:
         raise OptionError(str(error)) from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One line: the option and what was expected of it; pydantic's own text has several, and a web address."""
+    problem = error.errors(include_url=False)[0]
+    where, message = ".".join(str(part) for part in problem["loc"]), problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    shown = repr(problem["input"])
+    return f"{where}: {message[0].lower()}{message[1:]}, got {shown if len(shown) < 60 else shown[:57] + '...'}"
 
 
 def modules(package: ModuleType) -> list[str]:

@@ -117,6 +117,32 @@ def transmission_field(
     return TransmissionField(functions, optics.sampling_nm, structure.thickness_nm / slices, corner_nm)
 
 
+def projected_phase(
+    structure: Structure, optics: Optics, *, snapshots: int = 1, seed: int = 0
+) -> tuple[Floats, tuple[float, float]]:
+    """Phase of the whole specimen in projection, averaged over the snapshots of a `transmission_field` alike.
+
+    What a reconstruction looks for: sigma times the projected potential, never wrapped, whatever the slices.
+
+    Args:
+        structure: atoms; z runs along the beam.
+        optics: energy, sampling and window, as for the field.
+        snapshots, seed: thermal configurations, as for the field.
+
+    Returns:
+        Phase, rad, (rows, columns), the last row and column followed by the first; (x, y) of pixel (0, 0), nm.
+    """
+    shape, corner_nm, cyclic = layout(structure, optics)
+    window = structure if cyclic else within(structure, *corner_nm, *(n * optics.sampling_nm for n in shape[::-1]))
+    if not any(structure.thermal_rms_nm.get(int(z), 0.0) > 0 for z in structure.composition):
+        snapshots = 1
+    total = np.zeros(shape)
+    for generator in np.random.default_rng(seed).spawn(snapshots):
+        positions = displaced(window, generator) if window.thermal_rms_nm else window.positions_nm
+        total += next(_exact(window, positions, 1, shape, optics))
+    return total / snapshots, corner_nm
+
+
 def _transmission(phase_rad: Floats) -> NDArray[np.complex64]:
     """exp(i phase), band-limited, (rows, columns)."""
     rows, columns = phase_rad.shape

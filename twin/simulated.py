@@ -215,6 +215,7 @@ class SimulatedMicroscope:
         self._scan_engine.begin(begun_s)
         noise = Noise(self._sequence(Stream.SCAN_NOISE, k))
         sensor, responses = acquisition.draw_sensor(self._stream(Stream.SCAN_DEFECTS)), acquisition.responses()
+        readout = acquisition.readout(sensor, noise)
 
         last_line, before = -1, None
         x_nm, y_nm = plan.origin_nm
@@ -238,12 +239,12 @@ class SimulatedMicroscope:
                 begun_s = self._clock_s - ended_s
             starts_s = dict(zip(path.line.tolist()[::-1], path.start_s.tolist()[::-1], strict=True))
             actual_nm = self._scan_engine.displace(path)
-            frames, signals = acquisition.expose(path, actual_nm, aberrations_of, sensor, responses, noise)
+            exposed = acquisition.expose(path, actual_nm, aberrations_of, sensor, responses, noise, readout)
             self._clock_s = begun_s + float(path.end_s[-1])
             self._scan_truth = ScanTruth(actual_nm)
             self._ledger.scan(f"specimen at {x_nm:.1f}, {y_nm:.1f} nm", path, before)
             before = path
-            yield ScanBlock(path, frames, signals, begun_s + path.end_s)
+            yield ScanBlock(path, exposed.frames, exposed.signals, begun_s + path.end_s, exposed.events)
 
     def scan_truth(self) -> ScanTruth:
         """Where the beam really was in the latest block; only the scorer may ask.

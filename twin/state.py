@@ -110,6 +110,10 @@ class StateSpace:
         """The state as aberrations, every other coefficient zero."""
         return Aberrations.of(dict(zip(self.names, (float(v) for v in state_nm), strict=True)))
 
+    def named(self, values_nm: Array) -> str:
+        """A state or an input in words, for messages."""
+        return ", ".join(f"{name} {value:+.4g} nm" for name, value in zip(self.names, values_nm, strict=True))
+
     def in_spec(self, error_nm: Array) -> bool:
         """Every component of the error below its tolerance."""
         return bool(np.all(np.abs(error_nm) < self.tolerance))

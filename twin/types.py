@@ -125,15 +125,19 @@ class ScanBlock:
         frames: camera counts, shape (N, H, W), unsigned integers, y before x; None without a camera.
         signals: what each integrating detector gave, shape (N,), by name.
         clock_s: instrument clock at the end of each dwell, shape (N,).
+        events: of an event camera, in the order in which they left it during these dwells, records as in a .t3p file,
+            shape (n,); times count from the beginning of the scan. Some belong to earlier positions: they were under
+            way. None for other cameras, which give frames.
     """
 
     path: ScanPath
     frames: NDArray[np.unsignedinteger] | None
     signals: Mapping[str, NDArray[np.generic]]
     clock_s: NDArray[np.float64]
+    events: NDArray[np.void] | None = None
 
     def __post_init__(self) -> None:
-        for array in (self.frames, self.clock_s, *self.signals.values()):
+        for array in (self.frames, self.events, self.clock_s, *self.signals.values()):
             if array is not None:
                 array.flags.writeable = False
 

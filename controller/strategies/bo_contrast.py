@@ -1,6 +1,7 @@
 """Bayesian optimisation of image contrast by an upper confidence bound (BEACON: Pattison et al. 2024, 2410.14873).
 
-Needs no training: the figure of merit is the normalised variance, see `quality`. Assumes that it is
+Needs no training: the figure of merit is the normalised variance, see `quality`, of a Ronchigram or, with
+`contrast: scan`, of a microscope's scanned images (`scenarios.imaging`), as BEACON does it. Assumes that it is
 largest where the aberrations vanish; what breaks that (residual aberrations, film thickness) biases the estimate.
 """
 
@@ -55,7 +56,8 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Bayesian
     chosen = checked_options(Options, options)
 
     def measure(frame: Frame) -> Array:
-        check_shape(frame, optics.camera_pixels)
+        if chosen.contrast != "scan":
+            check_shape(frame, optics.camera_pixels)
         return np.array([quality.contrast(frame, optics, chosen.contrast)])
 
     return BayesianOptimiser(space, measure, partial(upper_confidence_bound, kappa=chosen.kappa), chosen.loop)

@@ -109,7 +109,7 @@ class NelderMead:
     def update(self, delta_nm: Array, frame: Frame) -> None:
         """Tell the search, unless the instrument was elsewhere than asked; the best point counts either way."""
         side = self.optics.camera_pixels
-        if frame.counts.shape != (side, side):
+        if self.options.contrast != "scan" and frame.counts.shape != (side, side):
             raise ValueError(f"expected frames of shape {(side, side)}, got shape {frame.counts.shape}")
         value = quality.contrast(frame, self.optics, self.options.contrast)
         self.cumulative_nm = self.cumulative_nm + delta_nm

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scenarios.sweep
+from scenarios.choices import split_list
 from scenarios.executors import InThisProcess, SweepError, dask_cluster, processes
 from scenarios.results import Step
 from scenarios.sweep import (
@@ -22,7 +23,6 @@ from scenarios.sweep import (
     microscope_key,
     resolve,
     run,
-    split_list,
     spread,
     sweep,
 )
@@ -92,9 +92,9 @@ def test_controllers_on_one_day_share_its_microscope(job: Callable[..., Job]) ->
     first = bench.session(resolve(job()), "random")
     hard = bench.session(resolve(job(0, "nominal", "random", "task.observations=1")), "random")
     assert hard is not first
-    assert hard.microscope is first.microscope
+    assert hard.bench is first.bench
     assert bench.session(resolve(job(5)), "random") is first
-    assert bench.session(resolve(job(0, "day_b")), "random").microscope is not first.microscope
+    assert bench.session(resolve(job(0, "day_b")), "random").bench is not first.bench
     assert bench.session(resolve(job()), "random") is not first  # one film at a time
 
 

@@ -12,7 +12,8 @@ from scipy.stats import chi2, norm
 
 from twin.aberrations import Aberrations
 from twin.acquisition import Acquisition, ScanSetup
-from twin.cameras.properties import CountingCamera, IntegratingCamera
+from twin.cameras.event import event_times_ns, events_to_frames
+from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
 from twin.day import Day, DriftProperties, ScanProperties
 from twin.detector_geometry import AngleError, Region
 from twin.optics import AliasingError, Optics
@@ -77,6 +78,54 @@ def test_the_same_seed_gives_the_same_bytes_however_the_scan_is_cut(pattern, cam
     for block in (1, 7, 1000):
         assert as_bytes(everything(microscope(BUSY, setup).scan(plan, block=block))) == whole
     assert as_bytes(everything(microscope(BUSY, setup, seed=2).scan(plan, block=30))) != whole
+
+
+def events_of(blocks):
+    """All events of a scan, and its path."""
+    blocks = list(blocks)
+    assert all(b.frames is None for b in blocks)
+    return np.concatenate([b.events for b in blocks]), blocks
+
+
+@pytest.mark.parametrize("pattern", ["raster", "serpentine"])
+def test_an_event_camera_sends_the_same_events_however_the_scan_is_cut(pattern):
+    camera = EventCamera(
+        charge_spread_px=0.3, deposit_width_kev=15.0, toa_rms_ns=1.6, reorder_s=5e-3, hot_fraction=0.01
+    )
+    setup, plan = replace(SETUP, camera=camera, detectors={}), replace(PLAN, pattern=pattern, dose_e=200.0)
+    whole, _ = events_of(microscope(BUSY, setup).scan(plan, block=30))
+    assert np.any(np.diff(whole["toa"].astype(np.int64)) < 0)
+    for block in (1, 7, 1000):
+        cut, _ = events_of(microscope(BUSY, setup).scan(plan, block=block))
+        assert cut.tobytes() == whole.tobytes()
+    other, _ = events_of(microscope(BUSY, setup, seed=2).scan(plan, block=30))
+    assert other.tobytes() != whole.tobytes()
+
+
+def test_events_come_while_the_beam_dwells_on_the_clock_of_the_scan():
+    setup = replace(SETUP, camera=EventCamera())
+    scope = microscope(setup=setup)
+    scope.acquire()
+    events, blocks = events_of(scope.scan(PLAN, block=7))
+    start_s, end_s = (np.concatenate([getattr(b.path, name) for b in blocks]) for name in ("start_s", "end_s"))
+    time_s = event_times_ns(events) * 1e-9
+    position = np.searchsorted(start_s, time_s) - 1
+    assert position.min() == 0
+    assert np.all(time_s < end_s[position])
+    # Electrons that miss the camera leave no event; the rest are Poisson, false alarm 1e-4 for each of three tests.
+    images, _ = expected(PLAN, SPACE.to_aberrations(microscope().truth().state_nm))
+    frames = events_to_frames(events, (32, 32), start_s, end_s)
+    for seen, mean in ((frames.sum(), images.sum()), (frames[:, :, 16:].sum(), images[:, :, 16:].sum())):
+        assert abs(seen - mean) / math.sqrt(mean) < norm.isf(1e-4 / 2)
+    mean = images.sum(axis=0)
+    lit = mean > 20
+    strange = ((frames.sum(axis=0)[lit] - mean[lit]) ** 2 / mean[lit]).sum()
+    assert chi2.isf(1 - 1e-4 / 2, lit.sum()) < strange < chi2.isf(1e-4 / 2, lit.sum())
+
+
+def test_an_event_camera_is_for_the_electrons_of_the_beam():
+    with pytest.raises(ValueError, match=r"camera\.energy_kev is 200; the beam has 300"):
+        microscope(setup=replace(SETUP, camera=EventCamera(energy_kev=200.0, deposit_kev=150.0)))
 
 
 def test_blocks_are_immutable_and_in_read_out_order():

@@ -1,6 +1,6 @@
 """Timepix3 events as frames: what `create` and `open_frames` do with a .t3p file.
 
-Reading needs events in order of time; a real camera's are nearly so and have to be sorted first.
+Reading needs events in order of time; a real camera's are nearly so: `agents.sources.t3p` takes them as they come.
 """
 
 from pathlib import Path
@@ -18,6 +18,16 @@ from twin.formats.dataset import (
     Metadata,
     check_frames,
     check_span,
+)
+from twin.formats.event_clock import (
+    FINE_TIME,
+    LAST_TICK,
+    PER_TICK,
+    SCAN_PLAN,
+    EventClock,
+    clock_of,
+    event_time,
+    plan_of,
 )
 from twin.formats.mib import check_order
 
@@ -52,7 +62,8 @@ class EventFrameReader(FrameReader):
     """Frames, uint32, counted from events. Opening runs once through the file, to see that time only goes forward.
 
     Raises:
-        FormatError: as `t3p.T3pReader`, no description beside the file, or events that are not in order of time.
+        FormatError: as `t3p.T3pReader`, no description beside the file, events that are not in order of time, or a
+            scan that is not in raster order.
     """
 
     def __init__(self, path: Path, tolerate: bool = False) -> None:
@@ -64,7 +75,9 @@ class EventFrameReader(FrameReader):
                     f"{path}: frames need {t3p.sidecar(path).name} with scan, camera and dwell_s;"
                     " t3p.T3pReader reads the events alone"
                 )
-            self.layout, self.metadata, self._dwell_s = layout, metadata, metadata.dwell_s
+            self.layout, self.metadata = layout, metadata
+            self._clock = _clock(path, layout, metadata)
+            self._fine = bool(metadata.provenance.get(FINE_TIME))
             complete = max(self._reader.frames, self._last_position(path) + 1)
         except BaseException:
             self._reader.close()
@@ -79,24 +92,35 @@ class EventFrameReader(FrameReader):
             late = np.flatnonzero(np.diff(toa.astype(np.int64), prepend=latest) < 0)
             if late.size:
                 raise FormatError(f"{path}: event {first + late[0]} came before the one in front of it; sort by toa")
-            latest, position = int(toa[-1]), int(t3p.probe_number(events[-1:], self._dwell_s)[0])
+            latest = int(toa[-1])
+            if latest >= LAST_TICK:
+                raise FormatError(f"{path}: a time of arrival of {latest} ticks is more than 26 days")
+            position = max(position, int(self._clock.position(event_time(events[-1:], self._fine))[0]))
         return position
 
     def read(self, first: int, count: int) -> Frames:
         check_span(first, count, self)
         frames = np.zeros((count, *self.layout.camera), dtype=np.uint32)
-        start, stop = self._search(first), self._search(first + count)
+        if count == 0:
+            return frames
+        # Fine time counts back from the tick, by less than one.
+        start, stop = self._search(self._tick(first)), self._search(self._tick(first + count - 1, end=True) + 2)
         for begin in range(start, stop, t3p.BLOCK_RECORDS):
             events = self._reader.read(begin, min(t3p.BLOCK_RECORDS, stop - begin))
-            frames += t3p.to_frames(events, first, count, self._dwell_s, self.layout.camera)
+            position = self._clock.position(event_time(events, self._fine)) - first
+            frames += t3p.count_hits(events, position, count, self.layout.camera)
         return frames
 
-    def _search(self, position: int) -> int:
-        """The first record of a scan position or a later one, by bisection of the file."""
+    def _tick(self, position: int, end: bool = False) -> int:
+        """In which a position's dwell begins, or ends."""
+        return self._clock.begins(position, end) // PER_TICK
+
+    def _search(self, tick: int) -> int:
+        """The first record of a tick or a later one, by bisection of the file."""
         low, high = 0, self._reader.count
         while low < high:
             middle = (low + high) // 2
-            if t3p.probe_number(self._reader.read(middle, 1), self._dwell_s)[0] < position:
+            if int(self._reader.read(middle, 1)["toa"][0]) < tick:
                 low = middle + 1
             else:
                 high = middle
@@ -104,3 +128,20 @@ class EventFrameReader(FrameReader):
 
     def close(self) -> None:
         self._reader.close()
+
+
+def _clock(path: Path, layout: Layout, metadata: Metadata) -> EventClock:
+    """The clock of the scan that the file tells of, or of one without pauses.
+
+    Raises:
+        FormatError: a plan that is none, or one whose positions are not in raster order.
+    """
+    if SCAN_PLAN not in metadata.provenance:
+        return EventClock(metadata.dwell_s or 0.0, layout.count)
+    plan = plan_of(layout, metadata)
+    if plan.pattern in ("serpentine", "subsampled"):
+        raise FormatError(
+            f"{path}: frames lie in raster order, these events are of a {plan.pattern} scan;"
+            " agents.sources.t3p puts them in their places"
+        )
+    return clock_of(plan)

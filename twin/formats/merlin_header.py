@@ -136,6 +136,13 @@ def build_header(header: MerlinHeader) -> bytes:
     return raw.ljust(header.length, b"\0")
 
 
+def difference(header: MerlinHeader, first: MerlinHeader) -> str:
+    """In which fields a frame's header differs from the first one's, in words."""
+    names = ("header length", "number of chips", "width", "height", "pixel type", "assembly", "counter depth")
+    pairs = zip(names, header.kind, first.kind, strict=True)
+    return "; ".join(f"has {name} {now}, the frames before it {was}" for name, now, was in pairs if now != was)
+
+
 def stamp(seconds: float) -> str:
     """Camera time as the header writes it, to the microsecond; the virtual camera's clock starts on 2000-01-01."""
     return (datetime(2000, 1, 1) + timedelta(seconds=seconds)).isoformat(sep=" ", timespec="microseconds")

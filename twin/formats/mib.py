@@ -178,7 +178,7 @@ class MibReader(FrameReader):
         for k, row in enumerate(raw, start=first):
             header = _parse(row[: self.header.length].tobytes(), self._path, k)
             if header.kind != self.header.kind:
-                raise FormatError(f"{self._path}: frame {k} {_difference(header, self.header)}", k)
+                raise FormatError(f"{self._path}: frame {k} {mh.difference(header, self.header)}", k)
         return merlin_pixels.decode(raw[:, self.header.length :], self.header)
 
     def blocks(self, frames: int | None = None) -> Iterator[tuple[int, Frames]]:
@@ -234,12 +234,6 @@ def _parse(raw: bytes, path: Path, frame: int) -> mh.MerlinHeader:
         return mh.parse_header(raw)
     except FormatError as error:
         raise FormatError(f"{path}: frame {frame}: {error}", frame) from None
-
-
-def _difference(header: mh.MerlinHeader, first: mh.MerlinHeader) -> str:
-    names = ("header length", "number of chips", "width", "height", "pixel type", "assembly", "counter depth")
-    pairs = zip(names, header.kind, first.kind, strict=True)
-    return "; ".join(f"has {name} {now}, the frames before it {was}" for name, now, was in pairs if now != was)
 
 
 def _json(text: str, path: Path) -> dict[str, Any]:

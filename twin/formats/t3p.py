@@ -50,12 +50,26 @@ def to_frames(events: Events, first: int, count: int, dwell_s: float, camera: tu
     Raises:
         FormatError: an event outside the camera.
     """
+    return count_hits(events, probe_number(events, dwell_s) - first, count, camera)
+
+
+def count_hits(events: Events, position: NDArray[np.int64], count: int, camera: tuple[int, int]) -> Frames:
+    """Events per pixel for `count` positions, uint32, (count, H, W); those of other positions are left out.
+
+    Args:
+        events: (n,).
+        position: of each, (n,).
+        count: positions, from zero.
+        camera: (H, W).
+
+    Raises:
+        FormatError: an event outside the camera.
+    """
     height, width = camera
     beyond = events["pixel"] >= height * width
     if beyond.any():
         worst = int(np.argmax(beyond))
         raise FormatError(f"event {worst} hits pixel {events['pixel'][worst]} of a camera of {height} x {width}")
-    position = probe_number(events, dwell_s) - first
     there = (position >= 0) & (position < count)
     index = position[there] * (height * width) + events["pixel"][there].astype(np.int64)
     return np.bincount(index, minlength=count * height * width).astype(np.uint32).reshape(count, height, width)

@@ -1,0 +1,87 @@
+"""Sums over the events of each position, without frames: compiled loops over events that lie position by position.
+
+Positions are runs of events: those of position k are `indptr[k]` to `indptr[k + 1]`. `weight` is what each event
+counts, (n,), or None where each counts one. A pixel beyond the camera counts nothing.
+"""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Pixels = NDArray[np.unsignedinteger]
+Weight = NDArray[np.unsignedinteger] | None
+
+
+@numba.njit(cache=True)
+def moments(indptr: NDArray[np.int64], pixel: Pixels, weight: Weight, width: int, out: Floats) -> None:
+    """Sums over the events of each position into `out`, (N, 4): of 1, column, row, and column^2 + row^2.
+
+    The row is a product instead of a quotient: exact below 2^28 pixels, for (pixel + 1/2) / width is then further from
+    a whole number than it is rounded. Whole numbers throughout, so that the sums are exact.
+    """
+    inverse = 1.0 / width
+    for k in range(len(indptr) - 1):
+        counts, columns, rows, squares = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+        for i in range(indptr[k], indptr[k + 1]):
+            p = np.int64(pixel[i])
+            y = np.int64((p + 0.5) * inverse)
+            x = p - y * width
+            if weight is None:
+                counts += 1
+                columns += x
+                rows += y
+                squares += x * x + y * y
+            else:
+                w = np.int64(weight[i])
+                counts += w
+                columns += w * x
+                rows += w * y
+                squares += w * (x * x + y * y)
+        out[k, 0], out[k, 1], out[k, 2], out[k, 3] = counts, columns, rows, squares
+
+
+@numba.njit(cache=True)
+def moments_inside(
+    indptr: NDArray[np.int64], pixel: Pixels, weight: Weight, inside: NDArray[np.uint8], width: int, out: Floats
+) -> None:
+    """`moments` of the pixels for which `inside`, (H W,), is one."""
+    inverse = 1.0 / width
+    for k in range(len(indptr) - 1):
+        counts, columns, rows, squares = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+        for i in range(indptr[k], indptr[k + 1]):
+            p = np.int64(pixel[i])
+            w = np.int64(inside[p]) if p < len(inside) else np.int64(0)
+            if weight is not None:
+                w *= np.int64(weight[i])
+            y = np.int64((p + 0.5) * inverse)
+            x = p - y * width
+            counts += w
+            columns += w * x
+            rows += w * y
+            squares += w * (x * x + y * y)
+        out[k, 0], out[k, 1], out[k, 2], out[k, 3] = counts, columns, rows, squares
+
+
+@numba.njit(cache=True)
+def sums(indptr: NDArray[np.int64], pixel: Pixels, weight: Weight, images: NDArray[np.float32], out: Floats) -> None:
+    """Counts under each image, (D, H W), into `out`, (N, D)."""
+    for k in range(len(indptr) - 1):
+        for d in range(images.shape[0]):
+            total = 0.0
+            for i in range(indptr[k], indptr[k + 1]):
+                p = np.int64(pixel[i])
+                if p < images.shape[1]:
+                    w = 1.0 if weight is None else np.float64(weight[i])
+                    total += w * np.float64(images[d, p])
+            out[k, d] = total
+
+
+@numba.njit(cache=True)
+def frames(indptr: NDArray[np.int64], pixel: Pixels, weight: Weight, out: NDArray[np.uint32]) -> None:
+    """Adds the counts of each position to `out`, (N, H W)."""
+    for k in range(len(indptr) - 1):
+        for i in range(indptr[k], indptr[k + 1]):
+            p = np.int64(pixel[i])
+            if p < out.shape[1]:
+                out[k, p] += np.uint32(1) if weight is None else np.uint32(weight[i])

@@ -1,0 +1,89 @@
+"""Centre of mass of every diffraction pattern, along the scan's axes: how far the specimen bends the beam.
+
+For a thin specimen it is the gradient of the phase, blurred by the probe (thesis eqs 3.1-3.2).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from agents.base import Agent, Image, Reconstruction, StreamMeta
+from agents.block import Block
+from agents.com_map import ComMap, ComOptions
+from twin.options import checked_options
+
+Floats = NDArray[np.float64]
+
+NAME = "com"
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)
+class Options(ComOptions):
+    """See `ComOptions`."""
+
+
+class Com:
+    """The map of the centres of mass as it is: in mrad where the stream knows its angles, else in camera pixels."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def start(self, meta: StreamMeta) -> None:
+        """Forget the old stream.
+
+        Raises:
+            MetaError: a setting that this stream does not allow.
+        """
+        self.map = ComMap(self.options, NAME)
+        self.map.start(meta)
+        pixel_mrad = meta.metadata.pixel_mrad
+        self.scale, self.unit = (1.0, "px") if pixel_mrad is None else (pixel_mrad, "mrad")
+
+    def update(self, block: Block) -> None:
+        self.map.add(block)
+
+    def configure(self, **changes: Any) -> None:
+        """Other settings from now on; radii count for what is still to come, all else for the whole map.
+
+        Raises:
+            OptionError, MetaError: as on making and starting; nothing has changed.
+        """
+        options = checked_options(Options, {**asdict(self.options), **changes})
+        self.map.configure(options)
+        self.options = options
+
+    def result(self) -> Reconstruction:
+        shift, noise = self.map.shift_px() * self.scale, np.sqrt(self.map.variance_px2()) * self.scale
+        return Reconstruction(
+            images={
+                "com_x": Image(shift[..., 0], self.unit, noise),
+                "com_y": Image(shift[..., 1], self.unit, noise),
+                "magnitude": Image(np.hypot(shift[..., 0], shift[..., 1]), self.unit),
+            },
+            figures=_figures(shift, noise, self.map.electrons, self.unit),
+            notes=self.map.notes,
+        )
+
+
+def _figures(shift: Floats, noise: Floats, electrons: Floats, unit: str) -> dict[str, float]:
+    """Root mean square of the shift and of its noise per component, and electrons per position; none of nothing."""
+    figures = {}
+    for name, values, power in (
+        (f"shift_rms_{unit}", shift, 2),
+        (f"noise_rms_{unit}", noise, 2),
+        ("electrons_e", electrons, 1),
+    ):
+        known = values[np.isfinite(values)]
+        if len(known):
+            figures[name] = float(np.mean(known**power) ** (1 / power))
+    return figures
+
+
+def make(options: Mapping[str, Any]) -> Agent:
+    """Build the agent."""
+    return Com(checked_options(Options, options))

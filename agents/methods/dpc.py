@@ -1,0 +1,156 @@
+"""Differential phase contrast: gradient of the phase, its divergence and its curl, which tells the scan's rotation.
+
+What neither the options nor the stream say of rotation and orientation is found by the least curl (agents/rotation.py).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from agents.base import Agent, Image, Reconstruction, StreamMeta
+from agents.block import Block
+from agents.com_map import ComMap, ComOptions
+from agents.com_trust import gradient_trust
+from agents.geometry import along_scan
+from agents.phase_scale import PhaseScale
+from agents.rotation import RotationError, Turn, curl_and_divergence, find_turn, noise_of_curl
+from twin.options import checked_options
+
+Floats = NDArray[np.float64]
+
+NAME = "dpc"
+
+CLEAR_SCORE = 3.0
+"""Standard deviations from which on something found in the data is taken as known."""
+
+LARGEST_STD_DEG = 10.0
+"""A rotation less certain than this is no more than a guess."""
+
+SAME_DEG = 2.0
+"""A rotation found within this of the given one agrees with it, however certain it is."""
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)
+class Options(ComOptions):
+    """See `ComOptions`; `rotation_deg` and `transposed` that nobody knows are found."""
+
+
+class Dpc:
+    """Gradient, divergence and curl of the map of the centres of mass, along the scan's axes."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def start(self, meta: StreamMeta) -> None:
+        """Forget the old stream.
+
+        Raises:
+            MetaError: a list of positions, or a setting that this stream does not allow.
+        """
+        meta.need_grid(NAME)
+        self.map = ComMap(self.options, NAME)
+        self.map.start(meta)
+        self.scale = PhaseScale.of(meta)
+
+    def update(self, block: Block) -> None:
+        self.map.add(block)
+
+    def configure(self, **changes: Any) -> None:
+        """Other settings from now on; radii count for what is still to come, all else for the whole map.
+
+        Raises:
+            OptionError, MetaError: as on making and starting; nothing has changed.
+        """
+        options = checked_options(Options, {**asdict(self.options), **changes})
+        self.map.configure(options)
+        self.options = options
+
+    def result(self) -> Reconstruction:
+        shift_px, variance_px2 = self.map.camera_shift_px(), self.map.variance_px2()
+        turn, found, notes = self._turn(shift_px)
+        along = along_scan(shift_px, *turn)
+        curl, divergence = curl_and_divergence(along)
+        gradient, per_step = self.scale.gradient_per_px, self.scale.gradient_per_px / self.scale.step_nm
+        unit, second = ("rad/nm", "rad/nm^2") if self.scale.unit == "rad" else ("px", "px")
+        noise, second_noise = np.sqrt(variance_px2) * gradient, noise_of_curl(variance_px2) * per_step
+        return Reconstruction(
+            images={
+                "divergence": Image(divergence * per_step, second, second_noise),
+                "curl": Image(curl * per_step, second, second_noise),
+                "gradient_x": Image(along[..., 0] * gradient, unit, noise),
+                "gradient_y": Image(along[..., 1] * gradient, unit, noise),
+            },
+            figures={"rotation_deg": turn[0], "transposed": float(turn[1]), **_figures(found)},
+            trust=gradient_trust(along, variance_px2),
+            notes=(*notes, *self.scale.notes),
+        )
+
+    def _turn(self, shift_px: Floats) -> tuple[tuple[float, bool], Turn | None, tuple[str, ...]]:
+        """Rotation and orientation to use, what the data say about both, and what to tell of it."""
+        given = self.map.known_rotation_deg
+        known = (self.map.rotation_deg, self.map.transposed)
+        try:
+            found = find_turn(shift_px, self._scattering())
+            if given is None and self.map.known_transposed is None:
+                used = found
+            else:
+                used = find_turn(shift_px, self._scattering(), rotation_deg=given, transposed=self.map.known_transposed)
+        except RotationError as error:
+            return known, None, (f"rotation not found: {error}", *self.map.notes)
+        return (used.rotation_deg, used.transposed), found, _remarks(used, found, given, self.map.known_transposed)
+
+    def _scattering(self) -> Floats | None:
+        """Width of the patterns, (rows, columns), where the whole camera is taken: it grows with the scattering."""
+        return self.map.width_px2() if self.map.takes_whole_camera else None
+
+
+def _figures(found: Turn | None) -> dict[str, float]:
+    """What the data say about rotation and orientation."""
+    if found is None:
+        return {}
+    return {
+        "found_rotation_deg": found.rotation_deg,
+        "found_rotation_std_deg": found.std_deg,
+        "found_transposed": float(found.transposed),
+        "curl_share": found.curl_share,
+    }
+
+
+def _remarks(used: Turn, found: Turn, rotation_deg: float | None, transposed: bool | None) -> tuple[str, ...]:
+    """What an operator should know about the rotation that was used."""
+    remarks = []
+    if rotation_deg is None:
+        remarks.append(
+            f"rotation found from the data: {used.rotation_deg:.1f} deg, uncertain by {used.std_deg:.1f} deg;"
+            " atoms are taken to attract electrons"
+        )
+        if used.std_deg > LARGEST_STD_DEG:
+            remarks.append("too little signal for a rotation: what was found is a guess")
+        if used.sign_score < CLEAR_SCORE or used.sign_doubt:
+            remarks.append("the sign is not clear: the rotation may be 180 deg more and all signs reversed")
+    elif found.std_deg <= LARGEST_STD_DEG and found.transposed == used.transposed:
+        apart = abs((found.rotation_deg - rotation_deg + 90.0) % 180.0 - 90.0)
+        if apart > max(SAME_DEG, CLEAR_SCORE * found.std_deg):
+            remarks.append(
+                f"the data say a rotation of {found.rotation_deg:.1f} deg or 180 deg more, uncertain by"
+                f" {found.std_deg:.1f} deg, where {rotation_deg:.1f} deg is given"
+            )
+        elif used.sign_score < -CLEAR_SCORE:
+            remarks.append("atoms seem to repel electrons: the given rotation may be 180 deg off")
+    if transposed is None:
+        remarks.append(f"camera found to be {'transposed' if used.transposed else 'not transposed'}")
+        if used.orientation_score < CLEAR_SCORE:
+            remarks.append("too little signal to tell whether the camera is transposed")
+    elif found.transposed != transposed and found.orientation_score >= CLEAR_SCORE:
+        remarks.append(f"the data say that the camera is {'' if found.transposed else 'not '}transposed")
+    return tuple(remarks)
+
+
+def make(options: Mapping[str, Any]) -> Agent:
+    """Build the agent."""
+    return Dpc(checked_options(Options, options))

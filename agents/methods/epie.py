@@ -1,0 +1,365 @@
+"""Iterative ptychography: object and probe from a window of recent frames live, from all that fit after the scan."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.base import Agent, Image, MetaError, Reconstruction, StreamMeta
+from agents.block import Block
+from agents.epie_data import Data, misfit_of, one_pass, one_pass_of_resampled, trust
+from agents.epie_engine import Estimate, Steps
+from agents.epie_image import canonical, illumination, lit, sampled
+from agents.epie_probe import Beam, Geometry, Window, intensity_centre, pattern_centre, rim_share, start_probe
+from agents.epie_store import FrameStore
+from twin.aberrations import Aberrations
+from twin.optics import Optics
+from twin.options import OptionError, checked_options
+
+Floats = NDArray[np.float64]
+Complex = NDArray[np.complexfloating]
+
+JUDGED = 128
+"""Frames, evenly chosen, by which the fit is judged."""
+
+PROBE_COUNTS = 1000.0
+"""Counts of a frame at which the probe's step is half of what was asked for: fainter frames tell little about it."""
+
+PROBE_END = 0.1
+"""The probe's step in the last pass over that in the first: all frames share the probe, and its noise has to average
+out over all of them."""
+
+MEMBER_PASSES = 10
+"""Passes of each run of the ensemble, at most. Noise still grows after that: spreads are 15 to 35 % too small."""
+
+ENSEMBLE_FRAMES = 200_000
+"""Frames that the whole ensemble may look at, counted every time, but for two passes that each run has: a minute."""
+
+FIXED = ("memory_bytes", "window_bytes", "reach_mrad", "binning", "every", "precision", "sub_pixel")
+"""Options that decide what is kept of a frame, or when: they hold for a whole stream."""
+
+RIM = 0.05
+"""Share of the start probe's intensity at the rim of its window above which an operator is told."""
+
+OBJECT_COPIES = 2
+"""Of the object that are kept: the reconstruction, and one member of the ensemble at a time."""
+
+LEAST = {"passes": 0, "probe_after": 0, "every": 1, "sweeps": 0, "binning": 1, "members": 0, "seed": 0}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to reconstruct.
+
+    Attributes:
+        passes: over all retained frames after the scan.
+        every: positions from one live round to the next.
+        sweeps: passes over the window in a live round.
+        window_bytes: what the latest frames of a live round may take.
+        memory_bytes: what all retained frames may take; a longer scan is thinned out evenly.
+        modes: of the probe, incoherent.
+        object_step: see `epie_engine.Steps`.
+        probe_step: likewise, for bright frames; c counts in a frame make it c / (c + 1000) of that, and it falls to a
+            tenth through the passes. 0 holds the probe.
+        probe_after: passes before the probe may change.
+        caution, final_caution: likewise, in live rounds and the first pass after the scan, and in the last one; 0 and 0
+            are ePIE as published.
+        aberrations: of the start probe, Krivanek coefficients in nm by name.
+        sub_pixel: place the probe to parts of the object's pixel; False rounds.
+        reach_mrad: angles that are used; None for the whole camera.
+        binning: camera pixels along a side that are added up.
+        members: runs of an ensemble for the spread after the scan, each with its own noise; less than 2 for none.
+        seed: of the order of the frames and of the ensemble.
+        precision: "float32" or "float64".
+    """
+
+    passes: int = 40
+    every: int = 256
+    sweeps: int = 1
+    window_bytes: int = 8 * 2**20
+    memory_bytes: int = 2**30
+    modes: int = 1
+    object_step: float = 1.0
+    probe_step: float = 0.5
+    probe_after: int = 3
+    caution: float = 1.0
+    final_caution: float = 100.0
+    aberrations: Mapping[str, float] = field(default_factory=dict)
+    sub_pixel: bool = True
+    reach_mrad: float | None = None
+    binning: int = 1
+    members: int = 3
+    seed: int = 0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not 1 <= self.modes <= 6:
+            raise ValueError(f"modes must be 1 to 6, got {self.modes}")
+        if not 0 < self.object_step <= 2 or not 0 <= self.probe_step <= 2:
+            raise ValueError(f"steps lie between 0 and 2, got {self.object_step} and {self.probe_step}")
+        if not 0 <= self.caution <= self.final_caution:
+            raise ValueError(f"need 0 <= caution <= final_caution, got {self.caution} and {self.final_caution}")
+        if min(self.window_bytes, self.memory_bytes) < 1:
+            raise ValueError(f"byte limits are positive, got {self.window_bytes} and {self.memory_bytes}")
+        if self.reach_mrad is not None and self.reach_mrad <= 0:
+            raise ValueError(f"reach_mrad must be positive, got {self.reach_mrad}")
+        if self.precision not in ("float32", "float64"):
+            raise ValueError(f"precision is float32 or float64, got {self.precision!r}")
+        Aberrations.of(self.aberrations)
+
+    def steps(self, progress: float, counts: float, hold_probe: bool = False) -> Steps:
+        """At a `progress` of 0 to 1 through the passes, with so many counts in a frame; caution grows geometrically."""
+        caution = (1.0 + self.caution) ** (1.0 - progress) * (1.0 + self.final_caution) ** progress - 1.0
+        probe = self.probe_step * PROBE_END**progress * counts / (counts + PROBE_COUNTS)
+        return Steps(self.object_step, 0.0 if hold_probe else probe, caution)
+
+
+class Epie:
+    """ePIE (Maiden and Rodenburg 2009) with incoherent probe modes (Thibault and Menzel 2013)."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._estimate: Estimate | None = None
+        self._spread: Mapping[str, Floats] = {}
+        self._passes, self._finished_at = 0, -1
+
+    def start(self, meta: StreamMeta) -> None:
+        """A new stream.
+
+        Raises:
+            MetaError: beam, camera angle, step or rotation are not known, or the object does not fit in memory.
+        """
+        if not meta.has_frames:
+            raise MetaError("epie needs frames; this stream has events only")
+        self._beam, self._data = _setting(meta, self.options)
+        self._counts = np.zeros(self._data.window.size**2)
+        self._arrived = 0
+        self._notes = () if meta.transposed is not None else ("nobody said if the camera is transposed: taken as not",)
+        self._forget()
+
+    def update(self, block: Block) -> None:
+        """Keep the frames; every `every` positions a live round, wherever blocks end."""
+        first, frames = 0, block.frames
+        while first < len(block):
+            last = min(len(block), first + self.options.every - self._arrived % self.options.every)
+            self._keep(block.pixel[first:last], self._data.window.laid(frames[first:last]))
+            first = last
+            if self._arrived % self.options.every == 0:
+                self._live_round()
+
+    def finish(self) -> None:
+        """Passes over all that was retained, then the ensemble; nothing when no frame has come since the last time."""
+        if self._arrived in (0, self._finished_at):
+            return
+        estimate, passes = self._begun(), self.options.passes
+        for done in range(passes):
+            steps = self.options.steps(done / max(passes - 1, 1), self._mean_counts, self._holds_probe)
+            rng = np.random.default_rng([self.options.seed, 0, done])
+            one_pass(estimate, self._data, self._data.everything(), steps, rng)
+            self._passes += 1
+        self._finished_at = self._arrived
+        self._spread = self._ensemble(estimate)
+
+    def result(self) -> Reconstruction:
+        """Object, probe and the object's phase on the scan's grid, of what has arrived."""
+        data, estimate = self._data, self._estimate
+        figures = {
+            "object_pixel_nm": data.geometry.pixel_nm,
+            "frames_kept": float(len(data.store)),
+            "frames_mib": data.store.nbytes / 2**20,
+            "passes": float(self._passes),
+        }
+        if estimate is None:
+            return Reconstruction(self._images(None), figures, None, self._notes)
+        judged = data.evenly(JUDGED)
+        start = Estimate.start(data.geometry.shape, self._start_probe())
+        figures["amplitude_error"] = misfit_of(estimate, data, judged).error
+        figures["amplitude_error_start"] = misfit_of(start, data, judged).error
+        for mode, power in enumerate(np.sum(np.abs(estimate.probe) ** 2, axis=(1, 2))):
+            figures[f"mode_{mode}_share"] = float(power / np.sum(np.abs(estimate.probe) ** 2))
+        parameters = 2.0 * float(lit(self._weight(estimate), data.geometry.scanned).sum()) / len(data.store)
+        verdict = trust(estimate, data, judged, parameters)
+        return Reconstruction(self._images(estimate), figures, verdict, (*self._notes, *self._doubts()))
+
+    def configure(self, **changes: Any) -> None:
+        """New options from now on; another start probe or number of modes begins anew with the frames that are kept.
+
+        Raises:
+            OptionError: an option that holds for a whole stream, an unknown one or a bad value.
+        """
+        for name in changes:
+            if name in FIXED:
+                raise OptionError(f"{name} holds for a whole stream; start a new one to change it")
+        old = self.options
+        known = {name: getattr(old, name) for name in old.__dataclass_fields__}
+        self.options = checked_options(Options, {**known, **changes})
+        self._finished_at = -1
+        if (old.modes, dict(old.aberrations)) != (self.options.modes, dict(self.options.aberrations)):
+            self._forget()
+
+    def _keep(self, pixel: NDArray[np.integer], counts: NDArray[np.unsignedinteger]) -> None:
+        self._data.store.add(pixel, counts)
+        self._counts += counts.sum(axis=0)
+        self._arrived += len(pixel)
+
+    def _live_round(self) -> None:
+        """Some passes over the latest frames."""
+        estimate, kept = self._begun(), len(self._data.store)
+        recent = max(1, self.options.window_bytes // (2 * self._data.window.size**2))
+        for sweep in range(self.options.sweeps):
+            rng = np.random.default_rng([self.options.seed, self._arrived, sweep])
+            steps = self.options.steps(0.0, self._mean_counts, self._holds_probe)
+            one_pass(estimate, self._data, np.arange(max(0, kept - recent), kept), steps, rng)
+            self._passes += 1
+
+    def _forget(self) -> None:
+        """No estimate yet."""
+        self._estimate, self._spread = None, {}
+        self._passes, self._finished_at = 0, -1
+
+    def _begun(self) -> Estimate:
+        """The estimate; a transparent object under the start probe if there is none yet."""
+        if self._estimate is None:
+            self._first_probe = self._start_probe()
+            self._estimate = Estimate.start(self._data.geometry.shape, self._first_probe)
+        return self._estimate
+
+    def _start_probe(self) -> Complex:
+        """Aperture where the mean frame has its disc, with the options' aberrations, as bright as the mean frame."""
+        size = self._data.window.size
+        probe = start_probe(
+            self._beam,
+            size,
+            self._mean_counts,
+            pattern_centre((self._counts / self._arrived).reshape(size, size)),
+            self.options.aberrations,
+            self.options.modes,
+        )
+        return probe.astype(np.complex64 if self.options.precision == "float32" else np.complex128)
+
+    @property
+    def _mean_counts(self) -> float:
+        return float(self._counts.sum()) / self._arrived
+
+    @property
+    def _holds_probe(self) -> bool:
+        return self._passes < self.options.probe_after
+
+    def _ensemble(self, estimate: Estimate) -> dict[str, Floats]:
+        """Standard deviation of each picture over runs with noise of their own; none for less than two runs."""
+        count, everything = self.options.members, self._data.everything()
+        if count < 2:
+            return {}
+        passes = min(MEMBER_PASSES, max(2, ENSEMBLE_FRAMES // (count * len(everything))))
+        members: list[dict[str, Floats]] = []
+        for member in range(count):
+            run, draw = estimate.with_clear_object(), [self.options.seed, 1, member]
+            for done in range(passes):
+                steps = self.options.steps(done / (passes - 1), self._mean_counts, hold_probe=True)
+                rng = np.random.default_rng([*draw, 0, done])
+                one_pass_of_resampled(run, self._data, everything, steps, rng, [*draw, 1])
+            members.append(self._pictures(run))
+        return {name: np.std([pictures[name] for pictures in members], axis=0, ddof=1) for name in members[0]}
+
+    def _weight(self, estimate: Estimate) -> Floats:
+        """Electrons on each pixel of the object."""
+        place = np.rint(self._data.geometry.positions(self._data.store.pixel)).astype(np.int64)
+        visits = np.zeros(self._data.geometry.shape, np.int64)
+        np.add.at(visits, (place[:, 0], place[:, 1]), 1)
+        return illumination(visits, estimate.probe)
+
+    def _pictures(self, estimate: Estimate) -> dict[str, Floats]:
+        """Phase and amplitude over the scanned rectangle, and the phase on the scan's grid; NaN where it is dark."""
+        geometry, weight = self._data.geometry, self._weight(estimate)
+        there = lit(weight, geometry.scanned)
+        objective = canonical(estimate.transmission, np.where(there, weight, 0.0))
+        drift = intensity_centre(estimate.probe) - intensity_centre(self._first_probe)
+        scanned = np.moveaxis(np.mgrid[geometry.scanned], 0, -1)
+        native, dark = sampled(objective, scanned + drift), ~there[geometry.scanned]
+        places = geometry.positions(np.moveaxis(np.indices(geometry.scan), 0, -1).reshape(-1, 2))
+        nearest = np.rint(places).astype(np.int64)
+        on_scan = np.where(there[nearest[:, 0], nearest[:, 1]], np.angle(sampled(objective, places + drift)), np.nan)
+        return {
+            "phase": np.where(dark, np.nan, np.angle(native)),
+            "phase_on_scan": on_scan.reshape(geometry.scan),
+            "amplitude": np.where(dark, np.nan, np.abs(native)),
+        }
+
+    def _images(self, estimate: Estimate | None) -> dict[str, Image]:
+        geometry = self._data.geometry
+        if estimate is None:
+            native = np.full(geometry.shape, np.nan)[geometry.scanned]
+            pictures = {"phase": native, "phase_on_scan": np.full(geometry.scan, np.nan), "amplitude": native.copy()}
+            probe = np.full((self._data.window.size,) * 2, np.nan)
+        else:
+            pictures = self._pictures(estimate)
+            probe = np.sqrt(np.sum(np.abs(estimate.probe) ** 2, axis=0)).astype(np.float64)
+        images = {
+            name: Image(
+                values,
+                "1" if name == "amplitude" else "rad",
+                self._spread.get(name),
+                None if name == "phase_on_scan" else geometry.pixel_nm,
+            )
+            for name, values in pictures.items()
+        }
+        return images | {"probe": Image(probe, "sqrt(counts)", step_nm=geometry.pixel_nm)}
+
+    def _doubts(self) -> tuple[str, ...]:
+        """What an operator has to know of the data."""
+        doubts = []
+        if self._data.store.halvings:
+            doubts.append(
+                f"{len(self._data.store)} of {self._arrived} frames fit memory_bytes; they lie evenly on the scan"
+            )
+        share = rim_share(self._first_probe)
+        if share > RIM:
+            side = self._data.window.size * self._data.geometry.pixel_nm
+            doubts.append(
+                f"{share:.0%} of the start probe lie at the rim of its window of {side:.3g} nm: finer camera pixels"
+                " (binning 1, a longer camera length) would help"
+            )
+        return tuple(doubts)
+
+
+def _setting(meta: StreamMeta, options: Options) -> tuple[Beam, Data]:
+    """What is known of the beam, and an empty store for what the stream brings.
+
+    Raises:
+        MetaError: something is not known or does not fit.
+    """
+    grid, pixel_mrad = meta.need_grid("epie"), meta.need("pixel_mrad", "epie")
+    wavelength_nm = Optics(energy_kev=meta.need("energy_kev", "epie")).wavelength_nm
+    step_nm, rotation = meta.need("step_nm", "epie"), meta.need("rotation_deg", "epie")
+    reach_px = math.inf if options.reach_mrad is None else options.reach_mrad / pixel_mrad
+    try:
+        window = Window.of(meta.layout.camera, options.binning, reach_px, bool(meta.transposed))
+    except ValueError as error:
+        raise MetaError(f"epie: {error}") from None
+    beam = Beam(wavelength_nm, meta.need("convergence_mrad", "epie"), pixel_mrad * options.binning)
+    if 2.0 * beam.disc_px >= window.size:
+        raise MetaError(
+            f"epie: the bright-field disc is {2 * beam.disc_px:.0f} pixels wide, the window {window.size};"
+            " check convergence_mrad and pixel_mrad, or raise reach_mrad"
+        )
+    pixel_nm = wavelength_nm / (window.size * beam.pixel_mrad * 1e-3)
+    geometry = Geometry(pixel_nm, step_nm / pixel_nm, rotation, grid, window.size)
+    object_bytes = OBJECT_COPIES * 8 * math.prod(geometry.shape)
+    if object_bytes > options.memory_bytes:
+        raise MetaError(
+            f"epie: an object of {geometry.shape[0]} x {geometry.shape[1]} pixels takes {object_bytes / 2**20:.0f} MiB;"
+            f" memory_bytes is {options.memory_bytes / 2**20:.0f} MiB: raise it or lower reach_mrad"
+        )
+    store = FrameStore(window.size**2, options.memory_bytes - object_bytes)
+    return beam, Data(store, window, geometry, options.sub_pixel)
+
+
+def make(options: Mapping[str, Any]) -> Agent:
+    """See `Options`."""
+    return Epie(checked_options(Options, options))

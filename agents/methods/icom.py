@@ -1,0 +1,102 @@
+"""iCOM: the phase by Fourier integration of the map of centres of mass, best once the scan is complete.
+
+Thesis eq 3.5. Positions that have not come count as undeflected. How it compares with riCOM: docs/ricom.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from agents.base import Agent, Image, Reconstruction, StreamMeta
+from agents.block import Block
+from agents.com_map import ComMap, ComOptions
+from agents.com_trust import gradient_trust
+from agents.integration import Boundary, integrate
+from agents.phase_scale import PhaseScale
+from agents.ricom_kernel import check_band
+from agents.trust import linear_spread
+from twin.options import checked_options
+
+Floats = NDArray[np.float64]
+
+NAME = "icom"
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)
+class Options(ComOptions):
+    """Settings of the integration, beside those of the centre of mass; all can be changed while the stream runs.
+
+    Attributes:
+        boundary: "mirror" for a scan like any other, "periodic" for one that continues at its opposite edge.
+        k_min_per_nm, k_max_per_nm: frequencies that are kept, cycles per nm; None for no limit.
+    """
+
+    boundary: Boundary = "mirror"
+    k_min_per_nm: float | None = None
+    k_max_per_nm: float | None = None
+
+
+class Icom:
+    """Holds the map of centres of mass; integrates when someone looks."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def start(self, meta: StreamMeta) -> None:
+        """Forget the old stream.
+
+        Raises:
+            MetaError: a list of positions, or a setting that this stream does not allow.
+            ValueError: frequencies that the scan's step cannot hold.
+        """
+        meta.need_grid(NAME)
+        self.scale = PhaseScale.of(meta)
+        self.map = ComMap(self.options, NAME)
+        self._check_band(self.options, meta)
+        self.map.start(meta)
+
+    def update(self, block: Block) -> None:
+        self.map.add(block)
+
+    def configure(self, **changes: Any) -> None:
+        """Other settings from now on.
+
+        Raises:
+            OptionError, MetaError, ValueError: as on making and starting; nothing has changed.
+        """
+        options = checked_options(Options, {**asdict(self.options), **changes})
+        self._check_band(options, self.map.meta)
+        self.map.configure(options)
+        self.options = options
+
+    def result(self) -> Reconstruction:
+        shift_px, variance = self.map.shift_px(), self.map.variance_px2()
+        known = np.isfinite(shift_px[..., 0])
+        phase, spread = self._integrate(np.nan_to_num(shift_px)), None
+        if known.all():
+            spread = linear_spread(self._integrate, np.repeat(np.sqrt(variance)[..., None], 2, axis=2))
+        return Reconstruction(
+            images={NAME: Image(np.where(known, phase, np.nan), self.scale.unit, spread)},
+            trust=gradient_trust(shift_px, variance),
+            notes=self.scale.notes + self.map.notes,
+        )
+
+    def _integrate(self, shift_px: Floats) -> Floats:
+        """The image of shifts along the scan's axes, (rows, columns, 2), zero where not known."""
+        step_nm, options = self.map.meta.metadata.step_nm or 1.0, self.options
+        unit = integrate(shift_px, step_nm, options.boundary, options.k_min_per_nm, options.k_max_per_nm) / step_nm
+        return unit * (self.scale.gradient_per_px * self.scale.step_nm)
+
+    def _check_band(self, options: Options, meta: StreamMeta) -> None:
+        if options.k_min_per_nm is not None or options.k_max_per_nm is not None:
+            check_band(options.k_min_per_nm, options.k_max_per_nm, meta.need("step_nm", NAME))
+
+
+def make(options: Mapping[str, Any]) -> Agent:
+    """Build the agent."""
+    return Icom(checked_options(Options, options))

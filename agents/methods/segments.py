@@ -1,0 +1,35 @@
+"""Segmented detector: the disc cut into quadrants, annular quadrants or sixteen segments, one image each."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic.dataclasses import dataclass
+
+from agents.base import Agent, StreamMeta
+from agents.methods.virtual import STRICT, VirtualDetectors
+from twin.detector_geometry import Detector, standard
+from twin.options import checked_options
+
+NAME = "segments"
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Options:
+    """Settings of `segments`; can be changed while the stream runs. Other segments: agent `virtual`.
+
+    Attributes:
+        layout: one of `twin.detector_geometry.LAYOUTS`; segments count from the camera's +x towards +y.
+        centre_px: (row, column) of zero angle; None is (H // 2, W // 2).
+    """
+
+    layout: Literal["quadrants", "annular_quadrants", "sixteen_segments"] = "quadrants"
+    centre_px: tuple[float, float] | None = None
+
+    def detectors_of(self, meta: StreamMeta, agent: str) -> dict[str, Detector]:
+        """See `DetectorOptions`."""
+        return {self.layout: standard(self.layout, meta.need("convergence_mrad", agent))}
+
+
+def make(options: Mapping[str, Any]) -> Agent:
+    """Build the agent."""
+    return VirtualDetectors(NAME, checked_options(Options, options))

@@ -1,0 +1,258 @@
+"""Events from the sparse live stream of LiberTEM's Timepix3 camera (TCP), as blocks of whole positions."""
+
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agents.base import StreamMeta
+from agents.event_block import EventBlock
+from agents.source import Health, Source, SourceError
+from agents.sources import endpoint
+from agents.sources.queue import BoundedQueue, read_ahead
+from twin.formats.dataset import FormatError, Layout, Metadata
+from twin.options import checked_options
+from twin.wire.csr import (
+    PORT,
+    AcquisitionEnd,
+    AcquisitionStart,
+    Chunk,
+    CsrDecoder,
+    CsrError,
+    Limits,
+    Message,
+    ScanEnd,
+    ScanStart,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to listen.
+
+    Attributes:
+        timeout_s: longest silence, to connect and between any two bytes.
+        reconnect: how often a connection that was lost is made anew.
+        reconnect_s: wait before each try.
+        queue_bytes: read ahead at most so much while agents work; the sender waits beyond that.
+        chunk_bytes: the largest chunk that is taken.
+        frames: agents that need frames may have them, at the price of memory and time.
+    """
+
+    timeout_s: float = 10.0
+    reconnect: int = 0
+    reconnect_s: float = 0.5
+    queue_bytes: int = 64 * 2**20
+    chunk_bytes: int = 256 * 2**20
+    frames: bool = False
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.timeout_s < 1e6 and 0.0 <= self.reconnect_s < 1e6):
+            raise ValueError(f"timeout_s and reconnect_s are times; got {self.timeout_s} and {self.reconnect_s}")
+        if self.reconnect < 0 or self.queue_bytes < 1 or self.chunk_bytes < 1:
+            raise ValueError("reconnect is a number of tries, queue_bytes and chunk_bytes are at least 1")
+
+
+class CsrSource(Source):
+    """The first scan of the stream, from its start on. Chunks say how many positions they are, not which.
+
+    A lost connection can be made anew: when the sender then gives the same scan from its beginning, what has been
+    seen is left out and counted as duplicates; another scan, or another camera, ends the stream.
+
+    Args:
+        host, port: of the sender.
+        options: see there.
+
+    Raises:
+        SourceError: nobody there, nothing said in time, or no such stream.
+    """
+
+    def __init__(self, host: str, port: int = PORT, options: Options | None = None) -> None:
+        self.options, self.health = options or Options(), Health()
+        self._address, self._closed = (host, port), False
+        try:
+            self._connection = _Connection(self._address, self.options)
+        except OSError as error:
+            raise SourceError(f"csr://{host}:{port}: {error}") from error
+        try:
+            self._acquisition, self._scan = self._connection.begin()
+        except (OSError, CsrError) as error:
+            self.close()
+            raise SourceError(f"csr://{host}:{port}: {error}") from error
+        rows, columns = self._acquisition.scan
+        layout = Layout((rows, columns), self._acquisition.camera, "uint32")
+        self.meta = StreamMeta(layout, _metadata(self._scan.metadata, self.health), has_frames=self.options.frames)
+        self._next = 0
+
+    def blocks(self) -> Iterator[EventBlock]:
+        queue: BoundedQueue[EventBlock] = BoundedQueue(max_items=64, max_bytes=self.options.queue_bytes)
+        ahead = read_ahead(self._read(), queue, _size, "csr", self._hang_up)
+        try:
+            for block in ahead:
+                self.health.waits = queue.waits
+                self.health.received += len(block)
+                yield block
+            self.health.missing = self.meta.layout.count - self.health.received
+        finally:
+            ahead.close()
+            self.health.waits = queue.waits
+
+    def close(self) -> None:
+        self._hang_up()
+        self._connection.close()
+
+    def _hang_up(self) -> None:
+        self._closed = True
+        self._connection.hang_up()
+
+    def _read(self) -> Iterator[EventBlock]:
+        """Blocks to the scan's end, over as many connections as it takes."""
+        tries = self.options.reconnect
+        skip = 0  # positions that are known already
+        while not self._closed:
+            try:
+                yield from self._scanned(skip)
+                return
+            except CsrError as error:
+                self.health.fault(f"position {self._next}: {error}")
+                return
+            except OSError as error:
+                if self._closed:
+                    return
+                self.health.fault(f"position {self._next}: connection lost: {error}")
+            while tries and not self._closed:
+                tries -= 1
+                if self._connect_again():
+                    skip = self._next
+                    break
+            else:
+                return
+
+    def _scanned(self, skip: int) -> Iterator[EventBlock]:
+        """Blocks of the running scan, without the first `skip` positions."""
+        count = self.meta.layout.count
+        while True:
+            message = self._connection.message()
+            if isinstance(message, Chunk):
+                seen = min(skip, len(message))
+                skip -= seen
+                self.health.duplicates += seen
+                if seen < len(message):
+                    yield self._block(message, seen)
+                continue
+            if isinstance(message, ScanEnd | AcquisitionEnd) and self._next < count:
+                self.health.fault(f"the scan ends with position {self._next} of {count}")
+            return
+
+    def _block(self, chunk: Chunk, seen: int) -> EventBlock:
+        """The chunk's positions from `seen` on. Of a chunk of times over threshold each entry is one event."""
+        first, self._next = self._next, self._next + len(chunk) - seen
+        pixel = np.stack(np.divmod(np.arange(first, self._next), self.meta.layout.scan[1]), axis=1).astype(np.int32)
+        weight = None
+        if self._acquisition.format == "counts":
+            if chunk.value.dtype.itemsize > 4 and int(chunk.value.max(initial=0)) >= 2**32:
+                raise CsrError(f"a count of {chunk.value.max()}; the largest is {2**32 - 1}")
+            weight = np.require(chunk.value, np.uint32, ["C", "A"])
+        index = np.require(chunk.index, np.uint32, ["C", "A"])
+        return EventBlock(index, weight, chunk.indptr[seen:].astype(np.int64), pixel, self.meta.layout.camera)
+
+    def _connect_again(self) -> bool:
+        """Whether the same scan comes again."""
+        self._connection.close()
+        time.sleep(self.options.reconnect_s)
+        try:
+            self._connection = _Connection(self._address, self.options)
+            begun = self._connection.begin()
+        except OSError as error:
+            self.health.fault(f"no connection: {error}")
+            return False
+        except CsrError as error:
+            self.health.fault(f"after a new connection: {error}")
+            return False
+        self.health.reconnects += 1
+        same = begun[0] == self._acquisition and begun[1].sequence == self._scan.sequence
+        if not same:
+            self.health.fault("another scan has begun meanwhile; this one stays incomplete")
+            self._closed = True
+        return same
+
+
+class _Connection:
+    """A socket and what it says."""
+
+    def __init__(self, address: tuple[str, int], options: Options) -> None:
+        self._socket = socket.create_connection(address, options.timeout_s)
+        self._decoder = CsrDecoder(Limits(chunk_bytes=options.chunk_bytes))
+
+    def begin(self) -> tuple[AcquisitionStart, ScanStart]:
+        """What comes before the first chunk.
+
+        Raises:
+            CsrError: something else comes.
+            OSError: the connection is lost, or silent for too long.
+        """
+        start = self.message()
+        while isinstance(start, AcquisitionStart):
+            scan = self.message()
+            if isinstance(scan, ScanStart):
+                return start, scan
+            start = self.message()  # an acquisition without a scan
+        raise CsrError(f"{type(start).__name__} came before an acquisition and its scan")
+
+    def message(self) -> Message:
+        """The next message.
+
+        Raises:
+            CsrError: no such stream.
+            OSError: the connection is lost, or silent for too long.
+        """
+        while True:
+            count = self._socket.recv_into(self._decoder.space())
+            if count == 0:
+                raise ConnectionError("the sender has closed it")
+            message = self._decoder.filled(count)
+            if message is not None:
+                return message
+
+    def hang_up(self) -> None:
+        """Ends a `message` that waits in another thread."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._socket.close()
+
+
+def make(where: str, options: Mapping[str, Any]) -> CsrSource:
+    """A stream by `host:port`.
+
+    Raises:
+        OptionError: an unknown option or a bad value.
+        SourceError: nobody there, or no such stream.
+    """
+    host, port = endpoint(where, PORT)
+    return CsrSource(host, port, checked_options(Options, options))
+
+
+def _size(block: EventBlock) -> int:
+    weight = 0 if block.weight is None else block.weight.nbytes
+    return block.index.nbytes + weight + block.indptr.nbytes + block.pixel.nbytes
+
+
+def _metadata(told: Mapping[str, Any], health: Health) -> Metadata:
+    """What the scan's JSON says that we know; the rest is kept as its provenance."""
+    known = {key: value for key, value in told.items() if key in Metadata.__dataclass_fields__ and key != "provenance"}
+    rest = {key: value for key, value in told.items() if key not in known}
+    found: dict[str, Any] = {"provenance": {"stream": rest}} if rest else {}
+    for key, value in known.items():
+        try:
+            Metadata.of({key: value}, "metadata")
+            found[key] = value
+        except FormatError as error:
+            health.fault(f"the scan's {error}")
+    return Metadata.of(found, "metadata")

@@ -1,0 +1,362 @@
+"""Live frames of a Merlin (Medipix3) camera over TCP: `merlin://host:port`.
+
+A thread reads as far ahead as its queue allows; when agents are slower, the queue fills, TCP holds the camera up, and
+`Health.waits` counts it. Pixels are received into their place and never copied.
+"""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Self
+
+from agents.base import StreamMeta
+from agents.block import FrameBlock
+from agents.source import Health, Source, SourceError
+from agents.sources import endpoint
+from agents.sources.merlin_assembly import Assembly, FrameOrder, Run
+from agents.sources.queue import BoundedQueue, read_ahead
+from twin.formats import merlin_header as mh
+from twin.formats.dataset import FormatError, Layout, Metadata
+from twin.formats.mib import METADATA, scan_shape
+from twin.merlin_control import CameraRefused, MerlinControl
+from twin.options import OptionError, checked_options
+from twin.wire import merlin
+from twin.wire.merlin import AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message, WireError
+
+CONNECT_S = 5.0
+"""For a connection to come about; a thread that is in the middle of it cannot be stopped."""
+
+LINGER_S = 0.5
+"""After the scan's last frame, for others that are still missing."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to listen.
+
+    Attributes:
+        scan: (rows, columns), or (N,), where the camera does not tell or tells something else.
+        first: number of the first frame; None for 1, or 0 where a frame 0 comes first.
+        skip_frames: at the beginning that belong to no position.
+        flyback_frames: at the end of each row that belong to no position.
+        serpentine: odd rows run backwards.
+        control_port: to set parameters and to start; None leaves the camera alone.
+        settings: parameters of the camera, set before the start.
+        start: send STARTACQUISITION.
+        trigger: send SOFTTRIGGER once the camera is armed.
+        start_timeout_s: from opening to the first frame.
+        timeout_s: without a frame, after which the stream is over.
+        latency_s: a block that is not full is handed on after this long.
+        block_bytes: of frames in a full block.
+        queue_bytes: of frames read ahead.
+        reconnect: attempts in all to restore a lost connection, `reconnect_s` apart.
+        most_frame_bytes: a camera whose frames are larger is refused.
+    """
+
+    scan: tuple[int, ...] | None = None
+    first: int | None = None
+    skip_frames: int = 0
+    flyback_frames: int = 0
+    serpentine: bool = False
+    control_port: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    start: bool = False
+    trigger: bool = False
+    start_timeout_s: float = 30.0
+    timeout_s: float = 10.0
+    latency_s: float = 0.02
+    block_bytes: int = 2**22
+    queue_bytes: int = 2**26
+    reconnect: int = 0
+    reconnect_s: float = 0.5
+    most_frame_bytes: int = merlin.MOST_FRAME
+
+    def __post_init__(self) -> None:
+        if self.scan is not None:
+            object.__setattr__(self, "scan", tuple(int(side) for side in self.scan))
+        for name in ("start_timeout_s", "timeout_s", "latency_s", "reconnect_s", "block_bytes", "queue_bytes"):
+            if not getattr(self, name) > 0:
+                raise OptionError(f"{name} is more than zero; got {getattr(self, name)}")
+        for name in ("skip_frames", "flyback_frames", "reconnect"):
+            if getattr(self, name) < 0:
+                raise OptionError(f"{name} is zero or more; got {getattr(self, name)}")
+        if self.control_port is None and (self.settings or self.start or self.trigger):
+            raise OptionError("settings, start and trigger go over the control port: give control_port (6341)")
+
+
+def make(where: str, options: Mapping[str, Any]) -> "MerlinSource":
+    """From `host:port` and options.
+
+    Raises:
+        SourceError, OptionError: as `MerlinSource` and `Options`.
+    """
+    host, port = endpoint(where, merlin.DATA_PORT)
+    return MerlinSource(host, port, checked_options(Options, options))
+
+
+class MerlinSource(Source):
+    """A camera's data port. Open once the first frame's header has come.
+
+    Args:
+        host, port: of the data port.
+        options: see there.
+
+    Raises:
+        SourceError: nobody there, no such camera, nothing within `start_timeout_s`, or a scan of unknown shape.
+    """
+
+    def __init__(self, host: str, port: int = merlin.DATA_PORT, options: Options | None = None) -> None:
+        self.health = Health()
+        self._options, self._label, self._address = options or Options(), f"merlin://{host}:{port}", (host, port)
+        self._stop = threading.Event()
+        self._used = False
+        self._told: mh.Acquisition | None = None
+        self._early: list[FrameMessage] = []
+        self._socket: socket.socket | None = None
+        try:
+            self._connect()
+            with _Remote(host, self._options) as camera:
+                camera.start()
+                self._await_first_frame(camera)
+            self._describe()
+        except (OSError, WireError, FormatError, CameraRefused) as error:
+            self.close()
+            raise SourceError(f"{self._label}: {error or type(error).__name__}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def blocks(self) -> Iterator[FrameBlock]:
+        """As every source's; may be called once."""
+        if self._used:
+            raise SourceError(f"{self._label}: this stream has been run through")
+        self._used = True
+        queue: BoundedQueue[Run] = BoundedQueue(max_items=1024, max_bytes=self._options.queue_bytes)
+        with closing(read_ahead(self._runs(), queue, lambda run: run.bytes, "merlin reader", self._stop.set)) as runs:
+            for run in runs:
+                self.health.received += run.stop - run.start
+                self.health.waits = queue.waits
+                self.health.waiting = max(self._assembly.received - self._assembly.waiting - self.health.received, 0)
+                yield run.block(self._header)
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._socket is not None:
+            self._socket.close()
+
+    # --- opening ---------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        """A fresh connection, with a decoder of its own."""
+        if self._socket is not None:
+            self._socket.close()
+        timeout_s = min(self._options.start_timeout_s, CONNECT_S)
+        self._socket = socket.create_connection(self._address, timeout=timeout_s)
+        self._socket.settimeout(self._options.latency_s)
+        self._read = _scattered(self._socket)
+        self._decoder = DataDecoder(slab_bytes=self._options.block_bytes, most_frame=self._options.most_frame_bytes)
+
+    def _await_first_frame(self, camera: "_Remote") -> None:
+        """Read until a frame has begun, so that it is known what frames are."""
+        deadline = monotonic() + self._options.start_timeout_s
+        while self._decoder.header is None:
+            if monotonic() > deadline:
+                seen = "the text header came, but no frame" if self._told else "nothing came that a Merlin sends"
+                raise SourceError(f"{self._label}: {seen} within {self._options.start_timeout_s:g} s")
+            count = self._receive()
+            if count == 0:
+                raise SourceError(f"{self._label}: the camera hung up before the first frame")
+            for message in self._decoder.filled(count or 0):
+                if isinstance(message, AcquisitionMessage):
+                    if self._told is None:
+                        camera.trigger()
+                    self._told = message.acquisition
+                elif isinstance(message, Fault):
+                    self.health.fault(message.text)
+                else:
+                    self._early.append(message)
+
+    def _describe(self) -> None:
+        """Layout and metadata, from the two headers and the options."""
+        header, told, options = self._decoder.header, self._told, self._options
+        assert header is not None
+        self._header = header
+        scan = options.scan
+        if scan is None:
+            if told is None or (told.scan is None and told.frames == 0):
+                raise SourceError(
+                    f"{self._label}: the camera does not tell the shape of the scan; give scan=ROWS,COLUMNS"
+                )
+            scan = scan_shape(told, told.frames)
+        depth = header.depth
+        dtype = mh.PIXEL_BYTES.get(header.pixel) or (1 if depth in (1, 6) else 2 if depth == 12 else 4)
+        limit = (1 << depth) - 1 if depth is not None else None
+        layout = Layout(scan, header.image_shape, f"uint{8 * dtype}", limit)
+        self.meta = StreamMeta(layout, self._metadata(header))
+        first = min(header.sequence, 1) if options.first is None else options.first
+        order = FrameOrder(
+            scan,
+            first,
+            options.skip_frames,
+            options.flyback_frames,
+            options.serpentine,
+        )
+        self._run_frames = max(1, options.block_bytes // header.payload_bytes)
+        self._assembly = Assembly(order, self.health, self._run_frames)
+        if told is not None and told.frames not in (0, order.frames):
+            self.health.fault(f"the camera announces {told.frames} frames; a scan of {scan} takes {order.frames}")
+
+    def _metadata(self, header: mh.MerlinHeader) -> Metadata:
+        """What the text header carries of ours, and the exposure."""
+        plain: dict[str, Any] = {}
+        text = self._told.extra.get(METADATA) if self._told is not None else None
+        try:
+            plain = dict(json.loads(text)) if text else {}
+            if header.shutter_s > 0:
+                plain.setdefault("dwell_s", header.shutter_s)
+            return Metadata.of(plain, self._label)
+        except (ValueError, TypeError, RecursionError) as error:
+            self.health.fault(f"the metadata in the text header are left out: {error}")
+            return Metadata(dwell_s=header.shutter_s or None)
+
+    def _receive(self) -> int | None:
+        """Bytes that came into the decoder's buffer; 0 when the line was closed, None when it is quiet."""
+        assert self._socket is not None
+        try:
+            return self._read(self._decoder.buffers())
+        except TimeoutError:
+            return None
+
+    # --- reading, in a thread of its own ---------------------------------------------------------
+
+    def _runs(self) -> Iterator[Run]:
+        """Runs of frames, to the end of the scan or of the line."""
+        assembly, attempts = self._assembly, self._options.reconnect
+        try:
+            for message in self._early:
+                yield from assembly.add(message)
+            while not self._stop.is_set():
+                why = yield from self._listen()
+                yield from assembly.take()
+                if why is None or self._stop.is_set():
+                    return
+                self.health.fault(f"{why} after {assembly.received} of {self.meta.layout.count} positions")
+                attempts = self._restore(attempts)
+                if attempts < 0:
+                    return
+        finally:
+            assembly.end()
+
+    def _listen(self) -> Generator[Run, None, str | None]:
+        """One connection. Returns why it ended too early, or None when nothing more is to come."""
+        assembly, options = self._assembly, self._options
+        heard = handed = monotonic()
+        while not self._stop.is_set() and not assembly.complete:
+            try:
+                count = self._receive()
+                messages = self._take_in(count)
+            except WireError as error:
+                return f"gave up on the stream ({error})"
+            except OSError as error:
+                return f"the connection broke ({error})"
+            now = monotonic()
+            # Not by bytes: a line that trickles would never end.
+            heard = now if messages else heard
+            for message in messages:
+                if isinstance(message, FrameMessage):
+                    for run in assembly.add(message):
+                        handed = now
+                        yield run
+                elif self._is_another(message):
+                    return None
+            if now - handed > options.latency_s:
+                handed = now
+                yield from assembly.take()
+            if count == 0 or now - heard > (min(LINGER_S, options.timeout_s) if assembly.at_end else options.timeout_s):
+                return self._why(count)
+        return None
+
+    def _take_in(self, count: int | None) -> list[Message]:
+        """What the bytes that came complete."""
+        if count is None:
+            return self._decoder.flush()
+        messages = self._decoder.filled(count) if count else self._decoder.end()
+        header = self._decoder.header
+        if header is not None and header.kind != self._header.kind:
+            raise WireError(f"frame {header.sequence} {mh.difference(header, self._header)}")
+        return messages
+
+    def _is_another(self, message: Message) -> bool:
+        """Note a fault. True for the text header of another acquisition; one after a reconnection is the same."""
+        if isinstance(message, Fault):
+            self.health.fault(message.text)
+            return False
+        if self._decoder.header is None:
+            return False
+        if not self._assembly.complete:
+            self.health.fault(f"another acquisition began after {self._assembly.received} positions of this one")
+        return True
+
+    def _why(self, count: int | None) -> str | None:
+        """The line was closed or is quiet; None where that is no wonder."""
+        if self._assembly.at_end:
+            return None
+        return "the camera hung up" if count == 0 else f"no frame came for {self._options.timeout_s:g} s"
+
+    def _restore(self, attempts: int) -> int:
+        """A new connection; how many attempts are left, -1 when there is none."""
+        while attempts > 0 and not self._stop.wait(self._options.reconnect_s):
+            attempts -= 1
+            try:
+                self._connect()
+            except OSError as error:
+                self.health.fault(f"could not reconnect: {error}")
+                continue
+            self.health.reconnects += 1
+            return attempts
+        return -1
+
+
+def _scattered(line: socket.socket) -> Callable[[list[memoryview]], int]:
+    """A read into several places at once; into the first alone where the system has nothing better."""
+    if hasattr(line, "recvmsg_into"):
+        return lambda places: line.recvmsg_into(places)[0]
+    return lambda places: line.recv_into(places[0])
+
+
+class _Remote:
+    """The camera's control port while a source is opened; does nothing where there is none to use."""
+
+    def __init__(self, host: str, options: Options) -> None:
+        self._host, self._options = host, options
+        self._control: MerlinControl | None = None
+
+    def start(self) -> None:
+        """Set the parameters, and start."""
+        if self._control is None:
+            return
+        for name, value in self._options.settings.items():
+            self._control.set(name, value)
+        if self._options.start:
+            self._control.command("STARTACQUISITION")
+
+    def trigger(self) -> None:
+        """The camera is armed: it has sent its text header."""
+        if self._control is not None and self._options.trigger:
+            self._control.command("SOFTTRIGGER")
+
+    def __enter__(self) -> Self:
+        if self._options.control_port is not None:
+            try:
+                self._control = MerlinControl(self._host, self._options.control_port)
+            except OSError as error:
+                raise OSError(f"control port {self._options.control_port}: {error}") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._control is not None:
+            self._control.close()

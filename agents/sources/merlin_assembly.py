@@ -1,0 +1,179 @@
+"""From numbered frames to runs of consecutive scan positions: what is missing, doubled, or beyond the scan.
+
+No sockets and no threads: messages of `twin.wire.merlin` in, runs of frames that lie side by side in memory out.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.block import FrameBlock, Frames
+from agents.source import Health
+from twin.formats import merlin_header as mh
+from twin.formats import merlin_pixels
+from twin.wire.merlin import FrameMessage
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class FrameOrder:
+    """Which frame of a camera belongs to which position.
+
+    Attributes:
+        scan: (rows, columns), or (N,) for a list.
+        first: number of the first frame.
+        skip_frames: at the beginning that belong to no position.
+        flyback_frames: at the end of each row that belong to no position.
+        serpentine: odd rows run backwards.
+    """
+
+    scan: tuple[int, ...]
+    first: int = 1
+    skip_frames: int = 0
+    flyback_frames: int = 0
+    serpentine: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows; a list is one row."""
+        return self.scan[0] if len(self.scan) == 2 else 1
+
+    @property
+    def frames(self) -> int:
+        """Frames that the camera takes for one scan, those that belong to no position included."""
+        return self.skip_frames + self.rows * (self.scan[-1] + self.flyback_frames)
+
+    def place(self, number: int) -> tuple[int, int] | None:
+        """(row, column); None for a frame that belongs to no position, be it beyond the scan or between its rows."""
+        index = number - self.first - self.skip_frames
+        if index < 0:
+            return None
+        row, column = divmod(index, self.scan[-1] + self.flyback_frames)
+        if row >= self.rows or column >= self.scan[-1]:
+            return None
+        return row, self.scan[-1] - 1 - column if self.serpentine and row % 2 else column
+
+    def is_beyond(self, number: int) -> bool:
+        """The number is none of this scan's."""
+        return not 0 <= number - self.first < self.frames
+
+
+class Run(NamedTuple):
+    """Frames of rows `start` to `stop` of a slab, and (row, column) of each, (n, 2)."""
+
+    slab: Bytes
+    start: int
+    stop: int
+    pixel: NDArray[np.int32]
+
+    @property
+    def bytes(self) -> int:
+        """Of the pixels."""
+        return (self.stop - self.start) * self.slab.shape[1]
+
+    def block(self, header: mh.MerlinHeader) -> FrameBlock:
+        """For the agents: big-endian views where the pixels are processed ones, decoded copies of raw ones."""
+        return FrameBlock(frames_of(self.slab[self.start : self.stop], header), self.pixel)
+
+
+def frames_of(payload: Bytes, header: mh.MerlinHeader) -> Frames:
+    """Frames, (n, H, W), from their bytes, (n, payload); a view unless the pixels are raw."""
+    if header.pixel not in mh.PIXEL_BYTES:
+        return merlin_pixels.decode(payload, header)
+    words = payload.view(np.dtype(f">u{mh.PIXEL_BYTES[header.pixel]}"))
+    return words.reshape(len(payload), *header.image_shape)
+
+
+class Assembly:
+    """Puts frames into their places and keeps the books of one scan, over any number of connections.
+
+    Args:
+        order: of the scan.
+        health: gets missing and doubled positions and faults.
+        run_frames: most frames in a run.
+    """
+
+    def __init__(self, order: FrameOrder, health: Health, run_frames: int) -> None:
+        self.order, self.health = order, health
+        self.received = 0
+        self._run_frames = run_frames
+        self._seen = np.zeros((order.rows, order.scan[-1]), bool)
+        self._next, self._latest = order.first, order.first - 1
+        self._beyond = 0
+        self._slab: Bytes | None = None
+        self._start = 0
+        self._pixel: list[tuple[int, int]] = []
+
+    @property
+    def complete(self) -> bool:
+        """Every position has its frame."""
+        return self.received == self._seen.size
+
+    @property
+    def at_end(self) -> bool:
+        """The latest frame is the scan's last, whether or not some before it are missing."""
+        return self._latest >= self.order.first + self.order.frames - 1
+
+    @property
+    def waiting(self) -> int:
+        """Frames of the run that is being put together."""
+        return len(self._pixel)
+
+    def add(self, frame: FrameMessage) -> list[Run]:
+        """A frame; runs that it closes."""
+        self._latest = frame.number
+        if self.order.is_beyond(frame.number):
+            self._beyond += 1
+            if self._beyond == 1:
+                self.health.fault(
+                    f"frame {frame.number} does not belong to a scan of {self.order.scan}, which has"
+                    f" {self.order.frames} frames from {self.order.first}; it and others like it are left out"
+                )
+            return []
+        if frame.number > self._next:
+            last = frame.number - 1
+            which = f"frame {last} is" if last == self._next else f"frames {self._next} to {last} are"
+            self.health.fault(f"{which} missing")
+        self._next = max(self._next, frame.number + 1)
+        place = self.order.place(frame.number)
+        if place is None:
+            return []
+        if self._seen[place]:
+            self.health.duplicates += 1
+            return []
+        self._seen[place] = True
+        self.received += 1
+        return self._append(frame, place)
+
+    def _append(self, frame: FrameMessage, place: tuple[int, int]) -> list[Run]:
+        closed: list[Run] = []
+        if self._slab is not frame.slab or frame.slot != self._start + len(self._pixel):
+            closed = self.take()
+            self._slab, self._start = frame.slab, frame.slot
+        self._pixel.append(place)
+        return closed + (self.take() if len(self._pixel) >= self._run_frames else [])
+
+    def take(self) -> list[Run]:
+        """What has come and is in no run yet: one run, or none."""
+        self.count_missing(self._next)
+        if not self._pixel or self._slab is None:
+            return []
+        run = Run(self._slab, self._start, self._start + len(self._pixel), np.array(self._pixel, np.int32))
+        self._start, self._pixel = run.stop, []
+        return [run]
+
+    def count_missing(self, stop: int) -> None:
+        """Positions before frame `stop` that have no frame go to `health.missing`."""
+        done = stop - self.order.first - self.order.skip_frames
+        row, column = divmod(max(done, 0), self.order.scan[-1] + self.order.flyback_frames)
+        due = min(row * self.order.scan[-1] + min(column, self.order.scan[-1]), self._seen.size)
+        self.health.missing = max(due - self.received, 0)
+
+    def end(self) -> None:
+        """The stream is over: whatever has not come is missing."""
+        self.health.missing = self._seen.size - self.received
+        if self._beyond > 1:
+            self.health.fault(f"{self._beyond} frames in all did not belong to the scan")

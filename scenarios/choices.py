@@ -1,0 +1,87 @@
+"""Lists on the command line: names separated by commas, each with options of its own, `a:x=1,y=2,b`."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+_COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^\[{]*[\]}])")
+
+
+class ChoiceError(ValueError):
+    """A list that cannot be read."""
+
+
+def split_list(text: str) -> list[str]:
+    """The parts of a comma-separated list, stripped; commas within brackets separate nothing."""
+    return [part.strip() for part in _COMMA_OUTSIDE_BRACKETS.split(text) if part.strip()]
+
+
+def split_choices(text: str, what: str, flag: str) -> tuple[str, ...]:
+    """The names of a list with their options: `a:x=1,y=2,b` are a with two options, and b.
+
+    A part with an equals sign before any colon is an option of the name before it; a name never has one.
+
+    Args:
+        text: the list.
+        what: singular of what is named, for messages.
+        flag: the command line's option, for messages.
+
+    Raises:
+        ChoiceError: none, or an option without a name.
+    """
+    found: list[str] = []
+    for part in split_list(text):
+        name, colon, _ = part.partition(":")
+        if "=" in name:
+            if not found:
+                raise ChoiceError(f"{flag} {text}: {part!r} follows no {what}")
+            found[-1] += ("," if ":" in found[-1] else ":") + part
+        else:
+            found.append(name + colon + part[len(name) + 1 :])
+    if not found:
+        raise ChoiceError(f"{flag} takes names separated by commas, got none; see stemtwin list {what}s")
+    return tuple(found)
+
+
+def name_and_options(choice: str, flag: str) -> tuple[str, dict[str, Any]]:
+    """One choice, `name:key=value,key=value`, with values as YAML reads them.
+
+    Raises:
+        ChoiceError: an option that is not key=value, or one that YAML cannot read.
+    """
+    name, _, text = choice.partition(":")
+    return name.strip(), options(split_list(text), f"{flag} {choice}")
+
+
+def options(parts: Iterable[str], label: str) -> dict[str, Any]:
+    """Options from `key=value` parts; `label` opens the error message.
+
+    Raises:
+        ChoiceError: as in `name_and_options`.
+    """
+    found: dict[str, Any] = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ChoiceError(f"{label}: {part!r} is not key=value")
+        if key in found:
+            raise ChoiceError(f"{label}: {key} is given twice")
+        try:
+            found[key] = _value(value)
+        except yaml.YAMLError:
+            raise ChoiceError(f"{label}: {value!r} is not a YAML value") from None
+    return found
+
+
+def _value(text: str) -> Any:
+    """YAML, but numbers such as 1e3, which YAML 1.1 takes for text, are numbers."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,157 @@
+"""The microscope of a run: the simulator or a backend, and what is put around it (safety, recording, a dry run)."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scenarios.executors import versions
+from scenarios.schema import Scenario, ScenarioError
+from twin import backends
+from twin.audit import AuditLog
+from twin.dry_run import DryRun
+from twin.limits import Limits
+from twin.recording import Recording, RecordingMicroscope, ResumedMicroscope
+from twin.safety import SafeMicroscope
+from twin.simulated import SimulatedMicroscope
+from twin.types import HasTruth, Microscope
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What a run wants around its microscope.
+
+    Attributes:
+        record: a recording to make.
+        resume: go on with the recording instead.
+        dry_run: an instrument is not touched; the simulator stands in.
+        audit: the log of an instrument's commands; continued, never replaced.
+        seed, controller: for the recording's provenance.
+        show: takes the lines of a dry run.
+    """
+
+    record: Path | None = None
+    resume: bool = False
+    dry_run: bool = False
+    audit: Path | None = None
+    seed: int | None = None
+    controller: str = ""
+    show: Callable[[str], None] = print
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A microscope as a run uses it, and those behind it that know more.
+
+    Attributes:
+        microscope: the outermost.
+        truth: for the scorer; None where nobody knows.
+        simulator: for its account of time and electrons; None where there is none.
+        guard: to be told when a run ends early; None around what cannot be harmed.
+    """
+
+    microscope: Microscope
+    truth: HasTruth | None
+    simulator: SimulatedMicroscope | None
+    guard: SafeMicroscope | None = None
+
+
+def simulator(scenario: Scenario) -> SimulatedMicroscope:
+    """The scenario's own."""
+    return SimulatedMicroscope(scenario.optics, scenario.space, scenario.day, scenario.renderer)
+
+
+def build(scenario: Scenario, wiring: Wiring | None = None) -> Bench:
+    """The microscope of a scenario; nothing is connected or exposed yet.
+
+    Raises:
+        ValueError: whatever the microscope, its limits or the recording refuse.
+    """
+    wiring = wiring or Wiring()
+    if wiring.resume and wiring.record is None:
+        raise ValueError("--resume goes on with a recording: name it with --record FILE")
+    if wiring.dry_run and wiring.record is not None:
+        raise ValueError("--dry-run has nothing to record: its frames are the simulator's")
+    bare = _bare(scenario, wiring)
+    if wiring.record is None:
+        return bare
+    if not wiring.resume:
+        recorder = RecordingMicroscope(bare.microscope, wiring.record, _provenance(scenario, wiring), bare.truth)
+        return Bench(recorder, bare.truth, bare.simulator, bare.guard)
+    _check_same_run(Recording(wiring.record), scenario, wiring)
+    resumed = ResumedMicroscope(bare.microscope, wiring.record, bare.truth)
+    return Bench(resumed, bare.truth, bare.simulator, bare.guard)
+
+
+def _bare(scenario: Scenario, wiring: Wiring) -> Bench:
+    section = scenario.microscope
+    if section.kind == backends.SIMULATED:
+        for label, given, usual in (("options", section.options, {}), ("safety", section.safety, Limits())):
+            if given != usual:
+                raise ValueError(f"microscope.{label}: the simulator has none; its settings are day and renderer")
+        if wiring.dry_run:
+            raise ValueError("--dry-run is for instruments; the simulator moves nothing")
+        simulated = simulator(scenario)
+        return Bench(simulated, simulated, simulated)
+    found = backends.load(section.kind, section.options, scenario.optics, scenario.space)
+    if not backends.is_instrument(section.kind):
+        if wiring.dry_run:
+            raise ValueError(f"--dry-run is for instruments; {section.kind} moves nothing")
+        return Bench(found, found if isinstance(found, HasTruth) else None, None)
+    stand_in = simulator(scenario) if wiring.dry_run else None
+    inner = found if stand_in is None else DryRun(found, stand_in, wiring.show)
+    audit = None if wiring.audit is None else AuditLog(wiring.audit)
+    guard = SafeMicroscope(inner, section.safety, audit)
+    return Bench(guard, stand_in, stand_in, guard)
+
+
+def _provenance(scenario: Scenario, wiring: Wiring) -> dict[str, Any]:
+    return {
+        "scenario": scenario.resolved(),
+        "controller": wiring.controller,
+        "seed": wiring.seed,
+        "versions": versions(),
+    }
+
+
+def _check_same_run(recording: Recording, scenario: Scenario, wiring: Wiring) -> None:
+    """Refuse to go on with a recording of something else; a run may only get longer.
+
+    Raises:
+        ScenarioError: names what differs.
+    """
+    # By way of text: tuples are lists on disc.
+    wanted = json.loads(json.dumps(_provenance(scenario, wiring)))
+    before = recording.attributes.get("provenance")
+    found = [] if not isinstance(before, Mapping) else list(_different(_comparable(before), _comparable(wanted), ""))
+    if not isinstance(before, Mapping) or found:
+        what = "; ".join(found[:3]) or "it does not say of which run"
+        raise ScenarioError(f"{recording.path} cannot be gone on with: {what}")
+
+
+def _comparable(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    scenario = {k: v for k, v in dict(provenance.get("scenario", {})).items() if k not in ("task", "description")}
+    return {"controller": provenance.get("controller"), "seed": provenance.get("seed"), "scenario": scenario}
+
+
+def _different(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _different(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key} was {old!r} and is {new!r}"
+
+
+def address_overrides(text: str) -> list[str]:
+    """`--microscope KIND[:ADDRESS]` as overrides of the scenario.
+
+    Raises:
+        ScenarioError: no such kind, or one that takes no address.
+    """
+    try:
+        kind, options = backends.from_address(text)
+    except ValueError as error:
+        raise ScenarioError(f"--microscope {error}") from error
+    return [f"microscope.kind={kind}", *(f"microscope.options.{k}={json.dumps(v)}" for k, v in options.items())]

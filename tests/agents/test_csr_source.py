@@ -1,0 +1,200 @@
+"""The sparse live stream through a socket: equality with frames, and everything that can go wrong on the way."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from agents.block import FrameBlock
+from agents.source import Health, SourceError
+from agents.sources import csr, open_source
+from agents.sources.csr import CsrSource, Options
+from twin.wire.csr import AcquisitionEnd, AcquisitionStart, Chunk, Message, ScanEnd, ScanStart, encode
+
+CAMERA = (8, 12)
+QUICK = Options(timeout_s=2.0, reconnect_s=0.01)
+
+
+def messages(frames: np.ndarray, scan: tuple[int, int], chunk: int, tot: bool = False) -> list[Message]:
+    """A scan's frames, (N, H, W), as a sender would tell them."""
+    start = AcquisitionStart(scan, CAMERA, format="tot" if tot else "counts", index_type=np.dtype("<u2"))
+    made: list[Message] = [start, ScanStart(5, {"dwell_s": 1e-6, "gain": 3})]
+    flat = frames.reshape(len(frames), -1)
+    for first in range(0, len(flat), chunk):
+        part = flat[first : first + chunk]
+        if tot:
+            index = np.concatenate([np.repeat(np.arange(part.shape[1]), row) for row in part])
+            counts, value = part.sum(axis=1), np.random.default_rng(first).integers(1, 500, len(index))
+        else:
+            row, index = np.nonzero(part)
+            counts, value = np.count_nonzero(part, axis=1), part[row, index]
+        bounds = np.r_[0, np.cumsum(counts)]
+        made.append(Chunk(bounds.astype("<u4"), index.astype("<u2"), value.astype("<u2")))
+    return [*made, ScanEnd(5), AcquisitionEnd()]
+
+
+@contextmanager
+def sender(*streams: bytes, hold: threading.Event | None = None) -> Iterator[int]:
+    """Gives one stream per connection and hangs up (once `hold` is set); the port."""
+    server = socket.create_server(("127.0.0.1", 0))
+    server.settimeout(5.0)
+
+    def serve() -> None:
+        try:
+            for data in streams:
+                connection, _ = server.accept()
+                with connection:
+                    connection.settimeout(5.0)
+                    connection.sendall(data)
+                    if hold is not None:
+                        hold.wait(5.0)
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield server.getsockname()[1]
+    finally:
+        server.close()
+        thread.join(6.0)
+        assert not thread.is_alive()
+
+
+def scan(seed: int = 0, shape: tuple[int, int] = (3, 4)) -> np.ndarray:
+    return np.random.default_rng(seed).poisson(0.4, (shape[0] * shape[1], *CAMERA)).astype(np.uint16)
+
+
+def listened(port: int, options: Options = QUICK) -> tuple[np.ndarray, np.ndarray, Health]:
+    """Frames, pixels and health of what came."""
+    with CsrSource("127.0.0.1", port, options) as source:
+        blocks = list(source.blocks())
+    if not blocks:
+        return np.empty((0, *CAMERA)), np.empty((0, 2)), source.health
+    return np.concatenate([b.frames for b in blocks]), np.concatenate([b.pixel for b in blocks]), source.health
+
+
+@pytest.mark.parametrize("tot", [False, True])
+def test_a_scan_arrives_whole_in_its_places(tot: bool) -> None:
+    frames = scan()
+    with sender(b"".join(map(encode, messages(frames, (3, 4), 5, tot)))) as port:
+        got, pixel, health = listened(port)
+    assert np.array_equal(got, frames)
+    assert pixel.tolist() == [[i // 4, i % 4] for i in range(12)]
+    assert (health.received, health.missing, health.duplicates, health.fault_count) == (12, 0, 0, 0)
+
+
+def test_sums_are_those_of_frames_and_what_is_told_is_kept() -> None:
+    frames = scan(1)
+    weights = np.random.default_rng(2).random((2, *CAMERA), np.float32)
+    with (
+        sender(b"".join(map(encode, messages(frames, (3, 4), 12)))) as port,
+        open_source(f"csr://127.0.0.1:{port}", timeout_s=2.0) as source,
+    ):
+        (block,) = source.blocks()
+    reference = FrameBlock(frames, block.pixel)
+    assert np.array_equal(block.moments(), reference.moments())
+    assert np.allclose(block.sums(weights), reference.sums(weights), rtol=1e-12)
+    assert source.meta.layout.scan == (3, 4)
+    assert source.meta.layout.camera == CAMERA
+    assert source.meta.metadata.dwell_s == 1e-6
+    assert source.meta.metadata.provenance == {"stream": {"gain": 3}}
+    assert not source.meta.has_frames
+
+
+def test_metadata_that_cannot_be_are_told_and_left_out() -> None:
+    health = Health()
+    found = csr._metadata({"dwell_s": -1.0, "step_nm": 0.02, "energy_kev": "many"}, health)
+    assert (found.dwell_s, found.energy_kev, found.step_nm) == (None, None, 0.02)
+    assert health.fault_count == 2
+
+
+def test_what_came_before_a_fault_is_kept() -> None:
+    frames = scan()
+    told = [encode(message) for message in messages(frames, (3, 4), 5)]
+    cases = {
+        "connection lost": b"".join(told[:4]) + told[4][:-3],
+        "kind 9": b"".join(told[:4]) + b"\x09" * 32,
+        "scan ends with position 10 of 12": b"".join(told[:4]) + told[-2],
+    }
+    for words, data in cases.items():
+        with sender(data) as port:
+            got, _, health = listened(port)
+        assert np.array_equal(got, frames[:10])
+        assert words in health.faults[0]
+        assert (health.received, health.missing) == (10, 2)
+
+
+def test_silence_ends_the_stream() -> None:
+    told = [encode(message) for message in messages(scan(), (3, 4), 5)]
+    release = threading.Event()
+    with sender(b"".join(told[:3]), hold=release) as port:
+        begun = time.monotonic()
+        got, _, health = listened(port, Options(timeout_s=0.2))
+        release.set()
+    assert time.monotonic() - begun < 3.0
+    assert (len(got), health.missing) == (5, 7)
+    assert "timed out" in health.faults[0]
+
+
+def test_a_connection_made_anew_gives_the_rest_once() -> None:
+    frames = scan()
+    told = [encode(message) for message in messages(frames, (3, 4), 5)]
+    again = b"".join(map(encode, messages(frames, (3, 4), 4)))  # in other chunks
+    with sender(b"".join(told[:3]) + told[3][:40], again) as port:
+        got, pixel, health = listened(port, Options(timeout_s=2.0, reconnect=1, reconnect_s=0.01))
+    assert np.array_equal(got, frames)
+    assert pixel.tolist() == [[i // 4, i % 4] for i in range(12)]
+    assert (health.reconnects, health.duplicates, health.missing, health.fault_count) == (1, 5, 0, 1)
+
+
+def test_another_scan_after_a_new_connection_is_not_taken_for_the_old_one() -> None:
+    told = [encode(message) for message in messages(scan(), (3, 4), 5)]
+    other = b"".join([told[0], encode(ScanStart(6)), *told[2:]])
+    with sender(b"".join(told[:3]), other) as port:
+        got, _, health = listened(port, Options(timeout_s=2.0, reconnect=3, reconnect_s=0.01))
+    assert (len(got), health.missing) == (5, 7)
+    assert "another scan" in health.faults[-1]
+
+
+def test_nobody_there_or_no_such_stream_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(SourceError, match=f"csr://127.0.0.1:{port}"):
+        CsrSource("127.0.0.1", port, QUICK)
+    for data, words in ((b"HTTP/1.1 200 OK" * 10, "kind 72"), (b"", "closed"), (encode(ScanEnd()), "scan 1 ends")):
+        with sender(data) as port, pytest.raises(SourceError, match=words):
+            CsrSource("127.0.0.1", port, QUICK)
+
+
+def test_a_sender_that_is_faster_waits_and_nothing_is_lost() -> None:
+    frames = scan(3, (20, 20))
+    with (
+        sender(b"".join(map(encode, messages(frames, (20, 20), 4)))) as port,
+        CsrSource("127.0.0.1", port, Options(timeout_s=2.0, queue_bytes=1)) as source,
+    ):
+        got = []
+        for block in source.blocks():
+            time.sleep(0.002)
+            got.append(block.frames)
+    assert np.array_equal(np.concatenate(got), frames)
+    assert source.health.waits > 10
+
+
+def test_leaving_early_leaves_no_thread() -> None:
+    before = threading.active_count()
+    release = threading.Event()
+    told = [encode(message) for message in messages(scan(), (3, 4), 5)]
+    with sender(b"".join(told[:3]), hold=release) as port:
+        with CsrSource("127.0.0.1", port, Options(timeout_s=5.0)) as source:
+            blocks = source.blocks()
+            next(blocks)
+            begun = time.monotonic()
+            blocks.close()  # type: ignore[attr-defined]
+        assert time.monotonic() - begun < 2.0
+        release.set()
+    assert threading.active_count() <= before

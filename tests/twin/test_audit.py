@@ -1,0 +1,75 @@
+"""The audit log: every entry on disc before the next thing happens, and nothing of it is ever lost or rewritten."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from twin.audit import AuditLog, read
+
+
+def test_entries_are_json_lines_in_order_with_their_number_and_time(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "deep" / "audit.jsonl", now=lambda: "noon")
+    log.write("command", delta_nm=np.array([1.5, -2.0]), attempt=np.int64(2))
+    log.write("moved")
+    lines = (tmp_path / "deep" / "audit.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"n": 0, "time": "noon", "event": "command", "delta_nm": [1.5, -2.0], "attempt": 2},
+        {"n": 1, "time": "noon", "event": "moved"},
+    ]
+
+
+def test_an_entry_is_on_disc_when_write_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced = tmp_path / "audit.jsonl", []
+    log = AuditLog(path)
+
+    def fsync(file: int) -> None:
+        synced.append(path.read_text().count("\n"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    log.write("one")
+    log.write("two")
+    assert synced == [1, 2]
+
+
+def test_a_log_is_continued_and_a_torn_line_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    first = AuditLog(path)
+    first.write("one")
+    before = path.read_bytes() + b'{"n": 1, "time": "x", "eve'
+    path.write_bytes(before)
+    AuditLog(path).write("two")
+    assert path.read_bytes().startswith(before)
+    assert [(entry["n"], entry["event"]) for entry in read(path)] == [(0, "one"), (2, "two")]
+
+
+def test_two_writers_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    one, other = AuditLog(tmp_path / "audit.jsonl"), AuditLog(tmp_path / "audit.jsonl")
+    for k in range(5):
+        one.write("one", k=k)
+        other.write("other", k=k)
+    assert [entry["event"] for entry in read(tmp_path / "audit.jsonl")] == ["one", "other"] * 5
+
+
+def test_what_is_not_plain_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="plain values; got object"):
+        AuditLog(tmp_path / "audit.jsonl").write("odd", what=object())
+    assert (tmp_path / "audit.jsonl").read_bytes() == b""
+
+
+def test_a_kill_leaves_every_entry(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from twin.audit import AuditLog\n"
+        "log = AuditLog(Path(sys.argv[1]))\n"
+        "for k in range(20): log.write('command', k=k)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    path = tmp_path / "audit.jsonl"
+    done = subprocess.run([sys.executable, "-c", program, str(path)], timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [entry["k"] for entry in read(path)] == list(range(20))

@@ -1,0 +1,206 @@
+"""A Thermo Fisher microscope through AutoScript TEM: defocus, a stigmator and a camera, from any computer it can reach.
+
+AutoScript is the vendor's own client and not part of this package; it is imported when a session begins. Written from
+what public programs call, tested against a stand-in, never on a microscope.
+
+Signs: `optics.defocus` is in metres and taken as positive for overfocus, as C10 is (docs/conventions.md has
+defocus = -C10 because abTEM's defocus is positive for underfocus). A stigmator has its own units: `stigmator_nm` says
+what one unit does to C12a and C12b. `defocus_sign` and that matrix are to be measured once per instrument
+(docs/hardware.md).
+"""
+
+import importlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.faults import BadFrame, CommandTimeout, MicroscopeFault
+from twin.instrument import CameraView, Exposure, Instrument
+from twin.optics import CHARGE_C, Optics
+from twin.options import OptionError, checked_options
+from twin.state import StateSpace
+from twin.types import Microscope
+
+Array = NDArray[np.floating]
+
+ADDRESS = "host"
+NM = 1e-9
+KNOWN = ("C10", "C12a", "C12b")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of an AutoScript microscope.
+
+    Attributes:
+        host: where the AutoScript server runs; "host:port" also sets the port.
+        port: its port.
+        module: the client's package.
+        detector, size: of the camera, as `CameraAcquisitionSettings` takes them.
+        exposure_s: of a Ronchigram.
+        beam_current_a: for the dose.
+        defocus_sign: +1 if a positive defocus is a positive C10, else -1.
+        stigmator: the attribute that holds the stigmator's x and y.
+        stigmator_nm: ((C12a per x, C12a per y), (C12b per x, C12b per y)), nm per unit; None: astigmatism is not
+            calibrated.
+        park: where the beam stands during an exposure, fractions of the scan field (x, y); None: left as it is.
+        blank: blank the beam between exposures.
+        view: a `CameraView`'s fields.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 9095
+    module: str = "autoscript_tem_microscope_client"
+    detector: str = "BM-Ceta"
+    size: int = 1024
+    exposure_s: float = 0.5
+    beam_current_a: float = 50e-12
+    defocus_sign: int = 1
+    stigmator: str = "optics.stigmator"
+    stigmator_nm: Any = None
+    park: Any = None
+    blank: bool = True
+    view: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.defocus_sign not in (-1, 1):
+            raise ValueError(f"defocus_sign is 1 or -1; got {self.defocus_sign!r}")
+        if not (self.exposure_s > 0 and self.beam_current_a > 0):
+            raise ValueError(
+                f"exposure_s and beam_current_a are positive: {self.exposure_s!r}, {self.beam_current_a!r}"
+            )
+        host, colon, port = self.host.partition(":")
+        if colon:
+            object.__setattr__(self, "host", host)
+            object.__setattr__(self, "port", int(port))
+
+
+def make(options: Mapping[str, Any], optics: Optics, space: StateSpace) -> Microscope:
+    """An AutoScript microscope, connected at `reset`.
+
+    Raises:
+        OptionError: as `checked_options`.
+        ValueError: a coefficient that it cannot set, or a camera of other angles.
+    """
+    return AutoScriptMicroscope(optics, space, checked_options(Options, options))
+
+
+class AutoScriptMicroscope(Instrument):
+    """A Thermo Fisher microscope.
+
+    Args:
+        optics, space: as the controller takes them; the space may have C10, C12a and C12b.
+        options: see there.
+        clock: as in `Instrument`.
+
+    Raises:
+        ValueError: a coefficient that it cannot set, or a camera of other angles.
+    """
+
+    def __init__(
+        self, optics: Optics, space: StateSpace, options: Options, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        try:
+            view = checked_options(CameraView, options.view)
+        except OptionError as error:
+            raise OptionError(f"view: {error}") from error
+        super().__init__("autoscript", optics, space, view, clock)
+        self._options = options
+        self._stigmator_nm = _stigmator_matrix(space, options)
+        self._client: Any = None
+        self._structures: Any = None
+
+    def connect(self) -> None:
+        """Connect once per object; the vendor's client keeps the connection."""
+        if self._client is not None:
+            return
+        chosen = self._options
+        try:
+            package = importlib.import_module(chosen.module)
+            self._structures = importlib.import_module(f"{chosen.module}.structures")
+        except ImportError as error:
+            raise MicroscopeFault(f"AutoScript TEM is not installed here: {error}") from error
+        client = package.TemMicroscopeClient()
+        client.connect(chosen.host, chosen.port)
+        self._client = client
+        if chosen.park is not None:
+            client.optics.paused_scan_beam_position = [float(value) for value in chosen.park]
+
+    def read_nm(self) -> Array:
+        """Defocus and stigmator, as coefficients."""
+        by_name = {"C10": self._options.defocus_sign * float(self._client.optics.defocus) / NM}
+        if self._stigmator_nm is not None:
+            unit = _pair(_attribute(self._client, self._options.stigmator))
+            by_name |= dict(zip(("C12a", "C12b"), self._stigmator_nm @ unit, strict=True))
+        return np.array([by_name[name] for name in self._space.names])
+
+    def move_nm(self, values_nm: Array) -> None:
+        """The stigmator first, then the defocus; what the space does not have stays."""
+        wanted = dict(zip(self._space.names, values_nm, strict=True))
+        try:
+            if self._stigmator_nm is not None:
+                unit = np.linalg.solve(self._stigmator_nm, [wanted["C12a"], wanted["C12b"]])
+                path, _, last = self._options.stigmator.rpartition(".")
+                point = self._structures.Point(x=float(unit[0]), y=float(unit[1]))
+                setattr(_attribute(self._client, path), last, point)
+            if "C10" in wanted:
+                self._client.optics.defocus = float(self._options.defocus_sign * wanted["C10"] * NM)
+        except TimeoutError as error:
+            raise CommandTimeout(str(error)) from error
+
+    def expose(self) -> Exposure:
+        """Unblank, expose, blank again whatever happened."""
+        chosen, optics = self._options, self._client.optics
+        settings = self._structures.CameraAcquisitionSettings(
+            camera_detector=chosen.detector, size=chosen.size, exposure_time=chosen.exposure_s
+        )
+        if chosen.blank:
+            optics.blanker.unblank()
+        try:
+            image = self._client.acquisition.acquire_camera_image_advanced(settings)
+        finally:
+            if chosen.blank:
+                optics.blanker.blank()
+        if getattr(image, "data", None) is None:
+            raise BadFrame("the camera gave no image")
+        return Exposure(np.asarray(image.data), chosen.exposure_s, self.next_dose_e())
+
+    def next_dose_e(self) -> float:
+        """Beam current times exposure."""
+        return self._options.beam_current_a * self._options.exposure_s / CHARGE_C
+
+
+def _stigmator_matrix(space: StateSpace, options: Options) -> Array | None:
+    """nm per unit of the stigmator, shape (2, 2); None if astigmatism is not calibrated.
+
+    Raises:
+        ValueError: a coefficient that cannot be set, half a pair, or a matrix that does not span both.
+    """
+    for name in space.names:
+        if name not in KNOWN:
+            raise ValueError(f"AutoScript sets {', '.join(KNOWN)}; the space has {name}")
+    pair = [name for name in ("C12a", "C12b") if name in space.names]
+    if not pair:
+        return None
+    if len(pair) == 1:
+        raise ValueError(f"a stigmator moves C12a and C12b together; the space has only {pair[0]}")
+    if options.stigmator_nm is None:
+        raise ValueError("the space has astigmatism: give stigmator_nm, nm of C12a and C12b per unit of the stigmator")
+    matrix = np.asarray(options.stigmator_nm, dtype=np.float64)
+    if matrix.shape != (2, 2) or not np.all(np.isfinite(matrix)) or np.linalg.cond(matrix) > 1e3:
+        raise ValueError(f"stigmator_nm is a 2 x 2 matrix that moves both components; got {matrix.tolist()}")
+    return matrix
+
+
+def _attribute(root: Any, path: str) -> Any:
+    return reduce(getattr, path.split("."), root)
+
+
+def _pair(point: Any) -> Array:
+    """x and y of a point of AutoScript's, or of any pair."""
+    return np.array([point.x, point.y] if hasattr(point, "x") else list(point), dtype=np.float64)

@@ -1,0 +1,190 @@
+"""A Nion microscope through the controls of Nion Swift: C10, C12.x, C12.y, ... in metres, and its Ronchigram camera.
+
+Runs inside Nion Swift's Python (or beside its simulator): nothing goes over a network of ours.
+
+Signs: Nion's coefficients are Krivanek's, as ours are, and equal signs mean equal phase. The ray that leaves the
+aperture at an angle theta meets the specimen at grad(chi), so that a positive C10 shows the specimen upright in both.
+Its simulator's own rays were compared with `twin.aberrations`, coefficient by coefficient (test_nion_interop.py).
+What has no such test is a microscope: `signs` is there for it.
+"""
+
+import importlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.aberrations import TERMS, index
+from twin.faults import BadFrame, CommandTimeout, MicroscopeFault
+from twin.instrument import CameraView, Exposure, Instrument
+from twin.optics import CHARGE_C, Optics
+from twin.options import OptionError, checked_options
+from twin.state import StateSpace
+from twin.types import Microscope
+
+Array = NDArray[np.floating]
+
+NM = 1e-9
+HIGHEST_ORDER = 3
+"""Nion Swift has controls up to C34."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of a Nion microscope.
+
+    Attributes:
+        instrument: its name in Nion Swift's registry.
+        camera: likewise, the Ronchigram camera device.
+        axes: names of the two components of a control, along the camera's x and y.
+        exposure_s: of a Ronchigram.
+        sensor_binning: done by the camera itself.
+        signs: by coefficient, -1 where the instrument counts the other way; others are +1.
+        tolerance_factor, timeout_s: of `SetValAndConfirm`.
+        beam_current_a: None: the control BeamCurrent is asked.
+        view: a `CameraView`'s fields.
+    """
+
+    instrument: str = "stem_controller"
+    camera: str = "usim_ronchigram_camera_device"
+    axes: tuple[str, str] = ("x", "y")
+    exposure_s: float = 0.1
+    sensor_binning: int = 1
+    signs: Mapping[str, float] = field(default_factory=dict)
+    tolerance_factor: float = 1.0
+    timeout_s: float = 5.0
+    beam_current_a: float | None = None
+    view: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.exposure_s > 0:
+            raise ValueError(f"exposure_s is positive; got {self.exposure_s!r}")
+        for name, sign in self.signs.items():
+            index(name)
+            if sign not in (-1, 1):
+                raise ValueError(f"signs.{name} is 1 or -1; got {sign!r}")
+
+
+def make(options: Mapping[str, Any], optics: Optics, space: StateSpace) -> Microscope:
+    """A Nion microscope found in the registry at `reset`.
+
+    Raises:
+        OptionError: as `checked_options`.
+        ValueError: a coefficient that Nion Swift has no control for, or a camera of other angles.
+    """
+    chosen = checked_options(Options, options)
+    return NionMicroscope(optics, space, chosen, lambda: _from_registry(chosen))
+
+
+def _from_registry(options: Options) -> tuple[Any, Any]:
+    """Instrument and camera, the camera set to its exposure.
+
+    Raises:
+        MicroscopeFault: Nion Swift is not there, or knows no such components.
+    """
+    try:
+        registry = importlib.import_module("nion.utils.Registry")
+    except ImportError as error:
+        raise MicroscopeFault(f"this Python has no Nion Swift: {error}") from error
+    found = registry.get_component(options.instrument), registry.get_component(options.camera)
+    for name, component in zip((options.instrument, options.camera), found, strict=True):
+        if component is None:
+            raise MicroscopeFault(f"Nion Swift's registry has no component {name!r}")
+    parameters = importlib.import_module("nion.instrumentation.camera_base").CameraFrameParameters
+    wanted = {"exposure_ms": options.exposure_s * 1e3, "binning": options.sensor_binning}
+    found[1].set_frame_parameters(parameters(wanted))
+    return found
+
+
+def control_name(name: str, axes: tuple[str, str] = ("x", "y")) -> str:
+    """Nion Swift's name of a coefficient: C12a is C12.x.
+
+    Raises:
+        ValueError: Nion Swift has none.
+    """
+    term = TERMS[index(name)]
+    if term.n > HIGHEST_ORDER:
+        raise ValueError(f"Nion Swift has no control for {name}: its coefficients end at order {HIGHEST_ORDER}")
+    if not term.component:
+        return name
+    return f"C{term.n}{term.m}.{axes['ab'.index(term.component)]}"
+
+
+class NionMicroscope(Instrument):
+    """A Nion microscope.
+
+    Args:
+        optics, space: as the controller takes them.
+        options: see there.
+        find: gives the instrument and its camera, ready to expose.
+        clock: as in `Instrument`.
+
+    Raises:
+        ValueError: a coefficient without a control, or a camera of other angles.
+    """
+
+    def __init__(
+        self,
+        optics: Optics,
+        space: StateSpace,
+        options: Options,
+        find: Callable[[], tuple[Any, Any]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        try:
+            view = checked_options(CameraView, options.view)
+        except OptionError as error:
+            raise OptionError(f"view: {error}") from error
+        super().__init__("nion", optics, space, view, clock)
+        self._options, self._find = options, find
+        self._controls = [control_name(name, options.axes) for name in space.names]
+        self._signs = np.array([float(options.signs.get(name, 1.0)) for name in space.names])
+        self._instrument: Any = None
+        self._camera: Any = None
+
+    def connect(self) -> None:
+        """Find instrument and camera and see that every control answers."""
+        self._instrument, self._camera = self._find()
+        self.read_nm()
+
+    def read_nm(self) -> Array:
+        """What the controls say."""
+        return self._signs * np.array([self._value(name) for name in self._controls]) / NM
+
+    def move_nm(self, values_nm: Array) -> None:
+        """One control after the other; those that stand right already are left alone."""
+        for name, value in zip(self._controls, self._signs * values_nm * NM, strict=True):
+            if self._value(name) == value:
+                continue
+            timeout_ms = round(self._options.timeout_s * 1e3)
+            if not self._instrument.SetValAndConfirm(name, float(value), self._options.tolerance_factor, timeout_ms):
+                raise CommandTimeout(f"{name} was not confirmed at {value:.4g} m within {self._options.timeout_s:g} s")
+
+    def expose(self) -> Exposure:
+        """Start the camera, take the first image, stop: what comes was exposed after the last input."""
+        self._camera.start_live()
+        try:
+            element = self._camera.acquire_image()
+        finally:
+            self._camera.stop_live()
+        image = None if element is None else element.get("data")
+        if image is None:
+            raise BadFrame("the camera gave no image")
+        return Exposure(np.asarray(image), self._options.exposure_s, self.next_dose_e())
+
+    def next_dose_e(self) -> float:
+        """Beam current times exposure."""
+        current = self._options.beam_current_a
+        if current is None:
+            current = self._value("BeamCurrent")
+        return abs(current) * self._options.exposure_s / CHARGE_C
+
+    def _value(self, name: str) -> float:
+        known, value = self._instrument.TryGetVal(name)
+        if not known or value is None or not math.isfinite(value):
+            raise MicroscopeFault(f"the instrument does not tell {name}")
+        return float(value)

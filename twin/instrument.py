@@ -1,0 +1,254 @@
+"""What instruments have in common, so that a backend says only how to connect, read, move and expose.
+
+For correctors that are set in absolute values: the inputs of a session count from where the corrector stood at `reset`.
+Nothing here knows a vendor.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.faults import ActuatorBusy, BadFrame, MicroscopeFault, OutOfReach
+from twin.optics import Optics
+from twin.state import StateSpace
+from twin.types import Capabilities, Frame
+
+Array = NDArray[np.floating]
+Counts = NDArray[np.uint16]
+
+ANGLE_MISMATCH = 0.05
+"""Largest relative difference between the camera's angle per pixel and the scenario's."""
+
+
+@dataclass(frozen=True)
+class CameraView:
+    """How a sensor's image becomes a frame: turned, cut to its middle, binned, in counts.
+
+    Attributes:
+        transpose, flip_x, flip_y: in this order; afterwards y is the row and x the column, as the corrector counts
+            them. Whether a camera needs them an input of astigmatism tells (docs/hardware.md).
+        binning: sensor pixels per frame pixel, along each axis; their values are added.
+        gain: sensor units per count.
+        offset: sensor units of a dark pixel, taken off first.
+        max_count: counts beyond are clipped to it, as a saturated camera would.
+        sensor_pixel_mrad: angle of a sensor pixel, to check against the scenario; None: not checked.
+    """
+
+    transpose: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+    binning: int = 1
+    gain: float = 1.0
+    offset: float = 0.0
+    max_count: int = 65535
+    sensor_pixel_mrad: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.binning, int) and self.binning >= 1):
+            raise ValueError(f"camera.binning is a whole number, 1 or more; got {self.binning!r}")
+        if not (np.isfinite(self.gain) and self.gain > 0 and np.isfinite(self.offset)):
+            raise ValueError(f"camera.gain is positive and offset finite; got {self.gain!r}, {self.offset!r}")
+        if not 1 <= self.max_count <= 65535:
+            raise ValueError(f"camera.max_count lies in 1 to 65535; got {self.max_count!r}")
+
+    def check(self, optics: Optics) -> None:
+        """Refuse a camera whose pixels are not the scenario's.
+
+        Raises:
+            ValueError: both angles, and the binning that comes nearest.
+        """
+        if self.sensor_pixel_mrad is None:
+            return
+        here, wanted = self.sensor_pixel_mrad * self.binning, optics.camera_pixel_mrad
+        if abs(here / wanted - 1.0) > ANGLE_MISMATCH:
+            best = max(1, round(wanted / self.sensor_pixel_mrad))
+            raise ValueError(
+                f"a camera pixel spans {here:.4g} mrad ({self.binning} x {self.sensor_pixel_mrad:.4g});"
+                f" the scenario's has {wanted:.4g} mrad. Nearest is camera.binning={best}"
+            )
+
+
+def to_counts(image: Array, view: CameraView, side: int) -> Counts:
+    """A sensor's image as counts, shape (side, side), y before x.
+
+    Raises:
+        BadFrame: not an image, not finite, or smaller than `side * binning`.
+    """
+    values = np.asarray(image)
+    need = side * view.binning
+    if values.ndim != 2 or min(values.shape) < need:
+        raise BadFrame(f"an image of at least {need} x {need} sensor pixels is expected; got {values.shape}")
+    if not np.all(np.isfinite(values)):
+        raise BadFrame(f"{np.count_nonzero(~np.isfinite(values))} sensor pixels are not finite")
+    values = values.T if view.transpose else values
+    values = values[:: -1 if view.flip_y else 1, :: -1 if view.flip_x else 1]
+    # The middle is pixel H // 2 of the sensor and side // 2 of the frame.
+    top, left = (length // 2 - (side // 2) * view.binning for length in values.shape)
+    middle = values[max(0, top) :][:need, max(0, left) :][:, :need].astype(np.float64)
+    if middle.shape != (need, need):
+        raise BadFrame(f"{need} x {need} sensor pixels do not fit around the middle of {values.shape}")
+    binned = middle.reshape(side, view.binning, side, view.binning).sum(axis=(1, 3))
+    counts = (binned - view.offset * view.binning**2) / view.gain
+    return np.clip(np.rint(counts), 0, view.max_count).astype(np.uint16)
+
+
+@dataclass(frozen=True, eq=False)
+class Exposure:
+    """What a camera gave.
+
+    Attributes:
+        image: sensor units, any real dtype, shape (H, W).
+        exposure_s: shutter time.
+        dose_e: electrons of the beam in that time, as far as known.
+        settings: what an operator knows of it.
+    """
+
+    image: Array
+    exposure_s: float
+    dose_e: float
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+
+class Instrument(ABC):
+    """A microscope whose corrector is set in absolute values: `Microscope`, `ReadsBack` and `Resumable`.
+
+    A backend gives `connect`, `read_nm`, `move_nm` and `expose`. Nothing is connected before `reset` or `resume`.
+
+    Args:
+        name: for messages and logs.
+        optics: beam and camera as the controller takes them.
+        space: the calibrated coefficients.
+        view: from the sensor to the frame.
+        clock: seconds, never backwards.
+
+    Raises:
+        ValueError: the sensor's angles are not the scenario's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        optics: Optics,
+        space: StateSpace,
+        view: CameraView | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._view, self._clock = view or CameraView(), clock
+        self._view.check(optics)
+        side = optics.camera_pixels
+        self._capabilities = Capabilities(name, optics, space, (side, side), self._view.max_count)
+        self._space = space
+        self._origin_nm: Array | None = None
+        self._cumulative_nm: Array = space.zero
+        self._began_s = 0.0
+
+    # --- what a backend says ---------------------------------------------------------------------
+
+    @abstractmethod
+    def connect(self) -> None:
+        """Reach the instrument; called again for every session and to be harmless then.
+
+        Raises:
+            MicroscopeFault: it cannot be reached.
+            ValueError: it lacks a control for a calibrated coefficient.
+        """
+
+    @abstractmethod
+    def read_nm(self) -> Array:
+        """Where the corrector says it stands, in nm and signs of docs/conventions.md, shape (n,), from any origin.
+
+        Raises:
+            MicroscopeFault: no answer.
+        """
+
+    @abstractmethod
+    def move_nm(self, values_nm: Array) -> None:
+        """Set the corrector to these values; returns when it has moved.
+
+        Raises:
+            ActuatorBusy, OutOfReach: nothing has moved.
+            CommandTimeout: it may have moved.
+        """
+
+    @abstractmethod
+    def expose(self) -> Exposure:
+        """Expose the camera once.
+
+        Raises:
+            MicroscopeFault: no image.
+        """
+
+    # --- the seam --------------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """A new session from where the corrector stands now; nothing moves, the generator is not used."""
+        self.connect()
+        self._origin_nm = np.asarray(self.read_nm(), dtype=np.float64)
+        self._cumulative_nm, self._began_s = self._space.zero, self._clock()
+
+    def apply(self, delta_nm: Array) -> None:
+        """As `Microscope`. After silence, not after a refusal, inputs count on from where the corrector says it stands.
+
+        Raises:
+            MicroscopeFault: as `move_nm`.
+        """
+        origin = self._check_session("apply")
+        cumulative = self._space.check_input(delta_nm, self._cumulative_nm)
+        try:
+            self.move_nm(origin + cumulative)
+        except (ActuatorBusy, OutOfReach):
+            raise
+        except Exception as error:
+            with suppress(Exception):
+                self._cumulative_nm = np.clip(self.read_nm() - origin, -self._space.input, self._space.input)
+            # A driver's ValueError is not the seam's, which says that nothing has moved.
+            raise error if isinstance(error, MicroscopeFault) else MicroscopeFault(f"{error!r}") from error
+        self._cumulative_nm = cumulative
+
+    def acquire(self) -> Frame:
+        """One exposure.
+
+        Raises:
+            MicroscopeFault: no image, or none that makes a frame.
+        """
+        self._check_session("acquire")
+        given = self.expose()
+        counts = to_counts(given.image, self._view, self._capabilities.camera_shape[0])
+        return Frame(counts, given.dose_e, given.exposure_s, self._clock() - self._began_s, dict(given.settings))
+
+    def read_back_nm(self) -> Array:
+        """The cumulative input as the corrector reports it, shape (n,)."""
+        return np.asarray(self.read_nm(), dtype=np.float64) - self._check_session("read_back_nm")
+
+    def session(self) -> dict[str, Any]:
+        """Where the corrector stood when the session began."""
+        return {"origin_nm": self._check_session("session").tolist()}
+
+    def resume(self, session: Mapping[str, Any], cumulative_nm: Array, clock_s: float) -> None:
+        """Back to a session that another program began: the corrector goes to its origin plus the input.
+
+        Raises:
+            ValueError: `session` is not from an instrument of this space.
+        """
+        origin = np.asarray(session.get("origin_nm", ()), dtype=np.float64)
+        if origin.shape != (self._space.dimension,):
+            raise ValueError(f"the recorded session has no origin for {', '.join(self._space.names)}: {dict(session)}")
+        self.connect()
+        self.move_nm(origin + cumulative_nm)
+        self._origin_nm, self._cumulative_nm = origin, np.asarray(cumulative_nm, dtype=np.float64)
+        self._began_s = self._clock() - clock_s
+
+    def _check_session(self, verb: str) -> Array:
+        if self._origin_nm is None:
+            raise RuntimeError(f"{verb}() before reset(rng): the microscope has no session yet")
+        return self._origin_nm

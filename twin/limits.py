@@ -1,0 +1,127 @@
+"""What an instrument may be asked for: steps, totals and dose; and what counts as a frame. No instrument here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.faults import BadFrame, DoseExhausted, StaleFrame
+from twin.state import StateSpace
+from twin.suggest import nearest
+from twin.types import Capabilities, Frame
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an instrument may be asked for, and how hard to try.
+
+    Attributes:
+        total_nm: largest |cumulative input| by coefficient, where it is less than `space.input_nm`.
+        step_nm: largest change of a coefficient by one command.
+        ramp: larger inputs are sent as several commands of equal size; otherwise they are refused.
+        dose_e: electrons of all exposures of a session.
+        region_dose_e: electrons on one specimen region.
+        settle_s: wait after each command.
+        read_back_nm: largest |difference| between where the corrector was sent and where it says it is.
+        retries: further attempts after a busy corrector, a frame that cannot be, or a read-back that is off.
+        retry_wait_s: wait before each.
+        timeout_s: longest time for one command or exposure; None: no watch is kept.
+        rollback: where a failed session is left: at the last state that gave a good frame, or where it started.
+    """
+
+    total_nm: Mapping[str, float] = field(default_factory=dict)
+    step_nm: Mapping[str, float] = field(default_factory=dict)
+    ramp: bool = True
+    dose_e: float | None = None
+    region_dose_e: float | None = None
+    settle_s: float = 0.0
+    read_back_nm: float = 0.5
+    retries: int = 2
+    retry_wait_s: float = 0.5
+    timeout_s: float | None = 60.0
+    rollback: Literal["last_good", "start"] = "last_good"
+
+    def __post_init__(self) -> None:
+        for label in ("settle_s", "retries", "retry_wait_s"):
+            if not (np.isfinite(getattr(self, label)) and getattr(self, label) >= 0):
+                raise ValueError(f"{label} is zero or more; got {getattr(self, label)!r}")
+        named = {f"{label}.{k}": v for label in ("total_nm", "step_nm") for k, v in getattr(self, label).items()}
+        for label in ("dose_e", "region_dose_e", "read_back_nm", "timeout_s"):
+            named |= {} if getattr(self, label) is None else {label: getattr(self, label)}
+        for label, value in named.items():
+            if not (np.isfinite(value) and value > 0):
+                raise ValueError(f"{label} is positive; got {value!r}")
+        if self.rollback not in ("last_good", "start"):
+            raise ValueError(f"rollback is last_good or start; got {self.rollback!r}")
+
+    def of(self, label: Literal["total_nm", "step_nm"], space: StateSpace) -> Array:
+        """A limit for each coefficient of a space, shape (n,); infinite where none is set.
+
+        Raises:
+            ValueError: a limit for a coefficient that is not calibrated; names the nearest.
+        """
+        given: Mapping[str, float] = getattr(self, label)
+        for name in given:
+            if name not in space.names:
+                raise ValueError(
+                    f"{label}.{name}: {name} is not calibrated here{nearest(name, space.names)};"
+                    f" known: {', '.join(space.names)}"
+                )
+        return np.array([given.get(name, np.inf) for name in space.names])
+
+
+def check_frame(frame: Frame, capabilities: Capabilities, last_clock_s: float) -> None:
+    """Refuse what no exposure gives.
+
+    Raises:
+        StaleFrame: the clock did not advance.
+        BadFrame: wrong shape or type, not finite, all pixels equal, counts beyond the camera's range.
+    """
+    counts = np.asarray(frame.counts)
+    if counts.shape != capabilities.camera_shape:
+        raise BadFrame(f"a frame has shape {capabilities.camera_shape}; got {counts.shape}")
+    if not np.all(np.isfinite(counts)):
+        raise BadFrame(f"{np.count_nonzero(~np.isfinite(counts))} pixels of the frame are not finite")
+    if counts.dtype != np.uint16:
+        raise BadFrame(f"counts are uint16; got {counts.dtype}")
+    low, high = int(counts.min()), int(counts.max())
+    if low == high:
+        raise BadFrame(f"every pixel of the frame is {low}: no beam, a closed shutter or a dead camera")
+    if high > capabilities.max_count:
+        raise BadFrame(f"a pixel counts {high}; the camera ends at {capabilities.max_count}")
+    if not np.isfinite(frame.clock_s) or frame.clock_s <= last_clock_s:
+        raise StaleFrame(f"the frame's clock is {frame.clock_s!r} s, the one before had {last_clock_s!r} s")
+
+
+class DoseBudget:
+    """Electrons spent, in all and by specimen region. Knows no instrument."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.spent_e = 0.0
+        self.largest_e = 0.0
+        self._regions: dict[str, float] = {}
+
+    def check(self, region: str, next_e: float) -> None:
+        """Refuse an exposure that would exceed the budget.
+
+        Raises:
+            DoseExhausted: says which budget, what is spent and what the exposure would add.
+        """
+        on_region = self._regions.get(region, 0.0)
+        for label, limit, spent in (
+            ("dose_e", self._limits.dose_e, self.spent_e),
+            (f"region_dose_e of {region}", self._limits.region_dose_e, on_region),
+        ):
+            if limit is not None and spent + next_e > limit * (1 + 1e-12):
+                raise DoseExhausted(f"{label} allows {limit:g} e; {spent:g} e are spent and {next_e:g} e would follow")
+
+    def book(self, region: str, electrons_e: float) -> None:
+        """Electrons that went, or may have gone, to a region."""
+        self.spent_e += electrons_e
+        self.largest_e = max(self.largest_e, electrons_e)
+        self._regions[region] = self._regions.get(region, 0.0) + electrons_e

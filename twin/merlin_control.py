@@ -1,0 +1,111 @@
+"""A client of the Merlin camera's control port: get and set parameters, start and trigger."""
+
+import socket
+import threading
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from twin.wire import merlin_commands as commands
+from twin.wire.merlin import WireError
+
+
+class CameraRefused(RuntimeError):
+    """The camera did not do what it was asked.
+
+    Attributes:
+        status: as in `twin.wire.merlin_commands`: busy, not recognised, or out of range.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class MerlinControl:
+    """One connection; a command at a time. Use it in a `with`, or close it.
+
+    Args:
+        host, port: of the camera.
+        timeout_s: for the connection, and for each reply as a whole.
+
+    Raises:
+        OSError: nobody there.
+    """
+
+    def __init__(self, host: str, port: int = commands.CONTROL_PORT, timeout_s: float = 5.0) -> None:
+        self._timeout_s = timeout_s
+        self._socket = socket.create_connection((host, port), timeout=timeout_s)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._decoder = commands.ReplyDecoder()
+        self._one_at_a_time = threading.Lock()
+
+    def get(self, name: str) -> str:
+        """The value of a parameter, as the camera writes it.
+
+        Raises:
+            CameraRefused, WireError, OSError: as `ask`.
+        """
+        return self.ask(commands.Command("GET", name)).value or ""
+
+    def set(self, name: str, value: object) -> None:
+        """Set a parameter.
+
+        Raises:
+            CameraRefused, WireError, OSError: as `ask`.
+        """
+        self.ask(commands.Command("SET", name, str(value)))
+
+    def command(self, name: str) -> None:
+        """STARTACQUISITION, STOPACQUISITION, SOFTTRIGGER, ...
+
+        Raises:
+            CameraRefused, WireError, OSError: as `ask`.
+        """
+        self.ask(commands.Command("CMD", name))
+
+    def ask(self, command: commands.Command) -> commands.Reply:
+        """Send a command and wait for its reply.
+
+        Raises:
+            CameraRefused: busy, not recognised or out of range.
+            WireError: what came is no reply to this command.
+            OSError: the line broke, or nothing came in time (TimeoutError).
+        """
+        with self._one_at_a_time:
+            self._socket.sendall(commands.build_command(command))
+            reply = self._reply()
+        if (reply.verb, reply.name) != (command.verb, command.name.upper()):
+            raise WireError(f"{reply.verb},{reply.name} is no reply to {command.verb},{command.name}")
+        if reply.status != commands.OK:
+            asked = f"{command.verb},{command.name}" + (f",{command.value}" if command.value is not None else "")
+            raise CameraRefused(f"{asked}: {commands.STATUS[reply.status]}", reply.status)
+        return reply
+
+    def _reply(self) -> commands.Reply:
+        deadline = monotonic() + self._timeout_s
+        while True:
+            left_s = deadline - monotonic()
+            if left_s <= 0:
+                raise TimeoutError(f"no whole reply within {self._timeout_s:g} s")
+            self._socket.settimeout(left_s)
+            data = self._socket.recv(commands.MOST_COMMAND)
+            if not data:
+                raise ConnectionError("the camera closed the control connection")
+            replies = self._decoder.feed(data)
+            if len(replies) > 1:
+                raise WireError(f"{len(replies)} replies to one command")
+            if replies:
+                return replies[0]
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,50 @@
+"""A watch over calls into somebody else's driver, which may never return."""
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from twin.faults import CommandTimeout
+
+Given = TypeVar("Given")
+
+
+class Watch:
+    """Calls that may never return: after a time the caller goes on, and further calls wait for the one that hangs."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+        self._hung: threading.Thread | None = None
+
+    def call(self, act: Callable[[], Given]) -> Given:
+        """What `act` returns or raises.
+
+        Raises:
+            CommandTimeout: it did not return in time, or an earlier one still has not.
+        """
+        if self._timeout_s is None:
+            return act()
+        if self._hung is not None:
+            self._hung.join(self._timeout_s)
+            if self._hung.is_alive():
+                raise CommandTimeout(f"an earlier command has not returned; waited {self._timeout_s:g} s more")
+        given: list[Given] = []
+        raised: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                given.append(act())
+            except BaseException as error:  # handed on to the caller's thread, whatever it is
+                raised.append(error)
+
+        # A daemon: a driver that hangs must not keep the program from ending.
+        thread = threading.Thread(target=run, daemon=True)
+        self._hung = thread
+        thread.start()
+        thread.join(self._timeout_s)
+        if thread.is_alive():
+            raise CommandTimeout(f"no answer within {self._timeout_s:g} s")
+        self._hung = None
+        if raised:
+            raise raised[0]
+        return given[0]

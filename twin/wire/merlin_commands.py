@@ -1,0 +1,165 @@
+"""What goes over the control port of a Merlin (Medipix3) camera, as bytes: `GET,name`, `SET,name,value`, `CMD,name`.
+
+Messages are framed as on the data port. The camera answers with what it was asked and a status.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from twin.suggest import nearest
+from twin.wire.merlin import PREFIX_BYTES, WireError, message, payload_length
+
+CONTROL_PORT = 6341
+MOST_COMMAND = 4096
+"""Bytes of a command or its reply."""
+
+Verb = Literal["GET", "SET", "CMD"]
+VERBS: tuple[Verb, ...] = ("GET", "SET", "CMD")
+OK, BUSY, UNRECOGNISED, OUT_OF_RANGE = range(4)
+STATUS = ("ok", "busy", "not recognised", "parameter out of range")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a client asks. Clients add a value of 0 to GET and CMD too; it means nothing there."""
+
+    verb: Verb
+    name: str
+    value: str | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the camera answers; `value` with GET only."""
+
+    verb: Verb
+    name: str
+    value: str | None
+    status: int
+
+
+def build_command(command: Command) -> bytes:
+    """A command as a message.
+
+    Raises:
+        WireError: a name or value that would break the message.
+    """
+    parts = [command.verb, command.name] + ([] if command.value is None else [command.value])
+    return _joined(parts, strict=command.verb == "SET")
+
+
+def build_reply(reply: Reply) -> bytes:
+    """A reply as a message.
+
+    Raises:
+        WireError: a name or value that would break the message.
+    """
+    value = [reply.value or ""] if reply.verb == "GET" else []
+    return _joined([reply.verb, reply.name, *value, str(reply.status)], strict=False)
+
+
+def _joined(parts: list[str], strict: bool) -> bytes:
+    for part in parts[1:]:
+        if "," in part or not (part.isprintable() and part.isascii()) or (strict and not part):
+            raise WireError(f"{part!r} cannot be part of a command: plain text without commas")
+    payload = ",".join(parts).encode("ascii")
+    if len(payload) > MOST_COMMAND:
+        raise WireError(f"a command of {len(payload)} bytes; at most {MOST_COMMAND} are allowed")
+    return message(payload)
+
+
+def parse_command(payload: bytes) -> Command:
+    """A command from the payload of its message; names in capitals, as the camera takes either.
+
+    Raises:
+        WireError: no such command.
+    """
+    verb, *parts = _fields(payload)
+    if verb == "SET" and len(parts) == 2:
+        return Command("SET", parts[0].upper(), parts[1])
+    if verb in ("GET", "CMD") and len(parts) in (1, 2):
+        return Command("GET" if verb == "GET" else "CMD", parts[0].upper())
+    if verb not in VERBS:
+        raise WireError(f"a command is {', '.join(VERBS)}, not {verb!r}{nearest(verb, VERBS, 0.5)}")
+    raise WireError(f"{verb} takes a name{' and a value' if verb == 'SET' else ''}; got {len(parts)} fields")
+
+
+def parse_reply(payload: bytes) -> Reply:
+    """A reply from the payload of its message.
+
+    Raises:
+        WireError: no such reply.
+    """
+    verb, *parts = _fields(payload)
+    if verb not in VERBS or len(parts) != (3 if verb == "GET" else 2):
+        raise WireError(f"a reply is a verb, a name, with GET a value, and a status; got {payload[:64]!r}")
+    status = parts[-1]
+    if len(status) != 1 or status not in "0123":
+        raise WireError(f"a status is 0 to 3, not {status!r}")
+    kind: Verb = "GET" if verb == "GET" else "SET" if verb == "SET" else "CMD"
+    return Reply(kind, parts[0].upper(), parts[1] if verb == "GET" else None, int(status))
+
+
+def _fields(payload: bytes) -> list[str]:
+    try:
+        text = payload.decode("ascii")
+    except UnicodeDecodeError:
+        raise WireError(f"commands are plain text, not {payload[:32]!r}") from None
+    if not text.isprintable():
+        raise WireError(f"commands are plain text, not {payload[:32]!r}")
+    verb, *parts = text.split(",")
+    if not parts or not parts[0]:
+        raise WireError(f"{payload[:64]!r} has no name")
+    return [verb.upper(), *parts]
+
+
+class CommandDecoder:
+    """Bytes that a client sent to the control port in, payloads of whole commands out."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Payloads; `parse_command` takes each.
+
+        Raises:
+            WireError: no message begins where one should; the line is of no use any more.
+        """
+        self._data += data
+        payloads = []
+        while len(self._data) >= PREFIX_BYTES:
+            length = payload_length(bytes(self._data[:PREFIX_BYTES]), MOST_COMMAND)
+            if len(self._data) < PREFIX_BYTES + length:
+                break
+            payloads.append(bytes(self._data[PREFIX_BYTES : PREFIX_BYTES + length]))
+            del self._data[: PREFIX_BYTES + length]
+        return payloads
+
+
+class ReplyDecoder:
+    """Bytes that the camera sent on the control port in, whole replies out.
+
+    One public simulator announces a byte less than it sends. The byte that is missing is the status, so that a reply
+    that ends in a comma has one more byte to come.
+    """
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> list[Reply]:
+        """Replies.
+
+        Raises:
+            WireError: no reply begins where one should, or one that makes no sense.
+        """
+        self._data += data
+        replies = []
+        while len(self._data) >= PREFIX_BYTES:
+            stop = PREFIX_BYTES + payload_length(bytes(self._data[:PREFIX_BYTES]), MOST_COMMAND)
+            if self._data[stop - 1 : stop] == b",":
+                stop += 1
+            if len(self._data) < stop:
+                break
+            replies.append(parse_reply(bytes(self._data[PREFIX_BYTES:stop])))
+            del self._data[:stop]
+        return replies
