@@ -334,10 +334,16 @@ def strangeness(frames: FramePosteriors, belief: Belief) -> tuple[float, Array]:
 
     With the day's nuisances, (C,), as that candidate has them.
     """
-    best = np.array([np.argmax(belief.probability)])
-    nuisances = belief.evidence.unknowns(best, frames.prior, 1.0)[0][0, : len(NUISANCES)]
+    best, nuisances = np.argmax(belief.probability), likely_nuisances(frames, belief)
     states = (belief.candidates.states_nm[best] + frames.inputs_nm) / frames.trained.first.range_nm
     return frames.trained.check.strangeness(frames.features, states, nuisances), nuisances
+
+
+def likely_nuisances(frames: FramePosteriors, belief: Belief) -> Array:
+    """The day's nuisances, (C,), as the likeliest candidate has them."""
+    best = np.array([np.argmax(belief.probability)])
+    nuisances: Array = belief.evidence.unknowns(best, frames.prior, 1.0)[0][0, : len(NUISANCES)]
+    return nuisances
 
 
 NEGLIGIBLE = 1e-4

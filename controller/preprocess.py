@@ -1,6 +1,7 @@
 """From a raw camera frame to the power spectrum that the networks see (van Hulst et al. 2026, section II-B)."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -149,7 +150,7 @@ def power_spectrum(frame: Frame) -> Spectrum:
     Raises:
         ValueError: the frame is not square, or holds no signal.
     """
-    return _whole(_signal(frame))[0]
+    return _whole(signal(frame))[0]
 
 
 def whole_and_patches(frame: Frame) -> tuple[Spectrum, Patches]:
@@ -158,28 +159,45 @@ def whole_and_patches(frame: Frame) -> tuple[Spectrum, Patches]:
     Raises:
         ValueError: the frame is not square, or holds no signal.
     """
-    counts = _signal(frame)
+    counts = signal(frame)
     whole, floor = _whole(counts)
     side, height = len(counts), patch_pixels(len(counts))
+    corners = tuple((row, column) for row in patch_starts(side) for column in patch_starts(side))
+    spectra = []
+    for scaled, noise in area_powers(counts, floor, corners, height):
+        smooth = ndimage.gaussian_filter(scaled - noise, SMOOTHING_PX) * (height / side) ** 2
+        spectra.append(np.arcsinh(smooth / KNEE)[:, height // 2 :])
+    return whole, Patches(np.stack(spectra).astype(np.float32))
+
+
+def area_powers(
+    counts: Array, floor: NoiseFloor, corners: Sequence[tuple[int, int]], height: int, less: Array | None = None
+) -> Iterator[tuple[Array, Array]]:
+    """Scaled power spectrum and shot noise of each sub-area, (h, h), as `normalise` has them of the whole.
+
+    Args:
+        counts: above the dark level, (H, W).
+        floor: of the whole.
+        corners: first row and column of each.
+        height: side, h.
+        less: an expectation to take off before the transform, (H, W).
+    """
+    side = len(counts)
     window, wide = hann_window(height), hann_window(side)
     # Shot noise behind a window carries the sum of window^2 * counts, whatever the gain.
     per_count = floor.level * np.sum(wide * counts) ** 2 / np.sum(wide**2 * counts)
     # Frequency pixels of a sub-area are wider by side / height.
     shape = NoiseFloor(1.0, floor.decay * (side / height) ** 2).power(height)
-    starts = patch_starts(side)
-    spectra = []
-    for row in starts:
-        for column in starts:
-            part = counts[row : row + height, column : column + height]
-            total = max(float(np.sum(window * part)), 1.0)
-            noise = per_count * np.sum(window**2 * part) / total**2 * shape
-            scaled = spectrum(part) / total**2 * (REFERENCE_DOSE_E / 2.25)
-            signal = ndimage.gaussian_filter(scaled - noise, SMOOTHING_PX) * (height / side) ** 2
-            spectra.append(np.arcsinh(signal / KNEE)[:, height // 2 :])
-    return whole, Patches(np.stack(spectra).astype(np.float32))
+    for row, column in corners:
+        here = np.s_[row : row + height, column : column + height]
+        part = counts[here]
+        total = max(float(np.sum(window * part)), 1.0)
+        noise = per_count * np.sum(window**2 * part) / total**2
+        power = spectrum(part if less is None else part - less[here])
+        yield power / total**2 * (REFERENCE_DOSE_E / 2.25), noise * shape
 
 
-def _signal(frame: Frame) -> Array:
+def signal(frame: Frame) -> Array:
     """Counts above the dark level, without stuck pixels."""
     counts: Array = np.asarray(frame.counts, dtype=np.float64)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.shape[0] % 2:

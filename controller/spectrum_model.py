@@ -57,48 +57,70 @@ class Nuisance:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Film frequencies in polar coordinates (half plane) and the tables on them.
+class Nodes:
+    """Film frequencies in polar coordinates, half a plane, seen by a square camera or part of one.
 
     Attributes:
         q_per_nm: radii, (R,).
         angles_rad: (A,), half a turn.
-        power: nominal film's power per node for 1 nm of film, in units of the floor of 1e6 e, (R,).
-        direct, cross: P and R of the module's docstring over the focal spreads, (F, R).
-        bin_nm: one frequency pixel of the camera's spectrum, nm.
+        bin_nm: one frequency pixel of the spectrum, nm.
         wavelength_nm: of the beam.
-        pixels: side of the camera.
+        pixels: side of the square.
     """
 
     q_per_nm: Array
     angles_rad: Array
-    power: Array
-    direct: Array
-    cross: Array
     bin_nm: float
     wavelength_nm: float
     pixels: int
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Film frequencies and the tables on them, for the whole camera.
+
+    Attributes:
+        nodes: film frequencies.
+        power: nominal film's power per node for 1 nm of film, in units of the floor of 1e6 e, (R,).
+        direct, cross: P and R of the module's docstring over the focal spreads, (F, R).
+    """
+
+    nodes: Nodes
+    power: Array
+    direct: Array
+    cross: Array
+
+    @property
+    def pixels(self) -> int:
+        """Side of the camera."""
+        return self.nodes.pixels
+
+
+REACH_PER_NM = 9.0
+"""Film frequency beyond which the film scatters little."""
+
+
+def nodes(optics: Optics, pixels: int, radii: int, angles: int) -> Nodes:
+    """Film frequencies for a square of so many pixels of the camera."""
+    pixel_per_nm = optics.camera_pixel_mrad * 1e-3 / optics.wavelength_nm
+    q = (np.arange(radii) + 0.5) * REACH_PER_NM / radii
+    turn = (np.arange(angles) + 0.5) * math.pi / angles
+    return Nodes(q, turn, 1.0 / (pixels * pixel_per_nm), optics.wavelength_nm, pixels)
+
+
+def film_power(nodes: Nodes, optics: Optics) -> Array:
+    """The nominal film's power at each radius for 1 nm of film, all angles alike, (R,)."""
+    q = nodes.q_per_nm
+    area = q * (REACH_PER_NM / len(q)) * math.pi / len(nodes.angles_rad)
+    power: Array = phase_psd_rad2_nm2(q, FilmProperties(), optics, 1.0) * area
+    return power
+
+
 @lru_cache(maxsize=2)
 def grid(optics: Optics, radii: int = 80, angles: int = 120) -> Grid:
-    """Tables for one instrument; radii up to 9 per nm, beyond which the film scatters little."""
-    step = 9.0 / radii
-    q = (np.arange(radii) + 0.5) * step
-    direct, cross = overlap_tables(q, optics)
-    film = FilmProperties()
-    psd = phase_psd_rad2_nm2(q, film, optics, 1.0) * q * step * math.pi / angles
-    pixel_per_nm = optics.camera_pixel_mrad * 1e-3 / optics.wavelength_nm
-    return Grid(
-        q,
-        (np.arange(angles) + 0.5) * math.pi / angles,
-        psd,
-        direct,
-        cross,
-        1.0 / (optics.camera_pixels * pixel_per_nm),
-        optics.wavelength_nm,
-        optics.camera_pixels,
-    )
+    """Tables for one instrument."""
+    of_camera = nodes(optics, optics.camera_pixels, radii, angles)
+    return Grid(of_camera, film_power(of_camera, optics), *overlap_tables(of_camera.q_per_nm, optics))
 
 
 def overlap_tables(q_per_nm: Array, optics: Optics) -> tuple[Array, Array]:
@@ -131,28 +153,44 @@ def tables(grid: Grid, nuisance: Nuisance) -> tuple[Array, Array]:
     """Power per film frequency, (R,): the constant part and the amplitude of cos 2W, for one day."""
     focal = float(np.clip(nuisance.focal_spread_nm, 0.0, FOCAL_NM[-1] - 1e-9)) / (FOCAL_NM[1] - FOCAL_NM[0])
     low, part = int(focal), focal - int(focal)
-    q = grid.q_per_nm
-    power = grid.power * nuisance.thickness_nm * math.exp(nuisance.log_amplitude)
-    power = power * np.exp(-4 * (math.pi * nuisance.source_size_nm * q) ** 2)
+    power = blurred_power(grid.power, nuisance, grid.nodes)
     direct = (1 - part) * grid.direct[low] + part * grid.direct[low + 1]
     cross = (1 - part) * grid.cross[low] + part * grid.cross[low + 1]
-    return power * direct, power * cross * np.sinc(grid.wavelength_nm * q**2 * nuisance.thickness_nm)
+    return power * direct, power * cross * through_thickness(nuisance, grid.nodes)
+
+
+def blurred_power(power: Array, nuisance: Nuisance, nodes: Nodes) -> Array:
+    """`film_power` of a day's film behind its source, (R,)."""
+    of_film: Array = power * nuisance.thickness_nm * math.exp(nuisance.log_amplitude)
+    return of_film * np.exp(-4 * (math.pi * nuisance.source_size_nm * nodes.q_per_nm) ** 2)
+
+
+def through_thickness(nuisance: Nuisance, nodes: Nodes) -> Array:
+    """What is left of the interference of a film's slices, (R,)."""
+    return np.asarray(np.sinc(nodes.wavelength_nm * nodes.q_per_nm**2 * nuisance.thickness_nm))
 
 
 @numba.njit(cache=True)
-def _deposit(curvature, wavelength, per_bin, q, cosine, sine, direct, cross, out):  # type: ignore[no-untyped-def]
+def _deposit(curvature, bend, lean, tilt, wavelength, per_bin, q, cosine, sine, direct, cross, out):  # type: ignore[no-untyped-def]
+    """Spread the film's power over fringe frequencies; tables (T, A, R), one for every state or one for all."""
     half = out.shape[1] // 2
     for b in range(curvature.shape[0]):
         xx, xy, yy = curvature[b, 0], curvature[b, 1], curvature[b, 2]
+        own = b if len(direct) > 1 else 0
         for a in range(cosine.shape[0]):
             ux = xx * cosine[a] + xy * sine[a]
             uy = xy * cosine[a] + yy * sine[a]
             along = 2 * math.pi * wavelength * (ux * cosine[a] + uy * sine[a])
-            fx, fy = ux * wavelength * per_bin, uy * wavelength * per_bin
-            if fx < 0:
-                fx, fy = -fx, -fy
+            per_x = 2 * math.pi * wavelength * (bend[0, a, 0] * cosine[a] + bend[0, a, 1] * sine[a])
+            per_y = 2 * math.pi * wavelength * (bend[1, a, 0] * cosine[a] + bend[1, a, 1] * sine[a])
             for r in range(q.shape[0]):
-                power = direct[r] - cross[r] * math.cos(along * q[r] * q[r])
+                phase = along + per_x * tilt[0, own, a, r] + per_y * tilt[1, own, a, r]
+                power = direct[own, a, r] - cross[own, a, r] * math.cos(phase * q[r] * q[r])
+                x, y = lean[0, own, a, r], lean[1, own, a, r]
+                fx = (ux + x * bend[0, a, 0] + y * bend[1, a, 0]) * wavelength * per_bin
+                fy = (uy + x * bend[0, a, 1] + y * bend[1, a, 1]) * wavelength * per_bin
+                if fx < 0:
+                    fx, fy = -fx, -fy
                 for side in range(2):
                     px = fx * q[r] if side == 0 else -fx * q[r]
                     py = fy * q[r] if side == 0 else -fy * q[r]
@@ -167,6 +205,43 @@ def _deposit(curvature, wavelength, per_bin, q, cosine, sine, direct, cross, out
                     out[b, i + 1, j + 1] += power * u * v
 
 
+@dataclass(frozen=True)
+class NodePower:
+    """Power at every film frequency, one table for every state or one for all, (B or 1, A, R).
+
+    Attributes:
+        direct, cross: the constant part and the amplitude of the interference.
+        lean: angle (x, y), rad, off the middle of the window at which its fringes arise, (2, B or 1, A, R).
+        tilt: likewise where both sidebands interfere.
+    """
+
+    direct: Array
+    cross: Array
+    lean: Array
+    tilt: Array
+
+
+def deposited(
+    states_nm: Array, nuisance: Nuisance, nodes: Nodes, power: NodePower, bend_nm: Array | None = None
+) -> Array:
+    """Spectra for states (B, 3), shape (B, H, W // 2).
+
+    `bend_nm`, (2, A, 2), is what the curvature times q / |q| changes by per rad along x and along y; None for nothing.
+    """
+    turn = np.exp(2j * nuisance.rotation_rad) * (states_nm[:, 1] + 1j * states_nm[:, 2])
+    curvature = np.stack([states_nm[:, 0] + turn.real, turn.imag, states_nm[:, 0] - turn.real], 1)
+    n = nodes.pixels
+    out = np.zeros((len(states_nm), n, n // 2 + 4))
+    per_bin = math.exp(-nuisance.log_scale) / nodes.bin_nm
+    bend = np.zeros((2, len(nodes.angles_rad), 2)) if bend_nm is None else bend_nm
+    where = (nodes.wavelength_nm, per_bin, nodes.q_per_nm, np.cos(nodes.angles_rad), np.sin(nodes.angles_rad))
+    _deposit(curvature, bend, power.lean, power.tilt, *where, power.direct, power.cross, out)
+    # Leakage of the Hann window: |(1/4, 1/2, 1/4)|^2, normalised.
+    for axis in (1, 2):
+        out = out * (2 / 3) + (np.roll(out, 1, axis) + np.roll(out, -1, axis)) / 6
+    return out[:, :, 2 : 2 + n // 2] * pixel_transfer(n)
+
+
 def expected_signal(states_nm: Array, nuisance: Nuisance, grid: Grid) -> Array:
     """Expected film signal for states (B, 3), shape (B, H, W // 2); 1 is the shot noise of a frame of 1e6 electrons.
 
@@ -174,18 +249,9 @@ def expected_signal(states_nm: Array, nuisance: Nuisance, grid: Grid) -> Array:
     measurement by its noise floor, which has the same transfer.
     """
     states = np.atleast_2d(np.asarray(states_nm, np.float64))
-    turn = np.exp(2j * nuisance.rotation_rad) * (states[:, 1] + 1j * states[:, 2])
-    curvature = np.stack([states[:, 0] + turn.real, turn.imag, states[:, 0] - turn.real], 1)
-    n = grid.pixels
-    out = np.zeros((len(states), n, n // 2 + 4))
-    direct, cross = tables(grid, nuisance)
-    per_bin = math.exp(-nuisance.log_scale) / grid.bin_nm
-    cosine, sine = np.cos(grid.angles_rad), np.sin(grid.angles_rad)
-    _deposit(curvature, grid.wavelength_nm, per_bin, grid.q_per_nm, cosine, sine, direct, cross, out)
-    # Leakage of the Hann window: |(1/4, 1/2, 1/4)|^2, normalised.
-    for axis in (1, 2):
-        out = out * (2 / 3) + (np.roll(out, 1, axis) + np.roll(out, -1, axis)) / 6
-    return out[:, :, 2 : 2 + n // 2] * pixel_transfer(n)
+    shape = (1, len(grid.nodes.angles_rad), len(grid.nodes.q_per_nm))
+    direct, cross = (np.ascontiguousarray(np.broadcast_to(t, shape)) for t in tables(grid, nuisance))
+    return deposited(states, nuisance, grid.nodes, NodePower(direct, cross, *np.zeros((2, 2, *shape))))
 
 
 @lru_cache(maxsize=2)

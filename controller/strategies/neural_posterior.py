@@ -13,13 +13,15 @@ from annotated_types import Ge, Gt, Lt
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
+from scipy.linalg import block_diag
 from scipy.stats import chi2
 
-from controller import candidates, posterior_artefact, posterior_filter, preprocess, selection
+from controller import candidates, posterior_artefact, posterior_filter, preprocess, second_order_fit, selection
 from controller.base import Controller, Estimate
 from controller.candidates import Refinement
 from controller.posterior_artefact import PosteriorArtefact, tail
 from controller.posterior_filter import FramePosteriors
+from controller.second_order_fit import SecondOrderFit
 from controller.strategies import joint_fit
 from controller.whittle_polish import WhittlePolished
 from twin.optics import Optics
@@ -29,6 +31,8 @@ from twin.types import Frame
 
 Array = NDArray[np.floating]
 
+DECIDED = 0.99
+"""Probability of the sign from which on the second order is fitted about the first."""
 SUPPORT = 64
 QUERIES = 48
 TELLING = 3
@@ -48,6 +52,8 @@ class Options:
         memory_s: frames count by exp(-age / memory): a posterior that forgets, against drift; None: all in full.
         polish: "whittle" climbs the likelihood of the parametric spectrum from the estimate (`whittle_polish`),
             "same_region" fits film and state together to frames of one region (`joint_fit`), "none" does neither.
+        second_order: of seven coefficients the last four come from the "spectrum" of sub-areas (`second_order_fit`), or
+            from the "network" alone, which is quicker and knows less.
         misfit_level: a day is called unlike the training days below this share of them.
     """
 
@@ -58,6 +64,7 @@ class Options:
     stop_probability: Annotated[float, Gt(0), Lt(1)] = 0.95
     memory_s: Annotated[float, Gt(0)] | None = None
     polish: Literal["none", "whittle", "same_region"] = "none"
+    second_order: Literal["spectrum", "network"] = "spectrum"
     misfit_level: Annotated[float, Gt(0), Lt(1)] = 0.01
 
 
@@ -75,6 +82,14 @@ class NeuralPosterior:
         self.frames, self.clock_s = FramePosteriors.none(self.trained, space), 0.0
         self.input_nm = space.zero
         self.belief = posterior_filter.start(candidates.initial(self.first, self.options.candidates, rng))
+        self.second = self._second_order()
+
+    def _second_order(self) -> SecondOrderFit | None:
+        """A fit of the second order, where it is wanted; it forgets nothing, so not against drift."""
+        options, n = self.options, self.first.dimension
+        if n == self.space.dimension or options.second_order == "network" or options.memory_s is not None:
+            return None
+        return SecondOrderFit(self.trained.optics, self.space.start[n:])
 
     def propose(self) -> Array:
         """No input before the first frame, then the one whose frame should narrow the posterior most."""
@@ -113,6 +128,16 @@ class NeuralPosterior:
             self.belief, self.frames, self.first, self.options.refinement, self.rng, share
         )
         self.clock_s = frame.clock_s
+        if self.second is not None:
+            self._learn_second_order(self.second, frame)
+
+    def _learn_second_order(self, second: SecondOrderFit, frame: Frame) -> None:
+        """One frame more; expanded about the first order once its sign is known."""
+        second.add(frame, self.input_nm)
+        first = self._of_first_order()
+        if first.sign_probability >= DECIDED:
+            day = posterior_filter.likely_nuisances(self.frames, self.belief)
+            second.renew(first.mean_nm, second_order_fit.film_and_camera(day))
 
     def _remembered(self, frame: Frame) -> float:
         """What earlier frames count, of what they counted at the last one."""
@@ -128,6 +153,10 @@ class NeuralPosterior:
         first = self._of_first_order()
         if self.first.dimension == self.space.dimension:
             return first
+        found = None if self.second is None else self.second.estimate()
+        if found is not None:
+            mean, cov = np.concatenate([first.mean_nm, found[0]]), block_diag(first.cov_nm2, found[1])
+            return Estimate(mean, cov, first.sign_probability)
         return posterior_filter.with_second_order(
             first, self.belief, self.frames, self.space.start[len(first.mean_nm) :]
         )

@@ -43,7 +43,7 @@ def test_the_first_zero_of_a_defocused_film_lies_where_sin_squared_vanishes() ->
     sharp = Nuisance(focal_spread_nm=0.0, source_size_nm=0.0, thickness_nm=1e-3)
     defocus = 60.0
     along = signal(defocus, 0, 0, day=sharp)[OPTICS.camera_pixels // 2]
-    zero = np.sqrt(OPTICS.wavelength_nm * defocus) / GRID.bin_nm
+    zero = np.sqrt(OPTICS.wavelength_nm * defocus) / GRID.nodes.bin_nm
     low = int(np.argmin(along[5:14])) + 5
     assert abs(low - zero) < 1.0
 

@@ -15,7 +15,7 @@ from controller.strategies.vae_em import Options, VaeEm
 from controller.vae import Vae, VaeConfig
 from controller.weights_file import WeightsError
 from twin.optics import Optics
-from twin.options import OptionError
+from twin.options import OptionError, checked_options
 from twin.state import FIRST_ORDER
 from twin.types import Frame
 
@@ -35,7 +35,7 @@ def frames(count: int, seed: int = 1) -> list[Frame]:
 
 
 def started(trained: Artefact, seed: int = 1, **options: object) -> VaeEm:
-    controller = VaeEm(FIRST_ORDER, trained, base.checked_options(Options, {"candidates": 128, **options}))
+    controller = VaeEm(FIRST_ORDER, trained, checked_options(Options, {"candidates": 128, **options}))
     controller.reset(FIRST_ORDER, np.random.default_rng(seed))
     return controller
 
