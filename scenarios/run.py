@@ -19,6 +19,7 @@ from scenarios.results import Correction, Result, RunDirectory, Status, Step, Ve
 from scenarios.schema import Scenario, ScenarioError
 from twin.env import CalibrationEnv
 from twin.faults import Departure, MicroscopeFault, Stopped
+from twin.interrupt import remembered
 from twin.types import Frame, Truth
 
 Array = NDArray[np.floating]
@@ -84,12 +85,14 @@ def record(
     status: Status = "complete"
     reason = ""
     try:
-        for observed in observe(session, seed):
-            seen.append(observed)
-            directory.append(observed[0])
-            if progress is not None:
-                progress(observed[0])
-        correction = _correct(session, seen[-1][0])
+        with remembered() as check_interrupt:
+            for observed in observe(session, seed):
+                seen.append(observed)
+                directory.append(observed[0])
+                if progress is not None:
+                    progress(observed[0])
+                check_interrupt()
+            correction = _correct(session, seen[-1][0])
     except KeyboardInterrupt:
         status = "interrupted"
     except (Stopped, Departure, MicroscopeFault) as error:

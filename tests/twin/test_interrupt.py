@@ -1,0 +1,59 @@
+"""Ctrl-C arrives, also when something on the way swallows it."""
+
+import signal
+import threading
+
+import pytest
+
+from twin.interrupt import remembered
+
+
+class Swallows:
+    """A destructor: Python prints what is raised there and goes on."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_comes_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), remembered():
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_was_swallowed_comes_at_the_next_check() -> None:
+    with remembered() as check:
+        check()
+        Swallows()
+        with pytest.raises(KeyboardInterrupt):
+            check()
+
+
+def test_the_handler_is_the_old_one_afterwards() -> None:
+    with remembered():
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_somebody_elses_handler_stays() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with remembered() as check:
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            check()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_other_threads_do_without() -> None:
+    seen: list[object] = []
+
+    def work() -> None:
+        with remembered() as check:
+            check()
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(5)
+    assert seen == [signal.default_int_handler]
