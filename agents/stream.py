@@ -12,6 +12,7 @@ from typing import Literal
 from agents.base import Agent, MetaError, Reconstruction, StreamMeta
 from agents.block import Block
 from agents.source import Health, Source
+from twin.interrupt import remembered
 
 Status = Literal["complete", "incomplete", "interrupted"]
 
@@ -157,8 +158,9 @@ def run(
     clock = _Clock(source, progress, every_s)
     interrupted = False
     try:
-        _fold(source, books, clock)
-        books.finish()
+        with remembered() as check_interrupt:
+            _fold(source, books, clock, check_interrupt)
+            books.finish()
     except KeyboardInterrupt:
         interrupted = True
     books.collect()
@@ -176,13 +178,14 @@ def run(
     )
 
 
-def _fold(source: Source, books: _Run, clock: "_Clock") -> None:
+def _fold(source: Source, books: _Run, clock: "_Clock", check_interrupt: Callable[[], None]) -> None:
     """Every block into every agent, until the stream or the last agent ends."""
     blocks = source.blocks()
     try:
         for block in blocks:
             books.update(block)
             clock.tick(len(block))
+            check_interrupt()
             if not books.agents:
                 source.health.fault("no agent is left; the stream was given up")
                 source.health.missing = max(source.health.missing, source.meta.layout.count - clock.positions)

@@ -1,4 +1,4 @@
-"""Ctrl-C that is not lost: libraries swallow KeyboardInterrupt where it falls into a destructor or a callback of theirs."""
+"""Ctrl-C that is not lost: a KeyboardInterrupt inside a destructor or a library's callback is swallowed there."""
 
 import signal
 import threading
