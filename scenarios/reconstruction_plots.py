@@ -93,8 +93,11 @@ def scan_image(axes: Axes, title: str, image: Image, step_nm: float | None) -> N
     values = np.atleast_2d(image.values)
     known = values[np.isfinite(values)]
     low, high = np.percentile(known, (CLIP_PERCENT, 100 - CLIP_PERCENT)) if known.size else (0.0, 1.0)
+    if not high > low:
+        # A constant: mid-grey, on a scale of its own size.
+        low, high = low - (abs(low) or 1.0), low + (abs(low) or 1.0)
     axes.set_facecolor(UNKNOWN)
-    shown = axes.imshow(values, cmap="gray", vmin=low, vmax=high if high > low else low + 1, interpolation="nearest")
+    shown = axes.imshow(values, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     axes.set(title=title, xticks=(), yticks=())
     axes.title.set_fontsize(9)
     bar = axes.figure.colorbar(shown, ax=axes, pad=0.03, fraction=0.046)

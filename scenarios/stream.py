@@ -185,13 +185,20 @@ def _of(items: Mapping[str, Item], names: Iterable[str]) -> dict[str, Item]:
 
 
 def compare(found: Reconstruction, truth: Floats) -> dict[str, float]:
-    """Normalised cross-correlation with the truth of every image on the scan's own grid; finer ones are left out."""
-    alike = {name: image for name, image in found.images.items() if _on_grid(image, truth)}
+    """Normalised cross-correlation with the truth of every image on the scan's own grid; finer ones are left out.
+
+    So are deflections and gradients: a component of a vector is no picture of the phase.
+    """
+    alike = {name: image for name, image in found.images.items() if _comparable(image, truth)}
     return {name: cross_correlation(image.values, truth) for name, image in alike.items()}
 
 
-def _on_grid(image: Image, truth: Floats) -> bool:
-    return image.step_nm is None and image.values.shape == truth.shape
+PICTURES = ("rad", "e", "counts", "1")
+"""Units of what may look like a phase."""
+
+
+def _comparable(image: Image, truth: Floats) -> bool:
+    return image.step_nm is None and image.values.shape == truth.shape and image.unit in PICTURES
 
 
 def verdict(likeness: Mapping[str, float]) -> str:

@@ -170,7 +170,7 @@ class VirtualDetectors:
     def result(self) -> Reconstruction:
         figures = {f"{name}_mean": float(np.nanmean(i)) for name, i in self.images.items() if np.isfinite(i).any()}
         # Counts of electrons are Poisson; a pixel that counts in part makes the spread a little too wide.
-        images = {name: Image(i.copy(), "counts", np.sqrt(i)) for name, i in self.images.items()}
+        images = {name: Image(i.copy(), "counts", np.sqrt(np.maximum(i, 0.0))) for name, i in self.images.items()}
         return Reconstruction(images=images, figures=figures, notes=self._notes)
 
     def _use(self, options: DetectorOptions) -> None:

@@ -1,13 +1,14 @@
 """Specimens by name: one file is one specimen, found by its name, built by its `make(options)`."""
 
 import importlib
-import pkgutil
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, cast
 
 from pydantic import ValidationError
 
+from twin.options import modules
 from twin.structure import Structure
 from twin.suggest import nearest
 
@@ -22,7 +23,7 @@ class SpecimenOptionError(ValueError):
 
 def names() -> list[str]:
     """Every specimen found, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
+    return modules(sys.modules[__name__])
 
 
 def option_names(name: str) -> list[str]:
