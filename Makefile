@@ -17,7 +17,7 @@ export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help install calibrate test accuracy lint types layers format train ci clean
+.PHONY: help install calibrate test interop accuracy lint types layers format train ci clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -37,6 +37,17 @@ calibrate: $(INSTALLED)  ## calibrate the virtual microscope of scenarios/librar
 # Two processes of one thread each fill a two-core machine; tests hold no state in common.
 test: $(INSTALLED)  ## the whole test suite
 	$(BIN)/python -m pytest -n 2 -q
+
+# Other people's software in an environment of its own: nothing of theirs is needed to run or test the rest.
+REFERENCE := .venv-reference
+$(REFERENCE)/installed.stamp: constraints-reference.txt
+	test -x $(REFERENCE)/bin/python || $(PYTHON) -m venv $(REFERENCE)
+	$(REFERENCE)/bin/python -m pip install --quiet --disable-pip-version-check -c $< \
+		libertem libertem-live ptychography40 nionswift-usim
+	touch $@
+
+interop: $(INSTALLED) $(REFERENCE)/installed.stamp  ## bytes exchanged with LiberTEM-live and Nion Swift, unmodified
+	STEMTWIN_REFERENCE_PYTHON=$(CURDIR)/$(REFERENCE)/bin/python $(BIN)/python -m pytest -q -m interop
 
 accuracy: $(INSTALLED)  ## controllers against the committed baseline of their accuracy
 	$(BIN)/python -m benchmarks.accuracy --check --workers 2
@@ -69,5 +80,5 @@ ci: ## what continuous integration runs
 	.ci/run
 
 clean:  ## remove the environment and every cache; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(REFERENCE) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -213,7 +213,9 @@ class ComMap:
 
     def camera_shift_px(self) -> Floats:
         """Shift against the reference along the camera's (column, row), (rows, columns, 2)."""
-        return self.centre_px() - self.reference_px()
+        shift = self.centre_px()
+        shift -= self.reference_px()
+        return shift
 
     def shift_px(self) -> Floats:
         """Shift against the reference along the scan's (fast, slow) axes, (rows, columns, 2), px of the camera."""
@@ -301,7 +303,8 @@ def _fitted(basis: Floats, centre: Floats, known: NDArray[np.bool_]) -> Floats:
 def _mean(centre: Floats) -> Floats:
     """Mean of the known entries, (2,); NaN where there are none."""
     known = np.isfinite(centre[..., 0])
-    return np.asarray(centre[known].mean(axis=0)) if known.any() else np.full(2, np.nan)
+    # Without a copy of the known ones: a map may be large.
+    return np.asarray(centre.mean(axis=(0, 1), where=known[..., None])) if known.any() else np.full(2, np.nan)
 
 
 def _ratio(sums: Floats, counts: Floats) -> Floats:

@@ -141,7 +141,8 @@ def _region_runs(region: Region, camera: tuple[int, int], itemsize: int) -> tupl
     inside = _inside(region, camera).astype(np.float32)
     runs, weights = compile_weights(inside[None])
     wide = np.dtype(f"u{itemsize}")
-    return runs[:, 1:], np.where(weights > 0, np.iinfo(wide).max, 0).astype(wide)
+    # Contiguous whatever their number, so that the kernel is compiled for one layout of memory.
+    return np.ascontiguousarray(runs[:, 1:]), np.where(weights > 0, np.iinfo(wide).max, 0).astype(wide)
 
 
 LONGEST_GAP = 64

@@ -1,16 +1,25 @@
 """Speed as ratios measured side by side in one run, and against the physical limit.
 
-    python -m benchmarks.speed [--only NAME] [--json]
+    STEMTWIN_REFERENCE_PYTHON=... STEMTWIN_REFERENCE_PYTHON_4D=... python -m benchmarks.speed [--only NAME] [--json]
 
-`ours` and `reference` are rates in 1/s (medians over interleaved rounds on one thread); `ratio` is ours over
-reference, `limit_fraction` is ours over what the unavoidable transforms alone would allow.
+`ours` and `reference` are rates in 1/s, medians over interleaved rounds on one thread; `ratio` is ours over reference,
+`limit_fraction` is ours over what the unavoidable transforms, or reading the data, alone would allow. All time is
+processor time, of every process that takes part: on an idle core that is what the clock on the wall says, on a busy
+one whatever else runs takes hardly anything from it. Where the reference is no other program, it is the goal itself or
+the limit. The variables name interpreters with LiberTEM and ptychography40, and with py4DSTEM; figures that need one
+that is not there are left out, with a word.
 """
 
 import argparse
+import importlib
 import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,9 +53,9 @@ def rates(works: list[Work], rounds: int = ROUNDS) -> list[float]:
         work()
     for _ in range(rounds):
         for work, spent in zip(works, seconds, strict=True):
-            begun = time.perf_counter()
+            begun = time.process_time()
             work()
-            spent.append(time.perf_counter() - begun)
+            spent.append(time.process_time() - begun)
     return [1.0 / float(np.median(spent)) for spent in seconds]
 
 
@@ -212,12 +221,124 @@ def multislice_scan() -> Figure:
     return _scan(10, 1.0, 4)
 
 
+@dataclass(frozen=True)
+class Reference:
+    """Another program, in an interpreter of its own.
+
+    Attributes:
+        variable: of the environment, that names the interpreter.
+        module: that it must be able to import.
+    """
+
+    variable: str
+    module: str
+
+    def lacking(self) -> str | None:
+        """Why nothing can be compared with it, in words; None where it is there."""
+        python = os.environ.get(self.variable)
+        if not python:
+            return f"{self.variable} is not set: it names a Python with {self.module}"
+        try:
+            found = subprocess.run([python, "-c", f"import {self.module}"], capture_output=True, timeout=300)
+        except OSError as error:
+            return f"{self.variable}={python}: {error.strerror}"
+        return f"{self.variable}={python} cannot import {self.module}" if found.returncode else None
+
+
+LIBERTEM = Reference("STEMTWIN_REFERENCE_PYTHON", "libertem.api")
+PTYCHOGRAPHY40 = Reference("STEMTWIN_REFERENCE_PYTHON", "ptychography40.reconstruction.ssb")
+PY4DSTEM = Reference("STEMTWIN_REFERENCE_PYTHON_4D", "py4DSTEM")
+
+
+def epie() -> Figure:
+    """Whole reconstructions per second: ePIE to the amplitude error that py4DSTEM reaches in its iterations.
+
+    Raises:
+        RuntimeError: there is no reference.
+    """
+    from benchmarks import streaming_epie
+
+    found = streaming_epie.measure()
+    if found.ratio is None or found.reference is None:
+        raise RuntimeError(PY4DSTEM.lacking() or "py4DSTEM gave no figures")
+    frames = streaming_epie.SCAN**2
+    theirs = found.reference / (streaming_epie.ITERATIONS * frames)
+    return Figure(found.ratio, 2.0, found.ours / (found.passes * frames), theirs, found.limit_fraction)
+
+
+STREAMING = {
+    "com_128": ("streaming_com", "com_128"),
+    "com_256": ("streaming_com", "com_256"),
+    "virtual_128": ("streaming_com", "virtual_128"),
+    "virtual_256": ("streaming_com", "virtual_256"),
+    "ricom_128": ("streaming_ricom", "ricom_128"),
+    "ricom_256": ("streaming_ricom", "ricom_256"),
+    "com_events": ("streaming_events", "com_events"),
+    "ricom_events": ("streaming_events", "ricom_events"),
+    "ssb_rows": ("streaming_ssb", "row_by_row"),
+    "ssb_batch": ("streaming_ssb", "batch"),
+    "merlin_256": ("streaming_merlin", "merlin_256"),
+}
+"""Figures of modules that import this one: module and function."""
+
+
+def _streaming(name: str) -> Figure:
+    module, function = STREAMING[name]
+    figure: Figure = getattr(importlib.import_module(f"benchmarks.{module}"), function)()
+    return figure
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "renderer": renderer,
     "em_step": em_step,
     "single_slice_scan": single_slice_scan,
     "multislice_scan": multislice_scan,
+    "epie": epie,
+    **{name: partial(_streaming, name) for name in STREAMING},
 }
+
+NEEDS: dict[str, Reference] = {
+    **dict.fromkeys(("com_128", "com_256", "virtual_128", "virtual_256"), LIBERTEM),
+    **dict.fromkeys(("ssb_rows", "ssb_batch"), PTYCHOGRAPHY40),
+    "epie": PY4DSTEM,
+}
+"""What cannot be compared without another program."""
+
+
+def measure_all(chosen: Sequence[str]) -> tuple[dict[str, Figure], dict[str, str]]:
+    """Figures by name, and why others are left out."""
+    from threadpoolctl import threadpool_limits
+
+    found: dict[str, Figure] = {}
+    left_out: dict[str, str] = {}
+    for name in chosen:
+        lacking = NEEDS[name].lacking() if name in NEEDS else None
+        if lacking is not None:
+            left_out[name] = lacking
+            continue
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        with threadpool_limits(1):
+            found[name] = FIGURES[name]()
+    return found, left_out
+
+
+def table(found: Mapping[str, Figure], left_out: Mapping[str, str]) -> str:
+    """Everything side by side."""
+    lines = [f"{'':18s} {'ours /s':>9s} {'ref /s':>9s} {'ratio':>7s} {'goal':>6s} {'of limit':>9s}"]
+    for name, f in found.items():
+        limit = f"{f.limit_fraction:9.0%}" if f.limit_fraction is not None else f"{'':9s}"
+        missed = "" if f.ratio >= f.goal else "  below its goal"
+        row = f"{name:18s} {_short(f.ours):>9s} {_short(f.reference):>9s} {f.ratio:7.2f} {f.goal:6.2f} {limit}{missed}"
+        lines.append(row)
+    return "\n".join([*lines, *(f"{name:18s} left out: {why}" for name, why in left_out.items())])
+
+
+def _short(rate: float) -> str:
+    """Three or four digits and a prefix."""
+    for factor, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if rate >= factor:
+            return f"{rate / factor:.1f}{prefix}"
+    return f"{rate:.1f}" if rate >= 10 else f"{rate:.2f}"
 
 
 def main() -> None:
@@ -229,15 +350,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    chosen = [options.only] if options.only else list(FIGURES)
-    found = {name: FIGURES[name]() for name in chosen}
+    found, left_out = measure_all([options.only] if options.only else list(FIGURES))
     if options.json:
-        print(json.dumps({name: asdict(figure) for name, figure in found.items()}))
-        return
-    print(f"{'':17s} {'ratio':>7s} {'goal':>6s} {'ours /s':>9s} {'ref /s':>9s} {'of limit':>9s}")
-    for name, f in found.items():
-        limit = f"{f.limit_fraction:9.0%}" if f.limit_fraction is not None else f"{'':9s}"
-        print(f"{name:17s} {f.ratio:7.2f} {f.goal:6.2f} {f.ours:9.1f} {f.reference:9.1f} {limit}")
+        figures = {name: asdict(figure) for name, figure in found.items()}
+        print(json.dumps({**figures, **{name: {"left_out": why} for name, why in left_out.items()}}))
+    else:
+        print(table(found, left_out))
 
 
 if __name__ == "__main__":

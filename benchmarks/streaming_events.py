@@ -2,8 +2,8 @@
 
     python -m benchmarks.streaming_events
 
-Events per second on one thread, medians over interleaved rounds; `ratio` is against the goal, `limit_fraction` against
-a plain sum over the records in memory. A round has more records than the cache holds.
+Events per second of processor time on one thread, medians over interleaved rounds; `ratio` is against the goal,
+`limit_fraction` against a plain sum over the records in memory. A round has more records than the cache holds.
 """
 
 import tempfile

@@ -4,7 +4,9 @@
 
 Rates in frames/s, medians over interleaved rounds: `receive` is the source with its reader thread handing blocks on,
 `com` the same with the centre of mass of every frame, `socket` the bytes alone, read into one buffer: what TCP on this
-machine allows. The sender is one `sendall` of a stream made beforehand.
+machine allows. The sender is one `sendall` of a stream made beforehand. On one core time is processor time, the
+receiver's and the sender's together: what the clock on the wall would say if nothing else ran. On two cores it is wall
+time.
 """
 
 import argparse
@@ -66,7 +68,9 @@ def serve(pipe: Connection, side: int, frames: int, core: int | None) -> None:
                 continue
             with line:
                 line.settimeout(20)
+                begun = time.process_time()
                 line.sendall(data)
+                pipe.send(time.process_time() - begun)
 
 
 def receive(port: int, each: Callable[[object], object] | None = None) -> int:
@@ -110,10 +114,12 @@ def measure(side: int, frames: int, rounds: int, one_core: bool) -> Rates:
     try:
         for turn in range(rounds + 1):
             for way, spent in zip(ways, seconds, strict=True):
-                begun = time.perf_counter()
+                begun, begun_here = time.perf_counter(), time.process_time()
                 way()
+                here, wall = time.process_time() - begun_here, time.perf_counter() - begun
+                sender_s: float = ours.recv()
                 if turn:
-                    spent.append(time.perf_counter() - begun)
+                    spent.append(here + sender_s if one_core else wall)
     finally:
         os.sched_setaffinity(0, cores)
         ours.send("end")

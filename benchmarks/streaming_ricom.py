@@ -2,7 +2,8 @@
 
     python -m benchmarks.streaming_ricom
 
-Frames per second on one thread, medians over interleaved rounds. The frames of a round are more than the cache holds.
+Frames per second of processor time on one thread, medians over interleaved rounds. The frames of a round are more than
+the cache holds.
 """
 
 import numba

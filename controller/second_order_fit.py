@@ -30,8 +30,10 @@ RENEWED = 4
 """Expansions renewed with every frame at most, the stalest first."""
 STALE_NM, STALE_FIRST_NM = 8.0, 0.3
 """An expansion is stale when second or first order have moved by so much since, or the frames have doubled."""
-LEAST = 4
-"""Frames before there is an estimate."""
+LEAST = 8
+"""Frames before there is an estimate: with fewer the regions hold in half of the runs."""
+INFLATION = 1.3
+"""Of the variance, for the first order's own error: without it 90 % regions held in 80 to 88 % of 40 runs."""
 
 
 def film_and_camera(nuisances: Array) -> Nuisance:
@@ -143,7 +145,7 @@ class SecondOrderFit:
         curvature = sum((t.curvature for t in self._terms), np.zeros((5, 5)))
         score = sum((t.score for t in self._terms), np.zeros((5, 5)))
         # Godambe's information: of what the terms say together, were it said once.
-        weight = np.linalg.solve(score, curvature).T
+        weight = np.linalg.solve(score, curvature).T / INFLATION
         information = weight @ curvature
         cov = np.linalg.inv(information + prior)
         return cov @ (weight @ sum((t.pull for t in self._terms), np.zeros(5))), (cov + cov.T) / 2

@@ -25,6 +25,7 @@ from twin.formats import FormatError, FrameWriter, Layout, Metadata, check_suffi
 from twin.formats.dataset import BLOCK_BYTES, check_free
 from twin.formats.event_clock import FINE_TIME, SCAN_PLAN, clock_of
 from twin.formats.t3p import T3pWriter, sidecar
+from twin.interrupt import remembered
 from twin.scan_plan import ScanPlan, path
 from twin.simulated import SimulatedMicroscope
 from twin.types import ScanBlock
@@ -249,11 +250,13 @@ def record(session: Session, progress: Callable[[ScanBlock], None] | None = None
     images = Images(scenario.scan.plan, (side, side))
     status: Status = "complete"
     try:
-        for block in itertools.chain([first], session.blocks):
-            append(block, writer, scenario.scan.camera)
-            images.add(block)
-            if progress is not None:
-                progress(block)
+        with remembered() as check_interrupt:
+            for block in itertools.chain([first], session.blocks):
+                append(block, writer, scenario.scan.camera)
+                images.add(block)
+                if progress is not None:
+                    progress(block)
+                check_interrupt()
     except KeyboardInterrupt:
         status = "interrupted"
     finally:
@@ -280,6 +283,11 @@ def record(session: Session, progress: Callable[[ScanBlock], None] | None = None
 
 def peak_memory_mib() -> float | None:
     """Largest resident memory of this process so far; None where the system does not tell."""
+    status = Path("/proc/self/status")
+    # Linux counts to `ru_maxrss` what the parent held when it started this process.
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 2**10
     try:
         import resource
     except ImportError:

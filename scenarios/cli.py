@@ -18,6 +18,7 @@ import typer
 from scenarios import training
 from scenarios.compare import compare
 from scenarios.scan_commands import scan, stream
+from scenarios.serve_command import serve
 
 if TYPE_CHECKING:
     from scenarios.acquire import Acquired
@@ -38,6 +39,7 @@ app.add_typer(training.app, name="train")
 app.command()(compare)
 app.command()(scan)
 app.command()(stream)
+app.command()(serve)
 
 INTERRUPTED = 130
 

@@ -79,6 +79,8 @@ def build(scenario: Scenario, wiring: Wiring | None = None) -> Bench:
     if not wiring.resume:
         recorder = RecordingMicroscope(bare.microscope, wiring.record, _provenance(scenario, wiring), bare.truth)
         return Bench(recorder, bare.truth, bare.simulator, bare.guard)
+    if bare.guard is not None and not bare.guard.can_resume:
+        raise ValueError(f"{bare.guard.capabilities.name} cannot take up a session: it does not know where it stands")
     _check_same_run(Recording(wiring.record), scenario, wiring)
     resumed = ResumedMicroscope(bare.microscope, wiring.record, bare.truth)
     return Bench(resumed, bare.truth, bare.simulator, bare.guard)
@@ -103,7 +105,8 @@ def _bare(scenario: Scenario, wiring: Wiring) -> Bench:
     inner = found if stand_in is None else DryRun(found, stand_in, wiring.show)
     audit = None if wiring.audit is None else AuditLog(wiring.audit)
     guard = SafeMicroscope(inner, section.safety, audit)
-    return Bench(guard, stand_in, stand_in, guard)
+    truth = found if stand_in is None and isinstance(found, HasTruth) else stand_in
+    return Bench(guard, truth, stand_in, guard)
 
 
 def _provenance(scenario: Scenario, wiring: Wiring) -> dict[str, Any]:

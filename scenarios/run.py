@@ -81,12 +81,15 @@ def record(
     scenario = session.scenario
     directory = _open(out / scenario.name / session.name / str(seed), scenario)
     seen: list[tuple[Step, Frame, Estimate]] = []
+    truth: Truth | None = None
     correction: Correction | None = None
     status: Status = "complete"
     reason = ""
     try:
         with remembered() as check_interrupt:
             for observed in observe(session, seed):
+                # Now: where the truth is told over a line, that may be gone in the end.
+                truth = session.truth() if truth is None else truth
                 seen.append(observed)
                 directory.append(observed[0])
                 if progress is not None:
@@ -103,7 +106,6 @@ def record(
     steps = tuple(step for step, _, _ in seen)
     if status != "complete":
         directory.rewrite(steps)
-    truth = session.truth() if seen else None
     simulator = session.bench.simulator
     result = Result(
         scenario=scenario,

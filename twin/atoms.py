@@ -122,7 +122,8 @@ def _add(
             break
         if _is_free(point, positions, first, following, cells, box, core2):
             cell = _cell(point[0], point[1], point[2], cells, box)
-            positions[placed] = point
+            for axis in range(3):  # assigning the row at once takes seconds longer to compile
+                positions[placed, axis] = point[axis]
             following[placed] = first[cell]
             first[cell] = placed
             placed += 1
@@ -150,6 +151,7 @@ def _move(
                 before = following[before]
             following[before] = following[atom]
         new = _cell(point[0], point[1], point[2], cells, box)
-        positions[atom] = point
+        for axis in range(3):
+            positions[atom, axis] = point[axis]
         following[atom] = first[new]
         first[new] = atom

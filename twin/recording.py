@@ -54,6 +54,23 @@ class Resumable(Protocol):
         ...
 
 
+@runtime_checkable
+class RepeatsSessions(Protocol):
+    """An instrument whose sessions a generator may decide, as a simulator's, wherever it runs."""
+
+    @property
+    def repeats_sessions(self) -> bool:
+        """The same generator and inputs give the same frames: a session is taken up by driving it along again."""
+        ...
+
+
+def repeats_sessions(microscope: Microscope) -> bool:
+    """Whether the same generator and inputs give the same frames."""
+    if isinstance(microscope, RepeatsSessions):
+        return microscope.repeats_sessions
+    return isinstance(microscope, HasTruth) and not isinstance(microscope, Resumable)
+
+
 def fingerprint(rng: np.random.Generator) -> str:
     """Of the generator's state: equal for generators that will give the same numbers. Draws nothing."""
     state = json.dumps(rng.bit_generator.state, sort_keys=True, default=lambda value: np.asarray(value).tolist())
@@ -311,8 +328,8 @@ class ResumedMicroscope(RecordingMicroscope):
     """A recorded session to its last frame, then the instrument itself; goes on recording.
 
     As long as there are recorded frames the same inputs get the same frames. A simulator is driven along, for its state
-    ended with the program, and must give the recorded bytes. An instrument is left alone until the recording ends;
-    then it is brought to where it stood at the last frame.
+    ended with the program, here or on a server, and must give the recorded bytes. An instrument is left alone until the
+    recording ends; then it is brought to where it stood at the last frame.
 
     Args:
         inner: a simulator, or an instrument that is `Resumable`.
@@ -327,8 +344,9 @@ class ResumedMicroscope(RecordingMicroscope):
     def __init__(self, inner: Microscope, path: Path, truth: HasTruth | None = None) -> None:
         self._inner = inner
         self._truth = inner if truth is None and isinstance(inner, HasTruth) else truth
-        self._outlives = inner if isinstance(inner, Resumable) else None
-        if self._outlives is None and not isinstance(inner, HasTruth):
+        repeats = repeats_sessions(inner)
+        self._outlives = inner if isinstance(inner, Resumable) and not repeats else None
+        if self._outlives is None and not repeats:
             raise ValueError(f"{inner.capabilities.name} cannot take up a session: it has no resume()")
         self._recording = Recording(path)
         if not self._recording.sessions:

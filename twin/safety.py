@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from twin.audit import AuditLog, read
 from twin.faults import ActuatorBusy, BadFrame, DoseExhausted, MicroscopeFault, NotThere, OutOfReach, Stopped
 from twin.limits import DoseBudget, Limits, check_frame
-from twin.recording import Resumable
+from twin.recording import RepeatsSessions, Resumable
 from twin.types import Capabilities, Frame, Microscope
 from twin.watch import Watch
 
@@ -145,6 +145,16 @@ class SafeMicroscope:
         if self._begun and self._stopped is None:
             self._note("abort", reason=reason)
             self._stopped = self._go_back(reason)
+
+    @property
+    def repeats_sessions(self) -> bool:
+        """As the instrument's, see `recording.RepeatsSessions`; most do not."""
+        return isinstance(self._inner, RepeatsSessions) and self._inner.repeats_sessions
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether a session that another program began can be taken up."""
+        return self.repeats_sessions or isinstance(self._inner, Resumable)
 
     def session(self) -> dict[str, Any]:
         """As `recording.Resumable`; empty for an instrument that is none."""

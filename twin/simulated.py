@@ -3,7 +3,7 @@
 import importlib
 import itertools
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum, unique
 from typing import TYPE_CHECKING, cast
 
@@ -130,7 +130,11 @@ class SimulatedMicroscope:
 
     def reset(self, rng: np.random.Generator) -> None:
         """A new session. The generator is read once; generators in the same state give the same bytes."""
-        self._entropy = rng.integers(2**32, size=4).tolist()
+        self.begin(rng.integers(2**32, size=4).tolist())
+
+    def begin(self, entropy: Sequence[int]) -> None:
+        """A new session from the four 32-bit words that `reset` reads from its generator."""
+        self._entropy = [int(word) for word in entropy]
         self._initial_nm = self._space.draw_start(self._stream(Stream.START))
         self._state_nm = self._initial_nm
         self._cumulative_nm = self._space.zero
@@ -169,6 +173,35 @@ class SimulatedMicroscope:
         """
         self._check_session("cost")
         return self._ledger.cost
+
+    @property
+    def clock_s(self) -> float:
+        """The instrument's clock.
+
+        Raises:
+            RuntimeError: no session yet.
+        """
+        self._check_session("clock_s")
+        return self._clock_s
+
+    @property
+    def next_exposure(self) -> tuple[str, float]:
+        """What the next Ronchigram will expose, a specimen region by name, and with how many electrons.
+
+        Raises:
+            RuntimeError: no session yet.
+        """
+        self._check_session("next_exposure")
+        return f"film {0 if self._day.same_region else self._exposures}", self._day.dose_e
+
+    def aberrations(self) -> Aberrations:
+        """Every coefficient now, calibrated or not; for the scorer, and for a tool that measures with an error.
+
+        Raises:
+            RuntimeError: no session yet.
+        """
+        self._check_session("aberrations")
+        return self._aberrations(self._state_nm, self._residual_drift_nm)
 
     def acquire(self) -> Frame:
         """One exposure: drift, a specimen region, the camera; the clock advances by exposure and overhead."""

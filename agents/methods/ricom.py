@@ -83,6 +83,8 @@ class Ricom:
             raise
 
     def result(self) -> Reconstruction:
+        # First, while there is no image yet: the test needs most memory.
+        trust = gradient_trust(self.map.shift_px(), self.map.variance_px2())
         known = np.isfinite(self.map.centre_px()[..., 0])
         reference = np.where(known[..., None], self.map.reference_px() - self._origin_px, 0.0)
         image = self.sum.image - correlate(self.sum.kernel, reference)
@@ -94,7 +96,7 @@ class Ricom:
         return Reconstruction(
             images={NAME: Image(np.where(reached, image, np.nan), self.scale.unit, spread)},
             figures={"kernel_px": float(self.options.kernel_px)},
-            trust=gradient_trust(self.map.shift_px(), self.map.variance_px2()),
+            trust=trust,
             notes=self.scale.notes + self.map.notes,
         )
 

@@ -17,7 +17,9 @@ import sys
 import tempfile
 import time
 import types
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import count, pairwise, product
 from pathlib import Path
 
@@ -27,7 +29,7 @@ import pytest
 import twin
 import twin.backends
 from twin import backends as seam
-from twin.backends import autoscript, nion, replay
+from twin.backends import autoscript, nion, remote, replay
 from twin.day import CameraProperties, Day, FilmProperties
 from twin.dry_run import DryRun
 from twin.limits import Limits
@@ -162,6 +164,20 @@ def _autoscript() -> Microscope:
     return autoscript.AutoScriptMicroscope(OPTICS, SPACE, options, _fake("physics").ticking())
 
 
+def _remote(**options: object) -> Microscope:
+    """A twin that is served for as long as its microscope is there."""
+    # A corrector that is only ever told differences reaches further than one session does.
+    reach = SPACE if options.get("control", True) else dataclasses.replace(SPACE, input_nm=(40.0, 20.0, 20.0))
+    stack = ExitStack()
+    bench = stack.enter_context(_fake("served").served(SimulatedMicroscope(OPTICS, reach, DAY)))
+    ports = {"corrector_port": "corrector", "camera_port": "merlin_control", "data_port": "merlin_data"}
+    given = {"port": bench.ports["control"], **{key: bench.ports[name] for key, name in ports.items()}, **options}
+    kind = type(remote.make(given, OPTICS, SPACE))
+    made = kind(OPTICS, SPACE, remote.Options(**given), _fake("physics").ticking())
+    weakref.finalize(made, stack.close)
+    return made
+
+
 def _example() -> Microscope:
     """The backend on the page, with a driver as the page describes it."""
     page = (ROOT / "docs" / "hardware.md").read_text()
@@ -197,10 +213,13 @@ BUILDERS: dict[type, Callable[[], Microscope]] = {
     replay.NearestMicroscope: _replayed(_grid, mode="nearest", reach=3.0),
     nion.NionMicroscope: _nion,
     autoscript.AutoScriptMicroscope: _autoscript,
+    remote.RemoteMicroscope: lambda: _remote(control=False),
+    remote.ControlledMicroscope: _remote,
+    remote.ScoredRemoteMicroscope: lambda: _remote(truth=True),
 }
 
 INSTRUMENTS = instruments()
-ONCE_ONLY = {"NionMicroscope", "AutoScriptMicroscope", "docs/hardware.md"}
+ONCE_ONLY = {"NionMicroscope", "AutoScriptMicroscope", "RemoteMicroscope", "docs/hardware.md"}
 """Instruments: no generator decides what they show."""
 
 

@@ -40,6 +40,18 @@ def recorded(day: Day, setup: ScanSetup = SETUP, plan: ScanPlan = PLAN, block: i
     return np.concatenate([b.signals["all"] for b in blocks]).reshape(plan.rows, plan.columns)
 
 
+@pytest.fixture(scope="module")
+def slow() -> np.ndarray:
+    """The scan of `PLAN` by the slow detector."""
+    return recorded(SLOW)
+
+
+@pytest.fixture(scope="module")
+def fast() -> np.ndarray:
+    """The same electrons, seen by a fast one."""
+    return recorded(FAST)
+
+
 def neighbours(image: np.ndarray, axis: int) -> float:
     """Correlation of pixels next to each other along an axis."""
     fluctuation = image - image.mean()
@@ -49,19 +61,17 @@ def neighbours(image: np.ndarray, axis: int) -> float:
     return float((fluctuation * moved)[tuple(keep)].mean() / fluctuation.var())
 
 
-def test_single_electrons_leave_tails_along_the_fast_axis_alone() -> None:
+def test_single_electrons_leave_tails_along_the_fast_axis_alone(slow: np.ndarray, fast: np.ndarray) -> None:
     """Lag-1 correlations of 4096 pixels scatter by 1/64, by under twice that with tails: five of those, 1e-6."""
     chance = 5 * 2 / 64
     tails = float(WEIGHTS[1:] @ WEIGHTS[:-1] / (WEIGHTS @ WEIGHTS))
     assert tails > 3 * chance
-    slow, fast = recorded(SLOW), recorded(FAST)
     assert neighbours(slow, axis=1) == pytest.approx(tails, abs=chance)
     assert abs(neighbours(slow, axis=0)) < chance
     assert abs(neighbours(fast, axis=1)) < chance
 
 
-def test_the_light_s_noise_is_averaged_and_the_digitiser_s_is_not() -> None:
-    slow, fast = recorded(SLOW), recorded(FAST)
+def test_the_light_s_noise_is_averaged_and_the_digitiser_s_is_not(slow: np.ndarray, fast: np.ndarray) -> None:
     light = float(count_variance(PLAN.dose_e, CHAIN)) - CHAIN.readout_rms**2
     # 205 electrons: a variance, of Poisson arrivals of kurtosis 1 / 0.05, is good to sqrt((20 + 2) / 4096) = 7 %.
     assert fast.var() == pytest.approx(light + 4.0, rel=0.35)
@@ -76,20 +86,20 @@ def test_the_light_s_noise_is_averaged_and_the_digitiser_s_is_not() -> None:
 
 
 def test_a_flat_field_stays_flat_to_the_beginning_of_its_lines() -> None:
-    bright = recorded(SLOW, plan=replace(PLAN, dose_e=400.0, rows=256))
+    bright = recorded(SLOW, plan=replace(PLAN, dose_e=400.0, rows=256, columns=32))
     mean = bright.mean(axis=0) - CHAIN.offset
-    # Each column is a mean over 256 lines of 400 electrons: 0.3 % at most; five of these, 64 columns.
-    assert mean == pytest.approx(np.full(64, mean.mean()), rel=0.016)
+    # Each column is a mean over 256 lines of 400 electrons: 0.3 % at most; five of these, 32 columns.
+    assert mean == pytest.approx(np.full(32, mean.mean()), rel=0.016)
 
 
 def test_an_electron_on_the_first_position_leaves_no_longer_tail_than_others() -> None:
     """Both scans meet the same electrons: the fast one tells in which lines the first position had one."""
-    plan = replace(PLAN, rows=256, dose_e=0.06)
+    plan = replace(PLAN, rows=384, columns=16, dose_e=0.06)
     fast, slow = recorded(FAST, plan=plan) - CHAIN.offset, recorded(SLOW, plan=plan) - CHAIN.offset
     lines = slow[(fast[:, 0] > 50.0) & (fast[:, 0] < 150.0)]
-    assert len(lines) > 6
-    # An electron's 100 counts spread by 12 %, the 6 of others by 24: over seven lines, 10; two and a half of these.
-    assert lines[:, :4].mean(axis=0) == pytest.approx(100.0 * WEIGHTS[:4] + 6.0, abs=25.0)
+    assert len(lines) > 14
+    # An electron's 100 counts spread by 12 %, the 6 of others by 24: over 15 lines, 7; two and a half of these.
+    assert lines[:, :4].mean(axis=0) == pytest.approx(100.0 * WEIGHTS[:4] + 6.0, abs=17.5)
 
 
 def test_signals_are_the_same_however_the_scan_is_cut() -> None:

@@ -1,0 +1,227 @@
+"""`stemtwin serve`: the same bytes as in process, the ports it tells, and a clean end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agents.source import SourceError
+from agents.sources.csr import CsrSource
+from agents.sources.merlin import MerlinSource, Options
+from scenarios.acquire import begin, prepare
+from scenarios.instruments import simulator
+from scenarios.schema import Scenario, ScenarioError, load
+from scenarios.serve import NAMES, Serving, TwinServer, build_bench, described, scan_settings
+from twin.env import CalibrationEnv
+from twin.formats.event_clock import clock_of, event_time
+from twin.merlin_control import MerlinControl
+from twin.server.bench import scan_metadata
+
+SCAN = (
+    "scan.plan.rows=3",
+    "scan.plan.columns=5",
+    "scan.snapshots=1",
+    "scan.slice_nm=null",
+    "scan.optics.camera_pixels=32",
+    "scan.optics.binning=4",
+)
+FREE = Serving(free_ports=True, paced=False)
+
+
+@pytest.fixture(scope="module")
+def scanning() -> Scenario:
+    return load("sto_001", SCAN)
+
+
+@pytest.fixture(scope="module")
+def in_process(scanning: Scenario) -> np.ndarray:
+    """Frames of `stemtwin acquire` with seed 3."""
+    frames = [block.frames for block in begin(prepare(scanning), scanning, 3)]
+    return np.concatenate([f for f in frames if f is not None])
+
+
+def over_the_wire(ports: dict[str, int]) -> np.ndarray:
+    options = Options(control_port=ports["merlin_control"], start=True)
+    with MerlinSource("127.0.0.1", ports["merlin_data"], options) as source:
+        frames = np.concatenate([np.asarray(block.frames) for block in source.blocks()])
+        assert source.health.fault_count == 0
+    return frames
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_served_scan_is_the_acquired_one_byte_for_byte(
+    scanning: Scenario, in_process: np.ndarray, prepared: bool
+) -> None:
+    positions: list[int] = []
+    serving = Serving(free_ports=True, paced=False, prepare=prepared)
+    with TwinServer(scanning, 3, serving, positions.append) as server:
+        frames = over_the_wire(server.ports)
+    assert frames.dtype.itemsize == in_process.dtype.itemsize
+    np.testing.assert_array_equal(frames, in_process)
+    assert sum(positions) == (15 if prepared else 0)
+
+
+def test_the_event_stream_carries_the_same_scan(scanning: Scenario, in_process: np.ndarray) -> None:
+    with (
+        TwinServer(scanning, 3, Serving(free_ports=True, paced=False, event_metadata=True)) as server,
+        CsrSource("127.0.0.1", server.ports["events"]) as source,
+    ):
+        seen = np.zeros_like(in_process, dtype=np.int64).reshape(15, -1)
+        for block in source.blocks():
+            for k, (row, column) in enumerate(block.pixel):
+                these = slice(block.indptr[k], block.indptr[k + 1])
+                seen[row * 5 + column, block.index[these]] = block.weight[these]
+        assert source.meta.metadata.pixel_mrad == scanning.scan.optics.camera_pixel_mrad
+    np.testing.assert_array_equal(seen.reshape(in_process.shape), in_process)
+
+
+def test_an_event_camera_is_served_event_for_event() -> None:
+    scenario = load("sto_001", [*SCAN, "scan.camera={kind: event, reorder_s: 2.0e-5, toa_rms_ns: 1.6}"])
+    events = [block.events for block in begin(prepare(scenario), scenario, 1)]
+    every = np.concatenate([e for e in events if e is not None])
+    where = clock_of(scenario.scan.plan).position(event_time(every, fine=True))
+    expected = np.zeros((15, 32 * 32), np.int64)
+    np.add.at(expected, (where[where >= 0], every["pixel"][where >= 0]), 1)
+    with TwinServer(scenario, 1, FREE) as server, CsrSource("127.0.0.1", server.ports["events"]) as source:
+        seen = np.zeros_like(expected)
+        for block in source.blocks():
+            for k, (row, column) in enumerate(block.pixel):
+                these = slice(block.indptr[k], block.indptr[k + 1])
+                np.add.at(seen[row * 5 + column], block.index[these], block.weight[these])
+        assert source.meta.layout.scan == (3, 5)
+    np.testing.assert_array_equal(seen, expected)
+    assert expected.sum() > 10_000
+
+
+def test_ronchigrams_are_those_of_a_calibration_with_the_seed(small: Callable[..., Scenario]) -> None:
+    scenario = small()
+    with TwinServer(scenario, 5, FREE) as server:
+        assert server.left_out["events"] == "this scenario has no scan"
+        options = Options(scan=(2,), control_port=server.ports["merlin_control"], start=True)
+        with MerlinControl("127.0.0.1", server.ports["merlin_control"]) as control:
+            assert control.get("STEMMODE") == "RONCHIGRAM"
+            control.set("NUMFRAMESTOACQUIRE", 2)
+        with MerlinSource("127.0.0.1", server.ports["merlin_data"], options) as source:
+            frames = np.concatenate([np.asarray(block.frames) for block in source.blocks()])
+    # As `scenarios.run.observe` begins its session, by way of Gymnasium.
+    of_microscope, _ = np.random.SeedSequence(5).spawn(2)
+    microscope = simulator(scenario)
+    CalibrationEnv(microscope).reset(seed=int(of_microscope.generate_state(1, np.uint64)[0]))
+    # Its first frame has been taken.
+    np.testing.assert_array_equal(frames[1], microscope.acquire().counts)
+    bench = build_bench(scenario, 5)
+    np.testing.assert_array_equal(frames, [bench.acquire().counts for _ in range(2)])
+
+
+def test_a_second_server_does_not_get_a_port_that_is_taken(small: Callable[..., Scenario]) -> None:
+    with TwinServer(small(), 0, FREE) as server:
+        taken = server.ports["merlin_data"]
+        with pytest.raises(ScenarioError, match=f"merlin_data on 127.0.0.1, port {taken}: .*--merlin-data 0"):
+            TwinServer(small(), 0, Serving({"merlin_data": taken}, free_ports=True))
+
+
+def test_what_cannot_be_served_is_refused_when_it_is_asked_for(small: Callable[..., Scenario]) -> None:
+    with pytest.raises(ScenarioError, match="no service for events: this scenario has no scan"):
+        TwinServer(small(), 0, Serving({"events": 0}, free_ports=True))
+    with pytest.raises(ScenarioError, match="no scan"):
+        TwinServer(small(), 0, Serving(free_ports=True, mode="scan"))
+    with pytest.raises(ScenarioError, match=r"0\.0\.0\.0 is open to others"):
+        TwinServer(small(), 0, Serving(free_ports=True, host="0.0.0.0"))
+
+
+def test_all_services_are_described_and_the_bench_knows_their_ports(small: Callable[..., Scenario]) -> None:
+    with TwinServer(small(), 0, FREE) as server:
+        rows = dict(described(server))
+        assert list(rows) == [name.replace("_", " ") for name in NAMES]
+        assert rows["merlin control"] == str(server.ports["merlin_control"])
+        assert rows["events"].startswith("not served")
+        assert server.bench.ports == server.ports
+
+
+def test_a_server_that_stops_takes_less_than_a_second(small: Callable[..., Scenario]) -> None:
+    server = TwinServer(small(), 0, FREE).start()
+    with MerlinControl("127.0.0.1", server.ports["merlin_control"]) as control:
+        assert control.get("IMAGEX") == "64"
+        begun = time.monotonic()
+        server.stop()
+        assert time.monotonic() - begun < 1.0
+    with pytest.raises(OSError, match="refused"):
+        MerlinControl("127.0.0.1", server.ports["merlin_control"])
+
+
+def test_a_corrected_scan_begins_corrected_and_the_stream_tells_nothing_of_it(scanning: Scenario) -> None:
+    bench = build_bench(scanning, 3)
+    np.testing.assert_allclose(bench.microscope.truth().state_nm, 0.0, atol=1e-9)
+    with pytest.raises(PermissionError, match="--expose-truth"):
+        bench.truth()
+    settings = scan_settings(scanning)
+    assert settings is not None
+    assert scan_metadata(settings).provenance == {"pattern": "raster"}
+
+
+def test_a_state_that_cannot_be_scanned_is_served_for_calibration(caplog: pytest.LogCaptureFixture) -> None:
+    scenario = load("sto_001", [*SCAN, "scan.corrected=false"])
+    with TwinServer(scenario, 0, FREE) as server:
+        assert "scans are refused in the state in which the session begins" in caplog.text
+        with pytest.raises(SourceError, match="hung up before the first frame"):
+            over_the_wire(server.ports)
+        assert "needs a window of" in caplog.records[-1].getMessage()
+        options = Options(scan=(1,), control_port=server.ports["merlin_control"], start=True)
+        with MerlinControl("127.0.0.1", server.ports["merlin_control"]) as control:
+            control.set("STEMMODE", "RONCHIGRAM")
+        with MerlinSource("127.0.0.1", server.ports["merlin_data"], options) as source:
+            assert sum(len(block) for block in source.blocks()) == 1
+    with pytest.raises(ScenarioError, match="the scan goes from"):
+        TwinServer(load("sto_001", [*SCAN, "scan.plan.rows=4000"]), 3, FREE)
+
+
+@contextmanager
+def command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    program = [sys.executable, "-c", "from scenarios.cli import main; main()", "serve", *arguments]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    running = subprocess.Popen(
+        program,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=environment,
+    )
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_tells_its_ports_and_ends_cleanly(number: int, small_overrides: tuple[str, ...]) -> None:
+    changes = [part for override in small_overrides for part in ("--set", override)]
+    with command("nominal", "--port", "0", "--json", "--seed", "4", *changes) as running:
+        assert running.stdout is not None
+        first = running.stdout.readline()
+        assert first, running.communicate(timeout=10)[1]
+        told = json.loads(first)
+        assert (told["scenario"], told["seed"], told["host"]) == ("nominal", 4, "127.0.0.1")
+        with MerlinControl("127.0.0.1", told["ports"]["merlin_control"]) as control:
+            assert control.get("IMAGEX") == "64"
+            running.send_signal(number)
+            out, error = running.communicate(timeout=15)
+            assert (running.returncode, out, error) == (0, "", "")
+
+
+def test_bad_input_is_one_line_and_exit_code_2() -> None:
+    with command("nominal", "--host", "0.0.0.0") as running:
+        out, error = running.communicate(timeout=30)
+        assert (running.returncode, out) == (2, "")
+        assert error.startswith("stemtwin: ")
+        assert "token" in error
+        assert error.count("\n") == 1

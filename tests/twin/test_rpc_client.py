@@ -1,0 +1,120 @@
+"""The client of a JSON-RPC service, against servers that answer anything."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from twin.rpc_client import RpcClient, knock
+from twin.wire import rpc
+from twin.wire.netstring import RpcError, frame
+
+
+@contextmanager
+def answering(*answers: bytes | None) -> Iterator[int]:
+    """A server that gives these answers, one to every request; None hangs up. Says on which port."""
+    server = socket.create_server(("127.0.0.1", 0))
+    server.settimeout(0.05)
+    left, stop = list(answers), threading.Event()
+
+    def serve() -> None:
+        while not stop.is_set():
+            try:
+                line, _ = server.accept()
+            except TimeoutError:
+                continue
+            line.settimeout(0.05)
+            with line:
+                while not stop.is_set():
+                    try:
+                        if not line.recv(65536):
+                            break
+                    except TimeoutError:
+                        continue
+                    answer = left.pop(0) if left else None
+                    if answer is None:
+                        break
+                    line.sendall(answer)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield server.getsockname()[1]
+    finally:
+        stop.set()
+        thread.join(2.0)
+        server.close()
+
+
+def result(which: int, text: bytes = b'"ok"') -> bytes:
+    return frame(b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (which, text))
+
+
+def test_calls_have_numbers_and_share_a_line() -> None:
+    with answering(result(1), result(2, b"[1,2]")) as port:
+        client = RpcClient("it", "127.0.0.1", port)
+        assert not client.connected
+        assert client.call("a") == "ok"
+        assert client.call("b", {"x": 1}) == [1, 2]
+        assert client.connected
+        client.close()
+
+
+def test_a_refusal_leaves_the_line_as_it_is() -> None:
+    refusal = frame(b'{"jsonrpc":"2.0","id":1,"error":{"code":-32001,"message":"busy"}}')
+    with answering(refusal, result(2)) as port:
+        client = RpcClient("it", "127.0.0.1", port)
+        with pytest.raises(RpcError, match="busy") as caught:
+            client.call("a")
+        assert caught.value.code == rpc.BUSY
+        assert client.connected
+        assert client.call("b") == "ok"
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [
+        (result(7), RpcError, "an answer to call 7 came for call 1"),
+        (result(1) + result(2), RpcError, "2 answers to one call"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", RpcError, "begins with its length"),
+        (b"999999999:", RpcError, "at most 1048576 are allowed"),
+        (frame(b"{}"), RpcError, "no answer in JSON-RPC"),
+        (frame(b'{"jsonrpc":"2.0","id":1}'), RpcError, "a result or an error"),
+        (frame(b'{"jsonrpc":"2.0","id":1,"result":NaN}'), RpcError, "NaN is not JSON"),
+        (frame(b'{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"another client"}}'), RpcError, "another"),
+        (b"5:", TimeoutError, r"it: no answer within 0\.2 s"),
+        (None, ConnectionError, "it closed the line|reset"),
+    ],
+)
+def test_whatever_else_comes_is_an_error_and_the_next_call_has_a_new_line(
+    answer: bytes | None, error: type[Exception], words: str
+) -> None:
+    with answering(answer, result(2)) as port:
+        client = RpcClient("it", "127.0.0.1", port, timeout_s=0.2)
+        with pytest.raises(error, match=words):
+            client.call("a")
+        assert not client.connected
+        assert client.call("b") == "ok"
+        client.close()
+
+
+def test_an_answer_that_is_late_is_not_taken_for_the_next_one() -> None:
+    """The first call gives up; what comes for it afterwards has no line to come on."""
+    with answering(b"", result(2, b'"second"')) as port:
+        client = RpcClient("it", "127.0.0.1", port, timeout_s=0.1)
+        with pytest.raises(TimeoutError):
+            client.call("a")
+        assert client.call("b") == "second"
+        client.close()
+
+
+def test_nobody_there_is_an_os_error() -> None:
+    with answering() as port:
+        pass
+    with pytest.raises(OSError, match="refused"):
+        RpcClient("it", "127.0.0.1", port).call("a")
+    with pytest.raises(OSError, match="refused"):
+        knock("127.0.0.1", port, "a-long-enough-token")

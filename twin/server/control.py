@@ -1,0 +1,154 @@
+"""The control channel of a served twin on a port: sessions from a seed, exact inputs, what exposures cost.
+
+Methods and their parameters: twin/wire/control.py and docs/remote.md. The truth is told only where the bench tells it.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from twin.server.bench import Bench
+from twin.server.listener import Service
+from twin.server.rpc import RpcService
+from twin.types import Frame
+from twin.wire import control, rpc
+from twin.wire.netstring import INVALID_PARAMS, Request, RpcError
+
+PORT = control.CONTROL_PORT
+
+
+def make(bench: Bench) -> Service:
+    """The service."""
+    return RpcService("control", Control(bench).handle)
+
+
+class Control:
+    """The methods on a bench.
+
+    Inputs may be numbered: one that comes again after a broken line is not applied again. A number that is neither
+    the last nor the next one is refused, for then some input was lost.
+
+    Args:
+        bench: shared with other services.
+    """
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._server = uuid.uuid4().hex[:12]
+        self._last_delta_nm: tuple[float, ...] = ()
+        self._methods: dict[str, Callable[[Request], dict[str, Any]]] = {
+            "getInfo": self._info,
+            "capabilities": lambda _: control.capabilities_plain(bench.capabilities),
+            "reset": self._reset,
+            "apply": self._apply,
+            "status": lambda _: self._now().plain(),
+            "exposure": self._exposure,
+            "stage": self._stage,
+            "dose": self._dose,
+            "clock": lambda _: {"clock_s": bench.microscope.clock_s},
+            "scanPlan": self._scan_plan,
+            "truth": lambda _: control.truth_plain(bench.truth()),
+        }
+
+    def handle(self, request: Request) -> dict[str, Any]:
+        """The result of a request.
+
+        Raises:
+            RpcError: no such method or parameter, or a number that cannot be.
+            ValueError: an input beyond the limits; nothing has moved.
+            PermissionError: the truth is hidden.
+            RuntimeError: no session yet.
+        """
+        rpc.check_call(request, control.METHODS)
+        with self._bench.lock:
+            return self._methods[request.method](request)
+
+    def _info(self, request: Request) -> dict[str, Any]:
+        return {
+            "service": "stemtwin control",
+            "version": control.VERSION,
+            "session": self._session,
+            "exposes_truth": self._bench.expose_truth,
+            "ports": dict(self._bench.ports),
+            "methods": list(control.METHODS),
+        }
+
+    def _reset(self, request: Request) -> dict[str, Any]:
+        source = control.parse_reset(request.params)
+        if isinstance(source, int):
+            self._bench.reset_to(source)
+        else:
+            self._bench.reset(source)
+        return self._now().plain()
+
+    def _apply(self, request: Request) -> dict[str, Any]:
+        bench = self._bench
+        self._check_session()
+        if request.params.get("session", self._session) != self._session:
+            raise RpcError("that session is over; another one is on", rpc.NO_SESSION)
+        delta, which = control.parse_delta(request.params, bench.capabilities.space.dimension)
+        told = tuple(delta.tolist())
+        if which is not None and which == bench.inputs and told == self._last_delta_nm:
+            return self._now().plain()
+        if which is not None and which != bench.inputs + 1:
+            raise RpcError(
+                f"{bench.inputs} inputs were applied in this session; the next is {bench.inputs + 1}, not {which}",
+                INVALID_PARAMS,
+            )
+        bench.apply(delta)
+        self._last_delta_nm = told
+        return self._now().plain()
+
+    def _now(self) -> control.Status:
+        bench = self._bench
+        cumulative = tuple(bench.cumulative_nm.tolist())
+        if not bench.sessions:
+            return control.Status("", 0, 0, cumulative, 0.0)
+        region, next_e = bench.microscope.next_exposure
+        clock_s = bench.microscope.clock_s
+        return control.Status(self._session, bench.inputs, bench.exposures, cumulative, clock_s, region, next_e)
+
+    def _exposure(self, request: Request) -> dict[str, Any]:
+        frame = self._bench.latest
+        if frame is None:
+            raise RpcError("nothing was exposed in this session", rpc.NO_SESSION)
+        return control.ExposureNote(
+            self._bench.exposures,
+            frame.dose_e,
+            frame.exposure_s,
+            frame.clock_s,
+            frame.settings,
+            counts_digest(frame),
+            self._now(),
+        ).plain()
+
+    def _stage(self, request: Request) -> dict[str, Any]:
+        self._check_session()
+        return {"region": self._bench.microscope.next_exposure[0]}
+
+    def _dose(self, request: Request) -> dict[str, Any]:
+        self._check_session()
+        return {"next_e": self._bench.microscope.next_exposure[1], "spent": self._bench.microscope.cost.plain()}
+
+    def _scan_plan(self, request: Request) -> dict[str, Any]:
+        settings = self._bench.scan_settings
+        if settings is None:
+            raise RpcError("this scenario has no scan", rpc.NOT_AVAILABLE)
+        return {"plan": asdict(settings.plan), "optics": asdict(settings.optics), "events": settings.events}
+
+    @property
+    def _session(self) -> str:
+        return f"{self._server}-{self._bench.sessions}" if self._bench.sessions else ""
+
+    def _check_session(self) -> None:
+        if self._bench.sessions == 0:
+            raise RpcError("no session yet: reset comes first", rpc.NO_SESSION)
+
+
+def counts_digest(frame: Frame) -> str:
+    """SHA-256 of the counts as little-endian 16-bit numbers."""
+    return hashlib.sha256(np.ascontiguousarray(frame.counts, dtype="<u2").tobytes()).hexdigest()

@@ -1,0 +1,219 @@
+"""The twin's scan as the sparse event stream of a Timepix3 camera (`twin.wire.csr`): every client gets its own scan.
+
+Events of an event camera go to the positions during whose dwell they came; frames of other cameras are sent as their
+pixels that counted. Either way a position's pixels rise, each with its count. Clients wait for their turn.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import monotonic
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.formats.event_clock import clock_of, event_time
+from twin.server.bench import Bench, ScanSettings, scan_metadata
+from twin.server.listener import Connection, Patience
+from twin.types import ScanBlock
+from twin.wire import csr
+from twin.wire.csr import AcquisitionEnd, AcquisitionStart, Chunk, ScanEnd, ScanStart
+
+log = logging.getLogger("twin.server")
+
+PORT = csr.PORT
+BLOCK = 16
+"""Positions that are computed at a time."""
+LINGER_S = 60.0
+"""After a scan, before the server hangs up."""
+_TICK_S = 0.05
+
+Keys = NDArray[np.int64]
+
+
+class NoEvents(ValueError):
+    """A scan that this stream cannot carry."""
+
+
+def make(bench: Bench) -> "EventStream":
+    """The service.
+
+    Raises:
+        NoEvents: as `EventStream`.
+    """
+    return EventStream(bench)
+
+
+class EventStream:
+    """The event port.
+
+    Args:
+        bench: that scans.
+        paced: chunks leave when the instrument's clock says that they are there, and not as soon as they are computed.
+        metadata: tell step, angles and the like in the scan's JSON. LiberTEM's client takes a stream with JSON for
+            broken.
+
+    Raises:
+        NoEvents: no scan or no camera, or positions that do not come in raster order: this stream has no numbers for
+            them.
+    """
+
+    name = "events"
+    patience = Patience(send_s=60.0, turn_s=600.0)
+
+    def __init__(self, bench: Bench, paced: bool = True, metadata: bool = False) -> None:
+        check(bench.scan_settings)
+        self._bench, self._paced, self._metadata = bench, paced, metadata
+        self._scans = 0
+
+    def serve(self, connection: Connection) -> None:
+        """A scan from beginning to end; then wait for the client to hang up, for some clients come back at once."""
+        settings = check(self._bench.scan_settings)
+        blocks = self._bench.scan(settings.plan, block=BLOCK)
+        self._scans += 1
+        side = settings.optics.camera_pixels
+        connection.send(csr.encode(AcquisitionStart(settings.plan.shape, (side, side), self._scans)))
+        connection.send(csr.encode(ScanStart(self._scans, scan_metadata(settings).plain() if self._metadata else {})))
+        try:
+            for chunk, ready_s in self._chunks(blocks, settings):
+                if connection.gone:
+                    return
+                self._wait(ready_s, connection)
+                connection.send(csr.encode(chunk))
+        except RuntimeError as error:
+            log.warning("events: %s: the scan failed: %s", connection.peer, error)
+            return
+        connection.send(csr.encode(ScanEnd(self._scans)) + csr.encode(AcquisitionEnd(self._scans)))
+        until = monotonic() + LINGER_S
+        while not connection.gone and monotonic() < until:
+            connection.pause(_TICK_S)
+
+    def refuse(self, connection: Connection) -> None:
+        """Tell a client that waited for too long that there is no scan for it."""
+        settings = check(self._bench.scan_settings)
+        side = settings.optics.camera_pixels
+        connection.send(csr.encode(AcquisitionStart(settings.plan.shape, (side, side), 0)))
+        connection.send(csr.encode(AcquisitionEnd(0)))
+
+    def _chunks(self, blocks: Iterator[ScanBlock], settings: ScanSettings) -> Iterator[tuple[Chunk, float]]:
+        """Chunks, and the instrument clock when each is there."""
+        self._offset: float | None = None
+        positions = Positions(settings)
+        for block in blocks:
+            for chunk in positions.add(block):
+                yield chunk, float(block.clock_s[-1])
+        if positions.lost:
+            log.warning("events: %d events belong to no position or came too late for theirs", positions.lost)
+
+    def _wait(self, ready_s: float, connection: Connection) -> None:
+        if not self._paced:
+            return
+        if self._offset is None:
+            self._offset = monotonic() - ready_s
+        while (left_s := self._offset + ready_s - monotonic()) > 0:
+            connection.pause(min(left_s, _TICK_S))
+
+
+@dataclass
+class Positions:
+    """Puts what a camera gives, block by block, into chunks of whole positions.
+
+    Args:
+        settings: of the scan.
+
+    Attributes:
+        lost: events between two lines, outside the scan, or for a position that was complete already.
+    """
+
+    settings: ScanSettings
+    lost: int = 0
+    _next: int = 0
+    _waiting: Keys = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def __post_init__(self) -> None:
+        self._pixels = self.settings.optics.camera_pixels**2
+        self._clock = clock_of(self.settings.plan) if self.settings.events else None
+
+    def add(self, block: ScanBlock) -> Iterator[Chunk]:
+        """What is complete with this block: one chunk or none."""
+        stop = block.path.first + len(block)
+        if block.frames is not None:
+            yield of_frames(block.frames)
+            self._next = stop
+        elif block.events is not None:
+            self._sort_in(block.events)
+            complete = self._complete(block)
+            if complete > self._next:
+                yield self._take(complete)
+
+    def _sort_in(self, events: NDArray[np.void]) -> None:
+        assert self._clock is not None
+        position = self._clock.position(event_time(events, fine=True))
+        good = position >= self._next
+        self.lost += int(len(events) - np.count_nonzero(good))
+        keys = position[good] * self._pixels + events["pixel"][good].astype(np.int64)
+        self._waiting = np.concatenate([self._waiting, keys])
+
+    def _complete(self, block: ScanBlock) -> int:
+        """Positions of which no event is still under way."""
+        path, stop = block.path, block.path.first + len(block)
+        if stop == path.plan.count:
+            return stop
+        done = int(np.searchsorted(path.end_s, path.end_s[-1] - self.settings.delay_s, side="right"))
+        # None of this block: how many of the blocks before it, only a later one will tell.
+        return path.first + done if done else self._next
+
+    def _take(self, stop: int) -> Chunk:
+        """The positions from the next one to `stop`."""
+        first, self._next = self._next, stop
+        ready = self._waiting < stop * self._pixels
+        keys, self._waiting = self._waiting[ready], self._waiting[~ready]
+        return of_keys(keys - first * self._pixels, stop - first, self._pixels)
+
+
+def check(settings: ScanSettings | None) -> ScanSettings:
+    """The settings, if their scan can be a stream of events.
+
+    Raises:
+        NoEvents: see `EventStream`.
+    """
+    if settings is None:
+        raise NoEvents("this scenario has no scan")
+    if not settings.events and settings.largest_count is None:
+        raise NoEvents("this scan has no camera")
+    if settings.plan.pattern not in ("raster", "list"):
+        raise NoEvents(
+            f"the event stream counts positions in raster order; this scan is {settings.plan.pattern}:"
+            " scan.plan.pattern raster or list would do"
+        )
+    if max(settings.plan.shape) > 2**16 - 1:
+        raise NoEvents(f"the event stream's scans have sides up to 65535; got {settings.plan.shape}")
+    return settings
+
+
+def of_frames(frames: NDArray[np.unsignedinteger]) -> Chunk:
+    """The pixels that counted, of frames (n, H, W)."""
+    flat = frames.reshape(len(frames), frames.shape[1] * frames.shape[2])
+    position, index = np.nonzero(flat)
+    return _chunk(position, index, flat[position, index].astype(np.int64), len(frames))
+
+
+def of_keys(keys: Keys, positions: int, pixels: int) -> Chunk:
+    """Events as counts.
+
+    Args:
+        keys: position * pixels + pixel of each event, in any order, (n,).
+        positions: of the chunk.
+        pixels: of the camera.
+    """
+    where, counts = np.unique(keys, return_counts=True)
+    position, index = np.divmod(where, pixels)
+    return _chunk(position, index, counts, positions)
+
+
+def _chunk(position: Keys, index: Keys, counts: Keys, positions: int) -> Chunk:
+    """`position` rises."""
+    indptr = np.zeros(positions + 1, np.uint32)
+    np.cumsum(np.bincount(position, minlength=positions), out=indptr[1:])
+    value = np.uint16 if int(counts.max(initial=0)) < 2**16 else np.uint32
+    return Chunk(indptr, index.astype(np.uint32), counts.astype(value))

@@ -1,0 +1,356 @@
+"""The twin as a Merlin (Medipix3) camera: a control port and a data port, Ronchigrams or a whole scan.
+
+STARTACQUISITION sends the text header on the data port; frames follow at once, or with TRIGGERSTART 5 after
+SOFTTRIGGER: one trigger begins a whole scan, and in Ronchigram mode exposes NUMFRAMESPERTRIGGER frames. STEMMODE, which
+no Merlin has, chooses between the two. The stream ends after a whole frame when it is stopped.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Literal
+
+from twin.server import merlin_settings as parameters
+from twin.server.frame_supply import Batch, Floats, FrameSupply
+from twin.server.listener import Connection, Patience
+from twin.server.merlin_settings import Mode, OutOfRange, Settings
+from twin.suggest import nearest
+from twin.wire import merlin
+from twin.wire import merlin_commands as commands
+from twin.wire.merlin_commands import BUSY, CONTROL_PORT, OK, OUT_OF_RANGE, UNRECOGNISED, Command, Reply
+
+log = logging.getLogger("twin.server")
+
+DATA_PORT = merlin.DATA_PORT
+PORT = CONTROL_PORT
+ARMED_S = 10.0
+"""So long an armed camera waits for someone on its data port."""
+SEND_BYTES = 2**20
+"""Of frames between two looks at whether to stop."""
+LONGEST_NAME = 64
+"""Of a parameter; a reply has to hold it."""
+_TICK_S = 0.05
+
+State = Literal["idle", "armed", "running"]
+STATUS_NUMBER: Mapping[State, int] = {"idle": 0, "running": 1, "armed": 4}
+"""DETECTORSTATUS."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """An acquisition that was started.
+
+    Attributes:
+        supply: of the frames.
+        frames: how many; 0 until stopped.
+        per_trigger: frames per trigger.
+        triggered: one SOFTTRIGGER has to come before the first frame.
+        each: and one before every further `per_trigger` frames.
+        depth: of the counter, bits.
+    """
+
+    supply: FrameSupply
+    frames: int
+    per_trigger: int
+    triggered: bool
+    each: bool
+    depth: int
+
+
+class MerlinCamera:
+    """State of the camera, shared by its two ports.
+
+    Args:
+        supplies: frames by mode; the first one is the mode at the start.
+    """
+
+    def __init__(self, supplies: Mapping[Mode, FrameSupply]) -> None:
+        if not supplies:
+            raise ValueError("a camera needs something to see: no supply of frames was given")
+        self.supplies = dict(supplies)
+        self.settings = Settings(next(iter(self.supplies)))
+        self._state: State = "idle"
+        self._job: Job | None = None
+        self._armed_at = 0.0
+        self._triggers = 0
+        self._stop = False
+        self._changed = threading.Condition()
+
+    @property
+    def supply(self) -> FrameSupply:
+        """Of the present mode."""
+        return self.supplies[self.settings.mode]
+
+    # --- for the control port --------------------------------------------------------------------
+
+    def answer(self, command: Command) -> Reply:
+        """Do what a client asks; never fails."""
+        with self._changed:
+            self._disarm_forgotten()
+            if command.verb == "GET":
+                value = self._get(command.name)
+                return Reply("GET", command.name, value or "", UNRECOGNISED if value is None else OK)
+            if command.verb == "SET":
+                return Reply("SET", command.name, None, self._set(command.name, command.value or ""))
+            return Reply("CMD", command.name, None, self._command(command.name))
+
+    def _get(self, name: str) -> str | None:
+        if name == "DETECTORSTATUS":
+            return str(STATUS_NUMBER[self._state])
+        return self.settings.mode if name == "STEMMODE" else parameters.read(name, self.settings, self.supply)
+
+    def _set(self, name: str, value: str) -> int:
+        if self._state != "idle":
+            return BUSY
+        try:
+            if name == "STEMMODE":
+                self.settings = self._in_mode(value)
+                return OK
+            changed = parameters.write(name, value, self.settings)
+        except OutOfRange as error:
+            log.warning("merlin control: %s", error)
+            return OUT_OF_RANGE
+        if changed is None:
+            known = (*parameters.PARAMETERS, *parameters.KEPT, "STEMMODE")
+            log.warning("merlin control: no parameter %s%s", name, nearest(name, known))
+            return UNRECOGNISED
+        self.settings = changed
+        return OK
+
+    def _in_mode(self, value: str) -> Settings:
+        """How many frames there are depends on the mode: the defaults are back."""
+        mode = next((mode for mode in self.supplies if mode == value.strip().upper()), None)
+        if mode is None:
+            raise OutOfRange(f"STEMMODE is one of {', '.join(self.supplies)}; got {value[:24]!r}")
+        return replace(self.settings, mode=mode, frames=None, per_trigger=None, depth=None)
+
+    def _command(self, name: str) -> int:
+        if name == "STARTACQUISITION":
+            return self._arm()
+        if name == "STOPACQUISITION":
+            self._stop = self._state != "idle"
+            self._changed.notify_all()
+            return OK
+        if name == "SOFTTRIGGER":
+            # To a camera that needs no trigger it means nothing.
+            if self._state == "idle":
+                return BUSY
+            self._triggers += 1
+            self._changed.notify_all()
+            return OK
+        log.warning(
+            "merlin control: no command %s%s",
+            name,
+            nearest(name, ("STARTACQUISITION", "STOPACQUISITION", "SOFTTRIGGER")),
+        )
+        return UNRECOGNISED
+
+    def _arm(self) -> int:
+        if self._state != "idle":
+            return BUSY
+        settings, supply = self.settings, self.supply
+        soft = settings.trigger_start == parameters.SOFT_TRIGGER
+        self._job = Job(
+            supply,
+            settings.frames_of(supply),
+            settings.per_trigger_of(supply),
+            soft,
+            soft and settings.mode == "RONCHIGRAM",
+            settings.depth_of(supply),
+        )
+        self._state, self._armed_at, self._triggers, self._stop = "armed", monotonic(), 0, False
+        self._changed.notify_all()
+        return OK
+
+    def _disarm_forgotten(self) -> None:
+        if self._state == "armed" and (self._stop or monotonic() - self._armed_at > ARMED_S):
+            if not self._stop:
+                log.warning("merlin data: nobody came for an acquisition within %g s; it is given up", ARMED_S)
+            self._state, self._job = "idle", None
+
+    # --- for the data port -----------------------------------------------------------------------
+
+    def next_job(self, connection: Connection) -> Job | None:
+        """Wait for an acquisition to be started; None when the client is gone.
+
+        Raises:
+            Stopping: the server stops.
+        """
+        while True:
+            connection.check()
+            if connection.gone:
+                return None
+            with self._changed:
+                self._disarm_forgotten()
+                if self._job is not None:
+                    job, self._job, self._state = self._job, None, "running"
+                    return job
+                self._changed.wait(_TICK_S)
+
+    def wait_for_trigger(self, number: int, connection: Connection) -> bool:
+        """Wait for the trigger with this number, from 1; False when the acquisition was stopped or the client is gone.
+
+        Raises:
+            Stopping: the server stops.
+        """
+        while True:
+            connection.check()
+            if connection.gone:
+                return False
+            with self._changed:
+                if self._stop or self._triggers >= number:
+                    return not self._stop
+                self._changed.wait(_TICK_S)
+
+    def wait_until(self, due: float, connection: Connection) -> bool:
+        """Wait for a time of `monotonic`; False when the acquisition was stopped or the client is gone meanwhile.
+
+        Raises:
+            Stopping: the server stops.
+        """
+        while True:
+            connection.check()
+            with self._changed:
+                left_s = due - monotonic()
+                if self._stop or left_s <= 0:
+                    return not self._stop
+                self._changed.wait(min(left_s, _TICK_S))
+            if connection.gone:
+                return False
+
+    @property
+    def stopped(self) -> bool:
+        """The running acquisition is to end."""
+        return self._stop
+
+    def finished(self) -> None:
+        """The acquisition is over, however it ended."""
+        with self._changed:
+            self._state, self._job, self._stop = "idle", None, False
+
+
+class MerlinControl:
+    """The control port.
+
+    Args:
+        camera: shared with the data port.
+    """
+
+    name = "merlin control"
+    patience = Patience()
+
+    def __init__(self, camera: MerlinCamera) -> None:
+        self._camera = camera
+
+    def serve(self, connection: Connection) -> None:
+        """Answer commands in the order in which they come."""
+        for payload in connection.payloads(commands.CommandDecoder().feed):
+            connection.send(commands.build_reply(self._answer(payload)))
+
+    def refuse(self, connection: Connection) -> None:
+        """Answer the first command with the status for busy."""
+        for payload in connection.payloads(commands.CommandDecoder().feed, idle_s=connection.patience.message_s):
+            connection.send(commands.build_reply(_refusal(payload, BUSY)))
+            return
+
+    def _answer(self, payload: bytes) -> Reply:
+        try:
+            command = commands.parse_command(payload)
+        except merlin.WireError as error:
+            # The message was whole: the line is still of use.
+            log.warning("merlin control: %s", error)
+            return _refusal(payload, UNRECOGNISED)
+        if len(command.name) > LONGEST_NAME:
+            return _refusal(b"", UNRECOGNISED)
+        return self._camera.answer(command)
+
+
+class MerlinData:
+    """The data port.
+
+    Args:
+        camera: shared with the control port.
+        paced: frames leave when the instrument's clock says that they are there, and not as soon as they are computed.
+    """
+
+    name = "merlin data"
+    patience = Patience(send_s=60.0)
+
+    def __init__(self, camera: MerlinCamera, paced: bool = True) -> None:
+        self._camera, self._paced = camera, paced
+
+    def serve(self, connection: Connection) -> None:
+        """One acquisition after another."""
+        while (job := self._camera.next_job(connection)) is not None:
+            try:
+                self._acquire(job, connection)
+            except RuntimeError as error:
+                # A session that was reset meanwhile, for one. A client that waits for frames has to notice.
+                log.warning("merlin data: %s: the acquisition failed: %s", connection.peer, error)
+                return
+            finally:
+                self._camera.finished()
+
+    def refuse(self, connection: Connection) -> None:
+        """Hang up: there are no words for it on this port."""
+
+    def _acquire(self, job: Job, connection: Connection) -> None:
+        connection.send(merlin.acquisition_message(job.supply.about(job.frames, job.per_trigger, job.depth)))
+        if job.triggered and not self._camera.wait_for_trigger(1, connection):
+            return
+        sent, pace = 0, _Pace()
+        for batch in job.supply.batches(job.depth, job.frames):
+            if self._camera.stopped or connection.gone or not self._send(batch, pace, connection):
+                return
+            sent += len(batch.messages)
+            more = job.frames == 0 or sent < job.frames
+            if job.each and more and not self._camera.wait_for_trigger(sent // job.per_trigger + 1, connection):
+                return
+
+    def _send(self, batch: Batch, pace: "_Pace", connection: Connection) -> bool:
+        """Frames that are due, a few at a time; False when the acquisition was stopped."""
+        messages, done = batch.messages, 0
+        most = max(1, SEND_BYTES // messages.shape[1])
+        while done < len(messages):
+            stop = min(done + most, len(messages))
+            if self._paced:
+                stop = min(stop, max(done + 1, done + pace.due(batch.ready_s[done:stop])))
+                if not self._camera.wait_until(pace.when(float(batch.ready_s[stop - 1])), connection):
+                    return False
+            connection.send(messages[done:stop].data)
+            done = stop
+            if self._camera.stopped and done < len(messages):
+                return False
+        return True
+
+
+class _Pace:
+    """The instrument's clock against ours: the first frame of an acquisition comes at once."""
+
+    def __init__(self) -> None:
+        self._offset: float | None = None
+
+    def when(self, ready_s: float) -> float:
+        """Our time at which a frame is there."""
+        if self._offset is None:
+            self._offset = monotonic() - ready_s
+        return self._offset + ready_s
+
+    def due(self, ready_s: Floats) -> int:
+        """How many of the next frames are there by now."""
+        if len(ready_s) == 0:
+            return 0
+        self.when(float(ready_s[0]))
+        assert self._offset is not None
+        return int((ready_s + self._offset <= monotonic()).sum())
+
+
+def _refusal(payload: bytes, status: int) -> Reply:
+    """To a command that was not understood, or not even looked at: its own words back, as far as they can be sent."""
+    try:
+        command = commands.parse_command(payload)
+        return Reply(command.verb, command.name, "" if command.verb == "GET" else None, status)
+    except merlin.WireError:
+        return Reply("CMD", "UNKNOWN", None, status)

@@ -1,0 +1,149 @@
+"""What a client can read and set on a served Merlin camera, by the camera's own names. No sockets, no threads.
+
+Settings that shape the stream are real; of the sensor's electronics (bias, thresholds, ...) the twin has no model: they
+are kept and read back, and change nothing.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+from twin.formats import merlin_header as mh
+from twin.server.frame_supply import FrameSupply, smallest_depth_of
+
+Mode = Literal["RONCHIGRAM", "SCAN"]
+MOST_FRAMES = 10**9
+LONGEST_VALUE = 1024
+"""Of a parameter that is kept, characters."""
+SOFT_TRIGGER = 5
+"""TRIGGERSTART: 5 waits for SOFTTRIGGER. 0 starts at once, and so do 1 to 4: the scan itself gives those triggers."""
+
+
+class OutOfRange(ValueError):
+    """A value that a parameter cannot have."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of the stream.
+
+    Attributes:
+        mode: which of the supplies.
+        frames: in an acquisition; 0 until stopped; None as many as the supply has.
+        per_trigger: frames per trigger; None as the supply has it.
+        trigger_start: see `SOFT_TRIGGER`.
+        depth: of the counter, bits; None the smallest that holds every count.
+        kept: parameters without an effect, as they were set.
+    """
+
+    mode: Mode
+    frames: int | None = None
+    per_trigger: int | None = None
+    trigger_start: int = 0
+    depth: int | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
+
+    def frames_of(self, supply: FrameSupply) -> int:
+        """In an acquisition; 0 until stopped."""
+        return supply.frames if self.frames is None else self.frames
+
+    def per_trigger_of(self, supply: FrameSupply) -> int:
+        """Frames per trigger."""
+        return supply.frames_per_trigger if self.per_trigger is None else self.per_trigger
+
+    def depth_of(self, supply: FrameSupply) -> int:
+        """Of the counter, bits."""
+        return smallest_depth_of(supply.largest_count) if self.depth is None else self.depth
+
+
+class Parameter(NamedTuple):
+    """How a parameter is read and, unless `write` is None, set; a value that it cannot have raises `OutOfRange`."""
+
+    read: Callable[[Settings, FrameSupply], object]
+    write: Callable[[Settings, str], Settings] | None = None
+
+
+KEPT = {
+    "HVBIAS": "120",
+    "OPERATINGENERGY": "0",
+    **{f"THRESHOLD{k}": "0" for k in range(8)},
+    "GAIN": "1",
+    "CHARGESUMMING": "0",
+    "COLOURMODE": "0",
+    "CONTINUOUSRW": "0",
+    "ENABLECOUNTER1": "0",
+    "FILEENABLE": "0",
+    "FILEDIRECTORY": "",
+    "FILENAME": "",
+    "TRIGGERSTOP": "0",
+}
+"""Names that are kept and read back, and their values at the start."""
+
+
+def read(name: str, settings: Settings, supply: FrameSupply) -> str | None:
+    """A parameter's value; None for a name that is none."""
+    if name in KEPT:
+        return settings.kept.get(name, KEPT[name])
+    return str(PARAMETERS[name].read(settings, supply)) if name in PARAMETERS else None
+
+
+def write(name: str, value: str, settings: Settings) -> Settings | None:
+    """The settings with one changed; None for a name that is none.
+
+    Raises:
+        OutOfRange: a value that it cannot have, or a parameter that can only be read.
+    """
+    if name in KEPT:
+        if len(value) > LONGEST_VALUE:
+            raise OutOfRange(f"{name} takes up to {LONGEST_VALUE} characters; got {len(value)}")
+        return replace(settings, kept={**settings.kept, name: value})
+    if name not in PARAMETERS:
+        return None
+    writer = PARAMETERS[name].write
+    if writer is None:
+        raise OutOfRange(f"{name} can only be read")
+    return writer(settings, value)
+
+
+def _whole(text: str, name: str, least: int, most: int) -> int:
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 12 and least <= int(digits) <= most):
+        raise OutOfRange(f"{name} is a whole number, {least} to {most}; got {text[:24]!r}")
+    return int(digits)
+
+
+def _set_frames(settings: Settings, value: str) -> Settings:
+    return replace(settings, frames=_whole(value, "NUMFRAMESTOACQUIRE", 0, MOST_FRAMES))
+
+
+def _set_per_trigger(settings: Settings, value: str) -> Settings:
+    return replace(settings, per_trigger=_whole(value, "NUMFRAMESPERTRIGGER", 1, MOST_FRAMES))
+
+
+def _set_trigger_start(settings: Settings, value: str) -> Settings:
+    return replace(settings, trigger_start=_whole(value, "TRIGGERSTART", 0, SOFT_TRIGGER))
+
+
+def _set_depth(settings: Settings, value: str) -> Settings:
+    depth = _whole(value, "COUNTERDEPTH", 1, 24)
+    if depth not in mh.DEPTHS:
+        raise OutOfRange(f"COUNTERDEPTH is {', '.join(map(str, mh.DEPTHS))}; got {depth}")
+    return replace(settings, depth=depth)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.9g}" if math.isfinite(seconds) else "0"
+
+
+PARAMETERS: Mapping[str, Parameter] = {
+    "IMAGEX": Parameter(lambda _, supply: supply.shape[1]),
+    "IMAGEY": Parameter(lambda _, supply: supply.shape[0]),
+    "COUNTERDEPTH": Parameter(lambda settings, supply: settings.depth_of(supply), _set_depth),
+    "NUMFRAMESTOACQUIRE": Parameter(lambda settings, supply: settings.frames_of(supply), _set_frames),
+    "NUMFRAMESPERTRIGGER": Parameter(lambda settings, supply: settings.per_trigger_of(supply), _set_per_trigger),
+    "TRIGGERSTART": Parameter(lambda settings, _: settings.trigger_start, _set_trigger_start),
+    # The instrument's, not the camera's to choose: a scan's dwell and a Ronchigram's exposure belong to the scenario.
+    "ACQUISITIONTIME": Parameter(lambda _, supply: _milliseconds(supply.exposure_s)),
+    "ACQUISITIONPERIOD": Parameter(lambda _, supply: _milliseconds(supply.period_s)),
+}

@@ -1,0 +1,91 @@
+"""A service that speaks JSON-RPC in netstrings: requests in, what a handler gives for them out, errors as errors."""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from twin.server.listener import ClientGone, Connection, Patience
+from twin.wire import rpc
+from twin.wire.netstring import (
+    INTERNAL_ERROR,
+    NetstringDecoder,
+    Request,
+    Response,
+    RpcError,
+    build_response,
+    parse_request,
+)
+
+log = logging.getLogger("twin.server")
+
+MOST_REQUEST = 2**16
+"""Bytes of a request."""
+
+Handle = Callable[[Request], Any]
+"""A request in, its result out as plain JSON. What it may raise: see `answer`."""
+
+
+class RpcService:
+    """A `listener.Service` around a handler.
+
+    Args:
+        name: for messages.
+        handle: called in the client's thread.
+        patience: with clients.
+    """
+
+    def __init__(self, name: str, handle: Handle, patience: Patience | None = None) -> None:
+        self.name, self._handle = name, handle
+        self.patience = patience or Patience()
+
+    def serve(self, connection: Connection) -> None:
+        """Answer until the client hangs up; after what is no netstring, say so and hang up."""
+        decoder = NetstringDecoder(MOST_REQUEST)
+        try:
+            for payload in connection.payloads(decoder.feed):
+                reply = answer(self._handle, payload)
+                if reply is not None:
+                    connection.send(reply)
+        except RpcError as error:
+            with suppress(ClientGone):
+                connection.send(build_response(Response(None, error=error)))
+            raise
+
+    def refuse(self, connection: Connection) -> None:
+        """Say that somebody else is being served."""
+        error = RpcError(f"{self.name} serves another client; try again later", rpc.BUSY)
+        with suppress(ClientGone):
+            connection.send(build_response(Response(None, error=error)))
+
+
+def answer(handle: Handle, payload: bytes) -> bytes | None:
+    """The answer to a payload, as a netstring; None to a notification.
+
+    Refusals of the handler become errors: RpcError as it is, ValueError as out of range, PermissionError as not
+    available, RuntimeError as failed. Anything else is our mistake: the client learns that much, the log the rest.
+    """
+    try:
+        request = parse_request(payload)
+    except RpcError as error:
+        return build_response(Response(error.id, error=error))
+    try:
+        response = Response(request.id, _checked(handle(request)))
+    except RpcError as error:
+        response = Response(request.id, error=error)
+    except PermissionError as error:
+        response = Response(request.id, error=RpcError(str(error), rpc.NOT_AVAILABLE))
+    except ValueError as error:
+        response = Response(request.id, error=RpcError(str(error), rpc.OUT_OF_RANGE))
+    except RuntimeError as error:
+        response = Response(request.id, error=RpcError(str(error), rpc.FAILED))
+    except Exception:
+        log.exception("%s failed", request.method)
+        response = Response(request.id, error=RpcError(f"{request.method} failed on the server", INTERNAL_ERROR))
+    return None if request.notification else build_response(response)
+
+
+def _checked(result: Any) -> Any:
+    if result is None:
+        raise TypeError("a handler returns a result")
+    return result

@@ -1,0 +1,190 @@
+"""What goes to a CEOS-style aberration corrector and back: the methods' parameters and results, as plain JSON.
+
+Lengths are metres on the wire and nm on our side; names and factors are those of `twin.aberrations`. The meaning of
+`correctAberration` is not public; here it is: `value` is the aberration as it was measured, and the corrector takes
+it away, so that afterwards `target` is left (nothing, unless it is given): the coefficient changes by target - value.
+
+Public clients send one number for a round aberration and two for others; a pair with a zero is taken too, and pairs
+are what results hold, so that what was measured can be sent back as it came.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from twin.aberrations import CEOS_FACTORS, Aberrations, from_ceos
+from twin.suggest import nearest
+from twin.wire import rpc
+from twin.wire.netstring import INVALID_PARAMS, Request, RpcError
+
+NAMES = tuple(name for name, _ in CEOS_FACTORS.values())
+ROUND = tuple(name for (_, m), (name, _) in CEOS_FACTORS.items() if m == 0)
+"""Aberrations of one component."""
+METHODS = {
+    "getInfo": (),
+    "measureC1A1": (),
+    "acquireTableau": ("tabType", "angle"),
+    "correctAberration": ("name", "value", "target?", "select?"),
+}
+TableauType = Literal["Fast", "Standard", "Enhanced"]
+HIGHEST_ORDER: Mapping[str, int] = {"Fast": 2, "Standard": 3, "Enhanced": 5}
+"""Order n up to which a tableau of each kind measures."""
+SELECT = ("coarse", "fine")
+ANGLE_MRAD = (1.0, 100.0)
+"""Tilt of a tableau that is taken."""
+LARGEST_M = 1.0
+SHORT_BYTES = 1024
+"""One public client reads no more of an answer."""
+_NM = 1e-9
+
+Pairs = Mapping[str, tuple[float, float]]
+"""Coefficients by CEOS name: x and y; y is zero for round ones."""
+
+
+@dataclass(frozen=True)
+class GetInfo:
+    """Ask who is there."""
+
+
+@dataclass(frozen=True)
+class MeasureC1A1:
+    """Measure defocus and two-fold astigmatism."""
+
+
+@dataclass(frozen=True)
+class AcquireTableau:
+    """Measure up to the order of a kind of tableau.
+
+    Attributes:
+        tab_type: kind.
+        angle_mrad: largest tilt.
+    """
+
+    tab_type: str
+    angle_mrad: float
+
+
+@dataclass(frozen=True)
+class CorrectAberration:
+    """Take an aberration away.
+
+    Attributes:
+        name: as CEOS has it.
+        value_nm: as measured, (x, y).
+        target_nm: what is to be left, (x, y).
+        select: which of its means the corrector takes.
+    """
+
+    name: str
+    value_nm: tuple[float, float]
+    target_nm: tuple[float, float] = (0.0, 0.0)
+    select: str | None = None
+
+    @property
+    def change(self) -> Aberrations:
+        """What is added to the coefficients: target - value."""
+        x, y = (target - value for target, value in zip(self.target_nm, self.value_nm, strict=True))
+        return from_ceos({self.name: (x, y)})
+
+
+Call = GetInfo | MeasureC1A1 | AcquireTableau | CorrectAberration
+
+
+def parse_call(request: Request) -> Call:
+    """A call of one of the four methods.
+
+    Raises:
+        RpcError: unknown method, parameter or aberration (the nearest is named), or a value that cannot be.
+    """
+    rpc.check_call(request, METHODS)
+    given = request.params
+    if request.method == "getInfo":
+        return GetInfo()
+    if request.method == "measureC1A1":
+        return MeasureC1A1()
+    if request.method == "acquireTableau":
+        kind = rpc.choice(given["tabType"], "tabType", tuple(HIGHEST_ORDER))
+        angle = rpc.number(given["angle"], "angle")
+        if not ANGLE_MRAD[0] <= angle <= ANGLE_MRAD[1]:
+            raise RpcError(
+                f"angle lies in {ANGLE_MRAD[0]:g} to {ANGLE_MRAD[1]:g} mrad, got {angle:g}", rpc.OUT_OF_RANGE
+            )
+        return AcquireTableau(kind, angle)
+    name = known_name(given["name"])
+    select = None if given.get("select") is None else rpc.choice(given["select"], "select", SELECT)
+    target = given.get("target")
+    return CorrectAberration(
+        name, _pair(given["value"], "value", name), _pair([0.0] if target is None else target, "target", name), select
+    )
+
+
+def known_name(name: Any) -> str:
+    """A CEOS name.
+
+    Raises:
+        RpcError: it is none; names the nearest.
+    """
+    if not isinstance(name, str) or name not in NAMES:
+        hint = nearest(name[:20], NAMES, 0.5) if isinstance(name, str) else ""
+        raise RpcError(f"{rpc.shown(name)} is not an aberration here{hint}; known: {', '.join(NAMES)}", INVALID_PARAMS)
+    return name
+
+
+def _pair(value: Any, label: str, name: str) -> tuple[float, float]:
+    """(x, y) in nm, from one or two numbers in metres."""
+    is_round = name in ROUND
+    parts = rpc.numbers(value, f"{label} of {name}", 1 if is_round or label == "target" else 2, 2)
+    x, y = parts if len(parts) == 2 else (parts[0], 0.0)
+    if is_round and y != 0.0:
+        raise RpcError(f"{name} is round: its {label} has one component, or a second that is 0", INVALID_PARAMS)
+    if len(parts) == 1 and not is_round and x != 0.0:
+        raise RpcError(f"{label} of {name} has two components", INVALID_PARAMS)
+    if max(abs(x), abs(y)) > LARGEST_M:
+        raise RpcError(f"{label} of {name} is in metres; got {x:g}, {y:g}", rpc.OUT_OF_RANGE)
+    return x / _NM, y / _NM
+
+
+# --- the client's side ---------------------------------------------------------------------------
+
+
+def correction(name: str, change_nm: tuple[float, float], value_is: Literal["error", "offset"] = "error") -> Request:
+    """The call that changes a coefficient.
+
+    Args:
+        name: as CEOS has it.
+        change_nm: what is to be added, (x, y).
+        value_is: "error": as here, the corrector takes `value` away; "offset": for one that adds it.
+    """
+    sign = -1.0 if value_is == "error" else 1.0
+    x, y = (sign * part * _NM for part in change_nm)
+    # 0.0 added: no minus zero in a log or on the wire.
+    return Request("correctAberration", {"name": known_name(name), "value": [x + 0.0, y + 0.0]})
+
+
+def aberrations_result(found_nm: Pairs, std_nm: Mapping[str, float]) -> dict[str, Any]:
+    """The result of a measurement: seven digits, so that the longest fits into `SHORT_BYTES`."""
+    return {
+        "aberrations": {name: [_short(x), _short(y)] for name, (x, y) in found_nm.items()},
+        "std": {name: _short(std_nm[name], 3) for name in found_nm},
+    }
+
+
+def _short(value_nm: float, digits: int = 7) -> float:
+    return float(f"{value_nm * _NM:.{digits}g}") + 0.0
+
+
+def parse_aberrations(result: Any) -> dict[str, tuple[float, float]]:
+    """Coefficients in nm by CEOS name, from the result of a measurement; names that are not ours are passed over.
+
+    Raises:
+        RpcError: no such result.
+    """
+    found = result.get("aberrations") if isinstance(result, dict) else None
+    if not isinstance(found, dict) or not found:
+        raise RpcError(f"a measurement has aberrations by name; got {rpc.shown(result)}")
+    pairs = {}
+    for name, value in found.items():
+        if name in NAMES:
+            parts = rpc.numbers(value if isinstance(value, list) else [value], name, 1, 2)
+            pairs[name] = (parts[0] / _NM, parts[1] / _NM if len(parts) == 2 else 0.0)
+    return pairs
