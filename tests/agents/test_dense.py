@@ -39,7 +39,7 @@ regions = st.none() | st.builds(
 )
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data(), dtype=st.sampled_from(TYPES), region=regions)
 def test_moments_are_exact(data, dtype, region):
     """With counts up to the type's largest, as long as the sums are below 2^53."""
