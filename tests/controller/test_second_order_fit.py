@@ -80,7 +80,7 @@ def test_known_inputs_are_taken_off(monkeypatch: pytest.MonkeyPatch) -> None:
     # In a wide box, where the prior pulls neither.
     plain, moved = SecondOrderFit(OPTICS, 100 * START_NM), SecondOrderFit(OPTICS, 100 * START_NM)
     shift = np.array([0, 0, 0, 30.0, -20.0, 10.0, 5.0])
-    for first in FIRST_NM:
+    for first in np.concatenate([FIRST_NM, -FIRST_NM])[:LEAST]:
         state = np.concatenate([first, np.zeros(4)])
         frame = source.frame(state)
         plain.add(frame, state)
@@ -135,7 +135,7 @@ def test_correlation_of_windows() -> None:
 
 
 def test_overlap_is_not_counted_twice() -> None:
-    fit = fitted(np.zeros(4), 6, 7)
+    fit = fitted(np.zeros(4), LEAST, 7)
     curvature = sum(term.curvature for term in fit._terms)
     found = fit.estimate()
     assert found is not None
