@@ -1,4 +1,6 @@
-"""One torch thread everywhere, and no clock in hypothesis: how busy a machine is says nothing of the code."""
+"""What tests take for granted whoever runs them: one torch thread, no clock in hypothesis, Ctrl-C that is heard."""
+
+import signal
 
 import torch
 from hypothesis import settings
@@ -9,3 +11,7 @@ torch.set_num_threads(1)
 # pytest-timeout catches what hangs.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+# A job in the background of a script is started deaf to Ctrl-C, and so would everything be that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
