@@ -37,6 +37,7 @@ def summarise(records: Sequence[RunRecord]) -> dict[str, dict[str, float]]:
             "p90_error_nm": float(np.percentile(errors, 90)),
             "in_spec": float(np.mean([step.in_spec for step in steps])),
             "coverage_90": float(np.mean([step.covers_90 for step in steps])),
+            "misfit": float(np.mean([step.misfit for step in steps])),
             "seconds_per_step": float(np.median([step.seconds for step in steps])),
         }
     return table

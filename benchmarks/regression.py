@@ -61,7 +61,8 @@ CI = Setting(
     ("day_a", "day_b"), ("vae_em", "vae_fixed", "neural_posterior", "spectrum_ml", "bo_scalar"), range(5000, 5010)
 )
 """What continuous integration checks: by multislice, on seeds that no figure elsewhere uses. Many short runs: more
-observations make up for a fault, so that it shows less."""
+observations make up for a fault, so that it shows less. Ten observations of twelve runs are the same work; by the
+spread of the errors over seeds the least shift to be seen would grow by 4 % (neural_posterior) to 26 % (vae_em)."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from controller.hyperparameters import Hyperparameters
 from controller.latent_map import LatentMap
 from controller.prior_mean import SymmetricGrid
 from controller.vae import Vae, VaeConfig
-from controller.weights_file import Purpose, WeightsError
+from controller.weights_file import Purpose
 from twin.optics import Optics
 from twin.state import StateSpace
 
@@ -77,11 +77,7 @@ def load(path: Path) -> Artefact:
     Raises:
         WeightsError: missing, damaged or of another format.
     """
-    tensors, metadata = weights_file.read(path, FORMAT)
-    try:
-        return _assembled(tensors, metadata)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: a part is missing or does not fit: {error}") from error
+    return weights_file.load(path, FORMAT, _assembled)
 
 
 def _assembled(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Artefact:

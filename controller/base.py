@@ -32,6 +32,8 @@ class Estimate:
         sign_probability: probability of that sign; 1 - it is the mirror solution's (0.5: undecided).
         samples_nm: optional support of the posterior, shape (m, n), for pictures.
         weights: probabilities of the samples, shape (m,).
+        misfit: the controller's own test says that the day is unlike those it was trained for: mean and covariance may
+            be wrong. False where a controller has no such test.
     """
 
     mean_nm: Array
@@ -39,6 +41,7 @@ class Estimate:
     sign_probability: float = 1.0
     samples_nm: Array | None = None
     weights: Array | None = None
+    misfit: bool = False
 
     @property
     def std_nm(self) -> Array:
@@ -71,7 +74,14 @@ class Controller(Protocol):
         ...
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Learn from the frame that followed the input."""
+        """Learn from the frame that followed the input.
+
+        The input counts as applied whatever the frame is good for: the instrument has moved. A refused frame changes
+        nothing else, and one taken in its place comes with an input of zero.
+
+        Raises:
+            ValueError: a frame of another shape than the camera's, or without signal.
+        """
         ...
 
     def estimate(self) -> Estimate:

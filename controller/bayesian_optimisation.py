@@ -81,6 +81,7 @@ class BayesianOptimiser:
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
         """No observation; a fresh Sobol design."""
         self.space, self.rng = space, rng
+        self.input_nm: Array = space.zero
         self.inputs_nm: Array = np.empty((0, space.dimension))
         self.values: Array = np.empty((0, 0))
         self.history: History | None = None
@@ -101,7 +102,7 @@ class BayesianOptimiser:
             with surrogate.seeded(self.rng):
                 point = self.acquire(self.history)
             target = np.clip(surrogate.from_unit(point, self.space), -self.space.input, self.space.input)
-        return np.asarray(target - self.inputs_nm[-1])
+        return np.asarray(target - self.input_nm)
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
         """Measure the frame, fit the surrogate, locate its optimum.
@@ -109,9 +110,9 @@ class BayesianOptimiser:
         Raises:
             ValueError: a frame that the figure of merit cannot read.
         """
+        self.input_nm = self.input_nm + delta_nm
         value = self.measure(frame)
-        before = self.inputs_nm[-1] if len(self.inputs_nm) else self.space.zero
-        self.inputs_nm = np.vstack([self.inputs_nm, before + delta_nm])
+        self.inputs_nm = np.vstack([self.inputs_nm, self.input_nm])
         self.values = np.vstack([self.values.reshape(-1, len(value)), value])
         if len(self.values) < 2:  # nothing to standardise with
             return

@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import gamma
+from torch import Tensor
 
 from controller import sub_areas, weights_file
 from controller.dataset import StateMixture
 from controller.posterior_check import FrameCheck
 from controller.posterior_network import PosteriorConfig, PosteriorNetwork
 from controller.posterior_precision import PrecisionMap
-from controller.weights_file import Purpose, WeightsError
+from controller.weights_file import Purpose
 from twin.optics import Optics
 from twin.state import StateSpace
 
 Array = NDArray[np.floating]
 
-FORMAT = "stemtwin-posterior-2"
+FORMAT = "stemtwin-posterior-3"
 Moments = tuple[tuple[float, float], ...]
 """Mean and variance after one frame, two, ..."""
 
@@ -42,8 +43,7 @@ class PosteriorArtefact:
         check: what a frame should look like, for the misfit test.
         area_weight: what the sub-areas count for the second order, for they overlap.
         correlation: intra-class correlation of a run's frames beyond the model, see `calibration.py`.
-        deviance: mean and variance over training days of a run's deviance after each number of frames, (T, 2).
-        strangeness: likewise of `FrameCheck.strangeness`.
+        usual: mean and variance over training days, after each number of frames, of each measure of `posterior_misfit`.
         provenance: training configuration and figures, plain values.
     """
 
@@ -57,8 +57,7 @@ class PosteriorArtefact:
     log_floor: float
     area_weight: float
     correlation: float
-    deviance: Moments
-    strangeness: Moments
+    usual: Mapping[str, Moments]
     provenance: Mapping[str, Any]
 
     @property
@@ -78,13 +77,14 @@ class PosteriorArtefact:
         return scaled_directions(self.optics, self.first, self.higher_nm)
 
 
-def tail(moments: Moments, frames: int, value: float) -> float:
+def tail(moments: Moments, frames: int, value: float, adds_up: bool = True) -> float:
     """Share of training days whose runs have at least this value after so many frames.
 
-    A gamma distribution with the moments met in training; later frames than those add like the average one.
+    A gamma distribution with the moments met in training. Later frames than those add like the average one, or, of a
+    value that does not add up over frames, nothing.
     """
     mean, variance = moments[min(frames, len(moments)) - 1]
-    longer = max(1.0, frames / len(moments))
+    longer = max(1.0, frames / len(moments)) if adds_up else 1.0
     shape, scale = mean**2 / variance, variance / mean
     return float(gamma.sf(value / longer, shape, scale=scale))
 
@@ -101,18 +101,16 @@ def save(artefact: PosteriorArtefact, path: Path) -> None:
     tensors |= {f"precision.{name}": t for name, t in artefact.precision.state_dict().items()}
     tensors |= {f"higher.{name}": t for name, t in artefact.higher.state_dict().items()}
     tensors |= {f"check.{name}": t for name, t in artefact.check.state_dict().items()}
-    space = {key: value for key, value in asdict(artefact.space).items() if not key.startswith("_")}
     metadata = {
         "format": FORMAT,
         "optics": asdict(artefact.optics),
-        "space": space,
+        "space": weights_file.space_fields(artefact.space),
         "network": asdict(artefact.network.config),
         "states": asdict(artefact.states),
         "log_floor": artefact.log_floor,
         "area_weight": artefact.area_weight,
         "correlation": artefact.correlation,
-        "deviance": artefact.deviance,
-        "strangeness": artefact.strangeness,
+        "usual": dict(artefact.usual),
         "provenance": dict(artefact.provenance),
     }
     weights_file.write(path, tensors, metadata)
@@ -124,38 +122,35 @@ def load(path: Path) -> PosteriorArtefact:
     Raises:
         WeightsError: missing, damaged or of another format.
     """
-    tensors, metadata = weights_file.read(path, FORMAT)
-    try:
-        plain = {key: json.loads(value) for key, value in metadata.items() if key != "format"}
-        lists = {key: tuple(value) for key, value in plain["network"].items() if isinstance(value, list)}
-        config = PosteriorConfig(**(plain["network"] | lists))
-        n = config.dimension
-        network, precision, higher = PosteriorNetwork(config), PrecisionMap(n), PrecisionMap(n, len(sub_areas.NAMES))
-        check = FrameCheck(n, network.read)
-        parts = {"network.": network, "precision.": precision, "higher.": higher, "check.": check}
-        for prefix, module in parts.items():
-            mine = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
-            module.load_state_dict(mine)
-            module.eval()
-        space = StateSpace(**{key: tuple(value) for key, value in plain["space"].items()})
-        states = StateMixture(**(plain["states"] | {"near": tuple(tuple(part) for part in plain["states"]["near"])}))
-        return PosteriorArtefact(
-            network,
-            precision,
-            higher,
-            check,
-            space,
-            Optics(**plain["optics"]),
-            states,
-            plain["log_floor"],
-            plain["area_weight"],
-            plain["correlation"],
-            tuple((mean, variance) for mean, variance in plain["deviance"]),
-            tuple((mean, variance) for mean, variance in plain["strangeness"]),
-            plain["provenance"],
-        )
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: a part is missing or does not fit: {error}") from error
+    return weights_file.load(path, FORMAT, _assembled)
+
+
+def _assembled(tensors: dict[str, Tensor], metadata: dict[str, str]) -> PosteriorArtefact:
+    plain = {key: json.loads(value) for key, value in metadata.items() if key != "format"}
+    lists = {key: tuple(value) for key, value in plain["network"].items() if isinstance(value, list)}
+    config = PosteriorConfig(**(plain["network"] | lists))
+    n = config.dimension
+    network, precision, higher = PosteriorNetwork(config), PrecisionMap(n), PrecisionMap(n, len(sub_areas.NAMES))
+    check = FrameCheck(n, network.read)
+    parts = {"network.": network, "precision.": precision, "higher.": higher, "check.": check}
+    for prefix, module in parts.items():
+        mine = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+        module.load_state_dict(mine)
+        module.eval()
+    return PosteriorArtefact(
+        network,
+        precision,
+        higher,
+        check,
+        weights_file.space_of(plain["space"]),
+        Optics(**plain["optics"]),
+        StateMixture(**(plain["states"] | {"near": tuple(tuple(part) for part in plain["states"]["near"])})),
+        plain["log_floor"],
+        plain["area_weight"],
+        plain["correlation"],
+        {name: tuple((mean, variance) for mean, variance in table) for name, table in plain["usual"].items()},
+        plain["provenance"],
+    )
 
 
 def load_for(name_or_path: str, optics: Optics, space: StateSpace) -> PosteriorArtefact:

@@ -320,13 +320,33 @@ def step(
     """
     earlier = belief.evidence if share == 1.0 else belief.evidence.faded(share)
     grown = earlier + evidence(frames, belief.candidates.states_nm, len(frames) - 1)
+    return _refined(_weighed(belief.candidates, grown, frames), frames, space, refinement, rng)
 
-    def refined(belief: Belief) -> Belief:
+
+def _refined(
+    belief: Belief, frames: FramePosteriors, space: StateSpace, refinement: Refinement, rng: np.random.Generator
+) -> Belief:
+    """Refined until enough candidates carry weight."""
+
+    def once(belief: Belief) -> Belief:
         new = sets.refine(belief.candidates, belief.probability, space, refinement, rng)
         fresh = evidence(frames, new.states_nm[len(new.kept) :])
         return _weighed(new, belief.evidence.kept(new.kept).joined(fresh), frames)
 
-    return sets.until_enough(_weighed(belief.candidates, grown, frames), refined)
+    return sets.until_enough(belief, once)
+
+
+def second_look(
+    belief: Belief, frames: FramePosteriors, space: StateSpace, refinement: Refinement, rng: np.random.Generator
+) -> Belief:
+    """The belief, or one from new candidates all over the start box if that explains the frames better.
+
+    Between the first candidates a narrow posterior can be missed, and a false one refined in its place.
+    """
+    anew = sets.initial(space, len(belief.probability), rng)
+    found = _refined(_weighed(anew, evidence(frames, anew.states_nm), frames), frames, space, refinement, rng)
+    best, other = (float(each.evidence.log_likelihood(frames.prior).max()) for each in (belief, found))
+    return found if other > best else belief
 
 
 def strangeness(frames: FramePosteriors, belief: Belief) -> tuple[float, Array]:

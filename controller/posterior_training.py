@@ -14,14 +14,14 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 from torch import Tensor
 
-from controller import sub_areas
-from controller.calibration import intra_class_correlation
+from controller import posterior_misfit, sub_areas
+from controller.calibration import OBSERVATIONS, intra_class_correlation
 from controller.dataset import CLOSED_LOOP, Dataset, DayRanges, StateMixture, draw_day, joined
 from controller.frames import FrameSet, Progress, simulated
-from controller.posterior_artefact import Moments, PosteriorArtefact, save, scaled_directions
+from controller.optimisation import load_checkpoint, one_epoch, save_checkpoint
+from controller.posterior_artefact import PosteriorArtefact, save, scaled_directions
 from controller.posterior_check import FrameCheck, fit_check
 from controller.posterior_examples import Examples, Symmetries
-from controller.posterior_filter import deviance, strangeness
 from controller.posterior_network import (
     PosteriorConfig,
     PosteriorNetwork,
@@ -32,7 +32,7 @@ from controller.posterior_network import (
 )
 from controller.posterior_precision import fit_precision
 from controller.strategies.neural_posterior import NeuralPosterior, Options
-from controller.train import load_checkpoint, one_cycle, save_checkpoint, timed_in
+from controller.train import timed_in
 from twin.day import Day
 from twin.optics import Optics
 from twin.state import SECOND_ORDER, StateSpace
@@ -42,8 +42,8 @@ Array = NDArray[np.floating]
 LOOP_SEED = 1000
 """Added to the seed for the days of the second set."""
 PRECISION_FRAMES = 8000
-UNCALIBRATED = ((3.0, 6.0),)
-"""Moments of the deviance until closed-loop runs tell: chi-square's; nothing reads them meanwhile."""
+UNCALIBRATED = dict.fromkeys(posterior_misfit.GROWS, ((1e6, 1e6),))
+"""Nothing stands out until closed-loop runs tell what does."""
 
 
 HIGHER_NM = 75.0
@@ -182,11 +182,16 @@ def fit_network(
     mean = training.patches[::4].float().mean((0, 1))
     network.patch_offset.copy_(_mirror_mean(mean))
     network.patch_spread.fill_((training.patches[::8].float() - network.patch_offset).std())
+
+    def loss(chosen: Tensor, generator: torch.Generator, _: float) -> Tensor:
+        state, hidden, local = losses(network, symmetries.scramble(training.chosen(chosen), generator), directions)
+        return state + hidden + local
+
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     checkpoint = work / "network.safetensors"
     done = load_checkpoint(network, optimiser, checkpoint) if checkpoint.exists() else 0
     for epoch in range(done, config.epochs):
-        _one_epoch(network, optimiser, training, symmetries, directions, config, epoch)
+        one_epoch(network, optimiser, config, epoch, len(training), loss, clip=5.0)
         save_checkpoint(network, optimiser, epoch + 1, checkpoint)
         nats = " + ".join(f"{loss:.3f}" for loss in held_out(network, test, directions))
         progress("fitting the posterior", epoch + 1, config.epochs, f"held out {nats} nats")
@@ -196,24 +201,6 @@ def fit_network(
 def _mirror_mean(spectrum: Tensor) -> Tensor:
     """Mean of a half-plane spectrum (H, W) and its mirror image."""
     return (spectrum + spectrum[(-torch.arange(len(spectrum))) % len(spectrum)]) / 2
-
-
-def _one_epoch(
-    network: PosteriorNetwork, optimiser: torch.optim.Optimizer, training: Examples, symmetries: Symmetries,
-    directions: Tensor, config: PosteriorTraining, epoch: int,
-) -> None:  # fmt: skip
-    """One pass; its random numbers follow from seed and epoch, so a resumed training goes the same way."""
-    network.train()
-    generator = torch.Generator().manual_seed(config.seed * 1000 + epoch)
-    batches = torch.randperm(len(training), generator=generator).split(config.batch)[: len(training) // config.batch]
-    for step, chosen in enumerate(batches):
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * one_cycle((epoch + step / len(batches)) / config.epochs)
-        state, hidden, local = losses(network, symmetries.scramble(training.chosen(chosen), generator), directions)
-        optimiser.zero_grad()
-        (state + hidden + local).backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimiser.step()
 
 
 def examples(data: Dataset, nuisances: NDArray[np.float32], space: StateSpace, log_floor: float) -> Examples:
@@ -345,17 +332,15 @@ def _train(config: PosteriorTraining, work: Path, frames: Path, progress: Progre
     higher = fit_precision(seen_at.states, added, config.seed)
     trained = PosteriorArtefact(
         network, precision, higher, seen_at.check(config.seed), config.space, config.optics, config.states, log_floor,
-        weight, 0.0, UNCALIBRATED, UNCALIBRATED, provenance,
+        weight, 0.0, UNCALIBRATED, provenance,
     )  # fmt: skip
     runs = config.calibration_runs
     first = trained.first
     controller = NeuralPosterior(first, trained, Options())
-    watched: list[tuple[float, float]] = []
+    watched: list[dict[str, float]] = []
 
     def watch() -> None:
-        frames = controller.frames
-        apart = deviance(frames, controller.estimate().mean_nm)
-        watched.append((apart, strangeness(frames, controller.belief)[0]))
+        watched.append(posterior_misfit.measured(controller.frames, controller.belief, controller.estimate().mean_nm))
 
     correlation = intra_class_correlation(
         controller,
@@ -368,11 +353,5 @@ def _train(config: PosteriorTraining, work: Path, frames: Path, progress: Progre
         watch,
     )
     torch.set_num_threads(threads)
-    of_each = np.reshape(watched, (runs, -1, 2))
-    apart, strange = (_moments(of_each[..., i]) for i in (0, 1))
-    return replace(trained, correlation=correlation, deviance=apart, strangeness=strange)
-
-
-def _moments(table: Array) -> Moments:
-    """Over runs (R, T), after each number of frames."""
-    return tuple((float(m), float(v)) for m, v in zip(table.mean(0), table.var(0, ddof=1), strict=True))
+    of_each = [watched[k : k + OBSERVATIONS] for k in range(0, len(watched), OBSERVATIONS)]
+    return replace(trained, correlation=correlation, usual=posterior_misfit.usual(of_each))

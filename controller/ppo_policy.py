@@ -103,11 +103,10 @@ def digest(reader: Regression) -> str:
 def save(policy: Policy, path: Path) -> None:
     """Write one safetensors file; everything that is not a tensor goes into its metadata as JSON."""
     tensors = {f"network.{name}": t for name, t in policy.network.state_dict().items()}
-    space = {key: value for key, value in asdict(policy.space).items() if not key.startswith("_")}
     metadata = {
         "format": FORMAT,
         "optics": asdict(policy.optics),
-        "space": space,
+        "space": weights_file.space_fields(policy.space),
         "reader": json.dumps(policy.reader),
         "provenance": dict(policy.provenance),
     }
@@ -120,17 +119,16 @@ def load(path: Path) -> Policy:
     Raises:
         WeightsError: missing, damaged or of another format.
     """
-    tensors, metadata = weights_file.read(path, FORMAT)
-    try:
-        plain = {key: json.loads(value) for key, value in metadata.items() if key != "format"}
-        space = StateSpace(**{key: tuple(value) for key, value in plain["space"].items()})
-        network = perceptron(space.dimension)
-        cov: Array = tensors.pop("cov_nm2").numpy()
-        network.load_state_dict({key.removeprefix("network."): t for key, t in tensors.items()})
-        optics = Optics(**plain["optics"])
-        return Policy(network.eval(), cov, plain["reader"], space, optics, plain["provenance"])
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: a part is missing or does not fit: {error}") from error
+    return weights_file.load(path, FORMAT, _assembled)
+
+
+def _assembled(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Policy:
+    plain = {key: json.loads(value) for key, value in metadata.items() if key != "format"}
+    space = weights_file.space_of(plain["space"])
+    network = perceptron(space.dimension)
+    cov: Array = tensors.pop("cov_nm2").numpy()
+    network.load_state_dict({key.removeprefix("network."): t for key, t in tensors.items()})
+    return Policy(network.eval(), cov, plain["reader"], space, Optics(**plain["optics"]), plain["provenance"])
 
 
 def load_for(name_or_path: str, optics: Optics, space: StateSpace, reader: Regression) -> Policy:

@@ -75,9 +75,14 @@ def sharpness(frame: Frame) -> float:
 
 
 def contrast(frame: Frame, optics: Optics, of: Contrast = "gradient") -> float:
-    """Minus the normalised variance of a Ronchigram, minus its rms gradient, or plus a scanned image's sharpness."""
+    """Minus the normalised variance of a Ronchigram, minus its rms gradient, or plus a scanned image's sharpness.
+
+    Raises:
+        ValueError: the frame holds no signal, or is a Ronchigram of another shape than the camera's.
+    """
     if of == "scan":
         return sharpness(frame)
+    preprocess.check_shape(frame, optics.camera_pixels)
     return -(normalised_variance(frame, optics) if of == "image" else rms_gradient(frame))
 
 

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from controller import weights_file
 from controller.dataset import Dataset
 from controller.frames import Progress, simulated
+from controller.optimisation import one_epoch
 from controller.symmetry import mirrored
-from controller.train import TrainConfig, one_cycle
-from controller.weights_file import Purpose, WeightsError
+from controller.train import TrainConfig
+from controller.weights_file import Purpose
 from twin.optics import Optics
 from twin.state import StateSpace
 
@@ -102,36 +103,17 @@ def fit(data: Dataset, config: TrainConfig, progress: Progress) -> QualityNetwor
         network = QualityNetwork(spectra.shape[1], spectra.shape[2])
     network.offset.copy_(spectra.float().mean(0))
     network.spread.fill_((spectra[::4].float() - network.offset).std())
+
+    def loss(chosen: Tensor, generator: torch.Generator, _: float) -> Tensor:
+        chunk = mirrored(spectra[chosen].float(), torch.rand(len(chosen), generator=generator) < 0.5)
+        return nn.functional.mse_loss(network(chunk), wanted[chosen])
+
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-3)
     for epoch in range(config.epochs):
-        _one_epoch(network, optimiser, spectra, wanted, config, epoch)
+        one_epoch(network, optimiser, config, epoch, len(spectra), loss)
         score = held_out_r2(network.eval(), test)
         progress("fitting the quality network", epoch + 1, config.epochs, f"held-out R2 {score:.4f}")
     return network.eval()
-
-
-def _one_epoch(
-    network: QualityNetwork,
-    optimiser: torch.optim.Optimizer,
-    spectra: Tensor,
-    wanted: Tensor,
-    config: TrainConfig,
-    epoch: int,
-) -> None:
-    """One pass over shuffled, randomly mirrored frames; its random numbers follow from seed and epoch."""
-    network.train()
-    generator = torch.Generator().manual_seed(config.seed * 1000 + epoch)
-    order = torch.randperm(len(spectra), generator=generator)
-    batches = len(spectra) // config.batch
-    for step in range(batches):
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * one_cycle((epoch + step / batches) / config.epochs)
-        chosen = order[step * config.batch : (step + 1) * config.batch]
-        chunk = mirrored(spectra[chosen].float(), torch.rand(len(chosen), generator=generator) < 0.5)
-        loss = nn.functional.mse_loss(network(chunk), wanted[chosen])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
 
 
 def held_out_r2(network: QualityNetwork, data: Dataset) -> float:
@@ -180,15 +162,15 @@ def load(path: Path) -> Quality:
     Raises:
         WeightsError: missing, damaged or of another format.
     """
-    tensors, metadata = weights_file.read(path, FORMAT)
-    try:
-        network = QualityNetwork(*tensors["offset"].shape)
-        network.load_state_dict(tensors)
-        names, range_nm = (tuple(json.loads(metadata[key])) for key in ("names", "range_nm"))
-        optics = Optics(**json.loads(metadata["optics"]))
-        return Quality(network.eval(), optics, names, range_nm, json.loads(metadata["provenance"]))
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: a part is missing or does not fit: {error}") from error
+    return weights_file.load(path, FORMAT, _assembled)
+
+
+def _assembled(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Quality:
+    network = QualityNetwork(*tensors["offset"].shape)
+    network.load_state_dict(tensors)
+    names, range_nm = (tuple(json.loads(metadata[key])) for key in ("names", "range_nm"))
+    optics = Optics(**json.loads(metadata["optics"]))
+    return Quality(network.eval(), optics, names, range_nm, json.loads(metadata["provenance"]))
 
 
 def load_for(name_or_path: str, optics: Optics, space: StateSpace) -> Quality:

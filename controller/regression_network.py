@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from controller import weights_file
 from controller.preprocess import Spectrum
 from controller.vae import NEGATIVE_SLOPE
-from controller.weights_file import Purpose, WeightsError
+from controller.weights_file import Purpose
 from twin.optics import Optics
 from twin.state import StateSpace
 
@@ -273,11 +273,10 @@ def read_even(network: RegressionNetwork, spectra: Tensor, log_floor: Tensor, ba
 
 def save(trained: Regression, path: Path) -> None:
     """Write one safetensors file; everything that is not a tensor goes into its metadata as JSON."""
-    space = {key: value for key, value in asdict(trained.space).items() if not key.startswith("_")}
     metadata = {
         "format": FORMAT,
         "optics": asdict(trained.optics),
-        "space": space,
+        "space": weights_file.space_fields(trained.space),
         "errors": asdict(trained.errors),
         "log_floor": trained.log_floor,
         "correlation": trained.correlation,
@@ -292,19 +291,19 @@ def load(path: Path) -> Regression:
     Raises:
         WeightsError: missing, damaged or of another format.
     """
-    tensors, metadata = weights_file.read(path, FORMAT)
-    try:
-        plain = {key: json.loads(value) for key, value in metadata.items() if key != "format"}
-        space = StateSpace(**{key: tuple(value) for key, value in plain["space"].items()})
-        height, width = tensors["offset"].shape
-        network = RegressionNetwork(height, width, space.dimension)
-        network.load_state_dict(tensors)
-        log_widening = plain["errors"].pop("log_widening")
-        errors = ErrorModel(**{k: tuple(v) for k, v in plain["errors"].items()}, log_widening=log_widening)
-        optics, floor, correlation = Optics(**plain["optics"]), plain["log_floor"], plain["correlation"]
-        return Regression(network.eval(), errors, space, optics, floor, correlation, plain["provenance"])
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: a part is missing or does not fit: {error}") from error
+    return weights_file.load(path, FORMAT, _assembled)
+
+
+def _assembled(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Regression:
+    plain = {key: json.loads(value) for key, value in metadata.items() if key != "format"}
+    space = weights_file.space_of(plain["space"])
+    height, width = tensors["offset"].shape
+    network = RegressionNetwork(height, width, space.dimension)
+    network.load_state_dict(tensors)
+    log_widening = plain["errors"].pop("log_widening")
+    errors = ErrorModel(**{k: tuple(v) for k, v in plain["errors"].items()}, log_widening=log_widening)
+    optics, floor, correlation = Optics(**plain["optics"]), plain["log_floor"], plain["correlation"]
+    return Regression(network.eval(), errors, space, optics, floor, correlation, plain["provenance"])
 
 
 def load_for(name_or_path: str, optics: Optics, space: StateSpace) -> Regression:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from controller.calibration import intra_class_correlation
 from controller.dataset import Dataset, DayRanges, joined
 from controller.frames import FrameSet, Progress, simulated
+from controller.optimisation import load_checkpoint, one_epoch, save_checkpoint
 from controller.posterior_examples import Examples, Symmetries
 from controller.posterior_network import NUISANCES
 from controller.posterior_training import PosteriorTraining, examples
@@ -28,7 +29,7 @@ from controller.regression_network import (
     save,
 )
 from controller.strategies.cnn_regression import CnnRegression, Options
-from controller.train import load_checkpoint, one_cycle, save_checkpoint, timed_in
+from controller.train import timed_in
 from twin.optics import Optics
 from twin.state import SECOND_ORDER, StateSpace
 
@@ -96,36 +97,22 @@ def fit_network(
     mean = training.spectra[::4].float().mean(0)
     network.offset.copy_((mean + mean[(-torch.arange(len(mean))) % len(mean)]) / 2)
     network.spread.fill_((training.spectra[::8].float() - network.offset).std())
+    symmetries, scale = Symmetries.of(config.space), config.space.range_nm
+
+    def loss(chosen: Tensor, generator: torch.Generator, _: float) -> Tensor:
+        seen = symmetries.scramble(training.chosen(chosen), generator)
+        wanted = torch.from_numpy(even_part(seen.states.numpy() * scale)).float()
+        return nn.functional.huber_loss(network(seen.spectra, seen.log_floor), wanted, delta=0.5)
+
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     checkpoint = work / "network.safetensors"
     done = load_checkpoint(network, optimiser, checkpoint) if checkpoint.exists() else 0
     for epoch in range(done, config.epochs):
-        _one_epoch(network, optimiser, training, config, epoch)
+        one_epoch(network, optimiser, config, epoch, len(training), loss, clip=5.0)
         save_checkpoint(network, optimiser, epoch + 1, checkpoint)
         median = float(np.median(held_out_error(network.eval(), test, config.space)))
         progress("fitting the regression", epoch + 1, config.epochs, f"held-out median {median:.2f} nm")
     return network.eval()
-
-
-def _one_epoch(
-    network: RegressionNetwork, optimiser: torch.optim.Optimizer, training: Examples, config: RegressionTraining,
-    epoch: int,
-) -> None:  # fmt: skip
-    """One pass; its random numbers follow from seed and epoch, so a resumed training goes the same way."""
-    network.train()
-    symmetries, scale = Symmetries.of(config.space), config.space.range_nm
-    generator = torch.Generator().manual_seed(config.seed * 1000 + epoch)
-    batches = torch.randperm(len(training), generator=generator).split(config.batch)[: len(training) // config.batch]
-    for step, chosen in enumerate(batches):
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * one_cycle((epoch + step / len(batches)) / config.epochs)
-        seen = symmetries.scramble(training.chosen(chosen), generator)
-        wanted = torch.from_numpy(even_part(seen.states.numpy() * scale)).float()
-        loss = nn.functional.huber_loss(network(seen.spectra, seen.log_floor), wanted, delta=0.5)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimiser.step()
 
 
 def decoded(network: RegressionNetwork, data: Examples) -> Decoded:

@@ -16,9 +16,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from controller import artefact, latent_map
 from controller.artefact import Artefact
@@ -27,6 +25,7 @@ from controller.dataset import Dataset, DayRanges, StateMixture, nominal_ranges
 from controller.frames import FrameSet, Progress, simulated
 from controller.latent_gp import KERNEL_CODES
 from controller.latent_map import LatentMap
+from controller.optimisation import load_checkpoint, one_epoch, save_checkpoint
 from controller.strategies.vae_em import Options, VaeEm
 from controller.symmetry import mirrored
 from controller.vae import Vae, VaeConfig, elbo, encode_mean
@@ -117,31 +116,6 @@ def held_out_bound(vae: Vae, spectra: Tensor, seed: int) -> float:
     return (log_likelihood - kl).item()
 
 
-def save_checkpoint(network: nn.Module, optimiser: torch.optim.Optimizer, epoch: int, path: Path) -> None:
-    """Network and optimiser after so many epochs, whole or not at all."""
-    tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{number}.{key}": value for key, value in state.items()}
-    partial = path.with_suffix(".part")
-    save_file(tensors, partial, {"epoch": str(epoch)})
-    partial.rename(path)
-
-
-def load_checkpoint(network: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> int:
-    """Restore network and optimiser; returns the epochs done."""
-    states: dict[int, dict[str, Tensor]] = {}
-    with safe_open(path, framework="pt") as file:
-        weights = {key[8:]: file.get_tensor(key) for key in file.keys() if key.startswith("network.")}  # noqa: SIM118
-        for key in file.keys():  # noqa: SIM118 (not a mapping)
-            if key.startswith("optimiser."):
-                _, number, name = key.split(".")
-                states.setdefault(int(number), {})[name] = file.get_tensor(key)
-        epochs = int(file.metadata()["epoch"])
-    network.load_state_dict(weights)
-    optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
-    return epochs
-
-
 def fit_vae(data: Dataset, config: TrainConfig, work: Path, progress: Progress) -> tuple[Vae, float]:
     """Maximise the ELBO (eq 7); a checkpoint after every epoch. Returns the network and its held-out bound."""
     held = data.days >= config.days - config.held_out_days
@@ -153,45 +127,23 @@ def fit_vae(data: Dataset, config: TrainConfig, work: Path, progress: Progress) 
     mean = train.float().mean(0)
     vae.offset.copy_(mean)
     vae.spread.fill_((train[::4].float() - mean).std())
-    batches = len(train) // config.batch
+
+    def loss(chosen: Tensor, generator: torch.Generator, passes: float) -> Tensor:
+        chunk = mirrored(train[chosen].float(), torch.rand(len(chosen), generator=generator) < 0.5)
+        log_likelihood, kl = elbo(vae, vae.standardise(chunk), generator)
+        # KL is phased in over the first two epochs, or the latents never wake up.
+        return (min(1.0, 0.1 + passes / 2) * kl - log_likelihood) / 1000
+
     optimiser = torch.optim.AdamW(vae.parameters(), lr=config.learning_rate, weight_decay=1e-4)
     checkpoint = work / "vae.safetensors"
     done = load_checkpoint(vae, optimiser, checkpoint) if checkpoint.exists() else 0
     bound = held_out_bound(vae, test, config.seed) if done else float("nan")
     for epoch in range(done, config.epochs):
-        _one_epoch(vae, optimiser, train, config, epoch, batches)
+        one_epoch(vae, optimiser, config, epoch, len(train), loss)
         save_checkpoint(vae, optimiser, epoch + 1, checkpoint)
         bound = held_out_bound(vae, test, config.seed)
         progress("fitting the VAE", epoch + 1, config.epochs, f"held-out ELBO {bound:.1f}")
     return vae, bound
-
-
-def _one_epoch(
-    vae: Vae, optimiser: torch.optim.Optimizer, train: Tensor, config: TrainConfig, epoch: int, batches: int
-) -> None:
-    """One pass; its random numbers follow from seed and epoch, so a resumed training goes the same way."""
-    vae.train()
-    generator = torch.Generator().manual_seed(config.seed * 1000 + epoch)
-    order = torch.randperm(len(train), generator=generator)
-    for step in range(batches):
-        phase = (epoch + step / batches) / config.epochs
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * one_cycle(phase)
-        chunk = train[order[step * config.batch : (step + 1) * config.batch]].float()
-        chunk = mirrored(chunk, torch.rand(len(chunk), generator=generator) < 0.5)
-        log_likelihood, kl = elbo(vae, vae.standardise(chunk), generator)
-        # KL is phased in over the first two epochs, or the latents never wake up.
-        loss = (min(1.0, 0.1 + (epoch + step / batches) / 2) * kl - log_likelihood) / 1000
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-
-
-def one_cycle(phase: float) -> float:
-    """Learning rate factor at a phase in 0..1: up over the first tenth, cosine down to nothing."""
-    if phase < 0.1:
-        return 0.04 + 0.96 * phase / 0.1
-    return 0.5 * (1 + float(np.cos(np.pi * (phase - 0.1) / 0.9)))
 
 
 def train_vae(

@@ -1,10 +1,10 @@
 """Weights on disc: one safetensors file with its provenance, found by name, refused where they do not fit."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,32 @@ def read(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     if metadata.get("format") != expected:
         raise WeightsError(f"{path}: format {metadata.get('format')!r}, expected {expected!r}")
     return tensors, metadata
+
+
+Trained = TypeVar("Trained")
+
+
+def load(path: Path, expected: str, assemble: Callable[[dict[str, Tensor], dict[str, str]], Trained]) -> Trained:
+    """What `assemble` makes of the tensors and metadata of a file in the format `expected`.
+
+    Raises:
+        WeightsError: as `read`, or a part is missing or of another shape.
+    """
+    tensors, metadata = read(path, expected)
+    try:
+        return assemble(tensors, metadata)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: a part is missing or does not fit: {error}") from error
+
+
+def space_fields(space: StateSpace) -> dict[str, Any]:
+    """A state space as JSON takes it."""
+    return {key: value for key, value in asdict(space).items() if not key.startswith("_")}
+
+
+def space_of(fields: Mapping[str, Sequence[Any]]) -> StateSpace:
+    """A state space as JSON gives it."""
+    return StateSpace(**{key: tuple(value) for key, value in fields.items()})
 
 
 def find(name_or_path: str) -> Path:

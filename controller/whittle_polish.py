@@ -53,8 +53,8 @@ class WhittlePolished:
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
         """Tell the inner controller, then climb from its estimate once the sign is decided."""
-        self.inner.update(delta_nm, frame)
         self.cumulative_nm = self.cumulative_nm + delta_nm
+        self.inner.update(delta_nm, frame)
         self.seen.append(Observation(self.cumulative_nm[self.places], spectrum_model.periodogram(frame)))
         belief = self.inner.estimate()
         self.mode = self._climbed(belief) if belief.sign_probability >= DECIDED else None

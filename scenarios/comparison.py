@@ -16,22 +16,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.base import Estimate
 from scenarios.paired import error_ratio, share_difference
 from scenarios.results import Step, Vector, write_text
 from scenarios.schema import Scenario
 from twin.aberrations import TERMS, Aberrations, index
 from twin.optics import Optics
 from twin.probe import QUARTER_PI_LIMIT_RAD, probe_d50_nm, residual_phase_rad, strehl_ratio
-from twin.state import StateSpace
 
 Array = NDArray[np.floating]
 
 COMPARED_AT = (3, 5, 10, 20)
 """Observations at which controllers are compared in pairs."""
-
-DECLARED = 0.95
-"""The stop rule: in spec is declared at this probability (`Estimate.in_spec_probability`)."""
 
 WANTED_SHARE = 0.95
 """`observations_to_95_percent`: from when on this share of the runs is in spec."""
@@ -143,6 +138,7 @@ def _at(runs: Sequence[Run], observation: int) -> dict[str, float]:
         "in_spec": float(np.mean([step.in_spec for step in steps])),
         "coverage_50": float(np.mean([step.covers_50 for step in steps])),
         "coverage_90": float(np.mean([step.covers_90 for step in steps])),
+        "misfit": float(np.mean([step.misfit for step in steps])),
         # Of the runs that were still going.
         "seconds_per_step": float(
             np.median([s.seconds for s in steps if s.observation == observation] or [steps[-1].seconds])
@@ -176,14 +172,8 @@ def _to_share(by_observation: Mapping[str, Mapping[str, float]]) -> int | None:
     return first
 
 
-def in_spec_probability(step: Step, space: StateSpace) -> float:
-    """What `Estimate.in_spec_probability` said at that step."""
-    estimate = Estimate(np.asarray(step.estimate_nm), np.diag(np.square(step.std_nm)), step.sign_probability)
-    return estimate.in_spec_probability(space.tolerance)
-
-
 def _stop_rule(runs: Sequence[Run]) -> dict[str, float | None]:
-    """How often, when and how rightly the stop rule declares a run in spec, at its first declaration."""
+    """How often, when and how rightly the controller's stop rule declares a run in spec, at its first declaration."""
     declared = [_declared(run) for run in runs]
     fired = [step for step in declared if step is not None]
     return {
@@ -194,8 +184,7 @@ def _stop_rule(runs: Sequence[Run]) -> dict[str, float | None]:
 
 
 def _declared(run: Run) -> Step | None:
-    space = run.scenario.space
-    return next((step for step in run.record.steps if in_spec_probability(step, space) >= DECLARED), None)
+    return next((step for step in run.record.steps if step.done), None)
 
 
 def _per_coefficient(runs: Sequence[Run]) -> dict[str, dict[str, float]]:

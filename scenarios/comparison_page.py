@@ -24,8 +24,9 @@ _SCENARIO_TEXT = (
     "error: norm of the state that a correction would leave, median (90th percentile) over runs, nm. in spec: runs with"
     " every coefficient within tolerance. to spec: from when on half of the runs stay in spec; 95 % of runs: from when"
     " on so many are in spec. 50 % and 90 % region: how many of these hold the truth after the last observation."
-    " declared: runs in which the stop rule says in spec (95 % sure); wrongly: the share of those that were not when it"
-    " first said so. ms: computing per observation."
+    " declared: runs in which the controller's stop rule says that it is there; wrongly: the share of those that were"
+    " not in spec when it first said so. unlike: runs at whose end the controller says that the day is unlike its"
+    " training. ms: computing per observation."
 )
 _ERROR_TEXT = (
     "Lines: median over runs; shade (or the bar at the end): 10th to 90th percentile. Dotted: the tolerance of each"
@@ -121,7 +122,7 @@ def _accuracy(controllers: Figures, bound_nm: Mapping[str, float] | None) -> str
 
 _EFFORT_HEAD = [
     "controller", "to spec: frames", "time (s)", "dose (e)", "95 % of runs: frames",
-    "50 % region", "90 % region", "declared", "wrongly", "ms",
+    "50 % region", "90 % region", "declared", "wrongly", "unlike", "ms",
 ]  # fmt: skip
 
 
@@ -137,6 +138,7 @@ def _effort_row(name: str, found: Figures) -> list[str]:
         _td(f"{last['coverage_90']:.0%}"),
         _td(f"{found['declared_in_spec']:.0%}"),
         _td(_or_dash(found["false_in_spec"], "{:.1%}")),
+        _td(f"{last['misfit']:.0%}"),
         _td(f"{1e3 * last['seconds_per_step']:.0f}"),
     ]
 

@@ -79,6 +79,10 @@ def headline(result: Result) -> str:
     return f"{verdict}: {last.error_nm:.2f} nm from the truth after {taken}"
 
 
+MISFIT = "the controller says that this day is unlike those it was trained for"
+"""Said of a run that ends so: its estimate may be off by more than it thinks."""
+
+
 def _verdict(result: Result) -> str:
     if not result.steps:
         return f'<div class="cards">{_card(result.status, result.reason or "no observation was taken", "bad")}</div>'
@@ -91,6 +95,7 @@ def _verdict(result: Result) -> str:
     cards = [
         *(scores if result.scored else ()),
         *((_card("stopped", result.reason, "bad"),) if result.status == "stopped" else ()),
+        *((_card("unlike training", MISFIT, "bad"),) if last.misfit else ()),
         _card(str(len(result.steps)), "observations" + ("" if result.status == "complete" else f", {result.status}")),
         _card(f"{last.dose_e:.2g} e", "electrons on the specimen"),
         *(_card(f"{dose:.2g} e/nm²", "dose of the most exposed region") for dose in doses),

@@ -40,6 +40,8 @@ class Step:
         seconds: controller computing time (propose, update, estimate).
         dose_e: electrons spent so far.
         simulated_s: instrument clock.
+        done: the controller's stop rule says that it may end here.
+        misfit: the controller says that the day is unlike those it was trained for (`Estimate.misfit`).
     """
 
     observation: int
@@ -56,6 +58,8 @@ class Step:
     seconds: float
     dose_e: float
     simulated_s: float
+    done: bool = False
+    misfit: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,8 @@ class Result:
             "in_spec": [step.in_spec if self.scored else None for step in self.steps],
             "covers_50": [step.covers_50 if self.scored else None for step in self.steps],
             "covers_90": [step.covers_90 if self.scored else None for step in self.steps],
+            "done": [step.done for step in self.steps],
+            "misfit": [step.misfit for step in self.steps],
             "observations": len(self.steps),
             "seconds_per_step": [step.seconds for step in self.steps],
             "dose_e": last.dose_e if last else 0.0,

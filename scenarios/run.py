@@ -18,7 +18,7 @@ from scenarios.report import render
 from scenarios.results import Correction, Result, RunDirectory, Status, Step, Vector, write_text
 from scenarios.schema import Scenario, ScenarioError
 from twin.env import CalibrationEnv
-from twin.faults import Departure, MicroscopeFault, Stopped
+from twin.instrument.faults import Departure, MicroscopeFault, Stopped
 from twin.interrupt import remembered
 from twin.types import Frame, Truth
 
@@ -48,12 +48,22 @@ def calibrate(
     progress: Callable[[Step], None] | None = None,
     report: bool = True,
 ) -> Result:
-    """Run `controller` on `scenario`: `prepare`, then `record`.
+    """Run `controller` on `scenario`: `prepare`, then `record`. An instrument's audit log is in the run's directory.
 
     Raises:
         ScenarioError: as in these two; nothing has been computed.
     """
-    return record(prepare(scenario.for_seed(seed), controller), seed, out, progress, report)
+    wiring = Wiring(audit=audit_path(out, scenario, controller, seed), seed=seed, controller=controller)
+    return record(prepare(scenario.for_seed(seed), controller, wiring), seed, out, progress, report)
+
+
+def audit_path(out: Path, scenario: Scenario, controller: str, seed: int) -> Path:
+    """Where the commands of an instrument are logged: beside what `record` leaves behind."""
+    return _folder(out, scenario, controller, seed) / "audit.jsonl"
+
+
+def _folder(out: Path, scenario: Scenario, controller: str, seed: int) -> Path:
+    return out / scenario.name / controller / str(seed)
 
 
 def record(
@@ -65,8 +75,8 @@ def record(
 ) -> Result:
     """One run of a prepared session, which leaves `out/<scenario>/<controller>/<seed>/` behind.
 
-    An interrupt (Ctrl-C) ends the run early, and so does an instrument that stops: what was measured is kept, scored
-    and reported, and the instrument is told to go back to its last good state.
+    An interrupt (Ctrl-C, SIGTERM) ends the run early, and so does an instrument that stops: what was measured is kept,
+    scored and reported, and the instrument is told to go back to its last good state.
 
     Args:
         session: from `prepare`; may be used again.
@@ -79,7 +89,7 @@ def record(
         ScenarioError: `out` cannot be written; nothing has been computed.
     """
     scenario = session.scenario
-    directory = _open(out / scenario.name / session.name / str(seed), scenario)
+    directory = _open(_folder(out, scenario, session.name, seed), scenario)
     seen: list[tuple[Step, Frame, Estimate]] = []
     truth: Truth | None = None
     correction: Correction | None = None
@@ -101,8 +111,9 @@ def record(
     except (Stopped, Departure, MicroscopeFault) as error:
         status, reason = "stopped", str(error)
     finally:
-        directory.close()
+        # First of all: the disc may be full.
         _release(session, status, correction is not None)
+        directory.close()
     steps = tuple(step for step, _, _ in seen)
     if status != "complete":
         directory.rewrite(steps)
@@ -214,6 +225,8 @@ def _score(k: int, info: Mapping[str, Any], estimate: Estimate, session: Session
         seconds=seconds,
         dose_e=float(info["dose_e"]),
         simulated_s=float(info["simulated_s"]),
+        done=session.controller.done,
+        misfit=estimate.misfit,
     )
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from controller import quality, surrogate
 from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
-from controller.preprocess import check_shape
 from twin.optics import Optics
 from twin.options import checked_options
 from twin.state import StateSpace
@@ -99,7 +98,6 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Bayesian
     chosen = checked_options(Options, options)
 
     def measure(frame: Frame) -> Array:
-        check_shape(frame, optics.camera_pixels)
         return np.array([quality.contrast(frame, optics, chosen.contrast)])
 
     initial = 1 + chosen.loop.design_points(space.dimension)

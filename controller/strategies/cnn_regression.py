@@ -88,6 +88,7 @@ class CnnRegression:
         self.space, self.rng = space, rng
         self.volume_nm = float(np.prod(2 * space.range_nm))
         self.readings: list[Reading] = []
+        self.input_nm: Array = space.zero
         self.inputs_nm: list[Array] = []
         first = sets.initial(space, self.options.candidates, rng)
         self.belief = Belief(first, sets.weigh(first, np.zeros(self.options.candidates)))
@@ -102,22 +103,22 @@ class CnnRegression:
         direction = self.rng.standard_normal(self.space.dimension)
         direction *= self.options.offset_nm / np.linalg.norm(direction)
         target = np.clip(direction - self.estimate().mean_nm, -self.space.input, self.space.input)
-        return target - self.inputs_nm[-1]
+        return target - self.input_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
         """Read the frame and refine the candidates.
 
         Raises:
-            ValueError: a frame of another shape than the weights' camera.
+            ValueError: a frame of another shape than the weights' camera, or without signal.
         """
+        self.input_nm = self.input_nm + delta_nm
         preprocess.check_shape(frame, self.trained.optics.camera_pixels)
-        before = self.inputs_nm[-1] if self.inputs_nm else self.space.zero
-        self.learn(self.trained.read(preprocess.power_spectrum(frame)), before + delta_nm)
+        self.learn(self.trained.read(preprocess.power_spectrum(frame)))
 
-    def learn(self, reading: Reading, input_nm: Array) -> None:
-        """Weigh the candidates by one more reading, taken at cumulative input (n,), and refine them."""
+    def learn(self, reading: Reading) -> None:
+        """Weigh the candidates by one more reading, taken at the cumulative input, and refine them."""
         self.readings.append(reading)
-        self.inputs_nm.append(input_nm)
+        self.inputs_nm.append(self.input_nm)
         self.belief = sets.until_enough(self._weighed(self.belief.candidates), self._refined)
 
     def _refined(self, belief: Belief) -> Belief:

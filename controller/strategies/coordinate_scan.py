@@ -93,12 +93,13 @@ class CoordinateScan:
         return target - self.cumulative_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """File the value under where the scan stands; at the end of a line, move its centre."""
-        side = self.optics.camera_pixels
-        if frame.counts.shape != (side, side):
-            raise ValueError(f"expected frames of shape {(side, side)}, got shape {frame.counts.shape}")
-        value = quality.contrast(frame, self.optics, self.options.contrast)
+        """File the value under where the scan stands; at the end of a line, move its centre.
+
+        Raises:
+            ValueError: a frame of another shape than the camera's, or without signal.
+        """
         self.cumulative_nm = self.cumulative_nm + delta_nm
+        value = quality.contrast(frame, self.optics, self.options.contrast)
         others = np.arange(self.space.dimension) != self.coefficient
         here = float(self.cumulative_nm[self.coefficient])
         on_line = np.allclose(self.cumulative_nm[others], self.centre_nm[others], rtol=0, atol=1e-6)

@@ -94,11 +94,11 @@ class JointFit:
         """Tell the starting controller, then fit.
 
         Raises:
-            ValueError: a frame of another shape than the camera's.
+            ValueError: a frame of another shape than the camera's, or without signal.
         """
-        preprocess.check_shape(frame, self.optics.camera_pixels)
-        self.starter.update(delta_nm, frame)
         self.cumulative_nm = self.cumulative_nm + delta_nm
+        self.starter.update(delta_nm, frame)
+        preprocess.check_shape(frame, self.optics.camera_pixels)
         self.exposures.append(film_fit.exposure(frame, self.cumulative_nm))
         if len(self.exposures) >= self.options.start_frames and self.failures < self.options.attempts:
             self.fit = self._fitted()

@@ -99,6 +99,7 @@ class Kalman:
         settings = neural_posterior.Options(candidates=self.options.candidates)
         self.search = NeuralPosterior(self.space, self.trained, settings)
         self.search.reset(self.space, self.rng)
+        self.search.input_nm = self.input_nm
         self.belief: GaussianSum | None = None
         self.strangers, self.started_s = 0, 0.0
         self.innovations2: list[float] = []
@@ -126,16 +127,15 @@ class Kalman:
         """Multiply the frame's posterior into the particles or, once these agree, into the filter.
 
         Raises:
-            ValueError: a frame of another shape than the weights' camera.
+            ValueError: a frame of another shape than the weights' camera, or without signal.
         """
-        total = self.input_nm + delta_nm
+        self.input_nm = self.input_nm + delta_nm
         if self.belief is None:
-            # A search that starts anew knows of no earlier input.
-            self.search.update(total if len(self.search.frames) == 0 else delta_nm, frame)
+            self.search.update(delta_nm, frame)
             self._start(frame)
         else:
-            self._track(self.belief, total, frame)
-        self.input_nm, self.clock_s = total, frame.clock_s
+            self._track(self.belief, frame)
+        self.clock_s = frame.clock_s
 
     def _start(self, frame: Frame) -> None:
         """Hand over to the filter when the particles agree, or have had time enough."""
@@ -149,12 +149,12 @@ class Kalman:
         # The particles averaged over the search; a mean of equal weights lags by a third of the walk's variance.
         self.belief = kalman.predict(found, self.motion, (frame.clock_s - self.started_s) / 3)
 
-    def _track(self, belief: GaussianSum, total_nm: Array, frame: Frame) -> None:
+    def _track(self, belief: GaussianSum, frame: Frame) -> None:
         """Predict to the frame's time, multiply it in; after too many strangers search again."""
         seen = kalman.measurement(self._read(frame), self.trained.first, self.options.inflation)
         predicted = kalman.predict(belief, self.motion, max(0.0, frame.clock_s - self.clock_s))
         step = kalman.update(
-            predicted, seen, self.trained.states, self.trained.first, total_nm, posterior_filter.DOUBT,
+            predicted, seen, self.trained.states, self.trained.first, self.input_nm, posterior_filter.DOUBT,
             self.options.hypotheses,
         )  # fmt: skip
         self.belief = step.belief

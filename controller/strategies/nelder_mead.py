@@ -107,12 +107,13 @@ class NelderMead:
         return self.asked - self.cumulative_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Tell the search, unless the instrument was elsewhere than asked; the best point counts either way."""
-        side = self.optics.camera_pixels
-        if self.options.contrast != "scan" and frame.counts.shape != (side, side):
-            raise ValueError(f"expected frames of shape {(side, side)}, got shape {frame.counts.shape}")
-        value = quality.contrast(frame, self.optics, self.options.contrast)
+        """Tell the search, unless the instrument was elsewhere than asked; the best point counts either way.
+
+        Raises:
+            ValueError: a frame of another shape than the camera's, or without signal.
+        """
         self.cumulative_nm = self.cumulative_nm + delta_nm
+        value = quality.contrast(frame, self.optics, self.options.contrast)
         self.visited.append(self.cumulative_nm)
         self.values.append(value)
         if self.best is None or value > self.best[0]:

@@ -6,6 +6,7 @@ the training days: what differs between those (film, focal spread, source, camer
 """
 
 import math
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,12 +15,19 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from scipy.linalg import block_diag
-from scipy.stats import chi2
 
-from controller import candidates, posterior_artefact, posterior_filter, preprocess, second_order_fit, selection
+from controller import (
+    candidates,
+    posterior_artefact,
+    posterior_filter,
+    posterior_misfit,
+    preprocess,
+    second_order_fit,
+    selection,
+)
 from controller.base import Controller, Estimate
 from controller.candidates import Refinement
-from controller.posterior_artefact import PosteriorArtefact, tail
+from controller.posterior_artefact import PosteriorArtefact
 from controller.posterior_filter import FramePosteriors
 from controller.second_order_fit import SecondOrderFit
 from controller.strategies import joint_fit
@@ -65,7 +73,7 @@ class Options:
     memory_s: Annotated[float, Gt(0)] | None = None
     polish: Literal["none", "whittle", "same_region"] = "none"
     second_order: Literal["spectrum", "network"] = "spectrum"
-    misfit_level: Annotated[float, Gt(0), Lt(1)] = 0.01
+    misfit_level: Annotated[float, Gt(0), Lt(1)] = 0.002
 
 
 class NeuralPosterior:
@@ -83,6 +91,8 @@ class NeuralPosterior:
         self.input_nm = space.zero
         self.belief = posterior_filter.start(candidates.initial(self.first, self.options.candidates, rng))
         self.second = self._second_order()
+        self.misfit = False
+        """Whether the day was ever unlike the training days: as much in fewer than `misfit_level` of them."""
 
     def _second_order(self) -> SecondOrderFit | None:
         """A fit of the second order, where it is wanted; it forgets nothing, so not against drift."""
@@ -106,7 +116,7 @@ class NeuralPosterior:
         if self.first.dimension == self.space.dimension:
             best: Array = inputs[np.argmax(gain)]
             return best - self.input_nm
-        estimate = self.estimate()
+        estimate = self._estimate()
         n = self.first.dimension
         gain += posterior_filter.second_order_information(*visited, estimate.cov_nm2[n:, n:], self.trained)
         # Nulled as far as it is known: the less of it, the better a frame tells the rest.
@@ -117,19 +127,29 @@ class NeuralPosterior:
         """Multiply the frame's posterior in and refine the candidates.
 
         Raises:
-            ValueError: a frame of another shape than the weights' camera.
+            ValueError: a frame of another shape than the weights' camera, or without signal.
         """
+        self.input_nm = self.input_nm + delta_nm
         preprocess.check_shape(frame, self.trained.optics.camera_pixels)
         share, seen = self._remembered(frame), preprocess.whole_and_patches(frame)
-        self.input_nm = self.input_nm + delta_nm
         frames = self.frames if share == 1.0 else self.frames.faded(share)
         self.frames = frames.append(*seen, self.input_nm)
         self.belief = posterior_filter.step(
             self.belief, self.frames, self.first, self.options.refinement, self.rng, share
         )
+        self._look_twice()
         self.clock_s = frame.clock_s
         if self.second is not None:
             self._learn_second_order(self.second, frame)
+
+    def _look_twice(self) -> None:
+        """A belief that explains the frames badly is one that lost the truth, or a day unlike the training days."""
+        if self.fit >= self.options.misfit_level:
+            return
+        self.belief = posterior_filter.second_look(
+            self.belief, self.frames, self.first, self.options.refinement, self.rng
+        )
+        self.misfit = self.misfit or self.fit < self.options.misfit_level
 
     def _learn_second_order(self, second: SecondOrderFit, frame: Frame) -> None:
         """One frame more; expanded about the first order once its sign is known."""
@@ -150,6 +170,9 @@ class NeuralPosterior:
 
     def estimate(self) -> Estimate:
         """Moments within the more probable sign."""
+        return replace(self._estimate(), misfit=self.misfit)
+
+    def _estimate(self) -> Estimate:
         first = self._of_first_order()
         if self.first.dimension == self.space.dimension:
             return first
@@ -162,34 +185,21 @@ class NeuralPosterior:
         )
 
     @property
-    def misfit(self) -> bool:
-        """Whether the day is unlike the training days: their runs deviate as much in fewer than `misfit_level`."""
-        return self.fit < self.options.misfit_level
-
-    @property
     def fit(self) -> float:
-        """How common a day like this is among the training days; 1 before `TELLING` frames.
-
-        The smallest of three tail probabilities, tripled: of the frames' disagreement with the estimate, of what they
-        show beyond what state and day let expect, and of the day's hidden parameters as the frames tell them.
-        """
+        """How common a day like this is among the training days (`posterior_misfit`); 1 before `TELLING` frames."""
         if len(self.frames) < TELLING:
             return 1.0
-        trained, count = self.trained, len(self.frames)
-        first = self._of_first_order().mean_nm
-        apart = tail(trained.deviance, count, posterior_filter.deviance(self.frames, first))
-        found, hidden = posterior_filter.strangeness(self.frames, self.belief)
-        strange = tail(trained.strangeness, count, found)
-        return min(1.0, 3 * apart, 3 * strange, 3 * float(chi2.sf(hidden @ hidden, len(hidden))))
+        found = posterior_misfit.measured(self.frames, self.belief, self._of_first_order().mean_nm)
+        return posterior_misfit.fit(found, self.trained.usual, len(self.frames))
 
     @property
     def done(self) -> bool:
         """Every component in spec with the wanted probability, on a day that the network knows; after `TELLING`."""
-        return (
-            len(self.frames) >= TELLING
-            and not self.misfit
-            and bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
-        )
+        if len(self.frames) < TELLING:
+            return False
+        estimate = self.estimate()
+        declared = estimate.in_spec_probability(self.space.tolerance) >= self.options.stop_probability
+        return bool(declared and not estimate.misfit)
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controller:

@@ -5,6 +5,7 @@ its Gaussian process learns within the run what no training day showed. Both see
 at the hand-over. Assumes exact, known inputs and an even spectrum.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,15 +67,17 @@ class NeuralPosteriorEm:
         """Both learn from the frame; a misfit hands over for the rest of the run.
 
         Raises:
-            ValueError: a frame of another shape than the weights' camera.
+            ValueError: a frame of another shape than the weights' camera, or without signal.
         """
-        self.posterior.update(delta_nm, frame)
-        self.em.update(delta_nm, frame)
+        try:
+            self.posterior.update(delta_nm, frame)
+        finally:
+            self.em.update(delta_nm, frame)  # of a frame that both refuse it knows the input, too
         self.handed_over = self.handed_over or self.posterior.misfit
 
     def estimate(self) -> Estimate:
-        """The leader's belief."""
-        return self.leader.estimate()
+        """The leader's belief; a misfit stays said after the hand-over."""
+        return replace(self.leader.estimate(), misfit=self.handed_over)
 
     @property
     def done(self) -> bool:

@@ -50,6 +50,7 @@ class Ppo:
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
         """Forget the frames; the policy is deterministic and draws nothing."""
         self.space = space
+        self.input_nm: Array = space.zero
         self.even: list[Array] = []
         self.inputs_nm: list[Array] = []
 
@@ -59,18 +60,18 @@ class Ppo:
 
     def propose(self) -> Array:
         """No input before the first frame, then the policy's."""
-        return self._target() - self.inputs_nm[-1] if self.even else self.space.zero
+        return self._target() - self.input_nm if self.even else self.space.zero
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
         """Read the frame.
 
         Raises:
-            ValueError: a frame of another shape than the weights' camera.
+            ValueError: a frame of another shape than the weights' camera, or without signal.
         """
+        self.input_nm = self.input_nm + delta_nm
         preprocess.check_shape(frame, self.policy.optics.camera_pixels)
-        before = self.inputs_nm[-1] if self.inputs_nm else self.space.zero
         self.even.append(self.reader.even(preprocess.power_spectrum(frame)))
-        self.inputs_nm.append(before + delta_nm)
+        self.inputs_nm.append(self.input_nm)
 
     def estimate(self) -> Estimate:
         """Minus the input that the policy wants; the uniform prior before the first frame."""

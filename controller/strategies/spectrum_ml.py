@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from scipy.stats import qmc
 
-from controller import spectrum_fit, spectrum_model
+from controller import preprocess, spectrum_fit, spectrum_model
 from controller.base import Estimate, embed
 from controller.spectrum_fit import Mode, Observation
 from twin.optics import Optics
@@ -79,11 +79,14 @@ class SpectrumMl:
         return np.clip(target, -self.space.input, self.space.input) - self.cumulative_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Add the frame to the likelihood and refit."""
-        if frame.counts.shape != (self.pixels, self.pixels):
-            raise ValueError(f"expected frames of shape {(self.pixels, self.pixels)}, got shape {frame.counts.shape}")
-        measured = spectrum_model.periodogram(frame)
+        """Add the frame to the likelihood and refit.
+
+        Raises:
+            ValueError: a frame of another shape than the camera's, or without signal.
+        """
         self.cumulative_nm = self.cumulative_nm + delta_nm
+        preprocess.check_shape(frame, self.pixels)
+        measured = spectrum_model.periodogram(frame)
         self.seen.append(Observation(self.cumulative_nm[self.places], measured))
         early = len(self.seen) <= 2
         starts = self._starts() if early else [mode.theta for mode in self.modes]

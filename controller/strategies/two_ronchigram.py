@@ -15,7 +15,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from scipy.stats import qmc
 
-from controller import spectrum_fit, spectrum_model
+from controller import preprocess, spectrum_fit, spectrum_model
 from controller.base import Estimate, embed
 from controller.spectrum_fit import Mode, Observation
 from twin.optics import Optics
@@ -123,11 +123,14 @@ class TwoRonchigram:
         return np.clip(target, -self.space.input, self.space.input) - self.cumulative_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Fit this frame alone."""
-        if frame.counts.shape != (self.pixels, self.pixels):
-            raise ValueError(f"expected frames of shape {(self.pixels, self.pixels)}, got shape {frame.counts.shape}")
-        measured = spectrum_model.periodogram(frame)
+        """Fit this frame alone.
+
+        Raises:
+            ValueError: a frame of another shape than the camera's, or without signal.
+        """
         self.cumulative_nm = self.cumulative_nm + delta_nm
+        preprocess.check_shape(frame, self.pixels)
+        measured = spectrum_model.periodogram(frame)
         reach = (self.space.start + self.space.input)[self.places]
         seen = [Observation(np.zeros(3), measured)]
         draws = qmc.Halton(3, rng=self.rng).random(self.options.starts)

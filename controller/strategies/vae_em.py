@@ -63,7 +63,7 @@ class VaeEm:
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
         """Uniform candidates, no observation."""
         prior = self.trained.prior if self.options.model_estimation else latent_map.known(self.trained.prior)
-        self.space, self.rng = space, rng
+        self.space, self.rng, self.input_nm = space, rng, space.zero
         self.data = Observations.none(space.dimension, len(prior.axes))
         candidate_set = candidates.initial(space, self.options.candidates, rng)
         self.ensemble = em.start(prior, candidate_set)
@@ -74,19 +74,19 @@ class VaeEm:
         if len(self.data) == 0:
             return self.space.zero
         target = selection.select(self.options.selection, self.ensemble, self.data, self.space, self.rng)
-        return target - self.data.inputs_nm[-1]
+        return target - self.input_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
         """Encode the frame (eq 8) and run one EM iteration on the grown data set.
 
         Raises:
-            ValueError: a frame of another shape than the weights' camera.
+            ValueError: a frame of another shape than the weights' camera, or without signal.
         """
+        self.input_nm = self.input_nm + delta_nm
         preprocess.check_shape(frame, self.trained.optics.camera_pixels)
         spectrum = preprocess.power_spectrum(frame)
         latent = self.trained.prior.observe(encode_mean(self.trained.vae, spectrum.values[None]))
-        before = self.data.inputs_nm[-1] if len(self.data) else self.space.zero
-        self.data = self.data.append(before + delta_nm, latent, spectrum.floor)
+        self.data = self.data.append(self.input_nm, latent, spectrum.floor)
         self.ensemble = em.step(self.ensemble, self.data, self.space, self.options.refinement, self.rng)
         belief = em.harden(self.ensemble) if self.options.hard else self.ensemble
         self.elbo_nats.append(belief.elbo_nats)

@@ -4,6 +4,7 @@ Runs for whatever `controller.base.names()` finds.
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pytest
@@ -144,19 +145,59 @@ def test_it_changes_neither_the_frame_nor_the_input(controller: Controller, micr
 
 @pytest.mark.parametrize("shape", [(64, 64), (128, 96), (128,)])
 def test_a_frame_of_another_shape_is_refused_by_whoever_reads_frames(
-    name: str, controller: Controller, microscope: SimulatedMicroscope, shape: tuple[int, ...]
+    name: str, controller: Controller, shape: tuple[int, ...]
 ) -> None:
     controller.propose()
     strange = Frame(np.full(shape, 80, np.uint16), 1e6, 0.5, 1.0, {"dark_level": 0.0})
-    if not learns_from_frames(name, microscope):
+    if not learns_from_frames(name):
         controller.update(SPACE.zero, strange)  # what is not read cannot be wrong
         return
     with pytest.raises(ValueError, match=rf"shape.*\({shape[0]},"):
         controller.update(SPACE.zero, strange)
 
 
-def learns_from_frames(name: str, microscope: SimulatedMicroscope) -> bool:
+UNREADABLE = [  # of another shape, and dark
+    Frame(np.full((64, 64), 80, np.uint16), 1e6, 0.5, 1.0),
+    Frame(np.full((OPTICS.camera_pixels,) * 2, 3, np.uint16), 1e6, 0.5, 1.0, {"dark_level": 3.0}),
+]
+
+
+def test_an_input_counts_though_its_frame_is_refused(name: str, microscope: SimulatedMicroscope) -> None:
+    # The instrument has moved. With another frame in its place the run goes on as if there had been no other.
+    if not learns_from_frames(name):
+        return
+    runs = []
+    for refused in ([], UNREADABLE):
+        chosen = load(name, OPTICS, SPACE)
+        chosen.reset(SPACE, np.random.default_rng(3))
+        microscope.reset(np.random.default_rng(4))
+        run = []
+        for _ in range(2):
+            delta = chosen.propose()
+            microscope.apply(delta)
+            run.append(delta.tobytes())
+            before = belief(chosen)
+            for frame in refused:
+                with pytest.raises(ValueError, match=r"shape|signal"):
+                    chosen.update(delta, frame)
+                assert belief(chosen) == before
+                delta = SPACE.zero
+            chosen.update(delta, microscope.acquire())
+            run.append(belief(chosen))
+        runs.append(run)
+    assert runs[0] == runs[1]
+
+
+def belief(controller: Controller) -> tuple[bytes, bytes, float]:
+    """To the last bit."""
+    estimate = controller.estimate()
+    return estimate.mean_nm.tobytes(), estimate.cov_nm2.tobytes(), estimate.sign_probability
+
+
+@cache
+def learns_from_frames(name: str) -> bool:
     """Whether two different instruments lead to two different beliefs."""
+    microscope = SimulatedMicroscope(OPTICS, SPACE, Day(), "fast")
     beliefs = []
     for seed in (7, 8):
         fresh = load(name, OPTICS, SPACE)

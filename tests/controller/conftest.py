@@ -1,16 +1,25 @@
-"""An analytic, even latent map in place of a trained one: the mathematics needs no network."""
+"""An analytic, even latent map and a small untrained posterior in place of trained ones; simulation in this process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from controller import frames
+from controller.dataset import CLOSED_LOOP, Dataset, DayJob, simulate_day
 from controller.hyperparameters import RADIAL_KNOTS, Hyperparameters
 from controller.latent_map import LatentMap
+from controller.posterior_artefact import PosteriorArtefact
+from controller.posterior_check import FrameCheck
+from controller.posterior_misfit import GROWS
+from controller.posterior_network import PosteriorConfig, PosteriorNetwork
+from controller.posterior_precision import PrecisionMap
 from controller.prior_mean import SymmetricGrid
-from twin.state import FIRST_ORDER, StateSpace
+from twin.optics import Optics
+from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 
 Array = NDArray[np.floating]
 
@@ -76,3 +85,37 @@ def make_map() -> Callable[..., LatentMap]:
         return LatentMap(np.eye(d), np.zeros(d), grid, np.concatenate(parts, axis=1), 0.0, space.range_nm, fitted)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def posterior() -> PosteriorArtefact:
+    """A small network of random weights for a 64-pixel camera, with numbers of its own for everything fitted."""
+    config = PosteriorConfig(
+        height=64, width=32, patch_height=24, channels=(4, 4, 8, 8, 8), patch_channels=(4, 4, 8, 8), patch_features=4,
+        patch_hidden=8, features=12, hidden=16, nuisance_hidden=16,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        network, precision, higher = PosteriorNetwork(config).eval(), PrecisionMap(3).eval(), PrecisionMap(3, 4).eval()
+        check = FrameCheck(3, network.read).eval()
+    optics = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=64, binning=4)
+    states = replace(CLOSED_LOOP, higher_nm=50.0)
+    usual = dict.fromkeys(GROWS, ((3.0, 6.0), (6.0, 12.0)))
+    return PosteriorArtefact(
+        network, precision, higher, check, SECOND_ORDER, optics, states, 0.1, 0.6, 0.05, usual, {"seconds": 1},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def days_made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Training days are simulated here, not in a pool, three to a shard; the numbers of those made so far."""
+    made: list[int] = []
+
+    def serial(jobs: Sequence[DayJob], workers: int = 0) -> Iterator[Dataset]:
+        for job in jobs:
+            made.append(job.index)
+            yield simulate_day(job)
+
+    monkeypatch.setattr(frames, "simulate", serial)
+    monkeypatch.setattr(frames, "SHARD_DAYS", 3)
+    return made

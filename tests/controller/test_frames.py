@@ -17,6 +17,9 @@ SMALL = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=
 WANTED = FrameSet(SMALL, FIRST_ORDER, DayRanges(), StateMixture(), days=8, frames_per_day=4, seed=1)
 
 
+pytestmark = pytest.mark.usefixtures("days_made")
+
+
 class Interrupted(Exception):
     """Stands for a power cut."""
 
@@ -25,45 +28,30 @@ def silent(stage: str, done: int, total: int, note: str) -> None:
     pass
 
 
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Simulate here, not in a pool; returns the days made so far."""
-    made: list[int] = []
-
-    def serial(jobs: Sequence[DayJob], workers: int = 0) -> Iterator[Dataset]:
-        for job in jobs:
-            made.append(job.index)
-            yield simulate_day(job)
-
-    monkeypatch.setattr(frames, "simulate", serial)
-    monkeypatch.setattr(frames, "SHARD_DAYS", 3)
-    return made
-
-
 def same(one: Dataset, other: Dataset) -> bool:
     return all(getattr(one, f.name).tobytes() == getattr(other, f.name).tobytes() for f in fields(Dataset))
 
 
-def test_frames_resume_with_the_shards_that_are_missing(tmp_path: Path, in_this_process: list[int]):
+def test_frames_resume_with_the_shards_that_are_missing(tmp_path: Path, days_made: list[int]):
     seen = []
     whole = simulated(WANTED, tmp_path, lambda stage, done, total, note: seen.append((done, total)))
-    assert in_this_process == list(range(8))
+    assert days_made == list(range(8))
     assert seen == [(k, 8) for k in range(1, 9)]
     assert whole.days.tolist() == np.repeat(np.arange(8), 4).tolist()
-    in_this_process.clear()
+    days_made.clear()
     list(WANTED.shards(tmp_path).values())[1].unlink()
     seen.clear()
     again = simulated(WANTED, tmp_path, lambda stage, done, total, note: seen.append((done, total)))
-    assert in_this_process == [3, 4, 5]
+    assert days_made == [3, 4, 5]
     assert seen == [(6, 8), (7, 8), (8, 8)]
     assert same(again, whole)
 
 
-def test_a_longer_set_begins_with_the_shorter_one(tmp_path: Path, in_this_process: list[int]):
+def test_a_longer_set_begins_with_the_shorter_one(tmp_path: Path, days_made: list[int]):
     short = simulated(replace(WANTED, days=6), tmp_path, silent)
-    in_this_process.clear()
+    days_made.clear()
     long = simulated(replace(WANTED, days=9), tmp_path, silent)
-    assert in_this_process == [6, 7, 8]
+    assert days_made == [6, 7, 8]
     assert same(long.subset(long.days < 6), short)
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import binom, chi2, multivariate_normal
 
 from controller import kalman, posterior_filter
@@ -13,48 +12,20 @@ from controller.base import Controller
 from controller.dataset import CLOSED_LOOP, StateMixture
 from controller.kalman import GaussianSum, Measurement, Motion
 from controller.posterior_artefact import PosteriorArtefact
-from controller.posterior_check import FrameCheck
 from controller.posterior_filter import FramePosteriors
-from controller.posterior_network import PosteriorConfig, PosteriorNetwork, log_densities
-from controller.posterior_precision import PrecisionMap
+from controller.posterior_network import log_densities
 from controller.preprocess import Patches, Spectrum
 from controller.strategies import neural_posterior
 from controller.strategies.kalman import LOST, RATES, Kalman, Options
-from twin.optics import Optics
 from twin.options import OptionError, checked_options
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 from twin.types import Frame
 
-SMALL = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=64, binning=4)
-CONFIG = PosteriorConfig(
-    height=64,
-    width=32,
-    patch_height=24,
-    channels=(4, 4, 8, 8, 8),
-    patch_channels=(4, 4, 8, 8),
-    patch_features=4,
-    patch_hidden=8,
-    features=12,
-    hidden=16,
-    nuisance_hidden=16,
-)
 LINE = StateSpace(("C10",), (60.0,), (60.0,), (10.0,))
 FLAT = StateMixture(whole=1.0, near=())
 """Training states that divide nothing out."""
 SURE = 1e-12
 """Doubt that leaves the textbook's filter."""
-
-
-@pytest.fixture(scope="module")
-def trained() -> PosteriorArtefact:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        network, precision, higher = PosteriorNetwork(CONFIG).eval(), PrecisionMap(3).eval(), PrecisionMap(3, 4).eval()
-        check = FrameCheck(3, network.read).eval()
-    states, moments = replace(CLOSED_LOOP, higher_nm=50.0), ((3.0, 6.0),)
-    return PosteriorArtefact(
-        network, precision, higher, check, SECOND_ORDER, SMALL, states, 0.1, 0.6, 0.05, moments, moments, {}
-    )
 
 
 def gaussian(mean: np.ndarray, cov: np.ndarray) -> GaussianSum:
@@ -195,10 +166,10 @@ def test_dividing_by_one_gaussian_is_exact():
     assert ours == pytest.approx(ratio, rel=1e-8)
 
 
-def test_a_measurement_is_the_network_s_posterior_in_nm(trained: PosteriorArtefact):
+def test_a_measurement_is_the_network_s_posterior_in_nm(posterior: PosteriorArtefact):
     spectrum = Spectrum(np.random.default_rng(4).standard_normal((64, 32)).astype(np.float32), 1.0)
     patches = Patches(np.zeros((9, 24, 12), np.float32))
-    mixture = FramePosteriors.none(trained, FIRST_ORDER).append(spectrum, patches, np.zeros(3)).mixtures[0]
+    mixture = FramePosteriors.none(posterior, FIRST_ORDER).append(spectrum, patches, np.zeros(3)).mixtures[0]
     read = kalman.measurement(mixture, FIRST_ORDER, 1.0)
     assert np.exp(read.log_weight).sum() == pytest.approx(1.0, abs=1e-5)
     for at in np.random.default_rng(5).uniform(-40, 40, (5, 3)):
@@ -259,17 +230,17 @@ def frame(clock_s: float, seed: int = 0) -> Frame:
     return Frame(counts, 1e6, 0.5, clock_s, {"dark_level": 0.0})
 
 
-def locked(trained: PosteriorArtefact, **changes: object) -> Kalman:
+def locked(posterior: PosteriorArtefact, **changes: object) -> Kalman:
     """A tracker at (6, 2, -1) nm, one frame old."""
-    controller = Kalman(FIRST_ORDER, trained, checked_options(Options, {"candidates": 64, **changes}))
+    controller = Kalman(FIRST_ORDER, posterior, checked_options(Options, {"candidates": 64, **changes}))
     controller.reset(FIRST_ORDER, np.random.default_rng(1))
     controller.update(FIRST_ORDER.zero, frame(10.0))
     controller.belief = gaussian(np.array([6.0, 2.0, -1.0]), np.eye(3))
     return controller
 
 
-def test_it_is_a_controller_that_searches_and_then_follows(trained: PosteriorArtefact):
-    controller = Kalman(FIRST_ORDER, trained, Options(candidates=64, startup=2))
+def test_it_is_a_controller_that_searches_and_then_follows(posterior: PosteriorArtefact):
+    controller = Kalman(FIRST_ORDER, posterior, Options(candidates=64, startup=2))
     assert isinstance(controller, Controller)
     controller.reset(FIRST_ORDER, np.random.default_rng(1))
     total = FIRST_ORDER.zero
@@ -280,8 +251,8 @@ def test_it_is_a_controller_that_searches_and_then_follows(trained: PosteriorArt
     assert controller.belief is not None
 
 
-def test_waiting_widens_the_estimate_by_the_walk(trained: PosteriorArtefact, monkeypatch: pytest.MonkeyPatch):
-    controller = locked(trained)
+def test_waiting_widens_the_estimate_by_the_walk(posterior: PosteriorArtefact, monkeypatch: pytest.MonkeyPatch):
+    controller = locked(posterior)
     told_nothing = Measurement(np.zeros(1), np.zeros((1, 3)), np.eye(3)[None] * 1e9)
     monkeypatch.setattr(kalman, "measurement", lambda *_: replace(told_nothing, exponent=0.0))
     controller.update(FIRST_ORDER.zero, frame(10.0 + 100.0))
@@ -290,15 +261,15 @@ def test_waiting_widens_the_estimate_by_the_walk(trained: PosteriorArtefact, mon
     np.testing.assert_allclose(controller.estimate().mean_nm, [6.0, 2.0, -1.0], atol=1e-4)
 
 
-def test_inputs_keep_the_state_near_the_null(trained: PosteriorArtefact):
-    controller = locked(trained, dither_nm=4.0)
+def test_inputs_keep_the_state_near_the_null(posterior: PosteriorArtefact):
+    controller = locked(posterior, dither_nm=4.0)
     for _ in range(20):
         state = controller.estimate().mean_nm + controller.input_nm + controller.propose()
         assert np.linalg.norm(state) <= 4.0 + 1e-9
 
 
-def test_strangers_in_a_row_start_the_search_again(trained: PosteriorArtefact, monkeypatch: pytest.MonkeyPatch):
-    controller = locked(trained)
+def test_strangers_in_a_row_start_the_search_again(posterior: PosteriorArtefact, monkeypatch: pytest.MonkeyPatch):
+    controller = locked(posterior)
     far = seen(np.array([100.0, 0, 0]), np.eye(3))
     monkeypatch.setattr(kalman, "measurement", lambda *_: far)
     for k in range(LOST):
@@ -310,7 +281,7 @@ def test_strangers_in_a_row_start_the_search_again(trained: PosteriorArtefact, m
     np.testing.assert_allclose(controller.search.frames.inputs_nm, [[LOST, 0.0, 0.0]])  # it knows where it stands
 
 
-def test_rates_are_checked_and_follow_names_and_orders(trained: PosteriorArtefact):
+def test_rates_are_checked_and_follow_names_and_orders(posterior: PosteriorArtefact):
     with pytest.raises(OptionError, match="did you mean C12"):
         checked_options(Options, {"rate_nm_per_sqrt_s": {"C12": 0.3}})
     with pytest.raises(OptionError, match="inflation"):
@@ -323,8 +294,8 @@ def test_rates_are_checked_and_follow_names_and_orders(trained: PosteriorArtefac
 # --- the posterior that forgets ------------------------------------------------------------------
 
 
-def told(trained: PosteriorArtefact, count: int) -> FramePosteriors:
-    frames, rng = FramePosteriors.none(trained, FIRST_ORDER), np.random.default_rng(7)
+def told(posterior: PosteriorArtefact, count: int) -> FramePosteriors:
+    frames, rng = FramePosteriors.none(posterior, FIRST_ORDER), np.random.default_rng(7)
     for _ in range(count):
         spectrum = Spectrum(rng.standard_normal((64, 32)).astype(np.float32), 1.0)
         patches = Patches(rng.standard_normal((9, 24, 12)).astype(np.float32))
@@ -332,8 +303,8 @@ def told(trained: PosteriorArtefact, count: int) -> FramePosteriors:
     return frames
 
 
-def test_a_faded_frame_counts_by_its_weight(trained: PosteriorArtefact):
-    frames, states = told(trained, 3), np.random.default_rng(8).uniform(-30, 30, (9, 3))
+def test_a_faded_frame_counts_by_its_weight(posterior: PosteriorArtefact):
+    frames, states = told(posterior, 3), np.random.default_rng(8).uniform(-30, 30, (9, 3))
     for share in (1.0, 0.25):
         weighed = replace(frames, weights=np.array([share, share, 1.0]))
         found = posterior_filter.evidence(weighed, states)
@@ -347,9 +318,9 @@ def test_a_faded_frame_counts_by_its_weight(trained: PosteriorArtefact):
     assert np.array_equal(plain.log_ratio, all_in_full.log_ratio)
 
 
-def test_frames_beyond_the_memory_are_dropped(trained: PosteriorArtefact):
+def test_frames_beyond_the_memory_are_dropped(posterior: PosteriorArtefact):
     options = checked_options(neural_posterior.Options, {"candidates": 64, "memory_s": 10.0})
-    controller = neural_posterior.NeuralPosterior(FIRST_ORDER, trained, options)
+    controller = neural_posterior.NeuralPosterior(FIRST_ORDER, posterior, options)
     for k in range(12):
         controller.update(FIRST_ORDER.zero, frame(10.0 * (k + 1), k))
     assert len(controller.frames) == 7  # e^-6 is above a thousandth, e^-7 is not

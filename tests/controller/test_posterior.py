@@ -12,10 +12,10 @@ from scipy.stats import multivariate_normal
 
 from controller import posterior_artefact, posterior_examples, posterior_filter, preprocess, sub_areas, weights_file
 from controller.base import Estimate
-from controller.candidates import Candidates
+from controller.candidates import Candidates, weigh
 from controller.dataset import CLOSED_LOOP, Dataset, DayRanges
 from controller.posterior_artefact import PosteriorArtefact, tail
-from controller.posterior_check import COMPONENTS, FrameCheck, fit_check
+from controller.posterior_check import COMPONENTS, fit_check
 from controller.posterior_examples import Examples, Symmetries
 from controller.posterior_filter import (
     HIGHER,
@@ -30,14 +30,13 @@ from controller.posterior_network import (
     EVEN,
     NUISANCES,
     TURNED,
-    PosteriorConfig,
     PosteriorNetwork,
     log_densities,
     log_density,
     nuisance_log_density,
     packed,
 )
-from controller.posterior_precision import PrecisionMap, fit_precision, symmetric_exponential, symmetric_logarithm
+from controller.posterior_precision import fit_precision, symmetric_exponential, symmetric_logarithm
 from controller.posterior_training import (
     HIGHER_NM,
     PosteriorTraining,
@@ -54,45 +53,7 @@ from twin.optics import Optics
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 from twin.types import Frame
 
-SMALL = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=64, binning=4)
-CONFIG = PosteriorConfig(
-    height=64,
-    width=32,
-    patch_height=24,
-    channels=(4, 4, 8, 8, 8),
-    patch_channels=(4, 4, 8, 8),
-    patch_features=4,
-    patch_hidden=8,
-    features=12,
-    hidden=16,
-    nuisance_hidden=16,
-)
-STATES = replace(CLOSED_LOOP, higher_nm=50.0)
 C = len(UNKNOWNS)
-DEVIANCE = ((3.0, 6.0), (6.0, 12.0))
-
-
-@pytest.fixture(scope="module")
-def trained() -> PosteriorArtefact:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        network, precision, higher = PosteriorNetwork(CONFIG).eval(), PrecisionMap(3).eval(), PrecisionMap(3, 4).eval()
-        check = FrameCheck(3, network.read).eval()
-    return PosteriorArtefact(
-        network,
-        precision,
-        higher,
-        check,
-        SECOND_ORDER,
-        SMALL,
-        STATES,
-        0.1,
-        0.6,
-        0.05,
-        DEVIANCE,
-        DEVIANCE,
-        {"seconds": 1},
-    )
 
 
 def seen(count: int, seed: int) -> list[tuple[Spectrum, Patches]]:
@@ -106,15 +67,15 @@ def seen(count: int, seed: int) -> list[tuple[Spectrum, Patches]]:
     ]
 
 
-def told(trained: PosteriorArtefact, count: int, seed: int = 0, space: StateSpace = FIRST_ORDER) -> FramePosteriors:
-    frames, rng = FramePosteriors.none(trained, space), np.random.default_rng(seed)
+def told(posterior: PosteriorArtefact, count: int, seed: int = 0, space: StateSpace = FIRST_ORDER) -> FramePosteriors:
+    frames, rng = FramePosteriors.none(posterior, space), np.random.default_rng(seed)
     for spectrum, patches in seen(count, seed):
         frames = frames.append(spectrum, patches, rng.uniform(-20, 20, space.dimension))
     return frames
 
 
-def test_the_mixture_is_even_and_integrates_to_one(trained: PosteriorArtefact):
-    network = trained.network
+def test_the_mixture_is_even_and_integrates_to_one(posterior: PosteriorArtefact):
+    network = posterior.network
     generator = torch.Generator().manual_seed(1)
     whole, parts = torch.randn(1, 64, 32, generator=generator), torch.randn(1, 9, 24, 12, generator=generator)
     features, _ = network.summarise(whole, parts, torch.zeros(1))
@@ -131,25 +92,25 @@ def test_the_mixture_is_even_and_integrates_to_one(trained: PosteriorArtefact):
     assert weights.std().item() < 5
 
 
-def test_the_compiled_density_is_the_network_s(trained: PosteriorArtefact):
-    frames = told(trained, 3)
+def test_the_compiled_density_is_the_network_s(posterior: PosteriorArtefact):
+    frames = told(posterior, 3)
     states = np.random.default_rng(4).uniform(-1, 1, (50, 3))
     out = np.empty(50)
     with torch.no_grad():
         for features, mixture in zip(frames.features, frames.mixtures, strict=True):
             log_densities(mixture, np.ascontiguousarray(states.T), out)
-            expected = log_density(trained.network.mixture(features), torch.from_numpy(states).float())
+            expected = log_density(posterior.network.mixture(features), torch.from_numpy(states).float())
             np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_knowledge_of_nuisances_is_a_normal_density_and_mirrored_at_the_opposite_state(trained: PosteriorArtefact):
-    features, count = told(trained, 1).features, len(NUISANCES)
+def test_knowledge_of_nuisances_is_a_normal_density_and_mirrored_at_the_opposite_state(posterior: PosteriorArtefact):
+    features, count = told(posterior, 1).features, len(NUISANCES)
     state = torch.tensor([[0.1, -0.3, 0.2]])
     hidden = torch.randn(1, count, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
-        gain = trained.network.nuisances(features, state)
+        gain = posterior.network.nuisances(features, state)
         found = nuisance_log_density(gain, hidden).item()
-        mirrored = trained.network.nuisances(features, -state)
+        mirrored = posterior.network.nuisances(features, -state)
         flipped = nuisance_log_density(mirrored, hidden * torch.tensor([1.0] * len(EVEN) + [-1.0])).item()
     precision = np.eye(count) + gain.root[0].numpy() @ gain.root[0].numpy().T
     expected = multivariate_normal(gain.mean[0].numpy(), np.linalg.inv(precision)).logpdf(hidden[0].numpy())
@@ -160,23 +121,23 @@ def test_knowledge_of_nuisances_is_a_normal_density_and_mirrored_at_the_opposite
 
 def of_frame(frames: FramePosteriors, k: int, scaled: np.ndarray) -> multivariate_normal:
     """q(c | frame, x) over all unknowns, written out."""
-    trained, count = frames.trained, len(NUISANCES)
+    posterior, count = frames.trained, len(NUISANCES)
     with torch.no_grad():
-        gain = trained.network.nuisances(frames.features[k : k + 1], torch.from_numpy(scaled[None]).float())
+        gain = posterior.network.nuisances(frames.features[k : k + 1], torch.from_numpy(scaled[None]).float())
     root = gain.root[0].double().numpy()
     matrix, vector = np.empty((1, 4, 4)), np.empty((1, 4))
-    density = trained.states.log_density(trained.first, scaled[:, None])
-    held = trained.states.precision(trained.first, scaled[:, None], density)
-    areas = sub_areas.ready(frames.areas[k], trained.directions)
-    sub_areas.information(areas, scaled[None], held, trained.area_weight, matrix, vector)
+    density = posterior.states.log_density(posterior.first, scaled[:, None])
+    held = posterior.states.precision(posterior.first, scaled[:, None], density)
+    areas = sub_areas.ready(frames.areas[k], posterior.directions)
+    sub_areas.information(areas, scaled[None], held, posterior.area_weight, matrix, vector)
     cov = block_diag(np.linalg.inv(np.eye(count) + root @ root.T), np.linalg.inv(np.eye(4) + matrix[0]))
     mean = np.concatenate([gain.mean[0].double().numpy(), np.linalg.solve(np.eye(4) + matrix[0], vector[0])])
     return multivariate_normal(mean, cov)
 
 
 @pytest.mark.parametrize("space", [FIRST_ORDER, SECOND_ORDER])
-def test_unknowns_integrate_out_as_by_brute_force(trained: PosteriorArtefact, space: StateSpace):
-    frames = told(trained, 4, space=space)
+def test_unknowns_integrate_out_as_by_brute_force(posterior: PosteriorArtefact, space: StateSpace):
+    frames = told(posterior, 4, space=space)
     states = np.random.default_rng(6).uniform(-30, 30, (5, 3))
     found = evidence(frames, states)
     # Draw the unknowns from their prior and average the product of the ratios.
@@ -203,10 +164,10 @@ def test_unknowns_integrate_out_as_by_brute_force(trained: PosteriorArtefact, sp
         assert found.log_likelihood(frames.prior)[m] == pytest.approx(expected, abs=5 * error + 1e-3)
 
 
-def test_the_second_order_is_what_particles_in_all_dimensions_find(trained: PosteriorArtefact):
-    frames = told(trained, 3, space=SECOND_ORDER)
+def test_the_second_order_is_what_particles_in_all_dimensions_find(posterior: PosteriorArtefact):
+    frames = told(posterior, 3, space=SECOND_ORDER)
     # Enough of an opinion to look at: the network is not trained.
-    frames = replace(frames, trained=replace(trained, area_weight=40.0, correlation=0.0))
+    frames = replace(frames, trained=replace(posterior, area_weight=40.0, correlation=0.0))
     rng = np.random.default_rng(12)
     states = rng.uniform(-1, 1, (3, 3)) * 20
     found = evidence(frames, states)
@@ -216,7 +177,7 @@ def test_the_second_order_is_what_particles_in_all_dimensions_find(trained: Post
     first = Estimate(probability @ states, np.cov(states.T, aweights=probability, bias=True))
     joint = posterior_filter.with_second_order(first, belief, frames, SECOND_ORDER.start[3:])
     draws = rng.standard_normal((200_000, C)) / np.sqrt(frames.prior)
-    unit = trained.higher_nm
+    unit = posterior.higher_nm
     higher, means, squares = draws[:, HIGHER] * unit, [], []
     for state in states:
         total = np.zeros(len(draws))
@@ -243,16 +204,16 @@ def test_the_second_order_is_what_particles_in_all_dimensions_find(trained: Post
     np.testing.assert_allclose(joint.cov_nm2[:3, 3:], cross, atol=15)
 
 
-def test_a_frame_that_rules_a_state_out_says_nothing_of_the_day(trained: PosteriorArtefact):
-    frames = told(trained, 1)
+def test_a_frame_that_rules_a_state_out_says_nothing_of_the_day(posterior: PosteriorArtefact):
+    frames = told(posterior, 1)
     frames.mixtures[:, :, 0] -= 60.0  # impossible wherever it was taken
     found = evidence(frames, np.zeros((1, 3)))
     assert np.abs(found.matrix).max() < 1e-9
     assert found.log_likelihood(frames.prior)[0] == pytest.approx(math.log(posterior_filter.DOUBT), abs=1e-6)
 
 
-def test_evidence_adds_up_over_frames_and_candidates(trained: PosteriorArtefact):
-    frames = told(trained, 5)
+def test_evidence_adds_up_over_frames_and_candidates(posterior: PosteriorArtefact):
+    frames = told(posterior, 5)
     states = np.random.default_rng(8).uniform(-30, 30, (7, 3))
     whole = evidence(frames, states)
     parts = {name: getattr(frames, name)[:2] for name in ("features", "mixtures", "areas", "inputs_nm", "shifts")}
@@ -330,9 +291,11 @@ def toy(count: int, seed: int) -> Examples:
     return examples(data, hidden, SECOND_ORDER, 0.0)
 
 
-def test_training_finds_what_the_spectra_show_and_resumes_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_training_finds_what_the_spectra_show_and_resumes_to_the_bit(
+    posterior: PosteriorArtefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(Symmetries, "scramble", lambda self, chosen, generator: chosen)  # the toy has no such symmetry
-    config = PosteriorTraining(SMALL, epochs=3, batch=32)
+    config = PosteriorTraining(posterior.optics, epochs=3, batch=32)
     training, test = toy(640, 1), toy(128, 2)
     notes: list[str] = []
     (tmp_path / "a").mkdir()
@@ -398,29 +361,29 @@ def test_a_reflected_frame_has_the_reflected_sub_areas():
         assert max(wrong) < 0.5
 
 
-def test_weights_survive_the_file_and_are_refused_elsewhere(trained: PosteriorArtefact, tmp_path: Path):
+def test_weights_survive_the_file_and_are_refused_elsewhere(posterior: PosteriorArtefact, tmp_path: Path):
     path = tmp_path / "toy.safetensors"
-    posterior_artefact.save(trained, path)
-    loaded = posterior_artefact.load_for(str(path), SMALL, SECOND_ORDER)
-    posterior_artefact.load_for(str(path), SMALL, FIRST_ORDER)
-    for name, tensor in trained.network.state_dict().items():
+    posterior_artefact.save(posterior, path)
+    loaded = posterior_artefact.load_for(str(path), posterior.optics, SECOND_ORDER)
+    posterior_artefact.load_for(str(path), posterior.optics, FIRST_ORDER)
+    for name, tensor in posterior.network.state_dict().items():
         assert torch.equal(loaded.network.state_dict()[name], tensor), name
-    assert (loaded.states, loaded.log_floor, loaded.correlation) == (STATES, 0.1, 0.05)
-    assert (loaded.space, loaded.deviance) == (SECOND_ORDER, DEVIANCE)
+    assert (loaded.states, loaded.log_floor, loaded.correlation) == (posterior.states, 0.1, 0.05)
+    assert (loaded.space, loaded.usual) == (SECOND_ORDER, posterior.usual)
     with pytest.raises(weights_file.WeightsError, match="train posterior"):
         posterior_artefact.load_for(str(path), Optics(), FIRST_ORDER)
     with pytest.raises(weights_file.WeightsError, match="expected"):
         posterior_artefact.load(weights_file.SHIPPED / "vae_random_days.safetensors")
 
 
-def test_a_frame_of_another_shape_is_refused(trained: PosteriorArtefact):
-    controller = NeuralPosterior(FIRST_ORDER, trained, Options(candidates=64))
+def test_a_frame_of_another_shape_is_refused(posterior: PosteriorArtefact):
+    controller = NeuralPosterior(FIRST_ORDER, posterior, Options(candidates=64))
     with pytest.raises(ValueError, match=r"\(64, 64\) is expected"):
         controller.update(FIRST_ORDER.zero, Frame(np.zeros((32, 32), np.uint16), 1e6, 1.0, 0.0))
 
 
-def test_packing_is_exact_for_one_gaussian():
-    config = replace(CONFIG, components=1)
+def test_packing_is_exact_for_one_gaussian(posterior: PosteriorArtefact):
+    config = replace(posterior.network.config, components=1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = PosteriorNetwork(config).eval()
@@ -435,8 +398,8 @@ def test_packing_is_exact_for_one_gaussian():
     assert constant == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_deviance_of_one_gaussian_is_its_mahalanobis_distance(trained: PosteriorArtefact):
-    frames = told(trained, 2)
+def test_the_deviance_of_one_gaussian_is_its_mahalanobis_distance(posterior: PosteriorArtefact):
+    frames = told(posterior, 2)
     mixtures = frames.mixtures[:, :1].copy()
     mixtures[:, :, 1:4] = 0.7  # the state lies near it and far from its mirror image
     alone = replace(frames, mixtures=mixtures)
@@ -448,12 +411,13 @@ def test_the_deviance_of_one_gaussian_is_its_mahalanobis_distance(trained: Poste
     assert posterior_filter.deviance(alone, state) == pytest.approx(expected, rel=1e-3)
 
 
-def test_days_that_deviate_more_are_rarer(trained: PosteriorArtefact):
+def test_days_that_deviate_more_are_rarer(posterior: PosteriorArtefact):
     # Two moments of a chi-square with three degrees a frame: the gamma distribution is that chi-square.
-    moments = trained.deviance
+    moments = posterior.usual["deviance"]
     assert tail(moments, 1, 7.815) == pytest.approx(0.05, abs=1e-3)
     assert tail(moments, 2, 12.592) == pytest.approx(0.05, abs=1e-3)
     assert tail(moments, 4, 25.184) == pytest.approx(tail(moments, 2, 12.592))
+    assert tail(moments, 4, 12.592, adds_up=False) == tail(moments, 2, 12.592)
 
 
 def test_the_weight_of_the_sub_areas_is_the_likeliest():
@@ -497,3 +461,33 @@ def test_frames_of_another_kind_look_strange():
     # Noise alone gives a chi-square with as many degrees as components; the fit itself adds to it.
     assert COMPONENTS * 0.6 < np.median(strangeness(0.0)) < COMPONENTS * 3
     assert min(strangeness(0.5)) > np.quantile(strangeness(0.0), 0.95)
+
+
+def about(frames: FramePosteriors, states_nm: np.ndarray) -> Belief:
+    """A belief of these candidates alone, after all frames."""
+    set_ = Candidates(states_nm, np.zeros(len(states_nm)), np.zeros(0, np.int64))
+    found = evidence(frames, states_nm)
+    return Belief(set_, found, weigh(set_, found.log_likelihood(frames.prior) / frames.effect))
+
+
+def peak(belief: Belief, frames: FramePosteriors) -> float:
+    """Log likelihood of the likeliest candidate."""
+    return float(belief.evidence.log_likelihood(frames.prior).max())
+
+
+def test_a_second_look_finds_a_truth_that_the_candidates_lost(posterior: PosteriorArtefact):
+    truth, rng = np.array([25.0, -28.0, 26.0]), np.random.default_rng(5)
+    frames = told(posterior, 3)
+    mixtures = frames.mixtures[:, :1].copy()
+    mixtures[:, 0, 0] = 5.0
+    mixtures[:, 0, 1:4] = (truth + frames.inputs_nm) / FIRST_ORDER.range_nm
+    mixtures[:, 0, 4:] = np.diag(FIRST_ORDER.range_nm / 6.0).ravel()  # each frame to 6 nm
+    frames = replace(frames, mixtures=mixtures)
+    lost = about(frames, np.array([50.0, 20.0, -30.0]) + rng.standard_normal((500, 3)))
+    found = posterior_filter.second_look(lost, frames, FIRST_ORDER, Options().refinement, rng)
+    np.testing.assert_allclose(found.probability @ found.candidates.states_nm, truth, atol=6.0)
+    for seed in range(5):  # never for the worse
+        again = posterior_filter.second_look(
+            found, frames, FIRST_ORDER, Options().refinement, np.random.default_rng(seed)
+        )
+        assert peak(again, frames) >= peak(found, frames) > peak(lost, frames)

@@ -135,7 +135,8 @@ def run(trained: Regression, truth: np.ndarray, frames: int, seed: int) -> CnnRe
     chosen = CnnRegression(FIRST_ORDER, replace(trained, correlation=0.0), Options())
     chosen.reset(FIRST_ORDER, np.random.default_rng(seed))
     for reading, input_nm in zip(*told(truth, frames, seed), strict=True):
-        chosen.learn(reading, input_nm)
+        chosen.input_nm = input_nm
+        chosen.learn(reading)
     return chosen
 
 
@@ -162,13 +163,14 @@ def test_a_misread_frame_does_not_spoil_the_rest(trained: Regression):
     truth = np.array([20.0, 10.0, -12.0])
     chosen = run(trained, truth, 6, 6)
     before = np.linalg.norm(chosen.estimate().mean_nm - truth)
-    chosen.learn(ERRORS.reading(single(np.array([90.0, -50.0, 40.0])), 0.0), np.zeros(3))
+    chosen.input_nm = np.zeros(3)
+    chosen.learn(ERRORS.reading(single(np.array([90.0, -50.0, 40.0])), 0.0))
     assert np.linalg.norm(chosen.estimate().mean_nm - truth) < before + 2.0
 
 
 def test_frames_are_asked_for_near_the_null(trained: Regression):
     chosen = run(trained, np.array([30.0, -8.0, 5.0]), 6, 7)
-    aimed = chosen.estimate().mean_nm + chosen.inputs_nm[-1] + chosen.propose()
+    aimed = chosen.estimate().mean_nm + chosen.input_nm + chosen.propose()
     assert np.linalg.norm(aimed) == pytest.approx(6.0, abs=1e-6)
 
 

@@ -1,6 +1,5 @@
 """Training: resumable to the bit, refused in another configuration's folder, one file at the end."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from controller import artefact, frames, train
-from controller.dataset import Dataset, DayJob, DayRanges, nominal_ranges, simulate_day
-from controller.train import ResumeError, TrainConfig, fit_vae, one_cycle, train_vae
+from controller import artefact, train
+from controller.dataset import Dataset, DayRanges, nominal_ranges
+from controller.train import ResumeError, TrainConfig, fit_vae, train_vae
 from controller.vae import Vae, elbo, encode_mean
 from twin.optics import Optics
 from twin.state import FIRST_ORDER
@@ -19,27 +18,15 @@ SMALL = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=
 CONFIG = TrainConfig(SMALL, FIRST_ORDER, days=8, frames_per_day=4, latent=2, epochs=3, batch=7)
 
 
+pytestmark = pytest.mark.usefixtures("days_made")
+
+
 class Interrupted(Exception):
     """Stands for a power cut."""
 
 
 def silent(stage: str, done: int, total: int, note: str) -> None:
     pass
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Simulate here, not in a pool; returns the days made so far."""
-    made: list[int] = []
-
-    def serial(jobs: Sequence[DayJob], workers: int = 0) -> Iterator[Dataset]:
-        for job in jobs:
-            made.append(job.index)
-            yield simulate_day(job)
-
-    monkeypatch.setattr(frames, "simulate", serial)
-    monkeypatch.setattr(frames, "SHARD_DAYS", 3)
-    return made
 
 
 def toy_data(config: TrainConfig = CONFIG) -> Dataset:
@@ -132,18 +119,6 @@ def test_every_epoch_draws_its_own_order_and_noise(tmp_path: Path, monkeypatch: 
     assert len(set(seeds)) == 3
 
 
-def test_one_cycle_climbs_for_a_tenth_and_falls_to_nothing():
-    phases = np.linspace(0, 1, 1001)
-    factor = np.array([one_cycle(p) for p in phases])
-    assert factor[0] == pytest.approx(0.04)
-    assert factor[100] == pytest.approx(1.0)
-    assert one_cycle(0.55) == pytest.approx(0.5)
-    assert factor[-1] == pytest.approx(0.0, abs=1e-12)
-    assert np.all(np.diff(factor[:101]) > 0)
-    assert np.all(np.diff(factor[100:]) < 0)
-    assert np.abs(np.diff(factor)).max() < 0.02
-
-
 # --- configuration ---------------------------------------------------------------------------------
 
 
@@ -164,7 +139,7 @@ def test_an_unknown_kernel_is_refused_before_anything_is_simulated():
         replace(CONFIG, kernel="rbff")
 
 
-def test_the_whole_training_makes_one_file_and_its_folder_belongs_to_it(tmp_path: Path, in_this_process: list[int]):
+def test_the_whole_training_makes_one_file_and_its_folder_belongs_to_it(tmp_path: Path, days_made: list[int]):
     out, work = tmp_path / "toy.safetensors", tmp_path / "work"
     config = replace(CONFIG, days=30, epochs=1, modes=1, calibration_runs=2)
     stages = set()
@@ -176,8 +151,8 @@ def test_the_whole_training_makes_one_file_and_its_folder_belongs_to_it(tmp_path
     assert found.prior.rank == 1
     assert np.all(np.isfinite(found.prior.node_values))
     # Once more: nothing is simulated again.
-    in_this_process.clear()
+    days_made.clear()
     train_vae(config, out, work, work, silent)
-    assert in_this_process == []
+    assert days_made == []
     with pytest.raises(ResumeError, match=r"other epochs, seed; choose another folder"):
         train_vae(replace(config, seed=2, epochs=2), out, work, work, silent)

@@ -24,14 +24,16 @@ class Record:
     steps: tuple[Step, ...]
 
 
-def step(k: int, error_nm: Sequence[float], std_nm: float = 1.0, covers: bool = True, sign: float = 1.0) -> Step:
+def step(
+    k: int, error_nm: Sequence[float], covers: bool = True, sign: float = 1.0, done: bool = True, misfit: bool = False
+) -> Step:
     n, error = len(error_nm), tuple(float(e) for e in error_nm)
     return Step(
         observation=k,
         input_nm=(0.0,) * n,
         cumulative_nm=(0.0,) * n,
         estimate_nm=tuple(5.0 - e for e in error),
-        std_nm=(std_nm,) * n,
+        std_nm=(1.0,) * n,
         sign_probability=sign,
         error_component_nm=error,
         error_nm=float(np.linalg.norm(error)),
@@ -41,12 +43,14 @@ def step(k: int, error_nm: Sequence[float], std_nm: float = 1.0, covers: bool = 
         seconds=0.001 * k,
         dose_e=1e6 * k,
         simulated_s=2.0 * k,
+        done=done,
+        misfit=misfit,
     )
 
 
-def record(seed: int, errors_nm: Sequence[float], std_nm: float = 1.0, n: int = 3) -> Record:
+def record(seed: int, errors_nm: Sequence[float], n: int = 3, done: bool = True, misfit: bool = False) -> Record:
     """A run whose error lies along the first coefficient."""
-    steps = tuple(step(k, (e, *(0.0,) * (n - 1)), std_nm) for k, e in enumerate(errors_nm, 1))
+    steps = tuple(step(k, (e, *(0.0,) * (n - 1)), done=done, misfit=misfit) for k, e in enumerate(errors_nm, 1))
     return Record(seed, (5.0,) * n, steps)
 
 
@@ -85,18 +89,23 @@ def test_to_spec_is_from_when_on_a_run_stays_there(scenario: Scenario) -> None:
 
 def test_the_stop_rule_is_judged_when_it_first_speaks(scenario: Scenario) -> None:
     runs = [
-        record(0, [20.0, 20.0], std_nm=1.0),  # declared, wrongly
-        record(1, [1.0, 20.0], std_nm=1.0),  # declared, rightly; what comes later does not matter
-        record(2, [20.0, 1.0], std_nm=9.0),  # never declared
-        record(3, [1.0, 1.0], std_nm=1.0),
+        record(0, [20.0, 20.0]),  # declared, wrongly
+        record(1, [1.0, 20.0]),  # declared, rightly; what comes later does not matter
+        record(2, [20.0, 1.0], done=False),  # never declared
+        record(3, [1.0, 1.0]),
     ]
     found = summarise({"day_a": {"one": runs}}, {"day_a": scenario})["controllers"]["one"]
     assert found["false_in_spec"] == pytest.approx(1 / 3)
     assert found["declared_in_spec"] == 0.75
     assert found["observations_to_declaration"] == 1
-    undecided = [Record(0, (5.0,) * 3, (step(1, (20.0, 0, 0), sign=0.5),))]
-    found = summarise({"day_a": {"one": undecided}}, {"day_a": scenario})["controllers"]["one"]
+    found = summarise({"day_a": {"one": runs[2:3]}}, {"day_a": scenario})["controllers"]["one"]
     assert found["false_in_spec"] is None
+
+
+def test_the_share_of_runs_that_call_the_day_unlike_their_training(scenario: Scenario) -> None:
+    runs = [record(s, [1.0, 1.0], misfit=s == 0) for s in range(4)]
+    found = summarise({"day_a": {"one": runs}}, {"day_a": scenario})["controllers"]["one"]
+    assert found["by_observation"]["2"]["misfit"] == 0.25
 
 
 def test_a_run_that_stops_early_keeps_its_last_belief(scenario: Scenario) -> None:
