@@ -94,6 +94,10 @@ class Trust:
         probability: of residuals at least as strange if the model were right.
         fits: the probability is above the test's level.
         model: what H is, in words.
+        unexplained: share of the signal that the model misses, noise taken off (`agents.trust.Signal`): with enough
+            electrons every model fails the test, and this says by how much. None where there is no signal to compare.
+        unexplained_sigma: its standard error.
+        contrast: of the data over that of the model; None likewise.
     """
 
     mean: float
@@ -102,6 +106,9 @@ class Trust:
     probability: float
     fits: bool
     model: str
+    unexplained: float | None = None
+    unexplained_sigma: float | None = None
+    contrast: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,11 +85,12 @@ class EventBlock(Block):
         return out
 
     def _compute_moments(self, region: Region | None) -> Floats:
-        out, width = np.empty((len(self), 4)), self.camera[1]
-        if region is None:
-            event_sums.moments(self.indptr, self.index, self.weight, width, out)
-        else:
+        out, (height, width) = np.empty((len(self), 4)), self.camera
+        if region is not None:
             event_sums.moments_inside(self.indptr, self.index, self.weight, inside(region, self.camera), width, out)
+        elif event_sums.moments(self.indptr, self.index, self.weight, width, out) >= height * width:
+            everywhere = np.ones(height * width, np.uint8)
+            event_sums.moments_inside(self.indptr, self.index, self.weight, everywhere, width, out)
         out.flags.writeable = False
         self._squares[region] = out[:, 3]  # comes with the moments at hardly any cost
         return out[:, :3]

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+LARGEST_FILTERED = 2049
+"""Along a side: filtering takes arrays of three times that, 0.3 GB each."""
+
 
 def kernel(
     size: int, step_nm: float = 1.0, k_min_per_nm: float | None = None, k_max_per_nm: float | None = None
@@ -32,15 +35,18 @@ def kernel(
         i - (n - 1) / 2 rows and j - (n - 1) / 2 columns from the probe. Odd under a turn by 180 degrees, exactly.
 
     Raises:
-        ValueError: an even size, or a band that the scan's step cannot hold.
+        ValueError: an even size, a band that the scan's step cannot hold, or a filter of a kernel too large for it.
     """
     check_size(size)
     check_band(k_min_per_nm, k_max_per_nm, step_nm)
+    filtered = k_min_per_nm is not None or k_max_per_nm is not None
+    if filtered and size > LARGEST_FILTERED:
+        raise ValueError(f"a kernel with a filter has at most {LARGEST_FILTERED} pixels along a side; got {size}")
     m = np.arange(size) - size // 2
     distance2 = (m[:, None] ** 2 + m**2).astype(np.float64)
     distance2[size // 2, size // 2] = 1.0
     along_fast = m / distance2
-    if k_min_per_nm is not None or k_max_per_nm is not None:
+    if filtered:
         # A filter of twice the size reaches from every pixel of the kernel to every other.
         weights = band_pass(2 * size - 1, step_nm, k_min_per_nm, k_max_per_nm)
         along_fast = _symmetric(scipy.signal.fftconvolve(along_fast, weights, mode="same"))

@@ -12,7 +12,7 @@ from typing import Literal
 from agents.base import Agent, MetaError, Reconstruction, StreamMeta
 from agents.block import Block
 from agents.source import Health, Source
-from twin.interrupt import remembered
+from twin.interrupt import deferred, remembered
 
 Status = Literal["complete", "incomplete", "interrupted"]
 
@@ -137,9 +137,9 @@ def run(
     """One pass of all agents over a stream; the source is not closed.
 
     An agent that cannot start on this stream, or raises in the middle, is left behind with its error noted. Ctrl-C ends
-    the stream and keeps what has come; so does an error of the source, which becomes a fault in its `Health`. At the
-    end `finish()` is called on agents that have one, but not after Ctrl-C: someone who wants to stop does not want to
-    wait for convergence. A second Ctrl-C while results are computed is passed on.
+    the stream once every agent has the block in work, and keeps what has come; so does an error of the source, which
+    becomes a fault in its `Health`. At the end `finish()` is called on agents that have one, but not after Ctrl-C:
+    someone who wants to stop does not want to wait for convergence. A second Ctrl-C comes through at once.
 
     Args:
         source: open and not yet used.
@@ -183,8 +183,9 @@ def _fold(source: Source, books: _Run, clock: "_Clock", check_interrupt: Callabl
     blocks = source.blocks()
     try:
         for block in blocks:
-            books.update(block)
-            clock.tick(len(block))
+            with deferred():  # or some agents would have half of the block, and others none of it
+                books.update(block)
+                clock.tick(len(block))
             check_interrupt()
             if not books.agents:
                 source.health.fault("no agent is left; the stream was given up")

@@ -1,18 +1,20 @@
-"""PRISM beside multislice on the library's thick specimens: how fast it is, and how wrong.
+"""Plane waves beside multislice on SrTiO3: how fast, how wrong, and from how many positions on they pay.
 
-    python -m benchmarks.prism [--slices 10 20 40] [--positions 64]
+    python -m benchmarks.prism [--slices 10 20 40] [--rounds 5] [--abtem]
 
-PRISM (Ophus 2017) propagates every plane wave of the aperture once, in a cell that holds the whole scan, and then sums
-them for each position; with interpolation f it takes every f-th wave and cuts the probe to 1/f of the cell. Rates are
-frames per second of processor time, on one thread, for a scan of 64 x 64 positions, the plane waves included: of our
-multislice, of abTEM's SMatrix, and of PRISM without interpolation on our own transforms, whose sum is one product of
-matrices. Errors are relative L2 against multislice in the whole cell, by the same program: of the diffraction
-patterns, and the largest among the scenario's detectors.
+The specimen of the scenario `sto_001` at rest, one slice per cell, with the whole periodic cell as the window: what
+scans use, `twin.scan_prism`, beside `twin.scan_render` position by position. Seconds are processor time on one thread,
+medians over interleaved rounds; rates are frames per second of a whole scan, the plane waves included. Errors are
+relative L2 against multislice in the whole cell: of the diffraction patterns, and the largest among the scenario's
+detectors. `gain` is what the automatic choice expects of a scan of 64 x 64, beside what was measured.
+
+`--abtem` adds abTEM's SMatrix, without and with interpolation (Ophus 2017): with interpolation f it takes every f-th
+wave and cuts the probe to 1/f of the cell; errors are against abTEM's own multislice.
 """
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,21 +27,27 @@ from threadpoolctl import threadpool_limits
 from scenarios.schema import load
 from twin import specimens
 from twin.aberrations import Aberrations
+from twin.day import ScanProperties
 from twin.detector_geometry import Detector, DiffractionGrid, standard, weights
 from twin.optics import Optics
 from twin.scan_multislice import transmission_field
-from twin.scan_render import ScanRenderer, TransmissionField, aperture_wave, ramps
+from twin.scan_plan import ScanPlan
+from twin.scan_prism import GAIN, PlaneWaves, Work, work
+from twin.scan_render import ScanRenderer, TransmissionField
 
 Floats = NDArray[np.floating]
 Positions = NDArray[np.float64]
 
-SCAN = 64 * 64
 CELL_NM = 0.3905
-CELLS, SMALLER_CELLS = 5, 4
-"""Of SrTiO3 along a side: the scenario's, and as many as its window would need."""
+CELLS = 5
+"""Of SrTiO3 along a side: the scenario's."""
 FACTORS = (1, 2, 4)
-WAVES = 8
-"""Plane waves from which the time of all is estimated where all are too many."""
+LINE = 64
+"""Positions of a line."""
+FEW = 8
+"""Positions that one round takes through multislice."""
+NARROW = 192
+"""Pixels of a window that is a part of the cell, as a specimen that is not periodic needs one."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +55,11 @@ class Case:
     """A specimen of the library, at rest.
 
     Attributes:
-        name: to print.
         optics: of the scenario.
         field: its transmission functions.
         detectors: rings in mrad, by name.
     """
 
-    name: str
     optics: Optics
     field: TransmissionField
     detectors: Mapping[str, Detector]
@@ -66,85 +72,85 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """One way to compute the scan; None where it was not tried.
+    """One way to compute a scan.
 
     Attributes:
         way: in words.
-        waves: plane waves.
-        build_s: for them.
-        frame_s: for one position after that.
-        patterns, signals: errors.
+        frame_s: for one position.
+        build_s: before the first one.
+        patterns, signals: errors, where there is something to compare with.
     """
 
     way: str
-    waves: int | None
-    build_s: float
-    frame_s: float | None
+    frame_s: float
+    build_s: float = 0.0
     patterns: float | None = None
     signals: float | None = None
 
-    @property
-    def rate(self) -> float:
-        """Frames per second of the whole scan; an upper bound without `frame_s`."""
-        return SCAN / (self.build_s + SCAN * (self.frame_s or 0.0))
+    def scan_s(self, side: int) -> float:
+        """Of side x side positions."""
+        return self.build_s + side**2 * self.frame_s
 
 
-def strontium_titanate(slices: int, cells: int) -> Case:
-    """The scenario `sto_001` with a slice for each cell along the beam and `cells` along a side."""
-    side = {"width_nm": cells * CELL_NM, "height_nm": cells * CELL_NM, "thickness_nm": slices * CELL_NM}
-    return of_scenario("sto_001", side)
-
-
-def of_scenario(name: str, changes: Mapping[str, float] | None = None) -> Case:
-    """A scenario's specimen at rest, with other options if they are given."""
-    scan: Any = load(name).scan
-    options = {**scan.specimen_options, **(changes or {}), "thermal": False}
+def strontium_titanate(slices: int) -> Case:
+    """The scenario `sto_001` with a slice for each cell along the beam."""
+    scan: Any = load("sto_001").scan
+    side = {"width_nm": CELLS * CELL_NM, "height_nm": CELLS * CELL_NM, "thickness_nm": slices * CELL_NM}
+    options = {**scan.specimen_options, **side, "thermal": False}
     field = transmission_field(specimens.build(scan.specimen, options), scan.optics, slice_nm=scan.slice_nm)
-    return Case(f"{name}, {field.slices} slices", scan.optics, field, scan.detectors)
+    return Case(scan.optics, field, scan.detectors)
 
 
-def multislice(case: Case, optics: Optics, positions_nm: Positions) -> tuple[float, Floats]:
-    """Seconds per frame and patterns of our own renderer."""
-    renderer = ScanRenderer(optics, case.field)
-    renderer.diffraction(Aberrations(), positions_nm[:1])
-    return _timed(lambda: renderer.diffraction(Aberrations(), positions_nm), len(positions_nm))
+def of_scan(case: Case, side: int, level: bool) -> Work:
+    """What a scan of side x side positions of the case asks for, in the whole cell."""
+    asked = work(
+        ScanPlan(rows=side, columns=side),
+        ScanProperties(),
+        case.whole,
+        ScanRenderer(case.whole, case.field).mixture,
+        case.field.slices,
+        int(np.count_nonzero(ScanRenderer(case.whole, case.field).exit_mask)),
+    )
+    return replace(asked, level=level)
 
 
-def plane_wave_s(case: Case, count: int = WAVES) -> float:
-    """Seconds for one plane wave through the whole cell, by our own transforms."""
-    renderer, middle = ScanRenderer(case.whole, case.field), np.zeros(2)
-    wave = aperture_wave(case.whole, Aberrations())
-    renderer._spectrum(wave, middle, 0)
-    return _timed(lambda: [renderer._spectrum(wave, middle, 0) for _ in range(count)], count)[0]
+def patterns(way: ScanRenderer | PlaneWaves, positions_nm: Positions, level: bool | None = None) -> Floats:
+    """Of every position, (N, size, size), without aberrations; `level` is for plane waves."""
+    waves = way.waves(Aberrations())
+    steps = [(waves, position) for position in positions_nm]
+    found: Iterable[Floats] = way.patterns(steps, bool(level)) if isinstance(way, PlaneWaves) else way.patterns(steps)
+    return np.stack(list(found))
 
 
-def product(case: Case, positions_nm: Positions) -> tuple[Row, Floats]:
-    """PRISM without interpolation, by our own transforms and a product of matrices; and its patterns.
-
-    A ramp moves each plane wave to a position; behind the specimen, that moves the whole pattern's wave by a phase.
-    """
-    optics, renderer = case.whole, ScanRenderer(case.whole, case.field)
-    size = renderer.size
-    wave = aperture_wave(optics, Aberrations())
-    inside = np.argwhere(wave != 0)
-    matrix = np.empty((len(inside), size * size), np.complex64)
-
-    def build() -> None:
-        for column, (y, x) in zip(matrix, inside, strict=True):
-            single = np.zeros_like(wave)
-            single[y, x] = wave[y, x]
-            column[:] = renderer._spectrum(single, np.array(case.field.corner_nm), 0).ravel()
-
-    def patterns() -> Floats:
-        pixel = (positions_nm - case.field.corner_nm) / case.field.sampling_nm
-        along_x, along_y = (ramps(pixel[:, axis], len(wave), optics.grid) for axis in (0, 1))
-        waves = (along_y[:, inside[:, 0]] * along_x[:, inside[:, 1]]) @ matrix
-        return (waves.real**2 + waves.imag**2).reshape(-1, size, size) * renderer._exit
-
-    build_s, _ = _timed(build, 1)
-    patterns()
-    frame_s, found = _timed(patterns, len(positions_nm))
-    return Row(f"PRISM as one product, cell of {optics.grid}", len(inside), build_s, frame_s), found
+def ours(case: Case, rounds: int) -> list[Row]:
+    """Multislice in a narrow window and in the whole cell, plane waves on level lines and anywhere."""
+    window = replace(case.optics, grid=NARROW)
+    narrow, multislice = ScanRenderer(window, case.field), ScanRenderer(case.whole, case.field)
+    build_s, plane_waves = _timed(lambda: PlaneWaves(multislice), 1)
+    generator, side_nm = np.random.default_rng(0), CELLS * CELL_NM
+    seconds: list[list[float]] = []
+    for _ in range(rounds + 1):
+        anywhere = generator.uniform(0.0, side_nm, (LINE, 2))
+        line = np.stack([np.linspace(0.0, 1.28, LINE), np.full(LINE, generator.uniform(0.0, side_nm))], axis=1)
+        works = (
+            partial(patterns, narrow, anywhere[:FEW]),
+            partial(patterns, multislice, anywhere[:FEW]),
+            partial(patterns, plane_waves, line, True),
+            partial(patterns, plane_waves, anywhere, False),
+        )
+        counts = (FEW, FEW, LINE, LINE)
+        timed = [_timed(work, count) for work, count in zip(works, counts, strict=True)]
+        seconds.append([spent for spent, _ in timed])
+    # The first round is for caches and plans.
+    narrow_s, whole_s, level_s, anywhere_s = np.median(seconds[1:], axis=0).tolist()
+    truth, on_line = timed[1][1], patterns(multislice, line[:FEW])
+    cut = _worst(signals(case, truth, case.whole.pixel_mrad), signals(case, timed[0][1], window.pixel_mrad))
+    return [
+        Row(f"multislice, window of {NARROW}", narrow_s, signals=cut),
+        Row(f"multislice, cell of {case.whole.grid}", whole_s, 0.0, 0.0, 0.0),
+        Row("plane waves, level lines", level_s, build_s, *errors(case, on_line, timed[2][1][:FEW])),
+        Row("plane waves, anywhere", anywhere_s, build_s, *errors(case, truth, timed[3][1][:FEW])),
+    ]
 
 
 def abtem_rows(case: Case, positions_nm: Positions, factors: tuple[int, ...]) -> list[Row]:
@@ -167,7 +173,7 @@ def abtem_rows(case: Case, positions_nm: Positions, factors: tuple[int, ...]) ->
     scanned()
     frame_s, measured = _timed(scanned, len(positions_nm))
     truth = measured.array
-    rows = [Row("abTEM, multislice", None, 0.0, frame_s, 0.0, 0.0)]
+    rows = [Row("abTEM, multislice", frame_s, 0.0, 0.0, 0.0)]
     for factor in factors:
         matrix, ctf = abtem.SMatrix(potential=potential, **beam, interpolation=factor), abtem.CTF(**beam, soft=False)
         build_s, waves = _timed(partial(matrix.build, lazy=False), 1)
@@ -175,7 +181,7 @@ def abtem_rows(case: Case, positions_nm: Positions, factors: tuple[int, ...]) ->
         reduced()
         frame_s, found = _timed(reduced, len(positions_nm))
         wrong = errors(case, truth, found.array, factor)
-        rows.append(Row(f"abTEM, PRISM, f = {factor}", len(matrix), build_s, frame_s, *wrong))
+        rows.append(Row(f"abTEM, PRISM, f = {factor}", frame_s, build_s, *wrong))
     return rows
 
 
@@ -224,62 +230,49 @@ def _timed(work: Callable[[], Any], count: int) -> tuple[float, Any]:
     return (time.process_time() - begun) / count, made
 
 
-def crystal(slices: int, positions: int, factors: tuple[int, ...]) -> list[Row]:
-    """Every way to compute SrTiO3 of so many slices; the cell of the scenario is the truth."""
-    case, smaller = strontium_titanate(slices, CELLS), strontium_titanate(slices, SMALLER_CELLS)
-    positions_nm = np.random.default_rng(0).uniform(0.0, CELLS * CELL_NM, (positions, 2))
-    frame_s, narrow = multislice(case, case.optics, positions_nm)
-    whole_s, truth = multislice(case, case.whole, positions_nm)
-    row, found = product(case, positions_nm)
-    small_row, small = product(smaller, positions_nm)
-    wanted = signals(case, truth, case.whole.pixel_mrad)
-    window = _worst(wanted, signals(case, narrow, case.optics.pixel_mrad))
-    few_cells = _worst(wanted, signals(case, small, smaller.whole.pixel_mrad))
-    patterns, of_signals = errors(case, truth, found)
-    return [
-        Row(f"multislice, window of {case.optics.grid}", None, 0.0, frame_s, None, window),
-        Row(f"multislice, cell of {case.whole.grid}", None, 0.0, whole_s, 0.0, 0.0),
-        replace(row, patterns=patterns, signals=of_signals),
-        replace(small_row, signals=few_cells),
-        *abtem_rows(case, positions_nm, factors),
-    ]
-
-
-def particle(factors: tuple[int, ...]) -> list[Row]:
-    """Gold on carbon: our multislice, and what the plane waves alone of each interpolation would take."""
-    gold = of_scenario("au_on_carbon")
-    frame_s, _ = multislice(gold, gold.optics, np.full((16, 2), 1.0))
-    waves, wave_s = int(np.count_nonzero(aperture_wave(gold.whole, Aberrations()))), plane_wave_s(gold)
-    return [
-        Row(f"multislice, window of {gold.optics.grid}", None, 0.0, frame_s),
-        *(
-            Row(f"plane waves, f = {f}, window of {gold.whole.grid // f}", waves // f**2, waves // f**2 * wave_s, None)
-            for f in factors
-        ),
-    ]
-
-
-def print_rows(title: str, found: list[Row]) -> None:
+def print_rows(rows: Iterable[Row]) -> None:
     """One table."""
-    heads = (("waves", 6), ("build s", 8), ("ms/frame", 8), ("frames/s", 9), ("patterns", 9), ("signals", 9))
-    print(title, f"{'':36s} " + " ".join(f"{head:>{width}s}" for head, width in heads), sep="\n")
-    for row in found:
-        frame = f"{'' if row.frame_s is None else f'{row.frame_s * 1e3:.2f}':>8s}"
-        wrong = [f"{'' if error is None else f'{error:.1e}':>9s}" for error in (row.patterns, row.signals)]
-        print(f"{row.way:36s} {row.waves or '':>6} {row.build_s:8.1f} {frame} {row.rate:9.1f} {wrong[0]} {wrong[1]}")
+    heads = ("build s", "ms/frame", "64 x 64", "256 x 256", "patterns", "signals")
+    print(f"{'':30s}", *(f"{head:>9s}" for head in heads))
+    for row in rows:
+        rates = (f"{side**2 / row.scan_s(side):9.0f}" for side in (64, 256))
+        wrong = (f"{'':9s}" if error is None else f"{error:9.1e}" for error in (row.patterns, row.signals))
+        print(f"{row.way:30s}", f"{row.build_s:9.2f} {row.frame_s * 1e3:9.3f}", *rates, *wrong)
+
+
+def print_choice(case: Case, multislice: Row, row: Row, level: bool) -> None:
+    """What the automatic choice expects, and what was measured."""
+    asked = of_scan(case, 64, level)
+    expected, measured = asked.multislice_s / asked.prism_s, multislice.scan_s(64) / row.scan_s(64)
+    sides = np.arange(1, 512)
+    taken = [one.multislice_s >= GAIN * one.prism_s for one in (of_scan(case, int(side), level) for side in sides[::8])]
+    first = f"from {int(sides[::8][taken.index(True)])} squared on" if any(taken) else "never"
+    even = row.build_s / (multislice.frame_s - row.frame_s) if multislice.frame_s > row.frame_s else float("inf")
+    print(
+        f"{row.way}: {asked.waves} waves, {asked.matrix_bytes / 2**20:.0f} MiB; 64 x 64 gains {measured:.2f},"
+        f" {expected:.2f} expected; pays from {even:.0f} positions on; taken {first}"
+    )
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--slices", type=int, nargs="+", default=[10, 20, 40], help="of SrTiO3")
-    parser.add_argument("--positions", type=int, default=64, help="that are computed; the rate is for the whole scan")
+    parser.add_argument("--slices", type=int, nargs="+", default=[1, 10, 20, 40], help="of SrTiO3")
+    parser.add_argument("--rounds", type=int, default=5, help="the median counts")
+    parser.add_argument("--abtem", action="store_true", help="also abTEM's multislice and its SMatrix")
     given = parser.parse_args()
     settings = {"precision": "float32", "fftw.threads": 1, "dask.lazy": False, "diagnostics.progress_bar": False}
     with abtem.config.set(settings), threadpool_limits(1):
         for slices in given.slices:
-            print_rows(f"sto_001, {slices} slices", crystal(slices, given.positions, FACTORS))
-        print_rows("au_on_carbon", particle(FACTORS))
+            print(f"\nsto_001, {slices} slices")
+            case = strontium_titanate(slices)
+            rows = ours(case, given.rounds)
+            if given.abtem:
+                places = np.random.default_rng(1).uniform(0.0, CELLS * CELL_NM, (LINE, 2))
+                rows += abtem_rows(case, places, FACTORS)
+            print_rows(rows)
+            print_choice(case, rows[1], rows[2], True)
+            print_choice(case, rows[1], rows[3], False)
 
 
 if __name__ == "__main__":

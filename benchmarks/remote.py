@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 
 from scenarios.instruments import simulator
 from scenarios.schema import Scenario, load
-from twin.audit import AuditLog
 from twin.backends import remote
-from twin.limits import Limits
-from twin.safety import SafeMicroscope
+from twin.instrument.audit import AuditLog
+from twin.instrument.limits import Limits
+from twin.instrument.safety import SafeMicroscope
 from twin.types import Frame, Microscope
 
 Array = NDArray[np.floating]

@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,9 +28,10 @@ from typing import cast
 import numpy as np
 
 from agents.sources.merlin import MerlinSource, Options
+from benchmarks.libertem_simulator import Ports, simulated
 from twin.formats.dataset import Layout, Metadata
 from twin.formats.mib import MibWriter
-from twin.merlin_control import MerlinControl
+from twin.instrument.merlin_control import MerlinControl
 from twin.optics import Optics
 from twin.scan_plan import ScanPath, ScanPlan, paths
 from twin.server.bench import Bench, ScanSettings
@@ -48,22 +48,6 @@ GOAL_HZ = 5000.0
 COLUMNS = 64
 CHUNK = 2**20
 CACHES = ("NONE", "MEM", "MEMFD")
-
-# Its memfd cache wants the package pymemfd, for a call that Python has too.
-SIMULATOR = """
-import json, os, sys, types
-sys.modules.setdefault("memfd", types.SimpleNamespace(memfd_create=os.memfd_create))
-from libertem_live.detectors.merlin.sim import CameraSim
-given = json.loads(sys.argv[1])
-sim = CameraSim(host="127.0.0.1", data_port=0, control_port=0, trigger_port=0, wait_trigger=True, **given)
-sim.start()
-sim.wait_for_listen()
-print(json.dumps([sim.control_t.port, sim.server_t.port]), flush=True)
-sys.stdin.read()
-"""
-
-Ports = tuple[int, int]
-"""Control and data."""
 
 
 @dataclass(frozen=True)
@@ -127,32 +111,6 @@ def ours(side: int, frames: int, prepared: bool, core: int) -> Iterator[Ports]:
     finally:
         here.send("end")
         process.join(30)
-
-
-@contextmanager
-def theirs(python: str, path: Path, cache: str, scan: tuple[int, int], core: int) -> Iterator[Ports]:
-    """LiberTEM-live's simulator in a process of its own."""
-    given = json.dumps({"path": str(path), "nav_shape": scan, "cached": cache})
-    process = subprocess.Popen(
-        ["taskset", "-c", str(core), python, "-c", SIMULATOR, given],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        control, data = json.loads(process.stdout.readline())
-        yield control, data
-    finally:
-        process.stdin.close()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(5)
-        process.stdout.close()
 
 
 class Reader:
@@ -224,7 +182,8 @@ def measure(side: int, frames: int, rounds: int, python: str | None) -> Served:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             scan = _write(folder / "scan.mib", side, frames)
             for cache in CACHES:
-                reader = Reader(stack.enter_context(theirs(python, folder / "scan.hdr", cache, scan, core)), total)
+                ports = simulated(python, folder / "scan.hdr", scan, core, cached=cache, wait_trigger=True)
+                reader = Reader(stack.enter_context(ports), total)
                 stack.callback(reader.close)
                 ways[f"libertem_{cache.lower()}"] = reader
         os.sched_setaffinity(0, {core})

@@ -7,12 +7,8 @@ through riCOM and three detectors in one pass, looks at every image four times o
 resident memory. Exit code 1 above the limit.
 """
 
-import argparse
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
@@ -22,10 +18,10 @@ from agents.base import StreamMeta, load
 from agents.block import Block, FrameBlock
 from agents.source import Health, Source
 from agents.stream import Progress, run
+from benchmarks.peak_memory import in_fresh_process, main, peak_mb
 from twin.formats.dataset import Layout, Metadata
 
 LIMIT_MB = 500.0
-"""Of a million bytes: the stricter reading."""
 FULL = (1024, 1024, 256)
 AGENTS = ("ricom", "bf", "abf", "adf")
 BLOCK = 64
@@ -109,14 +105,8 @@ def discs(camera: int, count: int) -> Frames:
 
 
 def measure(rows: int, columns: int, camera: int) -> StreamMemory:
-    """The stream in a fresh process.
-
-    Raises:
-        CalledProcessError: it failed; its own message is on stderr.
-    """
-    command = [sys.executable, "-m", "benchmarks.stream_memory", "--inside", str(rows), str(columns), str(camera)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return StreamMemory(**json.loads(output.splitlines()[-1]))
+    """The stream in a fresh process; raises CalledProcessError."""
+    return StreamMemory(**in_fresh_process("benchmarks.stream_memory", (rows, columns, camera)))
 
 
 def stream(rows: int, columns: int, camera: int) -> StreamMemory:
@@ -136,9 +126,9 @@ def stream(rows: int, columns: int, camera: int) -> StreamMemory:
                 agent.result()
             looks_s.append(perf_counter() - begun)
 
-    before = _peak_mb()
+    before = peak_mb()
     done = run(source, agents, look, every_s=0.0)
-    peak = _peak_mb()
+    peak = peak_mb()
     if done.errors or done.status != "complete":
         raise RuntimeError(f"{done.status}: {done.errors or done.health}")
     images = [image.values for name in AGENTS for image in done.results[name].images.values()]
@@ -158,39 +148,15 @@ def stream(rows: int, columns: int, camera: int) -> StreamMemory:
     )
 
 
-def _peak_mb() -> float:
-    from scenarios.acquire import peak_memory_mib
-
-    peak = peak_memory_mib()
-    return float("nan") if peak is None else peak * 2**20 / 1e6
-
-
-def main() -> None:
-    """Measure once and compare with the limit."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=FULL[0])
-    parser.add_argument("--columns", type=int, default=FULL[1])
-    parser.add_argument("--camera", type=int, default=FULL[2])
-    parser.add_argument("--limit-mb", type=float, default=LIMIT_MB)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--inside", type=int, nargs=3, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.inside:
-        print(json.dumps(asdict(stream(*arguments.inside))))
-        return
-    found = measure(arguments.rows, arguments.columns, arguments.camera)
-    if arguments.json:
-        print(json.dumps(asdict(found)))
-    else:
-        print(
-            f"{found.rows} x {found.columns} frames of {found.camera} x {found.camera} ({found.data_mb:.0f} MB)"
-            f" through {', '.join(AGENTS)}: peak {found.peak_mb:.0f} MB, {found.before_mb:.0f} MB of it before the"
-            f" first frame; limit {arguments.limit_mb:.0f} MB. {found.frames_per_s:.0f} frames/s,"
-            f" {found.source_share:.0%} of the time for making them; a look at all images {found.look_s:.2f} s"
-        )
-    if not found.peak_mb < arguments.limit_mb:
-        sys.exit(1)
+def told(found: StreamMemory) -> str:
+    """In words."""
+    return (
+        f"{found.rows} x {found.columns} frames of {found.camera} x {found.camera} ({found.data_mb:.0f} MB)"
+        f" through {', '.join(AGENTS)}: peak {found.peak_mb:.0f} MB, {found.before_mb:.0f} MB of it before the"
+        f" first frame. {found.frames_per_s:.0f} frames/s, {found.source_share:.0%} of the time for making them;"
+        f" a look at all images {found.look_s:.2f} s."
+    )
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, FULL, LIMIT_MB, stream, measure, told)

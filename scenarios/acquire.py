@@ -7,7 +7,7 @@ keeps what is there.
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +31,7 @@ from twin.simulated import SimulatedMicroscope
 from twin.types import ScanBlock
 
 Floats = NDArray[np.float64]
-Status = Literal["complete", "interrupted"]
+Status = Literal["complete", "interrupted", "stopped"]
 
 SIDECARS = (".npz", ".png", ".json")
 """Beside the data: signals by position, their picture, the summary with the resolved scenario."""
@@ -44,7 +44,7 @@ class Acquired:
     Attributes:
         scenario: with its day drawn.
         seed: of the session.
-        status: "interrupted" when not every position was visited.
+        status: "interrupted" by the operator or "stopped" by an error when not every position was visited.
         data: the frames or events; None without a camera.
         signals, picture: every detector's image, as .npz and as .png.
         positions: visited.
@@ -235,7 +235,8 @@ def record(session: Session, progress: Callable[[ScanBlock], None] | None = None
         progress: called after every block.
 
     Raises:
-        ScenarioError: transmission functions too large, or a file that cannot be written.
+        ScenarioError: transmission functions too large, a file that cannot be written, or an instrument that has
+            drifted out of the computing window; what was scanned until then is on disc.
     """
     scenario, out = session.scenario, session.out
     begun = perf_counter()
@@ -248,20 +249,9 @@ def record(session: Session, progress: Callable[[ScanBlock], None] | None = None
     prepared = perf_counter()
     side = scenario.scan.optics.camera_pixels
     images = Images(scenario.scan.plan, (side, side))
-    status: Status = "complete"
-    try:
-        with remembered() as check_interrupt:
-            for block in itertools.chain([first], session.blocks):
-                append(block, writer, scenario.scan.camera)
-                images.add(block)
-                if progress is not None:
-                    progress(block)
-                check_interrupt()
-    except KeyboardInterrupt:
-        status = "interrupted"
-    finally:
-        if writer is not None:
-            writer.close()
+    status, stopped = _stream(itertools.chain([first], session.blocks), writer, images, scenario.scan.camera, progress)
+    if stopped is not None and not images.visited:
+        raise ScenarioError(f"{scenario.name}: {stopped}") from stopped
     acquired = Acquired(
         scenario=scenario,
         seed=session.seed,
@@ -278,7 +268,38 @@ def record(session: Session, progress: Callable[[ScanBlock], None] | None = None
         cost=session.microscope.cost.plain(),
     )
     _write_sidecars(acquired, images)
+    if stopped is not None:
+        raise ScenarioError(
+            f"{scenario.name}: stopped after {images.visited} of {scenario.scan.plan.count} positions, which are in"
+            f" {acquired.data or acquired.signals}: {stopped}"
+        ) from stopped
     return acquired
+
+
+def _stream(
+    blocks: Iterable[ScanBlock],
+    writer: FrameWriter | T3pWriter | None,
+    images: Images,
+    camera: Any,
+    progress: Callable[[ScanBlock], None] | None,
+) -> tuple[Status, Exception | None]:
+    """Every block to disc and into the images; how the scan ended, and what stopped it. The file is closed then."""
+    try:
+        with remembered() as check_interrupt:
+            for block in blocks:
+                append(block, writer, camera)
+                images.add(block)
+                if progress is not None:
+                    progress(block)
+                check_interrupt()
+    except KeyboardInterrupt:
+        return "interrupted", None
+    except (ValueError, OSError) as error:
+        return "stopped", error
+    finally:
+        if writer is not None:
+            writer.close()
+    return "complete", None
 
 
 def peak_memory_mib() -> float | None:

@@ -5,6 +5,8 @@ agent left behind (`scan`, `stream`), 2 bad input (one line on stderr), 130 inte
 """
 
 import ast
+import atexit
+import gc
 import json
 import math
 import sys
@@ -46,6 +48,8 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Entry point of the console script."""
+    # At its end Python looks for garbage among everything that was imported: most of a second, many on a busy machine.
+    atexit.register(gc.freeze)
     app()
 
 
@@ -240,11 +244,11 @@ def _run(scenario: str, controller: str, seed: int, changes: list[str], out: Pat
     from tqdm import tqdm
 
     from scenarios.results import Step
-    from scenarios.run import prepare, record
+    from scenarios.run import audit_path, prepare, record
     from scenarios.schema import load
 
     chosen = load(scenario, changes).for_seed(seed)
-    audit = out / chosen.name / controller / str(seed) / "audit.jsonl"
+    audit = audit_path(out, chosen, controller, seed)
     session = prepare(chosen, controller, replace(wiring, audit=audit, show=partial(tqdm.write, file=sys.stderr)))
     total = session.scenario.task.observations
     with tqdm(total=total, desc=f"{session.scenario.name}, {controller}", unit="obs", leave=False) as bar:
@@ -278,7 +282,7 @@ def _print_acquired(acquired: "Acquired") -> None:
     figures = acquired.summary()
     rows = [
         ("positions", f"{figures['positions']} of {acquired.scenario.scan.plan.count}, {acquired.status}"),
-        ("simulated time", f"{figures['simulated_s']:.3f} s"),
+        ("simulated time", f"{figures['simulated_s']:.4g} s"),
         ("electrons", f"{figures['electrons_e']:.3g}"),
         ("dose", f"{figures['e_per_nm2']:.3g} e/nm2"),
         ("computing", f"{figures['preparation_s']:.1f} s + {figures['seconds']:.1f} s"),
@@ -291,7 +295,7 @@ def _print_acquired(acquired: "Acquired") -> None:
 
 
 def _print_table(result: "Result") -> None:
-    from scenarios.report import headline
+    from scenarios.report import MISFIT, headline
 
     names = result.scenario.space.names
     typer.echo(
@@ -305,4 +309,6 @@ def _print_table(result: "Result") -> None:
     if result.scored:
         typer.echo(f"{'truth':>26}" + "".join(f"{value:+9.2f}{'':8}" for value in result.truth_nm).rstrip())
     typer.echo(headline(result))
+    if result.steps and result.steps[-1].misfit:
+        typer.echo(f"note: {MISFIT}")
     typer.echo(f"report: {result.report}")

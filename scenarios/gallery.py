@@ -170,9 +170,9 @@ SECTIONS = (
         "detectors",
         "SrTiO3 [001] by four detectors",
         "7.8 nm at 300 kV and 20 mrad, in focus at the mid-plane of the crystal, mean of frozen phonons (compare"
-        " Friedrich 2023, Fig. 1.3; HAADF ends at 135 mrad here). Columns are dark in bright field and bright in"
-        " dark field. HAADF orders them by atomic number: Sr, Ti with O, and O hardly at all; ABF shows the pure O"
-        " columns, too.",
+        " Friedrich 2023, Fig. 1.3; HAADF ends at 135 mrad here). Columns with heavy atoms are dark in bright field and"
+        " bright in dark field; the whole bright disc does not show pure O at this focus. HAADF orders columns by their"
+        " atomic number: Sr, Ti with O, and O hardly at all; ABF shows the pure O columns, too.",
         _strontium_titanate,
     ),
     Section(

@@ -9,11 +9,11 @@ from typing import Any
 from scenarios.executors import versions
 from scenarios.schema import Scenario, ScenarioError
 from twin import backends
-from twin.audit import AuditLog
-from twin.dry_run import DryRun
-from twin.limits import Limits
-from twin.recording import Recording, RecordingMicroscope, ResumedMicroscope
-from twin.safety import SafeMicroscope
+from twin.instrument.audit import AuditLog, read
+from twin.instrument.dry_run import DryRun
+from twin.instrument.limits import Limits
+from twin.instrument.recording import Recording, RecordingMicroscope, ResumedMicroscope
+from twin.instrument.safety import SafeMicroscope, counts_digest
 from twin.simulated import SimulatedMicroscope
 from twin.types import HasTruth, Microscope
 
@@ -26,7 +26,7 @@ class Wiring:
         record: a recording to make.
         resume: go on with the recording instead.
         dry_run: an instrument is not touched; the simulator stands in.
-        audit: the log of an instrument's commands; continued, never replaced.
+        audit: the log of an instrument's commands; continued, never replaced. No instrument moves without one.
         seed, controller: for the recording's provenance.
         show: takes the lines of a dry run.
     """
@@ -81,7 +81,10 @@ def build(scenario: Scenario, wiring: Wiring | None = None) -> Bench:
         return Bench(recorder, bare.truth, bare.simulator, bare.guard)
     if bare.guard is not None and not bare.guard.can_resume:
         raise ValueError(f"{bare.guard.capabilities.name} cannot take up a session: it does not know where it stands")
-    _check_same_run(Recording(wiring.record), scenario, wiring)
+    recording = Recording(wiring.record)
+    _check_same_run(recording, scenario, wiring)
+    if bare.guard is not None and not bare.guard.repeats_sessions:
+        _check_log(recording, scenario.microscope.safety, wiring.audit)
     resumed = ResumedMicroscope(bare.microscope, wiring.record, bare.truth)
     return Bench(resumed, bare.truth, bare.simulator, bare.guard)
 
@@ -101,12 +104,15 @@ def _bare(scenario: Scenario, wiring: Wiring) -> Bench:
         if wiring.dry_run:
             raise ValueError(f"--dry-run is for instruments; {section.kind} moves nothing")
         return Bench(found, found if isinstance(found, HasTruth) else None, None)
-    stand_in = simulator(scenario) if wiring.dry_run else None
-    inner = found if stand_in is None else DryRun(found, stand_in, wiring.show)
-    audit = None if wiring.audit is None else AuditLog(wiring.audit)
-    guard = SafeMicroscope(inner, section.safety, audit)
-    truth = found if stand_in is None and isinstance(found, HasTruth) else stand_in
-    return Bench(guard, truth, stand_in, guard)
+    if wiring.dry_run:
+        # Without the log: nothing is sent, and the log of what was must not say so.
+        stand_in = simulator(scenario)
+        rehearsal = SafeMicroscope(DryRun(found, stand_in, wiring.show), section.safety)
+        return Bench(rehearsal, stand_in, stand_in, rehearsal)
+    if wiring.audit is None:
+        raise ValueError(f"{section.kind} is an instrument and needs an audit log: use `stemtwin calibrate`")
+    guard = SafeMicroscope(found, section.safety, AuditLog(wiring.audit))
+    return Bench(guard, found if isinstance(found, HasTruth) else None, None, guard)
 
 
 def _provenance(scenario: Scenario, wiring: Wiring) -> dict[str, Any]:
@@ -131,6 +137,29 @@ def _check_same_run(recording: Recording, scenario: Scenario, wiring: Wiring) ->
     if not isinstance(before, Mapping) or found:
         what = "; ".join(found[:3]) or "it does not say of which run"
         raise ScenarioError(f"{recording.path} cannot be gone on with: {what}")
+
+
+def _check_log(recording: Recording, limits: Limits, audit: Path | None) -> None:
+    """Refuse to go on under a dose budget without the log that says what of it is spent.
+
+    Raises:
+        ScenarioError: names log and recording.
+    """
+    if (limits.dose_e is None and limits.region_dose_e is None) or audit is None:
+        return
+    logged: set[str] = set()
+    for entry in read(audit):
+        if entry["event"] == "reset":
+            logged.clear()
+        elif entry["event"] == "frame":
+            logged.add(str(entry.get("counts")))
+    places = recording.trace(len(recording.sessions) - 1).places if recording.sessions else ()
+    missing = sum(counts_digest(recording.frame(int(place))) not in logged for place in places)
+    if missing:
+        raise ScenarioError(
+            f"{audit} does not know {missing} of the {len(places)} frames of {recording.path}: how much of the dose is"
+            " spent cannot be told. Give the --out of the recorded run"
+        )
 
 
 def _comparable(provenance: Mapping[str, Any]) -> dict[str, Any]:

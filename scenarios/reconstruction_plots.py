@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 PANEL_INCH = 3.0
 MOST_COLUMNS = 4
-MOST_PANELS = 12
+MOST_PANELS = 16
 CLIP_PERCENT = 0.2
 """Darkest and brightest pixels that may saturate: one stray pixel must not set the grey scale."""
 UNKNOWN = "#c7d2e3"
@@ -39,7 +39,7 @@ def png_of(label: str, reconstruction: Reconstruction, step_nm: float | None, ve
     """
     panels = _panels(reconstruction)
     rows, columns = _grid(len(panels))
-    words = doubts(reconstruction)
+    words = [*doubts(reconstruction), *_left_out(reconstruction, panels)]
     height = 0.92 * PANEL_INCH * rows + 0.35 + 0.16 * (1 + len(words))
     figure = Figure(figsize=(max(PANEL_INCH * columns, 6.0), height), layout="constrained", facecolor="white")
     figure.suptitle(label + (f"   {verdict}" if verdict else ""), fontsize=11, color=INK)
@@ -64,7 +64,7 @@ def overview(figure: Figure, results: Mapping[str, Reconstruction], step_nm: flo
     """
     figure.clear()
     first = [(label, next(iter(found.images.items()))) for label, found in results.items() if found.images]
-    rows, columns = _grid(len(first))
+    rows, columns = _filling(len(first), *figure.get_size_inches())
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel in axes[len(first) :]:
         panel.set_visible(False)
@@ -111,10 +111,13 @@ def scan_image(axes: Axes, title: str, image: Image, step_nm: float | None) -> N
 def trust_line(trust: Trust | None) -> str:
     """Whether a reconstruction explains the data, in one line."""
     if trust is None:
-        return "trust: no forward model, nothing to test"
+        return "trust: no verdict (no model to test, or too little data for a test)"
     verdict = "fits the data" if trust.fits else "DOES NOT FIT the data"
+    missed = ""
+    if trust.unexplained is not None and trust.unexplained_sigma is not None:
+        missed = f"; {100 * trust.unexplained:.2g} +- {100 * trust.unexplained_sigma:.1g} % of the signal not explained"
     return (
-        f"trust: {verdict} (p = {trust.probability:.2g}); residuals of mean {trust.mean:+.2f}, variance"
+        f"trust: {verdict} (p = {trust.probability:.2g}){missed}; residuals of mean {trust.mean:+.2f}, variance"
         f" {trust.variance:.2f}, neighbours' correlation {trust.correlation:+.2f}; model: {trust.model}"
     )
 
@@ -133,14 +136,33 @@ def _grid(count: int) -> tuple[int, int]:
     return rows, max(math.ceil(count / rows), 1)
 
 
+def _filling(count: int, width: float, height: float) -> tuple[int, int]:
+    """Rows and columns that leave square panels most room in a figure of a given size."""
+    grids = [(math.ceil(count / columns), columns) for columns in range(1, max(count, 1) + 1)]
+    return max(((max(rows, 1), columns) for rows, columns in grids), key=lambda g: min(height / g[0], width / g[1]))
+
+
 def _panels(reconstruction: Reconstruction) -> list[tuple[str, Image]]:
-    """Images, each followed by its spread."""
+    """Images, each followed by its spread; without the spreads where that would be more than `MOST_PANELS`."""
     panels: list[tuple[str, Image]] = []
+    spreads = sum(image.spread is not None for image in reconstruction.images.values())
+    if len(reconstruction.images) + spreads > MOST_PANELS:
+        return list(reconstruction.images.items())[:MOST_PANELS]
     for name, image in reconstruction.images.items():
         panels.append((name, image))
         if image.spread is not None:
             panels.append((f"spread of {name}", Image(image.spread, image.unit, step_nm=image.step_nm)))
-    return panels[:MOST_PANELS]
+    return panels
+
+
+def _left_out(reconstruction: Reconstruction, panels: Sequence[tuple[str, Image]]) -> list[str]:
+    """What there was no room for, as a line."""
+    shown = {name for name, _ in panels}
+    images = [name for name in reconstruction.images if name not in shown]
+    spreads = [f"spread of {name}" for name, image in reconstruction.images.items() if image.spread is not None]
+    spreads = [name for name in spreads if name not in shown]
+    parts = [f"{len(left)} {kind}" for left, kind in ((images, "images"), (spreads, "spreads")) if left]
+    return [f"not shown, for lack of room: {' and '.join(parts)}"] if parts else []
 
 
 def round_length_nm(width_nm: float) -> float:

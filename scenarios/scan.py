@@ -19,7 +19,7 @@ from agents.stream import Progress
 from scenarios import acquire
 from scenarios.scan_truth import true_phase
 from scenarios.schema import Scenario, ScenarioError
-from scenarios.stream import Recorded, choose_agents, record, without_nan
+from scenarios.stream import Recorded, choose_agents, make_folder, record, without_nan
 from twin.acquisition import Acquisition
 from twin.cameras.properties import EventCamera
 from twin.cost import scanned_area_nm2
@@ -122,10 +122,12 @@ def scan(session: Session, progress: Callable[[Progress], None] | None = None) -
         progress: called a few times per second.
 
     Raises:
-        ScenarioError: transmission functions too large, a file that cannot be written, or no agent for this scan.
+        ScenarioError: a folder or file that cannot be written, transmission functions too large, or no agent for this
+            scan.
     """
     acquisition, scenario = session.acquisition, session.acquisition.scenario
     section, begun = scenario.scan, perf_counter()
+    make_folder(session.out)  # before the specimen is computed
     blocks = acquisition.blocks
     with ExitStack() as stack:
         if session.keep:

@@ -4,6 +4,7 @@ Parses, prints and sets exit codes as `cli.py` says; imports what computes only 
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +59,7 @@ def scan(
     """Scan a specimen and reconstruct it while the beam moves; no frame need be stored."""
     from scenarios.schema import load
 
-    with _told("nothing was written"):
+    with _told():
         if images is not None and calibrate is None:
             _stop("--images goes with --calibrate", BAD_INPUT)
         loaded = load(scenario, list(overrides or ()))
@@ -96,12 +97,18 @@ def stream(
     """Reconstruct a scan from a file or from a camera on the network as it comes."""
     from agents.sources import open_source
     from scenarios import choices
-    from scenarios.stream import choose_agents, record
+    from scenarios.stream import choose_agents, make_folder, record
 
-    with _told("nothing was written"):
+    with _told():
         chosen = choose_agents(agents)
-        given = choices.options(meta or (), "--meta")
-        with open_source(source, given, **choices.options(options or (), "--option")) as opened:
+        given, how = choices.options(meta or (), "--meta"), choices.options(options or (), "--option")
+        for name in ("spec", "meta"):
+            if name in how:  # would be taken for an argument of `open_source`
+                _stop(
+                    f"--option {name}: no source has such an option; what the stream does not tell is --meta", BAD_INPUT
+                )
+        make_folder(out)  # before a camera is started
+        with open_source(source, given, **how) as opened:
             total = opened.meta.layout.count
             with _progress(source, total, _view(view, chosen, opened.meta.metadata.step_nm)) as show:
                 recorded = record(opened, chosen, out, show)
@@ -167,10 +174,10 @@ def _progress(
         def show(progress: "Progress") -> None:
             nonlocal told, before
             if progress.positions < before:  # the next scan of the same command
-                before = 0
+                before = told = 0
             faults = progress.health.faults
             for fault in faults[told:]:
-                bar.write(f"fault: {fault}")
+                bar.write(f"fault: {fault}", file=sys.stderr)  # stdout is for the result
             told = len(faults)
             lag = f", lag {progress.lag_s:.2f} s" if progress.lag_s > 0 else ""
             waits = f", {progress.health.waits} waits" if progress.health.waits else ""
@@ -184,8 +191,8 @@ def _progress(
 
 
 @contextmanager
-def _told(interrupted: str) -> "Iterator[None]":
-    """Refusals become one line and exit code 2; Ctrl-C before there is anything, 130."""
+def _told() -> "Iterator[None]":
+    """Refusals become one line and exit code 2; Ctrl-C before there is a result, or while it is written, 130."""
     from agents.source import SourceError
     from scenarios.choices import ChoiceError
     from scenarios.schema import ScenarioError
@@ -197,7 +204,7 @@ def _told(interrupted: str) -> "Iterator[None]":
     except (ScenarioError, SourceError, ChoiceError, OptionError, FormatError) as error:
         _stop(str(error), BAD_INPUT)
     except KeyboardInterrupt:
-        _stop(f"interrupted; {interrupted}", INTERRUPTED)
+        _stop("interrupted; the results were not written", INTERRUPTED)
 
 
 def _stop(message: str, code: int) -> NoReturn:

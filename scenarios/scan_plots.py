@@ -21,6 +21,9 @@ Array = NDArray[np.floating]
 
 PANEL_INCH = 3.1
 MOST_COLUMNS = 4
+NOT_VISITED = "#30414f"
+"""No grey, so that nobody takes it for a count."""
+
 DECADES = 4.0
 """Range of the logarithmic grey scale of a diffraction pattern."""
 
@@ -51,9 +54,10 @@ def signals(by_name: Mapping[str, Array], mean_frame: Array | None, section: "Sc
 
 
 def scan_image(axes: Axes, image: Array, step_nm: float, title: str, label: str = "counts") -> None:
-    """An image over the scan's own axes, row 0 at the top as it was read out."""
+    """An image over the scan's own axes, row 0 at the top as it was read out; where it is NaN the beam has not been."""
     rows, columns = image.shape
     extent = (0.0, columns * step_nm, rows * step_nm, 0.0)
+    axes.set_facecolor(NOT_VISITED)
     shown = axes.imshow(image, cmap="gray", extent=extent, interpolation="nearest")
     axes.set(title=title, xlabel="fast axis (nm)", ylabel="slow axis (nm)")
     _bar(axes, shown, label)

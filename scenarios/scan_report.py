@@ -29,7 +29,7 @@ from scenarios.results import Result, write_text
 from scenarios.scan import open_scan
 from scenarios.scan_truth import information_limit_nm, ring_correlation, true_phase
 from scenarios.schema import Scenario, ScenarioError
-from scenarios.stream import Recorded, choose_agents, record, without_nan
+from scenarios.stream import Recorded, choose_agents, make_folder, record, without_nan
 from twin.acquisition import Acquisition
 from twin.env import CalibrationEnv
 from twin.probe import probe_d50_nm, strehl_ratio
@@ -68,7 +68,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Loop:
-    """Scan, calibration, scan; what came after an interrupt is None."""
+    """Scan, calibration, scan; what came after an interrupt is None.
+
+    `failure` says why there is no second scan where nobody interrupted: the calibration stopped, or left a probe that
+    the scan's window does not hold.
+    """
 
     scenario: Scenario
     seed: int
@@ -77,12 +81,13 @@ class Loop:
     calibrated: Result | None
     after: Part | None
     report: Path
+    failure: str = ""
 
     @property
     def status(self) -> str:
         """Of the worse of both scans: "complete", "incomplete" or "interrupted"."""
         if self.after is None:
-            return "interrupted"
+            return "incomplete" if self.failure else "interrupted"
         found = {part.recorded.streamed.status for part in (self.before, self.after)}
         return next(status for status in ("interrupted", "incomplete", "complete") if status in found)
 
@@ -102,6 +107,7 @@ class Loop:
             "before": self.before.summary(),
             "calibration": None if self.calibrated is None else without_nan(self.calibrated.summary()),
             "after": None if self.after is None else self.after.summary(),
+            "failure": self.failure or None,
             "report": str(self.report),
         }
 
@@ -181,18 +187,24 @@ def calibrate_and_scan(prepared: Prepared, progress: Callable[[Progress], None] 
     """
     scenario, seed, scanner, out = prepared.scenario, prepared.seed, prepared.scanner, prepared.out
     section = scenario.scan
+    make_folder(out)
     try:
         truth = true_phase(Acquisition(section, scenario.day), section.plan)
         before = _part(prepared, prepared.first, truth, out / "before", progress)
     except (ValueError, OSError) as error:
         raise ScenarioError(f"{scenario.name}: {error}") from error
-    result, after = None, None
+    result, after, failure = None, None, ""
     if before.recorded.streamed.status != "interrupted":
         result = calibration.record(prepared.session, seed, out / "calibration")
-        if result.status == "complete":
-            blocks = scanner.scan(section.plan, block=section.plan.shape[1])
-            after = _part(prepared, blocks, truth, out / "after", progress)
-    loop = Loop(scenario, seed, prepared.session.name, before, result, after, out / "report.html")
+        if result.status == "stopped":
+            failure = f"the calibration stopped: {result.reason}"
+        elif result.status == "complete":
+            try:
+                blocks = scanner.scan(section.plan, block=section.plan.shape[1])
+                after = _part(prepared, blocks, truth, out / "after", progress)
+            except (ValueError, OSError) as error:
+                failure = f"no second scan: {error}"
+    loop = Loop(scenario, seed, prepared.session.name, before, result, after, out / "report.html", failure)
     write_text(out / "summary.json", json.dumps(loop.summary(), indent=1) + "\n")
     write_text(loop.report, render(loop, truth))
     return loop
@@ -303,7 +315,8 @@ def rows(loop: Loop) -> list[tuple[str, str, str]]:
 def problems(loop: Loop) -> list[tuple[str, str]]:
     """Which scan, and what an operator has to know of it."""
     parts = [("before", loop.before), *([] if loop.after is None else [("after", loop.after)])]
-    return [(word, words) for word, part in parts for words in part.recorded.problems]
+    found = [(word, words) for word, part in parts for words in part.recorded.problems]
+    return [*found, ("after", loop.failure)] if loop.failure else found
 
 
 def _number(value: float | None, form: str) -> str:

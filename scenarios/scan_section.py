@@ -4,7 +4,7 @@ Imported when a scenario has such a part, for the detectors behind it bring comp
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from twin.acquisition import SCAN_OPTICS, ScanSetup
 from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
+from twin.detector_geometry import Region
 from twin.scan_plan import ScanPlan
 from twin.suggest import nearest
 
@@ -44,9 +45,19 @@ class ScanSection(ScanSetup):
     def _shorthands(cls, detectors: Any) -> Any:
         if isinstance(detectors, list):
             return dict.fromkeys(detectors)
-        if isinstance(detectors, Mapping):
-            return {name: [rings] if isinstance(rings, Mapping) else rings for name, rings in detectors.items()}
-        return detectors
+        if not isinstance(detectors, Mapping):
+            return detectors
+        listed = {name: [rings] if isinstance(rings, Mapping) else rings for name, rings in detectors.items()}
+        known = [each.name for each in fields(Region)]
+        for name, rings in listed.items():
+            for ring in rings if isinstance(rings, list) else ():
+                for key in ring if isinstance(ring, Mapping) else ():
+                    if key not in known:
+                        raise ValueError(
+                            f"{key!r} of detector {name!r} is not a key of a ring{nearest(str(key), known)};"
+                            f" known: {', '.join(known)}"
+                        )
+        return listed
 
     @field_validator("optics", mode="before")
     @classmethod

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from twin import backends
 from twin.day import Day
-from twin.limits import Limits
+from twin.instrument.limits import Limits
 from twin.optics import Optics
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 from twin.suggest import nearest
@@ -87,6 +87,7 @@ class Scenario(BaseModel):
         space: the calibrated coefficients, their ranges and tolerances; known to the controller.
         day: the hidden parameters of the instrument.
         severity: instead of `day`, one is drawn per seed by `Day.random`; 1 is about the training days' spread.
+        everything: with a severity, draw corrector, drift and scan, too.
         renderer: phase screen ("fast") or atoms and slices ("multislice").
         task: how many observations.
         microscope: simulated unless it says otherwise.
@@ -102,6 +103,7 @@ class Scenario(BaseModel):
     space: StateSpace = FIRST_ORDER
     day: Day = Day()
     severity: Annotated[float, Field(ge=0)] | None = None
+    everything: bool = False
     renderer: Literal["fast", "multislice"] = "fast"
     task: Task = Task()
     microscope: MicroscopeSection = MicroscopeSection()
@@ -115,6 +117,13 @@ class Scenario(BaseModel):
             raise ValueError("severity draws the whole day; give either day or severity")
         return severity
 
+    @field_validator("everything")
+    @classmethod
+    def _of_a_drawn_day(cls, everything: bool, info: ValidationInfo) -> bool:
+        if everything and info.data.get("severity") is None:
+            raise ValueError("everything goes with severity: it says what a drawn day has")
+        return everything
+
     def for_seed(self, seed: int) -> "Scenario":
         """The scenario with its day fixed: itself, or a copy with the day that `seed` draws at its severity.
 
@@ -123,12 +132,17 @@ class Scenario(BaseModel):
         if self.severity is None:
             return self
         rng = np.random.default_rng(np.random.SeedSequence([seed, DAY_STREAM]))
-        return self.model_copy(update={"day": Day.random(rng, self.severity), "severity": None})
+        day = Day.random(rng, self.severity, self.everything)
+        return self.model_copy(update={"day": day, "severity": None, "everything": False})
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default filled in; `parse` gives the same scenario back."""
         drawn_later = {"day"} if self.severity is not None else {"severity"}
-        apart = {"optics", "space", "day", "scan", "microscope"} | drawn_later
+        apart = (
+            {"optics", "space", "day", "scan", "microscope"}
+            | drawn_later
+            | (set() if self.everything else {"everything"})
+        )
         plain: dict[str, Any] = self.model_dump(mode="json", exclude=apart)
         plain["optics"] = asdict(self.optics)
         plain["space"] = {f.name: list(getattr(self.space, f.name)) for f in fields(self.space) if f.init}
@@ -186,7 +200,7 @@ def parse(data: Mapping[str, Any], label: str, overrides: Iterable[str] = ()) ->
         return scenario if section is None else scenario.model_copy(update={"scan": _validated(section)})
     except ValidationError as error:
         where, message = _first_problem(error)
-        raise ScenarioError(f"{sources.get(prefix + where, label)}: {prefix}{where}: {message}") from None
+        raise ScenarioError(f"{_source(prefix + where, sources, label)}: {prefix}{where}: {message}") from None
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -380,10 +394,16 @@ def _check_controllers(options: Any, label: str) -> None:
             raise ScenarioError(f"{label}: controllers.{name} is not a controller{nearest(str(name), names())}")
 
 
+def _source(where: str, sources: Mapping[str, str], label: str) -> str:
+    """Who set the value at a dotted key: the override of it, or the last one of a key above it, or the file."""
+    above = [source for key, source in sources.items() if f"{where}.".startswith(f"{key}.")]
+    return above[-1] if above else label
+
+
 def _first_problem(error: ValidationError) -> tuple[str, str]:
     """Dotted key, and what was expected of the value."""
     problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"] if part not in ("counting", "integrating"))
+    where = ".".join(str(part) for part in problem["loc"] if part not in ("counting", "integrating", "event"))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return where, message

@@ -7,9 +7,7 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 from scenarios.schema import Scenario, ScenarioError
@@ -18,7 +16,7 @@ from twin.server import event_stream, merlin_camera
 from twin.server.bench import Bench, RonchigramSettings, ScanSettings, session_entropy
 from twin.server.event_stream import EventStream, NoEvents
 from twin.server.frame_supply import FrameSupply, NoFrames, PreparedScan, RonchigramSupply, ScanSupply
-from twin.server.listener import LOOPBACK, Access, Listener, Service
+from twin.server.listener import LOOPBACK, STOP_S, Access, Listener, Listeners, Running, Service
 from twin.server.merlin_camera import MerlinCamera, MerlinControl, MerlinData
 from twin.server.merlin_settings import Mode
 from twin.simulated import SimulatedMicroscope
@@ -58,7 +56,7 @@ class Serving:
     token: str | None = None
 
 
-class TwinServer:
+class TwinServer(Running):
     """A scenario's microscope on the network, from the beginning of a `with` to its end.
 
     A session with the seed has begun when it is ready, the same as that of a calibration or, where the scenario's scan
@@ -88,40 +86,26 @@ class TwinServer:
     ) -> None:
         self.serving = serving or Serving()
         self.left_out: dict[Name, str] = {}
-        self._open = ExitStack()
+        self._listeners = Listeners()
         try:
             self._access = Access(self.serving.host, self.serving.token)
             self.bench = build_bench(scenario.for_seed(seed), seed, self.serving.expose_truth)
             services = self._services(progress)
-            self._listeners = {
-                name: self._listener(name, service, usual) for name, (service, usual) in services.items()
+            self.ports: dict[Name, int] = {
+                name: self._listener(name, service, usual).port for name, (service, usual) in services.items()
             }
         except (ValueError, OSError, RuntimeError) as error:
-            self._open.close()
+            self.stop()
             raise ScenarioError(f"{scenario.name}: {error}") from error
-        self.ports: dict[Name, int] = {name: listener.port for name, listener in self._listeners.items()}
         for name, port in self.ports.items():
             self.bench.ports[name] = port
 
     def start(self) -> Self:
-        """Accept clients."""
-        for listener in self._listeners.values():
-            listener.start()
+        self._listeners.start()
         return self
 
-    def stop(self) -> None:
-        """Hang up on everybody; within about a second unless something long is being computed."""
-        for listener in self._listeners.values():
-            listener.stopping()
-        self._open.close()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.stop()
+    def stop(self, timeout_s: float = STOP_S) -> bool:
+        return self._listeners.stop(timeout_s)
 
     def _services(self, progress: Callable[[int], None] | None) -> dict[Name, tuple[Service, int]]:
         """Every service with its usual port."""
@@ -167,14 +151,12 @@ class TwinServer:
     def _listener(self, name: Name, service: Service, usual: int) -> Listener:
         port = self.serving.ports.get(name, 0 if self.serving.free_ports else usual)
         try:
-            listener = Listener(service, port, self._access)
+            return self._listeners.add(Listener(service, port, self._access))
         except (OSError, OverflowError) as error:
             option = name.replace("_", "-")
             raise ValueError(
                 f"{name} on {self._access.host}, port {port}: {error} (--{option} 0 is a free one)"
             ) from None
-        self._open.callback(listener.stop)
-        return listener
 
 
 def build_bench(scenario: Scenario, seed: int, expose_truth: bool = False) -> Bench:

@@ -4,7 +4,7 @@ import json
 import logging
 import signal
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from scenarios.serve import Serving, TwinServer
 
 INTERRUPTED = 130
+LOOK_S = 0.05
+"""How often the command looks whether it should stop."""
 Port = Annotated[int | None, typer.Option(min=0, max=65535, metavar="PORT", help="0 takes a free one.")]
 
 
@@ -77,19 +79,28 @@ def serve(
             raise typer.Exit(INTERRUPTED) from None
         with server:
             _tell(server, scenario, seed, as_json)
-            stop.event.wait()
+            stop.wait()
 
 
 class _Stop:
     """What Ctrl-C does: an interrupt like any other until the server is ready, its end from then on."""
 
     def __init__(self) -> None:
-        self.event, self.armed = threading.Event(), False
+        self.armed = self.pressed = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if not self.armed:
             raise KeyboardInterrupt
-        self.event.set()
+        self.pressed = True
+
+    def wait(self) -> None:
+        """Until a signal came.
+
+        By looking, not by waiting for a lock: a signal that comes just before a thread falls asleep on one is kept
+        until the thread wakes up, which would be never. Nor may a handler take a lock that its own thread has.
+        """
+        while not self.pressed:
+            time.sleep(LOOK_S)
 
 
 @contextmanager

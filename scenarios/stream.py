@@ -5,6 +5,7 @@ One pass, whatever the source; `scan.py` makes one of a scenario.
 
 import json
 import math
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -57,7 +58,7 @@ class Recorded:
         plain = {
             "status": run.status,
             "frames": run.positions,
-            "of_frames": run.meta.layout.count,
+            "of_frames": self.of_frames,
             "scan": list(run.meta.layout.scan),
             "camera": list(run.meta.layout.camera),
             "seconds": run.seconds,
@@ -71,10 +72,16 @@ class Recorded:
         return {key: without_nan(value) for key, value in plain.items()}
 
     @property
+    def of_frames(self) -> int:
+        """Positions that a whole stream has: the scan's, unless it leaves some out on purpose."""
+        run = self.streamed
+        return run.positions if run.status == "complete" else run.meta.layout.count
+
+    @property
     def problems(self) -> list[str]:
         """What an operator has to know before trusting it, in words."""
         run = self.streamed
-        words = [] if run.status == "complete" else [f"{run.status}: {run.positions} of {run.meta.layout.count} frames"]
+        words = [] if run.status == "complete" else [f"{run.status}: {run.positions} of {self.of_frames} frames"]
         words += [f"{name} was left behind: {error}" for name, error in run.errors.items()]
         more = run.health.fault_count - len(run.health.faults)
         return [*words, *run.health.faults, *([f"{more} more faults"] if more > 0 else [])]
@@ -154,12 +161,9 @@ def record(
         aside: more agents, of which nothing is written.
 
     Raises:
-        ScenarioError: `out` cannot be written, or no agent can take the stream.
+        ScenarioError: `out` cannot be written, before the stream or after it, or no agent can take the stream.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ScenarioError(f"{error.filename or out}: {error.strerror}") from error
+    make_folder(out)
     try:
         run = stream.run(source, {**agents, **(aside or {})}, progress, every_s)
     except base.MetaError as error:
@@ -176,8 +180,29 @@ def record(
     )
     likeness = {} if truth is None else {name: compare(found, truth) for name, found in streamed.results.items()}
     recorded = Recorded(streamed, out, likeness, peak_memory_mib(), _of(run.results, aside or {}))
-    _write(recorded, truth)
+    try:
+        _write(recorded, truth)
+    except OSError as error:
+        raise ScenarioError(f"the results could not be written: {_told_by(error, out)}") from error
     return recorded
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder for results unless it is there, and try to write in it: better now than after the scan.
+
+    Raises:
+        ScenarioError: it cannot be made, or nothing can be written there.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ScenarioError(_told_by(error, out)) from error
+
+
+def _told_by(error: OSError, out: Path) -> str:
+    return f"{error.filename or out}: {error.strerror or error}"
 
 
 def _of(items: Mapping[str, Item], names: Iterable[str]) -> dict[str, Item]:
@@ -216,10 +241,10 @@ def _write(recorded: Recorded, truth: Floats | None) -> None:
     step_nm = run.meta.metadata.step_nm
     _clear(out)
     _write_arrays(recorded, truth)
+    write_text(out / SUMMARY, json.dumps(recorded.summary(), indent=1) + "\n")
     for name, found in run.results.items():
         words = verdict(recorded.likeness.get(name, {}))
         (out / f"{name}.png").write_bytes(reconstruction_plots.png_of(name, found, step_nm, words))
-    write_text(out / SUMMARY, json.dumps(recorded.summary(), indent=1) + "\n")
 
 
 def _clear(out: Path) -> None:

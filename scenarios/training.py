@@ -14,9 +14,19 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Train what the controllers use.", no_args_is_help=True, rich_markup_mode=None)
 
 FRAMES = Path("runs/train/frames")
-FRAMES_HELP = "Where simulated frames are kept; trainings share them."
 
 Variant = Literal["random_days", "nominal"]
+ScenarioName = Annotated[str, typer.Argument(help="Gives optics and state; its day is not looked at.")]
+Days = Annotated[int, typer.Option(min=20, help="Simulated days.")]
+WideDays = Annotated[int, typer.Option(min=20, help="Simulated days over the whole range.")]
+LoopDays = Annotated[int, typer.Option(min=1, help="Days with states where a closed loop goes.")]
+FramesPerDay = Annotated[int, typer.Option(min=2, help="Frames of each day.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the frames.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything.")]
+Workers = Annotated[int, typer.Option(min=0, help="Simulating processes; 0 is one per core.")]
+Out = Annotated[Path | None, typer.Option(help="Weights file [default: in the work folder].")]
+Work = Annotated[Path, typer.Option(help="Work folder; a second call resumes there.")]
+Frames = Annotated[Path, typer.Option(help="Where simulated frames are kept; trainings share them.")]
 
 
 @app.callback()
@@ -26,32 +36,29 @@ def _train() -> None:
 
 @app.command()
 def vae(
-    scenario: Annotated[str, typer.Argument(help="Gives optics and state; its day is not looked at.")] = "day_a",
+    scenario: ScenarioName = "day_a",
     variant: Annotated[
         Variant, typer.Option(help="Days to train on: drawn at random, or the nominal one.")
     ] = "random_days",
     latent: Annotated[int, typer.Option(min=1, help="Latent dimension n_z.")] = 6,
-    days: Annotated[int, typer.Option(min=20, help="Simulated days.")] = 1200,
-    frames_per_day: Annotated[int, typer.Option(min=2, help="Frames of each day.")] = 16,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the frames.")] = 20,
+    days: Days = 1200,
+    frames_per_day: FramesPerDay = 16,
+    epochs: Epochs = 20,
     modes: Annotated[int, typer.Option(min=0, help="Day modes of the latent map.")] = 4,
     kernel: Annotated[str, typer.Option(help="Kernel of the day-to-day deviation.")] = "rbf",
-    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 1,
-    workers: Annotated[int, typer.Option(min=0, help="Simulating processes; 0 is one per core.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Weights file [default: in the work folder].")] = None,
+    seed: Seed = 1,
+    workers: Workers = 0,
+    out: Out = None,
     work: Annotated[Path | None, typer.Option(help="Work folder; a second call resumes there.")] = None,
-    frames: Annotated[Path, typer.Option(help=FRAMES_HELP)] = FRAMES,
+    frames: Frames = FRAMES,
 ) -> None:
     """Train the VAE and its latent prior; run again after an interruption to resume."""
-    # Idle threads that spin starve the others on a busy machine; read once, when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
+    _use_threads(os.cpu_count() or 1)
 
     from controller.train import TrainConfig, train_vae
     from scenarios import schema
     from scenarios.latent_figure import draw
 
-    torch.set_num_threads(os.cpu_count() or 1)
     name = f"vae_{variant}" if latent == 6 else f"vae_{variant}_{latent}"
     folder = work or Path("runs/train") / name
     target = out or folder / f"{name}.safetensors"
@@ -78,24 +85,22 @@ def vae(
 
 @app.command()
 def quality(
-    scenario: Annotated[str, typer.Argument(help="Gives optics and state; its day is not looked at.")] = "day_a",
-    days: Annotated[int, typer.Option(min=20, help="Simulated days.")] = 1200,
-    frames_per_day: Annotated[int, typer.Option(min=2, help="Frames of each day.")] = 16,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the frames.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 1,
-    workers: Annotated[int, typer.Option(min=0, help="Simulating processes; 0 is one per core.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Weights file [default: in the work folder].")] = None,
-    frames: Annotated[Path, typer.Option(help=FRAMES_HELP)] = FRAMES,
+    scenario: ScenarioName = "day_a",
+    days: Days = 1200,
+    frames_per_day: FramesPerDay = 16,
+    epochs: Epochs = 8,
+    seed: Seed = 1,
+    workers: Workers = 0,
+    out: Out = None,
+    frames: Frames = FRAMES,
 ) -> None:
     """Train the network of bo_scalar, on the frames of the VAE if there are any."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
+    _use_threads(os.cpu_count() or 1)
 
     from controller.quality_network import train_quality
     from controller.train import TrainConfig
     from scenarios import schema
 
-    torch.set_num_threads(os.cpu_count() or 1)
     target = out or Path("runs/train/quality/quality.safetensors")
     with _told(f"simulated frames stay in {frames}, the same command goes on from there"):
         chosen = schema.load(scenario)
@@ -110,26 +115,22 @@ def quality(
 @app.command()
 def posterior(
     scenario: Annotated[str, typer.Argument(help="Gives the optics; its day is not looked at.")] = "day_a",
-    days: Annotated[int, typer.Option(min=20, help="Simulated days over the whole range.")] = 750,
-    loop_days: Annotated[int, typer.Option(min=1, help="Days with states where a closed loop goes.")] = 950,
-    frames_per_day: Annotated[int, typer.Option(min=2, help="Frames of each day.")] = 16,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the frames.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 1,
-    workers: Annotated[int, typer.Option(min=0, help="Simulating processes; 0 is one per core.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Weights file [default: in the work folder].")] = None,
-    work: Annotated[Path, typer.Option(help="Work folder; a second call resumes there.")] = Path(
-        "runs/train/posterior"
-    ),
-    frames: Annotated[Path, typer.Option(help=FRAMES_HELP)] = FRAMES,
+    days: WideDays = 750,
+    loop_days: LoopDays = 950,
+    frames_per_day: FramesPerDay = 16,
+    epochs: Epochs = 20,
+    seed: Seed = 1,
+    workers: Workers = 0,
+    out: Out = None,
+    work: Work = Path("runs/train/posterior"),
+    frames: Frames = FRAMES,
 ) -> None:
     """Train the amortised posterior of neural_posterior, for first and second order; run again to resume."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
+    _use_threads(os.cpu_count() or 1)
 
     from controller.posterior_training import PosteriorTraining, train_posterior
     from scenarios import schema
 
-    torch.set_num_threads(os.cpu_count() or 1)
     target = out or work / "posterior.safetensors"
     with _told(f"the same command resumes from {work}"):
         config = PosteriorTraining(
@@ -151,31 +152,28 @@ def posterior(
 
 @app.command()
 def regression(
-    scenario: Annotated[str, typer.Argument(help="Gives optics and state; its day is not looked at.")] = "day_a",
-    days: Annotated[int, typer.Option(min=20, help="Simulated days over the whole range.")] = 750,
-    loop_days: Annotated[int, typer.Option(min=1, help="Days with states where a closed loop goes.")] = 950,
-    frames_per_day: Annotated[int, typer.Option(min=2, help="Frames of each day.")] = 16,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the frames.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 1,
-    workers: Annotated[int, typer.Option(min=0, help="Simulating processes; 0 is one per core.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Weights file [default: in the work folder].")] = None,
-    work: Annotated[Path | None, typer.Option(help="Work folder; a second call resumes there.")] = None,
-    frames: Annotated[Path, typer.Option(help=FRAMES_HELP)] = FRAMES,
+    scenario: ScenarioName = "day_a",
+    days: WideDays = 750,
+    loop_days: LoopDays = 950,
+    frames_per_day: FramesPerDay = 16,
+    epochs: Epochs = 10,
+    seed: Seed = 1,
+    workers: Workers = 0,
+    out: Out = None,
+    work: Work = Path("runs/train/regression"),
+    frames: Frames = FRAMES,
 ) -> None:
     """Train the network of cnn_regression, on the frames of the posterior; run again to resume."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
+    _use_threads(1)
 
     from controller.regression_training import RegressionTraining, train_regression
     from scenarios import schema
 
-    torch.set_num_threads(1)
-    folder = work or Path("runs/train/regression")
-    target = out or folder / "regression.safetensors"
-    with _told(f"the same command resumes from {folder}"):
+    target = out or work / "regression.safetensors"
+    with _told(f"the same command resumes from {work}"):
         chosen = schema.load(scenario)
         config = RegressionTraining(chosen.optics, chosen.space, days, loop_days, frames_per_day, epochs, seed=seed)
-        trained = train_regression(config, target, folder, frames, _bars(), workers)
+        trained = train_regression(config, target, work, frames, _bars(), workers)
     typer.echo(f"weights     {target} ({target.stat().st_size / 1e6:.1f} MB)")
     typer.echo(f"held out    {trained.provenance['held_out_median_nm']:.2f} nm median error of one frame, sign given")
     typer.echo(f"correlation {trained.correlation:.3f} between the errors of a run's frames")
@@ -183,15 +181,15 @@ def regression(
 
 @app.command()
 def ppo(
-    scenario: Annotated[str, typer.Argument(help="Gives optics and state; its day is not looked at.")] = "day_a",
+    scenario: ScenarioName = "day_a",
     steps: Annotated[int, typer.Option(min=1, help="Surrogate steps, all runs together.")] = 2_000_000,
     reader: Annotated[
         str, typer.Option(help="Weights of `train regression`: a shipped name or a file.")
     ] = "regression",
-    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 1,
-    workers: Annotated[int, typer.Option(min=0, help="Simulating processes; 0 is one per core.")] = 0,
+    seed: Seed = 1,
+    workers: Workers = 0,
     out: Annotated[Path, typer.Option(help="Weights file.")] = Path("runs/train/ppo/ppo.safetensors"),
-    frames: Annotated[Path, typer.Option(help=FRAMES_HELP)] = FRAMES,
+    frames: Frames = FRAMES,
 ) -> None:
     """Train the policy of ppo by Stable-Baselines3, on a surrogate made of the regression network's readings."""
     import importlib.util
@@ -199,13 +197,12 @@ def ppo(
     if importlib.util.find_spec("stable_baselines3") is None:
         typer.echo("training needs stable_baselines3: pip install 'stemtwin[rl]'", err=True)
         raise typer.Exit(2)
-    import torch
+    _use_threads(1)
 
     from controller import regression_network
     from controller.ppo_training import PpoTraining, train_ppo
     from scenarios import schema
 
-    torch.set_num_threads(1)
     with _told(f"simulated frames stay in {frames}, the policy starts over"):
         chosen = schema.load(scenario)
         read_by = regression_network.load_for(reader, chosen.optics, chosen.space)
@@ -216,6 +213,15 @@ def ppo(
     typer.echo(
         f"median error {errors[1]:.1f} nm after 2 frames of random days, {errors[-1]:.1f} nm after {len(errors)}"
     )
+
+
+def _use_threads(count: int) -> None:
+    """Of torch, in this process."""
+    # Idle threads that spin starve the others on a busy machine; read once, when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    torch.set_num_threads(count)
 
 
 @contextmanager

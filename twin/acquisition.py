@@ -3,11 +3,12 @@
 What it costs in time and how the instrument drifts meanwhile is the microscope's business (`simulated.py`).
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from annotated_types import Ge, Gt
@@ -19,21 +20,34 @@ from twin import specimens
 from twin.aberrations import Aberrations
 from twin.cameras import counting, integrating
 from twin.cameras.event import EventReadout
-from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
+from twin.cameras.properties import CountingCamera, EventCamera, FrameCamera, IntegratingCamera
 from twin.cameras.sensor import Sensor, draw_sensor
 from twin.day import Day
 from twin.detector_geometry import LAYOUTS, AngleError, Detector, DiffractionGrid, labels, standard, weights
 from twin.detector_response import DetectorResponse
 from twin.optics import Optics
 from twin.scan_plan import ScanPath, ScanPlan, check_dwell, check_extent, placed
-from twin.scan_render import ScanRenderer, check_optics, kept_pixels, largest_angle_mrad, rays, to_camera
-from twin.scintillator import ScintillatorChain, anode_cascade, digitise
+from twin.scan_prism import Choice, PlaneWaves, Propagation, choose, lines_are_level, mismatch, work
+from twin.scan_render import (
+    ScanRenderer,
+    Waves,
+    band_limit,
+    check_optics,
+    kept_pixels,
+    largest_angle_mrad,
+    rays,
+    seen_by_camera,
+    to_camera,
+)
+from twin.scintillator import MODELS, ScintillatorChain, check_charge, digitise
 from twin.structure import Structure
 from twin.suggest import nearest
 
 Floats = NDArray[np.float64]
 Frames = NDArray[np.unsignedinteger]
 Events = NDArray[np.void]
+
+_log = logging.getLogger(__name__)
 
 SCAN_OPTICS = Optics(energy_kev=300.0, convergence_mrad=20.0, grid=256, sampling_nm=0.01, camera_pixels=64, binning=2)
 """Beam of the thesis' figure 1.3. A focused probe needs a smaller window than a Ronchigram and wants finer pixels: the
@@ -52,6 +66,9 @@ class ScanSetup:
         snapshots: thermal configurations to average over; one is a frozen specimen, none would vibrate less.
         specimen_seed: of the thermal configurations.
         projection: of the atoms' potentials, see `scan_multislice.transmission_field`.
+        propagation: "multislice" takes every position through the slices; "prism" takes the plane waves of the aperture
+            through them, once, and sums these for each position; "auto" does whichever the scan needs less time for.
+            Patterns are the same but for rounding (docs/decisions/0009).
         detectors: names of `detector_geometry.LAYOUTS`, scaled to the aperture, or names with rings of one's own.
         chain: scintillator and photomultiplier behind every detector; None counts electrons.
         camera: None for neither frames nor events.
@@ -64,14 +81,27 @@ class ScanSetup:
     snapshots: Annotated[int, Ge(1)] = 1
     specimen_seed: Annotated[int, Ge(0)] = 0
     projection: Literal["exact", "abtem"] = "exact"
+    propagation: Propagation = "auto"
     detectors: dict[str, Detector | None] = field(default_factory=lambda: {"bf": None, "abf": None})
     chain: ScintillatorChain | None = None
     camera: CountingCamera | IntegratingCamera | EventCamera | None = CountingCamera()
+
+    @field_validator("propagation", mode="before")
+    @classmethod
+    def _known_propagation(cls, propagation: Any) -> Any:
+        known = get_args(Propagation)
+        if propagation not in known:
+            raise ValueError(
+                f"{propagation!r} is not a propagation{nearest(str(propagation), known)}; known: {', '.join(known)}"
+            )
+        return propagation
 
     @field_validator("detectors")
     @classmethod
     def _known(cls, detectors: dict[str, Detector | None]) -> dict[str, Detector | None]:
         for name, rings in detectors.items():
+            if rings == ():
+                raise ValueError(f"detector {name!r} has no rings")
             if rings is None and name not in LAYOUTS:
                 known = ", ".join(LAYOUTS)
                 raise ValueError(
@@ -127,8 +157,8 @@ class Acquisition:
     Raises:
         AliasingError: the aperture exceeds what the grid holds.
         AngleError: a detector reaches beyond the sampled angles.
-        ValueError: an unknown specimen or option, neither detector nor camera, or an event camera for other electrons
-            than the beam's.
+        ValueError: an unknown specimen or option, neither detector nor camera, an event camera for other electrons
+            than the beam's, or plane waves that are asked for where they cannot be.
     """
 
     def __init__(self, setup: ScanSetup, day: Day) -> None:
@@ -144,6 +174,8 @@ class Acquisition:
         self.setup, self.day = setup, day
         self.structure: Structure = specimens.build(setup.specimen, setup.specimen_options)
         self.names = labels(setup.regions)
+        if setup.propagation == "prism":
+            self.choice(ScanPlan())  # refuses what no plan can mend
 
     @cached_property
     def renderer(self) -> ScanRenderer:
@@ -164,6 +196,37 @@ class Acquisition:
         return ScanRenderer(setup.optics, field, mixture)
 
     @cached_property
+    def plane_waves(self) -> PlaneWaves:
+        """What stands in for the renderer where that is cheaper; its plane waves are propagated on first use."""
+        return PlaneWaves(self.renderer, self._seen)
+
+    def choice(self, plan: ScanPlan) -> Choice:
+        """How the plan is propagated, and why; nothing but the setup, the day and the plan decide.
+
+        Raises:
+            ValueError: `propagation` is "prism" and cannot be.
+        """
+        from twin.scan_multislice import layout, slice_count, snapshot_count
+
+        setup, day, thickness_nm = self.setup, self.day, self.structure.thickness_nm
+        shape, _, cyclic = layout(self.structure, setup.optics)
+        slices = 1 if setup.slice_nm is None else slice_count(thickness_nm, setup.slice_nm)
+        snapshots = snapshot_count(self.structure, setup.snapshots)
+        mixture = rays(day.focal_spread_nm, day.source_size_nm, snapshots)
+        asked = work(plan, day.scan, setup.optics, mixture, slices, int(np.count_nonzero(self._seen)))
+        return choose(setup.propagation, asked, mismatch(setup.optics, shape, cyclic))
+
+    @cached_property
+    def _seen(self) -> NDArray[np.bool_]:
+        """Pixels of a pattern that any detector or the camera looks at and that are computed, (size, size)."""
+        size = kept_pixels(self.setup.optics.grid)
+        frequency = (np.arange(size) - size // 2) / self.setup.optics.grid
+        seen: NDArray[np.bool_] = np.any(self._weights > 0, axis=0).reshape(size, size)
+        if self.setup.camera is not None:
+            seen = seen | seen_by_camera(self.setup.optics)
+        return seen & (band_limit(frequency, frequency) > 0)
+
+    @cached_property
     def _weights(self) -> NDArray[np.float32]:
         """Share of every computed pixel that each signal collects, (D, size * size)."""
         size = kept_pixels(self.setup.optics.grid)
@@ -179,11 +242,14 @@ class Acquisition:
 
         Raises:
             AliasingError: the window cannot hold the probe.
-            ValueError: the scan leaves the specimen, or its dwell is shorter than the camera's read-out.
+            ValueError: the scan leaves the specimen, its dwell is shorter than the camera's read-out, or its dose more
+                than the detectors' chain can draw.
         """
         check_extent(plan, self.structure.width_nm, self.structure.height_nm)
-        if isinstance(self.setup.camera, CountingCamera | IntegratingCamera):
+        if isinstance(self.setup.camera, FrameCamera):
             check_dwell(plan, self.setup.camera.readout_s)
+        if self.setup.chain is not None and self.setup.chain.model == "cascade":
+            check_charge(plan.dose_e, self.setup.chain)
         # At the entrance face, in the worst of the foci that are averaged over.
         entrance_nm = 0.0 if self.setup.slice_nm is None else -self.structure.thickness_nm / 2
         for ray in rays(self.day.focal_spread_nm, 0.0, 1):
@@ -214,16 +280,40 @@ class Acquisition:
             actual_nm: where the probe really is, (N, 2).
             aberrations_of: the state during a line, by the line's number; C10 counts from the specimen's mid-plane.
         """
-        field, optics = self.renderer.field, self.setup.optics
+        dose_e = np.float32(path.plan.dose_e)
+        for pattern in self._patterns(path, actual_nm, aberrations_of):
+            signals = dose_e * (self._weights @ pattern.ravel())
+            yield (None if self.setup.camera is None else dose_e * to_camera(pattern, self.setup.optics)), signals
+
+    def _patterns(
+        self, path: ScanPath, actual_nm: Floats, aberrations_of: Callable[[int], Aberrations]
+    ) -> Iterator[NDArray[np.float32]]:
+        choice, plan = self.choice(path.plan), path.plan
+        if path.first == 0:
+            level = logging.WARNING if choice.short_of_memory else logging.INFO
+            _log.log(level, "%s: %s", choice.propagation, choice.reason)
+        if choice.propagation == "prism":
+            steps = self._steps(path, actual_nm, aberrations_of, self.plane_waves.waves)
+            return self.plane_waves.patterns(steps, lines_are_level(plan, self.day.scan), path.first)
+        return self.renderer.patterns(self._steps(path, actual_nm, aberrations_of, self.renderer.waves))
+
+    def _steps(
+        self,
+        path: ScanPath,
+        actual_nm: Floats,
+        aberrations_of: Callable[[int], Aberrations],
+        waves_of: Callable[[Aberrations], Waves],
+    ) -> Iterator[tuple[Waves, Floats]]:
+        """Waves at the first slice and position of every pattern."""
+        field = self.renderer.field
         # Free space of length z adds z to C10: the first slice lies before the mid-plane.
         entrance = Aberrations.of({"C10": -(field.slices - 1) * field.step_nm / 2})
-        dose_e, line, waves = np.float32(path.plan.dose_e), None, {}
+        line: int | None = None
+        waves: Waves = {}
         for this, position in zip(path.line.tolist(), actual_nm, strict=True):
             if this != line:
-                line, waves = this, self.renderer.waves(aberrations_of(this) + entrance)
-            pattern = self.renderer.pattern(waves, position)
-            signals = dose_e * (self._weights @ pattern.ravel())
-            yield (None if self.setup.camera is None else dose_e * to_camera(pattern, optics)), signals
+                line, waves = this, waves_of(aberrations_of(this) + entrance)
+            yield waves, position
 
     def expose(
         self,
@@ -269,21 +359,26 @@ class Acquisition:
         )
 
     def _count(self, image: NDArray[np.float32], sensor: Sensor, dwell_s: float, rng: np.random.Generator) -> Frames:
-        """One frame, (1, H, W)."""
+        """One frame, (1, H, W): what arrives while the camera is read out, at the end of the dwell, is lost."""
         camera = self.setup.camera
+        assert isinstance(camera, FrameCamera)
+        exposure_s = dwell_s - camera.readout_s
+        seen = image[None] if camera.readout_s == 0.0 else image[None] * np.float32(exposure_s / dwell_s)
         if isinstance(camera, IntegratingCamera):
-            return integrating.expose(image[None], camera, sensor, dwell_s, rng)
+            return integrating.expose(seen, camera, sensor, exposure_s, rng)
         assert isinstance(camera, CountingCamera)
-        return counting.expose(image[None], camera, sensor, dwell_s, rng)
+        return counting.expose(seen, camera, sensor, exposure_s, rng)
 
     @property
     def _charge_per_electron(self) -> float:
         return 1.0 if self.setup.chain is None else self.setup.chain.gain
 
-    def _collect(self, expected_e: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
+    def _collect(
+        self, expected_e: NDArray[np.float32], rng: np.random.Generator
+    ) -> NDArray[np.int64] | NDArray[np.float64]:
         """What one position's electrons leave on each detector, (D,): electrons, or electrons on its anode."""
-        electrons = rng.poisson(expected_e)
-        return electrons if self.setup.chain is None else anode_cascade(electrons, self.setup.chain, rng)
+        chain, electrons = self.setup.chain, rng.poisson(expected_e)
+        return electrons if chain is None else MODELS[chain.model](electrons, chain, rng)
 
     def _digitised(self, charge: Floats, rng: np.random.Generator) -> NDArray[np.generic]:
         """Signals, (N, D): counts of the chain; without one, electrons, whole as long as their light is not slow."""

@@ -5,7 +5,7 @@ Plain data with validated fields; `simulated.py` turns it into a microscope.
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
@@ -287,17 +287,20 @@ class Day:
         return Aberrations.of(self.residual_nm or {})
 
     @classmethod
-    def random(cls, rng: np.random.Generator, severity: float) -> Self:
+    def random(cls, rng: np.random.Generator, severity: float, everything: bool = False) -> Self:
         """A day for tests: every `SPREADS` quantity normal about its nominal value, independently (docs/days.md).
 
         The normal is cut at two spreads, and the spread is proportional to `severity`. Severity 0 is `Day()`,
         1 fills the ranges that networks are trained on (`controller/dataset.py`, which draws uniformly instead),
         2 goes twice as far. Generators in the same state draw the same day at every severity, only further off.
-        Actuator and drift stay perfect: they have scenarios of their own.
+
+        Corrector, drift and scan stay perfect, as on training days, unless `everything` is asked for; the rest of the
+        day is the same with and without.
 
         Args:
             rng: consumed.
             severity: 0 or more.
+            everything: draw `INSTRUMENT_SPREADS`, too: corrector, drift and scan as they plausibly are.
 
         Raises:
             ValueError: `severity` is negative or not finite.
@@ -305,9 +308,11 @@ class Day:
         if not (math.isfinite(severity) and severity >= 0):
             raise ValueError(f"severity must be 0 (the nominal day) or more, and finite; got {severity}")
         drawn = {name: spread.draw(severity, rng) for name, spread in SPREADS.items()}
+        instrument = _random_instrument(severity, rng) if everything else {}
         if severity == 0:
             return cls()
         return cls(
+            **instrument,
             film=FilmProperties(thickness_nm=drawn["thickness_nm"]),
             residual_nm={name: drawn[name] for name in ("C21a", "C21b", "C23a", "C23b", "C30")},
             focal_spread_nm=drawn["focal_spread_nm"],
@@ -342,6 +347,41 @@ class Spread(NamedTuple):
         return float(min(max(moved, self.least), self.most))
 
 
+def _random_instrument(severity: float, rng: np.random.Generator) -> dict[str, Any]:
+    """Corrector, drift and scan of a random day, as arguments of `Day`; all perfect at severity 0."""
+    drawn = {name: spread.draw(severity, rng) for name, spread in INSTRUMENT_SPREADS.items()}
+    # Of what has no sign, the magnitude: half a normal.
+    size = {name: abs(value) for name, value in drawn.items()}
+    rates = {name: size["drift_share"] * rate for name, rate in DRIFT_PRESETS["commercial"].items()}
+    astigmatism, coma = ("C12a", "C12b"), ("C21a", "C21b")
+    actuator = ActuatorProperties(
+        gain=drawn["actuator_gain"],
+        rotation_deg=drawn["actuator_rotation_deg"],
+        coupling={moved: {asked: drawn["coupling"]} for moved, asked in zip(astigmatism, coma, strict=True)},
+        backlash_nm=dict.fromkeys(("C10", *astigmatism), size["backlash_nm"]),
+        hysteresis_nm=dict.fromkeys(("C10", *astigmatism), size["hysteresis_nm"]),
+    )
+    scan = ScanProperties(
+        jitter_x_nm=size["jitter_x_nm"],
+        jitter_y_nm=size["jitter_y_nm"],
+        hum_nm=(drawn["hum_x_nm"], drawn["hum_y_nm"]),
+        drift_nm_per_s=(drawn["drift_x_nm_per_s"], drawn["drift_y_nm_per_s"]),
+        drift_walk_nm_per_sqrt_s=size["drift_walk_nm_per_sqrt_s"],
+        coil_gain=(drawn["coil_gain_x"], drawn["coil_gain_y"]),
+        coil_rotation_deg=drawn["coil_rotation_deg"],
+        coil_skew_deg=drawn["coil_skew_deg"],
+        flyback_lag=drawn["flyback_lag"],
+        response_s=size["response_s"],
+    )
+    drift = DriftProperties(
+        rate_nm_per_sqrt_s=rates,
+        step_nm={"C10": drawn["step_c10_nm"]},
+        step_at_s=drawn["step_at_s"],
+        wander_nm=dict.fromkeys(("C10", *astigmatism), size["wander_nm"]),
+    )
+    return {"actuator": actuator, "drift": drift, "scan": scan}
+
+
 SPREAD_CUT = 2.0
 """Where the normal of `Day.random` is cut, in spreads: at severity 1, two spreads are the training range."""
 
@@ -364,3 +404,33 @@ SPREADS = {
     "gain": Spread(1.0, 0.1, 0.15, 0.2, 5.0),
 }
 """The test distribution by quantity; nothing is shared with the training ranges in `controller/dataset.py`."""
+
+INSTRUMENT_SPREADS = {
+    "actuator_gain": Spread(1.0, 0.02, 0.02, 0.5, 1.5),
+    "actuator_rotation_deg": Spread(0.0, 1.5, 1.5, -20.0, 20.0),
+    "coupling": Spread(0.0, 0.015, 0.015, -0.2, 0.2),
+    "backlash_nm": Spread(0.0, 0.5, 0.5, -20.0, 20.0),
+    "hysteresis_nm": Spread(0.0, 2.0, 2.0, -50.0, 50.0),
+    "drift_share": Spread(0.0, 0.5, 0.5, -5.0, 5.0),
+    "step_c10_nm": Spread(0.0, 2.0, 2.0, -50.0, 50.0),
+    "step_at_s": Spread(600.0, 250.0, 250.0, 0.0, 3600.0),
+    "wander_nm": Spread(0.0, 0.5, 0.5, -20.0, 20.0),
+    "jitter_x_nm": Spread(0.0, 0.005, 0.005, -0.2, 0.2),
+    "jitter_y_nm": Spread(0.0, 0.0025, 0.0025, -0.2, 0.2),
+    "hum_x_nm": Spread(0.0, 0.005, 0.005, -0.2, 0.2),
+    "hum_y_nm": Spread(0.0, 0.005, 0.005, -0.2, 0.2),
+    "drift_x_nm_per_s": Spread(0.0, 0.01, 0.01, -1.0, 1.0),
+    "drift_y_nm_per_s": Spread(0.0, 0.01, 0.01, -1.0, 1.0),
+    "drift_walk_nm_per_sqrt_s": Spread(0.0, 0.005, 0.005, -0.5, 0.5),
+    "coil_gain_x": Spread(1.0, 0.005, 0.005, 0.8, 1.2),
+    "coil_gain_y": Spread(1.0, 0.005, 0.005, 0.8, 1.2),
+    "coil_rotation_deg": Spread(0.0, 0.5, 0.5, -20.0, 20.0),
+    "coil_skew_deg": Spread(0.0, 0.25, 0.25, -10.0, 10.0),
+    "flyback_lag": Spread(0.0, 0.01, 0.01, -0.3, 0.3),
+    "response_s": Spread(0.0, 5e-7, 5e-7, -2e-5, 2e-5),
+}
+"""What `everything` adds to a random day; chosen to be plausible, not measured on an instrument.
+
+The coupling goes from coma to astigmatism, 3 % at two spreads; `drift_share` is of the commercial preset's rates, whose
+own values it reaches at two spreads. Jitter has the thesis's table 2.2 within its range at a step of 0.02 nm.
+"""

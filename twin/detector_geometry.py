@@ -215,7 +215,8 @@ def region_weights(region: Region, grid: DiffractionGrid) -> NDArray[np.float64]
     rays = np.stack([np.cos(start), np.sin(start)], -1)
     if region.segments > 1:
         rays[-1] = rays[0]  # to the bit, or the last segment and the first would not share an edge
-    return _cover(x, y, region.inner_mrad / grid.pixel_mrad, region.outer_mrad / grid.pixel_mrad, rays)
+    areas = _cover(x, y, region.inner_mrad / grid.pixel_mrad, region.outer_mrad / grid.pixel_mrad, rays)
+    return np.maximum(areas, 0.0)  # a difference of discs may round to -1e-14, and Poisson takes no negative mean
 
 
 def integrate(frames: NDArray[Any], share: NDArray[np.floating]) -> NDArray[np.floating]:

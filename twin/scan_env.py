@@ -96,6 +96,7 @@ class ScanEnv(gymnasium.Env[Images, NDArray[np.float32]]):
     | `images`        | the observation as (D, rows_per_step, columns)               | share of the beam |
     | `counts`        | what each detector gave, by name, (rows_per_step, columns)   | counts |
     | `frames`        | with a camera: its counts, (rows_per_step, columns, H, W)    | counts |
+    | `events`        | with an event camera: what it sent meanwhile, see `cameras.event.EVENT` |  |
     | `first_row`     | of the block                                                 |      |
     | `dose_e`        | electrons since reset                                        | e-   |
     | `simulated_s`   | the instrument's clock                                       | s    |
@@ -223,6 +224,8 @@ class ScanEnv(gymnasium.Env[Images, NDArray[np.float32]]):
         }
         if block.frames is not None:
             info["frames"] = block.frames[order].reshape(*self.shape[1:], *block.frames.shape[1:])
+        if block.events is not None:
+            info["events"] = block.events
         return images.ravel(), last, info
 
 

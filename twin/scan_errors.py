@@ -119,12 +119,25 @@ class ScanEngine:
         elif clock_s < self._walked_to_s:
             raise ValueError(f"a scan cannot begin at {clock_s:g} s: the last one was at {self._walked_to_s:g} s")
         self._clock_s = clock_s
+        self._held_s = 0.0
         self._expected = 0
         self._line = -1
         self._jitter_nm = np.zeros(2)
         self._lag_nm = np.zeros(2)
         self._arrived_s = 0.0
         self._last_nm: Floats | None = None
+
+    def hold(self, seconds: float) -> None:
+        """The scan stood still for so long: drift, hum and the coils' relaxation have gone on meanwhile.
+
+        Raises:
+            ValueError: a negative time.
+        """
+        if not seconds >= 0:
+            raise ValueError(f"a scan cannot be held up for {seconds:g} s")
+        if self._expected is None:
+            self.begin(0.0)
+        self._held_s += seconds
 
     def displace(self, path: ScanPath) -> Floats:
         """Actual positions of the next block, (x, y) in the specimen, nm, shape (N, 2).
@@ -140,7 +153,7 @@ class ScanEngine:
                 " begin(clock_s) starts another scan"
             )
         properties, dwell_s = self._properties, path.plan.dwell_s
-        middle_s = self._clock_s + 0.5 * (path.start_s + path.end_s)
+        middle_s = self._clock_s + self._held_s + 0.5 * (path.start_s + path.end_s)
         locked = properties.hum_phase_deg
         phase_rad = self._hum_rad if locked is None else math.radians(locked)
         hum = hum_nm(middle_s - (0.0 if locked is None else self._clock_s), dwell_s, properties, phase_rad)
@@ -190,10 +203,10 @@ class ScanEngine:
         share, relaxation_s = self._properties.flyback_lag, self._properties.flyback_relaxation_s
         if share == 0.0:
             return np.zeros((len(path), 2))
-        at_arrival_nm, arrived_s = [self._lag_nm], [self._arrived_s]
+        at_arrival_nm, arrived_s, start_s = [self._lag_nm], [self._arrived_s], path.start_s + self._held_s
         begun = np.flatnonzero(np.diff(path.line, prepend=self._line))
         for i in begun.tolist():
-            arrival_s = float(path.start_s[i]) - path.plan.settle_s
+            arrival_s = float(start_s[i]) - path.plan.settle_s
             last = self._last_nm if i == 0 else path.intended_nm[i - 1]
             jump = np.zeros(2) if last is None else path.intended_nm[i] - last
             left = at_arrival_nm[-1] * math.exp((arrived_s[-1] - arrival_s) / relaxation_s)
@@ -203,5 +216,5 @@ class ScanEngine:
         which = np.searchsorted(begun, np.arange(len(path)), side="right")
         ratio = path.plan.dwell_s / relaxation_s
         average = -math.expm1(-ratio) / ratio
-        decay = average * np.exp((np.array(arrived_s)[which] - path.start_s) / relaxation_s)
+        decay = average * np.exp((np.array(arrived_s)[which] - start_s) / relaxation_s)
         return decay[:, None] * np.array(at_arrival_nm)[which]

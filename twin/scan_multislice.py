@@ -67,6 +67,11 @@ def layout(structure: Structure, optics: Optics) -> tuple[tuple[int, int], tuple
     return (rows, columns), (-float(spare[0]), -float(spare[1])), False
 
 
+def snapshot_count(structure: Structure, snapshots: int) -> int:
+    """Thermal configurations that differ: one, at rest, when nothing in the structure moves."""
+    return snapshots if any(structure.thermal_rms_nm.get(int(z), 0.0) > 0 for z in structure.composition) else 1
+
+
 def transmission_field(
     structure: Structure,
     optics: Optics,
@@ -84,7 +89,7 @@ def transmission_field(
         structure: atoms; z runs along the beam.
         optics: energy and sampling; a field that is not cyclic has its window as a margin.
         slice_nm: thickest slice.
-        snapshots: thermal configurations; one, at rest, when nothing in the structure moves.
+        snapshots: thermal configurations, see `snapshot_count`.
         seed: of the thermal motion.
         projection: "exact" sums the transform of every atom where it is. "abtem" is abTEM's own infinite projection,
             which shares an atom among four pixels and corrects for it in part (docs/decisions/0005).
@@ -97,8 +102,7 @@ def transmission_field(
         raise ValueError(f"{projection!r} is not a projection{nearest(projection, known)}; known: {', '.join(known)}")
     if snapshots < 1:
         raise ValueError(f"snapshots must be at least 1, got {snapshots!r}")
-    if not any(structure.thermal_rms_nm.get(int(z), 0.0) > 0 for z in structure.composition):
-        snapshots = 1
+    snapshots = snapshot_count(structure, snapshots)
     slices = slice_count(structure.thickness_nm, slice_nm)
     shape, corner_nm, cyclic = layout(structure, optics)
     size = snapshots * slices * shape[0] * shape[1] * 8
@@ -134,8 +138,7 @@ def projected_phase(
     """
     shape, corner_nm, cyclic = layout(structure, optics)
     window = structure if cyclic else within(structure, *corner_nm, *(n * optics.sampling_nm for n in shape[::-1]))
-    if not any(structure.thermal_rms_nm.get(int(z), 0.0) > 0 for z in structure.composition):
-        snapshots = 1
+    snapshots = snapshot_count(structure, snapshots)
     total = np.zeros(shape)
     for generator in np.random.default_rng(seed).spawn(snapshots):
         positions = displaced(window, generator) if window.thermal_rms_nm else window.positions_nm

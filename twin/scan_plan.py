@@ -67,7 +67,7 @@ class ScanPlan:
     settle_s: NonNegative = 0.0
     rotation_deg: float = 0.0
     centre_nm: tuple[float, float] | None = None
-    dose_e: Positive = 1e4
+    dose_e: Annotated[float, Gt(0), Le(1e15)] = 1e4
 
     @field_validator("pattern", mode="before")
     @classmethod
@@ -232,15 +232,16 @@ def placed(plan: ScanPlan, width_nm: float, height_nm: float) -> ScanPlan:
 
 
 def check_dwell(plan: ScanPlan, readout_s: float) -> None:
-    """Refuse a dwell that is over before the camera is read out.
+    """Refuse a dwell that the camera's read-out takes up whole: nothing would be exposed.
 
     Raises:
         ValueError: with both times.
     """
-    if plan.dwell_s < readout_s:
+    if plan.dwell_s <= readout_s:
+        relation = "all taken up by" if plan.dwell_s == readout_s else "shorter than"
         raise ValueError(
-            f"dwell_s {plan.dwell_s:g} s is shorter than the camera's read-out of {readout_s:g} s;"
-            f" use dwell_s >= {readout_s:g}"
+            f"dwell_s {plan.dwell_s:g} s is {relation} the camera's read-out of {readout_s:g} s;"
+            f" use dwell_s > {readout_s:g}"
         )
 
 

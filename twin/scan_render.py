@@ -2,11 +2,12 @@
 
 `I(k) = |F[T(r) psi(r - r_p)]|^2`. The probe is moved by a phase ramp in reciprocal space, the specimen by
 cropping: both to any fraction of a pixel. Transforms are pruned to the aperture going in, to the band limit between
-slices, and to the same going out. How atoms become transmission functions is in `scan_multislice.py`.
+slices, and to the same going out. How atoms become transmission functions is in `scan_multislice.py`, how the plane
+waves of the aperture stand in for many positions in `scan_prism.py`.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from twin.optics import AliasingError, Optics, check_window
 
 Floats = NDArray[np.float64]
 Complex = NDArray[np.complex64]
+Waves = Mapping[float, Complex]
+"""The aperture's wave at every defocus of a mixture, by the defocus in nm; see `ScanRenderer.waves`."""
 
 BAND_LIMIT_PER_PIXEL = 1 / 3
 """Largest frequency kept, periods per pixel: 2/3 of Nyquist, so that no product of two waves aliases below it
@@ -159,6 +162,8 @@ class ScanRenderer:
         self.size = kept_pixels(optics.grid)
         frequency = (np.arange(self.size) - self.size // 2) / optics.grid
         mask = band_limit(frequency, frequency)
+        self.exit_mask = mask
+        """Band limit of the last slice, (size, size)."""
         self._exit = mask**2
         k2 = (frequency[:, None] ** 2 + frequency[None, :] ** 2) / optics.sampling_nm**2
         fresnel = mask * np.exp(-1j * np.pi * optics.wavelength_nm * field.step_nm * k2)
@@ -193,17 +198,28 @@ class ScanRenderer:
             check_window(self.optics, state)
         return {defocus: aperture_wave(self.optics, state) for defocus, state in states.items()}
 
-    def pattern(self, waves: Mapping[float, Complex], position_nm: Floats) -> NDArray[np.float32]:
+    def patterns(self, steps: Iterable[tuple[Waves, Floats]]) -> Iterator[NDArray[np.float32]]:
+        """The pattern of each step, from `waves` and a position (x, y), nm, as soon as it is known."""
+        for waves, position_nm in steps:
+            yield self.pattern(waves, position_nm)
+
+    def pattern(self, waves: Waves, position_nm: Floats) -> NDArray[np.float32]:
         """One diffraction pattern, (size, size), as in `diffraction`; `position_nm` is (x, y)."""
         total = np.zeros((self.size, self.size), np.float32)
         for ray in self.mixture:
-            spectrum = self._spectrum(waves[ray.defocus_nm], position_nm + np.array(ray.shift_nm), ray.snapshot)
+            spectrum = self.exit_wave(waves[ray.defocus_nm], position_nm + np.array(ray.shift_nm), ray.snapshot)
             total += np.float32(ray.weight) * (spectrum.real**2 + spectrum.imag**2)
         total *= self._exit
         return total
 
-    def _spectrum(self, wave: Complex, position_nm: Floats, snapshot: int) -> Complex:
-        """Wave behind one snapshot, (size, size), before the band limit of the last slice."""
+    def exit_wave(self, wave: Complex, position_nm: Floats, snapshot: int) -> Complex:
+        """Wave in the far field behind one snapshot, (size, size), before the band limit of the last slice.
+
+        Args:
+            wave: at the aperture, (m, m), as `aperture_wave` has it.
+            position_nm: (x, y) in the specimen.
+            snapshot: which.
+        """
         size = self.size
         pixel = (position_nm - self.field.corner_nm) / self.field.sampling_nm
         nearest = np.rint(pixel).astype(np.int64)
@@ -248,6 +264,14 @@ def _transform(function: Callable[..., Any], waves: Complex, axis: int) -> None:
     result = function(waves, axis=axis, overwrite_x=True)
     if not np.may_share_memory(result, waves):
         waves[:] = result
+
+
+def seen_by_camera(optics: Optics) -> NDArray[np.bool_]:
+    """Which pixels of a pattern `to_camera` counts, (size, size)."""
+    size, side = kept_pixels(optics.grid), optics.camera_pixels * optics.binning
+    start = size // 2 - side // 2
+    inside = (np.arange(size) >= start) & (np.arange(size) < start + side)
+    return inside[:, None] & inside
 
 
 def to_camera(pattern: NDArray[np.float32], optics: Optics) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ What one scan position's electrons become; where they land is `detector_geometry
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
@@ -47,6 +47,7 @@ class ScintillatorChain:
         readout_rms: Gaussian noise of preamplifier and digitiser, counts.
         bit_depth: of the digitiser.
         saturation: largest count, where the amplifier ends before the digitiser does.
+        model: "cascade" draws every stage, "two_step" a Gaussian of the same mean and variance (eqs 2.12-2.13).
     """
 
     energy_kev: Positive = 300.0
@@ -62,6 +63,7 @@ class ScintillatorChain:
     readout_rms: NonNegative = 0.0
     bit_depth: Annotated[int, Ge(1), Le(32)] = 16
     saturation: Annotated[int, Gt(0)] | None = None
+    model: Literal["cascade", "two_step"] = "cascade"
 
     @model_validator(mode="after")
     def _scale(self) -> Self:
@@ -146,6 +148,21 @@ def polya(mean: float, b: float, parents: NDArray[np.int64], rng: np.random.Gene
     return rng.poisson(b * mean * rng.standard_gamma(parents / b))
 
 
+def check_charge(electrons: float, chain: ScintillatorChain) -> None:
+    """Refuse more electrons at a time than the cascade can draw.
+
+    Raises:
+        ValueError: more charge than `LARGEST_CHARGE`; tells what would do.
+    """
+    largest = electrons * chain.gain
+    if largest > LARGEST_CHARGE:
+        raise ValueError(
+            f"{electrons:.3g} electrons at a gain of {chain.gain:.3g} are {largest:.3g} anode electrons;"
+            f" the cascade is drawn up to {LARGEST_CHARGE:.0e}: use fewer dynodes (the noise hardly changes)"
+            " or model two_step"
+        )
+
+
 def anode_cascade(
     electrons: NDArray[np.int64], chain: ScintillatorChain, rng: np.random.Generator
 ) -> NDArray[np.int64]:
@@ -157,13 +174,7 @@ def anode_cascade(
     Raises:
         ValueError: more charge than `LARGEST_CHARGE`.
     """
-    largest = float(np.max(electrons, initial=0)) * chain.gain
-    if largest > LARGEST_CHARGE:
-        raise ValueError(
-            f"{np.max(electrons)} electrons at a gain of {chain.gain:.3g} are {largest:.3g} anode electrons;"
-            f" the cascade is drawn up to {LARGEST_CHARGE:.0e}: use fewer dynodes (the noise hardly changes)"
-            " or model='two_step'"
-        )
+    check_charge(float(np.max(electrons, initial=0)), chain)
     charge = polya(chain.photoelectrons, chain.light_excess, electrons, rng)
     for _ in range(chain.dynodes):
         charge = polya(chain.secondary_emission, chain.polya_b, charge, rng)
@@ -195,7 +206,7 @@ def digitise(charge: ArrayLike, chain: ScintillatorChain, rng: np.random.Generat
 
 
 def read_out(
-    electrons: ArrayLike, chain: ScintillatorChain, rng: np.random.Generator, model: str = "cascade"
+    electrons: ArrayLike, chain: ScintillatorChain, rng: np.random.Generator, model: str | None = None
 ) -> Counts:
     """Counts of electrons that did arrive.
 
@@ -203,7 +214,7 @@ def read_out(
         electrons: how many, integers, any shape.
         chain: the detector.
         rng: source of the noise.
-        model: "cascade", every stage drawn, or "two_step", Gaussian with the same mean and variance.
+        model: instead of the chain's own.
 
     Returns:
         Counts of the same shape, uint16, or uint32 beyond 16 bits.
@@ -211,6 +222,7 @@ def read_out(
     Raises:
         ValueError: unknown model, electrons negative or not integers, more charge than the cascade can draw.
     """
+    model = chain.model if model is None else model
     if model not in MODELS:
         raise ValueError(f"model {model!r} is not one of {', '.join(MODELS)}{nearest(model, MODELS)}")
     arrived = np.asarray(electrons)
@@ -222,7 +234,7 @@ def read_out(
 
 
 def expose_adf(
-    expected_e: ArrayLike, chain: ScintillatorChain, rng: np.random.Generator, model: str = "cascade"
+    expected_e: ArrayLike, chain: ScintillatorChain, rng: np.random.Generator, model: str | None = None
 ) -> Counts:
     """Counts where `expected_e` electrons arrive on average, by Poisson's law (eq 2.1).
 

@@ -144,6 +144,7 @@ class SimulatedMicroscope:
         shape = self._capabilities.camera_shape
         self._defects = detector.draw_defects(self._day.camera, shape, self._stream(Stream.DEFECTS))
         self._exposures = 0
+        self._film: int | None = None
         self._scans = 0
         self._clock_s = 0.0
         # The time that state and residual drift belong to: within a scan, the beginning of the line.
@@ -192,7 +193,28 @@ class SimulatedMicroscope:
             RuntimeError: no session yet.
         """
         self._check_session("next_exposure")
-        return f"film {0 if self._day.same_region else self._exposures}", self._day.dose_e
+        return f"film {self._next_film}", self._day.dose_e
+
+    def stay_on_film(self, film: int | None) -> None:
+        """Take this session's further Ronchigrams on one region of the film; None: as the day has it.
+
+        Exposure k is on region k, or on region 0 of a day with `same_region`; noise goes by the exposure all the same.
+
+        Raises:
+            RuntimeError: no session yet.
+            ValueError: not a number of a region, 0 or more.
+        """
+        self._check_session("stay_on_film")
+        if film is not None and film < 0:
+            raise ValueError(f"regions of the film are numbered from 0; got {film}")
+        self._film = film
+
+    @property
+    def specimen_nm(self) -> tuple[float, float] | None:
+        """Width (x) and height (y) of what scans scan; None without a setup for scans."""
+        if self._acquisition is None:
+            return None
+        return self._acquisition.structure.width_nm, self._acquisition.structure.height_nm
 
     def aberrations(self) -> Aberrations:
         """Every coefficient now, calibrated or not; for the scorer, and for a tool that measures with an error.
@@ -210,15 +232,15 @@ class SimulatedMicroscope:
         seconds = day.overhead_s + day.exposure_s
         until_s = self._clock_s + seconds
         state, residual_drift = self._drifted(until_s, self._stream(Stream.DRIFT, k))
-        region = int(self._sequence(Stream.SPECIMEN, 0 if day.same_region else k).generate_state(1)[0])
+        film = self._next_film
+        region = int(self._sequence(Stream.SPECIMEN, film).generate_state(1)[0])
         aberrations = self._aberrations(state, residual_drift)
         probability = self._renderer.probability([aberrations], [region])[0]
         counts = detector.expose(probability, day.dose_e, day.camera, self._defects, self._stream(Stream.NOISE, k))
         # Only now, with the frame made: an exposure that failed leaves state and clock as they were.
         self._state_nm, self._residual_drift_nm = state, residual_drift
         self._exposures, self._clock_s, self._drifted_to_s = k + 1, until_s, until_s
-        ground = f"film {0 if day.same_region else k}"
-        self._ledger.expose(ground, day.dose_e, self._optics.window_nm**2, day.exposure_s, day.overhead_s)
+        self._ledger.expose(f"film {film}", day.dose_e, self._optics.window_nm**2, day.exposure_s, day.overhead_s)
         return Frame(counts, day.dose_e, day.exposure_s, self._clock_s, {"dark_level": day.camera.dark_level})
 
     def scan(self, plan: ScanPlan, *, block: int = 64) -> Iterator[ScanBlock]:
@@ -269,7 +291,9 @@ class SimulatedMicroscope:
             ended_s = 0.0 if before is None else float(before.end_s[-1])
             if self._clock_s != begun_s + ended_s:
                 # A command or an exposure since the last block has held the scan up.
-                begun_s = self._clock_s - ended_s
+                held_s = self._clock_s - (begun_s + ended_s)
+                self._scan_engine.hold(held_s)
+                begun_s += held_s
             starts_s = dict(zip(path.line.tolist()[::-1], path.start_s.tolist()[::-1], strict=True))
             actual_nm = self._scan_engine.displace(path)
             exposed = acquisition.expose(path, actual_nm, aberrations_of, sensor, responses, noise, readout)
@@ -311,6 +335,12 @@ class SimulatedMicroscope:
         state = self._state_nm + moved[self._calibrated]
         moved[self._calibrated] = 0.0
         return state, self._residual_drift_nm + moved
+
+    @property
+    def _next_film(self) -> int:
+        if self._film is not None:
+            return self._film
+        return 0 if self._day.same_region else self._exposures
 
     def _check_session(self, verb: str) -> None:
         if self._entropy is None:

@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-NO_MOTION: Mapping[int, float] = {}
+MOST_ATOMS = 5_000_000
+"""Atoms of the largest specimen that is built: some hundred MB, and minutes until their potentials are projected."""
+
+
+class TooManyAtoms(ValueError):
+    """A specimen larger than anyone would wait for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +71,16 @@ class Structure:
         """Atoms by atomic number."""
         numbers, counts = np.unique(self.numbers, return_counts=True)
         return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+
+
+def check_count(name: str, atoms: float) -> None:
+    """Refuse a specimen of too many atoms before any of them is placed.
+
+    Raises:
+        TooManyAtoms: naming how many there would be.
+    """
+    if atoms > MOST_ATOMS:
+        raise TooManyAtoms(f"{name}: {atoms:.3g} atoms; the limit is {MOST_ATOMS:.0e}: use a smaller or thinner field")
 
 
 def tiled(fractions: Floats, cell_nm: tuple[float, float, float], repeats: tuple[int, int, int]) -> Floats:

@@ -4,7 +4,6 @@ For a thin specimen it is the gradient of the phase, blurred by the probe (thesi
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
-from agents.block import Block
-from agents.com_map import ComMap, ComOptions
+from agents.com_agent import ComAgent
+from agents.com_map import ComOptions
 from twin.options import checked_options
 
 Floats = NDArray[np.float64]
@@ -27,35 +26,15 @@ class Options(ComOptions):
     """See `ComOptions`."""
 
 
-class Com:
+class Com(ComAgent[Options]):
     """The map of the centres of mass as it is: in mrad where the stream knows its angles, else in camera pixels."""
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
+    name = NAME
 
     def start(self, meta: StreamMeta) -> None:
-        """Forget the old stream.
-
-        Raises:
-            MetaError: a setting that this stream does not allow.
-        """
-        self.map = ComMap(self.options, NAME)
-        self.map.start(meta)
+        super().start(meta)
         pixel_mrad = meta.metadata.pixel_mrad
         self.scale, self.unit = (1.0, "px") if pixel_mrad is None else (pixel_mrad, "mrad")
-
-    def update(self, block: Block) -> None:
-        self.map.add(block)
-
-    def configure(self, **changes: Any) -> None:
-        """Other settings from now on; radii count for what is still to come, all else for the whole map.
-
-        Raises:
-            OptionError, MetaError: as on making and starting; nothing has changed.
-        """
-        options = checked_options(Options, {**asdict(self.options), **changes})
-        self.map.configure(options)
-        self.options = options
 
     def result(self) -> Reconstruction:
         shift, noise = self.map.shift_px() * self.scale, np.sqrt(self.map.variance_px2()) * self.scale

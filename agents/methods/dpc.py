@@ -4,7 +4,6 @@ What neither the options nor the stream say of rotation and orientation is found
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
-from agents.block import Block
-from agents.com_map import ComMap, ComOptions
+from agents.com_agent import ComAgent
+from agents.com_map import ComOptions
 from agents.com_trust import gradient_trust
 from agents.geometry import along_scan
 from agents.phase_scale import PhaseScale
@@ -40,11 +39,10 @@ class Options(ComOptions):
     """See `ComOptions`; `rotation_deg` and `transposed` that nobody knows are found."""
 
 
-class Dpc:
+class Dpc(ComAgent[Options]):
     """Gradient, divergence and curl of the map of the centres of mass, along the scan's axes."""
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
+    name = NAME
 
     def start(self, meta: StreamMeta) -> None:
         """Forget the old stream.
@@ -53,22 +51,8 @@ class Dpc:
             MetaError: a list of positions, or a setting that this stream does not allow.
         """
         meta.need_grid(NAME)
-        self.map = ComMap(self.options, NAME)
-        self.map.start(meta)
+        super().start(meta)
         self.scale = PhaseScale.of(meta)
-
-    def update(self, block: Block) -> None:
-        self.map.add(block)
-
-    def configure(self, **changes: Any) -> None:
-        """Other settings from now on; radii count for what is still to come, all else for the whole map.
-
-        Raises:
-            OptionError, MetaError: as on making and starting; nothing has changed.
-        """
-        options = checked_options(Options, {**asdict(self.options), **changes})
-        self.map.configure(options)
-        self.options = options
 
     def result(self) -> Reconstruction:
         shift_px, variance_px2 = self.map.camera_shift_px(), self.map.variance_px2()

@@ -4,7 +4,6 @@ Thesis eq 3.5. Positions that have not come count as undeflected. How it compare
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
-from agents.block import Block
-from agents.com_map import ComMap, ComOptions
+from agents.com_agent import ComAgent
+from agents.com_map import ComOptions
 from agents.com_trust import gradient_trust
 from agents.integration import Boundary, integrate
 from agents.phase_scale import PhaseScale
@@ -41,11 +40,10 @@ class Options(ComOptions):
     k_max_per_nm: float | None = None
 
 
-class Icom:
+class Icom(ComAgent[Options]):
     """Holds the map of centres of mass; integrates when someone looks."""
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
+    name = NAME
 
     def start(self, meta: StreamMeta) -> None:
         """Forget the old stream.
@@ -56,23 +54,11 @@ class Icom:
         """
         meta.need_grid(NAME)
         self.scale = PhaseScale.of(meta)
-        self.map = ComMap(self.options, NAME)
-        self._check_band(self.options, meta)
-        self.map.start(meta)
+        super().start(meta)
 
-    def update(self, block: Block) -> None:
-        self.map.add(block)
-
-    def configure(self, **changes: Any) -> None:
-        """Other settings from now on.
-
-        Raises:
-            OptionError, MetaError, ValueError: as on making and starting; nothing has changed.
-        """
-        options = checked_options(Options, {**asdict(self.options), **changes})
-        self._check_band(options, self.map.meta)
-        self.map.configure(options)
-        self.options = options
+    def check(self, options: Options, meta: StreamMeta) -> None:
+        if options.k_min_per_nm is not None or options.k_max_per_nm is not None:
+            check_band(options.k_min_per_nm, options.k_max_per_nm, meta.need("step_nm", NAME))
 
     def result(self) -> Reconstruction:
         shift_px, variance = self.map.shift_px(), self.map.variance_px2()
@@ -91,10 +77,6 @@ class Icom:
         step_nm, options = self.map.meta.metadata.step_nm or 1.0, self.options
         unit = integrate(shift_px, step_nm, options.boundary, options.k_min_per_nm, options.k_max_per_nm) / step_nm
         return unit * (self.scale.gradient_per_px * self.scale.step_nm)
-
-    def _check_band(self, options: Options, meta: StreamMeta) -> None:
-        if options.k_min_per_nm is not None or options.k_max_per_nm is not None:
-            check_band(options.k_min_per_nm, options.k_max_per_nm, meta.need("step_nm", NAME))
 
 
 def make(options: Mapping[str, Any]) -> Agent:

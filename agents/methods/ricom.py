@@ -115,11 +115,13 @@ class Ricom:
 
     def _camera_kernel(self, meta: StreamMeta) -> Floats:
         """The kernel for shifts (column, row) on the camera in px: (2, n, n), in the image's unit per px."""
-        options, step_nm = self.options, 1.0
+        options, size, step_nm = self.options, self.options.kernel_px, 1.0
         if options.k_min_per_nm is not None or options.k_max_per_nm is not None:
             step_nm = meta.need("step_nm", NAME)
+        else:
+            size = min(size, 2 * max(self.shape) - 1)  # the rest reaches no position from any other
         axes = along_scan(np.eye(2), self.map.rotation_deg, self.map.transposed)
-        along = kernel(options.kernel_px, step_nm, options.k_min_per_nm, options.k_max_per_nm)
+        along = kernel(size, step_nm, options.k_min_per_nm, options.k_max_per_nm)
         return np.einsum("dc,cij->dij", axes, along) * (self.scale.gradient_per_px * self.scale.step_nm / step_nm)
 
 

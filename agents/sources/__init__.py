@@ -7,12 +7,31 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Gt, Len
+from pydantic import BeforeValidator, ConfigDict
 
 from agents.base import StreamMeta
 from agents.source import Source, SourceError
 from twin.formats.dataset import FormatError, Metadata
 from twin.suggest import nearest
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _sides(given: Any) -> Any:
+    """`64,48`, as it is easily typed, for `[64, 48]`; what each of them is, is checked afterwards."""
+    if isinstance(given, str):
+        return [side.strip() for side in given.split(",")]
+    return [given] if isinstance(given, int) else given
+
+
+Shape = Annotated[tuple[Annotated[int, Gt(0)], ...], Len(1, 2), BeforeValidator(_sides)]
+"""(rows, columns), or (N,) for a list."""
+
+Camera = Annotated[tuple[Annotated[int, Gt(0)], Annotated[int, Gt(0)]], BeforeValidator(_sides)]
+"""(H, W)."""
 
 BY_SCHEME = {"merlin": "merlin", "csr": "csr"}
 BY_SUFFIX = {".mib": "files", ".zarr": "files", ".hspy": "files", ".t3p": "t3p"}

@@ -4,15 +4,16 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Gt, Lt
+from pydantic.dataclasses import dataclass
 
 from agents.base import StreamMeta
 from agents.event_block import EventBlock
 from agents.source import Health, Source, SourceError
-from agents.sources import endpoint
+from agents.sources import STRICT, endpoint
 from agents.sources.queue import BoundedQueue, read_ahead
 from twin.formats.dataset import FormatError, Layout, Metadata
 from twin.options import checked_options
@@ -30,7 +31,7 @@ from twin.wire.csr import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Options:
     """How to listen.
 
@@ -43,18 +44,12 @@ class Options:
         frames: agents that need frames may have them, at the price of memory and time.
     """
 
-    timeout_s: float = 10.0
-    reconnect: int = 0
-    reconnect_s: float = 0.5
-    queue_bytes: int = 64 * 2**20
-    chunk_bytes: int = 256 * 2**20
+    timeout_s: Annotated[float, Gt(0), Lt(1e6)] = 10.0
+    reconnect: Annotated[int, Ge(0)] = 0
+    reconnect_s: Annotated[float, Ge(0), Lt(1e6)] = 0.5
+    queue_bytes: Annotated[int, Gt(0)] = 64 * 2**20
+    chunk_bytes: Annotated[int, Gt(0)] = 256 * 2**20
     frames: bool = False
-
-    def __post_init__(self) -> None:
-        if not (0.0 < self.timeout_s < 1e6 and 0.0 <= self.reconnect_s < 1e6):
-            raise ValueError(f"timeout_s and reconnect_s are times; got {self.timeout_s} and {self.reconnect_s}")
-        if self.reconnect < 0 or self.queue_bytes < 1 or self.chunk_bytes < 1:
-            raise ValueError("reconnect is a number of tries, queue_bytes and chunk_bytes are at least 1")
 
 
 class CsrSource(Source):
@@ -95,11 +90,12 @@ class CsrSource(Source):
             for block in ahead:
                 self.health.waits = queue.waits
                 self.health.received += len(block)
+                self.health.waiting = max(self._next - self.health.received, 0)
                 yield block
-            self.health.missing = self.meta.layout.count - self.health.received
         finally:
             ahead.close()
             self.health.waits = queue.waits
+            self.health.missing = self.meta.layout.count - self.health.received
 
     def close(self) -> None:
         self._hang_up()

@@ -5,26 +5,28 @@ and a fault says what is wrong with it.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Gt
 from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
 
 from agents.base import StreamMeta
 from agents.block import FrameBlock, Frames
 from agents.source import Health, Source, SourceError
+from agents.sources import STRICT, Shape
 from agents.sources.merlin_assembly import frames_of
 from twin.formats import merlin_header as mh
 from twin.formats import open_frames
 from twin.formats.dataset import FormatError, FrameReader
 from twin.formats.mib import MibReader
-from twin.options import OptionError, checked_options
+from twin.options import checked_options
 from twin.wire.merlin import UsualHeader
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Options:
     """How to read.
 
@@ -33,14 +35,8 @@ class Options:
         block_bytes: of frames in a block.
     """
 
-    scan: tuple[int, ...] | None = None
-    block_bytes: int = 2**22
-
-    def __post_init__(self) -> None:
-        if self.scan is not None:
-            object.__setattr__(self, "scan", tuple(int(side) for side in self.scan))
-        if self.block_bytes < 1:
-            raise OptionError(f"block_bytes is more than zero; got {self.block_bytes}")
+    scan: Shape | None = None
+    block_bytes: Annotated[int, Gt(0)] = 2**22
 
 
 def make(where: str, options: Mapping[str, Any]) -> "FileSource":
@@ -156,7 +152,8 @@ class FileSource(Source):
                 count = min(step, reader.extent - first)
                 raw = np.fromfile(file, np.uint8, count * stride)
                 raw = raw[: len(raw) // stride * stride].reshape(-1, stride)
-                if len(raw) < count:
+                shorter = len(raw) < count
+                if shorter:
                     self.health.fault(f"{self._path.name}: the file has become shorter: {first + len(raw)} frames")
                 frames, begin = frames_of(raw[:, header.length :], header), 0
                 for k, row in enumerate(raw):
@@ -168,6 +165,8 @@ class FileSource(Source):
                         self._tell_jump(first + k, number, expected)
                     expected = number + 1
                 yield first + begin, frames[begin:]
+                if shorter:
+                    return
 
     def _tell_jump(self, frame: int, number: int, expected: int) -> None:
         self.health.fault(

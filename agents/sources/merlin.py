@@ -9,20 +9,23 @@ import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from time import monotonic
-from typing import Any, Self
+from typing import Annotated, Any, Self
+
+from annotated_types import Ge, Gt
+from pydantic.dataclasses import dataclass
 
 from agents.base import StreamMeta
 from agents.block import FrameBlock
 from agents.source import Health, Source, SourceError
-from agents.sources import endpoint
+from agents.sources import STRICT, Shape, endpoint
 from agents.sources.merlin_assembly import Assembly, FrameOrder, Run
 from agents.sources.queue import BoundedQueue, read_ahead
 from twin.formats import merlin_header as mh
 from twin.formats.dataset import FormatError, Layout, Metadata
 from twin.formats.mib import METADATA, scan_shape
-from twin.merlin_control import CameraRefused, MerlinControl
+from twin.instrument.merlin_control import CameraRefused, MerlinControl
 from twin.options import OptionError, checked_options
 from twin.wire import merlin
 from twin.wire.merlin import AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message, WireError
@@ -34,7 +37,7 @@ LINGER_S = 0.5
 """After the scan's last frame, for others that are still missing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Options:
     """How to listen.
 
@@ -57,33 +60,25 @@ class Options:
         most_frame_bytes: a camera whose frames are larger is refused.
     """
 
-    scan: tuple[int, ...] | None = None
+    scan: Shape | None = None
     first: int | None = None
-    skip_frames: int = 0
-    flyback_frames: int = 0
+    skip_frames: Annotated[int, Ge(0)] = 0
+    flyback_frames: Annotated[int, Ge(0)] = 0
     serpentine: bool = False
     control_port: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     start: bool = False
     trigger: bool = False
-    start_timeout_s: float = 30.0
-    timeout_s: float = 10.0
-    latency_s: float = 0.02
-    block_bytes: int = 2**22
-    queue_bytes: int = 2**26
-    reconnect: int = 0
-    reconnect_s: float = 0.5
+    start_timeout_s: Annotated[float, Gt(0)] = 30.0
+    timeout_s: Annotated[float, Gt(0)] = 10.0
+    latency_s: Annotated[float, Gt(0)] = 0.02
+    block_bytes: Annotated[int, Gt(0)] = 2**22
+    queue_bytes: Annotated[int, Gt(0)] = 2**26
+    reconnect: Annotated[int, Ge(0)] = 0
+    reconnect_s: Annotated[float, Gt(0)] = 0.5
     most_frame_bytes: int = merlin.MOST_FRAME
 
     def __post_init__(self) -> None:
-        if self.scan is not None:
-            object.__setattr__(self, "scan", tuple(int(side) for side in self.scan))
-        for name in ("start_timeout_s", "timeout_s", "latency_s", "reconnect_s", "block_bytes", "queue_bytes"):
-            if not getattr(self, name) > 0:
-                raise OptionError(f"{name} is more than zero; got {getattr(self, name)}")
-        for name in ("skip_frames", "flyback_frames", "reconnect"):
-            if getattr(self, name) < 0:
-                raise OptionError(f"{name} is zero or more; got {getattr(self, name)}")
         if self.control_port is None and (self.settings or self.start or self.trigger):
             raise OptionError("settings, start and trigger go over the control port: give control_port (6341)")
 
@@ -189,7 +184,7 @@ class MerlinSource(Source):
         if scan is None:
             if told is None or (told.scan is None and told.frames == 0):
                 raise SourceError(
-                    f"{self._label}: the camera does not tell the shape of the scan; give scan=ROWS,COLUMNS"
+                    f"{self._label}: the camera does not tell the shape of the scan; give --option scan=ROWS,COLUMNS"
                 )
             scan = scan_shape(told, told.frames)
         depth = header.depth

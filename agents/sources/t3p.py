@@ -1,18 +1,22 @@
 """Timepix3 events from a `.t3p` file, as blocks of whole positions; memory goes with the block, not with the file."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
+from pydantic import field_validator
+from pydantic.dataclasses import dataclass
 
 from agents.base import StreamMeta
 from agents.event_block import EventBlock
 from agents.event_order import FAULTS, EventCounts, EventOrder
 from agents.event_scan import EventScan
 from agents.source import Health, Source, SourceError
+from agents.sources import STRICT, Camera, Shape
 from twin.formats.dataset import FormatError, Layout
 from twin.formats.event_clock import FINE_TIME, EventClock, clock_of, plan_of
 from twin.formats.t3p import TICK_S, T3pReader
@@ -29,7 +33,7 @@ FIRST_EVENTS = 15
 Events = NDArray[np.void]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Options:
     """How events become positions; what is None is as the file says.
 
@@ -49,31 +53,26 @@ class Options:
         records: of a block at a time.
     """
 
-    scan: tuple[int, ...] | None = None
-    camera: tuple[int, int] | None = None
-    dwell_s: float | None = None
+    scan: Shape | None = None
+    camera: Camera | None = None
+    dwell_s: Annotated[float, Gt(0)] | None = None
     pattern: Literal["raster", "serpentine"] | None = None
-    settle_s: float | None = None
-    flyback_s: float | None = None
+    settle_s: Annotated[float, Ge(0)] | None = None
+    flyback_s: Annotated[float, Ge(0)] | None = None
     start_s: float | Literal["first"] = 0.0
-    acceptance_s: float | None = None
-    window_s: float = 1e-4
-    counter_bits: int | None = None
+    acceptance_s: Annotated[float, Gt(0)] | None = None
+    window_s: Annotated[float, Ge(0)] = 1e-4
+    counter_bits: Annotated[int, Ge(8), Le(46)] | None = None
     fine_time: bool | None = None
     frames: bool = False
-    records: int = BLOCK_RECORDS
+    records: Annotated[int, Gt(0)] = BLOCK_RECORDS
 
-    def __post_init__(self) -> None:
-        if self.pattern not in (None, "raster", "serpentine"):
-            raise ValueError(f"pattern is raster or serpentine; got {self.pattern!r}")
-        if isinstance(self.start_s, str) and self.start_s != "first":
-            raise ValueError(f"start_s is a time or first; got {self.start_s!r}")
-        if self.records < 1:
-            raise ValueError(f"records must be at least 1; got {self.records}")
-        for name in ("scan", "camera"):
-            given = getattr(self, name)
-            if given is not None:
-                object.__setattr__(self, name, tuple(given))
+    @field_validator("start_s", mode="before")
+    @classmethod
+    def _time_or_first(cls, given: Any) -> Any:
+        if isinstance(given, str) and given != "first":
+            raise ValueError(f"a time or first; got {given!r}")
+        return given
 
 
 class T3pSource(Source):
@@ -99,8 +98,12 @@ class T3pSource(Source):
             raise SourceError(str(error)) from error
         try:
             rest = path_.stat().st_size % 16
-            if rest:
-                self.health.fault(f"the file ends within record {self._reader.count}, {rest} of 16 bytes")
+            told = self._reader.records
+            self._cut_off = bool(rest) or (told is not None and self._reader.count < told)
+            if self._cut_off:
+                within = f", and ends within the next, after {rest} of 16 bytes" if rest else ""
+                of = "" if told is None else f" of {told}"
+                self.health.fault(f"the file is cut off: it has {self._reader.count} whole records{of}{within}")
             layout = _layout(self._reader.layout, self.options, path_)
             metadata = self._reader.metadata
             if self.options.dwell_s is not None:
@@ -127,14 +130,18 @@ class T3pSource(Source):
             most_positions=self._most_positions(),
         )
         scan, self.counts = EventScan(plan, camera, order), order.counts
-        for first, events in chunks:
+        try:
+            for first, events in chunks:
+                before = replace(order.counts)
+                yield from self._handed(scan.push(events))
+                self._tell(before, f"records {first} to {first + len(events)}")
             before = replace(order.counts)
-            yield from self._handed(scan.push(events))
-            self._tell(before, f"records {first} to {first + len(events)}")
-        before = replace(order.counts)
-        yield from self._handed(scan.flush(self._reader.frames))
-        self._tell(before, "at the end")
-        self._conclude(order.done, plan.count)
+            # Of a file that was cut off nobody knows which of the positions said to be complete lie behind its end.
+            yield from self._handed(scan.flush(0 if self._cut_off else self._reader.frames))
+            self._tell(before, "at the end")
+            self._conclude(order.done, plan.count)
+        finally:
+            self.health.missing = plan.count - self.health.received
 
     def close(self) -> None:
         self._reader.close()
@@ -205,7 +212,6 @@ class T3pSource(Source):
             if there:
                 self.health.fault(f"{there} events {name} the scan")
         if done < count:
-            self.health.missing = count - done
             self.health.fault(f"the events end with position {done} of {count}")
 
 

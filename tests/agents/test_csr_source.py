@@ -177,12 +177,15 @@ def test_a_sender_that_is_faster_waits_and_nothing_is_lost() -> None:
         sender(b"".join(map(encode, messages(frames, (20, 20), 4)))) as port,
         CsrSource("127.0.0.1", port, Options(timeout_s=2.0, queue_bytes=1)) as source,
     ):
-        got = []
+        got, waiting = [], []
         for block in source.blocks():
             time.sleep(0.002)
             got.append(block.frames)
+            waiting.append(source.health.waiting)
     assert np.array_equal(np.concatenate(got), frames)
     assert source.health.waits > 10
+    assert max(waiting) > 0
+    assert waiting[-1] == source.health.missing == 0
 
 
 def test_leaving_early_leaves_no_thread() -> None:
@@ -196,5 +199,6 @@ def test_leaving_early_leaves_no_thread() -> None:
             begun = time.monotonic()
             blocks.close()  # type: ignore[attr-defined]
         assert time.monotonic() - begun < 2.0
+        assert source.health.missing == 12 - source.health.received > 0
         release.set()
     assert threading.active_count() <= before

@@ -95,6 +95,8 @@ def test_a_pixel_beyond_the_camera_counts_in_no_region_and_no_frame() -> None:
     events["pixel"] = (5, 34, 2**32 - 1)
     block = EventBlock.of_records(events, np.array([0, 3]), np.zeros((1, 2), np.int32), (5, 6))
     assert block.moments(Region((2.0, 2.0), 30.0))[0, 0] == 1
+    assert np.array_equal(block.moments(), [[1, 5, 0]])
+    assert np.array_equal(block.squares(), [25])
     assert block.sums(np.ones((1, 5, 6), np.float32))[0, 0] == 1
     assert block.frames.sum() == 1
 

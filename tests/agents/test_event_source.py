@@ -163,6 +163,35 @@ def test_a_file_cut_off_gives_its_whole_records_and_says_what_is_missing(tmp_pat
     assert "position 20 of 30" in source.health.faults[-1]
 
 
+def test_a_file_cut_off_between_records_is_not_taken_for_a_dark_end(tmp_path: Path) -> None:
+    frames = np.full((30, *CAMERA), 1, np.uint32)
+    file = write(tmp_path, from_frames(frames, 0, 1e-5), Metadata(dwell_s=1e-5))
+    file.write_bytes(file.read_bytes()[: 16 * 168 * 20])
+    with T3pSource(file) as source:
+        blocks = list(source.blocks())
+    assert np.array_equal(np.concatenate([b.frames for b in blocks]), frames[:20])
+    assert (source.health.received, source.health.missing) == (20, 10)
+    assert "3360 whole records of 5040" in source.health.faults[0]
+
+
+def test_positions_without_events_at_the_end_are_no_fault(tmp_path: Path) -> None:
+    frames = np.zeros((30, *CAMERA), np.uint32)
+    frames[:7] = 1
+    file = write(tmp_path, from_frames(frames, 0, 1e-5), Metadata(dwell_s=1e-5))
+    with T3pSource(file) as source:
+        assert sum(len(block) for block in source.blocks()) == 30
+    assert (source.health.missing, source.health.faults) == (0, [])
+
+
+def test_what_nobody_waited_for_is_missing(tmp_path: Path) -> None:
+    file = write(tmp_path, from_frames(np.ones((30, *CAMERA), np.uint32), 0, 1e-5), Metadata(dwell_s=1e-5))
+    with T3pSource(file, Options(records=168 * 4, window_s=0.0)) as source:
+        blocks = source.blocks()
+        seen = len(next(blocks))
+        blocks.close()
+    assert 0 < source.health.missing == 30 - seen
+
+
 def test_garbage_never_crashes_and_is_told(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     frames = rng.poisson(2.0, (30, *CAMERA)).astype(np.uint32)
@@ -201,11 +230,14 @@ def test_records_of_pure_noise(tmp_path: Path) -> None:
     [
         ({"recrods": 5}, OptionError, "did you mean records"),
         ({"records": 0}, OptionError, "records"),
-        ({"pattern": "spiral"}, OptionError, "raster or serpentine"),
+        ({"pattern": "spiral"}, OptionError, "'raster' or 'serpentine'"),
         ({"start_s": "now"}, OptionError, "a time or first"),
         ({"acceptance_s": 1.0}, SourceError, "within the dwell"),
         ({"dwell_s": 1e-9}, SourceError, "shorter than a tick"),
-        ({"camera": (0, 5)}, SourceError, "1 to 16384 pixels"),
+        ({"camera": (0, 5)}, OptionError, "camera.0: input should be greater than 0, got 0"),
+        ({"camera": (5, 99999)}, SourceError, "1 to 16384 pixels"),
+        ({"window_s": "wide"}, OptionError, "window_s: input should be a valid number"),
+        ({"scan": "5,x"}, OptionError, "scan.1: .* integer"),
     ],
 )
 def test_what_cannot_be_is_refused_on_opening(

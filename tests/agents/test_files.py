@@ -146,6 +146,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
         given += sum(len(block) for block in blocks)
     assert given == 12
     assert source.health.missing == 8
+    assert len(source.health.faults) == 1
     assert "the file has become shorter: 12 frames" in source.health.faults[0]
 
 
@@ -208,6 +209,28 @@ def test_what_is_no_source_is_refused(tmp_path: Path, spec: str, words: str) -> 
     (tmp_path / "text.hspy").write_bytes(b"hello")
     with pytest.raises(SourceError, match=words):
         open_source(spec if "://" in spec else tmp_path / spec)
+
+
+@pytest.mark.parametrize("scan", ["4,5", "4, 5", [4, 5]])
+def test_a_scan_may_be_told_as_it_is_typed(tmp_path: Path, scan: Any) -> None:
+    path = store(tmp_path / "a.mib", counts())
+    with open_source(path, scan=scan) as source:
+        assert source.meta.layout.scan == (4, 5)
+    with open_source(path, scan=20) as source:
+        assert source.meta.layout.scan == (20,)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"scan": "many"}, "scan.0: input should be a valid integer.*'many'"),
+        ({"scan": (0, 4)}, "scan.0: input should be greater than 0, got 0"),
+        ({"block_bytes": "big"}, "block_bytes: input should be a valid integer.*'big'"),
+    ],
+)
+def test_a_bad_value_names_the_option(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        open_source(store(tmp_path / "a.mib", counts()), **options)
 
 
 def test_options_of_another_kind_are_refused(tmp_path: Path) -> None:

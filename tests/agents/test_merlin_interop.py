@@ -3,12 +3,9 @@
 Set STEMTWIN_REFERENCE_PYTHON to that interpreter.
 """
 
-import json
 import os
-import subprocess
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,10 @@ import numpy as np
 import pytest
 
 from agents.sources import open_source
+from benchmarks.libertem_simulator import Ports, simulated
 from twin import formats
 from twin.formats.mib import MibReader, MibWriter
-from twin.merlin_control import MerlinControl
+from twin.instrument.merlin_control import MerlinControl
 
 PYTHON = os.environ.get("STEMTWIN_REFERENCE_PYTHON")
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "real" / "Merlin_navigation4x2_ROI.zip"
@@ -29,43 +27,10 @@ pytestmark = [
     pytest.mark.skipif(PYTHON is None, reason="STEMTWIN_REFERENCE_PYTHON is not set"),
 ]
 
-SIMULATOR = """
-import json, sys
-from libertem_live.detectors.merlin.sim import CameraSim
-given = json.loads(sys.argv[1])
-sim = CameraSim(host="127.0.0.1", data_port=0, control_port=0, trigger_port=0, **given)
-sim.start()
-sim.wait_for_listen()
-print(json.dumps([sim.server_t.port, sim.control_t.port]), flush=True)
-sys.stdin.read()
-"""
 
-
-@contextmanager
-def simulator(path: Path, scan: tuple[int, int], **options: Any) -> Iterator[tuple[int, int]]:
-    """Data and control port of a camera that replays a .mib file."""
+def simulator(path: Path, scan: tuple[int, int], **options: Any) -> AbstractContextManager[Ports]:
     assert PYTHON is not None
-    given = json.dumps({"path": str(path), "nav_shape": scan, **options})
-    process = subprocess.Popen(
-        [PYTHON, "-c", SIMULATOR, given],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        data, control = json.loads(process.stdout.readline())
-        yield data, control
-    finally:
-        process.stdin.close()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(5)
-        process.stdout.close()
+    return simulated(PYTHON, path, scan, **options)
 
 
 def scan_of(tmp_path: Path, depth: int, raw: bool = False, side: int = 64) -> tuple[Path, np.ndarray]:
@@ -78,7 +43,7 @@ def scan_of(tmp_path: Path, depth: int, raw: bool = False, side: int = 64) -> tu
 
 
 def received(port: int, **options: Any) -> tuple[np.ndarray, Any]:
-    with open_source(f"merlin://127.0.0.1:{port}", start_timeout_s=60.0, **options) as source:
+    with open_source(f"merlin://127.0.0.1:{port}", start_timeout_s=200.0, **options) as source:
         layout = source.meta.layout
         image = np.zeros((*layout.scan, *layout.camera), layout.dtype)
         for block in source.blocks():
@@ -92,7 +57,7 @@ def received(port: int, **options: Any) -> tuple[np.ndarray, Any]:
 )
 def test_a_scan_is_read_byte_for_byte(tmp_path: Path, depth: int, raw: bool, cached: str | None) -> None:
     path, frames = scan_of(tmp_path, depth, raw)
-    with simulator(path, (6, 7), cached=cached) as (port, _):
+    with simulator(path, (6, 7), cached=cached) as (_, port):
         image, source = received(port)
     np.testing.assert_array_equal(image, frames)
     assert image.dtype == frames.dtype
@@ -102,7 +67,7 @@ def test_a_scan_is_read_byte_for_byte(tmp_path: Path, depth: int, raw: bool, cac
 
 def test_it_is_started_and_triggered_over_the_control_port_after_garbage(tmp_path: Path) -> None:
     path, frames = scan_of(tmp_path, 12)
-    with simulator(path, (6, 7), garbage=True) as (port, control):
+    with simulator(path, (6, 7), garbage=True) as (control, port):
         with MerlinControl("127.0.0.1", control) as camera:
             assert [camera.get(name) for name in ("IMAGEX", "IMAGEY", "COUNTERDEPTH")] == ["64", "64", "12"]
         settings = {"hvbias": 120, "counterdepth": 12}
@@ -122,7 +87,7 @@ def test_a_recorded_scan_of_a_real_camera(tmp_path: Path, name: str) -> None:
     path = tmp_path / f"{name}.hdr"
     with MibReader(path.with_suffix(".mib"), (2, 4)) as reader:
         frames = reader.read(0, 8)
-    with simulator(path, (2, 4)) as (port, _):
+    with simulator(path, (2, 4)) as (_, port):
         image, source = received(port, scan=(2, 4))
     np.testing.assert_array_equal(image.reshape(8, *image.shape[2:]), frames)
     assert source.health.missing == 0

@@ -65,10 +65,11 @@ def test_the_image_at_any_moment_is_the_offline_correlation_of_what_has_arrived(
 
 def test_a_kernel_larger_than_the_scan_is_the_same_as_one_that_just_spans_it(beam):
     images = []
-    for size in (2 * max(SHAPE) - 1, 99):
+    for size in (2 * max(SHAPE) - 1, 99, 10**9 + 1):  # the last would take 16 EB
         agent = beam.feed(started("ricom", beam, kernel_px=size), random_frames(), SHAPE)
         images.append(agent.result().images["ricom"].values)
     np.testing.assert_array_equal(images[0], images[1])
+    np.testing.assert_array_equal(images[0], images[2])
 
 
 def started(name, beam, shape=SHAPE, camera=(6, 5), **options):

@@ -128,3 +128,8 @@ def test_an_even_kernel_is_refused_with_its_neighbours(size):
 def test_a_band_that_the_scan_cannot_hold_is_refused(band, words):
     with pytest.raises(ValueError, match=words):
         kernel(21, 0.02, *band)
+
+
+def test_a_filter_of_a_kernel_beyond_memory_is_refused():
+    with pytest.raises(ValueError, match=r"at most 2049 pixels .* got 20001"):
+        kernel(20001, 0.02, 5.0)

@@ -1,5 +1,6 @@
 """One pass of several agents: who fails alone, what is kept, and what is told."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -157,6 +158,33 @@ def test_ctrl_c_keeps_what_had_come_and_finishes_nothing(where: str) -> None:
     assert source.closed
     assert not agent.finished
     assert np.isfinite(image(streamed, "total")).sum() == (3 if where == "progress" else 9)
+
+
+def test_ctrl_c_leaves_no_block_with_half_of_the_agents() -> None:
+    class Pressed(Total):
+        def update(self, block: Block) -> None:
+            if block.frames[0, 0, 0] == 6:
+                signal.raise_signal(signal.SIGINT)
+            super().update(block)
+
+    told: list[Progress] = []
+    streamed = run(Frames(), {"first": Total(), "pressed": Pressed(), "last": Total()}, told.append, every_s=0.0)
+    assert streamed.status == "interrupted"
+    assert streamed.positions == told[-1].positions == 9
+    for name in ("first", "pressed", "last"):
+        assert np.isfinite(image(streamed, name)).sum() == 9
+
+
+def test_the_second_ctrl_c_does_not_wait_for_the_agents() -> None:
+    class Stuck(Total):
+        def update(self, block: Block) -> None:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            super().update(block)
+
+    streamed = run(Frames(), {"stuck": Stuck()})
+    assert streamed.status == "interrupted"
+    assert np.isnan(image(streamed, "stuck")).all()
 
 
 def test_finish_is_called_at_the_end_and_its_time_is_told() -> None:

@@ -28,14 +28,15 @@ import pytest
 
 import twin
 import twin.backends
+import twin.instrument
 from twin import backends as seam
 from twin.backends import autoscript, nion, remote, replay
 from twin.day import CameraProperties, Day, FilmProperties
-from twin.dry_run import DryRun
-from twin.limits import Limits
+from twin.instrument.dry_run import DryRun
+from twin.instrument.limits import Limits
+from twin.instrument.recording import RecordingMicroscope, ResumedMicroscope
+from twin.instrument.safety import SafeMicroscope
 from twin.optics import Optics
-from twin.recording import RecordingMicroscope, ResumedMicroscope
-from twin.safety import SafeMicroscope
 from twin.simulated import RENDERERS, SimulatedMicroscope
 from twin.state import StateSpace
 from twin.types import Frame, HasTruth, Microscope
@@ -57,7 +58,7 @@ NUMBERS = count()
 
 def found() -> Iterator[type]:
     """Every class in `twin` with the methods of a Microscope."""
-    for package in (twin, twin.backends):
+    for package in (twin, twin.backends, twin.instrument):
         for module in pkgutil.iter_modules(package.__path__):
             loaded = importlib.import_module(f"{package.__name__}.{module.name}")
             for _, kind in inspect.getmembers(loaded, inspect.isclass):

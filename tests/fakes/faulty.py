@@ -81,7 +81,7 @@ class Honest(Faulty):
 
 
 class Absolute(Honest):
-    """Sent to absolute values; after silence its own account is what it reads, as `twin.instrument` has it."""
+    """Sent to absolute values; after silence its own account is what it reads, as `twin.instrument.base` has it."""
 
     def reset(self, rng: np.random.Generator) -> None:
         super().reset(rng)

@@ -4,37 +4,41 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from twin.server import control, corrector
 from twin.server.bench import Bench
-from twin.server.frame_supply import RonchigramSupply
-from twin.server.listener import Access, Listener
+from twin.server.frame_supply import FrameSupply, RonchigramSupply, ScanSupply
+from twin.server.listener import Access, Listener, Listeners
 from twin.server.merlin_camera import MerlinCamera, MerlinControl, MerlinData
+from twin.server.merlin_settings import Mode
 from twin.simulated import SimulatedMicroscope
 
 Action = Callable[[bytes], list[bytes]]
 
 
 @contextmanager
-def served(microscope: SimulatedMicroscope, bench: Bench | None = None, token: str | None = None) -> Iterator[Bench]:
+def served(
+    microscope: SimulatedMicroscope, bench: Bench | None = None, token: str | None = None, scan: bool = False
+) -> Iterator[Bench]:
     """A bench with corrector, control channel and Merlin camera on free ports, as fast as it computes."""
     bench = bench or Bench(microscope, expose_truth=True)
     bench.reset_to(0)
-    camera, access = MerlinCamera({"RONCHIGRAM": RonchigramSupply(bench)}), Access(token=token)
+    supplies: dict[Mode, FrameSupply] = {"RONCHIGRAM": RonchigramSupply(bench)}
+    if scan:
+        supplies["SCAN"] = ScanSupply(bench)
+    camera, access = MerlinCamera(supplies), Access(token=token)
     services = {
         "corrector": corrector.make(bench),
         "control": control.make(bench),
         "merlin_control": MerlinControl(camera),
         "merlin_data": MerlinData(camera, paced=False),
     }
-    with ExitStack() as stack:
-        listeners = {n: stack.enter_context(Listener(service, access=access)) for n, service in services.items()}
-        bench.ports |= {name: listener.port for name, listener in listeners.items()}
+    listeners = {name: Listener(service, access=access) for name, service in services.items()}
+    bench.ports |= {name: listener.port for name, listener in listeners.items()}
+    with Listeners(listeners.values()):
         yield bench
-        for listener in listeners.values():
-            listener.stopping()
 
 
 def next_message(kind: str, data: bytes) -> int:

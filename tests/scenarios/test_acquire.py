@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from typer.testing import CliRunner, Result
 
 from agents.sources.t3p import T3pSource
 from scenarios import acquire as module
+from scenarios import scan_plots
 from scenarios.acquire import acquire, begin, prepare
 from scenarios.cli import app
 from scenarios.scan_section import ScanSection
@@ -310,6 +312,46 @@ def test_an_interrupt_keeps_what_was_scanned(tiny: Callable[..., Scenario], tmp_
         assert np.isfinite(arrays["bf"]).sum() == 15
 
 
+def test_where_the_beam_has_not_been_is_no_grey() -> None:
+    axes = Figure().add_subplot()
+    scan_plots.scan_image(axes, np.array([[1.0, np.nan], [np.nan, 2.0]]), 0.1, "bf")
+    red, green, blue, _ = axes.get_facecolor()
+    assert not red == green == blue
+
+
+def test_a_scan_that_drifts_out_of_the_window_stops_and_keeps_what_it_has(
+    tiny: Callable[..., Scenario], tmp_path: Path
+) -> None:
+    drifting = tiny("day.drift={rate_nm_per_sqrt_s: {C10: 1000}}", "scan.plan.flyback_s=1.0e-3")
+    with pytest.raises(
+        ScenarioError, match=r"stopped after \d+ of 30 positions, which are in .*needs a window"
+    ) as caught:
+        acquire(drifting, 0, tmp_path / "a.zarr")
+    told = json.loads((tmp_path / "a.json").read_text())
+    assert told["status"] == "stopped"
+    visited = told["positions"]
+    assert 0 < visited < 30
+    assert f"stopped after {visited} of" in str(caught.value)
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert np.isfinite(arrays["bf"]).sum() == visited
+    with open_frames(tmp_path / "a.zarr") as reader:
+        assert reader.acquired.sum() == visited
+
+
+@pytest.mark.parametrize("plan", ["list", "raster"])
+def test_a_file_that_takes_nothing_leaves_one_line(
+    tiny: Callable[..., Scenario], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: str
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "append", full)
+    points = ["scan.plan.pattern=list", "scan.plan.positions_nm=[[0, 0], [0.1, 0]]"] if plan == "list" else []
+    with pytest.raises(ScenarioError, match=r"^tiny: .*No space left on device$"):
+        acquire(tiny(*points), 0, tmp_path / "a.zarr")
+    assert not (tmp_path / "a.json").exists()
+
+
 # --- refusals, before anything is computed ----------------------------------------------------------
 
 
@@ -320,6 +362,13 @@ def test_an_interrupt_keeps_what_was_scanned(tiny: Callable[..., Scenario], tmp_
         (["scan.specimen_options.widht_nm=3"], "x.zarr", ["widht_nm", "width_nm"]),
         (["scan.plan.step_nm=1"], "x.zarr", ["the scan goes from", "the specimen spans 0 to 1.56"]),
         (["scan.camera.readout_s=1"], "x.zarr", ["dwell_s 0.0001 s", "read-out of 1 s"]),
+        (["scan.camera.readout_s=1.0e-4"], "x.zarr", ["all taken up by the camera's read-out"]),
+        (["scan.plan.dose_e=1.0e+12", "scan.chain={}"], "x.zarr", ["1e+12 electrons at a gain of", "two_step"]),
+        (
+            ["scan.specimen_options.thickness_nm=500", "scan.specimen_options.width_nm=200"],
+            "x.zarr",
+            ["limit is 5e+06"],
+        ),
         (["scan.detectors=[haadf]"], "x.zarr", ["haadf", "190.0 mrad", "the sampled angles end at"]),
         (["scan.optics.grid=32", "scan.corrected=false"], "x.zarr", ["needs a window"]),
         ([], "x.zar", [".zar", ".zarr"]),
@@ -391,3 +440,19 @@ def test_the_command_tells_what_a_person_asks(tiny: Callable[..., Scenario], tmp
     assert result.exit_code == 0, result.output
     for words in ("20 of 20, complete", "0.002 s", "e/nm2", "positions/s", "MiB", str(out)):
         assert words in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("scan.detectors={x: {inner_mrd: 3, outer_mrad: 4}}", "'inner_mrd' of detector 'x' is not a key of a ring"),
+        ("scan.detectors={x: {inner_mrad: 5, outer_mrad: 4}}", "scan.detectors.x.0: inner_mrad 5.0 must lie below"),
+        ("scan.detectors={x: []}", "scan.detectors: detector 'x' has no rings"),
+        ("scan.camera={kind: event, threshold_kev: -1}", "scan.camera.threshold_kev: input should be greater than 0"),
+        ("scan.plan.dose_e=1.0e+20", "scan.plan.dose_e: input should be less than or equal to"),
+    ],
+)
+def test_a_mistake_inside_an_override_is_the_override_s(override: str, message: str) -> None:
+    told = refused(override)
+    assert told.startswith(f"--set {override}: ")
+    assert message in told

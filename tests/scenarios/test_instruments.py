@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 from scenarios import run
 from scenarios.cli import app
 from scenarios.instruments import Wiring, address_overrides
-from scenarios.results import Result, Step
+from scenarios.results import Result, RunDirectory, Step
 from scenarios.schema import Scenario, ScenarioError, load
-from twin.audit import read
-from twin.recording import Recording
+from twin.instrument.audit import read
+from twin.instrument.recording import Recording
 from twin.types import Frame
 
 Make = Callable[..., Scenario]
@@ -99,7 +99,7 @@ def test_a_replay_that_is_asked_for_more_is_stopped_with_what_it_gave(small: Mak
 
 KILL = """
 import os, signal
-from twin.recording import RecordingWriter
+from twin.instrument.recording import RecordingWriter
 append, kept = RecordingWriter.append, []
 def deadly(self, *arguments):
     if len(kept) == 3:
@@ -180,14 +180,14 @@ def test_a_killed_calibration_of_an_instrument_goes_on_from_recording_and_log(
     assert [entry["event"] for entry in log].count("frame") == had + 1
     # Whatever it was sent after the last recorded frame, and whatever happened since.
     left = json.loads(state.read_text())
-    column.nm = {name: value + 7.0 for name, value in left.items()}
+    column.nm = {name: start[name] + 0.8 * (value - start[name]) + 1.0 for name, value in left.items()}
     before = [entry["target_nm"] for entry in log if entry["event"] == "command"]
 
     audit = out / "nominal" / "random" / "3" / "audit.jsonl"
     asked = Wiring(record=recording, resume=True, audit=audit, seed=3, controller="random")
     session = run.prepare(small(had + 2, *LAB), "random", asked)
     result = run.record(session, 3, tmp_path / "resumed", report=False)
-    assert result.status == "complete"
+    assert (result.status, result.reason) == ("complete", "")
     assert len(result.steps) == had + 2
     assert not result.scored
     trace = Recording(recording).trace(0)
@@ -291,6 +291,82 @@ def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(
     assert done.stderr.count("autoscript, dry run: would expose") == 3
     assert done.stderr.count("autoscript, dry run: would add") == 2
     assert json.loads(done.stdout)["status"] == "complete"
+    # What was not sent is in no log of what was.
+    assert not list(tmp_path.rglob("audit.jsonl"))
+
+
+def test_no_instrument_moves_without_a_log(small: Make, column: Any, tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="autoscript is an instrument and needs an audit log"):
+        run.prepare(small(1, *LAB), "random")
+    result = run.calibrate(small(1, *LAB), "random", 3, tmp_path, report=False)
+    assert [entry["event"] for entry in read(result.directory / "audit.jsonl")][:3] == ["reset", "exposure", "frame"]
+
+
+def test_instruments_are_not_compared(small_overrides: tuple[str, ...], column: Any, tmp_path: Path) -> None:
+    words = ["compare", "nominal", "--controllers", "random", "--runs", "1", "--out", str(tmp_path / "compared")]
+    words += [word for text in (*small_overrides, *LAB) for word in ("--set", text)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert "needs an audit log: use `stemtwin calibrate`" in done.stderr
+    assert column.nm == {"C10": 20.0, "C12a": -5.0, "C12b": 3.0}
+
+
+def test_a_dose_budget_is_not_gone_on_with_without_its_log(small: Make, column: Any, tmp_path: Path) -> None:
+    again = {"record": tmp_path / "run.zarr", "resume": True}
+    budget = "microscope.safety.dose_e=1e12"
+    calibrated(small(2, *LAB, budget), tmp_path / "a", record=tmp_path / "run.zarr")
+    with pytest.raises(ScenarioError, match=r"b/audit\.jsonl does not know 3 of the 3 frames of .*Give the --out"):
+        calibrated(small(2, *LAB, budget), tmp_path / "b", **again)
+    assert calibrated(small(2, *LAB, budget), tmp_path / "a", **again).status == "complete"
+    spent = [entry["spent_e"] for entry in read(tmp_path / "a" / "audit.jsonl") if "spent_e" in entry]
+    assert spent == sorted(spent)
+    # Without a budget nothing can be overdrawn.
+    calibrated(small(1, *LAB), tmp_path / "c", record=tmp_path / "free.zarr")
+    assert calibrated(small(1, *LAB), tmp_path / "d", record=tmp_path / "free.zarr", resume=True).status == "complete"
+
+
+def test_a_full_disc_does_not_keep_an_instrument_from_coming_back(
+    small: Make, column: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = run.prepare(small(9, *LAB), "random", Wiring(audit=tmp_path / "audit.jsonl"))
+
+    close = RunDirectory.close
+
+    def full(self: RunDirectory, step: Step) -> None:
+        session.bench.microscope.apply(np.array([1.0, 1.0, 1.0]))
+        raise OSError("no space left on device")
+
+    def closed(self: RunDirectory) -> None:
+        close(self)
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(RunDirectory, "append", full)
+    monkeypatch.setattr(RunDirectory, "close", closed)
+    with pytest.raises(OSError, match="no space"):
+        run.record(session, 3, tmp_path, report=False)
+    assert [entry["event"] for entry in read(tmp_path / "audit.jsonl")[-2:]] == ["restoring", "restored"]
+    np.testing.assert_allclose(list(column.nm.values()), [20.0, -5.0, 3.0], atol=1e-6)
+
+
+def test_the_systems_wish_to_end_brings_an_instrument_back(
+    small_overrides: tuple[str, ...], column: Any, tmp_path: Path
+) -> None:
+    """SIGTERM, as from `timeout` or a system that shuts down."""
+    state = tmp_path / "lenses.json"
+    state.write_text(json.dumps({"C10": 20.0, "C12a": -5.0, "C12b": 3.0}))
+    program = INSTRUMENT.replace("signal.SIGKILL", "signal.SIGTERM")
+    command = [sys.executable, "-c", program, str(ROOT), str(state), json.dumps([*small_overrides, *LAB])]
+    command += ["calibrate", "nominal", "--controller", "random", "--seed", "3", "--observations", "9", "--json"]
+    command += ["--out", str(tmp_path), "--record", str(tmp_path / "run.zarr")]
+    done = subprocess.run(
+        command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120, check=False
+    )
+    assert done.returncode == 130, done.stderr
+    assert json.loads(done.stdout)["status"] == "interrupted"
+    log = read(tmp_path / "nominal" / "random" / "3" / "audit.jsonl")
+    assert log[-1]["event"] == "restored"
+    left = np.array(list(json.loads(state.read_text()).values()))
+    np.testing.assert_allclose(left, np.array([20.0, -5.0, 3.0]) + log[-1]["cumulative_nm"], atol=1e-6)
 
 
 # --- choosing ------------------------------------------------------------------------------------
@@ -331,7 +407,7 @@ def test_mistakes_about_microscopes_are_refused_before_anything_is_made(small: M
         (["microscope.kind=nion", "microscope.safety.step_nm.C21a=1"], "C21a is not calibrated here"),
     ):
         with pytest.raises(ScenarioError, match=message):
-            run.prepare(small(1, *changes), "random")
+            run.prepare(small(1, *changes), "random", Wiring(audit=tmp_path / "audit.jsonl"))
     for scenario, asked, message in (
         (small(1), Wiring(dry_run=True), "the simulator moves nothing"),
         (small(1), Wiring(dry_run=True, record=tmp_path / "run.zarr"), "nothing to record"),
@@ -365,7 +441,7 @@ def test_microscopes_are_listed() -> None:
     assert {line.split()[0] for line in done.stdout.splitlines()} >= {"simulated", "replay", "nion", "autoscript"}
 
 
-def test_the_yaml_on_the_page_is_a_scenarios(small: Make) -> None:
+def test_the_yaml_on_the_page_is_a_scenarios(small: Make, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "hardware.md").read_text()
     blocks = re.findall(r"```yaml\n(.*?)```", page, re.S)
     assert len(blocks) == 1
@@ -373,4 +449,4 @@ def test_the_yaml_on_the_page_is_a_scenarios(small: Make) -> None:
     overrides = [f"microscope.{key}={json.dumps(value)}" for key, value in section.items()]
     scenario = small(1, *overrides, f"microscope.options.stigmator_nm={[[1, 0], [0, 1]]}")
     assert scenario.microscope.safety.step_nm == {"C10": 20}
-    assert run.prepare(scenario, "random").bench.guard is not None
+    assert run.prepare(scenario, "random", Wiring(audit=tmp_path / "audit.jsonl")).bench.guard is not None

@@ -265,17 +265,21 @@ def test_ctrl_c_exits_130_with_a_summary(small_overrides: tuple[str, ...], tmp_p
     command = [sys.executable, "-c", "from scenarios.cli import main; main()", "calibrate", "nominal", "--json"]
     command += ["--controller", "random", "--observations", "100000", "--out", str(tmp_path)]
     command += [word for override in small_overrides for word in ("--set", override)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
     directory = tmp_path / "nominal" / "random" / "0"
     deadline = time.monotonic() + 60
-    while not ((directory / "steps.csv").exists() and len(rows(directory)) >= 3):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            while not ((directory / "steps.csv").exists() and len(rows(directory)) >= 3):
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()  # it would go on for hours
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     summary = json.loads(output)

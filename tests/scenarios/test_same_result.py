@@ -23,8 +23,8 @@ from scenarios.instruments import Wiring, address_overrides
 from scenarios.results import Result, Step
 from scenarios.schema import Scenario, ScenarioError
 from scenarios.serve import Serving, TwinServer
-from twin.audit import read
-from twin.recording import Recording
+from twin.instrument.audit import read
+from twin.instrument.recording import Recording
 from twin.types import Frame
 
 Make = Callable[..., Scenario]

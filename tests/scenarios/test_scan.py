@@ -252,6 +252,25 @@ def test_the_controller_may_look_at_images(tiny: Callable[..., Scenario], tmp_pa
     assert summary["controller"] == "bo_contrast"
 
 
+def test_a_calibration_that_ruins_the_probe_is_reported_all_the_same(
+    tiny: Callable[..., Scenario], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ruin(session: Any, last: Any) -> None:
+        for _ in range(40):
+            session.bench.simulator._state_nm += 12.0
+
+    monkeypatch.setattr(scan_report.calibration, "_correct", ruin)
+    loop = close(tiny("task.observations=1"), tmp_path)
+    assert loop.status == "incomplete"
+    assert loop.after is None
+    (problem,) = scan_report.problems(loop)
+    assert problem[0] == "after"
+    assert "no second scan" in problem[1]
+    assert "window" in problem[1]
+    assert "no second scan" in loop.report.read_text()
+    assert json.loads((tmp_path / "summary.json").read_text())["failure"] == loop.failure
+
+
 def test_an_interrupted_first_scan_ends_the_loop(
     tiny: Callable[..., Scenario], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """A scenario file is refused, with the nearest valid choice, before anything is computed."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,20 @@ def test_a_drawn_day_depends_on_seed_and_severity_alone() -> None:
     assert load("random_2").for_seed(3).day != fixed.day
     assert scenario.severity == 1.0  # not touched
     assert load("random_1", ["severity=0"]).for_seed(3).day == Day()
+
+
+def test_everything_adds_corrector_drift_and_scan_to_a_drawn_day() -> None:
+    plain, full = load("random_1"), load("random_1", ["everything=true"])
+    assert "everything" not in plain.resolved()
+    assert parse(full.resolved(), "again") == full
+    day = full.for_seed(3)
+    assert day.day.drift.active
+    assert not day.everything
+    assert parse(day.resolved(), "again") == day
+    imperfect = {name: getattr(day.day, name) for name in ("actuator", "drift", "scan")}
+    assert dataclasses.replace(plain.for_seed(3).day, **imperfect) == day.day
+    with pytest.raises(ScenarioError, match="--set everything=true: everything: everything goes with severity"):
+        load("day_a", ["everything=true"])
 
 
 def test_the_day_of_a_seed_is_part_of_what_the_seed_means() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,13 +17,14 @@ import pytest
 from agents.source import SourceError
 from agents.sources.csr import CsrSource
 from agents.sources.merlin import MerlinSource, Options
+from scenarios import serve_command
 from scenarios.acquire import begin, prepare
 from scenarios.instruments import simulator
 from scenarios.schema import Scenario, ScenarioError, load
 from scenarios.serve import NAMES, Serving, TwinServer, build_bench, described, scan_settings
 from twin.env import CalibrationEnv
 from twin.formats.event_clock import clock_of, event_time
-from twin.merlin_control import MerlinControl
+from twin.instrument.merlin_control import MerlinControl
 from twin.server.bench import scan_metadata
 
 SCAN = (
@@ -216,6 +218,66 @@ def test_the_command_tells_its_ports_and_ends_cleanly(number: int, small_overrid
             running.send_signal(number)
             out, error = running.communicate(timeout=15)
             assert (running.returncode, out, error) == (0, "", "")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks Linux what a process has used")
+def test_a_stopped_server_is_soon_gone(small_overrides: tuple[str, ...]) -> None:
+    # In processor time: what is left to do takes many seconds where a process gets a twentieth of a core.
+    changes = [part for override in small_overrides for part in ("--set", override)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with command("nominal", "--port", "0", "--json", *changes) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline()
+        ticks = Path(f"/proc/{running.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        ready_s = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=60)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert used_s - ready_s < 0.5
+
+
+def test_no_signal_is_lost_however_early_it_comes() -> None:
+    # Just before a thread falls asleep is the time at which one was lost: sent from there, it comes at that time.
+    class Sleepy:
+        naps = 0
+
+        def sleep(self, seconds: float) -> None:
+            self.naps += 1
+            if self.naps == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(seconds)
+
+    sleepy = Sleepy()
+    with pytest.MonkeyPatch.context() as patch, serve_command._stop_signals() as stop:
+        patch.setattr(serve_command, "time", sleepy)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        stop.armed = True
+        stop.wait()
+    assert sleepy.naps == 3
+
+
+def test_signals_at_any_moment_end_the_wait() -> None:
+    program = (
+        "import faulthandler, os, random, signal, threading, time\n"
+        "from scenarios.serve_command import _stop_signals\n"
+        "def shoot(at):\n"
+        "    while time.perf_counter() < at: pass\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "faulthandler.dump_traceback_later(30, exit=True)\n"
+        "rng = random.Random(0)\n"
+        "for _ in range(30):\n"
+        "    with _stop_signals() as stop:\n"
+        "        stop.armed = True\n"
+        "        thread = threading.Thread(target=shoot, args=(time.perf_counter() + 4e-4 * rng.random(),))\n"
+        "        thread.start()\n"
+        "        stop.wait()\n"
+        "        thread.join()\n"
+        "print('heard')\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (told.stdout, told.stderr) == ("heard\n", "")
 
 
 def test_bad_input_is_one_line_and_exit_code_2() -> None:

@@ -107,6 +107,16 @@ def test_arrays_pictures_and_figures_are_written(tmp_path: Path) -> None:
     assert recorded.problems == []
 
 
+def test_a_scan_that_leaves_positions_out_is_whole_without_them(tmp_path: Path) -> None:
+    class SubSampled(Rows):
+        def blocks(self) -> Iterator[Block]:
+            yield from list(super().blocks())[::2]
+
+    recorded = record(SubSampled(), {"total": Total()}, tmp_path)
+    summary, half = recorded.summary(), COLUMNS * -(-ROWS // 2)
+    assert (summary["status"], summary["frames"], summary["of_frames"]) == ("complete", half, half)
+
+
 def test_an_earlier_stream_is_replaced(tmp_path: Path) -> None:
     record(Rows(), {"old": Total(), "total": Total()}, tmp_path)
     record(Rows(), {"total": Total()}, tmp_path)
@@ -240,6 +250,42 @@ def test_an_agent_left_behind_is_exit_code_1(stored: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("tiny_agents")
+def test_faults_do_not_get_into_the_json(tmp_path: Path) -> None:
+    path = tmp_path / "cut.mib"
+    with create(path, LAYOUT, METADATA) as writer:
+        writer.append(frames())
+    path.write_bytes(path.read_bytes()[:-5])
+    done = run(str(path), "--agents", "total", "--out", str(tmp_path / "out"), "--json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["health"]["missing"] == 1
+    assert "fault: " in done.stderr
+    assert "cut off" in done.stderr
+
+
+@pytest.mark.usefixtures("tiny_agents")
+def test_a_folder_that_cannot_be_written_is_refused_before_the_source_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("the camera was started")
+
+    monkeypatch.setattr("agents.sources.open_source", opened)
+    (tmp_path / "file").write_text("")
+    done = run("merlin://127.0.0.1:1", "--agents", "total", "--out", str(tmp_path / "file" / "out"))
+    assert done.exit_code == 2, done.output
+    assert str(tmp_path / "file") in done.stderr
+
+
+def test_a_disc_that_fills_up_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "out/summary.json")
+
+    monkeypatch.setattr("scenarios.stream.write_text", full)
+    with pytest.raises(ScenarioError, match=r"could not be written: out/summary\.json: No space left"):
+        record(Rows(), {"total": Total()}, tmp_path / "out")
+
+
+@pytest.mark.usefixtures("tiny_agents")
 def test_ctrl_c_is_exit_code_130_with_the_results_written(stored: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = run(str(stored), "--agents", "total,total:stop_at=2", "--option", "block_bytes=320", "--out", str(out))
@@ -259,6 +305,8 @@ def test_ctrl_c_is_exit_code_130_with_the_results_written(stored: Path, tmp_path
         (["SCAN", "--meta", "step=3"], "step"),
         (["SCAN", "--meta", "step_nm"], "key=value"),
         (["SCAN", "--option", "scann=3"], "scan"),
+        (["SCAN", "--option", "meta=3"], "--option meta"),
+        (["SCAN", "--option", "block_bytes=big"], "block_bytes: input should be a valid integer"),
         (["SCAN", "--view"], "--view needs a screen"),
     ],
 )
@@ -310,6 +358,30 @@ def test_slow_drawing_slows_the_pictures_not_the_scan() -> None:
     assert 2.0 * len(shown) <= (live_view.SHARE + 0.02) * now[0]
 
 
+def test_a_screen_that_goes_away_does_not_end_the_scan(tmp_path: Path) -> None:
+    def show() -> bool:
+        raise RuntimeError("the display is gone")
+
+    told: list[str] = []
+    view = LiveView(Figure(), {}, 0.1, show, tell=told.append)
+    recorded = record(Rows(), {"total": Total()}, tmp_path / "out", view, every_s=0.0)
+    assert recorded.streamed.status == "complete"
+    assert recorded.streamed.health.faults == []
+    assert len(told) == 1
+    assert "the display is gone" in told[0]
+
+
+@pytest.mark.parametrize("backend", ["WebAgg", "TkAgg"])
+def test_a_window_that_cannot_be_is_refused(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_display(*_: object, **__: object) -> None:
+        raise ValueError("no display name")
+
+    monkeypatch.setattr("matplotlib.get_backend", lambda: backend)
+    monkeypatch.setattr("matplotlib.pyplot.figure", no_display)
+    with pytest.raises(ScenarioError, match=r"--view needs a screen: .*Leave --view out"):
+        live_view.open_view({}, None)
+
+
 def test_a_closed_window_stops_the_pictures() -> None:
     view = LiveView(Figure(), {"broken": Total()}, None, lambda: False, clock=lambda: 0.0)
     for _ in range(3):  # an agent without a result is no reason to stop
@@ -335,3 +407,32 @@ def test_nothing_known_is_a_picture_too() -> None:
     nothing = Reconstruction({"a": Image(np.full((3, 4), np.nan), "e"), "list": Image(np.arange(5.0)[None], "e")})
     assert reconstruction_plots.png_of("x", nothing, None).startswith(b"\x89PNG")
     assert reconstruction_plots.png_of("x", Reconstruction({}), 0.1).startswith(b"\x89PNG")
+
+
+def test_sixteen_segments_are_all_shown_and_what_is_not_is_told() -> None:
+    def found(count: int) -> Reconstruction:
+        image = Image(np.arange(60.0).reshape(6, 10), "counts", np.ones((6, 10)))
+        return Reconstruction({f"segment_{k}": image for k in range(count)})
+
+    for count, shown, words in (
+        (8, 16, []),
+        (16, 16, ["not shown, for lack of room: 16 spreads"]),
+        (18, 16, ["not shown, for lack of room: 2 images and 18 spreads"]),
+    ):
+        panels = reconstruction_plots._panels(found(count))
+        assert len(panels) == shown
+        assert reconstruction_plots._left_out(found(count), panels) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "grid"),
+    [
+        (1, (11, 6.5), (1, 1)),
+        (2, (11, 6.5), (1, 2)),
+        (4, (11, 6.5), (2, 2)),
+        (5, (11, 6.5), (2, 3)),
+        (3, (4, 12), (3, 1)),
+    ],
+)
+def test_the_window_is_filled(count: int, size: tuple[float, float], grid: tuple[int, int]) -> None:
+    assert reconstruction_plots._filling(count, *size) == grid

@@ -12,13 +12,14 @@ from scipy.stats import chi2, norm
 
 from twin.aberrations import Aberrations
 from twin.acquisition import Acquisition, ScanSetup
+from twin.cameras.counting import recorded_mean
 from twin.cameras.event import event_times_ns, events_to_frames
 from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
 from twin.day import Day, DriftProperties, ScanProperties
 from twin.detector_geometry import AngleError, Region
 from twin.optics import AliasingError, Optics
 from twin.scan_plan import ScanPlan, paths
-from twin.scintillator import ScintillatorChain
+from twin.scintillator import ScintillatorChain, relative_variance
 from twin.simulated import SimulatedMicroscope
 from twin.state import StateSpace
 from twin.types import CanScan, HasScanTruth
@@ -455,3 +456,75 @@ def test_the_projection_is_the_setup_s():
     ]
     distance = np.linalg.norm(of_each[0] - of_each[1]) / np.linalg.norm(of_each[0] - 1)
     assert 1e-4 < distance < 0.2  # abTEM damps sharp potentials, docs/decisions/0005
+
+
+def test_the_specimen_drifts_on_while_a_command_holds_the_scan_up():
+    day = replace(STEADY, command_latency_s=0.5, scan=ScanProperties(drift_nm_per_s=(0.2, -0.1)))
+    scope = microscope(day)
+    truths, blocks = [], scope.scan(PLAN, block=6)
+    for i, block in enumerate(blocks):
+        if i == 2:
+            break
+        truths.append(scope.scan_truth().actual_nm - block.path.intended_nm)
+        scope.apply(np.zeros(3))
+    # Line 2 comes two lines and two commands after the first one.
+    moved = scope.scan_truth().actual_nm - block.path.intended_nm - truths[0]
+    line_s = 6 * PLAN.dwell_s + PLAN.flyback_s + PLAN.settle_s
+    assert moved == pytest.approx(-(2 * line_s + 2 * 0.5) * np.array([[0.2, -0.1]] * 6), abs=1e-9)
+    assert scope.cost.simulated_s == pytest.approx(scope.clock_s, abs=1e-12)
+
+
+@pytest.mark.parametrize("camera", [CountingCamera(bit_depth=24), IntegratingCamera(bit_depth=32, dark_per_s=1e5)])
+def test_what_arrives_during_the_read_out_is_lost(camera):
+    bright = replace(PLAN, dose_e=1e6)
+    readout_s = 0.25 * PLAN.dwell_s
+    fast, slow = (
+        np.concatenate([b.frames for b in microscope(setup=replace(SETUP, camera=kind)).scan(bright)])
+        for kind in (camera, replace(camera, readout_s=readout_s))
+    )
+    # Some 3e7 electrons: the ratio's standard deviation is 3e-4; the dark current's 6e6 counts shrink alike.
+    assert slow.sum() / fast.sum() == pytest.approx(0.75, abs=4 * 3e-4)
+
+
+def test_a_dwell_that_is_all_read_out_is_refused():
+    scope = microscope(setup=replace(SETUP, camera=CountingCamera(readout_s=PLAN.dwell_s)))
+    with pytest.raises(ValueError, match=r"dwell_s 0\.002 s is all taken up by the camera's read-out"):
+        scope.scan(PLAN)
+
+
+def test_the_dead_time_counts_from_the_exposure_without_the_read_out():
+    """50 electrons a pixel are left, five of them within a dead time: about a sixth is counted."""
+    camera = CountingCamera(bit_depth=24, dead_time_s=1e-4, readout_s=1e-3)
+    acquisition = Acquisition(replace(SETUP, camera=camera), STEADY)
+    sensor = acquisition.draw_sensor(np.random.default_rng(0))
+    image = np.full((32, 32), 100.0, np.float32)
+    counts = acquisition._count(image, sensor, 2e-3, np.random.default_rng(0))
+    # 1024 pixels, each of less than Poisson's spread: 1 % is more than three standard deviations.
+    assert counts.mean() == pytest.approx(float(recorded_mean(50.0, 0.1, paralyzable=False)), rel=1e-2)
+
+
+def test_a_scan_takes_either_model_of_the_chain():
+    """Up to the first position's electrons the two draw alike: what differs is the chain's own noise, and small."""
+    first = {}
+    for model in ("cascade", "two_step"):
+        setup = replace(SETUP, camera=None, chain=ScintillatorChain(model=model, bit_depth=32))
+        block = next(microscope(setup=setup).scan(PLAN, block=1))
+        first[model] = (np.array([block.signals[name][0] for name in SETUP.detectors]) - 200.0) / 100.0
+    difference = first["cascade"] - first["two_step"]
+    variance = 2 * relative_variance(ScintillatorChain()) * first["cascade"]
+    assert np.all(difference != 0.0)
+    assert np.sum(difference**2 / variance) < chi2.isf(1e-4, 3)
+
+
+def test_a_dose_that_the_chain_cannot_draw_is_refused_before_anything_is_computed():
+    high = ScintillatorChain(dynodes=20, secondary_emission=8.0)
+    scope = microscope(setup=replace(SETUP, chain=high))
+    with pytest.raises(ValueError, match=r"2e\+03 electrons at a gain of .* use fewer dynodes .* or model two_step"):
+        scope.scan(PLAN)
+    assert "renderer" not in scope._acquisition.__dict__
+    microscope(setup=replace(SETUP, chain=replace(high, model="two_step"))).scan(PLAN)
+
+
+def test_a_detector_without_rings_is_refused():
+    with pytest.raises(ValidationError, match="detector 'x' has no rings"):
+        ScanSetup(detectors={"x": ()})

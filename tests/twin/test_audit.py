@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twin.audit import AuditLog, read
+from twin.instrument.audit import AuditLog, read
 
 
 def test_entries_are_json_lines_in_order_with_their_number_and_time(tmp_path: Path) -> None:
@@ -48,6 +48,38 @@ def test_a_log_is_continued_and_a_torn_line_passed_over(tmp_path: Path) -> None:
     assert [(entry["n"], entry["event"]) for entry in read(path)] == [(0, "one"), (2, "two")]
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_a_disc_that_takes_a_part_is_asked_again_or_said_to_be_full(
+    full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, write, calls = AuditLog(tmp_path / "audit.jsonl"), os.write, []
+    log.write("one")
+
+    def nearly_full(file: int, data: bytes) -> int:
+        calls.append(data)
+        if full and len(calls) > 1:
+            raise OSError("no space left on device")
+        return write(file, data[:7])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", nearly_full)
+        if full:
+            with pytest.raises(OSError, match="no space"):
+                log.write("two")
+        else:
+            log.write("two")
+    log.write("three")
+    assert [entry["event"] for entry in read(log.path)] == ["one", "three"] if full else ["one", "two", "three"]
+
+
+def test_what_is_no_number_is_a_text(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "audit.jsonl")
+    log.write("odd", values=np.array([1.0, np.nan]), one=float("-inf"), deep={"a": (np.float32("inf"), True, None)})
+    (line,) = log.path.read_text().splitlines()
+    told = json.loads(line, parse_constant=lambda name: pytest.fail(name))
+    assert (told["values"], told["one"], told["deep"]) == ([1.0, "nan"], "-inf", {"a": ["inf", True, None]})
+
+
 def test_two_writers_do_not_overwrite_each_other(tmp_path: Path) -> None:
     one, other = AuditLog(tmp_path / "audit.jsonl"), AuditLog(tmp_path / "audit.jsonl")
     for k in range(5):
@@ -64,7 +96,7 @@ def test_what_is_not_plain_is_refused(tmp_path: Path) -> None:
 
 def test_a_kill_leaves_every_entry(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; from twin.audit import AuditLog\n"
+        "import os, signal, sys; from pathlib import Path; from twin.instrument.audit import AuditLog\n"
         "log = AuditLog(Path(sys.argv[1]))\n"
         "for k in range(20): log.write('command', k=k)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from twin.backends import autoscript
-from twin.faults import BadFrame, CommandTimeout, MicroscopeFault
+from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault
 from twin.optics import CHARGE_C, Optics
 from twin.options import OptionError
 from twin.state import SECOND_ORDER, StateSpace

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import kstest, truncnorm
 
-from twin.day import SPREADS, ActuatorProperties, Day, DriftProperties
+from twin.aberrations import TERMS
+from twin.day import DRIFT_PRESETS, INSTRUMENT_SPREADS, SPREADS, ActuatorProperties, Day, DriftProperties
+from twin.drift import rates_nm_per_sqrt_s
 
 FALSE_ALARM = 1e-4
 
@@ -124,6 +126,78 @@ def test_actuator_and_drift_stay_perfect(seed: int, severity: float) -> None:
     day = Day.random(np.random.default_rng(seed), severity)
     assert day.actuator == ActuatorProperties()
     assert not day.drift.active
+
+
+def imperfections(day: Day) -> dict[str, float]:
+    """What `INSTRUMENT_SPREADS` names, read back from a day; magnitudes for what has no sign."""
+    actuator, drift, scan = day.actuator, day.drift, day.scan
+    assert actuator.coupling is not None
+    assert actuator.backlash_nm is not None
+    assert actuator.hysteresis_nm is not None
+    assert drift.rate_nm_per_sqrt_s is not None
+    assert drift.step_nm is not None
+    assert drift.wander_nm is not None
+    return {
+        "actuator_gain": actuator.gain,
+        "actuator_rotation_deg": actuator.rotation_deg,
+        "coupling": actuator.coupling["C12b"]["C21b"],
+        "backlash_nm": actuator.backlash_nm["C12a"],
+        "hysteresis_nm": actuator.hysteresis_nm["C10"],
+        "drift_share": drift.rate_nm_per_sqrt_s["C23b"] / DRIFT_PRESETS["commercial"]["C23b"],
+        "step_c10_nm": drift.step_nm["C10"],
+        "step_at_s": drift.step_at_s,
+        "wander_nm": drift.wander_nm["C12b"],
+        "jitter_x_nm": scan.jitter_x_nm,
+        "jitter_y_nm": scan.jitter_y_nm,
+        "hum_x_nm": scan.hum_nm[0],
+        "hum_y_nm": scan.hum_nm[1],
+        "drift_x_nm_per_s": scan.drift_nm_per_s[0],
+        "drift_y_nm_per_s": scan.drift_nm_per_s[1],
+        "drift_walk_nm_per_sqrt_s": scan.drift_walk_nm_per_sqrt_s,
+        "coil_gain_x": scan.coil_gain[0],
+        "coil_gain_y": scan.coil_gain[1],
+        "coil_rotation_deg": scan.coil_rotation_deg,
+        "coil_skew_deg": scan.coil_skew_deg,
+        "flyback_lag": scan.flyback_lag,
+        "response_s": scan.response_s,
+    }
+
+
+MAGNITUDES = {
+    *("backlash_nm", "hysteresis_nm", "drift_share", "wander_nm", "jitter_x_nm", "jitter_y_nm"),
+    *("drift_walk_nm_per_sqrt_s", "response_s"),
+}
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.0, 1e4))
+def test_everything_adds_corrector_drift_and_scan_and_changes_nothing_else(seed: int, severity: float) -> None:
+    without, full = (Day.random(np.random.default_rng(seed), severity, everything=e) for e in (False, True))
+    assert dataclasses.replace(full, actuator=without.actuator, drift=without.drift, scan=without.scan) == without
+    assert dataclasses.replace(full) == full
+    if severity == 0:
+        assert full == Day()
+        return
+    for name, value in imperfections(full).items():
+        spread = INSTRUMENT_SPREADS[name]
+        assert (0.0 if name in MAGNITUDES else spread.least) <= value <= spread.most, name
+    assert full.drift.active
+
+
+def test_imperfections_are_cut_normals_of_their_stated_spread() -> None:
+    rng = np.random.default_rng(21)
+    rows = [imperfections(Day.random(rng, 1.0, everything=True)) for _ in range(1500)]
+    assert set(rows[0]) == set(INSTRUMENT_SPREADS)
+    normal = truncnorm(-2.0, 2.0)
+    for name, spread in INSTRUMENT_SPREADS.items():
+        scaled = (np.array([row[name] for row in rows]) - spread.nominal) / spread.above
+        half = truncnorm(0.0, 2.0)
+        expected = half if name in MAGNITUDES else normal
+        assert kstest(scaled, expected.cdf).pvalue > FALSE_ALARM / len(INSTRUMENT_SPREADS), name
+
+
+def test_every_coefficient_of_first_to_third_order_drifts_on_a_full_day() -> None:
+    rates = rates_nm_per_sqrt_s(Day.random(np.random.default_rng(0), 1.0, everything=True).drift)
+    assert [rate > 0 for rate in rates] == [term.n <= 3 for term in TERMS]
 
 
 @pytest.mark.parametrize("severity", [0.5, 1.0])

@@ -179,3 +179,12 @@ def test_bad_regions_and_names_are_refused() -> None:
         Region(inner_mrad=20.0, outer_mrad=10.0)
     with pytest.raises(ValidationError):
         Region(outer_mrad=10.0, segments=0)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_no_share_is_negative_not_even_by_rounding(name: str) -> None:
+    """In vacuum a dark field expects nothing at all, and a Poisson variate takes no negative mean."""
+    optics = Optics(convergence_mrad=4.0)
+    share = weights({name: standard(name, 4.0)}, reciprocal_grid(optics))
+    assert share.min() >= 0.0
+    assert share.max() <= 1.0 + 1e-11

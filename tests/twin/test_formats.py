@@ -259,6 +259,22 @@ def _hyperspy() -> bool:
 
 
 @pytest.mark.skipif(not _hyperspy(), reason="RosettaSciIO is not installed")
+def test_arrays_that_could_be_unpickled_are_not_opened(tmp_path: Path) -> None:
+    """Version 2 of zarr has a codec that unpickles; version 3 has none."""
+    zarr = pytest.importorskip("zarr")
+    with formats.create(tmp_path / "a.zarr", Layout(SCAN, CAMERA)) as writer:
+        writer.append(some_frames(35))
+    new, old = (
+        zarr.open_group(tmp_path / "a.zarr", mode="r"),
+        zarr.open_group(tmp_path / "b.zarr", mode="w", zarr_format=2),
+    )
+    for name in ("frames", "acquired"):
+        old.create_array(name, data=new[name][...])
+    old.attrs.update(dict(new.attrs))
+    with pytest.raises(FormatError, match="not a dataset in zarr"):
+        formats.open_frames(tmp_path / "b.zarr")
+
+
 @pytest.mark.parametrize("lazy", [False, True])
 def test_hyperspy_opens_what_is_written_with_the_right_axes(tmp_path: Path, lazy: bool) -> None:
     from rsciio.hspy import file_reader

@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from twin.faults import ActuatorBusy, BadFrame, CommandTimeout, Stopped
-from twin.instrument import CameraView, Exposure, Instrument, to_counts
-from twin.limits import Limits
+from twin.instrument.base import CameraView, Exposure, Instrument, to_counts
+from twin.instrument.faults import ActuatorBusy, BadFrame, CommandTimeout, MicroscopeFault, Stopped
+from twin.instrument.limits import Limits
+from twin.instrument.safety import OutlivesPrograms, ReadsBack, SafeMicroscope
 from twin.optics import Optics
-from twin.recording import Resumable
-from twin.safety import ReadsBack, SafeMicroscope
 from twin.state import StateSpace
 from twin.types import Microscope
 
@@ -123,7 +122,7 @@ def test_inputs_count_from_where_the_corrector_stood() -> None:
     bench = started()
     assert isinstance(bench, Microscope)
     assert isinstance(bench, ReadsBack)
-    assert isinstance(bench, Resumable)
+    assert isinstance(bench, OutlivesPrograms)
     np.testing.assert_array_equal(bench.stands, [100.0, -50.0, 25.0])
     bench.apply(np.array([10.0, 0.0, -5.0]))
     bench.apply(np.array([-4.0, 1.0, 0.0]))
@@ -142,14 +141,25 @@ def test_another_program_takes_a_session_up_where_it_was() -> None:
     session, cumulative = first.session(), np.array([10.0, 0.0, -5.0])
     second = Bench()
     second.stands = np.array([0.0, 0.0, 0.0])
-    second.resume(session, cumulative, 12.0)
-    np.testing.assert_allclose(second.stands, [110.0, -50.0, 20.0])
-    np.testing.assert_allclose(second.read_back_nm(), cumulative)
+    second.take_up(session, 12.0)
+    np.testing.assert_array_equal(second.stands, [0.0, 0.0, 0.0])
+    np.testing.assert_allclose(second.read_back_nm(), [-100.0, 50.0, -25.0])
     assert second.acquire().clock_s == 13.0
-    second.apply(-cumulative)
-    np.testing.assert_allclose(second.stands, [100.0, -50.0, 25.0])
-    with pytest.raises(ValueError, match="no origin for C10, C12a, C12b"):
-        second.resume({}, cumulative, 0.0)
+    second.apply(cumulative - second.read_back_nm())
+    np.testing.assert_allclose(second.stands, [110.0, -50.0, 20.0])
+    for nothing in ({}, {"origin_nm": [1.0, float("nan"), 2.0]}):
+        with pytest.raises(ValueError, match="no origin for C10, C12a, C12b"):
+            second.take_up(nothing, 0.0)
+
+
+@pytest.mark.parametrize("told", [[1.0, 2.0], [1.0, float("nan"), 2.0]])
+def test_what_is_no_position_begins_no_session(told: list[float]) -> None:
+    bench = Bench()
+    bench.stands = np.array(told)
+    with pytest.raises(MicroscopeFault, match="no position of C10, C12a, C12b"):
+        bench.reset(np.random.default_rng(0))
+    with pytest.raises(RuntimeError, match="before reset"):
+        bench.apply(np.zeros(3))
 
 
 def test_a_refusal_leaves_the_account_and_silence_corrects_it() -> None:

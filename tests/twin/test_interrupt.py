@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from twin.interrupt import remembered
+from twin.interrupt import deferred, held, remembered
 
 
 class Swallows:
@@ -57,3 +57,49 @@ def test_other_threads_do_without() -> None:
     thread.start()
     thread.join(5)
     assert seen == [signal.default_int_handler]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_systems_wish_to_end_is_an_interrupt(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt), remembered():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_is_held_is_not_cut_short(number: signal.Signals) -> None:
+    done = []
+    with remembered() as check:
+        inside = signal.getsignal(number)
+        with held():
+            signal.raise_signal(number)
+            done.append(number)
+        assert signal.getsignal(number) is inside
+        check()
+    assert done == [number]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_deferred_comes_at_the_end(number: signal.Signals) -> None:
+    done = []
+
+    def work() -> None:
+        with remembered():
+            with deferred():
+                signal.raise_signal(number)
+                done.append("work")
+            done.append("more")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["work"]
+
+
+def test_signals_that_are_ignored_stay_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with deferred():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from twin.merlin_control import CameraRefused, MerlinControl
+from twin.instrument.merlin_control import CameraRefused, MerlinControl
 from twin.wire import merlin
 from twin.wire.merlin import WireError
 
@@ -69,7 +69,7 @@ def test_a_refusal_names_command_and_reason(status: int, words: str) -> None:
         ([merlin.message(b"GET,IMAGEY,256,0")], WireError, "GET,IMAGEY is no reply to GET,IMAGEX"),
         ([merlin.message(b"GET,IMAGEX,256,0") * 2], WireError, "2 replies to one command"),
         ([b"HTTP/1.1 400 Bad Request\r\n"], WireError, "begins with MPX"),
-        ([], ConnectionError, "closed the control connection"),
+        ([], ConnectionError, "control port closed the line"),
         ([b"M", *[b""] * 100], TimeoutError, IN_TIME),
         (
             [bytes([b]) for b in b"MPX,0000000999," + b"G" * 900],

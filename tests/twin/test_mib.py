@@ -239,6 +239,36 @@ def test_every_depth_comes_back_equal_from_a_file(tmp_path: Path, depth: int, ra
         assert np.array_equal(reader.read(4, 1), flat[4:5])
 
 
+@pytest.mark.parametrize("pixel", ["U08", "U16", "U32", "R64"])
+@pytest.mark.parametrize("depth", [1, 6, 12, 24, None])
+def test_the_layout_says_what_frames_are_whatever_the_header_combines(
+    tmp_path: Path, pixel: str, depth: int | None
+) -> None:
+    if pixel == "R64" and depth is None:
+        return
+    told = replace(header(12, False, 4, 64), pixel=pixel, depth=depth)
+    path = tmp_path / "a.mib"
+    path.write_bytes(mh.build_header(told) + (bytes(range(256)) * 16)[: told.payload_bytes])
+    with MibReader(path) as reader:
+        frames = reader.read(0, 1)
+        assert (str(frames.dtype), frames.shape[1:]) == (reader.layout.dtype, reader.layout.camera)
+        assert reader.layout.ceiling <= np.iinfo(frames.dtype).max
+
+
+def test_no_more_of_a_text_header_is_read_than_a_camera_writes(tmp_path: Path) -> None:
+    write(tmp_path / "a.mib", some_frames((2, 8, 64), 12))
+    hdr = tmp_path / "a.hdr"
+    hdr.write_bytes(hdr.read_bytes() + bytes(2**26))
+    tracemalloc.start()
+    MibReader(tmp_path / "a.mib").close()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
+    hdr.write_bytes(b"no header")
+    with pytest.raises(FormatError, match=r"a\.hdr: a text header begins with HDR"):
+        MibReader(tmp_path / "a.mib")
+
+
 def test_a_quad_comes_back_equal_from_a_raw_file(tmp_path: Path) -> None:
     frames = some_frames((1, 2, 512, 512), 6)
     flat = write(tmp_path / "a.mib", frames, 6, raw=True)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from twin.backends import nion
-from twin.faults import BadFrame, CommandTimeout, MicroscopeFault, Stopped
-from twin.limits import Limits
+from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault, Stopped
+from twin.instrument.limits import Limits
+from twin.instrument.safety import SafeMicroscope
 from twin.optics import CHARGE_C, Optics
 from twin.options import OptionError
-from twin.safety import SafeMicroscope
 from twin.state import SECOND_ORDER, StateSpace
 
 ROOT = Path(__file__).parents[2]

@@ -94,7 +94,7 @@ def simulator() -> dict[str, Any]:
     assert PYTHON is not None
     probe = [PYTHON, "-c", "import nion.usim_device"]
     if subprocess.run(probe, timeout=120, capture_output=True, check=False).returncode:
-        pytest.skip(f"{PYTHON} has no nionswift-usim")
+        pytest.fail(f"{PYTHON} has no nionswift-usim: see constraints-reference.txt")
     ours = [str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]
     done = subprocess.run(
         [PYTHON, "-c", PROGRAM, json.dumps(ours)], capture_output=True, text=True, timeout=280, check=False

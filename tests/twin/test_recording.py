@@ -15,10 +15,10 @@ import zarr
 from numpy.typing import NDArray
 
 from twin.day import Day
-from twin.faults import Departure
 from twin.formats.dataset import FormatError
+from twin.instrument.faults import Departure
+from twin.instrument.recording import Recording, RecordingMicroscope, RecordingWriter, ResumedMicroscope, fingerprint
 from twin.optics import Optics
-from twin.recording import Recording, RecordingMicroscope, RecordingWriter, ResumedMicroscope, fingerprint
 from twin.simulated import SimulatedMicroscope
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame, Microscope
@@ -197,7 +197,7 @@ import os, signal, sys
 import numpy as np
 from pathlib import Path
 from twin.optics import Optics
-from twin.recording import RecordingWriter
+from twin.instrument.recording import RecordingWriter
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame
 writer = RecordingWriter(Path(sys.argv[1]), Capabilities("any", Optics(), StateSpace(), (64, 64), 65535))
@@ -215,6 +215,103 @@ os.kill(os.getpid(), signal.SIGKILL)
     for k in range(3):
         counts = np.random.default_rng(k).integers(0, 60000, (64, 64)).astype(np.uint16)
         assert recording.frame(k) == Frame(counts, 1.0, 0.5, k + 1.0, {"gain": 2.0})
+
+
+AT_EVERY_FILE_OPERATION = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from twin.optics import Optics
+from twin.instrument.recording import RecordingWriter
+from twin.state import StateSpace
+from twin.types import Capabilities, Frame
+
+root, left = Path(sys.argv[1]), None
+
+def deadly(event, arguments):
+    # open for writing, rename, remove, truncate, mkdir, link
+    if left is None or event not in ("open", "os.rename", "os.remove", "os.truncate", "os.mkdir", "os.link"):
+        return
+    if str(root) in str(arguments[0]) and not (event == "open" and arguments[1] == "r"):
+        left[0] -= 1
+        if left[0] < 0:
+            os._exit(9)  # as SIGKILL: nothing is tidied up
+
+sys.addaudithook(deadly)
+killed = 0
+while True:
+    child = os.fork()
+    if child == 0:
+        left = [killed]
+        path = root / f"{killed:03d}" / "run.zarr"
+        writer = RecordingWriter(path, Capabilities("slow", Optics(), StateSpace(), (8, 8), 65535))
+        writer.begin({"fingerprint": "x"})
+        for k in range(2):
+            counts = np.full((8, 8), 10 + k, np.uint16)
+            writer.append(Frame(counts, 1.0, 0.5, k + 1.0, {"gain": 2.0} if k else {}), np.zeros(3), np.zeros(3), None)
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+        break
+    killed += 3  # every third: all of them take half a minute
+"""
+"""Writes a recording of two frames again and again, and dies before its first file operation, its fourth, and so on."""
+
+
+def test_a_kill_between_file_operations_leaves_a_recording_that_can_be_gone_on_with_or_none(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", AT_EVERY_FILE_OPERATION, str(tmp_path)], timeout=120, check=True)
+    folders, counts = sorted(tmp_path.iterdir()), []
+    assert len(folders) > 20
+    capabilities = Capabilities("slow", Optics(), SPACE, (8, 8), 65535)
+    for folder in folders:
+        path = folder / "run.zarr"
+        if not path.exists():
+            # Killed while it was made: the name is free.
+            RecordingWriter(path, capabilities)
+            assert Recording(path).count == 0
+            counts.append(-1)
+            continue
+        counts.append(Recording(path).count)
+        writer = RecordingWriter(path, capabilities, again=True)
+        if not writer.sessions:
+            writer.begin({"fingerprint": "y"})
+        writer.append(Frame(np.full((8, 8), 7, np.uint16), 1.0, 0.5, 9.0, {"gain": 3.0}), SPACE.zero, SPACE.zero, None)
+        frames = [Recording(path).frame(k) for k in range(counts[-1] + 1)]
+        assert [int(frame.counts.min()) for frame in frames] == [*range(10, 10 + counts[-1]), 7]
+    assert counts == sorted(counts)
+    assert set(counts) == {-1, 0, 1, 2}
+
+
+def test_a_recording_whose_session_had_not_begun_gets_one(tmp_path: Path) -> None:
+    RecordingMicroscope(simulated(), tmp_path / "run.zarr")
+    resumed = ResumedMicroscope(simulated(), tmp_path / "run.zarr")
+    assert resumed.recorded == 0
+    assert run(resumed, INPUTS) == run(simulated(), INPUTS)
+    assert [len(Recording(tmp_path / "run.zarr").trace(0)), len(Recording(tmp_path / "run.zarr").sessions)] == [4, 1]
+    with pytest.raises(Departure, match="once"):
+        resumed.reset(np.random.default_rng(1))
+
+
+def test_arrays_that_could_be_unpickled_are_not_opened(tmp_path: Path) -> None:
+    """Version 2 of zarr has a codec that unpickles; version 3 has none."""
+    run(RecordingMicroscope(simulated(), tmp_path / "run.zarr"), INPUTS[:1])
+    old = zarr.open_group(tmp_path / "old.zarr", mode="w", zarr_format=2)
+    new: Any = zarr.open_group(tmp_path / "run.zarr", mode="r")
+    for name in ("counts", "table"):
+        old.create_array(name, data=new[name][...])
+    old.attrs.update(dict(new.attrs))
+    with pytest.raises(FormatError, match="not a recording"):
+        Recording(tmp_path / "old.zarr")
+
+
+def test_a_recording_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    run(RecordingMicroscope(simulated(), tmp_path / "run.zarr"), INPUTS[:2])
+    group: Any = zarr.open_group(tmp_path / "run.zarr", mode="r+")
+    shorter = group["counts"]
+    shorter.resize((1, 64, 64))
+    assert Recording(tmp_path / "run.zarr").count == 1
+    group.attrs["camera_shape"] = [32, 32]
+    with pytest.raises(FormatError, match=r"frames of \(64, 64\), camera \(32, 32\)"):
+        Recording(tmp_path / "run.zarr")
 
 
 def test_a_resumed_simulator_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import yaml
 
-from twin.audit import AuditLog, read
 from twin.backends import remote
 from twin.day import ActuatorProperties, Day
-from twin.faults import BadFrame, CommandTimeout, MicroscopeFault, OutOfReach, StaleFrame, Stopped
-from twin.limits import Limits
+from twin.instrument.audit import AuditLog, read
+from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault, OutOfReach, StaleFrame, Stopped
+from twin.instrument.limits import Limits
+from twin.instrument.recording import Resumable, repeats_sessions
+from twin.instrument.safety import HasRegion, ReadsBack, SafeMicroscope, TellsDose
 from twin.optics import Optics
 from twin.options import OptionError
-from twin.recording import Resumable, repeats_sessions
-from twin.safety import HasRegion, ReadsBack, SafeMicroscope, TellsDose
 from twin.server.bench import Bench, session_entropy
 from twin.simulated import SimulatedMicroscope
 from twin.state import SECOND_ORDER, StateSpace
@@ -195,6 +195,18 @@ def test_what_was_moved_before_a_refusal_is_taken_back(rig: Rig) -> None:
     np.testing.assert_allclose(rig.state_nm - start, [0.0, 39.0, 0.0], atol=1e-9)
     far.apply(np.array([5.0, -3.0, 0.0]))
     np.testing.assert_allclose(rig.state_nm - start, [5.0, 36.0, 0.0], atol=1e-9)
+    far.close()
+
+
+def test_what_was_moved_before_silence_is_taken_back(rig: Rig) -> None:
+    """C1 is moved, nothing is heard of A1: that one alone is not known."""
+    far = rig.microscope(control=False)
+    far.reset(np.random.default_rng(0))
+    start = rig.state_nm
+    rig.proxies["corrector"].requests += [lambda message: [message], FAKES.drop]
+    with pytest.raises(CommandTimeout, match="no answer"):
+        far.apply(np.array([5.0, 3.0, 0.0]))
+    np.testing.assert_allclose(rig.state_nm, start, atol=1e-9)
     far.close()
 
 
@@ -484,8 +496,9 @@ def test_another_microscope_than_the_scenarios_is_refused(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"host": "somewhere:x"}, "port is a port"),
-        ({"host": "somewhere:99999"}, "port is a port"),
+        ({"host": "somewhere:x"}, r"an address is HOST, HOST:PORT or .* got 'somewhere:x'"),
+        ({"host": "somewhere:99999"}, "a port from 1 to 65535; got 'somewhere:99999'"),
+        ({"port": True}, "port is a port, 1 to 65535; got True"),
         ({"data_port": 0}, "data_port is a port"),
         ({"timeout_s": 0}, "timeout_s is positive"),
         ({"value_is": "what"}, "error or offset"),

@@ -8,11 +8,11 @@ import pytest
 
 from twin.backends import replay
 from twin.day import Day
-from twin.faults import Departure
 from twin.formats.dataset import FormatError
+from twin.instrument.faults import Departure
+from twin.instrument.recording import Recording, RecordingMicroscope, RecordingWriter
 from twin.optics import Optics
 from twin.options import OptionError
-from twin.recording import Recording, RecordingMicroscope, RecordingWriter
 from twin.simulated import SimulatedMicroscope
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame, HasTruth, Microscope

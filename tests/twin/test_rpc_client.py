@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from twin.rpc_client import RpcClient, knock
+from twin.instrument.rpc_client import RpcClient, knock
 from twin.wire import rpc
 from twin.wire.netstring import RpcError, frame
 

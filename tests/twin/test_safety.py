@@ -1,5 +1,6 @@
 """Limits hold, faults are retried or end the session at its last good state, and the log says which."""
 
+import json
 import runpy
 import signal
 import subprocess
@@ -16,13 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from twin.audit import AuditLog, read
-from twin.dry_run import DryRun
-from twin.faults import ActuatorBusy, BadFrame, CommandTimeout, DoseExhausted, MicroscopeFault, OutOfReach, Stopped
-from twin.limits import DoseBudget, Limits, check_frame
-from twin.safety import SafeMicroscope, spent_budget
+from twin.instrument.audit import AuditLog, read
+from twin.instrument.dry_run import DryRun
+from twin.instrument.faults import (
+    ActuatorBusy,
+    BadFrame,
+    CommandTimeout,
+    DoseExhausted,
+    MicroscopeFault,
+    OutOfReach,
+    Stopped,
+)
+from twin.instrument.limits import DoseBudget, Limits, check_frame
+from twin.instrument.safety import SafeMicroscope, spent_budget
+from twin.instrument.watch import Watch
 from twin.types import Frame
-from twin.watch import Watch
 
 FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "fakes" / "faulty.py")))
 SPACE = FAKES.SPACE
@@ -178,6 +187,37 @@ def test_an_exposure_that_failed_is_booked_as_if_it_had_not() -> None:
     assert inner.exposures == 2
 
 
+@pytest.mark.parametrize("told", [float("nan"), float("inf"), -100.0])
+def test_a_dose_that_is_none_spends_what_was_planned_also_for_the_next_program(told: float, tmp_path: Path) -> None:
+    inner = Lasting()
+    desk = Desk(tmp_path, inner, dose_e=450.0)
+    desk.good(MOVE)
+    inner.dose_e = told
+    desk.good(MOVE)
+    spent = {-100.0: 100.0}.get(told, 200.0)
+    assert spent_budget(read(desk.path), Limits()).spent_e == spent
+    lines = desk.path.read_text().splitlines()
+    assert all(json.loads(line, parse_constant=lambda name: pytest.fail(name)) for line in lines)
+
+
+@pytest.mark.parametrize("planned", [float("nan"), float("inf"), -1.0])
+def test_an_exposure_of_unknown_cost_is_not_taken(planned: float) -> None:
+    inner = FAKES.Faulty()
+    inner.next_dose_e = lambda: planned
+    safe = SafeMicroscope(inner, Limits(dose_e=1e9, timeout_s=None), sleep=lambda _: None)
+    safe.reset(RNG)
+    with pytest.raises(Stopped, match="no budget can be held against"):
+        safe.acquire()
+    assert inner.exposures == 0
+
+
+def test_a_log_of_before_with_doses_that_are_none_is_read_as_planned() -> None:
+    log = [{"event": "reset"}]
+    for dose in (float("nan"), "inf", -5.0):
+        log += [{"event": "exposure", "region": "a", "planned_e": 7.0}, {"event": "frame", "dose_e": dose}]
+    assert spent_budget(log, Limits()).spent_e == 14.0
+
+
 # --- faults of the corrector ---------------------------------------------------------------------
 
 
@@ -255,6 +295,18 @@ def test_a_corrector_that_lies_by_a_few_percent_is_caught_and_brought_back(gain:
         desk.safe.apply(np.array([20.0, 0.0, 0.0]))
     np.testing.assert_allclose(desk.inner.moved, 1.0, atol=1e-9)
     assert desk.faults() == ["NotThere"]
+
+
+@pytest.mark.parametrize("told", [np.zeros(2), np.array([1.0, np.nan, 0.0]), np.zeros((3, 1))])
+def test_a_read_back_that_is_no_position_is_none(told: NDArray[np.floating], tmp_path: Path) -> None:
+    desk = Desk(tmp_path, FAKES.Honest())
+    desk.good(MOVE)
+    desk.inner.says = lambda moved: told
+    with pytest.raises(Stopped, match=r"NotThere: the corrector does not say where it stands; NOT restored"):
+        desk.safe.apply(MOVE)
+    # What was sent was taken back all the same.
+    np.testing.assert_allclose(desk.inner.moved, MOVE)
+    assert desk.events()[-1] == "not restored"
 
 
 def test_one_that_does_not_move_is_caught(tmp_path: Path) -> None:
@@ -344,6 +396,18 @@ def test_a_frame_that_cannot_be_is_taken_again_and_given_up_after_three(name: st
     assert len([entry for entry in read(desk.path) if entry["event"] == "frame"]) == 2
 
 
+def test_the_frame_before_is_no_new_frame_whatever_its_clock_says(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, FAKES.Honest())
+    first = desk.safe.acquire()
+    desk.inner.on_acquire = [desk.inner.frame(first.counts.copy(), clock_s=2.0)]
+    assert desk.safe.acquire().clock_s == 3.0
+    assert desk.faults() == ["StaleFrame"]
+    latest = desk.safe.acquire().counts
+    desk.inner.on_acquire = [desk.inner.frame(latest.copy(), clock_s=5.0 + k) for k in range(3)]
+    with pytest.raises(Stopped, match="the one before, byte for byte"):
+        desk.safe.acquire()
+
+
 def test_a_camera_that_raises_is_asked_again(tmp_path: Path) -> None:
     desk = Desk(tmp_path, FAKES.Honest())
     desk.inner.on_acquire = [RuntimeError("driver"), OSError("cable")]
@@ -385,6 +449,35 @@ def test_leaving_a_with_by_an_exception_restores(error: BaseException, tmp_path:
     assert type(error).__name__ in next(e["reason"] for e in read(desk.path) if e["event"] == "abort")
 
 
+@pytest.mark.parametrize("kind", [FAKES.Honest, FAKES.Absolute])
+@pytest.mark.parametrize("retries", [0, 2])
+def test_an_interrupt_within_a_command_is_followed_by_the_way_back(kind: type, retries: int, tmp_path: Path) -> None:
+    """The driver is not stopped by it and arrives after all."""
+    desk = Desk(tmp_path, kind(), timeout_s=5.0, retries=retries)
+    desk.good(MOVE)
+
+    def pressed(instrument: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.1)
+
+    desk.inner.on_apply = [pressed]
+    with pytest.raises(KeyboardInterrupt):
+        desk.safe.apply(MOVE)
+    desk.safe.abort("interrupted")
+    assert desk.events()[-1] == "restored"
+    np.testing.assert_allclose(desk.inner.moved, MOVE, atol=1e-9)
+
+
+def test_ctrl_c_waits_for_the_way_back(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, FAKES.Honest(), step_nm={"C10": 4.0})
+    desk.good(MOVE)
+    desk.safe.apply(MOVE)
+    desk.inner.on_apply = [lambda instrument: signal.raise_signal(signal.SIGINT)] * 2
+    desk.safe.abort("interrupted")
+    assert desk.events()[-1] == "restored"
+    np.testing.assert_allclose(desk.inner.moved, MOVE)
+
+
 def test_leaving_a_with_in_order_stays_where_it_is(tmp_path: Path) -> None:
     desk = Desk(tmp_path, FAKES.Honest())
     with desk.safe:
@@ -419,46 +512,71 @@ def test_a_watch_hands_on_results_and_errors_and_recovers() -> None:
 # --- resuming, rehearsing, the log ---------------------------------------------------------------
 
 
-class Resumable(FAKES.Honest):  # type: ignore[name-defined, misc]
-    off = 0.0
-
+class Lasting(FAKES.Honest):  # type: ignore[name-defined, misc]
     def session(self) -> dict[str, Any]:
         return {"origin": self.origin.tolist()}
 
-    def resume(self, session: Any, cumulative_nm: NDArray[np.floating], clock_s: float) -> None:
+    def take_up(self, session: Any, clock_s: float) -> None:
         self.origin, self.clock = np.array(session["origin"]), clock_s
-        self.position = self.origin + cumulative_nm + self.off
 
 
-@pytest.mark.parametrize("off", [0.0, 2.0])
-def test_a_resumed_session_is_verified(off: float, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Resumable())
+def taken_up(desk: Desk, cumulative_nm: NDArray[np.floating], **limits: Any) -> SafeMicroscope:
+    """As by another program."""
+    settings = {"timeout_s": None, "retry_wait_s": 0.0, **limits}
+    again = SafeMicroscope(desk.inner, Limits(**settings), AuditLog(desk.path), lambda _: None)
+    again.resume(desk.inner.session(), cumulative_nm, desk.inner.clock)
+    return again
+
+
+def test_a_resumed_session_goes_to_its_state_within_the_limits_and_is_verified(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Lasting())
     desk.good(MOVE)
-    session, desk.inner.off = desk.safe.session(), off
-    desk.inner.position = desk.inner.position + 30.0
-    again = SafeMicroscope(desk.inner, Limits(timeout_s=None), AuditLog(desk.path), lambda _: None)
-    if off:
-        message = r"C10 was sent to \+10.000 nm and reads \+12.000 nm.*restored to C10 \+10 nm"
-        with pytest.raises(Stopped, match=message):
-            again.resume(session, MOVE, 1.0)
-    else:
-        again.resume(session, MOVE, 1.0)
-        assert again.acquire().clock_s == 2.0
+    desk.inner.position = desk.inner.position + 15.0
+    desk.inner.sent.clear()
+    again = taken_up(desk, MOVE, step_nm={"C12a": 4.0})
+    np.testing.assert_allclose(desk.inner.sent, [[-3.75] * 3] * 4)
+    np.testing.assert_allclose(desk.inner.moved, MOVE)
+    assert desk.events()[-9:] == ["resume", *["command", "moved"] * 4]
+    assert again.acquire().clock_s == 2.0
+    again.apply(MOVE)
+    again.abort("lunch")
     np.testing.assert_allclose(desk.inner.moved, MOVE, atol=1e-9)
-    assert "resume" in desk.events()
+
+
+def test_a_corrector_that_does_not_arrive_at_the_resumed_state_is_left_where_it_stood(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Lasting())
+    desk.good(MOVE)
+    desk.inner.position, desk.inner.gain = desk.inner.position + 15.0, 0.9
+    with pytest.raises(Stopped, match=r"C10 was sent to \+10.000 nm and reads \+11.500 nm.*restored to C10 \+25 nm"):
+        taken_up(desk, MOVE)
+    np.testing.assert_allclose(desk.inner.moved, MOVE + 15.0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "cumulative", "words"),
+    [(300.0, 10.0, r"total_nm.C12b allows \+-30 nm; got \+302"), (0.0, 70.0, r"C10.*limit is \+-60")],
+)
+def test_a_session_beyond_its_range_is_not_taken_up(
+    elsewhere: float, cumulative: float, words: str, tmp_path: Path
+) -> None:
+    desk = Desk(tmp_path, Lasting())
+    desk.good(MOVE)
+    desk.inner.position = desk.inner.position + elsewhere
+    desk.inner.sent.clear()
+    with pytest.raises(OutOfReach, match=words):
+        taken_up(desk, np.array([cumulative, 0.0, 0.0]))
+    assert not desk.inner.sent
 
 
 def test_a_budget_outlives_the_program(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Resumable(), dose_e=450.0)
+    desk = Desk(tmp_path, Lasting(), dose_e=450.0)
     desk.good(MOVE)
     desk.safe.reset(RNG)
     desk.good(MOVE)
     desk.inner.on_acquire = [CommandTimeout("silence")]  # booked, and the next one good
     desk.good(MOVE)
-    session = desk.safe.session()
-    again = SafeMicroscope(desk.inner, Limits(dose_e=450.0, timeout_s=None), AuditLog(desk.path), lambda _: None)
-    again.resume(session, 2 * MOVE, 9.0)
-    assert read(desk.path)[-1]["spent_e"] == 300.0
+    again = taken_up(desk, 2 * MOVE, dose_e=450.0)
+    assert next(entry for entry in read(desk.path) if entry["event"] == "resume")["spent_e"] == 300.0
     again.acquire()
     with pytest.raises(Stopped, match="400 e are spent and 100 e would follow"):
         again.acquire()
@@ -528,9 +646,9 @@ def test_a_kill_in_the_middle_of_a_command_is_in_the_log(tmp_path: Path) -> None
 import os, runpy, signal, sys, types
 from pathlib import Path
 import numpy as np
-from twin.audit import AuditLog
-from twin.limits import Limits
-from twin.safety import SafeMicroscope, spent_budget
+from twin.instrument.audit import AuditLog
+from twin.instrument.limits import Limits
+from twin.instrument.safety import SafeMicroscope, spent_budget
 inner = runpy.run_path(sys.argv[2])["Faulty"]()
 safe = SafeMicroscope(inner, Limits(timeout_s=None), AuditLog(Path(sys.argv[1])))
 safe.reset(np.random.default_rng(0))

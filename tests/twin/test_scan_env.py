@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import twin  # noqa: F401  (registers the environments)
-from twin.cameras.properties import CountingCamera
+from twin.cameras.properties import CountingCamera, EventCamera
 from twin.day import Day, ScanProperties
 from twin.optics import AliasingError, Optics
 from twin.scan_env import SCAN_SPACE, SMALL_PLAN, SMALL_SETUP, ScanEnv, shares
@@ -177,6 +177,18 @@ def test_correcting_the_state_raises_reward_and_contrast() -> None:
     assert corrected > -1e-3 > left
     adf = env.detectors.index("adf")
     assert sharp["images"][adf].std() > 1.5 * blurred["images"][adf].std()
+
+
+def test_an_event_camera_s_events_come_with_their_rows() -> None:
+    env = tiny(setup=replace(SMALL_SETUP, camera=EventCamera()))
+    _, infos = whole(env, seed=2)
+    microscope = SimulatedMicroscope(Optics(), SCAN_SPACE, COHERENT, scan=env.setup)
+    microscope.reset(gymnasium.utils.seeding.np_random(2)[0])
+    (block,) = microscope.scan(PLAN, block=PLAN.count)
+    assert block.events is not None
+    assert len(block.events) > 1000
+    assert np.concatenate([info["events"] for info in infos]).tobytes() == block.events.tobytes()
+    assert all("frames" not in info for info in infos)
 
 
 def test_rewards_are_not_affected_by_what_is_seen() -> None:

@@ -373,3 +373,53 @@ def test_after_a_flyback_lines_start_late_and_settling_helps() -> None:
     assert settled[0, 0] / at_once[0, 0] == pytest.approx(math.exp(-2.0))
     turning_back = displacement_nm(errors, replace(plan, pattern="serpentine")).reshape(3, 64, 2)
     assert np.abs(turning_back[1]).max() < 0.02 * 0.1 * 1.001
+
+
+HELD_S = 0.0123
+
+
+def test_a_scan_that_is_held_up_meets_what_has_gone_on_meanwhile() -> None:
+    """Drift, hum (locked to the scan's begin or not) and relaxation run on; jitter belongs to the lines."""
+    plan = ScanPlan(rows=4, columns=6, dwell_s=1e-4, flyback_s=1e-3, settle_s=5e-4)
+    first, rest = path(plan, 0, 9), path(plan, 9, 24)
+    for errors in (
+        {"drift_nm_per_s": (2.0, -3.0)},
+        {"hum_nm": (0.02, 0.01)},
+        {"hum_nm": (0.02, 0), "hum_phase_deg": 9},
+    ):
+        held = ScanEngine(ScanProperties(**errors), np.random.default_rng(4))
+        held.displace(first)
+        held.hold(HELD_S)
+        late = replace(rest, start_s=rest.start_s + HELD_S, end_s=rest.end_s + HELD_S)
+        straight = ScanEngine(ScanProperties(**errors), np.random.default_rng(4))
+        straight.displace(first)
+        assert held.displace(rest) == pytest.approx(straight.displace(late), abs=1e-12), errors
+
+
+def test_lag_relaxes_and_the_walk_goes_on_while_a_scan_is_held_up() -> None:
+    plan = ScanPlan(rows=2, columns=8, step_nm=0.1, dwell_s=1e-4)
+    lag = ScanProperties(flyback_lag=0.1, flyback_relaxation_s=2e-3)
+    parts = path(plan, 0, 10), path(plan, 10, 16)
+    engines = [ScanEngine(lag, np.random.default_rng(0)) for _ in range(2)]
+    for engine in engines:
+        engine.displace(parts[0])
+    engines[1].hold(HELD_S)
+    without, with_hold = (engine.displace(parts[1]) - parts[1].intended_nm for engine in engines)
+    assert np.abs(without[:, 0]).min() > 1e-3
+    assert with_hold[:, 0] == pytest.approx(without[:, 0] * math.exp(-HELD_S / 2e-3), rel=1e-9)
+    # Two normals per position whether held or not: the step across the hold is as wide as the time is long.
+    walk = ScanProperties(drift_walk_nm_per_sqrt_s=0.5)
+    steps = []
+    for seed in range(2000):
+        engine = ScanEngine(walk, np.random.default_rng(seed))
+        before = (engine.displace(parts[0]) - parts[0].intended_nm)[-1]
+        engine.hold(HELD_S)
+        steps.append((engine.displace(parts[1]) - parts[1].intended_nm)[0] - before)
+    variance = 0.5**2 * (HELD_S + plan.dwell_s)
+    low, high = chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], 4000)
+    assert low < np.sum(np.square(steps)) / variance < high
+
+
+def test_a_scan_cannot_be_held_up_for_less_than_nothing() -> None:
+    with pytest.raises(ValueError, match="held up for -1 s"):
+        ScanEngine(ScanProperties(), np.random.default_rng(0)).hold(-1.0)

@@ -258,7 +258,10 @@ def test_blocks_and_ranges_are_checked_before_anything_is_made() -> None:
 
 def test_a_dwell_shorter_than_the_readout_is_refused() -> None:
     plan = ScanPlan(dwell_s=1e-4)
-    check_dwell(plan, 1e-4)
+    check_dwell(plan, 0.0)
+    check_dwell(plan, 0.99e-4)
+    with pytest.raises(ValueError, match=r"dwell_s 0\.0001 s is all taken up by the camera's read-out of 0\.0001 s"):
+        check_dwell(plan, 1e-4)
     with pytest.raises(ValueError, match=r"dwell_s 0\.0001 s is shorter than the camera's read-out of 0\.0002 s"):
         check_dwell(plan, 2e-4)
 

@@ -11,7 +11,16 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from twin.server.listener import MOST_WAITING, Access, AccessError, ClientGone, Connection, Listener, Patience
+from twin.server.listener import (
+    MOST_WAITING,
+    Access,
+    AccessError,
+    ClientGone,
+    Connection,
+    Listener,
+    Listeners,
+    Patience,
+)
 
 TOKEN = "correct-horse-battery"
 
@@ -250,6 +259,44 @@ def test_random_bytes_end_their_own_line_only(open_: ExitStack) -> None:
     while service.served < 30 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert ask(call(open_, listener), b"x\n").endswith(b" x\n")
+
+
+class Deaf(Echo):
+    """Computes on, whoever asks it to stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.done = threading.Event(), threading.Event()
+
+    def serve(self, connection: Connection) -> None:
+        self.begun.set()
+        self.done.wait(30)
+
+
+def test_several_stop_in_the_time_of_one(open_: ExitStack) -> None:
+    services = [Deaf() for _ in range(4)]
+    every = [Listener(service) for service in services]
+    together = Listeners(every[:3])
+    assert together.add(every[3]) is every[3]
+    with together:
+        for service, listener in zip(services, every, strict=True):
+            call(open_, listener)
+            assert service.begun.wait(10)
+        begun = time.monotonic()
+        assert not together.stop(1.0)
+        assert time.monotonic() - begun < 3.0
+        for service in services:
+            service.done.set()
+        assert together.stop(10.0)
+    for listener in every:
+        with pytest.raises(OSError, match="refused"):
+            call(open_, listener)
+
+
+def test_what_never_started_lets_its_port_go() -> None:
+    listener = Listener(Echo())
+    Listeners([listener]).stop()
+    Listener(Echo(), listener.port).stop()
 
 
 def test_threads_are_gone_after_the_end() -> None:

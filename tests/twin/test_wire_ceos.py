@@ -75,7 +75,15 @@ def test_results_of_others_are_understood() -> None:
     found = ceos.parse_aberrations(told)
     assert set(found) == {"C1", "A1", "C3"}
     np.testing.assert_allclose([found["C1"], found["A1"], found["C3"]], [(1.0, 0.0), (2.0, 3.0), (4000.0, 0.0)])
-    for wrong in (None, [], {}, {"aberrations": {}}, {"aberrations": {"C1": "x"}}, {"aberrations": {"C1": [1, 2, 3]}}):
+    for wrong in (
+        None,
+        [],
+        {},
+        {"aberrations": {}},
+        {"aberrations": {"C1": "x"}},
+        {"aberrations": {"C1": [1, 2, 3]}},
+        {"aberrations": {"A1": [0.0, 1e308]}},
+    ):
         with pytest.raises(RpcError):
             ceos.parse_aberrations(wrong)
 

@@ -157,6 +157,20 @@ def test_depth_is_bounded(bracket: bytes) -> None:
     assert netstring.parse_json(b'{"a":' + b"[" * 31 + b"]" * 31 + b"}")
 
 
+@pytest.mark.parametrize("hidden", [b'"' + b"]" * 5000 + b'",', b'"\\"]",' * 5000, b'"]",' * 5000])
+def test_brackets_in_strings_hide_no_depth(hidden: bytes) -> None:
+    with pytest.raises(RpcError, match="deeper than 32"):
+        netstring.parse_json(b'{"a":[' + hidden + b"[" * 40 + b"]" * 40 + b"]}")
+    assert netstring.parse_json(b'{"a":["' + b"[{" * 5000 + b'"]}')
+
+
+def test_half_a_character_is_no_text() -> None:
+    assert netstring.parse_json(rb'{"a":"\ud83d\ude00"}') == {"a": "\U0001f600"}
+    for half in (rb'{"a":["\ud83d"]}', rb'{"\uDE00":1}'):
+        with pytest.raises(RpcError, match="no JSON"):
+            netstring.parse_json(half)
+
+
 @pytest.mark.parametrize("value", [float("nan"), {1, 2}, b"bytes"])
 def test_what_json_cannot_say_is_not_sent(value: Any) -> None:
     with pytest.raises(RpcError, match="cannot be sent") as caught:

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.faults import BadFrame, CommandTimeout, MicroscopeFault
-from twin.instrument import CameraView, Exposure, Instrument
+from twin.instrument.base import CameraView, Exposure, Instrument
+from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault
+from twin.instrument.line import split_address
 from twin.optics import CHARGE_C, Optics
 from twin.options import OptionError, checked_options
 from twin.state import StateSpace
@@ -74,10 +75,9 @@ class Options:
             raise ValueError(
                 f"exposure_s and beam_current_a are positive: {self.exposure_s!r}, {self.beam_current_a!r}"
             )
-        host, colon, port = self.host.partition(":")
-        if colon:
-            object.__setattr__(self, "host", host)
-            object.__setattr__(self, "port", int(port))
+        host, port = split_address(self.host, self.port)
+        object.__setattr__(self, "host", host)
+        object.__setattr__(self, "port", port)
 
 
 def make(options: Mapping[str, Any], optics: Optics, space: StateSpace) -> Microscope:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.aberrations import TERMS, index
-from twin.faults import BadFrame, CommandTimeout, MicroscopeFault
-from twin.instrument import CameraView, Exposure, Instrument
+from twin.instrument.base import CameraView, Exposure, Instrument
+from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault
 from twin.optics import CHARGE_C, Optics
 from twin.options import OptionError, checked_options
 from twin.state import StateSpace

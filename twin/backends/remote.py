@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.aberrations import CEOS_FACTORS, Aberrations, to_ceos
-from twin.faults import ActuatorBusy, BadFrame, CommandTimeout, MicroscopeFault, OutOfReach
-from twin.instrument import CameraView, to_counts
-from twin.merlin_frames import TriggeredCamera
+from twin.instrument.base import CameraView, to_counts
+from twin.instrument.faults import ActuatorBusy, BadFrame, CommandTimeout, MicroscopeFault, OutOfReach
+from twin.instrument.line import split_address
+from twin.instrument.merlin_frames import TriggeredCamera
+from twin.instrument.rpc_client import RpcClient, knock
 from twin.optics import CHARGE_C, Optics
 from twin.options import OptionError, checked_options
-from twin.rpc_client import RpcClient, knock
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame, Microscope, Truth
 from twin.wire import ceos, control, rpc
@@ -73,14 +74,13 @@ class Options:
     view: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        host, colon, port = self.host.partition(":")
-        if colon:
-            object.__setattr__(self, "host", host)
-            object.__setattr__(self, "port", int(port) if port.isascii() and port.isdigit() else -1)
         for label in ("port", "corrector_port", "camera_port", "data_port"):
             value = getattr(self, label)
-            if value is not None and not (isinstance(value, int) and 1 <= value <= 65535):
+            if value is not None and not (type(value) is int and 1 <= value <= 65535):
                 raise ValueError(f"{label} is a port, 1 to 65535; got {value!r}")
+        host, port = split_address(self.host, self.port)
+        object.__setattr__(self, "host", host)
+        object.__setattr__(self, "port", port)
         for label in ("timeout_s", "frame_timeout_s", "beam_current_a", "exposure_s"):
             if not (np.isfinite(getattr(self, label)) and getattr(self, label) > 0):
                 raise ValueError(f"{label} is positive; got {getattr(self, label)!r}")
@@ -151,7 +151,7 @@ class RemoteMicroscope:
         self._begin()
 
     def apply(self, delta_nm: Array) -> None:
-        """One command per aberration; if one is refused, those before it are taken back.
+        """One command per aberration; if one fails, those before it are taken back.
 
         Raises:
             ValueError: as `Microscope`.
@@ -164,8 +164,8 @@ class RemoteMicroscope:
         for name, change in self._changes(np.asarray(delta_nm, dtype=np.float64)):
             try:
                 self._correct(name, change)
-            except (ActuatorBusy, OutOfReach) as refused:
-                self._take_back(done, refused)
+            except MicroscopeFault as fault:
+                self._take_back(done, fault)
                 raise
             done.append((name, change))
         self._cumulative_nm = cumulative
@@ -246,8 +246,8 @@ class RemoteMicroscope:
         request = ceos.correction(name, change_nm, self._options.value_is)
         _asked(self._corrector, request.method, request.params)
 
-    def _take_back(self, done: list[tuple[str, tuple[float, float]]], refused: MicroscopeFault) -> None:
-        """Undo what was done before a refusal, so that nothing has moved.
+    def _take_back(self, done: list[tuple[str, tuple[float, float]]], fault: MicroscopeFault) -> None:
+        """Undo what was done before a fault, so that nothing has moved but perhaps what failed.
 
         Raises:
             CommandTimeout: that was refused as well.
@@ -256,7 +256,7 @@ class RemoteMicroscope:
             try:
                 self._correct(name, (-x, -y))
             except MicroscopeFault as error:
-                raise CommandTimeout(f"{refused}; {name} had moved and could not be taken back: {error}") from refused
+                raise CommandTimeout(f"{fault}; {name} had moved and could not be taken back: {error}") from fault
 
 
 class ControlledMicroscope(RemoteMicroscope):
@@ -277,7 +277,7 @@ class ControlledMicroscope(RemoteMicroscope):
 
     @property
     def repeats_sessions(self) -> bool:
-        """The same generator gives the same session, also on a server that was started again: see `twin.recording`."""
+        """The same generator gives the same session, also on a server that was started again: `RepeatsSessions`."""
         return True
 
     def reset(self, rng: np.random.Generator) -> None:

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.faults import Departure
+from twin.instrument.faults import Departure
+from twin.instrument.recording import SAME_NM, Recording, Trace, fingerprint
 from twin.optics import Optics
 from twin.options import OptionError, checked_options
-from twin.recording import SAME_NM, Recording, Trace, fingerprint
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame, Microscope, Truth
 

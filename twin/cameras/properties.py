@@ -14,7 +14,37 @@ ChargeSpread = Annotated[float, Ge(0), Le(3)]
 
 
 @dataclass(frozen=True, config=_STRICT, kw_only=True)
-class CountingCamera:
+class PixelatedCamera:
+    """What every camera has: pixels, some of them bad.
+
+    Attributes:
+        hot_fraction, dead_fraction: share of the pixels that answer without electrons, and of those that see nothing.
+    """
+
+    hot_fraction: Fraction = 0.0
+    dead_fraction: Fraction = 0.0
+
+
+@dataclass(frozen=True, config=_STRICT, kw_only=True)
+class FrameCamera(PixelatedCamera):
+    """A camera that is read out frame by frame; its hot pixels are stuck at the largest count.
+
+    Attributes:
+        bit_depth: of counters or digitiser; they stop at their largest count.
+        readout_s: time at the end of every dwell in which the camera is read out and sees nothing.
+    """
+
+    bit_depth: Annotated[int, Ge(1), Le(32)] = 16
+    readout_s: NonNegative = 0.0
+
+    @property
+    def largest_count(self) -> int:
+        """Where counters or digitiser end."""
+        return int(2**self.bit_depth - 1)
+
+
+@dataclass(frozen=True, config=_STRICT, kw_only=True)
+class CountingCamera(FrameCamera):
     """A camera that counts the electrons above a threshold, each pixel on its own.
 
     An electron lands anywhere in its pixel, evenly; its charge spreads as a Gaussian, and every pixel that collects
@@ -25,9 +55,6 @@ class CountingCamera:
         threshold: share of an electron's charge.
         dead_time_s: after a hit, for how long a pixel counts nothing.
         paralyzable: a hit within the dead time extends it.
-        hot_fraction, dead_fraction: pixels stuck at the largest count, and pixels that see nothing.
-        bit_depth: of the counters; they stop at their largest count.
-        readout_s: time between exposures.
     """
 
     kind: Literal["counting"] = "counting"
@@ -35,19 +62,11 @@ class CountingCamera:
     threshold: Annotated[float, Ge(0.01), Lt(1)] = 0.5
     dead_time_s: NonNegative = 0.0
     paralyzable: bool = False
-    hot_fraction: Fraction = 0.0
-    dead_fraction: Fraction = 0.0
     bit_depth: Literal[1, 6, 12, 24] = 12
-    readout_s: NonNegative = 0.0
-
-    @property
-    def largest_count(self) -> int:
-        """Where the counters stop."""
-        return int(2**self.bit_depth - 1)
 
 
 @dataclass(frozen=True, config=_STRICT, kw_only=True)
-class IntegratingCamera:
+class IntegratingCamera(FrameCamera):
     """A camera that integrates the signal of its electrons: scintillator-coupled or direct.
 
     Attributes:
@@ -57,9 +76,6 @@ class IntegratingCamera:
         dark_level: offset, counts.
         dark_per_s: dark current, counts per second of exposure.
         readout_rms: Gaussian read-out noise, counts.
-        hot_fraction, dead_fraction: pixels stuck at the largest count, and pixels that see nothing.
-        bit_depth: of the digitiser.
-        readout_s: time between exposures.
     """
 
     kind: Literal["integrating"] = "integrating"
@@ -69,19 +85,10 @@ class IntegratingCamera:
     dark_level: NonNegative = 0.0
     dark_per_s: NonNegative = 0.0
     readout_rms: NonNegative = 0.0
-    hot_fraction: Fraction = 0.0
-    dead_fraction: Fraction = 0.0
-    bit_depth: Annotated[int, Ge(1), Le(32)] = 16
-    readout_s: NonNegative = 0.0
-
-    @property
-    def largest_count(self) -> int:
-        """Where the digitiser ends."""
-        return int(2**self.bit_depth - 1)
 
 
 @dataclass(frozen=True, config=_STRICT, kw_only=True)
-class EventCamera:
+class EventCamera(PixelatedCamera):
     """A camera that sends one event per pixel hit: when (time of arrival) and how much (time over threshold).
 
     An electron lands anywhere in its pixel, evenly, deposits an energy, and its charge spreads as a Gaussian; every
@@ -100,8 +107,7 @@ class EventCamera:
         timewalk_ns_kev: a pixel that collects E fires `timewalk_ns_kev / E` late.
         dead_time_s: for how long after the time over threshold a pixel sees nothing; 0 leaves out that time as well.
         reorder_s: events leave up to this much late, each by a delay of its own: they arrive out of order.
-        hot_fraction, dead_fraction: pixels that fire on their own, and pixels that see nothing.
-        hot_rate_per_s: how often a hot pixel does.
+        hot_rate_per_s: how often a hot pixel fires on its own.
     """
 
     kind: Literal["event"] = "event"
@@ -116,8 +122,6 @@ class EventCamera:
     timewalk_ns_kev: NonNegative = 0.0
     dead_time_s: NonNegative = 0.0
     reorder_s: NonNegative = 0.0
-    hot_fraction: Fraction = 0.0
-    dead_fraction: Fraction = 0.0
     hot_rate_per_s: NonNegative = 1e4
 
     @model_validator(mode="after")

@@ -213,7 +213,6 @@ class FrameWriter(ABC):
     layout: Layout
     count: int
 
-    @abstractmethod
     def append(self, frames: Frames, pixel: NDArray[np.integer] | None = None) -> None:
         """The next frames in read-out order.
 
@@ -224,6 +223,13 @@ class FrameWriter(ABC):
         Raises:
             FormatError: wrong shape or type, a count above `layout.ceiling`, or no room left; nothing was written.
         """
+        check_frames(frames, self.layout, self.count)
+        self._write(frames, pixel)
+        self.count += len(frames)
+
+    @abstractmethod
+    def _write(self, frames: Frames, pixel: NDArray[np.integer] | None) -> None:
+        """Frames that belong into this dataset to disc, or an error and nothing."""
 
     @abstractmethod
     def close(self) -> None:

@@ -16,7 +16,6 @@ from twin.formats.dataset import (
     FrameWriter,
     Layout,
     Metadata,
-    check_frames,
     check_span,
 )
 from twin.formats.event_clock import (
@@ -47,12 +46,10 @@ class EventFrameWriter(FrameWriter):
         self._dwell_s = dwell_s or 0.0
         self.layout, self.count = layout, 0
 
-    def append(self, frames: Frames, pixel: NDArray[np.integer] | None = None) -> None:
-        check_frames(frames, self.layout, self.count)
+    def _write(self, frames: Frames, pixel: NDArray[np.integer] | None) -> None:
         check_order(self.layout, self.count, len(frames), pixel)
         events = t3p.from_frames(frames, self.count, self._dwell_s)
         self._events.append(events, self.count + len(frames))
-        self.count += len(frames)
 
     def close(self) -> None:
         self._events.close()

@@ -21,7 +21,6 @@ from twin.formats.dataset import (
     FrameWriter,
     Layout,
     Metadata,
-    check_frames,
     check_free,
     check_span,
 )
@@ -117,12 +116,10 @@ class HspyWriter(FrameWriter):
         self._acquired = own.create_dataset("acquired", data=np.zeros(layout.scan, dtype=bool), chunks=layout.scan)
         self._file.flush()
 
-    def append(self, frames: Frames, pixel: NDArray[np.integer] | None = None) -> None:
-        check_frames(frames, self.layout, self.count)
+    def _write(self, frames: Frames, pixel: NDArray[np.integer] | None) -> None:
         flat = placement.flat_index(self.layout, self.count, len(frames), pixel)
         placement.write(self._frames, self._acquired, self.layout, flat, frames)
         self._file.flush()
-        self.count += len(frames)
 
     def close(self) -> None:
         self._file.close()

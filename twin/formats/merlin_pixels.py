@@ -20,6 +20,13 @@ from twin.formats.merlin_header import PIXEL_BYTES, MerlinHeader
 Bytes = NDArray[np.uint8]
 
 
+def dtype(header: MerlinHeader) -> np.dtype[np.unsignedinteger]:
+    """What `decode` gives."""
+    if header.pixel in PIXEL_BYTES:
+        return np.dtype(f"u{PIXEL_BYTES[header.pixel]}")
+    return np.dtype({12: "u2", 24: "u4"}.get(header.depth or 0, "u1"))
+
+
 def decode(payload: Bytes, header: MerlinHeader) -> Frames:
     """Frames, shape (n, H, W), from their bytes, shape (n, `header.payload_bytes`)."""
     count = len(payload)

@@ -23,12 +23,13 @@ from twin.formats.dataset import (
     FrameWriter,
     Layout,
     Metadata,
-    check_frames,
     check_free,
     check_span,
 )
 
 METADATA = "Metadata (JSON)"
+MOST_HDR = 2**20
+"""Bytes of a text header that are read; cameras write some thousands."""
 
 
 def smallest_depth(max_count: int) -> int:
@@ -100,8 +101,7 @@ class MibWriter(FrameWriter):
         path.with_suffix(".hdr").write_bytes(mh.build_hdr(acquisition, self._header.assembly))
         self._file = path.open("xb")
 
-    def append(self, frames: Frames, pixel: NDArray[np.integer] | None = None) -> None:
-        check_frames(frames, self.layout, self.count)
+    def _write(self, frames: Frames, pixel: NDArray[np.integer] | None) -> None:
         check_order(self.layout, self.count, len(frames), pixel)
         payload = merlin_pixels.encode(frames, self._header)
         for k, row in enumerate(payload, start=self.count):
@@ -109,7 +109,6 @@ class MibWriter(FrameWriter):
             self._file.write(mh.build_header(replace(self._header, sequence=k + 1, time=time)))
             self._file.write(row.tobytes())
         self._file.flush()
-        self.count += len(frames)
 
     def close(self) -> None:
         self._file.close()
@@ -154,12 +153,13 @@ class MibReader(FrameReader):
     def _describe(self, scan: tuple[int, ...] | None) -> None:
         """Layout and metadata, from the first header, the .hdr and the size of the file."""
         hdr = self._path.with_suffix(".hdr")
-        told = mh.parse_hdr(hdr.read_bytes()) if hdr.exists() else None
+        told = _acquisition(hdr) if hdr.exists() else None
         shape = scan if scan is not None else scan_shape(told, self._complete)
         height, width = self.header.image_shape
-        depth = self.header.depth
-        dtype = np.min_scalar_type((1 << (depth or 8 * mh.PIXEL_BYTES.get(self.header.pixel, 4))) - 1)
-        self.layout = Layout(shape, (height, width), str(dtype), (1 << depth) - 1 if depth is not None else None)
+        dtype, depth = merlin_pixels.dtype(self.header), self.header.depth
+        # A counter deeper than its pixels: they end first.
+        limit = None if depth is None else min((1 << depth) - 1, int(np.iinfo(dtype).max))
+        self.layout = Layout(shape, (height, width), str(dtype), limit)
         if self._complete > self.layout.count:
             raise FormatError(f"{self._path}: {self._complete} frames do not fit a scan of {shape}")
         self.acquired = (np.arange(self.layout.count) < self._complete).reshape(shape)
@@ -234,6 +234,20 @@ def _parse(raw: bytes, path: Path, frame: int) -> mh.MerlinHeader:
         return mh.parse_header(raw)
     except FormatError as error:
         raise FormatError(f"{path}: frame {frame}: {error}", frame) from None
+
+
+def _acquisition(hdr: Path) -> mh.Acquisition:
+    """The text header of a file; no more of it is read than a camera writes.
+
+    Raises:
+        FormatError: none; names the file.
+    """
+    with hdr.open("rb") as file:
+        raw = file.read(MOST_HDR)
+    try:
+        return mh.parse_hdr(raw)
+    except FormatError as error:
+        raise FormatError(f"{hdr}: {error}") from None
 
 
 def _json(text: str, path: Path) -> dict[str, Any]:

@@ -150,6 +150,7 @@ class T3pWriter:
             "scan": self.layout.scan,
             "camera": self.layout.camera,
             "frames": frames,
+            "records": self.count,
             "metadata": self.metadata.plain(),
         }
         # By renaming, so that a crash never leaves half a description.
@@ -179,6 +180,7 @@ class T3pReader:
         count: whole records.
         layout, metadata: as written; None and empty without the JSON file.
         frames: positions that were said to be complete.
+        records: that the file had then at least; None where nobody says. With fewer it was cut off.
 
     Raises:
         FormatError: the length is no multiple of 16 bytes (unless `tolerate`), or the JSON file is broken.
@@ -192,7 +194,7 @@ class T3pReader:
                 f" {self.count} whole records before it (tolerate reads them)",
                 self.count,
             )
-        self.layout, self.metadata, self.frames = _about(sidecar(path))
+        self.layout, self.metadata, self.frames, self.records = _about(sidecar(path))
         self._file = path.open("rb")
 
     def read(self, first: int, count: int) -> Events:
@@ -224,16 +226,17 @@ class T3pReader:
         self.close()
 
 
-def _about(path: Path) -> tuple[Layout | None, Metadata, int]:
-    """Layout, metadata and complete positions from the JSON file, if there is one."""
+def _about(path: Path) -> tuple[Layout | None, Metadata, int, int | None]:
+    """Layout, metadata, complete positions and records from the JSON file, if there is one."""
     if not path.exists():
-        return None, Metadata(), 0
+        return None, Metadata(), 0, None
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         scan, camera = tuple(map(int, about["scan"])), tuple(map(int, about["camera"]))
         plain, frames = dict(about["metadata"]), int(about.get("frames", 0))
+        records = int(about["records"]) if "records" in about else None
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path}: not a description of events: {error}") from None
     if len(camera) != 2:
         raise FormatError(f"{path}: camera is (H, W), got {camera}")
-    return Layout(scan, (camera[0], camera[1]), "uint32"), Metadata.of(plain, str(path)), frames
+    return Layout(scan, (camera[0], camera[1]), "uint32"), Metadata.of(plain, str(path)), frames, records

@@ -22,7 +22,6 @@ from twin.formats.dataset import (
     FrameWriter,
     Layout,
     Metadata,
-    check_frames,
     check_free,
     check_span,
 )
@@ -61,11 +60,9 @@ class ZarrWriter(FrameWriter):
         # Last: a group without attributes is one whose making was interrupted.
         group.attrs.update({"format": FORMAT, "version": VERSION, **limits, "metadata": metadata.plain()})
 
-    def append(self, frames: Frames, pixel: NDArray[np.integer] | None = None) -> None:
-        check_frames(frames, self.layout, self.count)
+    def _write(self, frames: Frames, pixel: NDArray[np.integer] | None) -> None:
         flat = placement.flat_index(self.layout, self.count, len(frames), pixel)
         placement.write(self._frames, self._acquired, self.layout, flat, frames)
-        self.count += len(frames)
 
     def close(self) -> None:
         """Nothing is pending: every append is on disc."""
@@ -80,7 +77,8 @@ class ZarrReader(FrameReader):
 
     def __init__(self, path: Path) -> None:
         try:
-            group: Any = zarr.open_group(path, mode="r")
+            # Never version 2: among its codecs is one that unpickles.
+            group: Any = zarr.open_group(path, mode="r", zarr_format=3)
             attributes: dict[str, Any] = dict(group.attrs)
             self._frames, acquired = group["frames"], group["acquired"]
         except (KeyError, ValueError, TypeError, OSError) as error:

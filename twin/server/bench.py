@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twin.formats.dataset import Metadata
-from twin.optics import Optics
+from twin.optics import AliasingError, Optics
 from twin.scan_plan import ScanPlan
 from twin.simulated import SimulatedMicroscope
 from twin.types import Capabilities, Frame, ScanBlock, Truth
@@ -26,6 +27,7 @@ class ScanSettings:
         events: the camera sends events and no frames.
         largest_count: of the camera; None for what its counts' type holds.
         delay_s: how long after its dwell an event may still be under way.
+        prepared: clients are shown a scan that was computed before; it stays what it is.
     """
 
     plan: ScanPlan
@@ -33,6 +35,7 @@ class ScanSettings:
     events: bool = False
     largest_count: int | None = None
     delay_s: float = 0.0
+    prepared: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class TruthHidden(PermissionError):
     """The truth was asked for, and this bench does not tell it."""
 
 
+class ScanFixed(PermissionError):
+    """Another scan was asked for, and this bench shows a prepared one."""
+
+
 class Bench:
     """A simulated microscope that several clients use, each call excluding all others.
 
@@ -65,7 +72,9 @@ class Bench:
 
     Attributes:
         lock: held during every call; hold it for several calls that belong together.
-        scan_settings: may be replaced while no scan runs.
+        scan_settings: of scans that begin from now on.
+        stage_nm: (x, y) in the specimen around which scans lie that have no centre of their own; None is its middle.
+            As it was at first when a session begins; the scan's plan stays.
         ports: where the services of this bench listen, by module name; for whoever starts them to fill in, so that
             one service can tell clients of the others.
         entropy: what the session was drawn from; empty before the first.
@@ -92,6 +101,7 @@ class Bench:
         self.sessions = self.inputs = self.exposures = 0
         self.cumulative_nm: Array = microscope.capabilities.space.zero
         self.latest: Frame | None = None
+        self.stage_nm: tuple[float, float] | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -102,7 +112,7 @@ class Bench:
         """A new session from what a session is drawn from (`SimulatedMicroscope.begin`); scans under way are over."""
         with self.lock:
             self.microscope.begin(entropy)
-            self.entropy, self.latest = tuple(entropy), None
+            self.entropy, self.latest, self.stage_nm = tuple(entropy), None, None
             self.sessions, self.inputs, self.exposures = self.sessions + 1, 0, 0
             self.cumulative_nm = self.capabilities.space.zero
 
@@ -142,8 +152,52 @@ class Bench:
         with self.lock:
             if self.scan_settings is None:
                 raise RuntimeError("this scenario has no scan")
-            blocks = self.microscope.scan(plan or self.scan_settings.plan, block=block)
+            blocks = self.microscope.scan(_at(plan or self.scan_settings.plan, self.stage_nm), block=block)
         return self._in_turn(blocks)
+
+    def set_plan(self, plan: ScanPlan) -> None:
+        """Scans that begin from now on follow this plan; one that has begun goes on with its own.
+
+        Raises:
+            RuntimeError: no session yet.
+            ScanFixed: the scan was prepared.
+            ValueError: no scans here, or what specimen and camera refuse of the plan, as a microscope's.
+        """
+        with self.lock:
+            settings = self._changeable()
+            self._check_plan(plan, self.stage_nm)
+            self.scan_settings = replace(settings, plan=plan)
+
+    def move_stage(self, position_nm: tuple[float, float]) -> None:
+        """Scans that begin from now on, and have no centre of their own, lie around this place of the specimen.
+
+        Raises:
+            RuntimeError: no session yet.
+            ScanFixed: the scan was prepared.
+            ValueError: no scans here, a place outside the specimen, or one at which the present plan leaves it.
+        """
+        with self.lock:
+            settings, size_nm = self._changeable(), self.microscope.specimen_nm
+            for axis, value, most in zip("xy", position_nm, size_nm or (0.0, 0.0), strict=True):
+                if not 0.0 <= value <= most:
+                    raise ValueError(
+                        f"the stage at {axis} = {value:g} nm is off the specimen, which spans 0 to {most:g} nm"
+                    )
+            self._check_plan(settings.plan, position_nm)
+            self.stage_nm = position_nm
+
+    def _changeable(self) -> ScanSettings:
+        settings = self.scan_settings
+        if settings is None:
+            raise ValueError("this scenario has no scan")
+        if settings.prepared:
+            raise ScanFixed("the scan was computed before (--prepare); serve it without to set another one")
+        return settings
+
+    def _check_plan(self, plan: ScanPlan, stage_nm: tuple[float, float] | None) -> None:
+        # What the aberrations now would make of it is no matter: a scan may be set up first and corrected for then.
+        with suppress(AliasingError):
+            self.microscope.scan(_at(plan, stage_nm))
 
     def _in_turn(self, blocks: Iterator[ScanBlock]) -> Iterator[ScanBlock]:
         while True:
@@ -163,6 +217,11 @@ class Bench:
             raise TruthHidden("the truth is hidden; start the server with --expose-truth to tell it")
         with self.lock:
             return self.microscope.truth()
+
+
+def _at(plan: ScanPlan, stage_nm: tuple[float, float] | None) -> ScanPlan:
+    """The plan around where the stage is, unless it says where itself."""
+    return plan if stage_nm is None or plan.centre_nm is not None else replace(plan, centre_nm=stage_nm)
 
 
 def scan_metadata(settings: ScanSettings) -> Metadata:

@@ -6,12 +6,14 @@ Methods and their parameters: twin/wire/control.py and docs/remote.md. The truth
 import hashlib
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from twin.server.bench import Bench
+from twin.scan_plan import duration_s
+from twin.server import event_stream
+from twin.server.bench import Bench, ScanSettings
 from twin.server.listener import Service
 from twin.server.rpc import RpcService
 from twin.types import Frame
@@ -48,9 +50,11 @@ class Control:
             "status": lambda _: self._now().plain(),
             "exposure": self._exposure,
             "stage": self._stage,
+            "setStage": self._set_stage,
             "dose": self._dose,
             "clock": lambda _: {"clock_s": bench.microscope.clock_s},
             "scanPlan": self._scan_plan,
+            "setScanPlan": self._set_scan_plan,
             "truth": lambda _: control.truth_plain(bench.truth()),
         }
 
@@ -59,8 +63,8 @@ class Control:
 
         Raises:
             RpcError: no such method or parameter, or a number that cannot be.
-            ValueError: an input beyond the limits; nothing has moved.
-            PermissionError: the truth is hidden.
+            ValueError: an input beyond the limits, or a scan that cannot be; nothing has moved.
+            PermissionError: the truth is hidden, or the scan was prepared.
             RuntimeError: no session yet.
         """
         rpc.check_call(request, control.METHODS)
@@ -128,17 +132,53 @@ class Control:
 
     def _stage(self, request: Request) -> dict[str, Any]:
         self._check_session()
-        return {"region": self._bench.microscope.next_exposure[0]}
+        bench = self._bench
+        region, size_nm = bench.microscope.next_exposure[0], bench.microscope.specimen_nm
+        if size_nm is None:
+            return {"region": region}
+        x_nm, y_nm = bench.stage_nm or (size_nm[0] / 2, size_nm[1] / 2)
+        return {"region": region, "position_nm": [x_nm, y_nm], "specimen_nm": list(size_nm)}
+
+    def _set_stage(self, request: Request) -> dict[str, Any]:
+        self._check_session()
+        move = control.parse_stage(request.params)
+        # First what can be refused: then nothing has moved.
+        if move.position_nm is not None:
+            self._scan_settings()
+            self._bench.move_stage(move.position_nm)
+        if move.film is not None:
+            self._bench.microscope.stay_on_film(None if move.film == control.AUTO else move.film)
+        return self._stage(request)
 
     def _dose(self, request: Request) -> dict[str, Any]:
         self._check_session()
         return {"next_e": self._bench.microscope.next_exposure[1], "spent": self._bench.microscope.cost.plain()}
 
     def _scan_plan(self, request: Request) -> dict[str, Any]:
-        settings = self._bench.scan_settings
-        if settings is None:
+        settings = self._scan_settings()
+        plan = settings.plan
+        return {
+            "plan": asdict(plan),
+            "positions": plan.count,
+            "duration_s": duration_s(plan),
+            "optics": asdict(settings.optics),
+            "events": settings.events,
+        }
+
+    def _set_scan_plan(self, request: Request) -> dict[str, Any]:
+        self._check_session()
+        settings = self._scan_settings()
+        plan = control.parse_plan(request.params, settings.plan)
+        if settings.events:
+            # The event port is the only one that shows such a scan.
+            event_stream.check(replace(settings, plan=plan))
+        self._bench.set_plan(plan)
+        return self._scan_plan(request)
+
+    def _scan_settings(self) -> ScanSettings:
+        if self._bench.scan_settings is None:
             raise RpcError("this scenario has no scan", rpc.NOT_AVAILABLE)
-        return {"plan": asdict(settings.plan), "optics": asdict(settings.optics), "events": settings.events}
+        return self._bench.scan_settings
 
     @property
     def _session(self) -> str:

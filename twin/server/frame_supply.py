@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,10 @@ class FrameSupply(Protocol):
         """Unless a client says otherwise: of a row, or one."""
         ...
 
+    def now(self) -> Self:
+        """As it is now, for one acquisition: what is changed afterwards counts for the next."""
+        ...
+
     def about(self, frames: int, per_trigger: int, depth: int) -> mh.Acquisition:
         """The text header of an acquisition of so many frames; 0 goes on until stopped."""
         ...
@@ -103,6 +107,9 @@ class RonchigramSupply:
         self.exposure_s = bench.ronchigram.exposure_s
         self.period_s = bench.ronchigram.exposure_s + bench.ronchigram.overhead_s
 
+    def now(self) -> Self:
+        return self
+
     def about(self, frames: int, per_trigger: int, depth: int) -> mh.Acquisition:
         extra = {METADATA: json.dumps(ronchigram_metadata(self._bench).plain())}
         return mh.Acquisition(frames, per_trigger, None, depth, extra)
@@ -122,14 +129,18 @@ class ScanSupply:
 
     Args:
         bench: that scans; its settings may change between two acquisitions.
+        settings: of this one; None for those that the bench has when they are asked for.
 
     Raises:
         NoFrames: no scan in this scenario, or a camera without frames.
     """
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+    def __init__(self, bench: Bench, settings: ScanSettings | None = None) -> None:
+        self._bench, self._settings = bench, settings
         self.settings()
+
+    def now(self) -> Self:
+        return type(self)(self._bench, self.settings())
 
     def settings(self) -> ScanSettings:
         """Of the scan now.
@@ -137,7 +148,7 @@ class ScanSupply:
         Raises:
             NoFrames: as on opening.
         """
-        settings = self._bench.scan_settings
+        settings = self._settings or self._bench.scan_settings
         if settings is None:
             raise NoFrames("this scenario has no scan")
         if settings.largest_count is None:
@@ -211,7 +222,7 @@ class PreparedScan:
     def __init__(
         self, bench: Bench, most_bytes: int = PREPARED_BYTES, progress: Callable[[int], None] | None = None
     ) -> None:
-        scan = ScanSupply(bench)
+        scan = ScanSupply(bench).now()
         self._scan = scan
         self.shape, self.largest_count = scan.shape, scan.largest_count
         self.exposure_s, self.period_s = scan.exposure_s, scan.period_s
@@ -231,6 +242,10 @@ class PreparedScan:
                 progress(stop - done)
             done = stop
         self._numbered_from = 1
+        bench.scan_settings = replace(scan.settings(), prepared=True)
+
+    def now(self) -> Self:
+        return self
 
     def about(self, frames: int, per_trigger: int, depth: int) -> mh.Acquisition:
         return self._scan.about(frames, per_trigger, depth)

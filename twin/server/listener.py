@@ -9,7 +9,8 @@ import logging
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -22,6 +23,8 @@ LOOPBACK = "127.0.0.1"
 SHORTEST_TOKEN = 12
 MOST_WAITING = 8
 """Clients of one service at a time, the one that is served included; more are hung up on at once."""
+STOP_S = 1.0
+"""So long the end of a server waits for its threads."""
 _TICK_S = 0.05
 """How often waiting threads look whether they should stop."""
 _RECEIVE = 2**16
@@ -256,8 +259,28 @@ class Access:
         self._known.add(address)
 
 
-class Listener:
-    """A service on a port, from `start` (or `with`) to `stop`.
+class Running(ABC):
+    """Serves clients from `start` to `stop`, or for as long as a `with` lasts."""
+
+    @abstractmethod
+    def start(self) -> Self:
+        """Begin to accept clients."""
+
+    @abstractmethod
+    def stop(self, timeout_s: float = STOP_S) -> bool:
+        """Hang up on everybody; whether all threads ended in time. One that still computes ends with its result."""
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class Listener(Running):
+    """A service on a port.
 
     Args:
         service: behind it.
@@ -280,7 +303,6 @@ class Listener:
         self._accepting = threading.Thread(target=self._accept, name=f"{service.name} port", daemon=True)
 
     def start(self) -> Self:
-        """Begin to accept clients."""
         self._accepting.start()
         return self
 
@@ -288,8 +310,7 @@ class Listener:
         """Begin to stop, for several listeners at once; `stop` waits."""
         self._stopping.set()
 
-    def stop(self, timeout_s: float = 1.0) -> bool:
-        """Hang up on everybody; whether all threads ended in time. One that still computes ends with its result."""
+    def stop(self, timeout_s: float = STOP_S) -> bool:
         self._stopping.set()
         deadline = monotonic() + timeout_s
         if self._accepting.is_alive():
@@ -303,16 +324,9 @@ class Listener:
             thread.join(max(0.0, deadline - monotonic()))
         late = [thread for thread in clients if thread.is_alive()]
         if late:
-            log.warning("%s: %d clients' threads are still busy after %g s", self.service.name, len(late), timeout_s)
+            # No warning: nothing of theirs is lost, and a program that ends does not wait for them.
+            log.info("%s: %d clients' threads are still busy after %g s", self.service.name, len(late), timeout_s)
         return not late
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _accept(self) -> None:
         while not self._stopping.is_set():
@@ -377,6 +391,34 @@ class Listener:
             self._turn.release()
             raise Stopping
         return True
+
+
+class Listeners(Running):
+    """Several that start and stop together; `stop` waits for all of them no longer than for one.
+
+    Args:
+        listeners: not started yet. They are stopped even where they never were.
+    """
+
+    def __init__(self, listeners: Iterable[Listener] = ()) -> None:
+        self._listeners = list(listeners)
+
+    def add(self, listener: Listener) -> Listener:
+        """One more, before the start; returns it."""
+        self._listeners.append(listener)
+        return listener
+
+    def start(self) -> Self:
+        for listener in self._listeners:
+            listener.start()
+        return self
+
+    def stop(self, timeout_s: float = STOP_S) -> bool:
+        deadline = monotonic() + timeout_s
+        for listener in self._listeners:
+            listener.stopping()
+        ended = [listener.stop(max(0.0, deadline - monotonic())) for listener in self._listeners]
+        return all(ended)
 
 
 def _is_loopback(host: str) -> bool:

@@ -150,7 +150,7 @@ class MerlinCamera:
     def _arm(self) -> int:
         if self._state != "idle":
             return BUSY
-        settings, supply = self.settings, self.supply
+        settings, supply = self.settings, self.supply.now()
         soft = settings.trigger_start == parameters.SOFT_TRIGGER
         self._job = Job(
             supply,

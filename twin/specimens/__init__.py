@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, cast
 
-from pydantic import ValidationError
-
-from twin.options import modules
+from twin.options import OptionError, checked_options, modules
 from twin.structure import Structure
 from twin.suggest import nearest
 
@@ -47,18 +45,11 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Structure:
         SpecimenOptionError: an unknown option (names the nearest) or a bad value.
     """
     module, given = _module(name), dict(options or {})
-    known = option_names(name)
-    for key in given:
-        if key not in known:
-            raise SpecimenOptionError(
-                f"{key!r} is not an option of {name}{nearest(key, known)}; known: {', '.join(known)}"
-            )
     try:
-        return cast("Structure", module.make(module.Options(**given)))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "its options"
-        raise SpecimenOptionError(f"{name}: {where}: {first['msg']}; got {first['input']!r}") from None
+        chosen = checked_options(module.Options, given)
+    except OptionError as error:
+        raise SpecimenOptionError(f"{name}: {error}") from error
+    return cast("Structure", module.make(chosen))
 
 
 def _module(name: str) -> Any:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from twin.atoms import carbon_film
 from twin.day import FilmProperties
-from twin.structure import Structure
+from twin.structure import Structure, check_count
 
 Floats = NDArray[np.float64]
 
@@ -33,12 +33,16 @@ def on_carbon(
         carbon_nm: thickness of the film, or zero.
         thermal_rms_nm: of the object's elements; the film brings its own. Empty: nothing moves.
         seed: of the film.
+
+    Raises:
+        TooManyAtoms: the film would be too large.
     """
     positions = positions_nm + np.array([0.0, 0.0, GAP_NM - positions_nm[:, 2].min()])
     bottom = float(positions[:, 2].max()) + GAP_NM
     if carbon_nm == 0:
         return Structure(name, numbers, positions, (side_nm, side_nm, bottom), False, thermal_rms_nm)
     film = FilmProperties(thickness_nm=carbon_nm)
+    check_count(name, len(numbers) + film.density_per_nm3 * side_nm**2 * carbon_nm)
     carbon = carbon_film(film, side_nm, np.random.default_rng(seed)) + np.array([0.0, 0.0, bottom])
     moving = {CARBON: film.thermal_rms_nm, **thermal_rms_nm} if thermal_rms_nm else {}
     return Structure(

@@ -7,7 +7,7 @@ from ase.data import atomic_numbers
 from pydantic.dataclasses import dataclass
 
 from twin.specimens._options import STRICT, Side, Thickness
-from twin.structure import Structure, tiled
+from twin.structure import Structure, check_count, tiled
 
 Basis = Sequence[tuple[str, tuple[float, float, float]]]
 
@@ -40,9 +40,13 @@ def crystal(
         cell_nm: sides of one cell.
         rms_nm: rms displacement along one axis, by element.
         options: extent.
+
+    Raises:
+        TooManyAtoms: it would be too large.
     """
     wanted = (options.width_nm, options.height_nm, options.thickness_nm)
     across, up, deep = (max(1, round(length / side)) for length, side in zip(wanted, cell_nm, strict=True))
+    check_count(name, across * up * deep * len(basis))
     fractions = np.array([position for _, position in basis])
     positions = tiled(fractions, cell_nm, (across, up, deep))
     numbers = np.tile([atomic_numbers[symbol] for symbol, _ in basis], across * up * deep)

@@ -19,7 +19,8 @@ HEAVIEST = 103
 RMS_NM = 0.01
 """Of an adatom, along one axis; a round value."""
 
-TRIES = 1000
+TRIES = 20_000
+"""Places tried for one atom before the field counts as full."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -51,9 +52,9 @@ class Options:
     def _known(cls, element: str | int) -> str | int:
         known = chemical_symbols[1 : HEAVIEST + 1]
         if isinstance(element, int) and not 1 <= element <= HEAVIEST:
-            raise ValueError(f"atomic numbers go from 1 to {HEAVIEST}")
+            raise ValueError(f"atomic numbers go from 1 to {HEAVIEST}, got {element}")
         if isinstance(element, str) and element not in known:
-            raise ValueError(f"not the symbol of an element{nearest(element, known)}")
+            raise ValueError(f"{element!r} is not the symbol of an element{nearest(element.capitalize(), known)}")
         return element
 
 
@@ -78,15 +79,14 @@ def make(options: Options) -> Structure:
 
 
 def _scattered(options: Options, rng: np.random.Generator) -> np.ndarray:
-    placed = np.empty((0, 2))
-    for _ in range(TRIES * options.count):
-        if len(placed) == options.count:
-            return placed
+    placed, tries = np.empty((0, 2)), 0
+    while len(placed) < options.count and tries < TRIES:
+        tries += 1
         xy = rng.random((1, 2)) * options.side_nm
         apart = np.abs(placed - xy)
         apart = np.minimum(apart, options.side_nm - apart)
         if not len(placed) or np.hypot(*apart.T).min() >= options.spacing_nm:
-            placed = np.concatenate([placed, xy])
+            placed, tries = np.concatenate([placed, xy]), 0
     if len(placed) == options.count:
         return placed
     raise ValueError(

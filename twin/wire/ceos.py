@@ -186,5 +186,7 @@ def parse_aberrations(result: Any) -> dict[str, tuple[float, float]]:
     for name, value in found.items():
         if name in NAMES:
             parts = rpc.numbers(value if isinstance(value, list) else [value], name, 1, 2)
+            if max(map(abs, parts)) > LARGEST_M:
+                raise RpcError(f"{name} is in metres, at most {LARGEST_M:g}; got {max(map(abs, parts)):g}")
             pairs[name] = (parts[0] / _NM, parts[1] / _NM if len(parts) == 2 else 0.0)
     return pairs

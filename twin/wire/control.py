@@ -7,12 +7,14 @@ the bit: JSON carries the shortest text that gives the same float64 back.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twin.optics import Optics
+from twin.options import checked_options
+from twin.scan_plan import ScanPlan
 from twin.state import StateSpace
 from twin.types import Capabilities, Truth
 from twin.wire import rpc
@@ -30,11 +32,17 @@ METHODS = {
     "status": (),
     "exposure": (),
     "stage": (),
+    "setStage": ("region?", "position_nm?"),
     "dose": (),
     "clock": (),
     "scanPlan": (),
+    "setScanPlan": ("plan",),
     "truth": (),
 }
+AUTO: Literal["auto"] = "auto"
+"""For a region: where the day puts the next exposure."""
+WORDED = ("pattern", "subsample")
+"""Keys of a plan that are no numbers."""
 WORDS = 4
 """Of 32 bits, in the entropy of a session."""
 _MOST = 2**53
@@ -174,6 +182,62 @@ def parse_delta(params: Mapping[str, Any], dimension: int) -> tuple[Array, int |
     delta = rpc.numbers(params["delta_nm"], "delta_nm", dimension, dimension)
     which = params.get("input")
     return np.array(delta), None if which is None else rpc.whole(which, "input", 1, _MOST)
+
+
+# --- where the beam goes -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StageMove:
+    """What is asked of the stage.
+
+    Attributes:
+        film: number of the film's region that further Ronchigrams are taken on; `AUTO`: as the day has it; None: no
+            change.
+        position_nm: (x, y) in the specimen around which scans lie; None: no change.
+    """
+
+    film: int | Literal["auto"] | None = None
+    position_nm: tuple[float, float] | None = None
+
+
+def parse_stage(params: Mapping[str, Any]) -> StageMove:
+    """The parameters of setStage.
+
+    Raises:
+        RpcError: neither of them, or no region or place.
+    """
+    region, place = params.get("region"), params.get("position_nm")
+    if region is None and place is None:
+        raise RpcError("setStage takes a region, a position_nm, or both", INVALID_PARAMS)
+    x_y = None if place is None else rpc.numbers(place, "position_nm", 2, 2)
+    position = None if x_y is None else (x_y[0], x_y[1])
+    if region is None or region == AUTO:
+        return StageMove(region, position)
+    number = region.removeprefix("film ") if isinstance(region, str) else ""
+    if not (number.isascii() and number.isdigit() and len(number) < 10) or number == region:
+        raise RpcError(f"region is 'film N', as stage tells it, or {AUTO!r}, not {rpc.shown(region)}", INVALID_PARAMS)
+    return StageMove(int(number), position)
+
+
+def parse_plan(params: Mapping[str, Any], now: ScanPlan) -> ScanPlan:
+    """The plan of setScanPlan: `now`, with what is given in its place.
+
+    Raises:
+        OptionError: an unknown key (names the nearest), or a plan that cannot be.
+        RpcError: not an object, or not numbers.
+    """
+    given = params["plan"]
+    if not isinstance(given, dict):
+        raise RpcError(f"plan is an object, not {rpc.shown(given)}", INVALID_PARAMS)
+    for name, value in given.items():
+        # A text that reads like a number would be taken for one, and so would true.
+        if isinstance(value, bool) or (isinstance(value, str) and name not in WORDED):
+            raise RpcError(f"plan.{name[:40]} is a number, not {rpc.shown(value)}", INVALID_PARAMS)
+    return checked_options(ScanPlan, {**asdict(now), **given})
+
+
+# --- the truth -----------------------------------------------------------------------------------
 
 
 def truth_plain(truth: Truth) -> dict[str, Any]:

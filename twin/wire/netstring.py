@@ -5,6 +5,7 @@ evaluated, and a number too long to be one is an error like any other.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,11 @@ MOST_DEPTH = 32
 
 PARSE_ERROR, INVALID_REQUEST, UNKNOWN_METHOD, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 """As JSON-RPC 2.0 numbers them."""
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_BRACKET = re.compile(r"[\[\]{}]")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""One half of a character beyond 16 bits, escaped; a half by itself is no text and could not be written to a file."""
 
 Id = str | int | None
 
@@ -135,7 +141,7 @@ def parse_json(payload: bytes) -> dict[str, Any]:
     """A JSON object, strictly.
 
     Raises:
-        RpcError: not UTF-8, not JSON, too deep, a key twice, NaN or Infinity, or not an object.
+        RpcError: not UTF-8, not JSON, too deep, a key twice, NaN or Infinity, half a character, or not an object.
     """
     try:
         text = payload.decode("utf-8")
@@ -144,6 +150,8 @@ def parse_json(payload: bytes) -> dict[str, Any]:
     _check_depth(text)
     try:
         value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        if _HALF.search(text):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RpcError:
         raise
     except (ValueError, RecursionError) as error:
@@ -154,17 +162,14 @@ def parse_json(payload: bytes) -> dict[str, Any]:
 
 
 def _check_depth(text: str) -> None:
-    """Before the parser: brackets in strings count too, which only makes it stricter."""
-    depth = 0
+    """Before the parser, which would go much deeper; brackets within strings are not counted."""
     if text.count("[") + text.count("{") <= MOST_DEPTH:
         return
-    for character in text:
-        if character in "[{":
-            depth += 1
-            if depth > MOST_DEPTH:
-                raise RpcError(f"JSON deeper than {MOST_DEPTH} brackets")
-        elif character in "]}":
-            depth -= 1
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MOST_DEPTH:
+            raise RpcError(f"JSON deeper than {MOST_DEPTH} brackets")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ a chunk of its own, so that nothing that is on disc is written again.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -24,8 +25,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from twin.faults import Departure
 from twin.formats.dataset import FormatError
+from twin.instrument.faults import Departure
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame, HasTruth, Microscope
@@ -97,21 +98,20 @@ class RecordingWriter:
         if again:
             recording = Recording(path)
             recording.check_instrument(capabilities)
-            self.count, self._group = recording.count, zarr.open_group(path, mode="r+")
+            self.count, self._group = recording.count, zarr.open_group(path, mode="r+", zarr_format=3)
             for name in ("counts", "table"):
                 array = self._array(name)
                 array.resize((self.count, *array.shape[1:]))
             return
         if path.exists():
             raise FormatError(f"{path} exists; choose another name, or go on with it by --resume")
-        self.count, self._group = 0, zarr.create_group(path, zarr_format=3)
-        camera, columns = capabilities.camera_shape, list(_columns(capabilities.space.names))
-        self._group.create_array("counts", shape=(0, *camera), chunks=(1, *camera), dtype="uint16")
-        self._group.create_array(
-            "table", shape=(0, len(columns)), chunks=(1, TABLE_CHUNK), dtype="float64", fill_value=np.nan
-        )
-        # Last: a group without attributes is one whose making was interrupted.
-        self._group.attrs.update({**_attributes(capabilities, provenance or {}), "columns": columns})
+        # Under another name until it is whole: whatever has a recording's name is one.
+        partial = path.with_name(path.name + ".partial")
+        if partial.exists():
+            shutil.rmtree(partial)
+        _create(partial, capabilities, provenance or {})
+        partial.rename(path)
+        self.count, self._group = 0, zarr.open_group(path, mode="r+", zarr_format=3)
 
     @property
     def sessions(self) -> list[dict[str, Any]]:
@@ -147,6 +147,15 @@ class RecordingWriter:
 
     def _array(self, name: str) -> Any:
         return self._group[name]
+
+
+def _create(path: Path, capabilities: Capabilities, provenance: Mapping[str, Any]) -> None:
+    """A recording without sessions."""
+    camera, columns = capabilities.camera_shape, list(_columns(capabilities.space.names))
+    group = zarr.create_group(path, zarr_format=3)
+    group.create_array("counts", shape=(0, *camera), chunks=(1, *camera), dtype="uint16")
+    group.create_array("table", shape=(0, len(columns)), chunks=(1, TABLE_CHUNK), dtype="float64", fill_value=np.nan)
+    group.attrs.update({**_attributes(capabilities, provenance), "columns": columns})
 
 
 def _columns(names: tuple[str, ...]) -> Iterator[str]:
@@ -201,7 +210,8 @@ class Recording:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            group: Any = zarr.open_group(path, mode="r")
+            # Never version 2: among its codecs is one that unpickles.
+            group: Any = zarr.open_group(path, mode="r", zarr_format=3)
             self._counts = group["counts"]
             attributes: dict[str, Any] = dict(group.attrs)
             table, columns = np.asarray(group["table"][...]), list(attributes["columns"])
@@ -217,7 +227,9 @@ class Recording:
             self.space = StateSpace(**{key: tuple(value) for key, value in attributes["space"].items()})
             self.camera_shape: tuple[int, int] = tuple(attributes["camera_shape"])
             self.max_count = int(attributes["max_count"])
-            whole = np.isfinite(self._table["clock_s"])
+            whole = np.isfinite(self._table["clock_s"])[: self._counts.shape[0]]
+            if self._counts.shape[1:] != self.camera_shape or not isinstance(attributes["sessions"], list):
+                raise ValueError(f"frames of {self._counts.shape[1:]}, camera {self.camera_shape}; or no sessions")
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{path}: attributes do not describe an instrument: {error}") from None
         self.count = int(whole.size if whole.all() else np.argmin(whole))
@@ -329,7 +341,8 @@ class ResumedMicroscope(RecordingMicroscope):
 
     As long as there are recorded frames the same inputs get the same frames. A simulator is driven along, for its state
     ended with the program, here or on a server, and must give the recorded bytes. An instrument is left alone until the
-    recording ends; then it is brought to where it stood at the last frame.
+    recording ends; then it is brought to where it stood at the last frame. A recording whose session had not begun yet
+    gets a new one.
 
     Args:
         inner: a simulator, or an instrument that is `Resumable`.
@@ -337,7 +350,7 @@ class ResumedMicroscope(RecordingMicroscope):
         truth: as in `RecordingMicroscope`.
 
     Raises:
-        FormatError: no recording of this instrument, or one without a session.
+        FormatError: no recording of this instrument.
         ValueError: `inner` is neither.
     """
 
@@ -349,8 +362,6 @@ class ResumedMicroscope(RecordingMicroscope):
         if self._outlives is None and not repeats:
             raise ValueError(f"{inner.capabilities.name} cannot take up a session: it has no resume()")
         self._recording = Recording(path)
-        if not self._recording.sessions:
-            raise FormatError(f"{path}: holds no session to go on with")
         self._writer = RecordingWriter(path, inner.capabilities, again=True)
         self._space = inner.capabilities.space
         self._seen = -1
@@ -359,7 +370,7 @@ class ResumedMicroscope(RecordingMicroscope):
     @property
     def recorded(self) -> int:
         """Frames that come from the recording."""
-        return len(self._recording.trace(len(self._recording.sessions) - 1))
+        return len(self._latest()) if self._recording.sessions else 0
 
     def reset(self, rng: np.random.Generator) -> None:
         """The recorded session again.
@@ -367,9 +378,13 @@ class ResumedMicroscope(RecordingMicroscope):
         Raises:
             Departure: the generator is not the recorded session's, or this session was taken up before.
         """
-        self._trace = self._recording.trace(len(self._recording.sessions) - 1)
         if self._seen >= 0:
             raise Departure(f"{self._recording.path}: a session can be taken up once")
+        if not self._recording.sessions:
+            super().reset(rng)
+            self._seen, self._live = 0, True
+            return
+        self._trace = self._latest()
         if fingerprint(rng) != self._trace.session.get("fingerprint"):
             raise Departure(f"{self._recording.path}: the recorded session has another seed")
         self._seen, self._delta_nm, self._cumulative_nm = 0, self._space.zero, self._space.zero
@@ -404,6 +419,9 @@ class ResumedMicroscope(RecordingMicroscope):
         self._seen, self._delta_nm = k + 1, self._space.zero
         self._go_live_if_due()
         return frame
+
+    def _latest(self) -> Trace:
+        return self._recording.trace(len(self._recording.sessions) - 1)
 
     def _go_live_if_due(self) -> None:
         if self._seen < len(self._trace):

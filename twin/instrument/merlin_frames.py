@@ -3,31 +3,28 @@
 Scans are read by `agents.sources`.
 """
 
-import socket
 from collections import deque
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, sleep
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.faults import BadFrame, CommandTimeout, MicroscopeFault, StaleFrame
 from twin.formats import merlin_pixels
 from twin.formats.merlin_header import MerlinHeader
-from twin.merlin_control import CameraRefused, MerlinControl
-from twin.wire.merlin import DATA_PORT, DataDecoder, Fault, FrameMessage, Message, WireError
+from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault, StaleFrame
+from twin.instrument.line import Line
+from twin.instrument.merlin_control import CameraRefused, MerlinControl
+from twin.wire.merlin import DATA_PORT, AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message, WireError
 from twin.wire.merlin_commands import BUSY
 
-_RECEIVE = 2**18
 _REMEMBERED = 16
+"""Latest frames that are known again when they come twice."""
 _AGAIN_S = 0.01
 SOFT_TRIGGER = 5
 """TRIGGERSTART: a frame per SOFTTRIGGER command."""
 FRAMES = 1_000_000
 """Of an acquisition: it is begun again when they are used up."""
-"""Latest frames that are known again when they come twice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,15 +52,14 @@ class MerlinFrames:
     """
 
     def __init__(self, host: str, port: int = DATA_PORT, timeout_s: float = 5.0, most_frame: int = 2**25) -> None:
-        self._address, self._timeout_s, self._most_frame = (host, port), timeout_s, most_frame
-        self._line: socket.socket | None = None
+        self._line, self._most_frame = Line("the camera's data port", host, port, timeout_s), most_frame
         self._decoder = DataDecoder()
         self._seen: deque[int] = deque(maxlen=_REMEMBERED)
 
     @property
     def connected(self) -> bool:
         """Whether there is a line."""
-        return self._line is not None
+        return self._line.connected
 
     def connect(self) -> None:
         """Make a line if there is none.
@@ -71,31 +67,29 @@ class MerlinFrames:
         Raises:
             OSError: nobody there.
         """
-        if self._line is None:
-            self._line = socket.create_connection(self._address, timeout=self._timeout_s)
+        if self._line.connect():
             self._decoder = DataDecoder(slab_bytes=1, most_frame=self._most_frame, ahead=1)
-            # A new line is a new acquisition: the camera counts from one again.
             self._seen.clear()
 
     def close(self) -> None:
         """Hang up."""
-        line, self._line = self._line, None
-        if line is not None:
-            with suppress(OSError):
-                line.close()
+        self._line.close()
 
-    def forget(self) -> None:
+    def forget(self, deadline: float) -> None:
         """Throw away what has come so far: it was exposed before what comes next.
 
+        Args:
+            deadline: on the monotonic clock.
+
         Raises:
+            BadFrame: there is no end to it: the camera does not wait for its trigger.
             OSError: the line broke.
             WireError: too much garbage.
         """
-        assert self._line is not None
-        self._line.settimeout(0.0)
-        with suppress(BlockingIOError):
-            while True:
-                self._seen.extend(frame.number for frame in self._frames(self._receive()))
+        while data := self._line.pending():
+            self._new(self._decoder.feed(data) + self._decoder.flush())
+            if monotonic() > deadline:
+                raise BadFrame("the camera keeps sending what nobody asked for")
 
     def next(self, deadline: float) -> MerlinFrame:
         """The next frame that has not come before.
@@ -110,44 +104,39 @@ class MerlinFrames:
             OSError: the line broke.
             WireError: too much garbage.
         """
-        assert self._line is not None
         again: int | None = None
         while True:
-            left_s = deadline - monotonic()
-            if left_s <= 0 and again is not None:
-                raise StaleFrame(f"frame {again} came again, and no other")
-            if left_s <= 0:
-                raise TimeoutError("the camera sent no frame in time")
-            self._line.settimeout(left_s)
             try:
-                messages = self._receive()
+                data = self._line.receive(deadline)
             except TimeoutError:
-                continue
-            new = None
-            for frame in self._frames(messages):
-                if frame.number in self._seen:
-                    again = frame.number
-                elif new is None:
-                    new = self._decoded(frame)
-                self._seen.append(frame.number)
+                if again is not None:
+                    raise StaleFrame(f"frame {again} came again, and no other") from None
+                raise TimeoutError("the camera sent no frame in time") from None
+            # What is whole is handed out at once: the next frame comes only when it is asked for.
+            messages = self._decoder.feed(data) + self._decoder.flush()
+            new, known = self._new(messages)
             if new is not None:
-                return new
+                return self._decoded(new)
+            again = again if known is None else known
             for message in messages:
                 if isinstance(message, Fault):
                     raise BadFrame(message.text)
 
-    def _receive(self) -> list[Message]:
-        assert self._line is not None
-        data = self._line.recv(_RECEIVE)
-        if not data:
-            raise ConnectionError("the camera closed the data line")
-        messages = self._decoder.feed(data)
-        # What is whole is handed out at once: the next frame comes only when it is asked for.
-        return messages + self._decoder.flush()
-
-    @staticmethod
-    def _frames(messages: list[Message]) -> Iterator[FrameMessage]:
-        return (message for message in messages if isinstance(message, FrameMessage))
+    def _new(self, messages: list[Message]) -> tuple[FrameMessage | None, int | None]:
+        """The first frame that has not come before, and the number of one that has; from now on all of them have."""
+        new: FrameMessage | None = None
+        again: int | None = None
+        for message in messages:
+            if isinstance(message, AcquisitionMessage):
+                # The camera counts from one again.
+                self._seen.clear()
+            elif isinstance(message, FrameMessage):
+                if message.number in self._seen:
+                    again = message.number
+                elif new is None:
+                    new = message
+                self._seen.append(message.number)
+        return new, again
 
     def _decoded(self, frame: FrameMessage) -> MerlinFrame:
         header: MerlinHeader | None = self._decoder.header
@@ -160,7 +149,7 @@ class MerlinFrames:
 class TriggeredCamera:
     """A Merlin camera that waits for a trigger; nothing is connected before `connect`.
 
-    After a fault of a line both are made anew by the next call: what comes late must not pass for the next frame.
+    After any fault both lines are made anew by the next call: what comes late must not pass for the next frame.
 
     Args:
         host: of the camera.
@@ -214,17 +203,16 @@ class TriggeredCamera:
         self.connect()
         assert self._control is not None
         try:
-            self._frames.forget()
+            self._frames.forget(monotonic() + self._timeout_s)
             self._trigger(self._control)
             return self._frames.next(monotonic() + self._frame_timeout_s)
-        except BadFrame:
+        except BaseException as error:
+            self.close()
+            if isinstance(error, TimeoutError):
+                raise CommandTimeout(f"the camera at {self._host}:{self._port}: {error}") from error
+            if isinstance(error, OSError | WireError | CameraRefused):
+                raise MicroscopeFault(f"the camera at {self._host}:{self._port}: {error}") from error
             raise
-        except TimeoutError as error:
-            self.close()
-            raise CommandTimeout(f"the camera at {self._host}:{self._port}: {error}") from error
-        except (OSError, WireError, CameraRefused) as error:
-            self.close()
-            raise MicroscopeFault(f"the camera at {self._host}:{self._port}: {error}") from error
 
     def close(self) -> None:
         """Hang up on both ports."""
@@ -232,10 +220,6 @@ class TriggeredCamera:
         if control is not None:
             control.close()
         self._frames.close()
-
-    def __del__(self) -> None:
-        # Nobody closes a microscope: its lines end with it.
-        self.close()
 
     def _trigger(self, control: MerlinControl) -> None:
         try:

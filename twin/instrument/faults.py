@@ -1,6 +1,6 @@
 """What can go wrong between a controller and an instrument, by kind, for retry, rollback and log.
 
-No policy here; `twin.safety` has it.
+No policy here; `twin.instrument.safety` has it.
 """
 
 

@@ -15,12 +15,22 @@ from typing import Any, NoReturn, Protocol, Self, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.audit import AuditLog, read
-from twin.faults import ActuatorBusy, BadFrame, DoseExhausted, MicroscopeFault, NotThere, OutOfReach, Stopped
-from twin.limits import DoseBudget, Limits, check_frame
-from twin.recording import RepeatsSessions, Resumable
+from twin.instrument.audit import AuditLog, read
+from twin.instrument.faults import (
+    ActuatorBusy,
+    BadFrame,
+    DoseExhausted,
+    MicroscopeFault,
+    NotThere,
+    OutOfReach,
+    StaleFrame,
+    Stopped,
+)
+from twin.instrument.limits import DoseBudget, Limits, check_frame
+from twin.instrument.recording import RepeatsSessions
+from twin.instrument.watch import Watch
+from twin.interrupt import held
 from twin.types import Capabilities, Frame, Microscope
-from twin.watch import Watch
 
 Array = NDArray[np.floating]
 Given = TypeVar("Given")
@@ -56,6 +66,19 @@ class HasRegion(Protocol):
         ...
 
 
+@runtime_checkable
+class OutlivesPrograms(ReadsBack, Protocol):
+    """An instrument whose session can be taken up by another program than the one that began it."""
+
+    def session(self) -> dict[str, Any]:
+        """What that takes, as plain JSON: the settings that the inputs are counted from."""
+        ...
+
+    def take_up(self, session: Mapping[str, Any], clock_s: float) -> None:
+        """Instead of `reset`: inputs and clock of this session go on. Nothing moves."""
+        ...
+
+
 class SafeMicroscope:
     """Any instrument, within limits, with a log and a way back.
 
@@ -64,7 +87,7 @@ class SafeMicroscope:
     one that gave a good frame; the start is one. In a `with`, an exception or an interrupt does the same.
 
     Args:
-        inner: the instrument. `ReadsBack`, `TellsDose`, `HasRegion` and `Resumable` are used where it has them.
+        inner: the instrument. `ReadsBack`, `TellsDose`, `HasRegion` and `OutlivesPrograms` are used where it has them.
         limits: see there.
         audit: the log; None keeps none, for tests.
         sleep: waits that many seconds.
@@ -154,33 +177,42 @@ class SafeMicroscope:
     @property
     def can_resume(self) -> bool:
         """Whether a session that another program began can be taken up."""
-        return self.repeats_sessions or isinstance(self._inner, Resumable)
+        return self.repeats_sessions or isinstance(self._inner, OutlivesPrograms)
 
     def session(self) -> dict[str, Any]:
         """As `recording.Resumable`; empty for an instrument that is none."""
-        return self._inner.session() if isinstance(self._inner, Resumable) else {}
+        return self._inner.session() if isinstance(self._inner, OutlivesPrograms) else {}
 
     def resume(self, session: Mapping[str, Any], cumulative_nm: Array, clock_s: float) -> None:
         """Take up a session that another program began, at its last good state. The log says what dose is spent.
 
+        The corrector goes there from where it stands by commands within the limits, as any input.
+
         Raises:
             ValueError: the instrument cannot.
-            MicroscopeFault: it cannot be reached.
+            MicroscopeFault: it cannot be reached, or stands where no allowed input leads back from.
             Stopped: it did not come to that state.
         """
         inner = self._inner
-        if not isinstance(inner, Resumable):
-            raise ValueError(f"{self.capabilities.name} cannot take up a session: it has no resume()")
+        if not isinstance(inner, OutlivesPrograms):
+            raise ValueError(f"{self.capabilities.name} cannot take up a session: it has no take_up()")
         self._begun = False
         budget = spent_budget([] if self._audit is None else read(self._audit.path), self._limits)
         told = {"cumulative_nm": cumulative_nm, "clock_s": clock_s, "spent_e": budget.spent_e}
         self._log("resume", instrument=self.capabilities.name, **told)
-        self._reach(lambda: inner.resume(session, cumulative_nm, clock_s))
-        self._begin(np.asarray(cumulative_nm, dtype=np.float64), clock_s, budget)
+        self._reach(lambda: inner.take_up(session, clock_s))
+        there = self._read_back()
+        if there is None:
+            raise NotThere("the corrector does not say where it stands")
+        self._begin(there, clock_s, budget)
         try:
-            self._settle_and_verify()
-        except MicroscopeFault as fault:
-            self._stop(fault)
+            # Somebody else has been at it: not ours to drive back from there.
+            self._check_limit("total_nm", there, self._total_nm)
+            self.apply(np.asarray(cumulative_nm, dtype=np.float64) - there)
+        except ValueError as error:
+            self._stopped = f"not taken up from {self._space.named(there)}, where somebody else brought it: {error}"
+            raise OutOfReach(self._stopped) from error
+        self._good_nm = self._sent_nm.copy()
 
     def __enter__(self) -> Self:
         return self
@@ -210,7 +242,7 @@ class SafeMicroscope:
     def _begin(self, cumulative_nm: Array, clock_s: float, budget: DoseBudget) -> None:
         self._begun, self._stopped, self._unsure = True, None, False
         self._sent_nm, self._good_nm, self._clock_s = cumulative_nm.copy(), cumulative_nm.copy(), clock_s
-        self._budget = budget
+        self._budget, self._latest = budget, ""
 
     def _checked_commands(self, delta_nm: Array) -> list[Array]:
         """The commands that make up an input.
@@ -294,10 +326,13 @@ class SafeMicroscope:
         if not isinstance(inner, ReadsBack):
             return None
         try:
-            return np.asarray(self._watch.call(inner.read_back_nm), dtype=np.float64)
+            told = np.asarray(self._watch.call(inner.read_back_nm), dtype=np.float64)
+            if told.shape != (self._space.dimension,) or not np.all(np.isfinite(told)):
+                raise NotThere(f"{told.tolist()} is no position of {', '.join(self._space.names)}")
         except Exception as error:
             self._note("fault", kind=type(error).__name__, reason=f"read-back: {error}")
             return None
+        return told
 
     def _is_at(self, read_nm: Array, target_nm: Array) -> bool:
         return bool(np.all(np.abs(read_nm - target_nm) <= self._limits.read_back_nm))
@@ -312,6 +347,10 @@ class SafeMicroscope:
             planned = self._watch.call(inner.next_dose_e) if isinstance(inner, TellsDose) else planned
         except Exception as error:
             raise error if isinstance(error, MicroscopeFault) else MicroscopeFault(_words(error)) from error
+        if not (np.isfinite(planned) and planned >= 0):
+            raise MicroscopeFault(
+                f"the next exposure is said to cost {planned!r} e, which no budget can be held against"
+            )
         self._budget.check(region, planned)
         self._log("exposure", planned_e=planned, region=region)
         try:
@@ -320,10 +359,15 @@ class SafeMicroscope:
             # Nobody knows whether the shutter was open: booked as if it was.
             self._budget.book(region, planned)
             raise error if isinstance(error, MicroscopeFault) else BadFrame(_words(error)) from error
-        self._budget.book(region, max(frame.dose_e, 0.0) if np.isfinite(frame.dose_e) else planned)
+        booked = max(frame.dose_e, 0.0) if np.isfinite(frame.dose_e) else planned
+        self._budget.book(region, booked)
         check_frame(frame, self.capabilities, self._clock_s)
-        digest = hashlib.sha256(frame.counts.tobytes()).hexdigest()[:16]
-        self._log("frame", clock_s=frame.clock_s, dose_e=frame.dose_e, spent_e=self._budget.spent_e, counts=digest)
+        digest = counts_digest(frame)
+        if digest == self._latest:
+            # The clock of most instruments is ours and always advances; noise never comes twice.
+            raise StaleFrame("the frame is the one before, byte for byte")
+        self._latest = digest
+        self._log("frame", clock_s=frame.clock_s, dose_e=booked, spent_e=self._budget.spent_e, counts=digest)
         return frame
 
     # --- faults ----------------------------------------------------------------------------------
@@ -358,10 +402,15 @@ class SafeMicroscope:
         raise Stopped(self._stopped) from fault
 
     def _go_back(self, reason: str) -> str:
-        """Restore a good state as far as the instrument lets us; what happened, in words."""
+        """Restore a good state as far as the instrument lets us; what happened, in words. Ctrl-C waits for its end."""
+        with held():
+            return self._restore(reason)
+
+    def _restore(self, reason: str) -> str:
         goal = self._good_nm if self._limits.rollback == "last_good" else self._space.zero
         problem = ""
-        for _ in range(self._limits.retries + 1):
+        # Two at least: what was sent is undone first, and what the corrector then says it lacks comes second.
+        for _ in range(max(self._limits.retries, 1) + 1):
             problem = self._one_step_back(goal)
             if not problem:
                 self._note("restored", cumulative_nm=goal, reason=reason)
@@ -417,13 +466,20 @@ class SafeMicroscope:
             self._audit.write(event, **details)
 
 
+def counts_digest(frame: Frame) -> str:
+    """By which the log knows a frame again."""
+    return hashlib.sha256(frame.counts.tobytes()).hexdigest()[:16]
+
+
 def spent_budget(log: Sequence[Mapping[str, Any]], limits: Limits) -> DoseBudget:
     """What the latest session of a log has spent; an exposure that gave no frame counts as it was planned."""
     budget = DoseBudget(limits)
     pending: tuple[str, float] | None = None
     for entry in log:
         if entry["event"] in ("exposure", "frame", "reset") and pending is not None:
-            budget.book(pending[0], float(entry["dose_e"]) if entry["event"] == "frame" else pending[1])
+            region, planned = pending
+            told = float(entry["dose_e"]) if entry["event"] == "frame" else planned
+            budget.book(region, max(told, 0.0) if np.isfinite(told) else planned)
             pending = None
         if entry["event"] == "reset":
             budget = DoseBudget(limits)

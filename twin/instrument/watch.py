@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from twin.faults import CommandTimeout
+from twin.instrument.faults import CommandTimeout
 
 Given = TypeVar("Given")
 

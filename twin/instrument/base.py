@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.faults import ActuatorBusy, BadFrame, MicroscopeFault, OutOfReach
+from twin.instrument.faults import ActuatorBusy, BadFrame, MicroscopeFault, OutOfReach
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame
@@ -116,9 +116,9 @@ class Exposure:
 
 
 class Instrument(ABC):
-    """A microscope whose corrector is set in absolute values: `Microscope`, `ReadsBack` and `Resumable`.
+    """A microscope whose corrector is set in absolute values: `Microscope`, `ReadsBack` and `OutlivesPrograms`.
 
-    A backend gives `connect`, `read_nm`, `move_nm` and `expose`. Nothing is connected before `reset` or `resume`.
+    A backend gives `connect`, `read_nm`, `move_nm` and `expose`. Nothing is connected before `reset` or `take_up`.
 
     Args:
         name: for messages and logs.
@@ -191,9 +191,13 @@ class Instrument(ABC):
         return self._capabilities
 
     def reset(self, rng: np.random.Generator) -> None:
-        """A new session from where the corrector stands now; nothing moves, the generator is not used."""
+        """A new session from where the corrector stands now; nothing moves, the generator is not used.
+
+        Raises:
+            MicroscopeFault: it cannot be reached, or says what is no position.
+        """
         self.connect()
-        self._origin_nm = np.asarray(self.read_nm(), dtype=np.float64)
+        self._origin_nm = self._position_nm()
         self._cumulative_nm, self._began_s = self._space.zero, self._clock()
 
     def apply(self, delta_nm: Array) -> None:
@@ -210,7 +214,7 @@ class Instrument(ABC):
             raise
         except Exception as error:
             with suppress(Exception):
-                self._cumulative_nm = np.clip(self.read_nm() - origin, -self._space.input, self._space.input)
+                self._cumulative_nm = np.clip(self._position_nm() - origin, -self._space.input, self._space.input)
             # A driver's ValueError is not the seam's, which says that nothing has moved.
             raise error if isinstance(error, MicroscopeFault) else MicroscopeFault(f"{error!r}") from error
         self._cumulative_nm = cumulative
@@ -228,25 +232,36 @@ class Instrument(ABC):
 
     def read_back_nm(self) -> Array:
         """The cumulative input as the corrector reports it, shape (n,)."""
-        return np.asarray(self.read_nm(), dtype=np.float64) - self._check_session("read_back_nm")
+        return self._position_nm() - self._check_session("read_back_nm")
 
     def session(self) -> dict[str, Any]:
         """Where the corrector stood when the session began."""
         return {"origin_nm": self._check_session("session").tolist()}
 
-    def resume(self, session: Mapping[str, Any], cumulative_nm: Array, clock_s: float) -> None:
-        """Back to a session that another program began: the corrector goes to its origin plus the input.
+    def take_up(self, session: Mapping[str, Any], clock_s: float) -> None:
+        """Go on with a session that another program began: inputs count from its origin. Nothing moves.
 
         Raises:
             ValueError: `session` is not from an instrument of this space.
+            MicroscopeFault: as `reset`.
         """
         origin = np.asarray(session.get("origin_nm", ()), dtype=np.float64)
-        if origin.shape != (self._space.dimension,):
+        if origin.shape != (self._space.dimension,) or not np.all(np.isfinite(origin)):
             raise ValueError(f"the recorded session has no origin for {', '.join(self._space.names)}: {dict(session)}")
         self.connect()
-        self.move_nm(origin + cumulative_nm)
-        self._origin_nm, self._cumulative_nm = origin, np.asarray(cumulative_nm, dtype=np.float64)
-        self._began_s = self._clock() - clock_s
+        self._cumulative_nm = self._position_nm() - origin
+        self._origin_nm, self._began_s = origin, self._clock() - clock_s
+
+    def _position_nm(self) -> Array:
+        """`read_nm`, if it is a position.
+
+        Raises:
+            MicroscopeFault: it is none.
+        """
+        told = np.asarray(self.read_nm(), dtype=np.float64)
+        if told.shape != (self._space.dimension,) or not np.all(np.isfinite(told)):
+            raise MicroscopeFault(f"the corrector says {told.tolist()}: no position of {', '.join(self._space.names)}")
+        return told
 
     def _check_session(self, verb: str) -> Array:
         if self._origin_nm is None:

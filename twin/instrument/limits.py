@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.faults import BadFrame, DoseExhausted, StaleFrame
+from twin.instrument.faults import BadFrame, DoseExhausted, StaleFrame
 from twin.state import StateSpace
 from twin.suggest import nearest
 from twin.types import Capabilities, Frame

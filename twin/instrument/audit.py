@@ -4,6 +4,7 @@ Nothing is ever rewritten. A line that a crash cut short stays as it is and is p
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -19,13 +20,21 @@ def utc_now() -> str:
 
 
 def _plain(value: Any) -> Any:
-    """For what JSON does not know: arrays and numpy's numbers.
+    """As JSON: arrays are lists, and what is no number ("nan", "inf") is a text.
 
     Raises:
-        TypeError: anything else.
+        TypeError: not plain data.
     """
     if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
+        value = value.tolist()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if value is None or isinstance(value, str | int | float):
+        return value
     raise TypeError(f"an audit line holds plain values; got {type(value).__name__}")
 
 
@@ -44,7 +53,8 @@ class AuditLog:
         self.path, self._now = path, now
         path.parent.mkdir(parents=True, exist_ok=True)
         before = path.read_bytes() if path.exists() else b""
-        self._append("" if before.endswith(b"\n") or not before else "\n")
+        self._torn = bool(before) and not before.endswith(b"\n")
+        self._append("")
         self._count = before.count(b"\n") + (1 if before and not before.endswith(b"\n") else 0)
 
     def write(self, event: str, **details: Any) -> None:
@@ -55,16 +65,21 @@ class AuditLog:
             OSError: the disc is full or gone; whoever logs before acting then does not act.
         """
         entry = {"n": self._count, "time": self._now(), "event": event, **details}
-        line = json.dumps(entry, default=_plain) + "\n"
-        self._append(line)
+        self._append(json.dumps(_plain(entry)) + "\n")
         self._count += 1
 
     def _append(self, text: str) -> None:
         # O_APPEND: two writers would put whole lines after each other rather than overwrite any.
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(file, text.encode())
+            # A line that was cut short, by a crash or a full disc, stays by itself.
+            rest = ("\n" + text if self._torn else text).encode()
+            self._torn = bool(rest)
+            while rest:
+                # A disc that is nearly full takes a part; the next call then says so.
+                rest = rest[os.write(file, rest) :]
             os.fsync(file)
+            self._torn = False
         finally:
             os.close(file)
 

@@ -7,7 +7,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from twin.wire.netstring import MOST_BYTES, NetstringDecoder, Request, RpcError, build_request, parse_response
+from twin.instrument.line import Line
+from twin.wire.netstring import NetstringDecoder, Request, RpcError, build_request, parse_response
 
 _RECEIVE = 2**16
 
@@ -24,37 +25,19 @@ class RpcClient:
     """
 
     def __init__(self, name: str, host: str, port: int, timeout_s: float = 5.0) -> None:
-        self.name, self.address, self.timeout_s = name, (host, port), timeout_s
-        self._line: socket.socket | None = None
+        self.name, self.address, self._timeout_s = name, (host, port), timeout_s
+        self._line = Line(name, host, port, timeout_s)
         self._decoder = NetstringDecoder()
         self._ids = itertools.count(1)
 
     @property
     def connected(self) -> bool:
         """Whether there is a line; the service may be gone all the same."""
-        return self._line is not None
-
-    def connect(self) -> None:
-        """Make a line if there is none.
-
-        Raises:
-            OSError: nobody there.
-        """
-        if self._line is None:
-            self._line = socket.create_connection(self.address, timeout=self.timeout_s)
-            self._line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._decoder = NetstringDecoder(MOST_BYTES)
+        return self._line.connected
 
     def close(self) -> None:
         """Hang up."""
-        line, self._line = self._line, None
-        if line is not None:
-            with suppress(OSError):
-                line.close()
-
-    def __del__(self) -> None:
-        # Nobody closes a microscope: its lines end with it.
-        self.close()
+        self._line.close()
 
     def call(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
         """The result of a call.
@@ -66,7 +49,8 @@ class RpcClient:
         """
         which = next(self._ids)
         request = build_request(Request(method, dict(params or {}), which))
-        self.connect()
+        if self._line.connect():
+            self._decoder = NetstringDecoder()
         try:
             return self._ask(which, request)
         except _Refused as refused:
@@ -76,12 +60,9 @@ class RpcClient:
             raise
 
     def _ask(self, which: int, request: bytes) -> Any:
-        assert self._line is not None
-        deadline = monotonic() + self.timeout_s
-        self._line.settimeout(self.timeout_s)
-        self._line.sendall(request)
-        payload = self._payload(self._line, deadline)
-        response = parse_response(payload)
+        deadline = monotonic() + self._timeout_s
+        self._line.send(request)
+        response = parse_response(self._payload(deadline))
         error = response.error
         if response.id != which:
             if error is not None and response.id is None:
@@ -91,18 +72,12 @@ class RpcClient:
             raise _Refused(error)
         return response.result
 
-    def _payload(self, line: socket.socket, deadline: float) -> bytes:
+    def _payload(self, deadline: float) -> bytes:
         while True:
-            left_s = deadline - monotonic()
-            if left_s <= 0:
-                raise TimeoutError(f"{self.name}: no answer within {self.timeout_s:g} s")
-            line.settimeout(left_s)
             try:
-                data = line.recv(_RECEIVE)
+                data = self._line.receive(deadline)
             except TimeoutError:
-                raise TimeoutError(f"{self.name}: no answer within {self.timeout_s:g} s") from None
-            if not data:
-                raise ConnectionError(f"{self.name} closed the line")
+                raise TimeoutError(f"{self.name}: no answer within {self._timeout_s:g} s") from None
             payloads = self._decoder.feed(data)
             if len(payloads) > 1:
                 raise RpcError(f"{self.name}: {len(payloads)} answers to one call")
@@ -114,17 +89,20 @@ def knock(host: str, port: int, token: str, timeout_s: float = 5.0) -> None:
     """Say the token to a server that wants one; all its services then let this address in.
 
     On a line of its own: a server that knows the address already, or wants no token, takes the word for a mistake and
-    hangs up.
+    hangs up. One that does not is left alone after `timeout_s`.
 
     Raises:
         OSError: nobody there.
     """
+    deadline = monotonic() + timeout_s
     with socket.create_connection((host, port), timeout=timeout_s) as line:
         line.sendall(f"TOKEN {token}\n".encode())
         line.shutdown(socket.SHUT_WR)
         with suppress(OSError):
-            while line.recv(_RECEIVE):
-                pass
+            while (left_s := deadline - monotonic()) > 0:
+                line.settimeout(left_s)
+                if not line.recv(_RECEIVE):
+                    break
 
 
 class _Refused(Exception):

@@ -1,11 +1,11 @@
 """A client of the Merlin camera's control port: get and set parameters, start and trigger."""
 
-import socket
 import threading
 from time import monotonic
 from types import TracebackType
 from typing import Self
 
+from twin.instrument.line import Line
 from twin.wire import merlin_commands as commands
 from twin.wire.merlin import WireError
 
@@ -25,6 +25,8 @@ class CameraRefused(RuntimeError):
 class MerlinControl:
     """One connection; a command at a time. Use it in a `with`, or close it.
 
+    When anything but a refusal goes wrong it hangs up: a reply that comes late must not pass for the next one.
+
     Args:
         host, port: of the camera.
         timeout_s: for the connection, and for each reply as a whole.
@@ -35,8 +37,8 @@ class MerlinControl:
 
     def __init__(self, host: str, port: int = commands.CONTROL_PORT, timeout_s: float = 5.0) -> None:
         self._timeout_s = timeout_s
-        self._socket = socket.create_connection((host, port), timeout=timeout_s)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._line = Line("the camera's control port", host, port, timeout_s)
+        self._line.connect()
         self._decoder = commands.ReplyDecoder()
         self._one_at_a_time = threading.Lock()
 
@@ -73,34 +75,35 @@ class MerlinControl:
             OSError: the line broke, or nothing came in time (TimeoutError).
         """
         with self._one_at_a_time:
-            self._socket.sendall(commands.build_command(command))
-            reply = self._reply()
-        if (reply.verb, reply.name) != (command.verb, command.name.upper()):
-            raise WireError(f"{reply.verb},{reply.name} is no reply to {command.verb},{command.name}")
+            try:
+                reply = self._reply(command)
+            except BaseException:
+                self.close()
+                raise
         if reply.status != commands.OK:
             asked = f"{command.verb},{command.name}" + (f",{command.value}" if command.value is not None else "")
             raise CameraRefused(f"{asked}: {commands.STATUS[reply.status]}", reply.status)
         return reply
 
-    def _reply(self) -> commands.Reply:
-        deadline = monotonic() + self._timeout_s
-        while True:
-            left_s = deadline - monotonic()
-            if left_s <= 0:
-                raise TimeoutError(f"no whole reply within {self._timeout_s:g} s")
-            self._socket.settimeout(left_s)
-            data = self._socket.recv(commands.MOST_COMMAND)
-            if not data:
-                raise ConnectionError("the camera closed the control connection")
-            replies = self._decoder.feed(data)
-            if len(replies) > 1:
-                raise WireError(f"{len(replies)} replies to one command")
-            if replies:
-                return replies[0]
+    def _reply(self, command: commands.Command) -> commands.Reply:
+        request, deadline = commands.build_command(command), monotonic() + self._timeout_s
+        self._line.send(request)
+        replies: list[commands.Reply] = []
+        while not replies:
+            try:
+                replies = self._decoder.feed(self._line.receive(deadline))
+            except TimeoutError:
+                raise TimeoutError(f"no whole reply within {self._timeout_s:g} s") from None
+        reply = replies[0]
+        if len(replies) > 1:
+            raise WireError(f"{len(replies)} replies to one command")
+        if (reply.verb, reply.name) != (command.verb, command.name.upper()):
+            raise WireError(f"{reply.verb},{reply.name} is no reply to {command.verb},{command.name}")
+        return reply
 
     def close(self) -> None:
         """Hang up."""
-        self._socket.close()
+        self._line.close()
 
     def __enter__(self) -> Self:
         return self
