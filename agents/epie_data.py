@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from agents.base import Trust
 from agents.epie_engine import Estimate, Misfit, Places, Steps, intensity, misfit, sweep
 from agents.epie_probe import Geometry, Window
-from agents.epie_store import FrameStore
-from agents.trust import poisson_residual, whiteness
+from agents.epie_store import CHUNK, FrameStore
+from agents.trust import frame_signal, poisson_residual, whiteness
 
 Real = NDArray[np.floating]
 Floats = NDArray[np.float64]
@@ -64,7 +64,7 @@ class Data:
             chosen = numbers[first : first + AT_ONCE]
             amplitude = buffer[: len(chosen)]
             self.store.amplitudes(chosen, amplitude.reshape(len(chosen), -1))
-            yield amplitude, Places.of(self.geometry.positions(pixel[chosen]), size, self.sub_pixel)
+            yield amplitude, Places.of(self.geometry.positions(pixel[chosen]), self.geometry.size, self.sub_pixel)
 
 
 def one_pass(estimate: Estimate, data: Data, numbers: Integers, steps: Steps, rng: np.random.Generator) -> Misfit:
@@ -76,28 +76,37 @@ def one_pass(estimate: Estimate, data: Data, numbers: Integers, steps: Steps, rn
     return total
 
 
-def one_pass_of_resampled(
-    estimate: Estimate, data: Data, numbers: Integers, steps: Steps, rng: np.random.Generator, draw: list[int]
-) -> None:
-    """Like `one_pass`, of counts drawn from Poisson distributions whose means are the counts themselves.
+def resampled(data: Data, numbers: Integers, draw: list[int]) -> Data:
+    """Frames of these numbers, drawn anew from Poisson distributions whose means are the counts themselves.
 
     Args:
-        estimate: changed.
         data: the frames.
         numbers: of them.
-        steps: how far to go.
-        rng: of the order.
-        draw: seed of the draw: a frame becomes the same one in every pass.
+        draw: seed; a frame becomes the same one whatever the others.
     """
-    dtype, order, done = estimate.planes.dtype, rng.permutation(numbers), 0
-    measured = data.measured(dtype)
-    for amplitude, places in data.unpacked(order, dtype):
+    side, pixel = data.window.size, data.store.pixel
+    store = FrameStore(side**2, 2 * (len(numbers) + 2 * CHUNK) * side**2)  # room for all of them
+    for first in range(0, len(numbers), AT_ONCE):
+        chosen = numbers[first : first + AT_ONCE]
+        amplitude = np.empty((len(chosen), side**2))
+        data.store.amplitudes(chosen, amplitude)
         drawn = [
             np.random.default_rng([*draw, int(number)]).poisson(frame**2)
-            for number, frame in zip(order[done : done + len(places)], amplitude, strict=True)
+            for number, frame in zip(chosen, amplitude, strict=True)
         ]
-        done += len(places)
-        sweep(estimate, np.sqrt(np.stack(drawn)).astype(dtype), places, steps, measured)
+        store.add(pixel[chosen], np.stack(drawn).astype(np.uint32))
+    return replace(data, store=store)
+
+
+def patch(data: Data, count: int) -> Integers:
+    """Numbers of at most about `count` frames that lie together in the middle of those there are, in a rectangle."""
+    pixel = data.store.pixel
+    if len(pixel) <= count:
+        return data.everything()
+    middle, extent = (pixel.min(axis=0) + pixel.max(axis=0)) / 2, np.ptp(pixel, axis=0) + 1
+    share = math.sqrt(count / len(pixel))
+    near: NDArray[np.bool_] = np.all(np.abs(pixel - middle) <= share * extent / 2, axis=1)
+    return np.flatnonzero(near)
 
 
 def misfit_of(estimate: Estimate, data: Data, numbers: Integers) -> Misfit:
@@ -123,7 +132,7 @@ def trust(estimate: Estimate, data: Data, numbers: Integers, fitted_per_frame: f
     dtype = np.dtype(np.float64)
     inside = data.measured(dtype) > 0
     for amplitude, places in data.unpacked(numbers, dtype):
-        model = intensity(estimate, places)
+        model = intensity(estimate, places, estimate.size // amplitude.shape[-1])
         counted.append(np.where(inside, amplitude**2, np.nan))
         expected.append(np.where(inside, model, np.nan))
     if not counted:
@@ -140,6 +149,7 @@ def trust(estimate: Estimate, data: Data, numbers: Integers, fitted_per_frame: f
         axes=(1, 2),
         fitted=min(fitted_per_frame * len(numbers), 0.5 * float(np.isfinite(residual).sum())),
         noise_uncertainty=STORE_NOISE,
+        signal=frame_signal(y, m),
     )
 
 

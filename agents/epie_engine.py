@@ -110,9 +110,11 @@ class Steps:
         object: alpha of the object's correction, Maiden and Rodenburg's eq 6.
         probe: beta of the probe's, eq 7; 0 holds the probe.
         caution: weight rho of the amplitude m that the model has already. 0 is the engine as published: m becomes the
-            measured a. Else m becomes the minimum of the Poisson likelihood with a penalty,
-            x^2 - a^2 log x^2 + rho (x - m)^2: a step that errs to neither side at low counts, where sqrt(counts) does,
-            and that lets noise average out over many frames.
+            measured a. Else m takes a step of Fisher's scoring towards the minimum of the Poisson likelihood with a
+            penalty, x^2 - a^2 log x^2 + rho (x - m)^2, that is by (a^2 - m^2) / ((2 + rho) m), and not beyond a. It is
+            linear in the counts, so that noise averages out over frames and errs to neither side: sqrt(counts), and
+            the very minimum of each frame, dim the dark field. Below 1 / sqrt(1 + rho), that stands for the m in the
+            divisor.
     """
 
     object: float = 1.0
@@ -145,9 +147,10 @@ def sweep(estimate: Estimate, amplitude: Real, places: Places, steps: Steps, mea
     """One pass over frames in the order given; corrects the estimate after each.
 
     Args:
-        estimate: changed in place.
+        estimate: changed in place; its window of M is N, or a multiple of it: a camera pixel then adds up the
+            intensities of a square of points, as cameras do.
         amplitude: square roots of counts, (n, N, N), [kx, ky] with zero frequency first, in the estimate's precision.
-        places: of the probe, n.
+        places: of the probe, n, for the estimate's window.
         steps: how far to go.
         measured: 1 where the camera has a pixel and 0 elsewhere, (N, N) in the same order; None for everywhere.
 
@@ -171,8 +174,14 @@ def sweep(estimate: Estimate, amplitude: Real, places: Places, steps: Steps, mea
     return Misfit(difference, power)
 
 
-def intensity(estimate: Estimate, places: Places) -> Real:
-    """What the model expects of each frame, (n, N, N), [kx, ky] with zero frequency first; changes nothing."""
+def intensity(estimate: Estimate, places: Places, finer: int = 1) -> Real:
+    """What the model expects of each frame, (n, N, N), [kx, ky] with zero frequency first; changes nothing.
+
+    Args:
+        estimate: its window is N * finer.
+        places: of the probe, n.
+        finer: points along a camera pixel's side, which are added up.
+    """
     transformer = plan(estimate.size, estimate.planes.dtype.name)
     expected = np.empty((len(places), estimate.size, estimate.size), estimate.planes.dtype)
     shift = places.shift.astype(np.float64)
@@ -180,12 +189,15 @@ def intensity(estimate: Estimate, places: Places) -> Real:
         estimate.planes, estimate.spectra, expected, places.corner, shift, transformer.radices, transformer.turns
     )
     expected /= estimate.size**2
-    return expected
+    if finer == 1:
+        return expected
+    pixels = estimate.size // finer
+    return np.asarray(expected.reshape(len(places), pixels, finer, pixels, finer).sum(axis=(2, 4)))
 
 
 def misfit(estimate: Estimate, amplitude: Real, places: Places, measured: Real | None = None) -> Misfit:
     """Of all frames at once under one estimate; arguments as in `sweep`."""
-    difference = amplitude - np.sqrt(intensity(estimate, places))
+    difference = amplitude - np.sqrt(intensity(estimate, places, estimate.size // amplitude.shape[-1]))
     inside = np.ones(amplitude.shape[1:]) if measured is None else measured
     return Misfit(float(np.sum(inside * difference**2, dtype=np.float64)), float(np.sum(inside * amplitude**2)))
 
@@ -208,7 +220,7 @@ def _sweep(
     modes, size, real = spectra.shape[0], spectra.shape[2], planes.dtype.type
     probe, wave = np.empty_like(spectra), np.empty_like(spectra)
     work, other, patch = np.empty_like(spectra[0]), np.empty_like(spectra[0]), np.empty_like(spectra[0])
-    total, ramp = np.empty_like(measured), np.empty((2, 2, size), planes.dtype)
+    total, ramp = np.empty_like(spectra[0, 0]), np.empty((2, 2, size), planes.dtype)
     difference, power = 0.0, 0.0
     for i in range(len(amplitude)):
         _ramps(shift[i], ramp)
@@ -225,7 +237,7 @@ def _sweep(
             if probe_step > 0:
                 _multiply_conjugate(patch, wave[m], probe_scale, work)
                 transform(work[0], work[1], other[0], other[1], radices, turns)
-                _add_shifted_back(spectra[m], other, ramp)
+                _add_ramped(other, ramp, -1.0, spectra[m])
         for m in range(modes):
             _add_conjugate(probe[m], wave[m], object_scale, patch)
         _put(patch, corner[i], planes)
@@ -270,7 +282,8 @@ def _exit_waves(
     for j in range(len(flat)):
         flat[j] = 0
     for m in range(len(spectra)):
-        _shifted(spectra[m], ramp, work)
+        work[:] = 0
+        _add_ramped(spectra[m], ramp, 1.0, work)
         transform(work[1], work[0], probe[m, 1], probe[m, 0], radices, turns)
         _multiply(probe[m], patch, work)
         transform(work[0], work[1], wave[m, 0], wave[m, 1], radices, turns)
@@ -316,45 +329,51 @@ def _ramps(shift: NDArray[np.float64], ramp: Real) -> None:
 
 
 @numba.njit(cache=True, fastmath=REORDER)
-def _shifted(spectrum: Real, ramp: Real, out: Real) -> None:
-    """Spectrum times ramps over N: what the unnormalised transform makes the shifted probe of."""
-    size = spectrum.shape[1]
-    scale = spectrum.dtype.type(1.0 / size)
+def _add_ramped(spectrum: Real, ramp: Real, sign: float, out: Real) -> None:
+    """Add the spectrum times the ramps over N to `out`; with a sign of -1 their conjugates, which shift back."""
+    size, real = spectrum.shape[1], spectrum.dtype.type
+    scale, turn = real(1.0 / size), real(sign)
     yr, yi = ramp[0, 0], ramp[0, 1]
     for k in range(size):
         cr, ci = ramp[1, 0, k] * scale, ramp[1, 1, k] * scale
         sr, si, wr, wi = spectrum[0, k], spectrum[1, k], out[0, k], out[1, k]
         for j in range(size):
-            tr, ti = cr * yr[j] - ci * yi[j], cr * yi[j] + ci * yr[j]
-            wr[j] = sr[j] * tr - si[j] * ti
-            wi[j] = sr[j] * ti + si[j] * tr
+            tr, ti = cr * yr[j] - ci * yi[j], turn * (cr * yi[j] + ci * yr[j])
+            wr[j] += sr[j] * tr - si[j] * ti
+            wi[j] += sr[j] * ti + si[j] * tr
 
 
 @numba.njit(cache=True, fastmath=REORDER)
-def _add_shifted_back(spectrum: Real, change: Real, ramp: Real) -> None:
-    """Add the conjugate ramps times `change` over N to the spectrum."""
-    size = spectrum.shape[1]
-    scale = spectrum.dtype.type(1.0 / size)
-    yr, yi = ramp[0, 0], ramp[0, 1]
-    for k in range(size):
-        cr, ci = ramp[1, 0, k] * scale, ramp[1, 1, k] * scale
-        sr, si, wr, wi = spectrum[0, k], spectrum[1, k], change[0, k], change[1, k]
-        for j in range(size):
-            tr, ti = cr * yr[j] - ci * yi[j], cr * yi[j] + ci * yr[j]
-            sr[j] += wr[j] * tr + wi[j] * ti
-            si[j] += wi[j] * tr - wr[j] * ti
-
-
-@numba.njit(cache=True, fastmath=REORDER, error_model="numpy")  # a check of every divisor would not be vectorised
 def _gain(amplitude: Real, measured: Real, caution: Scalar, total: Real) -> tuple[Scalar, Scalar]:
-    """Turn |N Psi|^2 in `total` into what the wave is to be multiplied by, (x / |Psi| - 1) / N^2; the misfit's sums.
+    """Turn |M Psi|^2 in `total` into what the wave is to be multiplied by, (x / m - 1) / M^2; the misfit's sums.
 
-    The new amplitude x is `Steps.caution`'s minimum: rho m + sqrt(rho^2 m^2 + 4 (1 + rho) a^2), over 2 (1 + rho).
+    `total` is (M, M) and `amplitude` (N, N): a camera pixel is a square of M / N points, whose |Psi|^2 add up to m^2.
     """
-    a, inside, t = amplitude.ravel(), measured.ravel(), total.ravel()
-    real = total.dtype.type
-    one, scale, back, tiny = real(1), real(1.0 / len(total)), real(1.0 / len(t)), real(1e-12)
-    four, half = real(4) * (one + caution), real(0.5) / (one + caution)
+    size, finer = len(total), len(total) // len(amplitude)
+    if finer == 1:
+        return _new_amplitudes(amplitude.ravel(), measured.ravel(), caution, size, total.ravel())
+    pixels = np.zeros_like(amplitude)
+    for row in range(size):
+        runs, to = total[row].reshape(-1, finer), pixels[row // finer]
+        for j in range(finer):
+            for i in range(len(to)):
+                to[i] += runs[i, j]
+    sums = _new_amplitudes(amplitude.ravel(), measured.ravel(), caution, size, pixels.ravel())
+    for row in range(size):
+        runs, source = total[row].reshape(-1, finer), pixels[row // finer]
+        for j in range(finer):
+            for i in range(len(source)):
+                runs[i, j] = source[i]
+    return sums
+
+
+@numba.njit(cache=True, fastmath=REORDER | {"nnan"}, error_model="numpy")  # else it would not be vectorised
+def _new_amplitudes(a: Real, inside: Real, caution: Scalar, size: int, t: Real) -> tuple[Scalar, Scalar]:
+    """See `_gain` and `Steps.caution`; flat arrays."""
+    real = t.dtype.type
+    one, scale, back, tiny = real(1), real(1.0 / size), real(1.0 / size) * real(1.0 / size), real(1e-12)
+    least, weight = one / np.sqrt(one + caution), one / (real(2) + caution)
+    published = caution == 0
     difference, power = real(0), real(0)
     for j in range(len(t)):
         m = np.sqrt(t[j]) * scale
@@ -362,8 +381,8 @@ def _gain(amplitude: Real, measured: Real, caution: Scalar, total: Real) -> tupl
         d = a[j] - m
         difference += d * d * inside[j]
         power += square * inside[j]
-        known = caution * m
-        x = (known + np.sqrt(known * known + four * square)) * half
+        nearer = min(m + (square - m * m) * weight / max(m, least), max(a[j], m))
+        x = a[j] if published else nearer
         t[j] = inside[j] * (x / (m + tiny) - one) * back
     return difference, power
 

@@ -7,11 +7,15 @@ the probe's centre of mass is where it began.
 """
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 
 Floats = NDArray[np.float64]
 Complex = NDArray[np.complexfloating]
+
+FADE = 0.1
+"""Share of a band limit over which a picture fades out."""
 
 DIM = 0.1
 """Illumination, relative to the median over the scanned area, below which nothing is shown."""
@@ -71,6 +75,34 @@ def sampled(transmission: Complex, places: Floats) -> Complex:
         for part in (transmission.real, transmission.imag)
     ]
     return np.asarray(parts[0] + 1j * parts[1])
+
+
+def low_pass(picture: Floats, limit: float) -> Floats:
+    """Without what is finer than `limit` periods per pixel, fading out over the last `FADE` of it; cyclic."""
+    frequency = np.hypot(scipy.fft.fftfreq(picture.shape[0])[:, None], scipy.fft.rfftfreq(picture.shape[1])[None, :])
+    inside = np.clip((limit - frequency) / (FADE * limit), 0.0, 1.0)
+    smooth = scipy.fft.rfft2(picture) * np.sin(np.pi / 2 * inside) ** 2
+    return np.asarray(scipy.fft.irfft2(smooth, s=picture.shape), np.float64)
+
+
+def at(picture: Floats, places: Floats) -> Floats:
+    """A real picture at places (row, column), (..., 2), by cubic splines."""
+    return np.asarray(ndimage.map_coordinates(picture, np.moveaxis(places, -1, 0), order=3, mode="nearest"))
+
+
+def noise_level(variance: Floats, weight: Floats, there: NDArray[np.bool_]) -> float:
+    """Root mean of variance times electrons over a part of the object: the noise of a pixel that met one electron.
+
+    Noise falls with the root of the electrons, nearly alike everywhere: the mean over many pixels is known well where
+    few runs tell each one's own noise to a factor only, and it holds for pixels that they did not look at.
+
+    Args:
+        variance: over some runs, any shape; NaN where they know nothing.
+        weight: electrons that each pixel met in them, of the same shape.
+        there: pixels to judge by.
+    """
+    known = there & np.isfinite(variance)
+    return float(np.sqrt(np.mean(variance[known] * weight[known]))) if known.any() else float("nan")
 
 
 def lit(weight: Floats, scanned: tuple[slice, slice]) -> NDArray[np.bool_]:

@@ -130,19 +130,22 @@ class Geometry:
 
 
 def pattern_centre(mean: Floats) -> tuple[float, float]:
-    """(kx, ky) of the bright-field disc's middle in pixels from zero: centre of mass of what exceeds half its height.
+    """(kx, ky) of the bright-field disc's middle in pixels from zero.
+
+    The centre of mass of the disc, whose pixels count from nothing at a quarter of its height to full at three
+    quarters: pixels at the edge count by their share, so that noise moves it smoothly. A threshold lets them jump.
 
     Args:
         mean: counts, (N, N), [kx, ky] with zero frequency first.
     """
     centred = np.fft.fftshift(mean)
     # The height is a high percentile: single hot pixels are not the disc.
-    disc = centred > 0.5 * np.percentile(centred, 98)
-    if not disc.any():
+    height = float(np.percentile(centred, 98))
+    if height <= 0:
         return 0.0, 0.0
-    kx, ky = np.nonzero(disc)
-    middle = len(mean) // 2
-    return float(kx.mean() - middle), float(ky.mean() - middle)
+    disc = np.clip(2.0 * centred / height - 0.5, 0.0, 1.0)
+    axis = np.arange(len(mean)) - len(mean) // 2
+    return float(disc.sum(axis=1) @ axis / disc.sum()), float(disc.sum(axis=0) @ axis / disc.sum())
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ noise of mean zero and variance one, and neighbours have nothing in common.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,62 @@ LEAST_EXPECTED = 0.1
 LEAST_RESIDUALS = 64
 """Fewer residuals are no test."""
 
+LEAST_CONTRAST = 0.02
+LEAST_CORRELATION = 0.05
+"""Deviations from 1 and 0 that are worth a word."""
+
 MEMBERS = 16
 """Noise realisations of an ensemble: its spread is then known to 1 / sqrt(2 * 16) = 18 %."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What a model has to explain, in the units in which residuals are squared: variances of the noise.
+
+    Attributes:
+        power: sum of the squares of what the data would be without noise, less a model of nothing.
+        contrast: of the data over that of the model, see `frame_signal`; None where nobody asks.
+    """
+
+    power: float
+    contrast: float | None = None
+
+    def missed(self, excess: float, sigma: float) -> dict[str, float | None]:
+        """The figures of `Trust` that compare a model's excess of squares, known to `sigma`, with it."""
+        return {
+            "unexplained": excess / self.power,
+            "unexplained_sigma": sigma / self.power,
+            "contrast": self.contrast,
+        }
+
+
+def frame_signal(counts: NDArray[np.number[Any]], expected: Floats, least: float = LEAST_EXPECTED) -> Signal | None:
+    """What tells frames from their mean frame: the specimen, as far as it differs from position to position.
+
+    The power is sum((y - <y>)^2 - y) / <y>, over all frames, in which Poisson noise has no share on average. The
+    contrast is the slope of y - <y> against Hx - <Hx>, each square with the weight of its noise.
+
+    Args:
+        counts: y, frames first, (N, ...); NaN where nothing was measured.
+        expected: Hx, of the same shape.
+        least: mean expected counts of a pixel below which it is left out.
+
+    Returns:
+        None for fewer than two frames, or where noise hides that there is a signal.
+    """
+    n = len(counts)
+    if n < 2:
+        return None
+    mean_model = expected.mean(axis=0)
+    bright = mean_model >= least
+    y, model, level = counts[:, bright], expected[:, bright], mean_model[bright]
+    varied, predicted = y - y.mean(axis=0), model - level
+    power = float(((varied**2).sum(axis=0) * n / (n - 1) - y.sum(axis=0)) @ (1.0 / level))
+    if power <= 3.0 * math.sqrt(2.0 * max(y.size, 1)):
+        return None
+    square = float((predicted**2 / level).sum())
+    # A model that hardly varies has no contrast, but for its rounding.
+    return Signal(power, float((varied * predicted / level).sum()) / square if square > 1e-6 * power else None)
 
 
 def poisson_residual(counts: NDArray[np.number[Any]], expected: Floats, least: float = LEAST_EXPECTED) -> Floats:
@@ -48,6 +103,7 @@ def whiteness(
     axes: tuple[int, ...] | None = None,
     fitted: float = 0.0,
     noise_uncertainty: float = 0.0,
+    signal: Signal | None = None,
     level: float = LEVEL,
 ) -> Trust | None:
     """Test of residuals against white noise of mean zero and variance one.
@@ -70,6 +126,7 @@ def whiteness(
         axes: along which neighbours are compared; None for all. Leave out an axis along which there is no order.
         fitted: p, parameters that were fitted to these very data: each takes the share of one residual of the variance.
         noise_uncertainty: relative standard error of the variance by which the residuals were divided.
+        signal: in these data; the verdict then says what share of it the excess of the squares is.
         level: the probability below which the model is called wrong.
 
     Returns:
@@ -77,31 +134,52 @@ def whiteness(
     """
     known = np.isfinite(residual)
     n = int(known.sum())
-    if n - fitted < LEAST_RESIDUALS:
+    free = n - fitted
+    if free < LEAST_RESIDUALS:
         return None
     r = np.where(known, residual, 0.0)
     excess = r**2 - known
     if expected is not None:
         excess = excess - r / np.sqrt(np.where(known, expected, 1.0))
-    free = n - fitted
     mean, square = float(r.sum()) / n, float((r**2).sum()) / free
     uncertainty = math.sqrt(2.0 / free + noise_uncertainty**2)
-    scores = [mean * math.sqrt(n), (float(excess.sum()) + fitted) / free / uncertainty]
-    correlations = [0.0]
-    for axis in range(r.ndim) if axes is None else axes:
-        product, pairs = _neighbours(r, known, axis)
-        if pairs:
-            scores.append(max(0.0, abs(product) - fitted) / math.sqrt(pairs))
-            correlations.append(product / pairs / square if square > 0 else 0.0)
+    missed = float(excess.sum()) + fitted
+    order, correlation = _order(r, known, range(r.ndim) if axes is None else axes, fitted)
+    scores = [mean * math.sqrt(n), missed / free / uncertainty, *order]
     probability = _sidak(max(abs(score) for score in scores), len(scores))
     return Trust(
         mean=mean,
         variance=square - mean**2,
-        correlation=max(correlations, key=abs),
+        correlation=correlation / square if square > 0 else 0.0,
         probability=probability,
         fits=probability >= level,
         model=model,
+        **({} if signal is None else signal.missed(missed, free * uncertainty)),
     )
+
+
+def misfit_words(trust: Trust) -> str:
+    """By how much a model that does not fit is wrong, and which way."""
+    words = []
+    if trust.unexplained is not None and trust.unexplained_sigma is not None:
+        sure = max(trust.unexplained_sigma, 1e-4)
+        if trust.unexplained > -2 * sure:
+            words.append(f"{100 * trust.unexplained:.2g} +- {100 * sure:.1g} % of the frames' signal is not explained")
+        else:
+            words.append(
+                f"residuals have a variance of {trust.variance:.2f}, less than that of counted electrons:"
+                " a camera that spreads or scales them"
+            )
+    if trust.contrast is not None and abs(trust.contrast - 1.0) > LEAST_CONTRAST:
+        more = trust.contrast > 1
+        why = "the phase is too weak" if more else "the phase is too strong, or the beam less coherent than assumed"
+        words.append(f"the data vary {abs(trust.contrast - 1):.0%} {'more' if more else 'less'} than the model: {why}")
+    if abs(trust.correlation) > LEAST_CORRELATION:
+        words.append(
+            f"residuals of neighbouring pixels correlate by {trust.correlation:+.2f}:"
+            " wrong in detail, or a camera that spreads electrons"
+        )
+    return "does not fit: " + "; ".join(words or [f"residuals of variance {trust.variance:.2f} instead of 1"])
 
 
 def linear_spread(
@@ -121,6 +199,16 @@ def linear_spread(
     for _ in range(members):
         total = total + reconstruct(scale * rng.standard_normal(scale.shape)) ** 2
     return np.sqrt(np.asarray(total) / members)
+
+
+def _order(r: Floats, known: NDArray[np.bool_], axes: Iterable[int], fitted: float) -> tuple[list[float], float]:
+    """Scores of neighbours along each axis, and the largest mean product of them."""
+    scores, means = [], [0.0]
+    for product, pairs in (_neighbours(r, known, axis) for axis in axes):
+        if pairs:
+            scores.append(max(0.0, abs(product) - fitted) / math.sqrt(pairs))
+            means.append(product / pairs)
+    return scores, max(means, key=abs)
 
 
 def _neighbours(r: Floats, known: NDArray[np.bool_], axis: int) -> tuple[float, int]:

@@ -1,7 +1,7 @@
 """Iterative ptychography: object and probe from a window of recent frames live, from all that fit after the scan."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from agents.base import Agent, Image, MetaError, Reconstruction, StreamMeta
 from agents.block import Block
-from agents.epie_data import Data, misfit_of, one_pass, one_pass_of_resampled, trust
+from agents.epie_data import Data, misfit_of, one_pass, patch, resampled, trust
 from agents.epie_engine import Estimate, Steps
-from agents.epie_image import canonical, illumination, lit, sampled
+from agents.epie_image import at, canonical, illumination, lit, low_pass, noise_level, sampled
 from agents.epie_probe import Beam, Geometry, Window, intensity_centre, pattern_centre, rim_share, start_probe
 from agents.epie_store import FrameStore
+from agents.trust import misfit_words
 from twin.aberrations import Aberrations
 from twin.optics import Optics
 from twin.options import OptionError, checked_options
@@ -32,14 +33,18 @@ PROBE_END = 0.1
 """The probe's step in the last pass over that in the first: all frames share the probe, and its noise has to average
 out over all of them."""
 
-MEMBER_PASSES = 10
-"""Passes of each run of the ensemble, at most. Noise still grows after that: spreads are 15 to 35 % too small."""
+FLAT_PASSES = 5
+"""Passes over which the error has to stay within the tolerance: it is converged then."""
 
 ENSEMBLE_FRAMES = 200_000
-"""Frames that the whole ensemble may look at, counted every time, but for two passes that each run has: a minute."""
+"""Frames that the whole ensemble may look at, counted every time: half a minute to a minute. Members see as many passes
+as the reconstruction, for noise grows with them, so that of a large scan they see a patch."""
 
-FIXED = ("memory_bytes", "window_bytes", "reach_mrad", "binning", "every", "precision", "sub_pixel")
+FIXED = ("memory_bytes", "window_bytes", "reach_mrad", "binning", "finer", "every", "precision", "sub_pixel")
 """Options that decide what is kept of a frame, or when: they hold for a whole stream."""
+
+WELL_LIT = 0.5
+"""Illumination, relative to the median over the scan, from which a pixel counts for the level of the noise."""
 
 RIM = 0.05
 """Share of the start probe's intensity at the rim of its window above which an operator is told."""
@@ -47,7 +52,18 @@ RIM = 0.05
 OBJECT_COPIES = 2
 """Of the object that are kept: the reconstruction, and one member of the ensemble at a time."""
 
-LEAST = {"passes": 0, "probe_after": 0, "every": 1, "sweeps": 0, "binning": 1, "members": 0, "seed": 0}
+LEAST = {
+    "passes": 0,
+    "anneal": 1,
+    "tolerance": 0,
+    "probe_after": 0,
+    "every": 1,
+    "sweeps": 0,
+    "binning": 1,
+    "finer": 1,
+    "members": 0,
+    "seed": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +71,9 @@ class Options:
     """How to reconstruct.
 
     Attributes:
-        passes: over all retained frames after the scan.
+        passes: over all retained frames after the scan, at most.
+        anneal: of them, those through which caution grows and the probe's step falls; fewer if `passes` is less.
+        tolerance: after those, the relative change of the amplitude error over 5 passes below which it has converged.
         every: positions from one live round to the next.
         sweeps: passes over the window in a live round.
         window_bytes: what the latest frames of a live round may take.
@@ -71,12 +89,16 @@ class Options:
         sub_pixel: place the probe to parts of the object's pixel; False rounds.
         reach_mrad: angles that are used; None for the whole camera.
         binning: camera pixels along a side that are added up.
+        finer: points of the model along a camera pixel's side, whose intensities it adds up as the camera does: the
+            window in real space is as many times wider. More than 1 for bright frames whose disc has a sharp edge.
         members: runs of an ensemble for the spread after the scan, each with its own noise; less than 2 for none.
         seed: of the order of the frames and of the ensemble.
         precision: "float32" or "float64".
     """
 
-    passes: int = 40
+    passes: int = 100
+    anneal: int = 40
+    tolerance: float = 1e-3
     every: int = 256
     sweeps: int = 1
     window_bytes: int = 8 * 2**20
@@ -91,6 +113,7 @@ class Options:
     sub_pixel: bool = True
     reach_mrad: float | None = None
     binning: int = 1
+    finer: int = 1
     members: int = 3
     seed: int = 0
     precision: str = "float32"
@@ -114,10 +137,20 @@ class Options:
         Aberrations.of(self.aberrations)
 
     def steps(self, progress: float, counts: float, hold_probe: bool = False) -> Steps:
-        """At a `progress` of 0 to 1 through the passes, with so many counts in a frame; caution grows geometrically."""
+        """At a `progress` of 0 to 1 of the annealing, with so many counts in a frame; caution grows geometrically."""
         caution = (1.0 + self.caution) ** (1.0 - progress) * (1.0 + self.final_caution) ** progress - 1.0
         probe = self.probe_step * PROBE_END**progress * counts / (counts + PROBE_COUNTS)
         return Steps(self.object_step, 0.0 if hold_probe else probe, caution)
+
+    def progress(self, done: int) -> float:
+        """Of the annealing, after so many passes."""
+        return min(1.0, done / max(min(self.anneal, self.passes) - 1, 1))
+
+    def flat(self, errors: Sequence[float]) -> bool:
+        """Whether the errors of all passes so far, the annealing's among them, have settled."""
+        if len(errors) < self.anneal + FLAT_PASSES:
+            return False
+        return abs(errors[-1] - errors[-1 - FLAT_PASSES]) < self.tolerance * errors[-1]
 
 
 class Epie:
@@ -128,6 +161,7 @@ class Epie:
         self._estimate: Estimate | None = None
         self._spread: Mapping[str, Floats] = {}
         self._passes, self._finished_at = 0, -1
+        self._errors: tuple[float, ...] = ()
 
     def start(self, meta: StreamMeta) -> None:
         """A new stream.
@@ -154,17 +188,20 @@ class Epie:
                 self._live_round()
 
     def finish(self) -> None:
-        """Passes over all that was retained, then the ensemble; nothing when no frame has come since the last time."""
+        """Passes over all that was retained until they change nothing, then the ensemble.
+
+        Nothing when no frame has come since the last time.
+        """
         if self._arrived in (0, self._finished_at):
             return
-        estimate, passes = self._begun(), self.options.passes
-        for done in range(passes):
-            steps = self.options.steps(done / max(passes - 1, 1), self._mean_counts, self._holds_probe)
-            rng = np.random.default_rng([self.options.seed, 0, done])
-            one_pass(estimate, self._data, self._data.everything(), steps, rng)
+        estimate, errors, options = self._begun(), list[float](), self.options
+        while len(errors) < options.passes and not options.flat(errors):
+            steps = options.steps(options.progress(len(errors)), self._mean_counts, self._holds_probe)
+            rng = np.random.default_rng([options.seed, 0, len(errors)])
+            errors.append(one_pass(estimate, self._data, self._data.everything(), steps, rng).error)
             self._passes += 1
-        self._finished_at = self._arrived
-        self._spread = self._ensemble(estimate)
+        self._finished_at, self._errors = self._arrived, tuple(errors)
+        self._spread = self._ensemble(estimate, len(errors))
 
     def result(self) -> Reconstruction:
         """Object, probe and the object's phase on the scan's grid, of what has arrived."""
@@ -177,15 +214,19 @@ class Epie:
         }
         if estimate is None:
             return Reconstruction(self._images(None), figures, None, self._notes)
+        errors = self._last_errors
+        figures["passes_after_scan"] = float(len(errors))
+        figures["converged"] = float(self.options.flat(errors))
         judged = data.evenly(JUDGED)
         start = Estimate.start(data.geometry.shape, self._start_probe())
         figures["amplitude_error"] = misfit_of(estimate, data, judged).error
         figures["amplitude_error_start"] = misfit_of(start, data, judged).error
         for mode, power in enumerate(np.sum(np.abs(estimate.probe) ** 2, axis=(1, 2))):
             figures[f"mode_{mode}_share"] = float(power / np.sum(np.abs(estimate.probe) ** 2))
-        parameters = 2.0 * float(lit(self._weight(estimate), data.geometry.scanned).sum()) / len(data.store)
+        parameters = 2.0 * float(lit(self._weight(estimate, data), data.geometry.scanned).sum()) / len(data.store)
         verdict = trust(estimate, data, judged, parameters)
-        return Reconstruction(self._images(estimate), figures, verdict, (*self._notes, *self._doubts()))
+        doubt = () if verdict is None or verdict.fits else (misfit_words(verdict),)
+        return Reconstruction(self._images(estimate), figures, verdict, (*doubt, *self._notes, *self._doubts()))
 
     def configure(self, **changes: Any) -> None:
         """New options from now on; another start probe or number of modes begins anew with the frames that are kept.
@@ -221,7 +262,7 @@ class Epie:
     def _forget(self) -> None:
         """No estimate yet."""
         self._estimate, self._spread = None, {}
-        self._passes, self._finished_at = 0, -1
+        self._passes, self._finished_at, self._errors = 0, -1, ()
 
     def _begun(self) -> Estimate:
         """The estimate; a transparent object under the start probe if there is none yet."""
@@ -232,12 +273,15 @@ class Epie:
 
     def _start_probe(self) -> Complex:
         """Aperture where the mean frame has its disc, with the options' aberrations, as bright as the mean frame."""
-        size = self._data.window.size
+        size, finer = self._data.window.size, self.options.finer
+        centre = pattern_centre((self._counts / self._arrived).reshape(size, size))
+        # A pixel's points are finer * k, finer * k + 1, ...: their middle is what the camera calls k.
+        kx, ky = (finer * k + (finer - 1) / 2 for k in centre)
         probe = start_probe(
             self._beam,
-            size,
+            size * finer,
             self._mean_counts,
-            pattern_centre((self._counts / self._arrived).reshape(size, size)),
+            (kx, ky),
             self.options.aberrations,
             self.options.modes,
         )
@@ -248,46 +292,80 @@ class Epie:
         return float(self._counts.sum()) / self._arrived
 
     @property
+    def _last_errors(self) -> tuple[float, ...]:
+        """Of each pass after the scan; none when frames or options have come since."""
+        return self._errors if self._finished_at == self._arrived else ()
+
+    @property
     def _holds_probe(self) -> bool:
         return self._passes < self.options.probe_after
 
-    def _ensemble(self, estimate: Estimate) -> dict[str, Floats]:
-        """Standard deviation of each picture over runs with noise of their own; none for less than two runs."""
-        count, everything = self.options.members, self._data.everything()
-        if count < 2:
+    def _ensemble(self, estimate: Estimate, passes: int) -> dict[str, Floats]:
+        """Standard deviation of each picture from runs with noise of their own; none for less than two runs.
+
+        Every run does what the reconstruction did, from the start on, with counts drawn anew. Of a large scan it looks
+        at a patch, see `epie_image.noise_level`, which says little about the probe: it takes that as it was found.
+        """
+        count, options = self.options.members, self.options
+        if count < 2 or not passes:
             return {}
-        passes = min(MEMBER_PASSES, max(2, ENSEMBLE_FRAMES // (count * len(everything))))
+        numbers = patch(self._data, max(1, ENSEMBLE_FRAMES // (count * passes)))
+        part = len(numbers) < len(self._data.store)
         members: list[dict[str, Floats]] = []
         for member in range(count):
-            run, draw = estimate.with_clear_object(), [self.options.seed, 1, member]
+            data = resampled(self._data, numbers, [options.seed, 1, member])
+            run = estimate.with_clear_object() if part else Estimate.start(data.geometry.shape, self._first_probe)
             for done in range(passes):
-                steps = self.options.steps(done / (passes - 1), self._mean_counts, hold_probe=True)
-                rng = np.random.default_rng([*draw, 0, done])
-                one_pass_of_resampled(run, self._data, everything, steps, rng, [*draw, 1])
-            members.append(self._pictures(run))
-        return {name: np.std([pictures[name] for pictures in members], axis=0, ddof=1) for name in members[0]}
+                hold = part or done < options.probe_after
+                steps = options.steps(options.progress(done), self._mean_counts, hold)
+                one_pass(run, data, data.everything(), steps, np.random.default_rng([options.seed, 2, member, done]))
+            members.append(self._pictures(run, data))
+        seen, whole = (self._weights(estimate, d) for d in (data, self._data))
+        spread = {}
+        for name, there in whole.items():
+            variance = np.var([pictures[name] for pictures in members], axis=0, ddof=1)
+            level = noise_level(variance, seen[name], seen[name] > WELL_LIT * np.median(there))
+            spread[name] = level / np.sqrt(np.maximum(there, np.finfo(float).tiny))
+        return spread
 
-    def _weight(self, estimate: Estimate) -> Floats:
+    def _weight(self, estimate: Estimate, data: Data) -> Floats:
         """Electrons on each pixel of the object."""
-        place = np.rint(self._data.geometry.positions(self._data.store.pixel)).astype(np.int64)
-        visits = np.zeros(self._data.geometry.shape, np.int64)
+        place = np.rint(data.geometry.positions(data.store.pixel)).astype(np.int64)
+        visits = np.zeros(data.geometry.shape, np.int64)
         np.add.at(visits, (place[:, 0], place[:, 1]), 1)
         return illumination(visits, estimate.probe)
 
-    def _pictures(self, estimate: Estimate) -> dict[str, Floats]:
-        """Phase and amplitude over the scanned rectangle, and the phase on the scan's grid; NaN where it is dark."""
-        geometry, weight = self._data.geometry, self._weight(estimate)
+    def _weights(self, estimate: Estimate, data: Data) -> dict[str, Floats]:
+        """Electrons on each pixel of every picture."""
+        weight, geometry = self._weight(estimate, data), data.geometry
+        nearest = np.rint(self._places()).astype(np.int64)
+        on_scan = weight[nearest[..., 0], nearest[..., 1]]
+        native = weight[geometry.scanned]
+        return {"phase": native, "phase_on_scan": on_scan, "amplitude": native}
+
+    def _places(self) -> Floats:
+        """Scan positions on the object, (rows, columns, 2)."""
+        geometry = self._data.geometry
+        pixel = np.moveaxis(np.indices(geometry.scan), 0, -1)
+        return geometry.positions(pixel.reshape(-1, 2)).reshape(*geometry.scan, 2)
+
+    def _pictures(self, estimate: Estimate, data: Data) -> dict[str, Floats]:
+        """Phase and amplitude over the scanned rectangle, and the phase on the scan's grid; NaN where it is dark.
+
+        What the scan's steps are too coarse for is taken out of the latter, or it would be folded into the rest.
+        """
+        geometry, weight = data.geometry, self._weight(estimate, data)
         there = lit(weight, geometry.scanned)
         objective = canonical(estimate.transmission, np.where(there, weight, 0.0))
         drift = intensity_centre(estimate.probe) - intensity_centre(self._first_probe)
         scanned = np.moveaxis(np.mgrid[geometry.scanned], 0, -1)
         native, dark = sampled(objective, scanned + drift), ~there[geometry.scanned]
-        places = geometry.positions(np.moveaxis(np.indices(geometry.scan), 0, -1).reshape(-1, 2))
+        phase = low_pass(np.where(there, np.angle(objective), 0.0), min(0.5, 0.5 / geometry.step_px))
+        places = self._places()
         nearest = np.rint(places).astype(np.int64)
-        on_scan = np.where(there[nearest[:, 0], nearest[:, 1]], np.angle(sampled(objective, places + drift)), np.nan)
         return {
             "phase": np.where(dark, np.nan, np.angle(native)),
-            "phase_on_scan": on_scan.reshape(geometry.scan),
+            "phase_on_scan": np.where(there[nearest[..., 0], nearest[..., 1]], at(phase, places + drift), np.nan),
             "amplitude": np.where(dark, np.nan, np.abs(native)),
         }
 
@@ -296,15 +374,15 @@ class Epie:
         if estimate is None:
             native = np.full(geometry.shape, np.nan)[geometry.scanned]
             pictures = {"phase": native, "phase_on_scan": np.full(geometry.scan, np.nan), "amplitude": native.copy()}
-            probe = np.full((self._data.window.size,) * 2, np.nan)
+            probe = np.full((geometry.size,) * 2, np.nan)
         else:
-            pictures = self._pictures(estimate)
+            pictures = self._pictures(estimate, self._data)
             probe = np.sqrt(np.sum(np.abs(estimate.probe) ** 2, axis=0)).astype(np.float64)
         images = {
             name: Image(
                 values,
                 "1" if name == "amplitude" else "rad",
-                self._spread.get(name),
+                np.where(np.isnan(values), np.nan, self._spread[name]) if name in self._spread else None,
                 None if name == "phase_on_scan" else geometry.pixel_nm,
             )
             for name, values in pictures.items()
@@ -314,18 +392,34 @@ class Epie:
     def _doubts(self) -> tuple[str, ...]:
         """What an operator has to know of the data."""
         doubts = []
+        if self._last_errors:
+            doubts.append(_ending(self._last_errors, self.options))
         if self._data.store.halvings:
             doubts.append(
                 f"{len(self._data.store)} of {self._arrived} frames fit memory_bytes; they lie evenly on the scan"
             )
         share = rim_share(self._first_probe)
         if share > RIM:
-            side = self._data.window.size * self._data.geometry.pixel_nm
+            side = self._data.geometry.size * self._data.geometry.pixel_nm
             doubts.append(
                 f"{share:.0%} of the start probe lie at the rim of its window of {side:.3g} nm: finer camera pixels"
-                " (binning 1, a longer camera length) would help"
+                " (binning 1, a longer camera length) or finer=2 would help"
             )
         return tuple(doubts)
+
+
+def _ending(errors: Sequence[float], options: Options) -> str:
+    """Why the passes after the scan ended."""
+    if options.flat(errors):
+        return (
+            f"converged in {len(errors)} passes: the last {FLAT_PASSES} changed the error by less than"
+            f" {options.tolerance:.2g} of it"
+        )
+    before = errors[max(0, len(errors) - 1 - FLAT_PASSES)]
+    return (
+        f"not converged: the {len(errors)} passes allowed are over (option passes);"
+        f" the last {min(len(errors) - 1, FLAT_PASSES)} changed the error by {abs(errors[-1] / before - 1):.2g} of it"
+    )
 
 
 def _setting(meta: StreamMeta, options: Options) -> tuple[Beam, Data]:
@@ -342,14 +436,15 @@ def _setting(meta: StreamMeta, options: Options) -> tuple[Beam, Data]:
         window = Window.of(meta.layout.camera, options.binning, reach_px, bool(meta.transposed))
     except ValueError as error:
         raise MetaError(f"epie: {error}") from None
-    beam = Beam(wavelength_nm, meta.need("convergence_mrad", "epie"), pixel_mrad * options.binning)
-    if 2.0 * beam.disc_px >= window.size:
+    beam = Beam(wavelength_nm, meta.need("convergence_mrad", "epie"), pixel_mrad * options.binning / options.finer)
+    size = window.size * options.finer
+    if 2.0 * beam.disc_px >= size:
         raise MetaError(
-            f"epie: the bright-field disc is {2 * beam.disc_px:.0f} pixels wide, the window {window.size};"
-            " check convergence_mrad and pixel_mrad, or raise reach_mrad"
+            f"epie: the bright-field disc is {2 * beam.disc_px / options.finer:.0f} pixels wide, the window"
+            f" {window.size}; check convergence_mrad and pixel_mrad, or raise reach_mrad"
         )
-    pixel_nm = wavelength_nm / (window.size * beam.pixel_mrad * 1e-3)
-    geometry = Geometry(pixel_nm, step_nm / pixel_nm, rotation, grid, window.size)
+    pixel_nm = wavelength_nm / (size * beam.pixel_mrad * 1e-3)
+    geometry = Geometry(pixel_nm, step_nm / pixel_nm, rotation, grid, size)
     object_bytes = OBJECT_COPIES * 8 * math.prod(geometry.shape)
     if object_bytes > options.memory_bytes:
         raise MetaError(

@@ -21,6 +21,7 @@ from agents.ssb_accumulate import SidebandSum, squares
 from agents.ssb_image import Estimate
 from agents.ssb_orientation import Orientation
 from agents.ssb_weights import BrightField, Singles, bright_field, suggested_binning, trotters
+from agents.trust import misfit_words
 from twin.aberrations import Aberrations
 from twin.optics import Optics, electron_wavelength_nm, probe_extent_nm
 from twin.options import OptionError, checked_options
@@ -164,11 +165,13 @@ class Ssb:
         phase = np.where(self._visited, ssb_image.image(factor * found.phase, self._beam.scan) / density, np.nan)
         noise = ssb_image.spread(factor**2 * found.variance, self._beam.scan, int(self._visited.sum()))
         spread = np.where(self._visited, noise / np.sqrt(density), np.nan)
+        trust = self._trust(orientation, found, sums, density)
+        doubt = () if trust is None or trust.fits else (misfit_words(trust),)
         return Reconstruction(
             {"phase": Image(phase, "rad", spread)},
             self._figures(orientation, sums, noise),
-            self._trust(orientation, found, density),
-            self._notes(orientation, sums),
+            trust,
+            (*doubt, *self._notes(orientation, sums)),
         )
 
     def configure(self, **changes: Any) -> None:
@@ -272,7 +275,7 @@ class Ssb:
         found = ssb_image.estimate(sums, self._field.share, self.options.cutoff)
         return found if self._earlier is None else self._earlier + found
 
-    def _trust(self, orientation: Orientation, found: Estimate, density: Floats) -> Trust | None:
+    def _trust(self, orientation: Orientation, found: Estimate, sums: SidebandSum, density: Floats) -> Trust | None:
         """The test of residuals at the sample's positions, as far as their surroundings have been seen."""
         beam, sample, aberrations = self._beam, self._sample, Aberrations.of(self.options.aberrations)
         around = minimum_filter(self._visited, 2 * math.ceil(_reach_nm(beam, aberrations) / beam.step_nm) + 1)
@@ -287,7 +290,7 @@ class Ssb:
             ssb_forward.expected(
                 phase,
                 sample.pixel[use],
-                self._probe(orientation, aberrations),
+                self._probe(orientation, aberrations, sums),
                 beam.step_nm,
                 orientation.rotation_deg,
                 len(self._field),
@@ -296,11 +299,13 @@ class Ssb:
             fitted_share=float(factor.mean()) / len(self._field),
         )
 
-    def _probe(self, orientation: Orientation, aberrations: Aberrations) -> ssb_forward.Probe:
+    def _probe(self, orientation: Orientation, aberrations: Aberrations, sums: SidebandSum) -> ssb_forward.Probe:
+        """The beam, about the disc's middle as the mean pattern shows it: the test sees a part of a pixel."""
         beam = self._beam
+        x, y = ssb_image.off_centre(sums.pattern, self._field)
         return ssb_forward.probe(
             self._field,
-            beam.centre_px,
+            (beam.centre_px[0] + y / beam.pixel_mrad, beam.centre_px[1] + x / beam.pixel_mrad),
             orientation.transposed,
             aberrations,
             beam.wavelength_nm,
@@ -389,5 +394,5 @@ def _extent_nm(beam: Beam, aberrations: Aberrations) -> float:
 
 
 def _reach_nm(beam: Beam, aberrations: Aberrations) -> float:
-    """From a position to where its probe ends, all but a few percent of it."""
-    return _extent_nm(beam, aberrations) / 2 + 2 * beam.width_nm
+    """From a position to where its probe ends, but for its faint rings."""
+    return _extent_nm(beam, aberrations) / 2 + 4 * beam.width_nm

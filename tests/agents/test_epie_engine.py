@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import ndimage, optimize
+from scipy import ndimage, optimize, stats
 
 from agents.epie_engine import Estimate, Places, Steps, intensity, misfit, sweep
 from agents.epie_image import canonical
@@ -27,7 +27,8 @@ def reference(
         far = np.fft.fft2(moved * old, norm="ortho")
         model = np.sqrt(np.sum(np.abs(far) ** 2, axis=0))
         rho = steps.caution
-        target = (rho * model + np.sqrt((rho * model) ** 2 + 4 * (1 + rho) * a.T**2)) / (2 * (1 + rho))
+        scored = model + (a.T**2 - model**2) / ((2 + rho) * np.maximum(model, 1 / np.sqrt(1 + rho)))
+        target = np.minimum(scored, np.maximum(a.T, model)) if rho else a.T
         change = np.fft.ifft2(far * target / model, norm="ortho") - moved * old
         view += steps.object * np.sum(moved.conj() * change, axis=0) / np.max(np.sum(np.abs(moved) ** 2, axis=0))
         corrections = steps.probe * old.conj() * change / np.max(np.abs(old) ** 2)
@@ -83,18 +84,55 @@ def test_parts_of_a_pixel_and_the_transform_conserve_electrons() -> None:
     np.testing.assert_allclose(intensity(estimate, places).sum(axis=(1, 2)), 1000.0, rtol=1e-5)
 
 
-def test_caution_takes_the_minimum_of_the_penalised_likelihood() -> None:
-    """One pixel: an object and a probe of one pixel have the far field of their product."""
-    for count, model, rho in [(0.0, 0.7, 2.0), (1.0, 0.2, 5.0), (9.0, 2.5, 0.5), (4.0, 3.0, 0.0)]:
-        estimate = Estimate.start((1, 1), np.full((1, 1, 1), model, np.complex64))
-        places = Places(np.zeros((1, 2), np.int64), np.zeros((1, 2)))
-        sweep(estimate, np.full((1, 1, 1), np.sqrt(count), np.float32), places, Steps(1.0, 0.0, rho))
+def stepped(count: float, model: float, rho: float) -> float:
+    """Amplitude after one frame. One pixel: object and probe of one pixel have the far field of their product."""
+    estimate = Estimate.start((1, 1), np.full((1, 1, 1), model, np.complex128))
+    places = Places(np.zeros((1, 2), np.int64), np.zeros((1, 2)))
+    sweep(estimate, np.full((1, 1, 1), np.sqrt(count)), places, Steps(1.0, 0.0, rho))
+    return float(abs(estimate.transmission[0, 0]) * model)
+
+
+def test_caution_goes_towards_the_minimum_of_the_penalised_likelihood() -> None:
+    """To it for small steps, and never beyond the measured amplitude."""
+    for count, model, rho in [(9.0, 2.9, 5.0), (400.0, 21.0, 50.0), (1.0, 0.95, 300.0), (0.9, 1.0, 20.0)]:
 
         def cost(x: float, count: float = count, model: float = model, rho: float = rho) -> float:
             return x**2 - count * np.log(x**2) + rho * (x - model) ** 2
 
-        best = optimize.minimize_scalar(cost, bounds=(1e-9, 10.0), method="bounded", options={"xatol": 1e-9})
-        assert abs(estimate.transmission[0, 0]) * model == pytest.approx(best.x, abs=2e-4)
+        best = optimize.minimize_scalar(cost, bounds=(1e-9, 30.0), method="bounded", options={"xatol": 1e-10}).x
+        assert stepped(count, model, rho) - model == pytest.approx(best - model, rel=0.08)
+    assert stepped(9.0, 0.1, 1.0) == pytest.approx(3.0)
+    assert stepped(9.0, 0.1, 0.0) == pytest.approx(3.0)
+    assert stepped(0.0, 0.5, 4.0) > 0.0
+
+
+@pytest.mark.parametrize("mean", [0.02, 0.3, 5.0])
+def test_steps_at_the_true_amplitude_go_nowhere_on_average(mean: float) -> None:
+    """Exactly: every count with its Poisson probability; the cap at the measured amplitude is out of reach."""
+    counts = np.arange(40)
+    steps = np.array([stepped(float(n), np.sqrt(mean), 100.0) - np.sqrt(mean) for n in counts])
+    average = float(stats.poisson.pmf(counts, mean) @ steps)
+    assert abs(average) < 1e-9 * np.sqrt(mean) + 1e-12
+
+
+def test_a_camera_pixel_adds_up_the_points_that_it_covers() -> None:
+    """Frames of a window twice as wide, camera pixels of 2 x 2 points: plain sums, and the engine fits them."""
+    rng = np.random.default_rng(8)
+    probe = gaussian_probe(32, 3.0, 1e5)[None].astype(np.complex64)
+    truth = loaded(np.exp(1j * smooth(rng, (48, 48), 1.5)), probe)
+    places = raster(7, 2.4, 32)
+    fine, pixels = intensity(truth, places), intensity(truth, places, 2)
+    np.testing.assert_allclose(pixels[:, 3, 15], fine[:, 6:8, 30:32].sum(axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(pixels.sum(), fine.sum(), rtol=1e-5)
+    exact = truth.copy()
+    assert sweep(exact, np.sqrt(pixels), places, Steps(), None).error < 1e-3
+    np.testing.assert_allclose(exact.planes, truth.planes, atol=2e-3)
+    found = Estimate.start((48, 48), probe)
+    start = misfit(found, np.sqrt(pixels), places).error
+    for _ in range(25):
+        order = rng.permutation(len(places))
+        sweep(found, np.sqrt(pixels)[order], places.take(order), Steps(1.0, 0.0))
+    assert misfit(found, np.sqrt(pixels), places).error < 0.1 * start
 
 
 def test_unmeasured_pixels_pull_at_nothing() -> None:

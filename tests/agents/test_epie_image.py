@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from agents.epie_image import canonical, illumination, lit, sampled
+from agents.epie_image import canonical, illumination, lit, low_pass, noise_level, sampled
 
 
 def blobs(seed: int = 0) -> np.ndarray:
@@ -59,3 +59,20 @@ def test_sampling_between_pixels() -> None:
     wave = np.exp(1j * (0.2 * row - 0.1 * column))
     places = np.array([[10.3, 12.8], [15.0, 15.5]])
     np.testing.assert_allclose(sampled(wave, places), np.exp(1j * (0.2 * places[:, 0] - 0.1 * places[:, 1])), atol=1e-4)
+
+
+def test_a_low_pass_takes_the_fine_and_leaves_the_coarse() -> None:
+    row, column = np.indices((48, 60))
+    coarse, fine = np.cos(2 * np.pi * (3 * row / 48 + 5 * column / 60)), np.cos(2 * np.pi * 21 * column / 60)
+    np.testing.assert_allclose(low_pass(coarse + fine + 0.3, 0.3), coarse + 0.3, atol=1e-12)
+
+
+def test_noise_is_that_of_one_electron() -> None:
+    """Noise of variance 4 / electrons; 2000 pixels, four runs: 1 / sqrt(2 * 3 * 2000) = 0.9 %, four of them."""
+    rng = np.random.default_rng(3)
+    weight = rng.uniform(10.0, 1000.0, (40, 50))
+    runs = 2.0 / np.sqrt(weight) * rng.standard_normal((4, 40, 50))
+    variance = np.var(runs, axis=0, ddof=1)
+    variance[3] = np.nan
+    assert np.isclose(noise_level(variance, weight, weight > 20.0), 2.0, rtol=0.04)
+    assert np.isnan(noise_level(np.full((4, 4), np.nan), np.ones((4, 4)), np.ones((4, 4), bool)))

@@ -1,6 +1,7 @@
 """The residual test calls a right model wrong as rarely as it says and finds wrong ones; the spread is the noise's."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from scipy.stats import binom
 from agents import com_trust
 from agents.base import load
 from agents.com_trust import complete_rows, gradient_trust
-from agents.trust import LEAST_RESIDUALS, linear_spread, poisson_residual, whiteness
+from agents.trust import LEAST_RESIDUALS, frame_signal, linear_spread, misfit_words, poisson_residual, whiteness
 
 TRIALS = 1000
 
@@ -127,6 +128,78 @@ def test_too_few_residuals_are_no_test():
 def test_residuals_of_counts_are_those_of_poisson():
     counts, expected = np.array([0.0, 3.0, 7.0, np.nan, 1.0]), np.array([0.05, 1.0, 9.0, 1.0, np.nan])
     np.testing.assert_allclose(poisson_residual(counts, expected), [np.nan, 2.0, -2 / 3, np.nan, np.nan])
+
+
+def specimen(mean_counts, strength, seed=5):
+    """Expected counts of 100 frames of 12 x 12 pixels that differ by a specimen, and what it does to each pixel."""
+    rng = np.random.default_rng(seed)
+    level = mean_counts * rng.uniform(0.5, 1.5, (12, 12))
+    change = strength * rng.uniform(-1, 1, (100, 12, 12))
+    return level * (1 + change - change.mean(axis=0)), level
+
+
+@pytest.mark.parametrize("mean_counts", [3.0, 50.0, 2000.0])
+@pytest.mark.parametrize("share", [1.0, 0.8, 0.0])
+def test_what_a_model_misses_is_told_as_a_share_of_the_signal(mean_counts, share):
+    """A model that has `share` of each deflection misses (1 - share)^2 of their squares. Four standard errors."""
+    truth, level = specimen(mean_counts, 0.5)
+    model = level + share * (truth - level)
+    counts = np.random.default_rng(2).poisson(truth)
+    signal = frame_signal(counts, model)
+    found = whiteness(poisson_residual(counts, model), "weak", expected=model, axes=(1, 2), signal=signal)
+    # Where the model varies, its own variance is the unit: all but equal to that of the mean for shares below one.
+    assert found.unexplained == pytest.approx((1 - share) ** 2, abs=4 * found.unexplained_sigma + 0.03 * (1 - share))
+    if share:
+        assert found.contrast == pytest.approx(1 / share, rel=0.1 if mean_counts < 10 else 0.03)
+    else:
+        assert found.contrast is None
+    assert found.fits == (share == 1.0)
+
+
+def test_the_error_of_the_missed_share_is_what_it_says():
+    """Of a right model over 200 draws: known to 1 / sqrt(400) = 5 %; four of them."""
+    truth, _ = specimen(20.0, 0.3)
+    rng = np.random.default_rng(4)
+
+    def verdict():
+        counts = rng.poisson(truth)
+        signal = frame_signal(counts, truth)
+        return whiteness(poisson_residual(counts, truth), "right", expected=truth, axes=(1, 2), signal=signal)
+
+    found = [verdict() for _ in range(200)]
+    scores = [trust.unexplained / trust.unexplained_sigma for trust in found]
+    assert np.std(scores) == pytest.approx(1.0, abs=0.2)
+    assert abs(np.mean(scores)) < 4 / math.sqrt(200)
+
+
+def test_frames_without_a_specimen_have_no_signal():
+    level = np.full((50, 8, 8), 20.0)
+    assert frame_signal(np.random.default_rng(0).poisson(level), level) is None
+    assert frame_signal(level[:1], level[:1]) is None
+
+
+def test_a_misfit_is_told_in_words_and_figures():
+    truth, level = specimen(2000.0, 0.5)
+    counts = np.random.default_rng(2).poisson(truth)
+
+    def words(model):
+        signal = frame_signal(counts, model)
+        residual = poisson_residual(counts, model)
+        return misfit_words(whiteness(residual, "any", expected=model, axes=(1, 2), signal=signal))
+
+    weak, strong = words(level + 0.8 * (truth - level)), words(level + 1.25 * (truth - level))
+    assert "25% more than the model: the phase is too weak" in weak
+    assert "20% less than the model: the phase is too strong" in strong
+    share, sigma = map(float, re.findall(r"does not fit: ([0-9.]+) \+- ([0-9.]+) % of the frames' signal", weak)[0])
+    assert share == pytest.approx(4.0, abs=0.5)
+    assert 0.0 < sigma < 0.2
+    assert "correlate" in misfit_words(whiteness(np.ones((30, 30)), "constant"))
+    spread = whiteness(
+        poisson_residual(truth, truth), "means", expected=truth, axes=(1, 2), signal=frame_signal(counts, truth)
+    )
+    assert "less than that of counted electrons" in misfit_words(spread)
+    wide = whiteness(1.3 * np.random.default_rng(1).standard_normal((300, 300)), "wide")
+    assert misfit_words(wide) == f"does not fit: residuals of variance {wide.variance:.2f} instead of 1"
 
 
 def test_the_spread_of_a_sum_is_the_root_of_the_summed_variances():
