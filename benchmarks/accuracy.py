@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks import regression
 from scenarios.compare import lanes
+from scenarios.comparison import stop_rule
 from scenarios.executors import SweepError
 from scenarios.ledger import Plan, check_builds, make_plan
 from scenarios.schema import ScenarioError
@@ -60,11 +61,16 @@ def figures(plan: Plan, workers: int) -> dict[str, Any]:
             records[outcome.scenario, outcome.controller, outcome.seed] = outcome
     return {
         scenario: {
-            controller: {"by_observation": summarise([records[scenario, controller, seed] for seed in plan.seeds])}
+            controller: of_controller([records[scenario, controller, seed] for seed in plan.seeds])
             for controller in plan.controllers
         }
         for scenario in plan.scenarios
     }
+
+
+def of_controller(records: Sequence[RunRecord]) -> dict[str, Any]:
+    """Figures by number of observations, and what its own stop rule was worth."""
+    return {"by_observation": summarise(records), **stop_rule([record.steps for record in records])}
 
 
 def _parser() -> argparse.ArgumentParser:

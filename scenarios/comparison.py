@@ -121,7 +121,7 @@ def figures(runs: Sequence[Run]) -> dict[str, Any]:
         "simulated_s_to_spec": _median(reached, lambda step: step.simulated_s),
         "dose_e_to_spec": _median(reached, lambda step: step.dose_e),
         "observations_to_95_percent": _to_share(by_observation),
-        **_stop_rule(runs),
+        **stop_rule([run.record.steps for run in runs]),
         "per_coefficient": _per_coefficient(runs),
         **_probe(runs),
     }
@@ -172,19 +172,15 @@ def _to_share(by_observation: Mapping[str, Mapping[str, float]]) -> int | None:
     return first
 
 
-def _stop_rule(runs: Sequence[Run]) -> dict[str, float | None]:
+def stop_rule(runs: Sequence[Sequence[Step]]) -> dict[str, float | None]:
     """How often, when and how rightly the controller's stop rule declares a run in spec, at its first declaration."""
-    declared = [_declared(run) for run in runs]
+    declared = [next((step for step in steps if step.done), None) for steps in runs]
     fired = [step for step in declared if step is not None]
     return {
         "false_in_spec": float(np.mean([not step.in_spec for step in fired])) if fired else None,
         "declared_in_spec": len(fired) / len(runs),
         "observations_to_declaration": _median(declared, lambda step: float(step.observation)),
     }
-
-
-def _declared(run: Run) -> Step | None:
-    return next((step for step in run.record.steps if step.done), None)
 
 
 def _per_coefficient(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
