@@ -432,21 +432,13 @@ def create_events(session: Session) -> T3pWriter:
 
 
 def _metadata(session: Session) -> Metadata:
-    section, plan = session.scenario.scan, session.scenario.scan.plan
-    return Metadata(
-        step_nm=None if plan.pattern == "list" else plan.step_nm,
-        dwell_s=plan.dwell_s,
-        rotation_deg=plan.rotation_deg,
-        energy_kev=section.optics.energy_kev,
-        convergence_mrad=section.optics.convergence_mrad,
-        pixel_mrad=section.optics.camera_pixel_mrad,
-        dose_e=plan.dose_e,
-        provenance={
-            "software": f"stemtwin {version('stemtwin')}",
-            "seed": session.seed,
-            "scenario": session.scenario.resolved(),
-        },
-    )
+    made_by = {
+        "software": f"stemtwin {version('stemtwin')}",
+        "seed": session.seed,
+        "scenario": session.scenario.resolved(),
+    }
+    section = session.scenario.scan
+    return Metadata.of_scan(section.plan, section.optics, made_by)
 
 
 def _write_sidecars(acquired: Acquired, images: Images) -> None:

@@ -41,7 +41,7 @@ from twin.scan_render import (
 )
 from twin.scintillator import MODELS, ScintillatorChain, check_charge, digitise
 from twin.structure import Structure
-from twin.suggest import nearest
+from twin.suggest import check_known, nearest
 
 Floats = NDArray[np.float64]
 Frames = NDArray[np.unsignedinteger]
@@ -89,11 +89,7 @@ class ScanSetup:
     @field_validator("propagation", mode="before")
     @classmethod
     def _known_propagation(cls, propagation: Any) -> Any:
-        known = get_args(Propagation)
-        if propagation not in known:
-            raise ValueError(
-                f"{propagation!r} is not a propagation{nearest(str(propagation), known)}; known: {', '.join(known)}"
-            )
+        check_known(propagation, get_args(Propagation), "a propagation")
         return propagation
 
     @field_validator("detectors")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from twin.optics import Optics
 from twin.scan_render import TransmissionField, band_limit
 from twin.structure import Structure, displaced, within
-from twin.suggest import nearest
+from twin.suggest import check_known
 
 Floats = NDArray[np.float64]
 Projection = Literal["exact", "abtem"]
@@ -97,9 +97,7 @@ def transmission_field(
     Raises:
         ValueError: an unknown projection, fewer than one snapshot, a slice that is not positive, or a field too large.
     """
-    if projection not in get_args(Projection):
-        known = get_args(Projection)
-        raise ValueError(f"{projection!r} is not a projection{nearest(projection, known)}; known: {', '.join(known)}")
+    check_known(projection, get_args(Projection), "a projection")
     if snapshots < 1:
         raise ValueError(f"snapshots must be at least 1, got {snapshots!r}")
     snapshots = snapshot_count(structure, snapshots)

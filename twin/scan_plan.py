@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from twin.suggest import nearest
+from twin.suggest import check_known
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int32]
@@ -72,11 +72,7 @@ class ScanPlan:
     @field_validator("pattern", mode="before")
     @classmethod
     def _known_pattern(cls, pattern: Any) -> Any:
-        known = get_args(Pattern)
-        if pattern not in known:
-            raise ValueError(
-                f"{pattern!r} is not a scan pattern{nearest(str(pattern), known)}; known: {', '.join(known)}"
-            )
+        check_known(pattern, get_args(Pattern), "a scan pattern")
         return pattern
 
     @model_validator(mode="after")

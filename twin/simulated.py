@@ -18,7 +18,7 @@ from twin.optics import Optics, check_window
 from twin.scan_errors import ScanEngine
 from twin.scan_plan import ScanPath, ScanPlan, paths
 from twin.state import StateSpace
-from twin.suggest import nearest
+from twin.suggest import check_known
 from twin.types import Capabilities, Frame, ScanBlock, ScanTruth, Truth
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def make_renderer(name: str, optics: Optics, day: Day) -> "Renderer":
     Raises:
         ValueError: no such renderer; names the nearest.
     """
-    if name not in RENDERERS:
-        raise ValueError(f"{name!r} is not a renderer{nearest(name, RENDERERS)}; known: {', '.join(RENDERERS)}")
+    check_known(name, RENDERERS, "a renderer")
     if multiprocessing.parent_process() is not None:
         import torch
 

@@ -8,3 +8,14 @@ def nearest(value: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """' (did you mean X?)', or nothing when no known name is near."""
     near = get_close_matches(value, list(known), n=1, cutoff=cutoff)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def check_known(value: object, known: Iterable[str], what: str) -> None:
+    """Refuse a name that is none of the known ones; `what` they are, with its article.
+
+    Raises:
+        ValueError: names the value, the nearest and all of them.
+    """
+    names = list(known)
+    if value not in names:
+        raise ValueError(f"{value!r} is not {what}{nearest(str(value), names)}; known: {', '.join(names)}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 from agents.base import StreamMeta
 from agents.block import Block, FrameBlock
@@ -10,34 +10,10 @@ from agents.event_order import FAULTS, EventCounts, EventOrder
 from agents.event_scan import EventScan
 from agents.source import Health, Source, SourceError
 from agents.sources.t3p import FRAME_BYTES
-from twin.formats.dataset import Layout, Metadata
+from twin.formats.dataset import Beam, Layout, Metadata
 from twin.formats.event_clock import clock_of
 from twin.scan_plan import ScanPlan
 from twin.types import ScanBlock
-
-
-class Beam(Protocol):
-    """What a stream tells of the optics."""
-
-    @property
-    def energy_kev(self) -> float:
-        """Of the beam."""
-        ...
-
-    @property
-    def convergence_mrad(self) -> float:
-        """Half angle."""
-        ...
-
-    @property
-    def camera_pixel_mrad(self) -> float:
-        """Angle of one camera pixel."""
-        ...
-
-    @property
-    def camera_pixels(self) -> int:
-        """Along a side of the camera."""
-        ...
 
 
 class TwinScan(Source):
@@ -83,16 +59,7 @@ class TwinScan(Source):
         camera, dtype = _camera(first, optics)
         self.meta = StreamMeta(
             Layout(shape, camera, dtype, largest_count),
-            Metadata(
-                step_nm=None if plan.pattern == "list" else plan.step_nm,
-                dwell_s=plan.dwell_s,
-                rotation_deg=plan.rotation_deg,
-                energy_kev=optics.energy_kev,
-                convergence_mrad=optics.convergence_mrad,
-                pixel_mrad=optics.camera_pixel_mrad,
-                dose_e=plan.dose_e,
-                provenance=dict(provenance or {}),
-            ),
+            Metadata.of_scan(plan, optics, provenance or {}),
             transposed=False,
             has_frames=first.frames is not None or frames,
         )

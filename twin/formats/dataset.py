@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Protocol, Self
 
 import numpy as np
 from annotated_types import Ge, Gt
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, ValidationError, field_validator
 from pydantic.dataclasses import dataclass as validated
 
+from twin.scan_plan import ScanPlan
 from twin.suggest import nearest
 
 Frames = NDArray[np.unsignedinteger]
@@ -96,6 +97,30 @@ class Layout:
         return max(1, BLOCK_BYTES // self.frame_bytes)
 
 
+class Beam(Protocol):
+    """What a stream tells of the optics."""
+
+    @property
+    def energy_kev(self) -> float:
+        """Of the beam."""
+        ...
+
+    @property
+    def convergence_mrad(self) -> float:
+        """Half angle."""
+        ...
+
+    @property
+    def camera_pixel_mrad(self) -> float:
+        """Angle of one camera pixel."""
+        ...
+
+    @property
+    def camera_pixels(self) -> int:
+        """Along a side of the camera."""
+        ...
+
+
 @validated(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)
 class Metadata:
     """What is known about a dataset; None where it is not.
@@ -128,6 +153,20 @@ class Metadata:
         except (TypeError, ValueError) as error:
             raise ValueError(f"provenance must be plain JSON: {error}") from None
         return plain
+
+    @classmethod
+    def of_scan(cls, plan: ScanPlan, optics: Beam, provenance: Mapping[str, Any]) -> Self:
+        """What an operator knows of a scan: plan, beam and camera angle; no step where positions are listed."""
+        return cls(
+            step_nm=None if plan.pattern == "list" else plan.step_nm,
+            dwell_s=plan.dwell_s,
+            rotation_deg=plan.rotation_deg,
+            energy_kev=optics.energy_kev,
+            convergence_mrad=optics.convergence_mrad,
+            pixel_mrad=optics.camera_pixel_mrad,
+            dose_e=plan.dose_e,
+            provenance=dict(provenance),
+        )
 
     def plain(self) -> dict[str, Any]:
         """What is known, as JSON data."""

@@ -226,17 +226,7 @@ def _at(plan: ScanPlan, stage_nm: tuple[float, float] | None) -> ScanPlan:
 
 def scan_metadata(settings: ScanSettings) -> Metadata:
     """What a stream of the bench's scans tells of them; nothing that is hidden."""
-    plan, optics = settings.plan, settings.optics
-    return Metadata(
-        step_nm=None if plan.pattern == "list" else plan.step_nm,
-        dwell_s=plan.dwell_s,
-        rotation_deg=plan.rotation_deg,
-        energy_kev=optics.energy_kev,
-        convergence_mrad=optics.convergence_mrad,
-        pixel_mrad=optics.camera_pixel_mrad,
-        dose_e=plan.dose_e,
-        provenance={"pattern": plan.pattern},
-    )
+    return Metadata.of_scan(settings.plan, settings.optics, {"pattern": settings.plan.pattern})
 
 
 def ronchigram_metadata(bench: Bench) -> Metadata:
