@@ -1,10 +1,12 @@
-"""Ronchigrams by full multislice through an atomic film; abTEM does potential, transmission and propagation.
+"""Ronchigrams by full multislice through an atomic film: abTEM's potential and transmission, our propagation.
 
-Slow and independent of the fast renderer: this is what a controller is judged on. Both obey `render.Renderer`.
+Slower than the fast renderer and independent of it: this is what a controller is judged on. Both obey
+`render.Renderer`. The waves go through the film as in `scan_render.py`, to abTEM's result.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import abtem
 import ase
@@ -12,16 +14,14 @@ import numpy as np
 import scipy.fft
 import torch
 from abtem.antialias import AntialiasAperture
-from abtem.core.fft import fft2
-from abtem.multislice import FresnelPropagator
-from abtem.potentials.iam import TransmissionFunction
 from numpy.typing import NDArray
 
-from twin.aberrations import Aberrations, to_abtem
+from twin.aberrations import Aberrations
 from twin.atoms import carbon_film
 from twin.day import Day
 from twin.optics import Optics, check_window
 from twin.render import crop_pixels, focal_quadrature, to_camera
+from twin.scan_render import aperture_wave, band_limited_propagator, exit_mask, exit_wave, probe_wave
 
 SCATTERING_MARGIN_MRAD = 8.0
 """abTEM keeps angles below 2/3 of the grid's; that circle reaches this far beyond the aperture."""
@@ -119,9 +119,10 @@ class MultisliceRenderer:
         # Without thermal motion every snapshot would be the same.
         self.snapshots = snapshots if day.film.thermal_rms_nm > 0 else 1
         self._film: NDArray[np.complex64] | None = None
-        self._propagator = FresnelPropagator()
         self._energy_ev = optics.energy_kev * 1e3
-        self._extent = (optics.window_nm * _ANGSTROM_PER_NM,) * 2
+        self._fine = replace(optics, grid=self.grid, sampling_nm=optics.window_nm / self.grid)
+        self._propagator = band_limited_propagator(self._fine, self.step_nm)
+        self._exit = exit_mask(self.grid) ** 2
 
     @property
     def film(self) -> NDArray[np.complex64]:
@@ -173,10 +174,11 @@ class MultisliceRenderer:
         row, column = rng.integers(size, size=2)
         rows, columns = (row + np.arange(self.grid)) % size, (column + np.arange(self.grid)) % size
         flip_x, flip_y, transpose = rng.integers(2, size=3)
-        region = self.film[:, :, (rows[::-1] if flip_x else rows)[:, None], columns[::-1] if flip_y else columns]
-        # Stored along x first, as abTEM wants it; shown along y first.
-        in_x_y = np.ascontiguousarray(region.swapaxes(-1, -2)) if transpose else region
-        return in_x_y.swapaxes(-1, -2)
+        where = np.ix_(rows[::-1] if flip_x else rows, columns[::-1] if flip_y else columns)
+        # Layer by layer: indexing all at once would leave neighbouring pixels far apart in memory.
+        region = np.stack([[layer[where] for layer in snapshot] for snapshot in self.film])
+        # Stored along x first, as abTEM has it; shown along y first.
+        return region if transpose else region.swapaxes(-1, -2)
 
     def intensity(self, aberrations: Aberrations, transmission: NDArray[np.complex64]) -> NDArray[np.float32]:
         """Un-binned diffraction intensity averaged over focal spread and snapshots, (grid, grid), whole beam = 1.
@@ -194,41 +196,25 @@ class MultisliceRenderer:
         expected = (self.slices, self.grid, self.grid)
         if transmission.ndim != 4 or transmission.shape[1:] != expected:
             raise ValueError(f"transmission has shape {transmission.shape}; expected (snapshots, *{expected})")
+        # Layers that lie in memory along x first meet a mirrored wave and give a mirrored pattern: transposing them
+        # would take as long as a transform.
+        mirrored = transmission.strides[-2] < transmission.strides[-1]
+        layers = transmission.swapaxes(-1, -2) if mirrored else transmission
         points = focal_quadrature(self.day.focal_spread_nm)
-        rounds = math.ceil(len(transmission) / len(points))
-        total = np.zeros((self.grid, self.grid), np.float32)
-        with abtem.config.set(_ABTEM_SETTINGS):
-            for i, (offset_nm, weight) in enumerate(points * rounds):
-                snapshot = transmission[i % len(transmission)]
-                total += np.float32(weight / rounds) * self._diffraction(aberrations, offset_nm, snapshot)
-        return np.fft.fftshift(total.T)
-
-    def _diffraction(
-        self, aberrations: Aberrations, offset_nm: float, transmission: NDArray[np.complex64]
-    ) -> NDArray[np.float32]:
-        """One focus through one snapshot, in abTEM's order: (x, y), zero angle at index 0."""
-        # Free space of length z adds z to C10: the first slice lies before the mid-plane.
-        entrance_nm = offset_nm - (len(transmission) - 1) * self.step_nm / 2
-        waves = self._probe(aberrations + Aberrations.of({"C10": entrance_nm}))
-        step = self.step_nm * _ANGSTROM_PER_NM
-        for layer in transmission.swapaxes(-1, -2):
-            function = TransmissionFunction(
-                layer[None], slice_thickness=step, extent=self._extent, energy=self._energy_ev
-            )
-            waves = self._propagator.propagate(function.transmit(waves), step, in_place=True)
-        spectrum = fft2(waves.array, overwrite_x=True)
-        return spectrum.real**2 + spectrum.imag**2
-
-    def _probe(self, aberrations: Aberrations) -> abtem.Waves:
-        probe = abtem.Probe(
-            semiangle_cutoff=self.optics.convergence_mrad,
-            gpts=(self.grid, self.grid),
-            extent=self._extent,
-            energy=self._energy_ev,
-            soft=False,
-            aberrations=to_abtem(aberrations),
-        )
-        return probe.build(lazy=False)
+        rounds = math.ceil(len(layers) / len(points))
+        size = len(self._exit)
+        total = np.zeros((size, size), np.float32)
+        for i, (offset_nm, weight) in enumerate(points * rounds):
+            # Free space of length z adds z to C10: the first slice lies before the mid-plane.
+            entrance_nm = offset_nm - (self.slices - 1) * self.step_nm / 2
+            wave = aperture_wave(self._fine, aberrations + Aberrations.of({"C10": entrance_nm}))
+            probe = probe_wave(wave.T if mirrored else wave, np.zeros(2), self.grid)
+            spectrum = exit_wave(probe, layers[i % len(layers)], self._propagator)
+            total += np.float32(weight / rounds) * (spectrum.real**2 + spectrum.imag**2)
+        total *= self._exit
+        whole, first = np.zeros((self.grid, self.grid), np.float32), self.grid // 2 - size // 2
+        whole[first : first + size, first : first + size] = total.T if mirrored else total
+        return whole
 
     def probability(self, aberrations: Sequence[Aberrations], region_seeds: Sequence[int]) -> NDArray[np.float32]:
         """See `Renderer.probability`."""

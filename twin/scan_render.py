@@ -9,13 +9,14 @@ waves of the aperture stand in for many positions in `scan_prism.py`.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from twin.aberrations import Aberrations, aberration_phase
+from twin.aberrations import NAMES, Aberrations, aberration_basis
 from twin.optics import AliasingError, Optics, check_window
 
 Floats = NDArray[np.float64]
@@ -120,14 +121,26 @@ def check_optics(optics: Optics, aberrations: Aberrations) -> None:
         )
 
 
-def aperture_wave(optics: Optics, aberrations: Aberrations) -> Complex:
-    """`A exp(-i chi)` on the smallest centred square around the aperture, (m, m), m odd; total intensity 1."""
+@lru_cache(maxsize=4)
+def _aperture(optics: Optics) -> tuple[NDArray[np.bool_], Floats]:
+    """Pixels inside the aperture on the smallest centred square around it, (m, m); rad/nm of NAMES there, (25, P)."""
     reach = math.floor(optics.convergence_mrad / optics.pixel_mrad)
     axis = np.arange(-reach, reach + 1) * optics.pixel_mrad
     x, y = np.meshgrid(axis, axis)
     inside = np.hypot(x, y) <= optics.convergence_mrad
-    chi = np.where(inside, aberration_phase(aberrations, x, y, optics.wavelength_nm), 0.0)
-    return (inside / math.sqrt(inside.sum()) * np.exp(-1j * chi)).astype(np.complex64)
+    basis = aberration_basis(NAMES, x[inside], y[inside], optics.wavelength_nm)
+    return inside, basis.astype(np.float64, copy=False)
+
+
+def aperture_wave(optics: Optics, aberrations: Aberrations) -> Complex:
+    """`A exp(-i chi)` on the smallest centred square around the aperture, (m, m), m odd; total intensity 1."""
+    inside, basis = _aperture(optics)
+    values = aberrations.array()
+    present = np.flatnonzero(values)
+    chi = np.remainder(values[present] @ basis[present], 2 * np.pi).astype(np.float32)  # single precision is enough
+    wave = np.zeros(inside.shape, np.complex64)
+    wave[inside] = (np.cos(chi) - 1j * np.sin(chi)) / np.float32(math.sqrt(inside.sum()))
+    return wave
 
 
 def ramps(offset_pixels: Floats, size: int, grid: int) -> Complex:
@@ -136,11 +149,68 @@ def ramps(offset_pixels: Floats, size: int, grid: int) -> Complex:
     return np.exp(-2j * np.pi * offset_pixels[:, None] * frequency).astype(np.complex64)
 
 
-class ScanRenderer:
-    """Diffraction patterns of probes on a transmission field.
+def exit_mask(grid: int) -> NDArray[np.float32]:
+    """Band limit of the last slice, (size, size) of `kept_pixels`, zero frequency at size // 2."""
+    frequency = (np.arange(kept_pixels(grid)) - kept_pixels(grid) // 2) / grid
+    return band_limit(frequency, frequency)
+
+
+def band_limited_propagator(optics: Optics, step_nm: float) -> Complex:
+    """Fresnel's propagator over `step_nm` within the band limit, (grid, size): zero beyond the first `size` rows."""
+    grid, size = optics.grid, kept_pixels(optics.grid)
+    frequency = (np.arange(size) - size // 2) / grid
+    k2 = (frequency[:, None] ** 2 + frequency[None, :] ** 2) / optics.sampling_nm**2
+    propagator = np.zeros((grid, size), np.complex64)
+    propagator[:size] = exit_mask(grid) * np.exp(-1j * np.pi * optics.wavelength_nm * step_nm * k2)
+    return propagator
+
+
+def probe_wave(wave: Complex, fraction: Floats, grid: int) -> Complex:
+    """Probe at `fraction`, (x, y), pixels from the middle of the window, (grid, grid), for `exit_wave`.
 
     Waves are carried with zero frequency at pixel `size // 2` of a square of `size` frequencies in the corner of the
     grid: a ramp in real space that multiplication by a transmission function leaves alone, so that nothing is shifted.
+
+    Args:
+        wave: at the aperture, (m, m), as `aperture_wave` has it.
+        fraction: (2,).
+        grid: side of the window, pixels.
+    """
+    m = len(wave)
+    first = kept_pixels(grid) // 2 - m // 2
+    along_x, along_y = ramps(fraction + grid // 2, m, grid)
+    psi = np.zeros((grid, grid), np.complex64)
+    psi[first : first + m, first : first + m] = wave * along_y[:, None] * along_x[None, :]
+    _transform(scipy.fft.ifft, psi[first : first + m], 1)
+    _transform(scipy.fft.ifft, psi, 0)
+    return psi
+
+
+def exit_wave(psi: Complex, layers: Iterable[Complex], propagator: Complex) -> Complex:
+    """Multislice: far field behind the layers, (size, size), before the band limit of the last one.
+
+    Args:
+        psi: `probe_wave`, (grid, grid); overwritten.
+        layers: transmission functions, each (grid, grid), in the order of the beam.
+        propagator: from one to the next, `band_limited_propagator`.
+    """
+    size = propagator.shape[1]
+    kept, rest = psi[:, :size], psi[:, size:]
+    for i, layer in enumerate(layers):
+        if i:
+            kept *= propagator
+            _transform(scipy.fft.ifft, kept, 0)
+            rest[:] = 0
+            _transform(scipy.fft.ifft, psi, 1)
+        psi *= layer
+        _transform(scipy.fft.fft, psi, 1)
+        _transform(scipy.fft.fft, kept, 0)
+    return kept[:size]
+
+
+class ScanRenderer:
+    """Diffraction patterns of probes on a transmission field.
+
     One position at a time: the cache likes it no less, and no pattern depends on its neighbours by rounding.
 
     Args:
@@ -160,15 +230,10 @@ class ScanRenderer:
         self.optics, self.field = optics, field
         self.mixture = list(mixture if mixture is not None else rays(0.0, 0.0, field.snapshots))
         self.size = kept_pixels(optics.grid)
-        frequency = (np.arange(self.size) - self.size // 2) / optics.grid
-        mask = band_limit(frequency, frequency)
-        self.exit_mask = mask
+        self.exit_mask = exit_mask(optics.grid)
         """Band limit of the last slice, (size, size)."""
-        self._exit = mask**2
-        k2 = (frequency[:, None] ** 2 + frequency[None, :] ** 2) / optics.sampling_nm**2
-        fresnel = mask * np.exp(-1j * np.pi * optics.wavelength_nm * field.step_nm * k2)
-        self._propagator = np.zeros((optics.grid, self.size), np.complex64)
-        self._propagator[: self.size] = fresnel
+        self._exit = self.exit_mask**2
+        self._propagator = band_limited_propagator(optics, field.step_nm)
         self._functions = field.functions
         if min(field.functions.shape[-2:]) < 2 * optics.grid:
             # Most windows would cross the seam of a small field: continued by a window, it has none.
@@ -220,22 +285,10 @@ class ScanRenderer:
             position_nm: (x, y) in the specimen.
             snapshot: which.
         """
-        size = self.size
         pixel = (position_nm - self.field.corner_nm) / self.field.sampling_nm
         nearest = np.rint(pixel).astype(np.int64)
         patch = self._patch(snapshot, nearest - self.optics.grid // 2)
-        psi = self._probe(wave, pixel - nearest)
-        kept, rest = psi[:, :size], psi[:, size:]
-        for i, layer in enumerate(patch):
-            if i:
-                kept *= self._propagator
-                _transform(scipy.fft.ifft, kept, 0)
-                rest[:] = 0
-                _transform(scipy.fft.ifft, psi, 1)
-            psi *= layer
-            _transform(scipy.fft.fft, psi, 1)
-            _transform(scipy.fft.fft, kept, 0)
-        return kept[:size]
+        return exit_wave(probe_wave(wave, pixel - nearest, self.optics.grid), patch, self._propagator)
 
     def _patch(self, snapshot: int, corner: NDArray[np.int64]) -> Complex:
         """Transmission functions of one window, (slices, grid, grid), from the pixel `corner`, (x, y), on."""
@@ -246,17 +299,6 @@ class ScanRenderer:
             return layers[:, y : y + grid, x : x + grid]
         across = (x + np.arange(grid)) % columns
         return layers[:, ((y + np.arange(grid)) % rows)[:, None], across]
-
-    def _probe(self, wave: Complex, fraction: Floats) -> Complex:
-        """Probe at `fraction`, (x, y), pixels from the middle of the window, (grid, grid); with the ramp above."""
-        grid, m = self.optics.grid, len(wave)
-        first = self.size // 2 - m // 2
-        along_x, along_y = ramps(fraction + grid // 2, m, grid)
-        psi = np.zeros((grid, grid), np.complex64)
-        psi[first : first + m, first : first + m] = wave * along_y[:, None] * along_x[None, :]
-        _transform(scipy.fft.ifft, psi[first : first + m], 1)
-        _transform(scipy.fft.ifft, psi, 0)
-        return psi
 
 
 def _transform(function: Callable[..., Any], waves: Complex, axis: int) -> None:
