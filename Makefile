@@ -68,13 +68,14 @@ layers: $(INSTALLED)  ## imports point one way
 
 WEIGHTS := controller/weights
 
-train: $(INSTALLED)  ## retrain all shipped weights from nothing (about an hour on two cores)
-	$(BIN)/stemtwin train vae --out $(WEIGHTS)/vae_random_days.safetensors
-	$(BIN)/stemtwin train vae --variant nominal --latent 3 --days 400 --out $(WEIGHTS)/vae_nominal_3.safetensors
-	$(BIN)/stemtwin train quality --out $(WEIGHTS)/quality.safetensors
+# The first three share their frames, so do the last three; ppo reads what regression has just made.
+train: $(INSTALLED)  ## retrain all shipped weights from nothing (under an hour on two cores); again to resume
 	$(BIN)/stemtwin train posterior --out $(WEIGHTS)/posterior.safetensors
 	$(BIN)/stemtwin train regression --out $(WEIGHTS)/regression.safetensors
 	$(BIN)/stemtwin train ppo --out $(WEIGHTS)/ppo.safetensors
+	$(BIN)/stemtwin train vae --out $(WEIGHTS)/vae_random_days.safetensors
+	$(BIN)/stemtwin train quality --out $(WEIGHTS)/quality.safetensors
+	$(BIN)/stemtwin train vae --variant nominal --latent 3 --days 400 --out $(WEIGHTS)/vae_nominal_3.safetensors
 
 ci: ## what continuous integration runs
 	.ci/run

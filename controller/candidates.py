@@ -148,15 +148,19 @@ SCALES = np.array([0.35, 1.0])
 
 
 def refine(
-    candidates: Candidates, probability: Array, space: StateSpace, refinement: Refinement, rng: np.random.Generator
-) -> Candidates:
-    """Keep the best, perturb by weight (eq 26), explore uniformly; every candidate stays inside the box."""
-    states, total = candidates.states_nm, len(probability)
+    candidates: Candidates, probability: Array, space: StateSpace, refinement: Refinement, rng: np.random.Generator,
+    count: int | None = None,
+) -> Candidates:  # fmt: skip
+    """Keep the best, perturb by weight (eq 26), explore uniformly; every candidate stays inside the box.
+
+    As many candidates as there were, or `count`.
+    """
+    states, total = candidates.states_nm, count or len(probability)
     kept = np.argsort(probability)[::-1][: int(refinement.keep * total)]
     explorers = max(1, int(refinement.explore * total))
     children = total - len(kept) - explorers
     factor = perturbation(states, probability, space, refinement)
-    parents = states[rng.choice(total, children, p=probability)]
+    parents = states[rng.choice(len(probability), children, p=probability)]
     scales = SCALES if refinement.perturb_nm is None else SCALES[-1:]
     moved = parents + rng.choice(scales, (children, 1)) * (rng.standard_normal(parents.shape) @ factor.T)
     # Outside the box nothing is known: a child that leaves it explores instead.

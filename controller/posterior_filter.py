@@ -33,6 +33,10 @@ FORGOTTEN = 1e-3
 """Weight below which a frame is dropped."""
 DOUBT = 1e-3
 """Probability that a frame says nothing at all: bounds what one bad frame can do."""
+EVALUATIONS = 4800
+"""Candidates times frames up to which a refinement keeps all candidates; see `wanted`."""
+FEWEST = 240
+"""Candidates that are kept however many frames there are."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class FramePosteriors:
         inputs_nm: cumulative inputs to the first order, (T, n).
         shifts: what the inputs have moved the unknowns by, in their units, (T, C).
         weights: how much each still counts, (T,); None: all in full.
+        dispersion: by how much the variances that they tell are too small, see `posterior_misfit.dispersion`.
     """
 
     trained: PosteriorArtefact
@@ -58,6 +63,7 @@ class FramePosteriors:
     inputs_nm: Array
     shifts: Array
     weights: Array | None = None
+    dispersion: float = 1.0
 
     @classmethod
     def none(cls, trained: PosteriorArtefact, space: StateSpace) -> "FramePosteriors":
@@ -124,8 +130,8 @@ class FramePosteriors:
 
     @property
     def effect(self) -> float:
-        """By how much fewer frames these count, for errors that the frames of a run share."""
-        return 1.0 + max(0, self.count - 1) * self.trained.correlation
+        """By how much fewer frames these count: for errors that they share, and for scatter beyond what they tell."""
+        return (1.0 + max(0, self.count - 1) * self.trained.correlation) * self.dispersion
 
 
 @dataclass(frozen=True)
@@ -310,26 +316,42 @@ def _weighed(candidates: Candidates, found: Evidence, frames: FramePosteriors) -
     return Belief(candidates, found, sets.weigh(candidates, log_likelihood))
 
 
+def wanted(frames: int, most: int) -> int:
+    """Candidates after so many frames: `most`, later fewer, so that a refinement of all frames' evidence costs no more.
+
+    By then the posterior is one mode in three dimensions, for which `FEWEST` are plenty.
+    """
+    return min(most, max(FEWEST, EVALUATIONS // max(1, frames)))
+
+
 def step(
     belief: Belief, frames: FramePosteriors, space: StateSpace, refinement: Refinement, rng: np.random.Generator,
-    share: float = 1.0,
+    most: int, share: float = 1.0,
 ) -> Belief:  # fmt: skip
     """The last frame's evidence, then refinement until enough candidates carry weight.
 
-    `share` is what the earlier frames count of what they counted before.
+    `most` is how many candidates at first, see `wanted`; `share` what the earlier frames count of what they counted
+    before.
     """
     earlier = belief.evidence if share == 1.0 else belief.evidence.faded(share)
     grown = earlier + evidence(frames, belief.candidates.states_nm, len(frames) - 1)
-    return _refined(_weighed(belief.candidates, grown, frames), frames, space, refinement, rng)
+    return _refined(_weighed(belief.candidates, grown, frames), frames, space, refinement, rng, most)
+
+
+def reweighed(belief: Belief, frames: FramePosteriors) -> Belief:
+    """The same candidates and evidence by the frames' `effect` as it is now."""
+    return _weighed(belief.candidates, belief.evidence, frames)
 
 
 def _refined(
-    belief: Belief, frames: FramePosteriors, space: StateSpace, refinement: Refinement, rng: np.random.Generator
-) -> Belief:
+    belief: Belief, frames: FramePosteriors, space: StateSpace, refinement: Refinement, rng: np.random.Generator,
+    most: int,
+) -> Belief:  # fmt: skip
     """Refined until enough candidates carry weight."""
+    count = wanted(len(frames), most)
 
     def once(belief: Belief) -> Belief:
-        new = sets.refine(belief.candidates, belief.probability, space, refinement, rng)
+        new = sets.refine(belief.candidates, belief.probability, space, refinement, rng, count)
         fresh = evidence(frames, new.states_nm[len(new.kept) :])
         return _weighed(new, belief.evidence.kept(new.kept).joined(fresh), frames)
 
@@ -337,14 +359,15 @@ def _refined(
 
 
 def second_look(
-    belief: Belief, frames: FramePosteriors, space: StateSpace, refinement: Refinement, rng: np.random.Generator
-) -> Belief:
-    """The belief, or one from new candidates all over the start box if that explains the frames better.
+    belief: Belief, frames: FramePosteriors, space: StateSpace, refinement: Refinement, rng: np.random.Generator,
+    most: int,
+) -> Belief:  # fmt: skip
+    """The belief, or one from `most` new candidates all over the start box if that explains the frames better.
 
     Between the first candidates a narrow posterior can be missed, and a false one refined in its place.
     """
-    anew = sets.initial(space, len(belief.probability), rng)
-    found = _refined(_weighed(anew, evidence(frames, anew.states_nm), frames), frames, space, refinement, rng)
+    anew = sets.initial(space, most, rng)
+    found = _refined(_weighed(anew, evidence(frames, anew.states_nm), frames), frames, space, refinement, rng, most)
     best, other = (float(each.evidence.log_likelihood(frames.prior).max()) for each in (belief, found))
     return found if other > best else belief
 

@@ -34,6 +34,28 @@ def measured(frames: FramePosteriors, belief: Belief, state_nm: Array) -> dict[s
     }
 
 
+BELIEVED = 6.0
+"""Degrees of freedom that stand for a scatter as usual, before a run's own count."""
+
+
+def dispersion(deviance: float, usual: Mapping[str, Moments], frames: float, dimension: int) -> float:
+    """By how much a run's frames scatter more than those of training days, as a factor of their variance, at least 1.
+
+    The ratio of a deviance to the usual one (Birge, Phys. Rev. 40 (1932) 207), drawn to 1 by `BELIEVED`. A day whose
+    frames are each less telling than they say shows in it; an error that they share does not.
+
+    Args:
+        deviance: after so many frames, see `measured`.
+        usual: its mean over training days, among other measures.
+        frames: how many; each by its weight, when earlier ones are forgotten.
+        dimension: of the state.
+    """
+    count = max(1, round(frames))
+    mean = usual["deviance"][min(count, len(usual["deviance"])) - 1][0] * max(1.0, count / len(usual["deviance"]))
+    free = dimension * (count - 1)
+    return max(1.0, (BELIEVED + free * deviance / mean) / (BELIEVED + free))
+
+
 def fit(found: Mapping[str, float], usual: Mapping[str, Moments], frames: int) -> float:
     """Share of training days whose runs stand out as much in any of the measures (Bonferroni), at most 1."""
     shares = (tail(usual[name], frames, value, GROWS[name]) for name, value in found.items())

@@ -15,7 +15,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from controller import posterior_misfit, sub_areas
-from controller.calibration import OBSERVATIONS, intra_class_correlation
+from controller.calibration import OBSERVATIONS, closed_loop, holding_correlation
 from controller.dataset import CLOSED_LOOP, Dataset, DayRanges, StateMixture, draw_day, joined
 from controller.frames import FrameSet, Progress, simulated
 from controller.optimisation import load_checkpoint, one_epoch, save_checkpoint
@@ -78,7 +78,7 @@ class PosteriorTraining:
     batch: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
-    calibration_runs: int = 40
+    calibration_runs: int = 100
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -334,15 +334,21 @@ def _train(config: PosteriorTraining, work: Path, frames: Path, progress: Progre
         network, precision, higher, seen_at.check(config.seed), config.space, config.optics, config.states, log_floor,
         weight, 0.0, UNCALIBRATED, provenance,
     )  # fmt: skip
-    runs = config.calibration_runs
-    first = trained.first
-    controller = NeuralPosterior(first, trained, Options())
+    found = calibrated(trained, config, progress)
+    torch.set_num_threads(threads)
+    return found
+
+
+def calibrated(trained: PosteriorArtefact, config: PosteriorTraining, progress: Progress) -> PosteriorArtefact:
+    """With the misfit test's moments and the correlation that closed-loop runs on simulated days ask for."""
+    runs, first = config.calibration_runs, trained.first
+    controller = NeuralPosterior(first, replace(trained, correlation=0.0, usual=UNCALIBRATED), Options())
     watched: list[dict[str, float]] = []
 
     def watch() -> None:
         watched.append(posterior_misfit.measured(controller.frames, controller.belief, controller.estimate().mean_nm))
 
-    correlation = intra_class_correlation(
+    distances = closed_loop(
         controller,
         config.optics,
         first,
@@ -352,6 +358,11 @@ def _train(config: PosteriorTraining, work: Path, frames: Path, progress: Progre
         lambda done: progress("calibrating the posterior", done, runs, ""),
         watch,
     )
-    torch.set_num_threads(threads)
     of_each = [watched[k : k + OBSERVATIONS] for k in range(0, len(watched), OBSERVATIONS)]
-    return replace(trained, correlation=correlation, usual=posterior_misfit.usual(of_each))
+    usual = posterior_misfit.usual(of_each)
+    widened = [
+        [posterior_misfit.dispersion(found["deviance"], usual, k, first.dimension) for k, found in enumerate(run, 1)]
+        for run in of_each
+    ]
+    correlation = holding_correlation(distances / np.array(widened), first.dimension)
+    return replace(trained, correlation=correlation, usual=usual)

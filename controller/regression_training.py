@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from controller.calibration import intra_class_correlation
+from controller.calibration import closed_loop, intra_class_correlation
 from controller.dataset import Dataset, DayRanges, joined
 from controller.frames import FrameSet, Progress, simulated
 from controller.optimisation import load_checkpoint, one_epoch, save_checkpoint
@@ -165,7 +165,7 @@ def _train(config: RegressionTraining, work: Path, frames: Path, progress: Progr
     errors = learn_errors(network, test, config.space)
     trained = Regression(network, errors, config.space, config.optics, log_floor, 0.0, provenance)
     runs = config.calibration_runs
-    correlation = intra_class_correlation(
+    distances = closed_loop(
         CnnRegression(config.space, trained, Options()),
         config.optics,
         config.space,
@@ -174,4 +174,4 @@ def _train(config: RegressionTraining, work: Path, frames: Path, progress: Progr
         config.seed,
         lambda done: progress("calibrating the regression", done, runs, ""),
     )
-    return replace(trained, correlation=correlation)
+    return replace(trained, correlation=intra_class_correlation(distances, config.space.dimension))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from controller import artefact, latent_map
 from controller.artefact import Artefact
-from controller.calibration import intra_class_correlation
+from controller.calibration import closed_loop, intra_class_correlation
 from controller.dataset import Dataset, DayRanges, StateMixture, nominal_ranges
 from controller.frames import FrameSet, Progress, simulated
 from controller.latent_gp import KERNEL_CODES
@@ -218,7 +218,7 @@ def _train(config: TrainConfig, work: Path, frames: Path, progress: Progress, wo
     }
     trained = Artefact(vae, prior, config.optics, config.space.names, provenance)
     runs = config.calibration_runs
-    correlation = intra_class_correlation(
+    distances = closed_loop(
         VaeEm(config.space, with_correlation(trained, 0.0), Options(candidates=CALIBRATION_CANDIDATES)),
         config.optics,
         config.space,
@@ -228,7 +228,7 @@ def _train(config: TrainConfig, work: Path, frames: Path, progress: Progress, wo
         lambda done: progress("calibrating the posterior", done, runs, ""),
     )
     torch.set_num_threads(threads)
-    return with_correlation(trained, correlation)
+    return with_correlation(trained, intra_class_correlation(distances, config.space.dimension))
 
 
 def with_correlation(trained: Artefact, correlation: float) -> Artefact:

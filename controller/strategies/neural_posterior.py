@@ -43,6 +43,8 @@ DECIDED = 0.99
 """Probability of the sign from which on the second order is fitted about the first."""
 SUPPORT = 64
 QUERIES = 48
+LOOK_AGAIN = 1.5
+"""By how much a run must have grown before a day that stayed unlike the training days is looked at anew."""
 TELLING = 3
 """Frames before which the likeliest candidate may be the mirror image, which explains no frame but the first."""
 
@@ -53,7 +55,7 @@ class Options:
 
     Attributes:
         weights: shipped weights by name, or a path.
-        candidates: number of candidate initial states.
+        candidates: number of candidate initial states; fewer in long runs, see `posterior_filter.wanted`.
         selection: "information" (expected fall of the posterior's entropy), or "random".
         refinement: candidate refinement, see `candidates.Refinement`.
         stop_probability: done when every component is in spec with this probability.
@@ -91,6 +93,7 @@ class NeuralPosterior:
         self.input_nm = space.zero
         self.belief = posterior_filter.start(candidates.initial(self.first, self.options.candidates, rng))
         self.second = self._second_order()
+        self.look_again_at = 0
         self.misfit = False
         """Whether the day was ever unlike the training days: as much in fewer than `misfit_level` of them."""
 
@@ -135,21 +138,33 @@ class NeuralPosterior:
         frames = self.frames if share == 1.0 else self.frames.faded(share)
         self.frames = frames.append(*seen, self.input_nm)
         self.belief = posterior_filter.step(
-            self.belief, self.frames, self.first, self.options.refinement, self.rng, share
+            self.belief, self.frames, self.first, self.options.refinement, self.rng, self.options.candidates, share
         )
         self._look_twice()
+        self._widen()
         self.clock_s = frame.clock_s
         if self.second is not None:
             self._learn_second_order(self.second, frame)
 
     def _look_twice(self) -> None:
         """A belief that explains the frames badly is one that lost the truth, or a day unlike the training days."""
-        if self.fit >= self.options.misfit_level:
+        if len(self.frames) < self.look_again_at or self.fit >= self.options.misfit_level:
             return
         self.belief = posterior_filter.second_look(
-            self.belief, self.frames, self.first, self.options.refinement, self.rng
+            self.belief, self.frames, self.first, self.options.refinement, self.rng, self.options.candidates
         )
+        self.look_again_at = math.ceil(LOOK_AGAIN * len(self.frames))
         self.misfit = self.misfit or self.fit < self.options.misfit_level
+
+    def _widen(self) -> None:
+        """Frames that disagree more than those of training days tell less than they say."""
+        if len(self.frames) < TELLING:
+            return
+        deviance = posterior_filter.deviance(self.frames, self._of_first_order().mean_nm)
+        usual, count = self.trained.usual, self.frames.count
+        dispersion = posterior_misfit.dispersion(deviance, usual, count, self.first.dimension)
+        self.frames = replace(self.frames, dispersion=dispersion)
+        self.belief = posterior_filter.reweighed(self.belief, self.frames)
 
     def _learn_second_order(self, second: SecondOrderFit, frame: Frame) -> None:
         """One frame more; expanded about the first order once its sign is known."""

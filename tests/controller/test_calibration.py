@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 from controller import calibration, latent_gp
 from controller.dataset import DayRanges
@@ -27,27 +28,40 @@ def test_correlated_observations_count_less_by_the_design_effect(count: int) -> 
     assert log_likelihood(0.25, count) == pytest.approx(log_likelihood(0.0, count) / (1 + 0.25 * (count - 1)))
 
 
-@pytest.fixture
-def distances(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    drawn: list[float] = []
-    monkeypatch.setattr(calibration, "squared_distance", lambda *_: drawn.pop())
-    monkeypatch.setattr(calibration, "DaySource", lambda *_: None)
-    return drawn
-
-
-def correlation(days: int) -> float:
-    controller = Random(FIRST_ORDER)  # never asked: the distances are given
-    return calibration.intra_class_correlation(controller, SMALL, FIRST_ORDER, DayRanges(), days, 0)
+def runs(last: list[float]) -> np.ndarray:
+    """Distances (R, T) that end like this."""
+    return np.tile(np.array(last)[:, None], (1, calibration.OBSERVATIONS))
 
 
 @pytest.mark.parametrize(("mean", "expected"), [(3.0, 0.0), (2.0, 0.0), (6.0, 1 / 19), (9.0, 2 / 19)])
-def test_the_correlation_makes_the_distances_what_they_should_be(
-    distances: list[float], mean: float, expected: float
-) -> None:
-    distances += [mean] * 12
-    assert correlation(12) == pytest.approx(expected)
+def test_the_correlation_makes_the_distances_what_they_should_be(mean: float, expected: float) -> None:
+    assert calibration.intra_class_correlation(runs([mean] * 12), 3) == pytest.approx(expected)
 
 
-def test_one_wild_run_in_ten_does_not_set_the_correlation(distances: list[float]) -> None:
-    distances += [3.0] * 19 + [1000.0]
-    assert correlation(20) < 1e-6
+def test_one_wild_run_in_ten_does_not_set_the_correlation() -> None:
+    assert calibration.intra_class_correlation(runs([3.0] * 19 + [1000.0]), 3) < 1e-6
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.02, 0.1])
+def test_regions_hold_as_often_as_they_say_with_the_correlation_found(correlation: float) -> None:
+    """4000 runs of chi-square distances too large by the design effect: the share held is known to 0.5 %."""
+    frames = np.arange(1, calibration.OBSERVATIONS + 1)
+    effect = 1 + (frames - 1) * correlation
+    distances = np.random.default_rng(1).chisquare(3, (4000, len(frames))) * effect
+    found = calibration.holding_correlation(distances, 3)
+    assert found == pytest.approx(correlation, abs=0.004)
+    honest = 1 + (frames - 1) * found
+    held = (distances / honest <= chi2.ppf(0.9, 3))[:, np.array(calibration.HELD_AT) - 1]
+    assert held.mean() == pytest.approx(0.9, abs=0.015)
+
+
+def test_every_frame_of_every_run_is_measured_and_watched() -> None:
+    controller, seen = Random(FIRST_ORDER), []
+    distances = calibration.closed_loop(
+        controller, SMALL, FIRST_ORDER, DayRanges(), 2, 0, None, lambda: seen.append(controller.estimate())
+    )
+    assert distances.shape == (2, calibration.OBSERVATIONS)
+    assert len(seen) == distances.size
+    # It learns nothing: the same distance throughout, of a uniform start from its own moments.
+    np.testing.assert_allclose(distances, distances[:, :1] * np.ones(calibration.OBSERVATIONS))
+    assert np.all((distances > 0) & (distances <= 9))

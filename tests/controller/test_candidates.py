@@ -106,6 +106,23 @@ def test_the_most_probable_are_kept_with_their_states():
     assert probability[new.kept].min() >= probability[others].max()
 
 
+@pytest.mark.parametrize("count", [150, 600])
+def test_a_set_that_shrinks_or_grows_stays_a_posterior(count: int):
+    """Moments of one Gaussian, mean of 20 sets: 300 or more effective candidates each, known to a fiftieth of it."""
+    mean_nm, std_nm, rng = np.array([10.0, 5.0, -8.0]), np.full(3, 4.0), np.random.default_rng(8)
+    found, probability = refined(mean_nm, std_nm, Refinement(), 7, count=400)
+    means, variances = [], []
+    for _ in range(20):
+        new = candidates.refine(found, probability, FIRST_ORDER, Refinement(), rng, count)
+        assert new.states_nm.shape == (count, 3)
+        assert len(new.kept) == count // 5
+        mean, cov = moments(new, candidates.weigh(new, gaussian(mean_nm, std_nm, new.states_nm)))
+        means.append(mean)
+        variances.append(np.diag(cov))
+    np.testing.assert_allclose(np.mean(means, axis=0), mean_nm, atol=0.5)
+    np.testing.assert_allclose(np.mean(variances, axis=0), std_nm**2, rtol=0.15)
+
+
 def test_children_are_spread_as_told_about_their_parents():
     # All weight on one candidate at the null: children at 2 nm rms an axis; 2100 of them know it to 1.5 %.
     rng = np.random.default_rng(4)

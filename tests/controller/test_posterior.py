@@ -1,5 +1,6 @@
 """The amortised posterior: densities are densities, frames multiply, nuisances integrate out exactly."""
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from scipy.stats import multivariate_normal
 
 from controller import posterior_artefact, posterior_examples, posterior_filter, preprocess, sub_areas, weights_file
 from controller.base import Estimate
-from controller.candidates import Candidates, weigh
+from controller.candidates import Candidates, effective_count, weigh
 from controller.dataset import CLOSED_LOOP, Dataset, DayRanges
 from controller.posterior_artefact import PosteriorArtefact, tail
 from controller.posterior_check import COMPONENTS, fit_check
@@ -475,6 +476,27 @@ def peak(belief: Belief, frames: FramePosteriors) -> float:
     return float(belief.evidence.log_likelihood(frames.prior).max())
 
 
+def test_long_runs_keep_fewer_candidates_and_no_more_work():
+    wanted = [posterior_filter.wanted(frames, 600) for frames in range(200)]
+    assert wanted[:9] == [600] * 9
+    assert all(a >= b for a, b in itertools.pairwise(wanted))
+    assert wanted[-1] == posterior_filter.FEWEST
+    assert max(frames * count for frames, count in enumerate(wanted[:21])) <= posterior_filter.EVALUATIONS
+    assert posterior_filter.wanted(50, 100) == 100
+
+
+def test_frames_that_scatter_too_much_widen_the_posterior(posterior: PosteriorArtefact):
+    frames = told(posterior, 3)
+    belief = about(frames, np.random.default_rng(6).uniform(-60, 60, (800, 3)))
+    sizes = []
+    for dispersion in (1.0, 2.0, 4.0):
+        found = posterior_filter.reweighed(belief, replace(frames, dispersion=dispersion))
+        assert found.evidence is belief.evidence
+        sizes.append(effective_count(found.probability))
+    np.testing.assert_array_equal(posterior_filter.reweighed(belief, frames).probability, belief.probability)
+    assert sizes[0] < sizes[1] < sizes[2]
+
+
 def test_a_second_look_finds_a_truth_that_the_candidates_lost(posterior: PosteriorArtefact):
     truth, rng = np.array([25.0, -28.0, 26.0]), np.random.default_rng(5)
     frames = told(posterior, 3)
@@ -484,10 +506,10 @@ def test_a_second_look_finds_a_truth_that_the_candidates_lost(posterior: Posteri
     mixtures[:, 0, 4:] = np.diag(FIRST_ORDER.range_nm / 6.0).ravel()  # each frame to 6 nm
     frames = replace(frames, mixtures=mixtures)
     lost = about(frames, np.array([50.0, 20.0, -30.0]) + rng.standard_normal((500, 3)))
-    found = posterior_filter.second_look(lost, frames, FIRST_ORDER, Options().refinement, rng)
+    found = posterior_filter.second_look(lost, frames, FIRST_ORDER, Options().refinement, rng, 500)
     np.testing.assert_allclose(found.probability @ found.candidates.states_nm, truth, atol=6.0)
     for seed in range(5):  # never for the worse
         again = posterior_filter.second_look(
-            found, frames, FIRST_ORDER, Options().refinement, np.random.default_rng(seed)
+            found, frames, FIRST_ORDER, Options().refinement, np.random.default_rng(seed), 500
         )
         assert peak(again, frames) >= peak(found, frames) > peak(lost, frames)

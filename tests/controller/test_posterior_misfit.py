@@ -54,6 +54,29 @@ def test_the_camera_s_angle_shows_in_readings_against_inputs(posterior: Posterio
     assert 0.7 < np.std(angles) / np.rad2deg(std) < 1.5
 
 
+USUAL = {"deviance": tuple((max(1.0, 3.0 * (k - 1)), 1.0) for k in range(1, 21))}
+"""Of frames that are as telling as they say: chi-square with n degrees of freedom a frame, less the estimate's."""
+
+
+@pytest.mark.parametrize("excess", [1.0, 1.5, 3.0])
+def test_the_scatter_of_a_run_becomes_its_dispersion(excess: float) -> None:
+    """Deviances of 4000 runs whose variances are `excess` of what the frames tell; their mean is known to 1.5 %."""
+    rng = np.random.default_rng(2)
+    for frames, drawn_in in ((5, 0.35), (20, 0.12)):
+        deviances = excess * rng.chisquare(3 * (frames - 1), 4000)
+        found = [posterior_misfit.dispersion(deviance, USUAL, frames, 3) for deviance in deviances]
+        assert min(found) >= 1.0
+        if excess > 1.0:
+            assert excess * (1 - drawn_in) < np.mean(found) < 1.03 * excess
+        else:
+            assert np.mean(found) < 1.2
+
+
+def test_a_run_longer_than_those_of_training_scatters_on_at_the_same_rate() -> None:
+    assert posterior_misfit.dispersion(2 * 57.0 * 3, USUAL, 60, 3) == pytest.approx(2.0, rel=0.05)
+    assert posterior_misfit.dispersion(57.0 * 3, USUAL, 60, 3) == 1.0
+
+
 def test_readings_gone_wild_hardly_count(posterior: PosteriorArtefact) -> None:
     sober = turned_rad(turned_frames(posterior, 0.1, 20, 3), START_NM)[0]
     with_wild = turned_rad(turned_frames(posterior, 0.1, 20, 3, wild=2), START_NM)[0]
