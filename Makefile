@@ -17,7 +17,7 @@ export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help install calibrate test interop accuracy lint types layers format train ci clean
+.PHONY: help install calibrate test interop accuracy lint types layers format train train-posterior train-vae ci clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -68,14 +68,22 @@ layers: $(INSTALLED)  ## imports point one way
 
 WEIGHTS := controller/weights
 
-# The first three share their frames, so do the last three; ppo reads what regression has just made.
-train: $(INSTALLED)  ## retrain all shipped weights from nothing (under an hour on two cores); again to resume
-	$(BIN)/stemtwin train posterior --out $(WEIGHTS)/posterior.safetensors
-	$(BIN)/stemtwin train regression --out $(WEIGHTS)/regression.safetensors
-	$(BIN)/stemtwin train ppo --out $(WEIGHTS)/ppo.safetensors
-	$(BIN)/stemtwin train vae --out $(WEIGHTS)/vae_random_days.safetensors
-	$(BIN)/stemtwin train quality --out $(WEIGHTS)/quality.safetensors
-	$(BIN)/stemtwin train vae --variant nominal --latent 3 --days 400 --out $(WEIGHTS)/vae_nominal_3.safetensors
+# Two chains side by side, one core each: no stage of one thread leaves a core idle. What follows the posterior reads its
+# frames, and ppo what regression has made; the other three share the VAE's frames.
+ONE_CORE := --workers 1 --threads 1
+
+train: $(INSTALLED)  ## retrain all shipped weights from nothing (about an hour on two cores); again to resume
+	$(MAKE) --jobs=2 train-posterior train-vae
+
+train-posterior: $(INSTALLED)
+	$(BIN)/stemtwin train posterior $(ONE_CORE) --out $(WEIGHTS)/posterior.safetensors
+	$(BIN)/stemtwin train regression --workers 1 --out $(WEIGHTS)/regression.safetensors
+	$(BIN)/stemtwin train ppo --workers 1 --out $(WEIGHTS)/ppo.safetensors
+
+train-vae: $(INSTALLED)
+	$(BIN)/stemtwin train vae $(ONE_CORE) --out $(WEIGHTS)/vae_random_days.safetensors
+	$(BIN)/stemtwin train quality $(ONE_CORE) --out $(WEIGHTS)/quality.safetensors
+	$(BIN)/stemtwin train vae --variant nominal --latent 3 --days 400 $(ONE_CORE) --out $(WEIGHTS)/vae_nominal_3.safetensors
 
 ci: ## what continuous integration runs
 	.ci/run

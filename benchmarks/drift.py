@@ -2,8 +2,9 @@
 
     python -m benchmarks.drift --runs 8 --set renderer=fast [--out drift.png] [--json]
 
-Two figures per frame: the error of the estimate, which is what the best correction would leave, and how far the
-state itself is from zero, which is what a user would see without one.
+Finished runs stay in a folder and count when it is run again. Two figures per frame: the error of the estimate, which
+is what the best correction would leave, and how far the state itself is from zero, which is what a user would see
+without one.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from scenarios.compare import lanes
 from scenarios.executors import SweepError
-from scenarios.ledger import check_builds, make_plan, split_controllers
+from scenarios.ledger import Ledger, check_builds, group, make_plan, split_controllers
 from scenarios.results import Step
 from scenarios.schema import ScenarioError
 from scenarios.sweep import Failure, RunRecord, sweep
@@ -76,25 +77,31 @@ def summarise(runs: Sequence[Sequence[Step]]) -> dict[str, Any]:
     }
 
 
-def figures(controllers: str, runs: int, frames: int | None, overrides: Sequence[str], workers: int) -> dict[str, Any]:
-    """Run everything; controller -> figures.
+def figures(
+    controllers: str, runs: int, frames: int | None, overrides: Sequence[str], workers: int, folder: Path
+) -> dict[str, Any]:
+    """Run what `folder` does not hold yet; controller -> figures.
 
     Raises:
-        ScenarioError: a bad override or an unknown controller.
+        ScenarioError: a bad override, an unknown controller, or a folder with runs of other settings.
         SweepError: a run failed.
     """
     from tqdm import tqdm
 
     plan = make_plan([SCENARIO], split_controllers(controllers), range(runs), frames, overrides)
     check_builds(plan)
-    jobs = [job for _, job in plan.jobs()]
-    found: dict[str, list[RunRecord]] = {name: [] for name in plan.controllers}
+    ledger = Ledger(folder)
+    records: dict[tuple[str, str, int], RunRecord] = ledger.finished(plan, resume=True)
+    ledger.enter(plan)
+    jobs = [job for key, job in plan.jobs() if key not in records]
     with lanes(None, workers, len(jobs)) as ready:
         for outcome in tqdm(sweep(jobs, ready), total=len(jobs), desc="runs"):
             if isinstance(outcome, Failure):
                 raise SweepError(f"{outcome.job}: {outcome.error}")
-            found[outcome.controller].append(outcome)
-    return {name: summarise([record.steps for record in records]) for name, records in found.items()}
+            ledger.write(outcome)
+            records[outcome.scenario, outcome.controller, outcome.seed] = outcome
+    of_each = group(plan, records, plan.controllers)[SCENARIO]
+    return {name: summarise([record.steps for record in found]) for name, found in of_each.items()}
 
 
 STYLES = (("#8a94a0", "-"), ("#c2410c", "--"), ("#0f766e", "-."), ("#1d4ed8", "-"), ("#7c3aed", ":"))
@@ -149,11 +156,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--observations", type=int, help="frames per run [default: the scenario's, 180]")
     parser.add_argument("--set", nargs="*", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument(
+        "--runs-in", type=Path, default=Path("runs/drift"), help="folder of the runs; those in it count"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/drift.png"), help="figure to write")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args(arguments)
     try:
-        found = figures(options.controllers, options.runs, options.observations, options.overrides, options.workers)
+        asked = (options.controllers, options.runs, options.observations, options.overrides)
+        found = figures(*asked, options.workers, options.runs_in)
     except ScenarioError as error:
         print(f"benchmarks.drift: {error}", file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -340,29 +341,27 @@ def _train(config: PosteriorTraining, work: Path, frames: Path, progress: Progre
 
 
 def calibrated(trained: PosteriorArtefact, config: PosteriorTraining, progress: Progress) -> PosteriorArtefact:
-    """With the misfit test's moments and the correlation that closed-loop runs on simulated days ask for."""
-    runs, first = config.calibration_runs, trained.first
-    controller = NeuralPosterior(first, replace(trained, correlation=0.0, usual=UNCALIBRATED), Options())
+    """With what closed-loop runs on simulated days ask for: the misfit test's usual measures, then the correlation.
+
+    One after the other: with the measures known, the runs of the second pass look twice and widen as any run does.
+    """
+    plain = replace(trained, correlation=0.0, usual=UNCALIBRATED)
+    _, watched = _runs(plain, config, lambda done: progress("what is usual", done, config.calibration_runs, ""))
+    known = replace(plain, usual=posterior_misfit.usual(watched))
+    distances, _ = _runs(known, config, lambda done: progress("calibrating", done, config.calibration_runs, ""))
+    return replace(known, correlation=holding_correlation(distances, trained.first.dimension))
+
+
+def _runs(
+    trained: PosteriorArtefact, config: PosteriorTraining, report: Callable[[int], None]
+) -> tuple[Array, list[list[dict[str, float]]]]:
+    """Squared distances of closed-loop runs, (R, T), and the misfit test's measures after every frame of each."""
+    controller = NeuralPosterior(trained.first, trained, Options())
     watched: list[dict[str, float]] = []
 
     def watch() -> None:
         watched.append(posterior_misfit.measured(controller.frames, controller.belief, controller.estimate().mean_nm))
 
-    distances = closed_loop(
-        controller,
-        config.optics,
-        first,
-        DayRanges(),
-        runs,
-        config.seed,
-        lambda done: progress("calibrating the posterior", done, runs, ""),
-        watch,
-    )
-    of_each = [watched[k : k + OBSERVATIONS] for k in range(0, len(watched), OBSERVATIONS)]
-    usual = posterior_misfit.usual(of_each)
-    widened = [
-        [posterior_misfit.dispersion(found["deviance"], usual, k, first.dimension) for k, found in enumerate(run, 1)]
-        for run in of_each
-    ]
-    correlation = holding_correlation(distances / np.array(widened), first.dimension)
-    return replace(trained, correlation=correlation, usual=usual)
+    days = (DayRanges(), config.calibration_runs, config.seed)
+    distances = closed_loop(controller, config.optics, trained.first, *days, report, watch)
+    return distances, [watched[k : k + OBSERVATIONS] for k in range(0, len(watched), OBSERVATIONS)]

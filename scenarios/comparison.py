@@ -21,7 +21,7 @@ from scenarios.results import Step, Vector, write_text
 from scenarios.schema import Scenario
 from twin.aberrations import TERMS, Aberrations, index
 from twin.optics import Optics
-from twin.probe import QUARTER_PI_LIMIT_RAD, probe_d50_nm, residual_phase_rad, strehl_ratio
+from twin.probe import QUARTER_PI_LIMIT_RAD, probe_d50_nm, quarter_pi_limit_nm, residual_phase_rad, strehl_ratio
 
 Array = NDArray[np.floating]
 
@@ -139,11 +139,42 @@ def _at(runs: Sequence[Run], observation: int) -> dict[str, float]:
         "coverage_50": float(np.mean([step.covers_50 for step in steps])),
         "coverage_90": float(np.mean([step.covers_90 for step in steps])),
         "misfit": float(np.mean([step.misfit for step in steps])),
+        **_higher_orders(runs, observation),
         # Of the runs that were still going.
         "seconds_per_step": float(
             np.median([s.seconds for s in steps if s.observation == observation] or [steps[-1].seconds])
         ),
     }
+
+
+def _higher_orders(runs: Sequence[Run], observation: int) -> dict[str, float]:
+    """Of spaces beyond the first order: median error of each pair, and the share of runs that are as good as wanted.
+
+    That is the first order in spec, and every other coefficient (a pair by its length) within the pi / 4 of its own.
+    """
+    lengths: dict[str, list[float]] = {}
+    good = []
+    for run in runs:
+        space, optics, step = run.scenario.space, run.scenario.optics, run.step(observation)
+        if step is None or space.is_first_order.all():
+            continue
+        error, first = np.asarray(step.error_component_nm), space.is_first_order
+        names = np.array([f"C{TERMS[index(name)].n}{TERMS[index(name)].m}" for name in space.names])
+        found = {str(n): float(np.linalg.norm(error[names == n])) for n in dict.fromkeys(names[~first])}
+        within = [length < quarter_pi_limit_nm(_with_part(n), optics) for n, length in found.items()]
+        good.append(bool(all(within) and np.all(np.abs(error[first]) < space.tolerance[first])))
+        for name, length in found.items():
+            lengths.setdefault(f"median_{name}_nm", []).append(length)
+    if not good:
+        return {}
+    return {name: float(np.median(values)) for name, values in lengths.items()} | {
+        "first_in_spec_others_within_quarter_pi": float(np.mean(good))
+    }
+
+
+def _with_part(pair: str) -> str:
+    """A coefficient of `NAMES` that stands for the pair: C21a for C21, C30 for C30."""
+    return pair if pair.endswith("0") else f"{pair}a"
 
 
 def _to_spec(run: Run) -> Step | None:

@@ -24,6 +24,7 @@ FramesPerDay = Annotated[int, typer.Option(min=2, help="Frames of each day.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the frames.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything.")]
 Workers = Annotated[int, typer.Option(min=0, help="Simulating processes; 0 is one per core.")]
+Threads = Annotated[int, typer.Option(min=0, help="That fit the network; 0 is one per core.")]
 Out = Annotated[Path | None, typer.Option(help="Weights file [default: in the work folder].")]
 Work = Annotated[Path, typer.Option(help="Work folder; a second call resumes there.")]
 Frames = Annotated[Path, typer.Option(help="Where simulated frames are kept; trainings share them.")]
@@ -48,12 +49,13 @@ def vae(
     kernel: Annotated[str, typer.Option(help="Kernel of the day-to-day deviation.")] = "rbf",
     seed: Seed = 1,
     workers: Workers = 0,
+    threads: Threads = 0,
     out: Out = None,
     work: Annotated[Path | None, typer.Option(help="Work folder; a second call resumes there.")] = None,
     frames: Frames = FRAMES,
 ) -> None:
     """Train the VAE and its latent prior; run again after an interruption to resume."""
-    _use_threads(os.cpu_count() or 1)
+    _use_threads(threads)
 
     from controller.train import TrainConfig, train_vae
     from scenarios import schema
@@ -91,11 +93,12 @@ def quality(
     epochs: Epochs = 8,
     seed: Seed = 1,
     workers: Workers = 0,
+    threads: Threads = 0,
     out: Out = None,
     frames: Frames = FRAMES,
 ) -> None:
     """Train the network of bo_scalar, on the frames of the VAE if there are any."""
-    _use_threads(os.cpu_count() or 1)
+    _use_threads(threads)
 
     from controller.quality_network import train_quality
     from controller.train import TrainConfig
@@ -121,12 +124,13 @@ def posterior(
     epochs: Epochs = 20,
     seed: Seed = 1,
     workers: Workers = 0,
+    threads: Threads = 0,
     out: Out = None,
     work: Work = Path("runs/train/posterior"),
     frames: Frames = FRAMES,
 ) -> None:
     """Train the amortised posterior of neural_posterior, for first and second order; run again to resume."""
-    _use_threads(os.cpu_count() or 1)
+    _use_threads(threads)
 
     from controller.posterior_training import PosteriorTraining, train_posterior
     from scenarios import schema
@@ -216,12 +220,12 @@ def ppo(
 
 
 def _use_threads(count: int) -> None:
-    """Of torch, in this process."""
+    """Of torch, in this process; 0 is one per core."""
     # Idle threads that spin starve the others on a busy machine; read once, when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    torch.set_num_threads(count)
+    torch.set_num_threads(count or os.cpu_count() or 1)
 
 
 @contextmanager

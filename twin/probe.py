@@ -50,6 +50,7 @@ def residual_phase_rad(aberrations: Aberrations, optics: Optics) -> float:
     return float(np.max(np.abs(aberrations.array() @ basis)))
 
 
+@lru_cache(maxsize=64)
 def quarter_pi_limit_nm(name: str, optics: Optics) -> float:
     """Value of one coefficient, nm, that makes a phase of pi / 4 at the edge of the aperture.
 

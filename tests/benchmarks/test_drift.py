@@ -1,8 +1,11 @@
 """Figures of the drift benchmark: the true state is recovered, and only settled frames count as held."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from benchmarks import drift
 from benchmarks.drift import SETTLED, state_nm, summarise
 from scenarios.results import Step
 
@@ -31,3 +34,18 @@ def test_the_search_does_not_count_as_lost():
     assert slipped["in_spec"] == pytest.approx(10 / 11)
     assert slipped["runs_always_in_spec"] == 0.0
     assert found["curve"]["minutes"][-1] == pytest.approx(200 / 60)
+
+
+def test_finished_runs_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = ("random", 2, 12, ["renderer=fast"], 1, tmp_path)
+    first = drift.figures(*asked)
+    assert first["random"]["runs"] == 2
+    asked_for: list[int] = []
+
+    def nothing(jobs: list[object], ready: object) -> list[object]:
+        asked_for.append(len(jobs))
+        return []
+
+    monkeypatch.setattr(drift, "sweep", nothing)
+    assert drift.figures(*asked) == first
+    assert asked_for == [0]

@@ -108,6 +108,23 @@ def test_the_share_of_runs_that_call_the_day_unlike_their_training(scenario: Sce
     assert found["by_observation"]["2"]["misfit"] == 0.25
 
 
+def test_the_second_order_is_judged_by_the_length_of_each_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair within pi / 4 (33.6 nm here) in any direction counts, though a component is beyond its tolerance."""
+    monkeypatch.setattr(comparison, "_information", lambda scenario, cache: np.eye(scenario.space.dimension))
+    second = load("day_a_second_order")
+    errors = [(1, 1, 1, 30, 0, 20, 20), (1, 1, 1, 30, 30, 0, 0), (11, 0, 0, 0, 0, 0, 0), (1, 1, 1, 0, 0, 3, 4)]
+    runs = [Record(s, (5.0,) * 7, (step(1, error),)) for s, error in enumerate(errors)]
+    found = summarise({"x": {"one": runs}}, {"x": second})["controllers"]["one"]["by_observation"]["1"]
+    assert found["first_in_spec_others_within_quarter_pi"] == 0.5
+    assert found["median_C21_nm"] == pytest.approx(15.0)
+    assert found["median_C23_nm"] == pytest.approx(2.5)
+
+
+def test_the_first_order_alone_has_no_figures_of_the_second(scenario: Scenario) -> None:
+    found = summarise({"day_a": {"one": [record(0, [1.0])]}}, {"day_a": scenario})["controllers"]["one"]
+    assert not any("quarter" in key or "median_C" in key for key in found["by_observation"]["1"])
+
+
 def test_a_run_that_stops_early_keeps_its_last_belief(scenario: Scenario) -> None:
     stopping = scenario.model_copy(update={"task": scenario.task.model_copy(update={"stop": True})})
     group = {"day_a": {"one": [record(0, [3.0]), record(1, [20.0, 5.0])]}}
