@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from controller import kalman, posterior_artefact, posterior_filter, preprocess
+from controller import kalman, posterior_artefact, posterior_filter, posterior_information, preprocess
 from controller.base import Estimate
 from controller.kalman import GaussianSum, Motion
 from controller.posterior_artefact import PosteriorArtefact
@@ -112,7 +112,7 @@ class Kalman:
         inputs = self._near_null(mean[: self.space.dimension])
         drawn = self.belief.draw(SUPPORT, self.rng)[:, : self.space.dimension]
         scale, precision = self.trained.first.range_nm, self.trained.precision.precision
-        gain = posterior_filter.expected_information(drawn / scale, inputs / scale, precision)
+        gain = posterior_information.expected_information(drawn / scale, inputs / scale, precision)
         best: Array = inputs[np.argmax(gain)]
         return best - self.input_nm
 

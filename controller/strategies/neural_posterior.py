@@ -20,6 +20,7 @@ from controller import (
     candidates,
     posterior_artefact,
     posterior_filter,
+    posterior_information,
     posterior_misfit,
     preprocess,
     second_order_fit,
@@ -115,13 +116,13 @@ class NeuralPosterior:
         drawn = states[self.rng.choice(len(states), SUPPORT, p=probability)]
         scale = self.trained.first.range_nm
         visited = drawn / scale, inputs / scale
-        gain = posterior_filter.expected_information(*visited, self.trained.precision.precision)
+        gain = posterior_information.expected_information(*visited, self.trained.precision.precision)
         if self.first.dimension == self.space.dimension:
             best: Array = inputs[np.argmax(gain)]
             return best - self.input_nm
         estimate = self._estimate()
         n = self.first.dimension
-        gain += posterior_filter.second_order_information(*visited, estimate.cov_nm2[n:, n:], self.trained)
+        gain += posterior_information.second_order_information(*visited, estimate.cov_nm2[n:, n:], self.trained)
         # Nulled as far as it is known: the less of it, the better a frame tells the rest.
         higher = np.clip(-estimate.mean_nm[n:], -self.space.input[n:], self.space.input[n:])
         return np.concatenate([inputs[np.argmax(gain)], higher]) - self.input_nm

@@ -25,7 +25,6 @@ from controller.posterior_filter import (
     Evidence,
     FramePosteriors,
     evidence,
-    expected_information,
 )
 from controller.posterior_network import (
     EVEN,
@@ -225,26 +224,6 @@ def test_evidence_adds_up_over_frames_and_candidates(posterior: PosteriorArtefac
         found, expected = (e.log_likelihood(frames.prior) for e in (other, whole))
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
     assert np.all(Evidence.none(4).log_likelihood(np.ones(C)) == 0)
-
-
-def test_expected_information_is_the_overlap_written_out():
-    rng = np.random.default_rng(9)
-    states, inputs = rng.uniform(-0.4, 0.4, (6, 3)), rng.uniform(-0.4, 0.4, (3, 3))
-
-    def precision(x):
-        return np.eye(3) * (20 + 10 * (x**2).sum(1))[:, None, None]
-
-    for q, u in enumerate(inputs):
-        p = precision(states + u)
-        total = 0.0
-        for i in range(6):
-            alike = 0.0
-            for j in range(6):
-                pooled = (p[i] + p[j]) / 2
-                pair = (states[i] - states[j], states[i] + states[j] + 2 * u)
-                alike += math.exp(-min(d @ pooled @ d for d in pair) / 8)
-            total -= math.log(alike / 6) / 6
-        assert expected_information(states, inputs, precision)[q] == pytest.approx(total, rel=1e-9)
 
 
 def test_precision_is_learnt_and_even():
