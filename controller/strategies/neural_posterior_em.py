@@ -1,8 +1,8 @@
 """The amortised posterior, handing over to joint estimation of state and map on a day unlike the training days.
 
 Own work: `neural_posterior` until its misfit test fires, from then on VAE-EM (van Hulst et al. 2026, Algorithm 1):
-its Gaussian process learns within the run what no training day showed. Both see every frame, so that nothing is lost
-at the hand-over. Assumes exact, known inputs and an even spectrum.
+its Gaussian process learns within the run what no training day showed. At the hand-over it is told every frame so far,
+so that nothing is lost. Assumes exact, known inputs and an even spectrum.
 """
 
 from dataclasses import replace
@@ -41,11 +41,18 @@ class Options:
 
 
 class NeuralPosteriorEm:
-    """Two estimators on the same frames; the first leads until it says that it does not know this day."""
+    """Two estimators for the same frames; the first works until it says that it does not know this day."""
 
     def __init__(self, posterior: NeuralPosterior, em: Controller) -> None:
         self.posterior, self.em = posterior, em
+        self._begin(posterior.space)
+
+    def _begin(self, space: StateSpace) -> None:
         self.handed_over = False
+        self.told: list[tuple[Array, Frame]] = []
+        """Inputs and frames that the second estimator has not seen."""
+        self.untold_nm = space.zero
+        """Input of frames that were refused."""
 
     @property
     def leader(self) -> Controller:
@@ -57,23 +64,33 @@ class NeuralPosteriorEm:
         of_posterior, of_em = rng.spawn(2)
         self.posterior.reset(space, of_posterior)
         self.em.reset(space, of_em)
-        self.handed_over = False
+        self._begin(space)
 
     def propose(self) -> Array:
         """The leader's next input."""
         return self.leader.propose()
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Both learn from the frame; a misfit hands over for the rest of the run.
+        """The leader learns from the frame; a misfit hands over for the rest of the run.
 
         Raises:
             ValueError: a frame of another shape than the weights' camera, or without signal.
         """
-        try:
-            self.posterior.update(delta_nm, frame)
-        finally:
-            self.em.update(delta_nm, frame)  # of a frame that both refuse it knows the input, too
-        self.handed_over = self.handed_over or self.posterior.misfit
+        if self.handed_over:
+            self.em.update(delta_nm, frame)
+            return
+        self.untold_nm = self.untold_nm + delta_nm
+        self.posterior.update(delta_nm, frame)
+        self.told.append((self.untold_nm, frame))
+        self.untold_nm = np.zeros_like(delta_nm)
+        if self.posterior.misfit:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        self.handed_over = True
+        for delta_nm, frame in self.told:
+            self.em.update(delta_nm, frame)
+        self.told = []
 
     def estimate(self) -> Estimate:
         """The leader's belief; a misfit stays said after the hand-over."""
