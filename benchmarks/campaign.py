@@ -1,0 +1,189 @@
+"""The long comparisons behind docs/accuracy.md, each by its name; resumable, and the page's tables follow from them.
+
+    python -m benchmarks.campaign                        # what there is
+    python -m benchmarks.campaign hand_over --workers 2  # run it, write benchmarks/baselines/accuracy_hand_over.json
+    python -m benchmarks.campaign --tables               # write the tables into docs/accuracy.md anew
+
+A comparison is one of `stemtwin compare`: its folder, runs/campaign/NAME, has every run and a report.
+"""
+
+import argparse
+import json
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BASELINES = Path(__file__).parent / "baselines"
+PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
+DIGITS = 4
+
+SINGLE_FACTORS = (
+    "day_actuator", "day_camera", "day_coma", "day_focal_spread", "day_low_dose", "day_source", "day_spherical",
+    "day_thick",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared.
+
+    Attributes:
+        scenarios, controllers, runs, first_seed, observations: as `stemtwin compare` takes them.
+        shown: observations that the table has columns of.
+    """
+
+    scenarios: tuple[str, ...]
+    controllers: tuple[str, ...]
+    runs: int
+    first_seed: int
+    observations: int
+    shown: tuple[int, ...]
+
+
+CAMPAIGN = {
+    "neural_posterior": Comparison(("day_a", "day_b"), ("neural_posterior",), 100, 20000, 10, (2, 3, 5, 10)),
+    "library_days": Comparison((*SINGLE_FACTORS, "random_1"), ("neural_posterior",), 100, 20000, 5, (3, 5)),
+    "hand_over": Comparison(("day_c",), ("neural_posterior", "neural_posterior_em"), 100, 20000, 20, (3, 5, 10, 20)),
+    "hand_over_random": Comparison(("random_2",), ("neural_posterior_em",), 100, 20000, 20, (3, 5, 10, 20)),
+    "vae_em_against_bo": Comparison(
+        ("day_a",), ("vae_em", "bo_contrast", "bo_scalar", "bo_turbo", "bo_multi"), 100, 20000, 20, (3, 10, 20)
+    ),
+    "fixed_map": Comparison(("day_b",), ("vae_em", "vae_fixed"), 100, 20000, 20, (3, 5, 10, 20)),
+    "second_order": Comparison(("day_a_second_order",), ("neural_posterior",), 100, 20000, 36, (10, 20, 36)),
+    "second_order_rivals": Comparison(
+        ("day_a_second_order",), ("vae_em", "bo_contrast", "bo_scalar", "bo_turbo", "bo_multi"), 10, 20000, 36,
+        (10, 20, 36),
+    ),
+    "side_by_side": Comparison(
+        ("day_a",),
+        (
+            "vae_em", "neural_posterior", "spectrum_ml", "two_ronchigram", "cnn_regression", "ppo", "coordinate_scan",
+            "nelder_mead", "random",
+        ),
+        10, 20000, 20, (3, 10, 20),
+    ),
+}  # fmt: skip
+"""In the order in which they matter."""
+
+
+def run(name: str, folder: Path, workers: int) -> Path:
+    """Do what is missing of a comparison and write its baseline."""
+    from scenarios.compare import compare
+
+    chosen = CAMPAIGN[name]
+    compare(
+        list(chosen.scenarios),
+        ",".join(chosen.controllers),
+        chosen.runs,
+        chosen.first_seed,
+        chosen.observations,
+        workers,
+        None,
+        folder / name,
+        True,
+        [],
+        False,
+    )
+    summary = json.loads((folder / name / "summary.json").read_text())
+    path = BASELINES / f"accuracy_{name}.json"
+    kept = {scenario: _kept(found) for scenario, found in summary["scenarios"].items()}
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+    return path
+
+
+def _kept(found: Any) -> Any:
+    """Figures with a few digits: a baseline is read, and its changes are looked at."""
+    if isinstance(found, dict):
+        return {key: _kept(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [_kept(value) for value in found]
+    if isinstance(found, float) and math.isfinite(found) and found:
+        return round(found, DIGITS - 1 - math.floor(math.log10(abs(found))))
+    return found
+
+
+def table(name: str) -> str:
+    """The comparison's figures as a Markdown table."""
+    shown = CAMPAIGN[name].shown
+    found = json.loads((BASELINES / f"accuracy_{name}.json").read_text())
+    rows = list(_rows(found, shown))
+    columns = [k for k in rows[0] if any(row[k] for row in rows)]
+    lines = [columns, ["---"] * len(columns), *([row[k] for k in columns] for row in rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _rows(found: Mapping[str, Any], shown: Sequence[int]) -> Iterator[dict[str, str]]:
+    for scenario, of_scenario in found.items():
+        for controller, figures in of_scenario["controllers"].items():
+            at = figures["by_observation"]
+            row = {"day": f"`{scenario}`", "controller": f"`{controller}`"}
+            for k in shown:
+                row[f"{k} frames: median / p90 (nm); in spec"] = (
+                    f"{at[str(k)]['median_error_nm']:.2f} / {at[str(k)]['p90_error_nm']:.1f};"
+                    f" {at[str(k)]['in_spec']:.0%}"
+                )
+            row["90 % region holds"] = " / ".join(f"{100 * at[str(k)]['coverage_90']:.0f}" for k in shown) + " %"
+            row |= _higher_orders(at, shown)
+            unlike = [at[str(k)]["misfit"] for k in shown]
+            row["unlike training days"] = " / ".join(f"{100 * v:.0f}" for v in unlike) + " %" if any(unlike) else ""
+            row["declared; wrongly"] = _declared(figures)
+            row["ms per step"] = " / ".join(f"{1e3 * at[str(k)]['seconds_per_step']:.0f}" for k in shown)
+            yield row
+
+
+def _higher_orders(at: Mapping[str, Any], shown: Sequence[int]) -> dict[str, str]:
+    pairs = [key for key in at[str(shown[0])] if re.fullmatch(r"median_C\d+_nm", key)]
+    row = {f"{key.split('_')[1]}, median (nm)": " / ".join(f"{at[str(k)][key]:.0f}" for k in shown) for key in pairs}
+    if pairs:
+        shares = [at[str(k)]["first_in_spec_others_within_quarter_pi"] for k in shown]
+        row["first order in spec, the others within pi/4"] = " / ".join(f"{100 * s:.0f}" for s in shares) + " %"
+    return row
+
+
+def _declared(figures: Mapping[str, Any]) -> str:
+    if not figures["declared_in_spec"]:
+        return "never"
+    return f"{figures['declared_in_spec']:.0%}; {figures['false_in_spec']:.1%}"
+
+
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(page: str) -> str:
+    """A page with what stands between its `<!-- table: NAME -->` and `<!-- end -->` made anew."""
+    return MARKED.sub(lambda found: f"{found[1]}{table(found[2])}\n{found[3]}", page)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Exit code: 0 done, 2 bad input; of a comparison that fails or is interrupted, its own."""
+    import typer
+
+    parser = argparse.ArgumentParser(description="The long comparisons behind docs/accuracy.md.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="comparisons to run; none lists them")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--out", type=Path, default=Path("runs/campaign"), help="where their folders go")
+    parser.add_argument("--tables", action="store_true", help="write the tables of docs/accuracy.md anew")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in CAMPAIGN]
+    if unknown:
+        parser.error(f"{unknown[0]!r} is no comparison; there are {', '.join(CAMPAIGN)}")
+    for name in options.names:
+        try:
+            print(run(name, options.out, options.workers))
+        except typer.Exit as stopped:
+            return int(stopped.exit_code)
+    if options.tables:
+        PAGE.write_text(filled(PAGE.read_text()))
+    elif not options.names:
+        for name, chosen in CAMPAIGN.items():
+            frames = len(chosen.scenarios) * len(chosen.controllers) * chosen.runs * chosen.observations
+            print(f"{name:20} {frames:6} frames: {', '.join(chosen.controllers)} on {', '.join(chosen.scenarios)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
