@@ -16,7 +16,7 @@ Progress = Callable[[str, int, int, str], None]
 """Called with (stage, done, total, note)."""
 
 SHARD_DAYS = 50
-VERSION = 2
+VERSION = 3
 """Part of every digest: raised when the same set would give other frames."""
 
 

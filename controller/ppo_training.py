@@ -6,10 +6,9 @@ forgets that a day's frames share part of their errors; the estimate's covarianc
 
 import json
 import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from controller.calibration import OBSERVATIONS
 from controller.dataset import DayRanges, DaySource, draw_day
 from controller.frames import Progress, simulated
+from controller.optimisation import load_checkpoint, save_checkpoint
 from controller.ppo_policy import HIDDEN, Policy, digest, next_input, observation_size, observations, perceptron, save
 from controller.regression_network import KNEE_NM, Regression, even_part, read_even
 from controller.regression_training import RegressionTraining, split, without_nuisances
 from controller.strategies.ppo import Options, Ppo
+from controller.train import timed_in
 from twin.optics import Optics
 from twin.state import StateSpace
 
@@ -51,6 +52,7 @@ class PpoTraining:
         optics, space: instrument and task.
         steps: of the surrogate, all runs together.
         runs: surrogate runs side by side.
+        legs: parts of the training; an interruption loses one at most.
         epochs, batch, learning_rate, discount: of PPO; lambda of the advantages equals the discount.
         calibration_runs: closed-loop runs that scale the covariance, one simulated day each.
         seed: of everything.
@@ -60,6 +62,7 @@ class PpoTraining:
     space: StateSpace
     steps: int = 2_000_000
     runs: int = 256
+    legs: int = 20
     epochs: int = 8
     batch: int = 1024
     learning_rate: float = 1e-3
@@ -188,14 +191,18 @@ def recorded(reader: Regression, frames: Path, progress: Progress, workers: int)
     return Readings.of(states_nm, read_even(reader.network, held.spectra, held.log_floor))
 
 
-def optimise(readings: Readings, config: PpoTraining, progress: Progress) -> torch.nn.Sequential:
-    """PPO on the surrogate; seeded, a few minutes, starts over after an interruption."""
+def optimise(readings: Readings, config: PpoTraining, work: Path, progress: Progress) -> torch.nn.Sequential:
+    """PPO on the surrogate; seeded, with a checkpoint in the folder `work` after every leg.
+
+    A leg draws its own random numbers and begins new runs, so that a resumed training goes the same way.
+    """
     surrogate = Surrogate(readings, config.space, config.runs, config.seed)
+    checkpoint, leg = work / "network.safetensors", 0
     with _global_generators_kept():
         model = PPO(
             "MlpPolicy",
             SurrogateVec(surrogate),
-            learning_rate=lambda left: config.learning_rate * left,
+            learning_rate=lambda left: config.learning_rate * (1 - (leg + 1 - left) / config.legs),
             n_steps=OBSERVATIONS,
             batch_size=config.batch,
             n_epochs=config.epochs,
@@ -209,11 +216,16 @@ def optimise(readings: Readings, config: PpoTraining, progress: Progress) -> tor
 
         def report(local: dict[str, Any], _: dict[str, Any]) -> bool:
             if (model.num_timesteps // config.runs) % OBSERVATIONS == 0:
-                note = f"reward {np.mean(local['rewards']):.3f}"
-                progress("optimising the policy", min(model.num_timesteps, config.steps), config.steps, note)
+                done = min(leg * config.steps // config.legs + model.num_timesteps, config.steps)
+                progress("optimising the policy", done, config.steps, f"reward {np.mean(local['rewards']):.3f}")
             return True
 
-        model.learn(config.steps, callback=report)
+        begun = load_checkpoint(model.policy, model.policy.optimizer, checkpoint) if checkpoint.exists() else 0
+        for leg in range(begun, config.legs):
+            model.set_random_seed(config.seed * 1000 + leg)
+            surrogate.rng = np.random.default_rng([config.seed, leg])
+            model.learn(config.steps // config.legs, callback=report)
+            save_checkpoint(model.policy, model.policy.optimizer, leg + 1, checkpoint)
         return exported(model.policy.state_dict(), config.space.dimension)
 
 
@@ -284,16 +296,30 @@ def scaled(cov_nm2: Array, errors_nm: Array) -> Array:
 
 
 def train_ppo(
-    config: PpoTraining, reader: Regression, out: Path, frames: Path, progress: Progress, workers: int = 0
+    config: PpoTraining, reader: Regression, out: Path, work: Path, frames: Path, progress: Progress, workers: int = 0
 ) -> Policy:
-    """From the frames of the regression's training to one weights file at `out`."""
-    begun = time.monotonic()
+    """From the frames of the regression's training to one weights file at `out`; what `work` already holds stands.
+
+    Raises:
+        ResumeError: `work` holds another configuration's files, or those of another regression.
+    """
+    mine = config.plain() | {"reader": digest(reader)}
+    free = ("calibration_runs",)
+    policy = timed_in(work, mine, free, lambda: _train(config, reader, work, frames, progress, workers))
+    save(policy, out)
+    return policy
+
+
+def _train(
+    config: PpoTraining, reader: Regression, work: Path, frames: Path, progress: Progress, workers: int
+) -> Policy:
+    """The stages one after the other."""
     readings = recorded(reader, frames, progress, workers)
-    network = optimise(readings, config, progress)
+    network = optimise(readings, config, work, progress)
     n = config.space.dimension
     policy = Policy(network, np.zeros((0, n, n)), digest(reader), config.space, config.optics, {})
     moments = surrogate_covariance(policy, readings, 4096, config.seed + 1)
-    policy = Policy(network, moments, policy.reader, config.space, config.optics, {})
+    policy = replace(policy, cov_nm2=moments)
     runs = config.calibration_runs
     errors = rendered_errors(
         policy, reader, runs, config.seed, lambda done: progress("calibrating the policy", done, runs, "")
@@ -301,12 +327,9 @@ def train_ppo(
     provenance = {
         "training": config.plain(),
         "median_error_nm": _by_step(np.median(np.linalg.norm(errors, axis=2), axis=0)),
-        "seconds": round(time.monotonic() - begun),
         "versions": {name: version(name) for name in ("torch", "numpy", "stable-baselines3")},
     }
-    policy = Policy(network, scaled(moments, errors), policy.reader, config.space, config.optics, provenance)
-    save(policy, out)
-    return policy
+    return replace(policy, cov_nm2=scaled(moments, errors), provenance=provenance)
 
 
 def _by_step(values: Sequence[float] | Array) -> list[float]:

@@ -192,10 +192,11 @@ def ppo(
     ] = "regression",
     seed: Seed = 1,
     workers: Workers = 0,
-    out: Annotated[Path, typer.Option(help="Weights file.")] = Path("runs/train/ppo/ppo.safetensors"),
+    out: Out = None,
+    work: Work = Path("runs/train/ppo"),
     frames: Frames = FRAMES,
 ) -> None:
-    """Train the policy of ppo by Stable-Baselines3, on a surrogate made of the regression network's readings."""
+    """Train the policy of ppo by Stable-Baselines3, on the regression network's readings; run again to resume."""
     import importlib.util
 
     if importlib.util.find_spec("stable_baselines3") is None:
@@ -207,13 +208,14 @@ def ppo(
     from controller.ppo_training import PpoTraining, train_ppo
     from scenarios import schema
 
-    with _told(f"simulated frames stay in {frames}, the policy starts over"):
+    target = out or work / "ppo.safetensors"
+    with _told(f"the same command resumes from {work}"):
         chosen = schema.load(scenario)
         read_by = regression_network.load_for(reader, chosen.optics, chosen.space)
         config = PpoTraining(chosen.optics, chosen.space, steps, seed=seed)
-        trained = train_ppo(config, read_by, out, frames, _bars(), workers)
+        trained = train_ppo(config, read_by, target, work, frames, _bars(), workers)
     errors = trained.provenance["median_error_nm"]
-    typer.echo(f"weights      {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    typer.echo(f"weights      {target} ({target.stat().st_size / 1e6:.1f} MB)")
     typer.echo(
         f"median error {errors[1]:.1f} nm after 2 frames of random days, {errors[-1]:.1f} nm after {len(errors)}"
     )

@@ -104,13 +104,22 @@ class Optics:
 def probe_extent_nm(optics: Optics, aberrations: Aberrations) -> float:
     """Geometric size of the probe along the wider window axis: spread of the ray displacements over the aperture.
 
-    The displacement of a ray is `grad chi * lambda / 2 pi`. What counts is the spread along x and y, for the
-    window is a square that repeats: a probe beside the axis (coma) fits as well as one on it, and a diagonal
-    is longer than a side.
+    What counts is the spread along x and y, for the window is a square that repeats: a probe beside the axis (coma)
+    fits as well as one on it, and a diagonal is longer than a side.
     """
+    return float(np.ptp(_ray_displacements_nm(optics, aberrations), axis=1).max())
+
+
+def probe_reach_nm(optics: Optics, aberrations: Aberrations) -> float:
+    """Side of the square about the axis that the geometric probe fits into."""
+    return 2 * float(np.abs(_ray_displacements_nm(optics, aberrations)).max())
+
+
+def _ray_displacements_nm(optics: Optics, aberrations: Aberrations) -> NDArray[np.float64]:
+    """`grad chi * lambda / 2 pi` along x and y for rays over the aperture, (2, R)."""
     present = aberrations.nonzero()
     if not present:
-        return 0.0
+        return np.zeros((2, 1))
     phi = np.linspace(0.0, 2 * np.pi, 180, endpoint=False)
     radii = np.linspace(0.25, 1.0, 7)[:, None] * optics.convergence_mrad
     step = 1e-4 * optics.convergence_mrad
@@ -122,7 +131,7 @@ def probe_extent_nm(optics: Optics, aberrations: Aberrations) -> float:
     x, y = radii * np.cos(phi), radii * np.sin(phi)
     slope_x = (chi(x + step, y) - chi(x - step, y)) / (2 * step)
     slope_y = (chi(x, y + step) - chi(x, y - step)) / (2 * step)
-    return float(max(np.ptp(slope_x), np.ptp(slope_y)) * 1e3 * optics.wavelength_nm / (2 * np.pi))
+    return np.stack([slope_x.ravel(), slope_y.ravel()]) * 1e3 * optics.wavelength_nm / (2 * np.pi)
 
 
 def check_window(optics: Optics, aberrations: Aberrations) -> None:

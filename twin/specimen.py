@@ -76,16 +76,19 @@ def grid_frequencies(grid: int, sampling_nm: float) -> Array:
 
 
 def screen_filter(
-    film: FilmProperties, optics: Optics, thickness_nm: float, source_size_nm: float = 0.0
+    film: FilmProperties, optics: Optics, thickness_nm: float, source_size_nm: float = 0.0, side: int | None = None
 ) -> NDArray[np.float32]:
-    """Amplitude that turns unit complex noise on the half plane into a film's phase, shape (grid, grid // 2 + 1).
+    """Amplitude that turns unit complex noise on the half plane into a film's phase, shape (side, side // 2 + 1).
+
+    `side` is the grid's unless told; the sampling stays.
 
     A finite source blurs the Ronchigram as it blurs the potential, to first order in the potential
     (shifting the probe shifts the shadow image): the filter carries the source's Gaussian.
     """
-    q = grid_frequencies(optics.grid, optics.sampling_nm)
+    side = side or optics.grid
+    q = grid_frequencies(side, optics.sampling_nm)
     psd = phase_psd_rad2_nm2(q, film, optics, thickness_nm)
-    amplitude = np.sqrt(psd) / optics.window_nm * optics.grid**2
+    amplitude = np.sqrt(psd) * (side / optics.sampling_nm)
     amplitude[0, 0] = 0.0  # a constant phase is not seen
     return (amplitude * np.exp(-2 * (np.pi * source_size_nm * q) ** 2)).astype(np.float32)
 

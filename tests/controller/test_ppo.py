@@ -98,17 +98,36 @@ def test_the_surrogate_moves_as_the_microscope_does_and_rewards_the_null(reading
     assert steps == OBSERVATIONS
 
 
-def test_a_short_training_improves_the_policy_and_leaves_global_generators_alone(readings: Readings):
-    config = PpoTraining(SMALL, FIRST_ORDER, steps=30_000, runs=64, batch=256, epochs=5)
+def test_a_short_training_improves_the_policy_and_leaves_global_generators_alone(readings: Readings, tmp_path: Path):
+    config = PpoTraining(SMALL, FIRST_ORDER, steps=30_000, runs=64, legs=6, batch=256, epochs=5)
     before = _next_global_numbers()
     notes: list[str] = []
-    network = optimise(readings, config, lambda *a: notes.append(a[3]))
+    network = optimise(readings, config, tmp_path, lambda *a: notes.append(a[3]))
     assert _next_global_numbers() == before
     with torch.random.fork_rng():
         torch.manual_seed(6)
         fresh = ppo_policy.perceptron(3)
     assert _mean_reward(network, readings) > _mean_reward(fresh, readings) + 0.15
     assert notes
+
+
+def test_an_interrupted_training_goes_the_same_way(readings: Readings, tmp_path: Path):
+    config = PpoTraining(SMALL, FIRST_ORDER, steps=6000, runs=32, legs=3, batch=128, epochs=2)
+    (tmp_path / "once").mkdir()
+    (tmp_path / "twice").mkdir()
+    once = optimise(readings, config, tmp_path / "once", lambda *_: None)
+
+    def interrupt(stage: str, done: int, total: int, note: str) -> None:
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        optimise(readings, config, tmp_path / "twice", interrupt)
+    begun: list[int] = []
+    twice = optimise(readings, config, tmp_path / "twice", lambda _, done, *rest: begun.append(done))
+    assert min(begun) > config.steps / 3
+    for one, other in zip(once.parameters(), twice.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def _next_global_numbers() -> tuple[float, float, float]:

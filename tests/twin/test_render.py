@@ -71,6 +71,34 @@ def test_the_pruned_transforms_are_the_full_ones() -> None:
     assert torch.allclose(pruned, inner, rtol=1e-10, atol=1e-18)
 
 
+@pytest.mark.parametrize("thickness_nm", [2.0, 8.0])
+@pytest.mark.parametrize(("c10", "share"), [(0.0, 0.5), (30.0, 0.5), (95.0, 0.75), (110.0, 0.75)])
+def test_the_film_about_the_probe_is_all_that_a_ronchigram_shows(thickness_nm: float, c10: float, share: float) -> None:
+    """The part's film repeated over the whole grid gives the same picture; at 2 % a hidden shift would show."""
+    optics, state = Optics(), STATE + Aberrations.of({"C10": c10 - 30.0})
+    day = Day(film=FilmProperties(thickness_nm=thickness_nm), camera=CameraProperties(rotation_deg=2.0, scale=1.01))
+    renderer = FastRenderer(optics, day, local=True)
+    side = renderer.side(state)
+    assert side == share * optics.grid
+    part = renderer.transmission(3, side)
+    index = torch.arange(optics.grid)
+    index = torch.where(index < optics.grid // 2, index, index - optics.grid)  # the probe sits in the grid's corner
+    whole = part[:, (index + side // 2) % side][:, :, (index + side // 2) % side]
+    coefficients = torch.from_numpy(state.array()).float()[None]
+    seen, wanted = (
+        to_camera(renderer.intensity(coefficients, film[None]), optics, day.camera).numpy() for film in (part, whole)
+    )
+    assert relative(seen, wanted) < 5e-3  # their contrast is 0.1
+    assert seen.sum() == pytest.approx(wanted.sum(), abs=1e-3)
+
+
+def test_a_wide_probe_has_the_whole_film() -> None:
+    state = Aberrations.of({"C10": 170.0})
+    local, usual = (FastRenderer(Optics(), Day(), local=choice) for choice in (True, False))
+    assert local.side(state) == usual.side(state) == usual.side(Aberrations()) == Optics().grid
+    assert np.array_equal(local.probability([state], [1]), usual.probability([state], [1]))
+
+
 def test_several_slices_need_a_propagator() -> None:
     film = FastRenderer(SMALL, Day(), 2).transmission(0)[None]
     with pytest.raises(ValueError, match="2 slices need a propagator"):

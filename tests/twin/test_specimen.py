@@ -59,6 +59,13 @@ def test_a_screens_variance_is_the_integral_of_its_spectrum() -> None:
     assert error < 0.05 * expected
 
 
+def test_a_part_of_the_window_has_the_variance_of_the_whole() -> None:
+    whole, half = (screen_filter(FILM, OPTICS, 4.0, side=side) for side in (None, OPTICS.grid // 2))
+    assert half.shape == (OPTICS.grid // 2, OPTICS.grid // 4 + 1)
+    # A transform back divides by the pixels, squared here; the coarser sum and the missing constant make a hundredth.
+    assert 16 * (half**2).sum() / (whole**2).sum() == pytest.approx(1.0, rel=0.02)
+
+
 def test_variance_is_proportional_to_thickness_and_the_source_blurs() -> None:
     thin, thick = (screen_filter(FILM, OPTICS, t) for t in (2.0, 8.0))
     assert thick[3, 5] == pytest.approx(2 * thin[3, 5], rel=1e-5)
