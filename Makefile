@@ -72,7 +72,7 @@ WEIGHTS := controller/weights
 # frames, and ppo what regression has made; the other three share the VAE's frames.
 ONE_CORE := --workers 1 --threads 1
 
-train: $(INSTALLED)  ## retrain all shipped weights from nothing (about an hour on two cores); again to resume
+train: $(INSTALLED)  ## retrain all shipped weights from nothing (50 minutes on two cores); again to resume
 	$(MAKE) --jobs=2 train-posterior train-vae
 
 train-posterior: $(INSTALLED)

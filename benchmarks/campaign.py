@@ -17,6 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scenarios.compare import compared, told
+from scenarios.executors import SweepError
+from scenarios.ledger import Ledger, make_plan
+from scenarios.schema import ScenarioError
+
 BASELINES = Path(__file__).parent / "baselines"
 PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
 DIGITS = 4
@@ -71,24 +76,19 @@ CAMPAIGN = {
 
 
 def run(name: str, folder: Path, workers: int) -> Path:
-    """Do what is missing of a comparison and write its baseline."""
-    from scenarios.compare import compare
+    """Do what is missing of a comparison and write its baseline.
 
+    Raises:
+        ScenarioError: the folder holds runs of other settings.
+        SweepError: a run or a worker failed.
+    """
     chosen = CAMPAIGN[name]
-    compare(
-        list(chosen.scenarios),
-        ",".join(chosen.controllers),
-        chosen.runs,
-        chosen.first_seed,
-        chosen.observations,
-        workers,
-        None,
-        folder / name,
-        True,
-        [],
-        False,
-    )
-    summary = json.loads((folder / name / "summary.json").read_text())
+    seeds = range(chosen.first_seed, chosen.first_seed + chosen.runs)
+    plan = make_plan(chosen.scenarios, chosen.controllers, seeds, chosen.observations)
+    ledger = Ledger(folder / name)
+    summary, failures = compared(plan, ledger, ledger.finished(plan, resume=True), workers=workers)
+    if failures:
+        raise SweepError(told(failures))
     path = BASELINES / f"accuracy_{name}.json"
     kept = {scenario: _kept(found) for scenario, found in summary["scenarios"].items()}
     path.write_text(json.dumps(kept, indent=1) + "\n")
@@ -159,9 +159,7 @@ def filled(page: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Exit code: 0 done, 2 bad input; of a comparison that fails or is interrupted, its own."""
-    import typer
-
+    """The command. Exit code: 0 done, 1 a run failed, 2 bad input, 130 Ctrl-C."""
     parser = argparse.ArgumentParser(description="The long comparisons behind docs/accuracy.md.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="comparisons to run; none lists them")
     parser.add_argument("--workers", type=int, default=2, help="processes")
@@ -174,8 +172,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.names:
         try:
             print(run(name, options.out, options.workers))
-        except typer.Exit as stopped:
-            return int(stopped.exit_code)
+        except (ScenarioError, SweepError) as error:
+            print(f"benchmarks.campaign: {error}", file=sys.stderr)
+            return 2 if isinstance(error, ScenarioError) else 1
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on", file=sys.stderr)
+            return 130
     if options.tables:
         PAGE.write_text(filled(PAGE.read_text()))
     elif not options.names:

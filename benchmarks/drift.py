@@ -22,7 +22,7 @@ from scenarios.executors import SweepError
 from scenarios.ledger import Ledger, check_builds, group, make_plan, split_controllers
 from scenarios.results import Step
 from scenarios.schema import ScenarioError
-from scenarios.sweep import Failure, RunRecord, sweep
+from scenarios.sweep import Failure, RunRecord
 
 Array = NDArray[np.floating]
 
@@ -93,13 +93,11 @@ def figures(
     ledger = Ledger(folder)
     records: dict[tuple[str, str, int], RunRecord] = ledger.finished(plan, resume=True)
     ledger.enter(plan)
-    jobs = [job for key, job in plan.jobs() if key not in records]
-    with lanes(None, workers, len(jobs)) as ready:
-        for outcome in tqdm(sweep(jobs, ready), total=len(jobs), desc="runs"):
+    total = sum(1 for _ in plan.jobs())
+    with lanes(None, workers, total - len(records)) as ready:
+        for outcome in tqdm(ledger.complete(plan, records, ready), total=total, initial=len(records), desc="runs"):
             if isinstance(outcome, Failure):
                 raise SweepError(f"{outcome.job}: {outcome.error}")
-            ledger.write(outcome)
-            records[outcome.scenario, outcome.controller, outcome.seed] = outcome
     of_each = group(plan, records, plan.controllers)[SCENARIO]
     return {name: summarise([record.steps for record in found]) for name, found in of_each.items()}
 

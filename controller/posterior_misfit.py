@@ -1,10 +1,14 @@
 """Whether a run's day is unlike the training days: four measures against what training days' runs show in them."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import chi2
+from scipy.stats import f as f_distribution
 
+from controller.calibration import HELD
 from controller.posterior_artefact import Moments, tail
 from controller.posterior_filter import Belief, FramePosteriors, deviance, strangeness
 from controller.posterior_turn import turned_rad
@@ -39,10 +43,11 @@ BELIEVED = 6.0
 
 
 def dispersion(deviance: float, usual: Mapping[str, Moments], frames: float, dimension: int) -> float:
-    """By how much a run's frames scatter more than those of training days, as a factor of their variance, at least 1.
+    """By how much to take a run's frames for less telling than they say, as a factor of their variance, at least 1.
 
-    The ratio of a deviance to the usual one (Birge, Phys. Rev. 40 (1932) 207), drawn to 1 by `BELIEVED`. A day whose
-    frames are each less telling than they say shows in it; an error that they share does not.
+    First, what they scatter more than those of training days: the ratio of a deviance to the usual one (Birge, Phys.
+    Rev. 40 (1932) 207), drawn to 1 by `BELIEVED`. A day whose frames are each less telling than they say shows in it;
+    an error that they share does not. Then, that a scatter seen in few frames is not well known: see `student`.
 
     Args:
         deviance: after so many frames, see `measured`.
@@ -53,7 +58,14 @@ def dispersion(deviance: float, usual: Mapping[str, Moments], frames: float, dim
     count = max(1, round(frames))
     mean = usual["deviance"][min(count, len(usual["deviance"])) - 1][0] * max(1.0, count / len(usual["deviance"]))
     free = dimension * (count - 1)
-    return max(1.0, (BELIEVED + free * deviance / mean) / (BELIEVED + free))
+    scatter = (BELIEVED + free * deviance / mean) / (BELIEVED + free)
+    return max(1.0, scatter) * student(BELIEVED + free, dimension)
+
+
+@lru_cache(maxsize=1024)
+def student(free: float, dimension: int) -> float:
+    """Factor on a normal's variance whose region of probability `HELD` is that of Student's t (Hotelling's T^2)."""
+    return float(dimension * f_distribution.ppf(HELD, dimension, free) / chi2.ppf(HELD, dimension))
 
 
 def fit(found: Mapping[str, float], usual: Mapping[str, Moments], frames: int) -> float:

@@ -50,7 +50,7 @@ def compare(
     Every finished run is on disc at once; after Ctrl-C or worse, the same command with --resume goes on.
     """
     from scenarios.executors import SweepError
-    from scenarios.ledger import Ledger, check_builds, make_plan, split_controllers
+    from scenarios.ledger import Ledger, make_plan, split_controllers
     from scenarios.schema import ScenarioError
 
     if scheduler and workers:
@@ -63,12 +63,7 @@ def compare(
         plan = make_plan(scenarios, split_controllers(controllers), seeds, observations, overrides or ())
         total *= len(plan.controllers)
         records = ledger.finished(plan, resume)
-        with lanes(scheduler, workers, total - len(records)) as ready:
-            check_builds(plan)  # while the workers start
-            if not ledger.enter(plan):
-                typer.echo("stemtwin: the code has changed since the runs that are there; figures may mix", err=True)
-            failures = _run(plan, ledger, records, ready)
-        summary = _conclude(plan, out, records, failures)
+        summary, failures = compared(plan, ledger, records, scheduler, workers)
     except ScenarioError as error:
         _stop(str(error), BAD_INPUT)
     except SweepError as error:
@@ -81,7 +76,32 @@ def compare(
         _print(summary)
         typer.echo(f"report: {out / 'report.html'}")
     if failures:
-        _stop(_told(failures), FAILED)
+        _stop(told(failures), FAILED)
+
+
+def compared(
+    plan: "Plan", ledger: "Ledger", records: "Records", scheduler: str | None = None, workers: int = 0
+) -> tuple[dict[str, Any], "list[Failure]"]:
+    """Do what is missing with a progress bar, then write summary and report; the summary, and the runs that failed.
+
+    Args:
+        plan: what is asked.
+        ledger: the folder; every record is there as soon as its run ends.
+        records: what `Ledger.finished` found; added to.
+        scheduler, workers: who does it, see `lanes`.
+
+    Raises:
+        ScenarioError: a scenario or controller cannot be built, or the folder cannot be written.
+        SweepError: a worker died, or no controller is left.
+    """
+    from scenarios.ledger import check_builds
+
+    with lanes(scheduler, workers, sum(key not in records for key, _ in plan.jobs())) as ready:
+        check_builds(plan)  # while the workers start
+        if not ledger.enter(plan):
+            typer.echo("stemtwin: the code has changed since the runs that are there; figures may mix", err=True)
+        failures = _run(plan, ledger, records, ready)
+    return _conclude(plan, ledger.folder, records, failures), failures
 
 
 def lanes(scheduler: str | None, workers: int, jobs: int) -> AbstractContextManager["list[Executor]"]:
@@ -95,23 +115,20 @@ def lanes(scheduler: str | None, workers: int, jobs: int) -> AbstractContextMana
 
 
 def _run(plan: "Plan", ledger: "Ledger", records: "Records", ready: "list[Executor]") -> "list[Failure]":
-    """Do what is missing, keep every record at once, and show how it goes; `records` is added to."""
+    """Do what is missing and show how it goes; `records` is added to."""
     from tqdm import tqdm
 
-    from scenarios.sweep import Failure, sweep
+    from scenarios.sweep import Failure
 
-    todo = [job for key, job in plan.jobs() if key not in records]
     failures: list[Failure] = []
     last: dict[str, list[float]] = {name: [] for name in plan.controllers}
     for record in records.values():
         last[record.controller].append(record.steps[-1].error_nm)
-    with tqdm(total=len(todo) + len(records), initial=len(records), desc="runs", unit="run") as bar:
-        for outcome in sweep(todo, ready):
+    with tqdm(total=sum(1 for _ in plan.jobs()), initial=len(records), desc="runs", unit="run") as bar:
+        for outcome in ledger.complete(plan, records, ready):
             if isinstance(outcome, Failure):
                 failures.append(outcome)
             else:
-                ledger.write(outcome)
-                records[outcome.scenario, outcome.controller, outcome.seed] = outcome
                 last[outcome.controller].append(outcome.steps[-1].error_nm)
             bar.set_postfix_str(_running(last), refresh=False)
             bar.update()
@@ -133,7 +150,7 @@ def _conclude(plan: "Plan", out: Path, records: "Records", failures: "list[Failu
     failed = {failure.job.controller for failure in failures}
     sound = [name for name in plan.controllers if name not in failed]
     if not sound:
-        raise SweepError(f"every controller failed: {_told(failures)}")
+        raise SweepError(f"every controller failed: {told(failures)}")
     groups = group(plan, records, sound)
     summary: dict[str, Any] = summarise(groups, plan.scenarios, out / "bounds")
     write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
@@ -141,7 +158,8 @@ def _conclude(plan: "Plan", out: Path, records: "Records", failures: "list[Failu
     return summary
 
 
-def _told(failures: "list[Failure]") -> str:
+def told(failures: "list[Failure]") -> str:
+    """Whom failed runs leave out of a comparison, and why."""
     first = failures[0]
     more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
     names = ", ".join(sorted({failure.job.controller for failure in failures}))

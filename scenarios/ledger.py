@@ -5,6 +5,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +18,7 @@ from scenarios.choices import ChoiceError, split_choices
 from scenarios.executors import versions
 from scenarios.results import write_text
 from scenarios.schema import Scenario, ScenarioError, load
-from scenarios.sweep import Job, RunRecord, digest, kind, resolve
+from scenarios.sweep import Failure, Job, RunRecord, digest, kind, resolve, sweep
 
 Groups = Mapping[str, Mapping[str, Sequence[RunRecord]]]
 """Scenario name -> controller -> records in the order of their seeds."""
@@ -174,6 +175,20 @@ class Ledger:
         except OSError as error:
             raise ScenarioError(f"{error.filename or self.folder}: {error.strerror}") from error
         return before.get("code", config["code"]) == config["code"]
+
+    def complete(
+        self, plan: Plan, records: dict[tuple[str, str, int], RunRecord], lanes: Sequence[Executor]
+    ) -> Iterator[RunRecord | Failure]:
+        """Do the runs of the plan that are not in `records`; each is kept, here and there, before it is handed out.
+
+        Raises:
+            SweepError: a worker died.
+        """
+        for outcome in sweep([job for key, job in plan.jobs() if key not in records], lanes):
+            if isinstance(outcome, RunRecord):
+                self.write(outcome)
+                records[outcome.scenario, outcome.controller, outcome.seed] = outcome
+            yield outcome
 
     def write(self, record: RunRecord) -> None:
         """Enter a finished run: there whole, or not at all."""

@@ -78,7 +78,7 @@ def vae(
             kernel=kernel,
             seed=seed,
         )
-        trained = train_vae(config, target, folder, frames, _bars(), workers)
+        trained = train_vae(config, target, folder, frames, _bars(name), workers)
     ratio = draw(trained, chosen.space, folder / "latent_space.png")
     typer.echo(f"weights       {target} ({target.stat().st_size / 1e6:.1f} MB)")
     typer.echo(f"held-out ELBO {trained.provenance['held_out_elbo_nats']:.1f} nats per frame")
@@ -110,7 +110,7 @@ def quality(
         config = TrainConfig(
             chosen.optics, chosen.space, days=days, frames_per_day=frames_per_day, epochs=epochs, seed=seed
         )
-        trained = train_quality(config, target, frames, _bars(), workers)
+        trained = train_quality(config, target, frames, _bars("quality"), workers)
     typer.echo(f"weights     {target} ({target.stat().st_size / 1e6:.1f} MB)")
     typer.echo(f"held-out R2 {trained.provenance['held_out_r2']:.3f} of log(1 + |x| / 5 nm)")
 
@@ -145,7 +145,7 @@ def posterior(
             epochs=epochs,
             seed=seed,
         )
-        trained = train_posterior(config, target, work, frames, _bars(), workers)
+        trained = train_posterior(config, target, work, frames, _bars("posterior"), workers)
     typer.echo(f"weights     {target} ({target.stat().st_size / 1e6:.1f} MB)")
     found = trained.provenance
     typer.echo(
@@ -177,7 +177,7 @@ def regression(
     with _told(f"the same command resumes from {work}"):
         chosen = schema.load(scenario)
         config = RegressionTraining(chosen.optics, chosen.space, days, loop_days, frames_per_day, epochs, seed=seed)
-        trained = train_regression(config, target, work, frames, _bars(), workers)
+        trained = train_regression(config, target, work, frames, _bars("regression"), workers)
     typer.echo(f"weights     {target} ({target.stat().st_size / 1e6:.1f} MB)")
     typer.echo(f"held out    {trained.provenance['held_out_median_nm']:.2f} nm median error of one frame, sign given")
     typer.echo(f"correlation {trained.correlation:.3f} between the errors of a run's frames")
@@ -213,7 +213,7 @@ def ppo(
         chosen = schema.load(scenario)
         read_by = regression_network.load_for(reader, chosen.optics, chosen.space)
         config = PpoTraining(chosen.optics, chosen.space, steps, seed=seed)
-        trained = train_ppo(config, read_by, target, work, frames, _bars(), workers)
+        trained = train_ppo(config, read_by, target, work, frames, _bars("ppo"), workers)
     errors = trained.provenance["median_error_nm"]
     typer.echo(f"weights      {target} ({target.stat().st_size / 1e6:.1f} MB)")
     typer.echo(
@@ -243,8 +243,8 @@ def _told(interrupted: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _bars() -> "Progress":
-    """One progress bar per stage, on stderr."""
+def _bars(training: str) -> "Progress":
+    """One progress bar per stage, on stderr; they name the training, for two may share a terminal."""
     from tqdm import tqdm
 
     bars: dict[str, tqdm[NoReturn]] = {}
@@ -252,7 +252,7 @@ def _bars() -> "Progress":
     def show(stage: str, done: int, total: int, note: str) -> None:
         bar = bars.get(stage)
         if bar is None:
-            bar = bars[stage] = tqdm(total=total, desc=stage)
+            bar = bars[stage] = tqdm(total=total, desc=f"{training}: {stage}")
         bar.set_postfix_str(note, refresh=False)
         bar.update(done - bar.n)
         if done == total:

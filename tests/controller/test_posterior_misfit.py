@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chi2
 
 from controller import posterior_misfit
 from controller.posterior_artefact import PosteriorArtefact
 from controller.posterior_filter import FramePosteriors
-from controller.posterior_misfit import GROWS, fit, usual
+from controller.posterior_misfit import GROWS, fit, student, usual
 from controller.posterior_turn import local_reading, turned_rad
 from twin.aberrations import Aberrations, rotated
 from twin.state import FIRST_ORDER
@@ -64,8 +65,9 @@ def test_the_scatter_of_a_run_becomes_its_dispersion(excess: float) -> None:
     rng = np.random.default_rng(2)
     for frames, drawn_in in ((5, 0.35), (20, 0.12)):
         deviances = excess * rng.chisquare(3 * (frames - 1), 4000)
-        found = [posterior_misfit.dispersion(deviance, USUAL, frames, 3) for deviance in deviances]
-        assert min(found) >= 1.0
+        least = student(posterior_misfit.BELIEVED + 3 * (frames - 1), 3)
+        found = [posterior_misfit.dispersion(deviance, USUAL, frames, 3) / least for deviance in deviances]
+        assert min(found) > 1.0 - 1e-9
         if excess > 1.0:
             assert excess * (1 - drawn_in) < np.mean(found) < 1.03 * excess
         else:
@@ -73,8 +75,18 @@ def test_the_scatter_of_a_run_becomes_its_dispersion(excess: float) -> None:
 
 
 def test_a_run_longer_than_those_of_training_scatters_on_at_the_same_rate() -> None:
-    assert posterior_misfit.dispersion(2 * 57.0 * 3, USUAL, 60, 3) == pytest.approx(2.0, rel=0.05)
-    assert posterior_misfit.dispersion(57.0 * 3, USUAL, 60, 3) == 1.0
+    known = student(posterior_misfit.BELIEVED + 3 * 59, 3)
+    assert posterior_misfit.dispersion(2 * 57.0 * 3, USUAL, 60, 3) == pytest.approx(2.0 * known, rel=0.05)
+    assert posterior_misfit.dispersion(57.0 * 3, USUAL, 60, 3) == known
+
+
+@pytest.mark.parametrize("free", [6, 12, 60])
+def test_a_variance_estimated_from_few_numbers_makes_regions_as_wide_as_they_must_be(free: int) -> None:
+    """90 % regions of 200,000 normal vectors whose common variance is itself estimated; 0.3 % is 4.5 sigma."""
+    rng = np.random.default_rng(3)
+    squared = rng.chisquare(3, 200_000) / (rng.chisquare(free, 200_000) / free)
+    assert np.mean(squared / student(free, 3) < chi2.ppf(0.9, 3)) == pytest.approx(0.9, abs=3e-3)
+    assert np.mean(squared < chi2.ppf(0.9, 3)) < 0.9 - 0.3 / free
 
 
 def test_readings_gone_wild_hardly_count(posterior: PosteriorArtefact) -> None:
