@@ -38,16 +38,17 @@ def measured(frames: FramePosteriors, belief: Belief, state_nm: Array) -> dict[s
     }
 
 
-BELIEVED = 6.0
-"""Degrees of freedom that stand for a scatter as usual, before a run's own count."""
+BELIEVED = 3.0
+"""Degrees of freedom that stand for a scatter as usual, before a run's own count: as many as one frame's."""
 
 
 def dispersion(deviance: float, usual: Mapping[str, Moments], frames: float, dimension: int) -> float:
-    """By how much to take a run's frames for less telling than they say, as a factor of their variance, at least 1.
+    """By what to multiply the variance that a run's frames tell.
 
-    First, what they scatter more than those of training days: the ratio of a deviance to the usual one (Birge, Phys.
-    Rev. 40 (1932) 207), drawn to 1 by `BELIEVED`. A day whose frames are each less telling than they say shows in it;
-    an error that they share does not. Then, that a scatter seen in few frames is not well known: see `student`.
+    First, how much they scatter against those of training days: the ratio of a deviance to the usual one (Birge, Phys.
+    Rev. 40 (1932) 207), drawn to 1 by `BELIEVED`. A day whose frames are each less telling than they say shows in it,
+    and one whose frames are more so; an error that they share does not. Then, that a scatter seen in few frames is not
+    well known: see `student`.
 
     Args:
         deviance: after so many frames, see `measured`.
@@ -59,7 +60,7 @@ def dispersion(deviance: float, usual: Mapping[str, Moments], frames: float, dim
     mean = usual["deviance"][min(count, len(usual["deviance"])) - 1][0] * max(1.0, count / len(usual["deviance"]))
     free = dimension * (count - 1)
     scatter = (BELIEVED + free * deviance / mean) / (BELIEVED + free)
-    return max(1.0, scatter) * student(BELIEVED + free, dimension)
+    return scatter * student(BELIEVED + free, dimension)
 
 
 @lru_cache(maxsize=1024)
@@ -69,9 +70,12 @@ def student(free: float, dimension: int) -> float:
 
 
 def fit(found: Mapping[str, float], usual: Mapping[str, Moments], frames: int) -> float:
-    """Share of training days whose runs stand out as much in any of the measures (Bonferroni), at most 1."""
-    shares = (tail(usual[name], frames, value, GROWS[name]) for name, value in found.items())
-    return min(1.0, len(found) * min(shares))
+    """Share of training days whose runs stand out as much in any of the measures (Bonferroni), at most 1.
+
+    1 as long as nobody knows what is usual.
+    """
+    shares = (tail(usual[name], frames, value, GROWS[name]) for name, value in found.items() if usual)
+    return min(1.0, len(found) * min(shares, default=1.0))
 
 
 def usual(runs: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, Moments]:

@@ -20,7 +20,7 @@ from controller.calibration import OBSERVATIONS, closed_loop, holding_correlatio
 from controller.dataset import CLOSED_LOOP, Dataset, DayRanges, StateMixture, draw_day, joined
 from controller.frames import FrameSet, Progress, simulated
 from controller.optimisation import load_checkpoint, one_epoch, save_checkpoint
-from controller.posterior_artefact import PosteriorArtefact, save, scaled_directions
+from controller.posterior_artefact import Moments, PosteriorArtefact, save, scaled_directions
 from controller.posterior_check import FrameCheck, fit_check
 from controller.posterior_examples import Examples, Symmetries
 from controller.posterior_network import (
@@ -43,8 +43,8 @@ Array = NDArray[np.floating]
 LOOP_SEED = 1000
 """Added to the seed for the days of the second set."""
 PRECISION_FRAMES = 8000
-UNCALIBRATED = dict.fromkeys(posterior_misfit.GROWS, ((1e6, 1e6),))
-"""Nothing stands out until closed-loop runs tell what does."""
+UNCALIBRATED: dict[str, Moments] = {}
+"""What is usual, until closed-loop runs tell."""
 
 
 HIGHER_NM = 75.0

@@ -158,11 +158,11 @@ class NeuralPosterior:
         self.misfit = self.misfit or self.fit < self.options.misfit_level
 
     def _widen(self) -> None:
-        """Frames that disagree more than those of training days tell less than they say."""
-        if len(self.frames) < TELLING:
+        """Frames that disagree more than those of training days tell less than they say, and the other way round."""
+        usual, count = self.trained.usual, self.frames.count
+        if len(self.frames) < TELLING or not usual:
             return
         deviance = posterior_filter.deviance(self.frames, self._of_first_order().mean_nm)
-        usual, count = self.trained.usual, self.frames.count
         dispersion = posterior_misfit.dispersion(deviance, usual, count, self.first.dimension)
         self.frames = replace(self.frames, dispersion=dispersion)
         self.belief = posterior_filter.reweighed(self.belief, self.frames)
