@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import drift
 from benchmarks.drift import SETTLED, state_nm, summarise
+from scenarios import ledger
 from scenarios.results import Step
 
 
@@ -46,6 +47,6 @@ def test_finished_runs_are_not_run_again(tmp_path: Path, monkeypatch: pytest.Mon
         asked_for.append(len(jobs))
         return []
 
-    monkeypatch.setattr(drift, "sweep", nothing)
+    monkeypatch.setattr(ledger, "sweep", nothing)
     assert drift.figures(*asked) == first
     assert asked_for == [0]

@@ -11,7 +11,7 @@ from controller.strategies.random import Random
 from twin.optics import Optics
 from twin.state import FIRST_ORDER
 
-SMALL = Optics(grid=256, sampling_nm=0.025, camera_pixels=64, binning=3)
+SMALL = Optics(grid=512, sampling_nm=0.025, camera_pixels=64, binning=3)
 
 
 def log_likelihood(correlation: float, count: int) -> np.ndarray:
