@@ -7,7 +7,6 @@ coming out. Full multislice through an atomic model is in `multislice.py`; both 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol
 
@@ -23,7 +22,7 @@ from twin.specimen import screen_filter, unit_noise
 
 SLICE_NM = 2.5
 """Thickest film that one phase screen stands for by default."""
-LOCAL_SHARES = (Fraction(1, 2), Fraction(3, 4))
+LOCAL_SHARES = (0.5, 0.75)
 """Sides of the film's part about a probe that a renderer may keep to, as shares of the window's."""
 
 
@@ -166,8 +165,8 @@ def fresnel_propagator(
     Over the whole grid, or a part of it of so many pixels a side.
     """
     side = side or optics.grid
-    start = Fraction(size // 2 * side, optics.grid)  # index of zero angle, in the part's pixels
-    pixel = (np.arange(side) - float(start) + side // 2) % side - side // 2
+    start = size // 2 * side / optics.grid  # index of zero angle, in the part's pixels
+    pixel = (np.arange(side) - start + side // 2) % side - side // 2
     k2 = (pixel / (side * optics.sampling_nm)) ** 2
     phase = -np.pi * optics.wavelength_nm * distance_nm * (k2[:, None] + k2[None, :])
     complex_dtype = torch.complex64 if dtype == torch.float32 else torch.complex128

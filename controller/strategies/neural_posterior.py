@@ -142,7 +142,7 @@ class NeuralPosterior:
             self.belief, self.frames, self.first, self.options.refinement, self.rng, self.options.candidates, share
         )
         self._look_twice()
-        self._widen()
+        self._follow_scatter()
         self.clock_s = frame.clock_s
         if self.second is not None:
             self._learn_second_order(self.second, frame)
@@ -157,7 +157,7 @@ class NeuralPosterior:
         self.look_again_at = math.ceil(LOOK_AGAIN * len(self.frames))
         self.misfit = self.misfit or self.fit < self.options.misfit_level
 
-    def _widen(self) -> None:
+    def _follow_scatter(self) -> None:
         """Frames that disagree more than those of training days tell less than they say, and the other way round."""
         usual, count = self.trained.usual, self.frames.count
         if len(self.frames) < TELLING or not usual:
