@@ -202,7 +202,8 @@ def optimise(readings: Readings, config: PpoTraining, work: Path, progress: Prog
         model = PPO(
             "MlpPolicy",
             SurrogateVec(surrogate),
-            learning_rate=lambda left: config.learning_rate * (1 - (leg + 1 - left) / config.legs),
+            # A leg ends with a whole rollout, beyond its steps.
+            learning_rate=lambda left: config.learning_rate * (1 - (leg + 1 - max(left, 0.0)) / config.legs),
             n_steps=OBSERVATIONS,
             batch_size=config.batch,
             n_epochs=config.epochs,
