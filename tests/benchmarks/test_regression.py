@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from benchmarks import accuracy
 from benchmarks.regression import (
@@ -198,6 +199,33 @@ def test_the_calibration_loop_takes_a_while_and_repeats() -> None:
     first, second = calibration_loop_s(), calibration_loop_s()
     assert 1e-3 < first < 1.0
     assert 0.2 < first / second < 5
+
+
+def test_the_calibration_loop_keeps_to_one_thread_as_runs_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    cholesky = np.linalg.cholesky
+
+    def watched(matrix: Any) -> Any:
+        seen.append(max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"))
+        return cholesky(matrix)
+
+    monkeypatch.setattr(np.linalg, "cholesky", watched)
+    with threadpool_limits(2):
+        calibration_loop_s()
+    assert set(seen) == {1}
+
+
+def test_a_new_baseline_tells_what_it_changes(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "accuracy_ci.json"
+    former = json.loads(baseline.read_text())
+    for one in former["scores"]["vae_em"].values():
+        one["error_nm"] /= 2
+    path.write_text(json.dumps(former))
+    update(SMALL, path, "again", workers=1)
+    assert "vae_em: error_nm is worse by 100 %" in capsys.readouterr().out
+    assert json.loads(path.read_text())["reason"] == "again"
 
 
 def test_the_command_refuses_what_it_cannot_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
