@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenarios.compare import lanes
-from scenarios.executors import SweepError, versions
+from scenarios.executors import SweepError
 from scenarios.ledger import Plan, check_builds, make_plan
 from scenarios.results import write_text
 from scenarios.sweep import Failure, Job, RunRecord, run, spread
+from scenarios.versions import versions
 
 Array = NDArray[np.floating]
 

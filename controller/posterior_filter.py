@@ -51,7 +51,7 @@ class FramePosteriors:
         inputs_nm: cumulative inputs to the first order, (T, n).
         shifts: what the inputs have moved the unknowns by, in their units, (T, C).
         weights: how much each still counts, (T,); None: all in full.
-        dispersion: what the variances that they tell are multiplied by, see `posterior_misfit.dispersion`.
+        dispersion: what the variances that they tell are multiplied by, see `scatter.dispersion`.
     """
 
     trained: PosteriorArtefact

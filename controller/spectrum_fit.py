@@ -23,6 +23,10 @@ PRIOR_STD = np.array([0.15, 0.02, 0.05, 0.4, 0.35, 0.35])
 STEPS = np.array([0.3, 0.3, 0.3, 0.02, 0.003, 0.01, 0.05, 0.05, 0.05])
 """Finite differences, the state's in nm first."""
 TILE = 8
+CHUNK = 64
+"""States whose spectra are worked out at once."""
+APART_NM = 8.0
+"""Starting points nearer than this would find the same mode."""
 NEGLIGIBLE, MOST_MODES = 12.0, 6
 """Modes this many nats below the best are dropped, and all beyond this many."""
 
@@ -147,6 +151,20 @@ def separated(states_nm: Array, score: Array, count: int, distance_nm: float) ->
         if len(chosen) == count:
             break
     return chosen
+
+
+def scanned(states_nm: Array, seen: Sequence[Observation], grid: Grid, count: int) -> list[Array]:
+    """Where fits may start: the best, well separated, of these states (N, 3), by their likelihood on a nominal day.
+
+    Returns:
+        At most `count` of them, as in `starting_theta`.
+    """
+    day, score = nuisance(starting_theta(states_nm[0])), np.zeros(len(states_nm))
+    for chunk in np.array_split(np.arange(len(states_nm)), max(1, len(states_nm) // CHUNK)):
+        for o in seen:
+            mean = spectrum_model.expected_periodogram(states_nm[chunk] + o.input_nm, day, grid, o.spectrum.floor)
+            score[chunk] += spectrum_model.whittle(o.spectrum, mean)
+    return [starting_theta(states_nm[i]) for i in separated(states_nm, score, count, APART_NM)]
 
 
 def fit_modes(

@@ -8,10 +8,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager, suppress
-from importlib.metadata import version
+from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any, ParamSpec, TypeVar
+
+from scenarios.versions import versions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,21 +20,9 @@ R = TypeVar("R")
 CONNECT_S = 10
 """How long a scheduler may take to answer."""
 
-PACKAGES = ("stemtwin", "abtem", "botorch", "gpytorch", "numpy", "scipy", "torch")
-"""Whose versions figures depend on."""
-
 
 class SweepError(Exception):
     """A sweep that cannot begin or go on; whatever finished before is safe."""
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of what figures depend on; a missing package is left out."""
-    found = {}
-    for package in PACKAGES:
-        with suppress(ImportError):
-            found[package] = version(package)
-    return found
 
 
 class InThisProcess(Executor):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scenarios.executors import versions
 from scenarios.schema import Scenario, ScenarioError
+from scenarios.versions import versions
 from twin import backends
 from twin.instrument.audit import AuditLog, read
 from twin.instrument.dry_run import DryRun

@@ -15,10 +15,10 @@ from urllib.parse import quote
 import yaml
 
 from scenarios.choices import ChoiceError, split_choices
-from scenarios.executors import versions
 from scenarios.results import write_text
 from scenarios.schema import Scenario, ScenarioError, load
 from scenarios.sweep import Failure, Job, RunRecord, digest, kind, resolve, sweep
+from scenarios.versions import versions
 
 Groups = Mapping[str, Mapping[str, Sequence[RunRecord]]]
 """Scenario name -> controller -> records in the order of their seeds."""

@@ -1,8 +1,9 @@
 """Amortised posterior: a network reads p(x | frame), frames multiply through the known inputs.
 
 Own work; the product of frame posteriors follows factorised neural posterior estimation (Geffner, Papamakarios &
-Mnih, ICML 2023), the particles are VAE-EM's candidates. Assumes exact, known inputs, an even spectrum, and a day like
-the training days: what differs between those (film, focal spread, source, camera) is estimated along with the state.
+Mnih, ICML 2023), the particles are VAE-EM's candidates. Assumes known inputs, exact ones unless `input_error` says
+otherwise, an even spectrum, and a day like the training days: what differs between those (film, focal spread, source,
+camera) is estimated along with the state.
 """
 
 import math
@@ -18,11 +19,13 @@ from scipy.linalg import block_diag
 
 from controller import (
     candidates,
+    inexact_inputs,
     posterior_artefact,
     posterior_filter,
     posterior_information,
     posterior_misfit,
     preprocess,
+    scatter,
     second_order_fit,
     selection,
 )
@@ -66,6 +69,8 @@ class Options:
         second_order: of seven coefficients the last four come from the "spectrum" of sub-areas (`second_order_fit`), or
             from the "network" alone, which is quicker and knows less.
         misfit_level: a day is called unlike the training days below this share of them.
+        input_error: how far the corrector may be off what it is told, as a share (standard deviation of its gains and
+            couplings, see `inexact_inputs`); 0: inputs are exact.
     """
 
     weights: str = "posterior"
@@ -77,6 +82,11 @@ class Options:
     polish: Literal["none", "whittle", "same_region"] = "none"
     second_order: Literal["spectrum", "network"] = "spectrum"
     misfit_level: Annotated[float, Gt(0), Lt(1)] = 0.002
+    input_error: Annotated[float, Ge(0), Lt(1)] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.input_error and self.polish != "none":
+            raise ValueError(f"input_error is for the estimate without polish; got polish={self.polish!r}")
 
 
 class NeuralPosterior:
@@ -163,7 +173,7 @@ class NeuralPosterior:
         if len(self.frames) < TELLING or not usual:
             return
         deviance = posterior_filter.deviance(self.frames, self._of_first_order().mean_nm)
-        dispersion = posterior_misfit.dispersion(deviance, usual, count, self.first.dimension)
+        dispersion = scatter.dispersion(deviance, usual, count, self.first.dimension)
         self.frames = replace(self.frames, dispersion=dispersion)
         self.belief = posterior_filter.reweighed(self.belief, self.frames)
 
@@ -186,7 +196,10 @@ class NeuralPosterior:
 
     def estimate(self) -> Estimate:
         """Moments within the more probable sign."""
-        return replace(self._estimate(), misfit=self.misfit)
+        found = replace(self._estimate(), misfit=self.misfit)
+        if not self.options.input_error or len(self.frames) == 0:
+            return found
+        return inexact_inputs.allowed_for(found, self.frames, self.options.input_error)
 
     def _estimate(self) -> Estimate:
         first = self._of_first_order()

@@ -97,16 +97,7 @@ class SpectrumMl:
         """The best and well separated of quasi-random states, on the frames so far at the nominal day."""
         draws = qmc.Halton(3, rng=self.rng).random(self.options.particles)
         states = (2 * draws - 1) * self.box_nm
-        score = np.zeros(len(states))
-        for chunk in np.array_split(np.arange(len(states)), max(1, len(states) // 64)):
-            for o in self.seen:
-                mean = spectrum_model.expected_periodogram(
-                    states[chunk] + o.input_nm, spectrum_fit.nuisance(spectrum_fit.starting_theta(states[0])),
-                    self.grid, o.spectrum.floor,
-                )  # fmt: skip
-                score[chunk] += spectrum_model.whittle(o.spectrum, mean)
-        best = spectrum_fit.separated(states, score, self.options.modes, 8.0)
-        starts = [spectrum_fit.starting_theta(states[i]) for i in best]
+        starts = spectrum_fit.scanned(states, self.seen, self.grid, self.options.modes)
         # On one frame every mode has a mirror image, which quasi-random states may have missed.
         mirrored = [spectrum_fit.mirrored(mode).theta for mode in self.modes]
         return starts + [mode.theta for mode in self.modes] + mirrored

@@ -136,17 +136,7 @@ class TwoRonchigram:
         draws = qmc.Halton(3, rng=self.rng).random(self.options.starts)
         states = (2 * draws - 1) * reach
         states[:, 0] = np.abs(states[:, 0])  # up to sign
-        nominal = spectrum_fit.nuisance(spectrum_fit.starting_theta(states[0]))
-        score = np.concatenate(
-            [
-                spectrum_model.whittle(
-                    measured, spectrum_model.expected_periodogram(chunk, nominal, self.grid, measured.floor)
-                )
-                for chunk in np.array_split(states, max(1, len(states) // 64))
-            ]
-        )
-        best = spectrum_fit.separated(states, score, self.options.modes, 8.0)
-        starts = [spectrum_fit.starting_theta(states[i]) for i in best]
+        starts = spectrum_fit.scanned(states, seen, self.grid, self.options.modes)
         modes = spectrum_fit.fit_modes(starts, seen, self.grid, reach, 8)
         self.frames.append([signed for mode in modes for signed in (mode, spectrum_fit.mirrored(mode))])
         self.inputs.append(self.cumulative_nm[self.places])
