@@ -52,8 +52,13 @@ class Comparison:
 CAMPAIGN = {
     "neural_posterior": Comparison(("day_a", "day_b"), ("neural_posterior",), 100, 20000, 10, (2, 3, 5, 10)),
     "library_days": Comparison((*SINGLE_FACTORS, "random_1"), ("neural_posterior",), 100, 20000, 5, (3, 5)),
+    "inexact_inputs": Comparison(
+        ("day_actuator", "day_a"), ("neural_posterior", "neural_posterior:input_error=0.05"), 100, 20000, 10, (3, 5, 10)
+    ),
     "hand_over": Comparison(("day_c",), ("neural_posterior", "neural_posterior_em"), 100, 20000, 20, (3, 5, 10, 20)),
-    "hand_over_random": Comparison(("random_2",), ("neural_posterior_em",), 100, 20000, 20, (3, 5, 10, 20)),
+    "hand_over_random": Comparison(
+        ("random_2",), ("neural_posterior", "neural_posterior_em"), 100, 20000, 20, (3, 5, 10, 20)
+    ),
     "vae_em_against_bo": Comparison(
         ("day_a",), ("vae_em", "bo_contrast", "bo_scalar", "bo_turbo", "bo_multi"), 100, 20000, 20, (3, 10, 20)
     ),

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from controller.base import Estimate
-from controller.strategies.neural_posterior_em import NeuralPosteriorEm
+from controller.strategies.neural_posterior_em import NeuralPosteriorEm, Options
 from twin.state import FIRST_ORDER, StateSpace
 from twin.types import Frame
 
@@ -16,7 +16,7 @@ class Part:
     """Remembers what it is told, refuses empty frames, and knows the day up to a number of frames."""
 
     def __init__(self, knows: int = 1000) -> None:
-        self.knows, self.space = knows, FIRST_ORDER
+        self.knows, self.space, self.std_nm = knows, FIRST_ORDER, 1.0
         self.reset(FIRST_ORDER, np.random.default_rng(0))
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
@@ -37,7 +37,7 @@ class Part:
         return len(self.frames) > self.knows
 
     def estimate(self) -> Estimate:
-        return Estimate(np.full(3, float(len(self.frames))), np.eye(3))
+        return Estimate(np.full(3, float(len(self.frames))), self.std_nm**2 * np.eye(3))
 
     @property
     def done(self) -> bool:
@@ -50,7 +50,7 @@ def frame(value: int) -> Frame:
 
 def told(knows: int, values: list[int]) -> tuple[NeuralPosteriorEm, Part, Part]:
     posterior, em = Part(knows), Part()
-    both = NeuralPosteriorEm(posterior, em)  # type: ignore[arg-type]
+    both = NeuralPosteriorEm(posterior, em, Options(widening=4.0))  # type: ignore[arg-type]
     both.reset(FIRST_ORDER, np.random.default_rng(1))
     for value in values:
         try:
@@ -87,3 +87,16 @@ def test_after_the_hand_over_a_refused_frame_is_the_leader_s_business() -> None:
     both.reset(FIRST_ORDER, np.random.default_rng(2))
     assert not both.handed_over
     assert em.frames == []
+
+
+def test_what_joint_estimation_tells_is_widened_and_stops_by_that() -> None:
+    both, posterior, em = told(2, [1, 2])
+    assert both.estimate().cov_nm2 == pytest.approx(np.eye(3))
+    assert both.done == posterior.done
+    both, _, em = told(2, [1, 2, 3])
+    assert em.estimate().cov_nm2 == pytest.approx(np.eye(3))
+    assert both.estimate().cov_nm2 == pytest.approx(4 * np.eye(3))
+    assert both.done  # five standard deviations of 2 nm
+    em.std_nm = 2.6  # four by itself, two when widened
+    assert Estimate(np.zeros(3), np.eye(3) * 2.6**2).in_spec_probability(FIRST_ORDER.tolerance) > 0.99
+    assert not both.done
