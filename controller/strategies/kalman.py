@@ -37,6 +37,8 @@ RATES = {"C10": 0.30, "C12a": 0.20, "C12b": 0.20, "C21a": 1.8, "C21b": 1.8, "C23
 SUPPORT, QUERIES = 48, 32
 STARTUP_MOST = 10
 """Frames after which the filter starts whatever the particles say."""
+MARGIN = 3.0
+"""Standard deviations, at the next frame, by which inputs keep every component within the tolerance."""
 LOST = 4
 """So many frames in a row that do not fit the prediction: the search starts again."""
 
@@ -91,7 +93,7 @@ class Kalman:
         """No frame, no lock."""
         self.space, self.rng = space, rng
         self.motion = self.options.motion(space)
-        self.input_nm, self.clock_s = space.zero, 0.0
+        self.input_nm, self.clock_s, self.interval_s = space.zero, 0.0, 0.0
         self._search()
 
     def _search(self) -> None:
@@ -108,20 +110,25 @@ class Kalman:
         """While searching the particles' choice; then the most telling input among those that keep near the null."""
         if self.belief is None:
             return self.search.propose()
-        _, mean, _ = kalman.summarise(self.belief)
-        inputs = self._near_null(mean[: self.space.dimension])
+        inputs = self._near_null(kalman.predict(self.belief, self.motion, self.interval_s))
         drawn = self.belief.draw(SUPPORT, self.rng)[:, : self.space.dimension]
         scale, precision = self.trained.first.range_nm, self.trained.precision.precision
         gain = posterior_information.expected_information(drawn / scale, inputs / scale, precision)
         best: Array = inputs[np.argmax(gain)]
         return best - self.input_nm
 
-    def _near_null(self, mean_nm: Array) -> Array:
-        """Cumulative inputs that bring the expected state within the dither of the null, (Q, n)."""
-        direction = self.rng.standard_normal((QUERIES, self.space.dimension))
+    def _near_null(self, belief: GaussianSum) -> Array:
+        """Cumulative inputs that bring the expected state within the dither of the null, (Q, n).
+
+        Nearer where the belief is so wide that a component may else leave the tolerance.
+        """
+        n = self.space.dimension
+        _, mean, cov = kalman.summarise(belief)
+        direction = self.rng.standard_normal((QUERIES, n))
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-        size = self.options.dither_nm * np.sqrt(self.rng.random((QUERIES, 1)))
-        return np.clip(direction * size - mean_nm, -self.space.input, self.space.input)
+        aim = direction * self.options.dither_nm * np.sqrt(self.rng.random((QUERIES, 1)))
+        room = np.maximum(self.space.tolerance - MARGIN * np.sqrt(np.diag(cov)[:n]), 0.0)
+        return np.clip(np.clip(aim, -room, room) - mean[:n], -self.space.input, self.space.input)
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
         """Multiply the frame's posterior into the particles or, once these agree, into the filter.
@@ -130,12 +137,12 @@ class Kalman:
             ValueError: a frame of another shape than the weights' camera, or without signal.
         """
         self.input_nm = self.input_nm + delta_nm
+        self.interval_s, self.clock_s = max(0.0, frame.clock_s - self.clock_s), frame.clock_s
         if self.belief is None:
             self.search.update(delta_nm, frame)
             self._start(frame)
         else:
             self._track(self.belief, frame)
-        self.clock_s = frame.clock_s
 
     def _start(self, frame: Frame) -> None:
         """Hand over to the filter when the particles agree, or have had time enough."""
@@ -152,7 +159,7 @@ class Kalman:
     def _track(self, belief: GaussianSum, frame: Frame) -> None:
         """Predict to the frame's time, multiply it in; after too many strangers search again."""
         seen = kalman.measurement(self._read(frame), self.trained.first, self.options.inflation)
-        predicted = kalman.predict(belief, self.motion, max(0.0, frame.clock_s - self.clock_s))
+        predicted = kalman.predict(belief, self.motion, self.interval_s)
         step = kalman.update(
             predicted, seen, self.trained.states, self.trained.first, self.input_nm, posterior_filter.DOUBT,
             self.options.hypotheses,

@@ -16,7 +16,7 @@ from controller.posterior_filter import FramePosteriors
 from controller.posterior_network import log_densities
 from controller.preprocess import Patches, Spectrum
 from controller.strategies import neural_posterior
-from controller.strategies.kalman import LOST, RATES, Kalman, Options
+from controller.strategies.kalman import LOST, MARGIN, RATES, Kalman, Options
 from twin.options import OptionError, checked_options
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 from twin.types import Frame
@@ -266,6 +266,18 @@ def test_inputs_keep_the_state_near_the_null(posterior: PosteriorArtefact):
     for _ in range(20):
         state = controller.estimate().mean_nm + controller.input_nm + controller.propose()
         assert np.linalg.norm(state) <= 4.0 + 1e-9
+
+
+def test_inputs_keep_every_component_in_spec_however_wide_the_belief(posterior: PosteriorArtefact):
+    controller = locked(posterior)
+    controller.belief = gaussian(np.array([6.0, 2.0, -1.0]), np.diag([2.5**2, 0.5**2, 4.0**2]))
+    room = np.maximum(
+        10 - MARGIN * np.sqrt(np.diag(controller.belief.cov[0]) + 10 * controller.motion.rate_nm_per_sqrt_s**2), 0
+    )
+    assert room[0] > 1 and room[1] > 5 and room[2] == 0  # noqa: PT018
+    for _ in range(20):
+        state = controller.estimate().mean_nm + controller.input_nm + controller.propose()
+        assert np.all(np.abs(state) <= room + 1e-9)
 
 
 def test_strangers_in_a_row_start_the_search_again(posterior: PosteriorArtefact, monkeypatch: pytest.MonkeyPatch):

@@ -79,8 +79,19 @@ def test_a_single_factor_day_is_nominal_but_for_its_factor(name: str) -> None:
     scenario = load(name)
     assert changed(scenario.day) == ONE_FACTOR[name]
     assert scenario.renderer == "multislice"
-    assert scenario.space == load("nominal").space
     assert scenario.optics == load("nominal").optics
+    if name != "day_drift":
+        assert scenario.space == load("nominal").space
+
+
+def test_on_the_drift_day_the_corrector_reaches_what_drift_does_within_the_trained_range() -> None:
+    scenario, nominal = load("day_drift"), load("nominal").space
+    space = scenario.space
+    seconds = scenario.task.observations * (scenario.day.exposure_s + scenario.day.overhead_s)
+    rms = by_coefficient(scenario.day.drift.rate_nm_per_sqrt_s)[:3] * np.sqrt(seconds)
+    assert np.all(space.start + 3 * rms < space.input + space.tolerance)
+    assert (space.names, space.tolerance_nm) == (nominal.names, nominal.tolerance_nm)
+    assert space.range_nm == pytest.approx(nominal.range_nm)
 
 
 def test_coma_and_spherical_days_have_those_residuals_alone() -> None:
