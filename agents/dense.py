@@ -15,7 +15,7 @@ from numba import uint16, uint32
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from agents.prefetch import AHEAD_BYTES, LINE_BYTES, prefetch
+from agents.prefetch import AHEAD_BYTES, LINE_BYTES, prefetch, prefetch_all
 from agents.region import Region
 
 Floats = NDArray[np.float64]
@@ -243,8 +243,8 @@ def _whole_moments(
         for y in range(0, height - 1, 2):
             start = n * frame_step + y * row_step
             for x in range(start + ahead, start + ahead + width, line):
-                prefetch(data, x)
-                prefetch(data, x + row_step)
+                prefetch_all(data, x)
+                prefetch_all(data, x + row_step)
             upper, lower = data[start : start + width], data[start + row_step : start + row_step + width]
             above, below = wide(0), wide(0)
             for x in range(width):
