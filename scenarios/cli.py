@@ -307,7 +307,7 @@ def _print_table(result: "Result") -> None:
         cells = "  ".join(f"{cell:>15}" for cell in believed)
         typer.echo(f"{step.observation:3d}  {error:>10}  {yes:>7}  {cells}")
     if result.scored:
-        typer.echo(f"{'truth':>26}" + "".join(f"{value:+9.2f}{'':8}" for value in result.truth_nm).rstrip())
+        typer.echo(f"{'truth':>26}" + "".join(f"{value:+9.2f}{'':8}" for value in result.steps[-1].truth_nm).rstrip())
     typer.echo(headline(result))
     if result.steps and result.steps[-1].misfit:
         typer.echo(f"note: {MISFIT}")

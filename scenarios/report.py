@@ -121,7 +121,7 @@ def _figures(result: Result, before: Frame, estimate: Estimate) -> list[str]:
 
     scenario, space = result.scenario, result.scenario.space
     after = result.correction.frame if result.correction else None
-    truth = np.asarray(result.truth_nm) if result.scored else np.full(space.dimension, np.nan)
+    truth = np.asarray(result.steps[-1].truth_nm) if result.scored else np.full(space.dimension, np.nan)
     parts = [
         section(
             "Ronchigram and power spectrum",
@@ -156,7 +156,8 @@ def _table(result: Result) -> str:
     head = ["#", *(f"u {n}" for n in names), *(f"{n} ± std" for n in names)]
     head += ["sign", "error (nm)", "in spec", "in 50 %", "in 90 %", "ms"]
     rows = "".join(_table_row(step) for step in result.steps)
-    truth = "".join(f"<td><b>{value:+.1f}</b></td>" for value in result.truth_nm)
+    told = result.steps[-1].truth_nm if result.scored else ()
+    truth = "".join(f"<td><b>{value:+.1f}</b></td>" for value in told)
     foot = f'<tr><td>truth</td><td colspan="{len(names)}"></td>{truth}<td colspan="6"></td></tr>'
     cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{rows}{foot}</tbody></table></div>'

@@ -61,6 +61,14 @@ class Step:
     done: bool = False
     misfit: bool = False
 
+    @property
+    def truth_nm(self) -> Vector:
+        """What the estimate should have been: the true state less the cumulative input.
+
+        The initial state itself, unless the instrument drifts or the corrector is not exact.
+        """
+        return tuple(e + d for e, d in zip(self.estimate_nm, self.error_component_nm, strict=True))
+
 
 @dataclass(frozen=True)
 class Correction:

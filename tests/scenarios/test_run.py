@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from controller.base import Controller, Estimate
 from controller.strategies import random as random_strategy
 from scenarios import run
+from scenarios.report import render
 from scenarios.results import Result, RunDirectory, Step
 from scenarios.schema import Scenario, ScenarioError, parse
 from twin.optics import Optics
@@ -99,6 +100,17 @@ def test_errors_are_the_truth_minus_the_estimate(small: Make, tmp_path: Path) ->
         assert step.error_nm == pytest.approx(float(np.linalg.norm(truth - step.estimate_nm)))
     assert result.steps[0].input_nm == (0.0, 0.0, 0.0)
     assert np.ptp([step.input_nm[0] for step in result.steps]) > 1.0
+
+
+def test_the_truth_of_a_step_follows_a_corrector_that_is_not_exact(small: Make, tmp_path: Path) -> None:
+    exact, short = (quick(small(4, f"day.actuator.gain={gain}"), "random", 1, tmp_path) for gain in (1.0, 0.9))
+    for result, share in ((exact, 0.0), (short, -0.1)):
+        for step in result.steps:
+            expected = np.array(result.truth_nm) + share * np.array(step.cumulative_nm)
+            np.testing.assert_allclose(step.truth_nm, expected, atol=1e-9)
+    page = render(short)
+    for value in short.steps[-1].truth_nm:
+        assert f"<td><b>{value:+.1f}</b></td>" in page
 
 
 def test_cost_counts_every_observation_and_not_the_last_look(small: Make, tmp_path: Path) -> None:
