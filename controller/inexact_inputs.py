@@ -33,8 +33,8 @@ def allowed_for(estimate: Estimate, frames: FramePosteriors, share: float) -> Es
     moved_since = frames.inputs_nm - frames.inputs_nm[-1]
     # E u, row by row of E: the identity times u'.
     of_errors = np.einsum("ij,tk->tijk", np.eye(n), moved_since).reshape(-1, n, n * n)
-    loud = np.sqrt(frames.effect)
-    design, left = readings.design(of_errors) / loud, readings.left / loud
+    telling = np.sqrt(frames.shares / frames.effect)
+    design, left = readings.design(of_errors) * telling[:, None, None], readings.left * telling[:, None]
     exact = fitted(design[..., :n], left, np.zeros(n))
     inexact = solved(design, left, np.repeat([0.0, share**-2], [n, n * n]), exact.weight)
     mean, cov = estimate.mean_nm.copy(), estimate.cov_nm2.copy()

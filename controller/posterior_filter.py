@@ -109,13 +109,18 @@ class FramePosteriors:
         )
 
     @property
+    def shares(self) -> Array:
+        """How much each frame still counts, (T,)."""
+        return np.ones(len(self)) if self.weights is None else self.weights
+
+    @property
     def count(self) -> float:
         """Frames, each by its weight."""
-        return len(self) if self.weights is None else float(self.weights.sum())
+        return float(self.shares.sum())
 
     def faded(self, share: float) -> "FramePosteriors":
         """Counting only so much any more; a frame below `FORGOTTEN` is dropped."""
-        weights = (np.ones(len(self)) if self.weights is None else self.weights) * share
+        weights = self.shares * share
         keep = weights > FORGOTTEN
         return replace(
             self,
@@ -263,7 +268,7 @@ def evidence(frames: FramePosteriors, states_nm: Array, first: int = 0) -> Evide
     space, network = frames.trained.first, frames.trained.network
     found = Evidence.none(len(states_nm))
     scaled = (states_nm[None] + frames.inputs_nm[first:, None]) / space.range_nm
-    weights = np.ones(len(scaled)) if frames.weights is None else frames.weights[first:]
+    weights = frames.shares[first:]
     trust, one, held = np.empty(scaled.shape[:2]), np.empty(len(states_nm)), []
     for mixture, visited, weight, share in zip(frames.mixtures[first:], scaled, weights, trust, strict=True):
         columns = np.ascontiguousarray(visited.T)
@@ -422,8 +427,7 @@ def deviance(frames: FramePosteriors, state_nm: Array) -> float:
     Twice the log of each posterior's peak over its value; a single Gaussian's squared Mahalanobis distance.
     """
     total, one = 0.0, np.empty(1)
-    weights = np.ones(len(frames)) if frames.weights is None else frames.weights
-    for mixture, input_nm, weight in zip(frames.mixtures, frames.inputs_nm, weights, strict=True):
+    for mixture, input_nm, weight in zip(frames.mixtures, frames.inputs_nm, frames.shares, strict=True):
         scaled = (state_nm + input_nm) / frames.trained.first.range_nm
         log_densities(mixture, np.ascontiguousarray(scaled[:, None]), one)
         total += weight * 2.0 * max(0.0, float(mixture[:, 0].max()) - float(one[0]))

@@ -142,6 +142,19 @@ def test_frames_at_one_input_say_nothing_of_inputs(posterior: PosteriorArtefact)
     np.testing.assert_allclose(after.cov_nm2, before.cov_nm2, atol=1e-9)
 
 
+def test_a_forgotten_frame_says_nothing_of_inputs_either(posterior: PosteriorArtefact) -> None:
+    rng = np.random.default_rng(7)
+    inputs = rng.uniform(-60, 60, (6, 3))
+    alone = replace(posterior, correlation=0.0)
+    frames = reading_frames(alone, START_NM + 1.1 * inputs, inputs, rng)
+    forgotten = replace(frames, weights=np.array([1e-12, 1e-12, 1.0, 1.0, 1.0, 1.0]))
+    last = replace(frames, mixtures=frames.mixtures[2:], inputs_nm=inputs[2:], features=frames.features[2:])
+    before = Estimate(START_NM, np.eye(3), 1.0)
+    found, expected = (allowed_for(before, each, 0.1) for each in (forgotten, last))
+    np.testing.assert_allclose(found.mean_nm, expected.mean_nm, atol=1e-6)
+    np.testing.assert_allclose(found.cov_nm2, expected.cov_nm2, atol=1e-6)
+
+
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.9])
 def test_the_covariance_can_but_grow_and_other_orders_stay(posterior: PosteriorArtefact, share: float) -> None:
     for seed in range(20):
