@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from agents import dense
-from agents.region import Region
+from agents.frames import sums as dense
+from agents.frames.region import Region
 
 Floats = NDArray[np.float64]
 Frames = NDArray[np.unsignedinteger]

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import regression
-from scenarios.compare import lanes
-from scenarios.comparison import stop_rule
-from scenarios.executors import SweepError
-from scenarios.ledger import Plan, check_builds, make_plan
+from scenarios.commands.compare import lanes
+from scenarios.comparison.executors import SweepError
+from scenarios.comparison.figures import stop_rule
+from scenarios.comparison.ledger import Plan, check_builds, make_plan
+from scenarios.comparison.sweep import Failure, RunRecord, sweep
 from scenarios.schema import ScenarioError
-from scenarios.sweep import Failure, RunRecord, sweep
 
 PRINTED = (2, 3, 5, 10, 15, 20)
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scenarios.compare import compared, told
-from scenarios.executors import SweepError
-from scenarios.ledger import Ledger, make_plan
+from scenarios.commands.compare import compared, told
+from scenarios.comparison.executors import SweepError
+from scenarios.comparison.ledger import Ledger, make_plan
 from scenarios.schema import ScenarioError
 
 BASELINES = Path(__file__).parent / "baselines"

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scenarios.compare import lanes
-from scenarios.executors import SweepError
-from scenarios.ledger import Ledger, check_builds, group, make_plan, split_controllers
-from scenarios.results import Step
+from scenarios.calibration.results import Step
+from scenarios.commands.compare import lanes
+from scenarios.comparison.executors import SweepError
+from scenarios.comparison.ledger import Ledger, check_builds, group, make_plan, split_controllers
+from scenarios.comparison.sweep import Failure, RunRecord
 from scenarios.schema import ScenarioError
-from scenarios.sweep import Failure, RunRecord
 
 Array = NDArray[np.floating]
 

@@ -19,7 +19,7 @@ from controller.preprocess import spectrum
 from twin.aberrations import Aberrations
 from twin.day import Day, FilmProperties
 from twin.optics import Optics
-from twin.render import FastRenderer, to_camera
+from twin.ronchigram.phase_screens import FastRenderer, to_camera
 
 Array = NDArray[np.floating]
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
-from controller import latent_gp
-from controller.latent_gp import Evidence, Factors, Kernel
+from controller.vae_em import latent_gp
+from controller.vae_em.latent_gp import Evidence, Factors, Kernel
 
 Array = NDArray[np.floating]
 

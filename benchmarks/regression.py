@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scenarios.compare import lanes
-from scenarios.executors import SweepError
-from scenarios.ledger import Plan, check_builds, make_plan
-from scenarios.results import write_text
-from scenarios.sweep import Failure, Job, RunRecord, run, spread
+from scenarios.calibration.results import write_text
+from scenarios.commands.compare import lanes
+from scenarios.comparison.executors import SweepError
+from scenarios.comparison.ledger import Plan, check_builds, make_plan
+from scenarios.comparison.sweep import Failure, Job, RunRecord, run, spread
 from scenarios.versions import versions
 
 Array = NDArray[np.floating]

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from controller.em import Observations
-    from controller.latent_map import LatentMap
+    from controller.vae_em.em import Observations
+    from controller.vae_em.latent_map import LatentMap
 
 Array = NDArray[np.floating]
 Work = Callable[[], object]
@@ -70,7 +70,7 @@ def renderer() -> Figure:
     from twin.aberrations import Aberrations, to_abtem
     from twin.day import Day, FilmProperties
     from twin.optics import Optics
-    from twin.render import FastRenderer, to_camera
+    from twin.ronchigram.phase_screens import FastRenderer, to_camera
 
     abtem.config.set({"precision": "float32", "fftw.threads": 1})
     optics = Optics()
@@ -123,9 +123,9 @@ def em_step() -> Figure:
 
     The reference rate is the target of 30 ms.
     """
-    from controller import em
-    from controller.artefact import load
     from controller.candidates import Refinement, initial, summarise
+    from controller.vae_em import em
+    from controller.vae_em.artefact import load
     from controller.weights_file import find
     from twin.state import FIRST_ORDER as SPACE
 
@@ -172,8 +172,8 @@ def _scan(slices: int, goal: float, batch: int) -> Figure:
     from twin import specimens
     from twin.aberrations import Aberrations
     from twin.optics import Optics
-    from twin.scan_multislice import transmission_field
-    from twin.scan_render import ScanRenderer, to_camera
+    from twin.scan.diffraction import ScanRenderer, to_camera
+    from twin.scan.transmission import transmission_field
 
     abtem.config.set({"precision": "float32", "fftw.threads": 1, "dask.lazy": False, "diagnostics.progress_bar": False})
     side_nm = 13 * 0.3905
@@ -256,7 +256,7 @@ def epie() -> Figure:
     Raises:
         RuntimeError: there is no reference.
     """
-    from benchmarks import streaming_epie
+    from benchmarks.streaming import epie as streaming_epie
 
     found = streaming_epie.measure()
     if found.ratio is None or found.reference is None:
@@ -267,17 +267,17 @@ def epie() -> Figure:
 
 
 STREAMING = {
-    "com_128": ("streaming_com", "com_128"),
-    "com_256": ("streaming_com", "com_256"),
-    "virtual_128": ("streaming_com", "virtual_128"),
-    "virtual_256": ("streaming_com", "virtual_256"),
-    "ricom_128": ("streaming_ricom", "ricom_128"),
-    "ricom_256": ("streaming_ricom", "ricom_256"),
-    "com_events": ("streaming_events", "com_events"),
-    "ricom_events": ("streaming_events", "ricom_events"),
-    "ssb_rows": ("streaming_ssb", "row_by_row"),
-    "ssb_batch": ("streaming_ssb", "batch"),
-    "merlin_256": ("streaming_merlin", "merlin_256"),
+    "com_128": ("streaming.com", "com_128"),
+    "com_256": ("streaming.com", "com_256"),
+    "virtual_128": ("streaming.com", "virtual_128"),
+    "virtual_256": ("streaming.com", "virtual_256"),
+    "ricom_128": ("streaming.ricom", "ricom_128"),
+    "ricom_256": ("streaming.ricom", "ricom_256"),
+    "com_events": ("streaming.events", "com_events"),
+    "ricom_events": ("streaming.events", "ricom_events"),
+    "ssb_rows": ("streaming.ssb", "row_by_row"),
+    "ssb_batch": ("streaming.ssb", "batch"),
+    "merlin_256": ("streaming.merlin", "merlin_256"),
 }
 """Figures of modules that import this one: module and function."""
 

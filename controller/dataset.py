@@ -208,8 +208,8 @@ class DaySource:
     """
 
     def __init__(self, day: Day, optics: Optics, space: StateSpace, rng: np.random.Generator) -> None:
-        from twin.detector import draw_defects
-        from twin.render import FastRenderer
+        from twin.cameras.ronchigram_camera import draw_defects
+        from twin.ronchigram.phase_screens import FastRenderer
 
         self.day, self.space, self.rng = day, space, rng
         self.renderer = FastRenderer(optics, day, local=True)
@@ -217,7 +217,7 @@ class DaySource:
 
     def frame(self, state_nm: Array) -> Frame:
         """A Ronchigram at a state (n,), on a fresh film region."""
-        from twin.detector import expose
+        from twin.cameras.ronchigram_camera import expose
 
         full = self.space.to_aberrations(state_nm) + self.day.residual
         probability = self.renderer.probability([full], [int(self.rng.integers(2**63))])[0]

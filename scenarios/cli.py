@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scenarios import training
-from scenarios.compare import compare
-from scenarios.scan_commands import scan, stream
-from scenarios.serve_command import serve
+from scenarios.commands import train as training
+from scenarios.commands.compare import compare
+from scenarios.commands.scan import scan, stream
+from scenarios.commands.serve import serve
 
 if TYPE_CHECKING:
-    from scenarios.acquire import Acquired
-    from scenarios.instruments import Wiring
-    from scenarios.results import Result
+    from scenarios.calibration.instruments import Wiring
+    from scenarios.calibration.results import Result
+    from scenarios.scans.acquire import Acquired
 
 app = typer.Typer(
     name="stemtwin",
@@ -89,7 +89,7 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
     """Find and correct the aberrations of a microscope, virtual or not, from its Ronchigrams."""
-    from scenarios.instruments import Wiring, address_overrides
+    from scenarios.calibration.instruments import Wiring, address_overrides
     from scenarios.schema import ScenarioError
 
     changes = list(overrides or ()) + ([f"task.observations={observations}"] if observations else [])
@@ -149,7 +149,7 @@ def gallery(
     """What the microscope shows: Ronchigrams, probes, diffraction, images, detector noise, scan errors."""
     from tqdm import tqdm
 
-    from scenarios.gallery import GalleryError, sections, write
+    from scenarios.gallery.page import GalleryError, sections, write
 
     try:
         chosen = sections(only)
@@ -243,8 +243,8 @@ def _run(scenario: str, controller: str, seed: int, changes: list[str], out: Pat
     """The run itself, with a progress bar on stderr that follows the observations."""
     from tqdm import tqdm
 
-    from scenarios.results import Step
-    from scenarios.run import audit_path, prepare, record
+    from scenarios.calibration.results import Step
+    from scenarios.calibration.run import audit_path, prepare, record
     from scenarios.schema import load
 
     chosen = load(scenario, changes).for_seed(seed)
@@ -265,7 +265,7 @@ def _acquire(scenario: str, seed: int, out: Path | None, changes: list[str]) -> 
     """The acquisition, with a progress bar on stderr that follows the positions."""
     from tqdm import tqdm
 
-    from scenarios.acquire import ready, record
+    from scenarios.scans.acquire import ready, record
     from scenarios.schema import load
     from twin.types import ScanBlock
 
@@ -295,7 +295,7 @@ def _print_acquired(acquired: "Acquired") -> None:
 
 
 def _print_table(result: "Result") -> None:
-    from scenarios.report import MISFIT, headline
+    from scenarios.calibration.page import MISFIT, headline
 
     names = result.scenario.space.names
     typer.echo(

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
-from twin.acquisition import SCAN_OPTICS, ScanSetup
 from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
-from twin.detector_geometry import Region
-from twin.scan_plan import ScanPlan
+from twin.detectors.geometry import Region
+from twin.scan.acquisition import SCAN_OPTICS, ScanSetup
+from twin.scan.plan import ScanPlan
 from twin.suggest import nearest
 
 CAMERAS = {"counting": CountingCamera, "integrating": IntegratingCamera, "event": EventCamera}

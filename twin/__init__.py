@@ -7,10 +7,12 @@ from twin.state import SECOND_ORDER
 MAX_OBSERVATIONS = 40
 """Steps of one episode: twice what a converged calibration takes."""
 
-gymnasium.register("stemtwin/Calibration-v0", "twin.env:CalibrationEnv", max_episode_steps=MAX_OBSERVATIONS)
+gymnasium.register(
+    "stemtwin/Calibration-v0", "twin.envs.calibration:CalibrationEnv", max_episode_steps=MAX_OBSERVATIONS
+)
 gymnasium.register(
     "stemtwin/Calibration7D-v0",
-    "twin.env:CalibrationEnv",
+    "twin.envs.calibration:CalibrationEnv",
     max_episode_steps=MAX_OBSERVATIONS,
     kwargs={"space": SECOND_ORDER},
 )
@@ -18,4 +20,4 @@ gymnasium.register(
 MAX_SCAN_STEPS = 1024
 """Beyond any scan of the default plan, which ends by itself."""
 
-gymnasium.register("stemtwin/Scan4D-v0", "twin.scan_env:ScanEnv", max_episode_steps=MAX_SCAN_STEPS)
+gymnasium.register("stemtwin/Scan4D-v0", "twin.envs.scan:ScanEnv", max_episode_steps=MAX_SCAN_STEPS)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from twin.scan_plan import ScanPath, ScanPlan, extent_nm
+from twin.scan.plan import ScanPath, ScanPlan, extent_nm
 
 SMALLEST_SIDE_NM = 0.1
 """Side of the area that a single spot or line is given: about a probe."""
@@ -24,7 +24,7 @@ class ScanTimes(NamedTuple):
 def scan_times(path: ScanPath, before: ScanPath | None) -> ScanTimes:
     """The time from the end of one block of a scan (None: from its begin) to the end of the next.
 
-    Adds up to exactly that, and over all blocks to `scan_plan.duration_s`.
+    Adds up to exactly that, and over all blocks to `scan.plan.duration_s`.
     """
     began_s, last_line = (0.0, -1) if before is None else (float(before.end_s[-1]), int(before.line[-1]))
     elapsed_s = float(path.end_s[-1]) - began_s

@@ -10,24 +10,28 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from twin import detector, drift, dynamics
+from twin import drift, dynamics
 from twin.aberrations import NAMES, Aberrations, index
+from twin.cameras import ronchigram_camera as detector
 from twin.cost import Cost, Ledger
 from twin.day import Day
 from twin.optics import Optics, check_window
-from twin.scan_errors import ScanEngine
-from twin.scan_plan import ScanPath, ScanPlan, paths
+from twin.scan.errors import ScanEngine
+from twin.scan.plan import ScanPath, ScanPlan, paths
 from twin.state import StateSpace
 from twin.suggest import check_known
 from twin.types import Capabilities, Frame, ScanBlock, ScanTruth, Truth
 
 if TYPE_CHECKING:
-    from twin.acquisition import Acquisition, ScanSetup
-    from twin.render import Renderer
+    from twin.ronchigram.phase_screens import Renderer
+    from twin.scan.acquisition import Acquisition, ScanSetup
 
 Array = NDArray[np.floating]
 
-RENDERERS = {"fast": ("twin.render", "FastRenderer"), "multislice": ("twin.multislice", "MultisliceRenderer")}
+RENDERERS = {
+    "fast": ("twin.ronchigram.phase_screens", "FastRenderer"),
+    "multislice": ("twin.ronchigram.multislice", "MultisliceRenderer"),
+}
 """Module and class by name; imported when chosen, for they bring torch and abTEM."""
 
 
@@ -95,7 +99,7 @@ class SimulatedMicroscope:
         optics: beam, grid and camera; known to the controller.
         space: the calibrated coefficients and their ranges; known to the controller.
         day: hidden parameters.
-        renderer: "fast" (phase screens), "multislice" (atoms), or any object that obeys `render.Renderer`.
+        renderer: "fast" (phase screens), "multislice" (atoms), or any object that obeys `phase_screens.Renderer`.
         scan: specimen, beam and detectors of scans; without it there are none.
 
     Raises:
@@ -262,7 +266,7 @@ class SimulatedMicroscope:
         return self._scanned(self._acquisition, plan, paths(plan, block))
 
     def _scanned(self, acquisition: "Acquisition", plan: ScanPlan, blocks: Iterator[ScanPath]) -> Iterator[ScanBlock]:
-        from twin.acquisition import Noise
+        from twin.scan.acquisition import Noise
 
         k, begun_s, entropy = self._scans, self._clock_s, self._entropy
         self._scans = k + 1
@@ -365,6 +369,6 @@ def _make_acquisition(setup: "ScanSetup | None", day: Day, optics: Optics) -> "A
             f"scan.optics.energy_kev is {setup.optics.energy_kev:g}; the instrument runs at {optics.energy_kev:g}"
             " (optics.energy_kev)"
         )
-    from twin.acquisition import Acquisition
+    from twin.scan.acquisition import Acquisition
 
     return Acquisition(setup, day)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.optics import Optics
-from twin.scan_plan import ScanPath, ScanPlan
+from twin.scan.plan import ScanPath, ScanPlan
 from twin.state import StateSpace
 
 Array = NDArray[np.floating]

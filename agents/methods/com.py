@@ -12,8 +12,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
-from agents.com_agent import ComAgent
-from agents.com_map import ComOptions
+from agents.com.agent import ComAgent
+from agents.com.centre_map import ComOptions
 from twin.options import checked_options
 
 Floats = NDArray[np.float64]

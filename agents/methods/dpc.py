@@ -1,6 +1,7 @@
 """Differential phase contrast: gradient of the phase, its divergence and its curl, which tells the scan's rotation.
 
-What neither the options nor the stream say of rotation and orientation is found by the least curl (agents/rotation.py).
+What neither the options nor the stream say of rotation and orientation is found by the least curl
+(agents/com/rotation.py).
 """
 
 from collections.abc import Mapping
@@ -12,12 +13,12 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
-from agents.com_agent import ComAgent
-from agents.com_map import ComOptions
-from agents.com_trust import gradient_trust
+from agents.com.agent import ComAgent
+from agents.com.centre_map import ComOptions
+from agents.com.phase_scale import PhaseScale
+from agents.com.rotation import RotationError, Turn, curl_and_divergence, find_turn, noise_of_curl
+from agents.com.trust import gradient_trust
 from agents.geometry import along_scan
-from agents.phase_scale import PhaseScale
-from agents.rotation import RotationError, Turn, curl_and_divergence, find_turn, noise_of_curl
 from twin.options import checked_options
 
 Floats = NDArray[np.float64]

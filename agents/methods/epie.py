@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from agents.base import Agent, Image, MetaError, Reconstruction, StreamMeta
 from agents.block import Block
-from agents.epie_data import Data, misfit_of, one_pass, patch, resampled, trust
-from agents.epie_engine import Estimate, Steps
-from agents.epie_image import at, canonical, illumination, lit, low_pass, noise_level, sampled
-from agents.epie_probe import Beam, Geometry, Window, intensity_centre, pattern_centre, rim_share, start_probe
-from agents.epie_store import FrameStore
+from agents.epie.data import Data, misfit_of, one_pass, patch, resampled, trust
+from agents.epie.engine import Estimate, Steps
+from agents.epie.image import at, canonical, illumination, lit, low_pass, noise_level, sampled
+from agents.epie.probe import Beam, Geometry, Window, intensity_centre, pattern_centre, rim_share, start_probe
+from agents.epie.store import FrameStore
 from agents.trust import misfit_words
 from twin.aberrations import Aberrations
 from twin.optics import Optics
@@ -79,7 +79,7 @@ class Options:
         window_bytes: what the latest frames of a live round may take.
         memory_bytes: what all retained frames may take; a longer scan is thinned out evenly.
         modes: of the probe, incoherent.
-        object_step: see `epie_engine.Steps`.
+        object_step: see `epie.engine.Steps`.
         probe_step: likewise, for bright frames; c counts in a frame make it c / (c + 1000) of that, and it falls to a
             tenth through the passes. 0 holds the probe.
         probe_after: passes before the probe may change.
@@ -304,7 +304,7 @@ class Epie:
         """Standard deviation of each picture from runs with noise of their own; none for less than two runs.
 
         Every run does what the reconstruction did, from the start on, with counts drawn anew. Of a large scan it looks
-        at a patch, see `epie_image.noise_level`, which says little about the probe: it takes that as it was found.
+        at a patch, see `epie.image.noise_level`, which says little about the probe: it takes that as it was found.
         """
         count, options = self.options.members, self.options
         if count < 2 or not passes:

@@ -12,12 +12,12 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
-from agents.com_agent import ComAgent
-from agents.com_map import ComOptions
-from agents.com_trust import gradient_trust
-from agents.integration import Boundary, integrate
-from agents.phase_scale import PhaseScale
-from agents.ricom_kernel import check_band
+from agents.com.agent import ComAgent
+from agents.com.centre_map import ComOptions
+from agents.com.integration import Boundary, integrate
+from agents.com.phase_scale import PhaseScale
+from agents.com.ricom_kernel import check_band
+from agents.com.trust import gradient_trust
 from agents.trust import linear_spread
 from twin.options import checked_options
 

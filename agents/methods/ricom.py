@@ -15,12 +15,12 @@ from pydantic.dataclasses import dataclass
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.block import Block
-from agents.com_map import ComMap, ComOptions
-from agents.com_trust import gradient_trust
+from agents.com.centre_map import ComMap, ComOptions
+from agents.com.phase_scale import PhaseScale
+from agents.com.ricom_kernel import check_size, kernel
+from agents.com.ricom_scatter import RunningCorrelation, convolve_sum, correlate
+from agents.com.trust import gradient_trust
 from agents.geometry import along_scan
-from agents.phase_scale import PhaseScale
-from agents.ricom_kernel import check_size, kernel
-from agents.ricom_scatter import RunningCorrelation, convolve_sum, correlate
 from twin.options import checked_options
 
 Floats = NDArray[np.float64]

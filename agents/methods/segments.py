@@ -7,7 +7,7 @@ from pydantic.dataclasses import dataclass
 
 from agents.base import Agent, StreamMeta
 from agents.methods.virtual import STRICT, VirtualDetectors
-from twin.detector_geometry import Detector, standard
+from twin.detectors.geometry import Detector, standard
 from twin.options import checked_options
 
 NAME = "segments"
@@ -18,7 +18,7 @@ class Options:
     """Settings of `segments`; can be changed while the stream runs. Other segments: agent `virtual`.
 
     Attributes:
-        layout: one of `twin.detector_geometry.LAYOUTS`; segments count from the camera's +x towards +y.
+        layout: one of `twin.detectors.geometry.LAYOUTS`; segments count from the camera's +x towards +y.
         centre_px: (row, column) of zero angle; None is (H // 2, W // 2).
     """
 

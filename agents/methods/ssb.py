@@ -1,8 +1,8 @@
 """Single-sideband ptychography: the phase of a thin specimen, row by row, with known aberrations taken out.
 
-The scan is transformed as it comes and weighted with the overlaps of the diffracted discs (see `agents.ssb_weights`);
+The scan is transformed as it comes and weighted with the overlaps of the diffracted discs (see `agents.ssb.weights`);
 frames are not kept. Where the stream does not say how the camera lies against the scan, the first rows are held until
-their sidebands tell (`agents.ssb_orientation`).
+their sidebands tell (`agents.ssb.orientation`).
 """
 
 import math
@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import minimum_filter
 
-from agents import ssb_forward, ssb_image, ssb_orientation
 from agents.base import Image, MetaError, Reconstruction, StreamMeta, Trust
 from agents.block import Block
-from agents.ssb_accumulate import SidebandSum, squares
-from agents.ssb_image import Estimate
-from agents.ssb_orientation import Orientation
-from agents.ssb_weights import BrightField, Singles, bright_field, suggested_binning, trotters
+from agents.ssb import forward as ssb_forward
+from agents.ssb import image as ssb_image
+from agents.ssb import orientation as ssb_orientation
+from agents.ssb.accumulate import SidebandSum, squares
+from agents.ssb.image import Estimate
+from agents.ssb.orientation import Orientation
+from agents.ssb.weights import BrightField, Singles, bright_field, suggested_binning, trotters
 from agents.trust import misfit_words
 from twin.aberrations import Aberrations
 from twin.optics import Optics, electron_wavelength_nm, probe_extent_nm
@@ -53,7 +55,7 @@ class Options:
             camera's +x to the scan's fast axis, towards +y.
         transposed: the camera's rows and columns are swapped; None is the stream's, found where it does not tell.
         binning: camera pixels along a square that is summed; 0 is as many as accuracy allows.
-        weighting: of spatial frequencies, see `ssb_image.WEIGHTINGS`.
+        weighting: of spatial frequencies, see `ssb.image.WEIGHTINGS`.
         cutoff: smallest overlap that is used, as a share of the disc.
         centre_px: (row, column) of zero angle; None is (H // 2, W // 2).
         triple_overlap: use what both sidebands share; worth it with defocus.

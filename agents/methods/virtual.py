@@ -1,6 +1,6 @@
 """Virtual detectors: what discs, rings and segments of the camera count at each position, any number in one pass.
 
-Every pixel counts with the share of its area that lies inside (twin/detector_geometry.py).
+Every pixel counts with the share of its area that lies inside (twin/detectors/geometry.py).
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.block import Block
-from twin.detector_geometry import LAYOUTS, Detector, DiffractionGrid, Region, labels, standard, weights
+from twin.detectors.geometry import LAYOUTS, Detector, DiffractionGrid, Region, labels, standard, weights
 from twin.options import OptionError, checked_options
 from twin.suggest import nearest
 
@@ -48,7 +48,7 @@ class Options:
     """Settings of `virtual`; all can be changed while the stream runs and then count for what is still to come.
 
     Attributes:
-        detectors: names of `twin.detector_geometry.LAYOUTS`, scaled to the convergence angle, or a mapping of names to
+        detectors: names of `twin.detectors.geometry.LAYOUTS`, scaled to the convergence angle, or a mapping of names to
             rings of one's own, each with inner_mrad, outer_mrad, segments, rotation_deg and centre_mrad; None as
             the ring of a name stands for its layout. Segments count from the camera's +x, not the scan's.
         centre_px: (row, column) of zero angle; None is (H // 2, W // 2).

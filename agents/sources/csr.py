@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Lt
 from pydantic.dataclasses import dataclass
 
 from agents.base import StreamMeta
-from agents.event_block import EventBlock
+from agents.events.block import EventBlock
 from agents.source import Health, Source, SourceError
 from agents.sources import STRICT, endpoint
 from agents.sources.queue import BoundedQueue, read_ahead

@@ -12,16 +12,16 @@ from pydantic import field_validator
 from pydantic.dataclasses import dataclass
 
 from agents.base import StreamMeta
-from agents.event_block import EventBlock
-from agents.event_order import FAULTS, EventCounts, EventOrder
-from agents.event_scan import EventScan
+from agents.events.block import EventBlock
+from agents.events.order import FAULTS, EventCounts, EventOrder
+from agents.events.scan import EventScan
 from agents.source import Health, Source, SourceError
 from agents.sources import STRICT, Camera, Shape
 from twin.formats.dataset import FormatError, Layout
 from twin.formats.event_clock import FINE_TIME, EventClock, clock_of, plan_of
 from twin.formats.t3p import TICK_S, T3pReader
 from twin.options import checked_options
-from twin.scan_plan import ScanPlan
+from twin.scan.plan import ScanPlan
 
 BLOCK_RECORDS = 2**15
 """Half a megabyte: what a pass over the events left in the cache, the next finds there."""

@@ -6,13 +6,13 @@ from typing import Any
 
 from agents.base import StreamMeta
 from agents.block import Block, FrameBlock
-from agents.event_order import FAULTS, EventCounts, EventOrder
-from agents.event_scan import EventScan
+from agents.events.order import FAULTS, EventCounts, EventOrder
+from agents.events.scan import EventScan
 from agents.source import Health, Source, SourceError
 from agents.sources.t3p import FRAME_BYTES
 from twin.formats.dataset import Beam, Layout, Metadata
 from twin.formats.event_clock import clock_of
-from twin.scan_plan import ScanPlan
+from twin.scan.plan import ScanPlan
 from twin.types import ScanBlock
 
 

@@ -1,7 +1,7 @@
 """Bayesian optimisation of image contrast by an upper confidence bound (BEACON: Pattison et al. 2024, 2410.14873).
 
-Needs no training: the figure of merit is the normalised variance, see `quality`, of a Ronchigram or, with
-`contrast: scan`, of a microscope's scanned images (`scenarios.imaging`), as BEACON does it. Assumes that it is
+Needs no training: the figure of merit is the normalised variance, see `merit.contrast`, of a Ronchigram or, with
+`contrast: scan`, of a microscope's scanned images (`scenarios.scans.imaging`), as BEACON does it. Assumes that it is
 largest where the aberrations vanish; what breaks that (residual aberrations, film thickness) biases the estimate.
 """
 
@@ -16,8 +16,9 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from controller import quality, surrogate
-from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
+from controller.merit import contrast as quality
+from controller.merit import surrogate
+from controller.merit.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
 from twin.optics import Optics
 from twin.options import checked_options
 from twin.state import StateSpace
@@ -32,7 +33,7 @@ class Options:
 
     Attributes:
         kappa: standard deviations above the mean that the bound lies; BEACON's 2.
-        contrast: see `quality.Contrast`.
+        contrast: see `merit.contrast.Contrast`.
         loop: see `bayesian_optimisation.LoopOptions`.
     """
 

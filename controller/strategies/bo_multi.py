@@ -20,8 +20,9 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from controller import quality, surrogate
-from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
+from controller.merit import contrast as quality
+from controller.merit import surrogate
+from controller.merit.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
 from controller.preprocess import check_shape
 from twin.optics import Optics
 from twin.options import checked_options

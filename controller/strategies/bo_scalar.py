@@ -14,12 +14,13 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from controller import preprocess, quality_network, surrogate
+from controller import preprocess
 from controller.base import Controller
-from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
 from controller.first_order import first_order_first
+from controller.merit import quality_network, surrogate
+from controller.merit.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
+from controller.merit.quality_network import Quality
 from controller.preprocess import check_shape
-from controller.quality_network import Quality
 from twin.optics import Optics
 from twin.options import checked_options
 from twin.state import StateSpace

@@ -15,8 +15,9 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from controller import quality, surrogate
-from controller.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
+from controller.merit import contrast as quality
+from controller.merit import surrogate
+from controller.merit.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
 from twin.optics import Optics
 from twin.options import checked_options
 from twin.state import StateSpace
@@ -33,7 +34,7 @@ class Options:
         length: side of the first trust region, of the unit cube.
         shortest, longest: bounds of the side.
         successes: improvements in a row after which the side doubles.
-        contrast: see `quality.Contrast`.
+        contrast: see `merit.contrast.Contrast`.
         loop: see `bayesian_optimisation.LoopOptions`.
     """
 

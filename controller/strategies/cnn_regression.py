@@ -16,11 +16,12 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from controller import candidates as sets
-from controller import preprocess, regression_network
+from controller import preprocess
 from controller.base import Estimate
 from controller.candidates import Candidates, Refinement
-from controller.posterior_network import log_densities
-from controller.regression_network import DOUBT, Reading, Regression
+from controller.posterior.network import log_densities
+from controller.regression import network as regression_network
+from controller.regression.network import DOUBT, Reading, Regression
 from twin.optics import Optics
 from twin.options import checked_options
 from twin.state import StateSpace
@@ -49,7 +50,7 @@ class Options:
 
 
 def packed(reading: Reading) -> NDArray[np.float32]:
-    """Two antipodal pairs of Gaussians as `posterior_network.log_densities` takes them, (2, 1 + n + n n)."""
+    """Two antipodal pairs of Gaussians as `posterior.network.log_densities` takes them, (2, 1 + n + n n)."""
     n = len(reading.mean_nm)
     rows = []
     for share, widening in ((1 - reading.loose, 1.0), (reading.loose, reading.widening)):

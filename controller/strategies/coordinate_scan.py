@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from controller import quality
 from controller.base import Estimate
-from controller.merit_centre import merit_centre
+from controller.merit import contrast as quality
+from controller.merit.merit_centre import merit_centre
 from twin.optics import Optics
 from twin.options import checked_options
 from twin.state import StateSpace

@@ -1,4 +1,4 @@
-"""Joint fit: film and aberrations fitted together to all frames of one same region (see `film_fit`).
+"""Joint fit: film and aberrations fitted together to all frames of one same region (see `film.fit`).
 
 Another controller starts: its estimate is where the fit begins, its sign is checked by the fit. Assumes that the stage
 stays where it is, exact inputs, and nothing that moves between frames. The fit says when that is not so, for no one
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from controller import base, film_fit, film_model, preprocess
+from controller import base, preprocess
 from controller.base import Controller, Estimate
-from controller.film_fit import Exposure, Fit
-from controller.film_model import Model
+from controller.film import fit as film_fit
+from controller.film import model as film_model
+from controller.film.fit import Exposure, Fit
+from controller.film.model import Model
 from twin.optics import Optics
 from twin.options import OptionError, checked_options
 from twin.state import StateSpace

@@ -1,9 +1,9 @@
 """Calibration held against drift: a mixture Kalman filter on the amortised posterior of each frame.
 
 After a Kalman filter with a drift state (arXiv 2601.20561), here on measurements that do not know their sign
-(`controller/kalman.py`); started by `neural_posterior`'s particles. Assumes exact, known inputs, a drift that walks at
-about the rates given, and days like the training days. Its estimate is of the state now less the cumulative input,
-which drift may bring out of the start box.
+(`posterior/gaussian_sum.py`); started by `neural_posterior`'s particles. Assumes exact, known inputs, a drift that
+walks at about the rates given, and days like the training days. Its estimate is of the state now less the cumulative
+input, which drift may bring out of the start box.
 """
 
 from typing import Annotated, Any
@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from controller import kalman, posterior_artefact, posterior_filter, posterior_information, preprocess
+from controller import preprocess
 from controller.base import Estimate
-from controller.kalman import GaussianSum, Motion
-from controller.posterior_artefact import PosteriorArtefact
+from controller.posterior import artefact as posterior_artefact
+from controller.posterior import gaussian_sum as kalman
+from controller.posterior import information as posterior_information
+from controller.posterior import particle_filter as posterior_filter
+from controller.posterior.artefact import PosteriorArtefact
+from controller.posterior.gaussian_sum import GaussianSum, Motion
 from controller.strategies import neural_posterior
 from controller.strategies.neural_posterior import NeuralPosterior
 from twin.aberrations import index

@@ -17,25 +17,21 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from scipy.linalg import block_diag
 
-from controller import (
-    candidates,
-    inexact_inputs,
-    posterior_artefact,
-    posterior_filter,
-    posterior_information,
-    posterior_misfit,
-    preprocess,
-    scatter,
-    second_order_fit,
-    selection,
-)
+from controller import candidates, preprocess
 from controller.base import Controller, Estimate
 from controller.candidates import Refinement
-from controller.posterior_artefact import PosteriorArtefact
-from controller.posterior_filter import FramePosteriors
-from controller.second_order_fit import SecondOrderFit
+from controller.posterior import artefact as posterior_artefact
+from controller.posterior import inexact_inputs, scatter
+from controller.posterior import information as posterior_information
+from controller.posterior import misfit as posterior_misfit
+from controller.posterior import particle_filter as posterior_filter
+from controller.posterior import second_order as second_order_fit
+from controller.posterior.artefact import PosteriorArtefact
+from controller.posterior.particle_filter import FramePosteriors
+from controller.posterior.second_order import SecondOrderFit
+from controller.spectrum.whittle_polish import WhittlePolished
 from controller.strategies import joint_fit
-from controller.whittle_polish import WhittlePolished
+from controller.vae_em import selection
 from twin.optics import Optics
 from twin.options import checked_options
 from twin.state import StateSpace
@@ -59,14 +55,14 @@ class Options:
 
     Attributes:
         weights: shipped weights by name, or a path.
-        candidates: number of candidate initial states; fewer in long runs, see `posterior_filter.wanted`.
+        candidates: number of candidate initial states; fewer in long runs, see `posterior.particle_filter.wanted`.
         selection: "information" (expected fall of the posterior's entropy), or "random".
         refinement: candidate refinement, see `candidates.Refinement`.
         stop_probability: done when every component is in spec with this probability.
         memory_s: frames count by exp(-age / memory): a posterior that forgets, against drift; None: all in full.
         polish: "whittle" climbs the likelihood of the parametric spectrum from the estimate (`whittle_polish`),
             "same_region" fits film and state together to frames of one region (`joint_fit`), "none" does neither.
-        second_order: of seven coefficients the last four come from the "spectrum" of sub-areas (`second_order_fit`), or
+        second_order: of seven coefficients the last four come from the "spectrum" of sub-areas, or
             from the "network" alone, which is quicker and knows less.
         misfit_level: a day is called unlike the training days below this share of them.
         input_error: how far the corrector may be off what it is told, as a share (standard deviation of its gains and
@@ -215,7 +211,7 @@ class NeuralPosterior:
 
     @property
     def fit(self) -> float:
-        """How common a day like this is among the training days (`posterior_misfit`); 1 before `TELLING` frames."""
+        """How common a day like this is among the training days (`posterior.misfit`); 1 before `TELLING` frames."""
         if len(self.frames) < TELLING:
             return 1.0
         found = posterior_misfit.measured(self.frames, self.belief, self._of_first_order().mean_nm)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from controller import posterior_artefact
 from controller.base import Controller, Estimate
+from controller.posterior import artefact as posterior_artefact
 from controller.strategies import vae_em
 from controller.strategies.neural_posterior import NeuralPosterior
 from controller.strategies.neural_posterior import Options as PosteriorOptions

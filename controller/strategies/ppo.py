@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from controller import ppo_policy, preprocess, regression_network
+from controller import preprocess
 from controller.base import Estimate
-from controller.ppo_policy import Policy
-from controller.regression_network import Regression
+from controller.regression import network as regression_network
+from controller.regression import ppo_policy
+from controller.regression.network import Regression
+from controller.regression.ppo_policy import Policy
 from twin.optics import Optics
 from twin.options import checked_options
 from twin.state import StateSpace

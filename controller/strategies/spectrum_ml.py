@@ -1,4 +1,4 @@
-"""Maximum likelihood of the film's power spectrum over all frames (Whittle 1953; model in `spectrum_model`).
+"""Maximum likelihood of the film's power spectrum over all frames (Whittle 1953; model in `spectrum.model`).
 
 Assumes a thin amorphous film, first-order aberrations, exact inputs and a day that stays as it is; focal spread,
 source, thickness, camera scale and rotation are fitted. The sign comes from frames with a known input between them.
@@ -14,9 +14,11 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from scipy.stats import qmc
 
-from controller import preprocess, spectrum_fit, spectrum_model
+from controller import preprocess
 from controller.base import Estimate, embed
-from controller.spectrum_fit import Mode, Observation
+from controller.spectrum import fit as spectrum_fit
+from controller.spectrum import model as spectrum_model
+from controller.spectrum.fit import Mode, Observation
 from twin.optics import Optics
 from twin.options import checked_options
 from twin.state import StateSpace

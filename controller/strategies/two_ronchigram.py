@@ -15,9 +15,11 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from scipy.stats import qmc
 
-from controller import preprocess, spectrum_fit, spectrum_model
+from controller import preprocess
 from controller.base import Estimate, embed
-from controller.spectrum_fit import Mode, Observation
+from controller.spectrum import fit as spectrum_fit
+from controller.spectrum import model as spectrum_model
+from controller.spectrum.fit import Mode, Observation
 from twin.optics import Optics
 from twin.options import checked_options
 from twin.state import StateSpace

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from controller import artefact, candidates, em, latent_map, preprocess, selection
-from controller.artefact import Artefact
+from controller import candidates, preprocess
 from controller.base import Controller, Estimate
 from controller.candidates import Refinement
-from controller.em import Observations
 from controller.first_order import first_order_first
-from controller.vae import encode_mean
+from controller.vae_em import artefact, em, latent_map, selection
+from controller.vae_em.artefact import Artefact
+from controller.vae_em.em import Observations
+from controller.vae_em.network import encode_mean
 from twin.optics import Optics
 from twin.options import checked_options
 from twin.state import StateSpace

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from agents import com_trust
 from agents.base import load
-from agents.com_trust import complete_rows, gradient_trust
+from agents.com import trust as com_trust
+from agents.com.trust import complete_rows, gradient_trust
 from agents.trust import LEAST_RESIDUALS, frame_signal, linear_spread, misfit_words, poisson_residual, whiteness
 
 TRIALS = 1000

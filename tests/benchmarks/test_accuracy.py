@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.accuracy import main, summarise
-from scenarios.results import Step
-from scenarios.sweep import RunRecord
+from scenarios.calibration.results import Step
+from scenarios.comparison.sweep import RunRecord
 
 
 def record(*steps: tuple[float, bool, bool, float]) -> RunRecord:

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import campaign
 from benchmarks.campaign import CAMPAIGN, MARKED, PAGE, Comparison, filled
-from scenarios.ledger import make_plan
+from scenarios.comparison.ledger import make_plan
 
 
 def test_the_page_holds_the_tables_of_the_committed_figures() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import drift
 from benchmarks.drift import SETTLED, state_nm, summarise
-from scenarios import ledger
-from scenarios.results import Step
+from scenarios.calibration.results import Step
+from scenarios.comparison import ledger
 
 
 def step(observation: int, error_nm: tuple[float, ...], estimate_nm: tuple[float, ...] = (5.0, 0.0, 0.0)) -> Step:

@@ -23,10 +23,10 @@ from benchmarks.regression import (
     sign_flip_p,
     update,
 )
-from controller.latent_map import LatentMap
 from controller.strategies.vae_em import VaeEm
-from scenarios.results import Step
-from scenarios.sweep import RunRecord
+from controller.vae_em.latent_map import LatentMap
+from scenarios.calibration.results import Step
+from scenarios.comparison.sweep import RunRecord
 
 PAIRS = 14
 SMALL = Setting(("day_a",), ("vae_em",), range(PAIRS), observations=4, overrides=("renderer=fast",))

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from controller.artefact import FORMAT, load
+from controller.vae_em.artefact import FORMAT, load
 from controller.weights_file import SHIPPED
-from scenarios.results import Step
-from scenarios.sweep import Job, run
+from scenarios.calibration.results import Step
+from scenarios.comparison.sweep import Job, run
 
 SEEDS = range(5)
 

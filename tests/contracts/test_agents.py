@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from agents.base import Agent, MetaError, Reconstruction, StreamMeta, UnknownAgent, load, names
 from agents.block import FrameBlock
-from agents.event_block import EventBlock
-from twin.detector_geometry import AngleError
+from agents.events.block import EventBlock
+from twin.detectors.geometry import AngleError
 from twin.formats.dataset import Layout, Metadata
 from twin.optics import electron_wavelength_nm
 from twin.options import OptionError
-from twin.scan_plan import ScanPlan, path
+from twin.scan.plan import ScanPlan, path
 
 SCAN, CAMERA = (12, 11), (32, 32)
 BEAM = Metadata(

@@ -76,7 +76,7 @@ def instruments() -> dict[str, Callable[[], Microscope]]:
             for name, (module, _) in RENDERERS.items():
                 if importlib.util.find_spec(module):
                     built[f"{kind.__name__}-{name}"] = _simulated(name)
-        elif kind is not ResumedMicroscope:  # takes up one session, once: tests/twin/test_recording.py
+        elif kind is not ResumedMicroscope:  # takes up one session, once: tests/twin/instrument/test_recording.py
             built[kind.__name__] = BUILDERS.get(kind) or _like_simulated(kind)
     return {**built, "docs/hardware.md": _example}
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from controller import frames
 from controller.dataset import CLOSED_LOOP, Dataset, DayJob, simulate_day
-from controller.hyperparameters import RADIAL_KNOTS, Hyperparameters
-from controller.latent_map import LatentMap
-from controller.posterior_artefact import PosteriorArtefact
-from controller.posterior_check import FrameCheck
-from controller.posterior_misfit import GROWS
-from controller.posterior_network import PosteriorConfig, PosteriorNetwork
-from controller.posterior_precision import PrecisionMap
-from controller.prior_mean import SymmetricGrid
+from controller.posterior.artefact import PosteriorArtefact
+from controller.posterior.check import FrameCheck
+from controller.posterior.misfit import GROWS
+from controller.posterior.network import PosteriorConfig, PosteriorNetwork
+from controller.posterior.precision import PrecisionMap
+from controller.training import frames
+from controller.vae_em.hyperparameters import RADIAL_KNOTS, Hyperparameters
+from controller.vae_em.latent_map import LatentMap
+from controller.vae_em.prior_mean import SymmetricGrid
 from twin.optics import Optics
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 

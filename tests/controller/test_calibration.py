@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from controller import calibration, latent_gp
+from controller import calibration
 from controller.dataset import DayRanges
-from controller.latent_gp import Evidence, Factors, Kernel
 from controller.strategies.random import Random
+from controller.vae_em import latent_gp
+from controller.vae_em.latent_gp import Evidence, Factors, Kernel
 from twin.optics import Optics
 from twin.state import FIRST_ORDER
 

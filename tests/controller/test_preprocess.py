@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy import ndimage, signal
 
 from controller import preprocess
+from twin.cameras.ronchigram_camera import Defects, expose
 from twin.day import CameraProperties
-from twin.detector import Defects, expose
 from twin.types import Frame
 
 PIXELS = 128

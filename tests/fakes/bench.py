@@ -5,7 +5,7 @@ import threading
 import numpy as np
 
 from twin.optics import Optics
-from twin.scan_plan import ScanPlan, paths
+from twin.scan.plan import ScanPlan, paths
 from twin.server.bench import Bench, RonchigramSettings, ScanSettings
 from twin.state import FIRST_ORDER
 from twin.types import Capabilities, Frame, ScanBlock

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from twin.aberrations import Aberrations
 from twin.day import Day
 from twin.optics import Optics
-from twin.render import FastRenderer
+from twin.ronchigram.phase_screens import FastRenderer
 
 
 class Column:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from controller.dataset import DayRanges
-from scenarios import run
+from scenarios.calibration import run
 from scenarios.schema import Scenario, ScenarioError, library, load
 from twin import dynamics
 from twin.day import ActuatorProperties, Day, DriftProperties

@@ -17,12 +17,12 @@ import pytest
 from agents.source import SourceError
 from agents.sources.csr import CsrSource
 from agents.sources.merlin import MerlinSource, Options
-from scenarios import serve_command
-from scenarios.acquire import begin, prepare
-from scenarios.instruments import simulator
+from scenarios.calibration.instruments import simulator
+from scenarios.commands import serve as serve_command
+from scenarios.scans.acquire import begin, prepare
 from scenarios.schema import Scenario, ScenarioError, load
 from scenarios.serve import NAMES, Serving, TwinServer, build_bench, described, scan_settings
-from twin.env import CalibrationEnv
+from twin.envs.calibration import CalibrationEnv
 from twin.formats.event_clock import clock_of, event_time
 from twin.instrument.merlin_control import MerlinControl
 from twin.server.bench import scan_metadata
@@ -113,7 +113,7 @@ def test_ronchigrams_are_those_of_a_calibration_with_the_seed(small: Callable[..
             control.set("NUMFRAMESTOACQUIRE", 2)
         with MerlinSource("127.0.0.1", server.ports["merlin_data"], options) as source:
             frames = np.concatenate([np.asarray(block.frames) for block in source.blocks()])
-    # As `scenarios.run.observe` begins its session, by way of Gymnasium.
+    # As `scenarios.calibration.run.observe` begins its session, by way of Gymnasium.
     of_microscope, _ = np.random.SeedSequence(5).spawn(2)
     microscope = simulator(scenario)
     CalibrationEnv(microscope).reset(seed=int(of_microscope.generate_state(1, np.uint64)[0]))
@@ -261,7 +261,7 @@ def test_no_signal_is_lost_however_early_it_comes() -> None:
 def test_signals_at_any_moment_end_the_wait() -> None:
     program = (
         "import faulthandler, os, random, signal, threading, time\n"
-        "from scenarios.serve_command import _stop_signals\n"
+        "from scenarios.commands.serve import _stop_signals\n"
         "def shoot(at):\n"
         "    while time.perf_counter() < at: pass\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"

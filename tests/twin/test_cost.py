@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twin.acquisition import ScanSetup
 from twin.cost import Cost, Dose, Ledger, scan_times, scanned_area_nm2
 from twin.day import Day
 from twin.optics import Optics
-from twin.scan_plan import ScanPlan, duration_s, paths
+from twin.scan.acquisition import ScanSetup
+from twin.scan.plan import ScanPlan, duration_s, paths
 from twin.simulated import SimulatedMicroscope
 from twin.state import FIRST_ORDER
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from twin.cameras.arrivals import as_stack, draw_counts
 from twin.cameras.properties import IntegratingCamera
+from twin.cameras.ronchigram_camera import blur
 from twin.cameras.sensor import Sensor
-from twin.detector import blur
 
 Counts = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32]
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.cameras.properties import Camera, IntegratingCamera
+from twin.cameras.ronchigram_camera import Defects, draw_defects
 from twin.day import CameraProperties
-from twin.detector import Defects, draw_defects
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, ValidationError, field_validator
 from pydantic.dataclasses import dataclass as validated
 
-from twin.scan_plan import ScanPlan
+from twin.scan.plan import ScanPlan
 from twin.suggest import nearest
 
 Frames = NDArray[np.unsignedinteger]

@@ -1,6 +1,6 @@
 """Which position of a scan an event belongs to, by its time alone; exact in integers.
 
-No camera and no file: the clock is the scan's, events are on it already. Lines are as in `twin.scan_plan`: each begins
+No camera and no file: the clock is the scan's, events are on it already. Lines are as in `twin.scan.plan`: each begins
 by settling, dwells on its positions without a gap, and flies back.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.formats.dataset import FormatError, Layout, Metadata
-from twin.scan_plan import ScanPlan
+from twin.scan.plan import ScanPlan
 
 PER_PS = 4
 """Times are whole quarters of a picosecond: fine time counts steps of 1562.5 ps, whose middles are quarters."""

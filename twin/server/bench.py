@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from twin.formats.dataset import Metadata
 from twin.optics import AliasingError, Optics
-from twin.scan_plan import ScanPlan
+from twin.scan.plan import ScanPlan
 from twin.simulated import SimulatedMicroscope
 from twin.types import Capabilities, Frame, ScanBlock, Truth
 

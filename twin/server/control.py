@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from twin.scan_plan import duration_s
+from twin.scan.plan import duration_s
 from twin.server import event_stream
 from twin.server.bench import Bench, ScanSettings
 from twin.server.listener import Service

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, cast
 
+from twin.matter.structure import Structure
 from twin.options import OptionError, checked_options, modules
-from twin.structure import Structure
 from twin.suggest import nearest
 
 

@@ -10,8 +10,8 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
+from twin.matter.structure import Structure
 from twin.specimens._options import STRICT, Side
-from twin.structure import Structure
 
 Floats = NDArray[np.float64]
 Sheet = Sequence[tuple[str, tuple[float, float], float]]

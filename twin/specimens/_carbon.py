@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.atoms import carbon_film
 from twin.day import FilmProperties
-from twin.structure import Structure, check_count
+from twin.matter.carbon_atoms import carbon_film
+from twin.matter.structure import Structure, check_count
 
 Floats = NDArray[np.float64]
 

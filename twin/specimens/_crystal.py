@@ -6,8 +6,8 @@ import numpy as np
 from ase.data import atomic_numbers
 from pydantic.dataclasses import dataclass
 
+from twin.matter.structure import Structure, check_count, tiled
 from twin.specimens._options import STRICT, Side, Thickness
-from twin.structure import Structure, check_count, tiled
 
 Basis = Sequence[tuple[str, tuple[float, float, float]]]
 

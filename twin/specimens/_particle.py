@@ -11,10 +11,10 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
+from twin.matter.structure import Structure
 from twin.specimens._carbon import on_carbon
 from twin.specimens._options import STRICT, Seed, Side
 from twin.specimens._thermal import element_rms_nm
-from twin.structure import Structure
 
 Floats = NDArray[np.float64]
 Miller = tuple[int, int, int]

@@ -4,9 +4,9 @@ import math
 
 from pydantic.dataclasses import dataclass
 
+from twin.matter.structure import Structure
 from twin.specimens._crystal import CrystalOptions, crystal
 from twin.specimens._options import STRICT
-from twin.structure import Structure
 
 LATTICE_NM = 0.4212
 

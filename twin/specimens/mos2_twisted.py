@@ -2,10 +2,10 @@
 
 from pydantic.dataclasses import dataclass
 
+from twin.matter.structure import Structure
 from twin.specimens._bilayer import BilayerOptions, bilayer
 from twin.specimens._options import STRICT
 from twin.specimens._thermal import debye_rms_nm
-from twin.structure import Structure
 
 LATTICE_NM = 0.316
 SULPHUR_HEIGHT_NM = 0.158

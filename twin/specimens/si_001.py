@@ -2,10 +2,10 @@
 
 from pydantic.dataclasses import dataclass
 
+from twin.matter.structure import Structure
 from twin.specimens._crystal import CrystalOptions, crystal
 from twin.specimens._options import STRICT
 from twin.specimens._thermal import element_rms_nm
-from twin.structure import Structure
 
 LATTICE_NM = 0.5431
 DEBYE_K = 543.0

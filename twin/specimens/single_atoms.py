@@ -8,9 +8,9 @@ from ase.data import atomic_numbers, chemical_symbols
 from pydantic import field_validator
 from pydantic.dataclasses import dataclass
 
+from twin.matter.structure import Structure
 from twin.specimens._carbon import on_carbon
 from twin.specimens._options import STRICT, Seed, Side
-from twin.structure import Structure
 from twin.suggest import nearest
 
 HEAVIEST = 103

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from twin.optics import Optics
 from twin.options import checked_options
-from twin.scan_plan import ScanPlan
+from twin.scan.plan import ScanPlan
 from twin.state import StateSpace
 from twin.types import Capabilities, Truth
 from twin.wire import rpc

@@ -1,0 +1,1 @@
+"""Centre of mass: the deflection of the beam, its integration to phase, riCOM kernels, rotation of the scan."""

@@ -1,0 +1,1 @@
+"""Dense frames: sums over detectors, prefetching, regions of the camera."""

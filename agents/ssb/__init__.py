@@ -1,0 +1,1 @@
+"""Single-sideband ptychography: weights, accumulation, orientation, forward model, image."""

@@ -1,0 +1,1 @@
+"""Image quality: low doses, transfer of riCOM, PRISM against multislice."""

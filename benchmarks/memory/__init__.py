@@ -1,0 +1,1 @@
+"""Peak memory of acquisitions and of streamed reconstruction."""

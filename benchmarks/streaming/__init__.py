@@ -1,0 +1,1 @@
+"""Speed of the agents beside the reference implementations."""

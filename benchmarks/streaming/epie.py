@@ -1,0 +1,223 @@
+"""ePIE beside py4DSTEM on a 32 x 32 scan of 64 x 64 pixels: time to the same amplitude error, and frames per second.
+
+    STEMTWIN_REFERENCE_PYTHON_4D=/path/to/python python -m benchmarks.streaming.epie [--json]
+
+The variable names a Python that can import py4DSTEM; without it there are only our own figures. Both get the same
+Poisson counts and positions and start from the same kind of probe; rounds alternate, one thread each, and processor
+time counts. The error is sqrt(sum (a - |Psi|)^2 / sum a^2) as every frame finds it during the last iteration.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from agents.epie.engine import Estimate, Places, Steps, intensity, sweep
+from agents.epie.probe import Beam, Geometry, start_probe
+from twin.optics import Optics
+
+Real = NDArray[np.floating]
+
+VARIABLE = "STEMTWIN_REFERENCE_PYTHON_4D"
+SIDE, SCAN, STEP_NM = 64, 32, 0.04
+PIXEL_MRAD, CONVERGENCE_MRAD, ENERGY_KEV = 2.6, 25.0, 80.0
+ELECTRONS = 1e5
+ITERATIONS = 10
+ROUNDS = 5
+PASSES = (5, 7, 10, 14, 20, 28, 40)
+
+REFERENCE = f"""
+import json, sys, time
+import numpy as np, py4DSTEM
+from py4DSTEM.process.phase import SingleslicePtychography
+frames = np.load(sys.argv[1])
+cube = py4DSTEM.DataCube(data=frames)
+cube.calibration.set_R_pixel_size({STEP_NM * 10}); cube.calibration.set_R_pixel_units("A")
+cube.calibration.set_Q_pixel_size({PIXEL_MRAD}); cube.calibration.set_Q_pixel_units("mrad")
+work = SingleslicePtychography(energy={ENERGY_KEV * 1e3}, datacube=cube, semiangle_cutoff={CONVERGENCE_MRAD},
+                                verbose=False)
+work.preprocess(plot_center_of_mass=False, plot_rotation=False, plot_probe_overlaps=False,
+                force_com_rotation=0, force_com_transpose=False)
+for line in sys.stdin:
+    begun = time.process_time()
+    work.reconstruct(num_iter={ITERATIONS}, reset=True, progress_bar=False, max_batch_size=64, step_size=1.0,
+        gaussian_filter=False, butterworth_filter=False, tv_denoise=False, object_positivity=False,
+        fix_potential_baseline=False, seed_random=0)
+    print("RESULT", json.dumps([time.process_time() - begun, float(work.error) ** 0.5]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Medians over interleaved rounds; None without the reference.
+
+    Attributes:
+        ratio: time of the reference's iterations over ours to the same error; goal 2.
+        ours, reference: frames per second and iteration.
+        error, reference_error: amplitude errors reached.
+        passes: of ours that reach the reference's error.
+        limit: transform pairs per second of scipy.fft, in one call for 64 frames.
+        limit_fraction: ours over that.
+    """
+
+    ratio: float | None
+    ours: float
+    reference: float | None
+    error: float
+    reference_error: float | None
+    passes: int
+    limit: float
+    limit_fraction: float
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Frames and what is known of them.
+
+    Attributes:
+        counts: (N, 64, 64), as a camera has them.
+        amplitude: their roots, [kx, ky], zero first.
+        places: on the object.
+        shape: of the object.
+        probe: to start from.
+    """
+
+    counts: Real
+    amplitude: Real
+    places: Places
+    shape: tuple[int, int]
+    probe: NDArray[np.complexfloating]
+
+
+def task() -> Task:
+    """Poisson counts of a smooth phase object under a slightly astigmatic probe; the start probe has no astigmatism."""
+    wavelength_nm = Optics(energy_kev=ENERGY_KEV).wavelength_nm
+    pixel_nm = wavelength_nm / (SIDE * PIXEL_MRAD * 1e-3)
+    geometry, beam = (
+        Geometry(pixel_nm, STEP_NM / pixel_nm, 0.0, (SCAN, SCAN), SIDE),
+        Beam(wavelength_nm, CONVERGENCE_MRAD, PIXEL_MRAD),
+    )
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(geometry.shape), 1.5)
+    wave = np.exp(1j * noise / np.abs(noise).max())
+    truth = Estimate.start(geometry.shape, _probe(beam, {"C12a": 4.0}))
+    truth.planes[0], truth.planes[1] = wave.real, wave.imag
+    places = Places.of(geometry.positions(np.moveaxis(np.indices((SCAN, SCAN)), 0, -1).reshape(-1, 2)), SIDE)
+    counts = np.random.default_rng(1).poisson(intensity(truth, places)).astype(np.float32)
+    frames = np.fft.fftshift(counts.swapaxes(1, 2), axes=(1, 2))
+    return Task(frames, np.sqrt(counts), places, geometry.shape, _probe(beam, {}))
+
+
+def reconstruct(work: Task, passes: int) -> tuple[float, float]:
+    """Seconds and the last pass's error; the agent's schedule, with less caution at the end for a short run."""
+    estimate, rng = Estimate.start(work.shape, work.probe), np.random.default_rng(0)
+    begun, error = time.process_time(), float("nan")
+    for done in range(passes):
+        progress = done / max(passes - 1, 1)
+        order = rng.permutation(len(work.places))
+        steps = Steps(1.0, 0.1**progress, 11.0**progress - 1.0)
+        error = sweep(estimate, work.amplitude[order], work.places.take(order), steps).error
+    return time.process_time() - begun, error
+
+
+def pairs() -> float:
+    """Seconds for as many transform pairs as there are frames."""
+    stack = np.ones((64, SIDE, SIDE), np.complex64)
+    begun = time.process_time()
+    for _ in range(SCAN * SCAN // 64):
+        scipy.fft.ifft2(scipy.fft.fft2(stack))
+    return time.process_time() - begun
+
+
+def measure(rounds: int = ROUNDS) -> Figures:
+    """See the module's docstring."""
+    work = task()
+    reconstruct(work, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        reference = _reference(Path(folder), work)
+        try:
+            found = _answer(reference) if reference else None  # also warms it up
+            passes = next((n for n in PASSES if found and reconstruct(work, n)[1] <= found[1]), ITERATIONS)
+            times: list[tuple[float, float, float]] = []
+            for _ in range(rounds):
+                theirs = _answer(reference)[0] if reference else float("nan")
+                times.append((reconstruct(work, passes)[0], theirs, pairs()))
+        finally:
+            if reference:
+                reference.kill()
+                reference.wait()
+    ours_s, theirs_s, pairs_s = np.median(times, axis=0)
+    frames = len(work.places)
+    ours, limit = passes * frames / ours_s, frames / pairs_s
+    return Figures(
+        ratio=float(theirs_s / ours_s) if found else None,
+        ours=float(ours),
+        reference=float(ITERATIONS * frames / theirs_s) if found else None,
+        error=reconstruct(work, passes)[1],
+        reference_error=found[1] if found else None,
+        passes=passes,
+        limit=float(limit),
+        limit_fraction=float(ours / limit),
+    )
+
+
+def _probe(beam: Beam, aberrations_nm: dict[str, float]) -> NDArray[np.complex64]:
+    return start_probe(beam, SIDE, ELECTRONS, aberrations_nm=aberrations_nm).astype(np.complex64)
+
+
+def _reference(folder: Path, work: Task) -> "subprocess.Popen[str] | None":
+    """A process that reconstructs whenever it gets a line; None where there is no reference."""
+    python = os.environ.get(VARIABLE)
+    if not python:
+        return None
+    np.save(folder / "frames.npy", work.counts.reshape(SCAN, SCAN, SIDE, SIDE))
+    threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+    return subprocess.Popen(
+        [python, "-c", REFERENCE, str(folder / "frames.npy")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **threads},
+    )
+
+
+def _answer(reference: "subprocess.Popen[str]") -> tuple[float, float]:
+    """Seconds and error of one run of the reference.
+
+    Raises:
+        RuntimeError: it ended without an answer.
+    """
+    assert reference.stdin is not None
+    assert reference.stdout is not None
+    reference.stdin.write("\n")
+    reference.stdin.flush()
+    for line in reference.stdout:
+        if line.startswith("RESULT "):
+            seconds, error = json.loads(line.removeprefix("RESULT "))
+            return float(seconds), float(error)
+    raise RuntimeError(f"the Python in {VARIABLE} did not reconstruct: can it import py4DSTEM?")
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", action="store_true")
+    figures = asdict(measure())
+    if parser.parse_args().json:
+        print(json.dumps(figures, indent=1))
+        return
+    for name, value in figures.items():
+        print(f"{name:16} {'-' if value is None else f'{value:.4g}'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Speed of single-sideband ptychography: from uint16 frames, a row of the scan at a time, to the sums of the phase.
+
+    STEMTWIN_REFERENCE_PYTHON=/path/to/python python -m benchmarks.streaming.ssb
+
+A scan of 128 x 128 with frames of 128 x 128 pixels and a disc of 32 pixels in radius. Frames per second of processor
+time on one thread, medians over interleaved rounds. The reference is ptychography40's SSB_UDF on LiberTEM in the
+interpreter that the environment names, where both are installed; its weights are built beforehand, like ours. The limit
+is one real transform along the row for every pixel of the disc.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from agents.base import StreamMeta
+from agents.block import FrameBlock
+from agents.methods.ssb import Options, Ssb
+from benchmarks.speed import Figure
+from twin.formats.dataset import Layout, Metadata
+
+SCAN, CAMERA, RADIUS_PX = 128, 128, 32
+ROWS = 4
+"""Of the scan in one round."""
+ROUNDS = 7
+BATCH_ROWS = 32
+GOAL, BATCH_GOAL = 3.0, 10.0
+PYTHON = "STEMTWIN_REFERENCE_PYTHON"
+
+Timed = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Frames per second, medians; None without a reference.
+
+    Attributes:
+        row: ours, a row at a time, every pixel of the disc on its own as in the reference.
+        batch: ours, `BATCH_ROWS` rows in one block.
+        binned: ours as it is set up by default, a row at a time.
+        corrected: the same with defocus to be corrected.
+        limit: the transforms alone, every pixel on its own.
+        reference: ptychography40.
+        weights_s, reference_weights_s: building the weights, once.
+    """
+
+    row: float
+    batch: float
+    binned: float
+    corrected: float
+    limit: float
+    reference: float | None
+    weights_s: float
+    reference_weights_s: float | None
+
+
+@cache
+def rates() -> Rates:
+    """Measure; once, for both figures."""
+    rng = np.random.default_rng(0)
+    y, x = np.indices((CAMERA, CAMERA)) - CAMERA // 2
+    line = rng.poisson(np.where(np.hypot(y, x) < RADIUS_PX, 5.0, 0.05), (SCAN, CAMERA, CAMERA)).astype(np.uint16)
+    agents = [_agent(Options(binning=1)), _agent(Options()), _agent(Options(aberrations={"C10": 4.0}))]
+    works: list[Timed] = [
+        *(_rows(agent, line, ROWS, 1) for agent in agents),
+        _rows(_agent(Options(binning=1)), line, BATCH_ROWS, BATCH_ROWS),
+        _transforms(line),
+    ]
+    with _reference(line) as reference:
+        works += [reference.run] if reference is not None else []
+        spent = _interleaved(works)
+    per_row = [ROWS, ROWS, ROWS, BATCH_ROWS, 1, ROWS]
+    found = [SCAN * rows / float(np.median(times)) for rows, times in zip(per_row, spent, strict=False)]
+    begun = time.process_time()
+    _agent(Options(binning=1))
+    weights_s = time.process_time() - begun
+    return Rates(
+        row=found[0],
+        batch=found[3],
+        binned=found[1],
+        corrected=found[2],
+        limit=found[4],
+        reference=found[5] if reference is not None else None,
+        weights_s=weights_s,
+        reference_weights_s=None if reference is None else reference.weights_s,
+    )
+
+
+def row_by_row() -> Figure:
+    """A row at a time, every pixel on its own, against ptychography40; without it, against the goal itself."""
+    return _figure(lambda found: found.row, GOAL)
+
+
+def batch() -> Figure:
+    """Many rows in one block, likewise."""
+    return _figure(lambda found: found.batch, BATCH_GOAL)
+
+
+def _figure(chosen: Callable[[Rates], float], goal: float) -> Figure:
+    found = rates()
+    # Measured once beside this code (854 frames / s), where the reference itself is not there.
+    reference = 854.0 if found.reference is None else found.reference
+    ours = chosen(found)
+    return Figure(ours / reference, goal, ours, reference, ours / found.limit)
+
+
+META = StreamMeta(
+    Layout((SCAN, SCAN), (CAMERA, CAMERA)),
+    Metadata(step_nm=0.02, energy_kev=300.0, convergence_mrad=20.0, pixel_mrad=20.0 / RADIUS_PX, rotation_deg=0.0),
+    transposed=False,
+)
+
+
+def _agent(options: Options) -> Ssb:
+    agent = Ssb(options)
+    agent.start(META)
+    return agent
+
+
+def _rows(agent: Ssb, line: NDArray[np.uint16], rows: int, at_once: int) -> Timed:
+    """Time `rows` rows of the scan, `at_once` in a block; a scan that is full begins again."""
+    frames = np.tile(line, (at_once, 1, 1))
+    row = 0
+
+    def work() -> float:
+        nonlocal row
+        if row + rows > SCAN:
+            agent.start(META)
+            row = 0
+        begun = time.process_time()
+        for _ in range(rows // at_once):
+            pixel = np.stack(np.divmod(np.arange(row * SCAN, (row + at_once) * SCAN), SCAN), axis=1)
+            agent.update(FrameBlock(frames, pixel))
+            row += at_once
+        return time.process_time() - begun
+
+    return work
+
+
+def _transforms(line: NDArray[np.uint16]) -> Timed:
+    y, x = np.indices((CAMERA, CAMERA)) - CAMERA // 2
+    disc = np.ascontiguousarray(line[:, np.hypot(y, x) <= RADIUS_PX], np.float32)
+
+    def work() -> float:
+        begun = time.process_time()
+        scipy.fft.rfft(disc, axis=0)
+        return time.process_time() - begun
+
+    return work
+
+
+def _interleaved(works: list[Timed]) -> list[list[float]]:
+    """Seconds of each, round by round, after one that does not count."""
+    spent: list[list[float]] = [[] for _ in works]
+    for turn in range(ROUNDS + 1):
+        for work, times in zip(works, spent, strict=True):
+            seconds = work()
+            if turn:
+                times.append(seconds)
+    return spent
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """A process that answers each line with the seconds that it took."""
+
+    to: IO[str]
+    answers: IO[str]
+    weights_s: float
+
+    def run(self) -> float:
+        self.to.write("\n")
+        self.to.flush()
+        return float(self.answers.readline())
+
+
+@contextmanager
+def _reference(line: NDArray[np.uint16]) -> Iterator[_Reference | None]:
+    """ptychography40 in its own interpreter; None where there is none."""
+    python = os.environ.get(PYTHON)
+    probe = [python, "-c", "import ptychography40.reconstruction.ssb"] if python else [sys.executable, "-c", "exit(1)"]
+    if subprocess.run(probe, capture_output=True, timeout=300).returncode:
+        yield None
+        return
+    script = Path(__file__).with_name("ssb_reference.py")
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "row.npy", line)
+        arguments = [SCAN, CAMERA, RADIUS_PX, Path(folder) / "row.npy", ROWS]
+        command = [str(python), str(script), *map(str, arguments)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                yield _Reference(process.stdin, process.stdout, float(process.stdout.readline()))
+            finally:
+                process.stdin.close()
+                process.kill()
+
+
+def main() -> None:
+    """Measure and print."""
+    found = rates()
+    print(f"row by row {found.row:9.0f} frames/s, {found.row / found.limit:4.0%} of the transforms alone")
+    print(f"in batches {found.batch:9.0f} frames/s")
+    print(f"binned     {found.binned:9.0f} frames/s, with aberrations {found.corrected:9.0f}")
+    print(f"limit      {found.limit:9.0f} frames/s")
+    print(f"weights    {found.weights_s:9.2f} s")
+    if found.reference is None or found.reference_weights_s is None:
+        print(f"no reference: set {PYTHON} to an interpreter with ptychography40")
+        return
+    print(f"reference  {found.reference:9.0f} frames/s, weights {found.reference_weights_s:.2f} s")
+    print(f"ratio      {found.row / found.reference:9.1f} row by row (goal {GOAL:g}), ", end="")
+    print(f"{found.batch / found.reference:.1f} in batches (goal {BATCH_GOAL:g})")
+
+
+if __name__ == "__main__":
+    main()

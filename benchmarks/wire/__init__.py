@@ -1,0 +1,1 @@
+"""Speed and agreement over the network: remote calibration, serving, simulators of other projects."""

@@ -1,0 +1,1 @@
+"""Figures of merit of one frame (image contrast, quality network) and Bayesian optimisation on them."""

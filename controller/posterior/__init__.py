@@ -1,0 +1,1 @@
+"""Amortised neural posterior: network, particle filter, out-of-distribution test, design effect."""

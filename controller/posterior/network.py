@@ -1,0 +1,298 @@
+"""Amortised posterior given one Ronchigram, of defocus and astigmatism and of what else its day hides.
+
+`q(x | frame) = sum_k w_k [N(x; m_k, S_k) + N(x; -m_k, S_k)] / 2`: a frame of an even spectrum cannot tell x from -x,
+so the mixture is even by construction. `q(c | frame, x) = N(c; mu, (I + L L')^-1)` for the nuisances c (film, focal
+spread, source, camera, C30), which are standard normal before any frame: what frames say of them multiplies in closed
+form. C30 changes sign with x. Every sub-area of the frame gets a mixture of its own, of the local defocus and
+astigmatism there: what tells the second order (`sub_areas.py`).
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from controller.vae_em.network import NEGATIVE_SLOPE
+
+Array = NDArray[np.floating]
+
+EVEN = ("scale", "rotation_deg", "mtf_nyquist", "thickness_nm", "focal_spread_nm", "source_size_nm")
+NUISANCES = (*EVEN, "C30")
+"""Hidden parameters of a day that bear on its spectra, each mapped to a standard normal over the training days.
+
+The last changes sign with the state: the spectra are those of the whole with every aberration's sign changed.
+"""
+TURNED = NUISANCES.index("rotation_deg")
+"""Changes sign in a mirror."""
+STRETCH = 8.0
+"""The state enters the nuisance head also as asinh(STRETCH x): the null's neighbourhood resolved."""
+
+
+@dataclass(frozen=True)
+class PosteriorConfig:
+    """Shape of the network.
+
+    Attributes:
+        dimension: of the state x, n.
+        height, width: spectrum, a half plane; both multiples of 32.
+        patches, patch_height: sub-areas of a frame and the height of their spectra, twice their width.
+        channels: output channels of the five stride-2 convolutions.
+        patch_channels: of the four that every sub-area goes through.
+        patch_features: what is kept of one sub-area.
+        patch_hidden: width of the sub-areas' mixture head.
+        features: width of what the head reads, once for the whole and once for the sub-areas.
+        hidden: width of the mixture head's two hidden layers.
+        nuisance_hidden: likewise of the nuisance head's, which runs for every candidate.
+        components: antipodal pairs of Gaussians.
+    """
+
+    dimension: int = 3
+    height: int = 128
+    width: int = 64
+    patches: int = 9
+    patch_height: int = 48
+    channels: tuple[int, int, int, int, int] = (16, 32, 64, 96, 128)
+    patch_channels: tuple[int, int, int, int] = (12, 24, 48, 64)
+    patch_features: int = 48
+    patch_hidden: int = 64
+    features: int = 96
+    hidden: int = 128
+    nuisance_hidden: int = 96
+    components: int = 4
+
+    def __post_init__(self) -> None:
+        for label in ("height", "width"):
+            pixels = getattr(self, label)
+            if pixels < 32 or pixels % 32:
+                raise ValueError(f"spectrum {label} {pixels} is not a multiple of 32; use another optics.camera_pixels")
+        if self.components < 1:
+            raise ValueError(f"components must be at least 1, got {self.components}")
+
+    @property
+    def parameters_per_component(self) -> int:
+        """Log weight, mean, and the whitening matrix's diagonal and strict lower part."""
+        n = self.dimension
+        return 1 + 2 * n + n * (n - 1) // 2
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Antipodal mixtures, scaled states; any leading shape, then K components.
+
+    Attributes:
+        log_weight: (..., K), normalised.
+        mean: of the positive half, (..., K, n).
+        log_scale: -log of the whitening matrix's diagonal, (..., K, n).
+        shear: its strict lower part before that diagonal, row by row, (..., K, n (n - 1) / 2).
+    """
+
+    log_weight: Tensor
+    mean: Tensor
+    log_scale: Tensor
+    shear: Tensor
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Gaussian knowledge of the nuisances: precision I + root root', any leading shape.
+
+    Attributes:
+        mean: (..., C).
+        root: lower triangular, (..., C, C).
+    """
+
+    mean: Tensor
+    root: Tensor
+
+
+def _down(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.BatchNorm2d(outputs), nn.LeakyReLU(NEGATIVE_SLOPE)
+    )
+
+
+class PosteriorNetwork(nn.Module):
+    """Spectra to features, features and states to a mixture and to what is known of the nuisances."""
+
+    offset: Tensor
+    spread: Tensor
+    patch_offset: Tensor
+    patch_spread: Tensor
+
+    def __init__(self, config: PosteriorConfig) -> None:
+        super().__init__()
+        self.config = config
+        flat = config.channels[-1] * (config.height // 32) * (config.width // 32)
+        side = config.patch_height
+        patch_flat = config.patch_channels[-1] * math.ceil(side / 16) * math.ceil(side / 32)
+        self.register_buffer("offset", torch.zeros(1, 1, config.height, config.width))
+        self.register_buffer("spread", torch.ones(()))
+        self.register_buffer("patch_offset", torch.zeros(1, config.patches, side, side // 2))
+        self.register_buffer("patch_spread", torch.ones(()))
+        self.body = _trunk((1, *config.channels), flat, config.features)
+        self.patch_body = _trunk((1, *config.patch_channels), patch_flat, config.patch_features)
+        self.patch_join = nn.Sequential(
+            nn.Linear(config.patches * config.patch_features, config.features), nn.LeakyReLU(NEGATIVE_SLOPE)
+        )
+        read = 2 * config.features + 1
+        self.head = nn.Sequential(
+            nn.Linear(read, config.hidden),
+            nn.SiLU(),
+            nn.Linear(config.hidden, config.hidden),
+            nn.SiLU(),
+            nn.Linear(config.hidden, config.components * config.parameters_per_component),
+        )
+        per_area = config.components * config.parameters_per_component
+        self.patch_head = nn.Sequential(
+            nn.Linear(config.patch_features + config.patches + 1, config.patch_hidden),
+            nn.SiLU(),
+            nn.Linear(config.patch_hidden, per_area),
+        )
+        width, pairs = config.nuisance_hidden, config.dimension * (config.dimension + 1) // 2
+        self.of_frame = nn.Linear(read, width)
+        self.of_pairs = nn.Linear(2 * pairs, width, bias=False)
+        self.of_state = nn.Linear(2 * config.dimension, width, bias=False)
+        self.nuisance = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        # Row i of the root has i + 1 entries; the mean is one more.
+        self.even = nn.Linear(width, sum(i + 2 for i in range(len(EVEN))))
+        self.odd = nn.Linear(width, sum(i + 2 for i in range(len(EVEN), len(NUISANCES))), bias=False)
+
+    @property
+    def read(self) -> int:
+        """Width of `summarise`."""
+        return 2 * self.config.features + 1
+
+    def summarise(self, spectra: Tensor, patches: Tensor, log_floor: Tensor) -> tuple[Tensor, Tensor]:
+        """What the heads read: of frames, (N, F), and of their sub-areas, (N, P, G).
+
+        Args:
+            spectra: normalised, (N, H, W).
+            patches: of the sub-areas, (N, P, h, w).
+            log_floor: centred log shot-noise floors, (N,).
+        """
+        whole = self.body((spectra[:, None] - self.offset) / self.spread)
+        parts = ((patches - self.patch_offset) / self.patch_spread).flatten(0, 1)[:, None]
+        seen = self.patch_body(parts).reshape(*patches.shape[:2], -1)
+        which = torch.eye(patches.shape[1]).expand(len(patches), -1, -1)
+        floor = log_floor[:, None]
+        areas = torch.cat([seen, which, floor[:, :, None].expand(-1, patches.shape[1], -1)], 2)
+        return torch.cat([whole, self.patch_join(seen.flatten(1)), floor], 1), areas
+
+    def mixture(self, features: Tensor) -> Mixture:
+        """Features (..., F) of frames to mixtures (..., K) of the state."""
+        return self._mixture(self.head(features))
+
+    def local_mixture(self, areas: Tensor) -> Mixture:
+        """Features (..., G) of sub-areas to mixtures (..., K) of the local state."""
+        return self._mixture(self.patch_head(areas))
+
+    def _mixture(self, raw: Tensor) -> Mixture:
+        n, k = self.config.dimension, self.config.components
+        out = raw.reshape(*raw.shape[:-1], k, self.config.parameters_per_component)
+        weight, mean, scale, shear = out.split([1, n, n, n * (n - 1) // 2], -1)
+        return Mixture(weight[..., 0].log_softmax(-1), mean, scale - 1.5, shear)
+
+    def nuisances(self, features: Tensor, states: Tensor) -> Gain:
+        """What frames (..., F) say of the nuisances if their scaled states (..., n) are these.
+
+        Of C30 the opposite at the opposite state, so that knowledge at x and at -x mirror each other.
+        """
+        count = len(NUISANCES)
+        stretched = torch.asinh(STRETCH * states)
+        common = self.of_frame(features) + self.of_pairs(even_features(states, stretched))
+        signed = self.of_state(torch.cat([states, stretched], -1))
+        plus, minus = self.nuisance(common + signed), self.nuisance(common - signed)
+        even, odd = self.even(0.5 * (plus + minus)), self.odd(0.5 * (plus - minus))
+        first = len(EVEN)
+        mean = torch.cat([even[..., :first], odd[..., : count - first]], -1)
+        root = torch.zeros(*mean.shape, count, dtype=mean.dtype)
+        rows, columns = torch.tril_indices(first, first)
+        root[..., rows, columns] = even[..., first:]
+        rows, columns = torch.tril_indices(count - first, count, first)
+        root[..., first + rows, columns] = odd[..., count - first :]
+        return Gain(mean, root)
+
+
+def _trunk(widths: tuple[int, ...], flat: int, features: int) -> nn.Sequential:
+    """Stride-2 convolutions of these widths, then one dense layer."""
+    layers = (_down(a, b) for a, b in pairwise(widths))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, features), nn.LeakyReLU(NEGATIVE_SLOPE))
+
+
+def even_features(states: Tensor, stretched: Tensor) -> Tensor:
+    """Products of two components, plain and stretched: all that an even function needs, (..., n (n + 1))."""
+    rows, columns = torch.tril_indices(states.shape[-1], states.shape[-1])
+    return torch.cat([v[..., rows] * v[..., columns] for v in (states, stretched)], -1)
+
+
+def nuisance_log_density(gain: Gain, nuisances: Tensor) -> Tensor:
+    """log q(c | frame, x) at c (..., C), shape (...,)."""
+    precision = torch.eye(nuisances.shape[-1]) + gain.root @ gain.root.mT
+    offset = nuisances - gain.mean
+    quadratic = torch.einsum("...i,...ij,...j->...", offset, precision, offset)
+    half_log_det = torch.linalg.cholesky(precision).diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return half_log_det - 0.5 * quadratic - 0.5 * nuisances.shape[-1] * math.log(2 * math.pi)
+
+
+def log_density(mixture: Mixture, states: Tensor) -> Tensor:
+    """log q at scaled states (..., n), one per mixture, (...,)."""
+    white_matrix = whitening(mixture)
+    halves = []
+    for sign in (1.0, -1.0):
+        offset = states[..., None, :] - sign * mixture.mean
+        white = torch.einsum("...ij,...j->...i", white_matrix, offset)
+        halves.append(mixture.log_weight - math.log(2) - 0.5 * white.square().sum(-1) - mixture.log_scale.sum(-1))
+    return torch.logsumexp(torch.cat(halves, -1), -1) - 0.5 * states.shape[-1] * math.log(2 * math.pi)
+
+
+def whitening(mixture: Mixture) -> Tensor:
+    """The matrix W of every component, (..., K, n, n): its precision is W'W."""
+    n = mixture.mean.shape[-1]
+    rows, columns = torch.tril_indices(n, n, -1)
+    lower = torch.eye(n, dtype=mixture.mean.dtype).repeat(*mixture.shear.shape[:-1], 1, 1)
+    lower[..., rows, columns] = mixture.shear
+    return lower * torch.exp(-mixture.log_scale)[..., None]
+
+
+def packed(mixture: Mixture) -> NDArray[np.float32]:
+    """Mixtures as one float32 array (..., K, 1 + n + n n) for `log_densities`.
+
+    Per component: log of weight over twice its normalisation, mean, whitening matrix row by row.
+    """
+    n = mixture.mean.shape[-1]
+    constant = mixture.log_weight - math.log(2) - mixture.log_scale.sum(-1) - 0.5 * n * math.log(2 * math.pi)
+    parts = [constant[..., None], mixture.mean, whitening(mixture).flatten(-2)]
+    values: NDArray[np.float32] = torch.cat(parts, -1).detach().numpy()
+    return values
+
+
+@numba.njit(cache=True, fastmath=True)
+def log_densities(parameters, states, out):  # type: ignore[no-untyped-def]
+    """log q of one frame at many states.
+
+    Args:
+        parameters: from `packed`, (K, 1 + n + n n).
+        states: scaled, (n, M), contiguous along states.
+        out: (M,), written.
+    """
+    axes, count = states.shape
+    for m in range(count):
+        total = 0.0
+        for k in range(parameters.shape[0]):
+            p = parameters[k]
+            plus, minus = 0.0, 0.0
+            for a in range(axes):
+                along, mean = 0.0, 0.0
+                for b in range(a + 1):
+                    white = p[1 + axes + a * axes + b]
+                    along += white * states[b, m]
+                    mean += white * p[1 + b]
+                plus += (along - mean) ** 2
+                minus += (along + mean) ** 2
+            total += np.exp(p[0] - 0.5 * plus) + np.exp(p[0] - 0.5 * minus)
+        out[m] = np.log(total + 1e-30)

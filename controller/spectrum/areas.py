@@ -1,0 +1,227 @@
+"""Expected spectra of a thin film in the sub-areas of a Ronchigram: the model behind the second order's fit.
+
+As `spectrum.model` for a window off the axis: at an angle theta the film frequency q meets the local state
+`l = x + G(theta) c` (`sub_areas.local_state`), its two sidebands reach the window from angles on either side, and focal
+spread damps them as far as their paths differ there, `pi lambda (q^2 -+ 2 q.theta / lambda)`. The fringes of a sideband
+have the curvature half way between it and the beam, at theta -+ lambda q / 2: at the disc's rim, where the outer one is
+missing, a window sees the second order as from nearer the axis.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller import preprocess
+from controller.preprocess import hann_window
+from controller.spectrum import model as spectrum_model
+from controller.spectrum import sub_areas
+from controller.spectrum.model import NodePower, Nodes, Nuisance
+from twin.optics import Optics
+
+Array = NDArray[np.floating]
+
+AXIS = 5
+"""Sub-areas along each axis, three quarters overlapping."""
+REACH = 30 / 128
+"""Of the outer ones' middles from the camera's, in sides of the camera."""
+LOWEST_PX = 3
+"""Frequencies below are the disc's own."""
+HIGHEST = 0.85
+"""Of Nyquist's frequency, as in `spectrum.model.band`."""
+RADII, ANGLES = 64, 72
+
+
+@dataclass(frozen=True)
+class AreaGrid:
+    """Sub-areas and the tables on them, P in number.
+
+    Attributes:
+        nodes: film frequencies, for the side of a sub-area.
+        corners: first row and column of each.
+        directions: local states made by one nm of each coefficient of the second order, (P, 3, 4).
+        power: nominal film's power per node for 1 nm of film, (R,).
+        overlap: window-weighted share of the disc that each sideband reaches, (2, P, A, R).
+        both: share that both reach, twice, (P, A, R).
+        origin_rad: angle (x, y) off the sub-area's own at which each sideband's fringes arise, (2, 2, P, A, R).
+        middle_rad: likewise of the part that both sidebands reach, (2, P, A, R).
+        path: phase by which a nm of defocus moves each sideband against the beam, rad, (2, P, A, R).
+        correlation: of the periodograms of overlapping sub-areas at one frequency, (P, P).
+    """
+
+    nodes: Nodes
+    corners: tuple[tuple[int, int], ...]
+    directions: Array
+    power: Array
+    overlap: Array
+    both: Array
+    origin_rad: Array
+    middle_rad: Array
+    path: Array
+    correlation: Array
+
+
+@lru_cache(maxsize=2)
+def area_grid(optics: Optics) -> AreaGrid:
+    """Tables for one instrument."""
+    side = optics.camera_pixels
+    height = side // 2
+    reach = round(REACH * side)
+    starts = [round(v) for v in np.linspace(side / 2 - reach - height / 2, side / 2 + reach - height / 2, AXIS)]
+    corners = tuple((row, column) for row in starts for column in starts)
+    nodes = spectrum_model.nodes(optics, height, RADII, ANGLES)
+    middles, tables = [], []
+    for corner in corners:
+        x, y, window = _lit(optics, corner, height)
+        share = window**2 / np.sum(window**2)
+        middles.append((float(share @ x), float(share @ y)))
+        tables.append(_overlaps(x, y, window, nodes, optics))
+    overlap, both, origin, middle = (np.stack(parts) for parts in zip(*tables, strict=True))
+    return AreaGrid(
+        nodes=nodes,
+        corners=corners,
+        directions=np.stack([sub_areas.local_state(*middle) for middle in middles]),
+        power=spectrum_model.film_power(nodes, optics),
+        overlap=np.ascontiguousarray(np.swapaxes(overlap, 0, 1)),
+        both=both,
+        origin_rad=np.ascontiguousarray(np.moveaxis(origin, 0, 2)),
+        middle_rad=np.ascontiguousarray(np.swapaxes(middle, 0, 1)),
+        path=_paths(np.array(middles), nodes),
+        correlation=_correlations(corners, height),
+    )
+
+
+def _lit(optics: Optics, corner: tuple[int, int], height: int) -> tuple[Array, Array, Array]:
+    """Angles x and y, rad, and window of a quarter of a sub-area's pixels, as far as the disc lights them."""
+    side, rad = optics.camera_pixels, optics.camera_pixel_mrad * 1e-3
+    axis = (np.arange(side) - side // 2) * rad
+    y, x = np.meshgrid(axis[corner[0] :][:height:2], axis[corner[1] :][:height:2], indexing="ij")
+    lit = np.hypot(x, y) <= optics.convergence_mrad * 1e-3
+    return x[lit], y[lit], hann_window(height)[::2, ::2][lit]
+
+
+def _overlaps(x: Array, y: Array, window: Array, nodes: Nodes, optics: Optics) -> tuple[Array, ...]:
+    """Of a sub-area: `AreaGrid.overlap` (2, A, R), `both` (A, R), `origin_rad` (2, 2, A, R), `middle_rad` (2, A, R)."""
+    # Sums over a quarter of the pixels: as in `spectrum.model.overlap_tables`.
+    scale = nodes.pixels**2 * 4.0 / (4.0 * window.sum()) ** 2 * preprocess.REFERENCE_DOSE_E / 2.25
+    weight = scale * window**2
+    middle = np.array([weight @ x, weight @ y]) / weight.sum()
+    moments = np.stack([weight, weight * (x - middle[0]), weight * (y - middle[1])], 1)
+    edge2 = (optics.convergence_mrad * 1e-3) ** 2
+    shape = (len(nodes.angles_rad), len(nodes.q_per_nm))
+    overlap, both = np.empty((2, *shape)), np.empty(shape)
+    origin, middle_of_both = np.empty((2, 2, *shape)), np.empty((2, *shape))
+    least = 1e-9 * weight.sum()
+    theta = nodes.wavelength_nm * nodes.q_per_nm
+    for a, angle in enumerate(nodes.angles_rad):
+        shift = np.outer([math.cos(angle), math.sin(angle)], theta)
+        within = [(x - s * shift[0][:, None]) ** 2 + (y - s * shift[1][:, None]) ** 2 <= edge2 for s in (1, -1)]
+        for side, inside in enumerate(within):
+            total, *first = (inside @ moments).T
+            overlap[side, a] = total
+            # Half way from the pixels that the sideband reaches to where it comes from.
+            half_way = (0.5 if side else -0.5) * shift
+            origin[side, :, a] = np.stack(first) / np.maximum(total, least) + half_way
+        total, *first = ((within[0] & within[1]) @ moments).T
+        both[a] = 2 * total
+        middle_of_both[:, a] = np.stack(first) / np.maximum(total, least)
+    return overlap, both, origin, middle_of_both
+
+
+def _paths(middles: Array, nodes: Nodes) -> Array:
+    """`AreaGrid.path` from the sub-areas' angles (P, 2), rad."""
+    direction = np.stack([np.cos(nodes.angles_rad), np.sin(nodes.angles_rad)])
+    along = (middles @ direction)[:, :, None] * nodes.q_per_nm
+    own = nodes.wavelength_nm * nodes.q_per_nm**2
+    return math.pi * np.stack([own - 2 * along, own + 2 * along])
+
+
+def _correlations(corners: tuple[tuple[int, int], ...], height: int) -> Array:
+    """Squared overlap of the windows of every two sub-areas, (P, P); separable, as the window is."""
+    line = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(height) / height)
+    starts = np.array(corners)
+
+    def along(axis: int) -> Array:
+        apart = np.minimum(np.abs(starts[:, axis, None] - starts[None, :, axis]), height)
+        shared = [float(line[shift:] @ line[: height - shift]) for shift in range(height + 1)]
+        return np.array(shared)[apart] / shared[0]
+
+    return np.asarray((along(0) * along(1)) ** 2)
+
+
+@lru_cache(maxsize=2)
+def band(height: int) -> NDArray[np.bool_]:
+    """Frequencies that the likelihood uses, (h, h // 2), each pair +-f once."""
+    y, x = np.mgrid[-height // 2 : height // 2, 0 : height // 2]
+    radius = np.hypot(y, x)
+    return np.asarray((radius >= LOWEST_PX) & (radius <= HIGHEST * height / 2) & ((x > 0) | (y > 0)))
+
+
+@dataclass(frozen=True)
+class AreaPeriodograms:
+    """Measured spectra of a frame's sub-areas.
+
+    Attributes:
+        values: power in units of the shot noise inside `band`, (P, F).
+        levels: of the shot noise, as in `preprocess.area_powers`, (P,).
+    """
+
+    values: Array
+    levels: Array
+
+
+def periodograms(counts: Array, mean: Array, frames: int, grid: AreaGrid) -> AreaPeriodograms:
+    """Of a frame's counts (H, W), above the dark level, less the mean of so many frames, itself among them.
+
+    The disc's edge, sharp inside the outer windows, is the same in every frame.
+
+    Args:
+        counts: of the frame.
+        mean: of frames scaled to a sum of one, (H, W).
+        frames: at least two.
+        grid: sub-areas.
+    """
+    height = grid.nodes.pixels
+    _, floor = preprocess.normalise(preprocess.spectrum(counts), float(np.sum(hann_window(len(counts)) * counts)))
+    keep = band(height)
+    values, levels = [], []
+    for power, noise in preprocess.area_powers(counts, floor, grid.corners, height, mean * counts.sum()):
+        values.append((power / noise)[:, height // 2 :][keep] * frames / (frames - 1))
+        levels.append(noise[height // 2, height // 2])
+    return AreaPeriodograms(np.stack(values), np.array(levels))
+
+
+def node_power(grid: AreaGrid, nuisance: Nuisance) -> NodePower:
+    """Power per film frequency for one day, (P, A, R)."""
+    power = spectrum_model.blurred_power(grid.power, nuisance, grid.nodes)
+    minus, plus = np.exp(-0.5 * (nuisance.focal_spread_nm * grid.path) ** 2)
+    of_minus, of_plus = grid.overlap[0] * minus**2, grid.overlap[1] * plus**2
+    both = of_minus + of_plus
+    share = np.divide(np.stack([of_minus, of_plus]), both, out=np.zeros((2, *both.shape)), where=both > 0)
+    lean = np.einsum("spar,sxpar->xpar", share, grid.origin_rad)
+    cross = power * spectrum_model.through_thickness(nuisance, grid.nodes) * grid.both * minus * plus
+    return NodePower(power * both, cross, lean, grid.middle_rad)
+
+
+def expected_signal(first_nm: Array, second_nm: Array, nuisance: Nuisance, grid: AreaGrid, power: NodePower) -> Array:
+    """Expected film signal of each sub-area inside `band`, (P, F); 1 is the shot noise of a frame of 1e6 electrons.
+
+    Args:
+        first_nm, second_nm: aberrations (3,) and (4,), in the order of `sub_areas`.
+        nuisance: of the day.
+        grid: sub-areas.
+        power: `node_power` of the same nuisance.
+    """
+    angles = grid.nodes.angles_rad
+    cosine, sine = np.cos(angles), np.sin(angles)
+    bend = np.empty((2, len(angles), 2))
+    for axis, unit in enumerate(((1.0, 0.0), (0.0, 1.0))):
+        defocus, along, across = sub_areas.local_state(*unit) @ second_nm
+        bend[axis, :, 0] = (defocus + along) * cosine + across * sine
+        bend[axis, :, 1] = across * cosine + (defocus - along) * sine
+    local = first_nm + grid.directions @ second_nm
+    spectra = spectrum_model.deposited(local, nuisance, grid.nodes, power, bend)
+    signal: Array = spectra[:, band(grid.nodes.pixels)]
+    return signal

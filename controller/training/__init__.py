@@ -1,0 +1,1 @@
+"""Trainings of the shipped weights: simulated frames, optimisation, one file per network."""

@@ -1,0 +1,1 @@
+"""VAE-EM: encoder, symmetrised latent Gaussian process, EM, candidate resampling, input selection."""

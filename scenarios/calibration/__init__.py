@@ -1,0 +1,1 @@
+"""A calibration run: instrument, loop, results on disc, page and plots."""

@@ -1,0 +1,75 @@
+"""The latent space in one picture (the paper's Fig. 4): where states go, and that antipodes go together."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import hsv_to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from controller.dataset import spectra_on
+from controller.vae_em.artefact import Artefact
+from controller.vae_em.network import encode_mean
+from twin.day import Day
+from twin.state import StateSpace
+
+Array = NDArray[np.floating]
+
+
+def plane_states(space: StateSpace, side: int) -> Array:
+    """States on a grid of the plane of the first two coefficients, the others zero, (side^2, n)."""
+    axis = np.linspace(-1, 1, side)
+    states = np.zeros((side * side, space.dimension))
+    states[:, 0] = np.tile(axis, side) * space.range_nm[0]
+    states[:, 1] = np.repeat(axis, side) * space.range_nm[1]
+    return states
+
+
+def colours(states_nm: Array, range_nm: Array) -> Array:
+    """Hue by direction, saturation by distance, (N, 3): antipodes differ in hue by half a turn."""
+    x, y = (states_nm[:, i] / range_nm[i] for i in (0, 1))
+    hue = (np.arctan2(y, x) / (2 * np.pi)) % 1.0
+    saturation = np.clip(np.hypot(x, y), 0.0, 1.0)
+    rgb: Array = hsv_to_rgb(np.stack([hue, 0.15 + 0.85 * saturation, np.full_like(hue, 0.85)], axis=1))
+    return rgb
+
+
+def principal_plane(latents: Array) -> Array:
+    """Latents (N, n_z) on the two directions in which they vary most, (N, 2)."""
+    centred = latents - latents.mean(0)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    return centred @ directions[:2].T
+
+
+def antipodal_distance(latents: Array) -> float:
+    """Median distance of a state's latent to its antipode's, in units of the median distance of random pairs.
+
+    Args:
+        latents: (N, n_z) on a grid that is its own mirror image: state k and N - 1 - k are antipodes.
+    """
+    mirrored = np.linalg.norm(latents - latents[::-1], axis=1)
+    shuffled = np.linalg.norm(latents - np.random.default_rng(0).permutation(latents), axis=1)
+    return float(np.median(mirrored) / np.median(shuffled))
+
+
+def draw(trained: Artefact, space: StateSpace, path: Path, side: int = 21, seed: int = 0) -> float:
+    """Write the figure; returns `antipodal_distance` of what it shows."""
+    states = plane_states(space, side)
+    data = spectra_on(Day(), trained.optics, space, states, np.random.default_rng(seed))
+    latents = encode_mean(trained.vae, data.spectra)
+    plane, paint = principal_plane(latents), colours(states, space.range_nm)
+    ratio = antipodal_distance(latents)
+    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    left.scatter(states[:, 0], states[:, 1], c=paint, s=26)
+    left.set(xlabel=f"{space.names[0]} [nm]", ylabel=f"{space.names[1]} [nm]", title="States, one frame each")
+    for k in range(len(plane) // 2):
+        right.plot(*plane[[k, -1 - k]].T, color="0.75", lw=0.6, zorder=1)
+    right.scatter(plane[:, 0], plane[:, 1], c=paint, s=26, zorder=2)
+    right.set(xlabel="first principal latent", ylabel="second principal latent")
+    right.set_title(f"Their latents; lines join x and -x\n({ratio:.2f} of a random pair's distance)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    return ratio

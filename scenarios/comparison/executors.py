@@ -1,0 +1,153 @@
+"""Where runs are done: in this process, in processes beside it, or on a Dask cluster.
+
+Each gives lanes: executors of one worker each, so that a worker can keep a microscope from job to job.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context, parent_process
+from typing import Any, ParamSpec, TypeVar
+
+from scenarios.versions import versions
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+CONNECT_S = 10
+"""How long a scheduler may take to answer."""
+
+
+class SweepError(Exception):
+    """A sweep that cannot begin or go on; whatever finished before is safe."""
+
+
+class InThisProcess(Executor):
+    """Does at once what is submitted; an interrupt goes through."""
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        future: Future[R] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def serial() -> Iterator[list[Executor]]:
+    """One lane: this process."""
+    yield [InThisProcess()]
+
+
+@contextmanager
+def processes(count: int) -> Iterator[list[Executor]]:
+    """`count` lanes, one spawned process each; whatever ends the block early ends them at once.
+
+    The workers ignore Ctrl-C, which is the parent's to handle, and leave when the parent is gone.
+    """
+    before = active_children()
+    with _interrupts_ignored():
+        lanes: list[Executor] = [
+            ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_enter_worker) for _ in range(count)
+        ]
+        for lane in lanes:
+            lane.submit(_import_all)
+    workers = [child for child in active_children() if child not in before]
+    try:
+        yield lanes
+    except BaseException:
+        for worker in workers:
+            worker.terminate()
+        raise
+    finally:
+        for lane in lanes:
+            lane.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """A process started within ignores Ctrl-C from its first instruction on, as that is inherited."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _enter_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """A parent that was killed closes nothing: without this its workers would wait for jobs for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _import_all() -> None:
+    """What takes seconds to import, while the parent checks the jobs."""
+    import scenarios.calibration.run  # noqa: F401
+    import twin.ronchigram.multislice  # noqa: F401
+
+
+@contextmanager
+def dask_cluster(address: str) -> Iterator[list[Executor]]:
+    """One lane per worker that the cluster at `address` has now; stemtwin must be installed there.
+
+    A run whose worker is lost is done again by another. Scenario files must be where this machine has them.
+
+    Raises:
+        SweepError: nobody answers, no workers, or workers with other versions of what figures depend on.
+    """
+    client = _connect(address)
+    try:
+        workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
+        if not workers:
+            raise SweepError(f"the Dask cluster at {address} has no workers")
+        _check_versions(client)
+        lanes = [client.get_executor(workers=[name], allow_other_workers=True, pure=False) for name in workers]
+        try:
+            yield lanes
+        except BaseException:
+            for lane in lanes:
+                lane.shutdown(wait=False)
+            raise
+    finally:
+        client.close()
+
+
+def _connect(address: str) -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise SweepError("a Dask cluster needs the package distributed: pip install distributed") from error
+    connect: Callable[..., Any] = distributed.Client
+    try:
+        return connect(address, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise SweepError(f"no Dask scheduler answers at {address!r} (tcp://HOST:PORT is expected): {error}") from error
+
+
+def _check_versions(client: Any) -> None:
+    here = versions()
+    try:
+        everywhere = client.run(versions)
+    except ImportError as error:
+        raise SweepError(f"the cluster's workers cannot import stemtwin: {error}") from error
+    for worker, there in everywhere.items():
+        for package in sorted(here.keys() | there.keys()):
+            if here.get(package) != there.get(package):
+                raise SweepError(
+                    f"worker {worker} has {package} {there.get(package)}, this machine {here.get(package)}:"
+                    " figures would mix"
+                )

@@ -1,0 +1,251 @@
+"""Figures of a comparison, from its summary: error, share in spec, coverage, computing time. Returns PNG bytes.
+
+One panel per scenario, one colour and dash per controller throughout, lines labelled where they end. Imports
+matplotlib: import this module where a figure is wanted.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle, product
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+
+from scenarios.calibration.plots import INK, LIMIT, png
+from scenarios.comparison.paired import wilson_interval
+from scenarios.schema import Scenario
+
+Array = NDArray[np.floating]
+Figures = Mapping[str, Any]
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a5230")
+"""Okabe and Ito (2008), told apart by the colour-blind; its yellow is too pale for lines."""
+
+DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MOST_BANDS = 4
+"""With more controllers than this, bands would hide each other: bars at the last observation stand for them."""
+
+BOUND = "Cramér-Rao bound"
+
+STEP_LIMIT_S = 0.05
+"""Computing time per observation that a controller without refinement is asked to keep."""
+
+
+def error_curves(summary: Figures, scenarios: Mapping[str, Scenario]) -> bytes:
+    """Median error norm against observations, with the 10-90 % band, the tolerance and the Cramer-Rao bound."""
+    figure, panels = _panels(summary, 3.6)
+    for axes, (name, of_scenario) in zip(panels, summary["scenarios"].items(), strict=True):
+        controllers = of_scenario["controllers"]
+        ends: dict[str, float] = {}
+        for i, (controller, style) in enumerate(_styles(controllers).items()):
+            k, median, low, high = _curve(controllers[controller], "median_error_nm", "p10_error_nm", "p90_error_nm")
+            axes.plot(k, median, **style)
+            ends[controller] = float(median[-1])
+            if len(controllers) <= MOST_BANDS:
+                axes.fill_between(k, low, high, color=style["color"], alpha=0.13, lw=0)
+            else:
+                axes.vlines(k[-1] + 0.012 * (1 + i) * k[-1], low[-1], high[-1], color=style["color"], lw=1.6)
+        styles = _styles(controllers)
+        if of_scenario["bound_median_nm"] is not None:
+            ends[BOUND], styles[BOUND] = _floor(axes, of_scenario["bound_median_nm"]), {"color": INK, "ls": "-"}
+        tolerances = sorted(set(scenarios[name].space.tolerance_nm))
+        axes.axhline(tolerances[0], color=LIMIT, lw=1.2, ls=":")
+        _note(axes, "tolerance" if len(tolerances) == 1 else "least tolerance", k[-1], tolerances[0], above=True)
+        axes.set(yscale="log", ylabel="error norm (nm)", title=name)
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        _observations(axes, controllers)
+        _label_ends(axes, float(k[-1]), ends, styles)
+    return _finished(figure)
+
+
+def in_spec_curves(summary: Figures) -> bytes:
+    """Share of the runs in spec against observations, with 95 % (Wilson) intervals as bands or bars."""
+    figure, panels = _panels(summary, 3.1)
+    for axes, (name, of_scenario) in zip(panels, summary["scenarios"].items(), strict=True):
+        controllers = of_scenario["controllers"]
+        ends: dict[str, float] = {}
+        for i, (controller, style) in enumerate(_styles(controllers).items()):
+            k, share = _curve(controllers[controller], "in_spec")
+            intervals = np.array([wilson_interval(float(s), controllers[controller]["runs"]) for s in share])
+            axes.plot(k, share, **style)
+            ends[controller] = float(share[-1])
+            if len(controllers) <= MOST_BANDS:
+                axes.fill_between(k, *intervals.T, color=style["color"], alpha=0.13, lw=0)
+            else:
+                axes.vlines(k[-1] + 0.012 * (1 + i) * k[-1], *intervals[-1], color=style["color"], lw=1.6)
+        axes.axhline(0.95, color=LIMIT, lw=1.2, ls=":")
+        _note(axes, "95 %", k[-1], 0.95, above=False)
+        axes.set(ylim=(-0.03, 1.03), ylabel="runs in spec", title=name)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        _observations(axes, controllers)
+        _label_ends(axes, float(k[-1]), ends, _styles(controllers))
+    return _finished(figure)
+
+
+def coverage_curves(summary: Figures) -> bytes:
+    """Share of the runs whose credible region holds the truth; grey: where an honest one stays, 19 times of 20."""
+    figure, panels = _panels(summary, 3.1)
+    for axes, (name, of_scenario) in zip(panels, summary["scenarios"].items(), strict=True):
+        controllers = of_scenario["controllers"]
+        runs = min(found["runs"] for found in controllers.values())
+        for nominal in (0.5, 0.9):
+            half = 1.96 * np.sqrt(nominal * (1 - nominal) / runs)
+            axes.axhspan(nominal - half, min(1.0, nominal + half), color=LIMIT, alpha=0.22, lw=0)
+            axes.axhline(nominal, color=LIMIT, lw=1.2, ls=":")
+        ends: dict[str, float] = {}
+        for controller, style in _styles(controllers).items():
+            for key, width in (("coverage_90", 1.7), ("coverage_50", 0.9)):
+                k, share = _curve(controllers[controller], key)
+                axes.plot(k, share, **{**style, "lw": width, "marker": style["marker"] if width > 1 else None})
+            ends[controller] = float(controllers[controller]["by_observation"][str(int(k[-1]))]["coverage_90"])
+        axes.set(ylim=(-0.03, 1.03), ylabel="regions that hold the truth", title=f"{name}: 90 % (thick), 50 % (thin)")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        _observations(axes, controllers)
+        _label_ends(axes, float(k[-1]), ends, _styles(controllers))
+    return _finished(figure)
+
+
+def computing_time(summary: Figures) -> bytes:
+    """Median controller time per observation, all scenarios together: a dot, and the range over observations."""
+    controllers = summary["controllers"]
+    figure = Figure(figsize=(9.2, 1.0 + 0.3 * len(controllers)), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    for row, (controller, style) in enumerate(_styles(controllers).items()):
+        _, seconds = _curve(controllers[controller], "seconds_per_step")
+        shown = 1e3 * np.maximum(seconds, 1e-5)
+        axes.plot([shown.min(), shown.max()], [row, row], color=style["color"], lw=2.2, alpha=0.45)
+        axes.plot(np.median(shown), row, marker=style["marker"], color=style["color"], ms=6)
+    axes.axvline(1e3 * STEP_LIMIT_S, color=LIMIT, lw=1.2, ls=":")
+    axes.set(
+        xscale="log", xlabel="computing time per observation (ms); dotted: 50 ms", ylim=(len(controllers) - 0.5, -0.5)
+    )
+    axes.set_yticks(range(len(controllers)), list(controllers))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.grid(alpha=0.25, axis="x", lw=0.5)
+    return _finished(figure)
+
+
+def coefficient_errors(summary: Figures, scenarios: Mapping[str, Scenario]) -> bytes:
+    """Error of each coefficient after the last observation: median as marker, up to the 90th percentile as line."""
+    figure, panels = _panels(summary, 3.1)
+    for axes, (name, of_scenario) in zip(panels, summary["scenarios"].items(), strict=True):
+        controllers, space = of_scenario["controllers"], scenarios[name].space
+        width = 0.8 / len(controllers)
+        for i, (controller, style) in enumerate(_styles(controllers).items()):
+            x = np.arange(space.dimension) + (i - (len(controllers) - 1) / 2) * width
+            errors = [controllers[controller]["per_coefficient"][c] for c in space.names]
+            low, high = ([error[key] for error in errors] for key in ("median_abs_nm", "p90_abs_nm"))
+            axes.vlines(x, low, high, color=style["color"], lw=1.5)
+            axes.plot(x, low, ls="", marker=style["marker"], color=style["color"], ms=4, label=controller)
+        edges = np.arange(space.dimension)
+        axes.hlines(space.tolerance_nm, edges - 0.45, edges + 0.45, color=LIMIT, lw=1.2, ls=":")
+        axes.set(yscale="log", ylabel="|error| (nm)", title=name)
+        axes.set_xticks(edges, list(space.names))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.grid(alpha=0.25, axis="y", lw=0.5)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False, fontsize=8)
+    return _finished(figure)
+
+
+# --- parts ---------------------------------------------------------------------------------------
+
+
+def _panels(summary: Figures, height_in: float) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel per scenario, two in a row."""
+    count = len(summary["scenarios"])
+    columns = min(2, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(4.9 * columns if count > 1 else 7.4, height_in * rows), layout="constrained")
+    figure.set_facecolor("white")
+    grid = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for spare in grid[count:]:
+        spare.set_visible(False)
+    return figure, grid[:count]
+
+
+def _styles(controllers: Sequence[str] | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Colour, dash and marker by controller; colours repeat with another dash."""
+    looks = cycle(product(DASHES, zip(COLOURS, MARKERS, strict=True)))
+    return {
+        name: {"color": colour, "ls": dash, "marker": marker, "ms": 3.2, "lw": 1.6}
+        for name, (dash, (colour, marker)) in zip(controllers, looks, strict=False)
+    }
+
+
+def _curve(figures: Figures, *keys: str) -> tuple[Array, ...]:
+    """Observations and the figures of the keys, each (K,)."""
+    by_observation = figures["by_observation"]
+    k = sorted(map(int, by_observation))
+    return np.array(k, float), *(np.array([by_observation[str(i)][key] for i in k], float) for key in keys)
+
+
+def _floor(axes: Axes, bound_nm: Mapping[str, float]) -> float:
+    """Draw the bound; where it ends, nm."""
+    k = np.array(sorted(map(int, bound_nm)))
+    floor = np.array([bound_nm[str(i)] for i in k])
+    axes.plot(k, floor, color=INK, lw=1.2, ls=(0, (6, 2.5)), zorder=1.5)
+    return float(floor[-1])
+
+
+def _observations(axes: Axes, controllers: Mapping[str, Figures]) -> None:
+    last = max(int(k) for found in controllers.values() for k in found["by_observation"])
+    axes.set(
+        xlabel="observations", xlim=(0.6, last * (1.02 + 0.012 * len(controllers) * (len(controllers) > MOST_BANDS)))
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25, lw=0.5)
+
+
+def _label_ends(axes: Axes, last: float, ends: Mapping[str, float], styles: Mapping[str, Mapping[str, Any]]) -> None:
+    """Names beside the right edge, moved apart where they would overlap, each led to its line's end at `last`."""
+    transform = axes.transData.transform
+    low, high = (transform((1.0, v))[1] for v in axes.get_ylim())
+    order = sorted(ends, key=lambda name: ends[name])
+    wanted = [(transform((1.0, ends[name]))[1] - low) / (high - low) for name in order]
+    few = len(ends) <= 12
+    for name, height in zip(order, _apart(wanted, 0.068 if few else 0.05), strict=True):
+        style = styles[name]
+        leader = {
+            "arrowstyle": "-",
+            "color": style["color"],
+            "lw": 0.7,
+            "ls": style["ls"],
+            "shrinkA": 1,
+            "shrinkB": 2,
+            "relpos": (0, 0.5),
+        }
+        axes.annotate(
+            name, (last, ends[name]), (1.07, height), textcoords="axes fraction", va="center", arrowprops=leader,
+            fontsize=8 if few else 6.5, color=style["color"], annotation_clip=False,
+        )  # fmt: skip
+
+
+def _apart(heights: Sequence[float], gap: float) -> Array:
+    """Ascending heights moved as little as needed (least squares) to be `gap` apart, within the axes if they fit."""
+    steps = gap * np.arange(len(heights))
+    spaced = isotonic_regression(np.asarray(heights) - steps).x
+    placed: Array = np.clip(spaced, 0.0, max(0.0, 1.0 - steps[-1])) + steps
+    return placed
+
+
+def _note(axes: Axes, text: str, x: float, y: float, above: bool) -> None:
+    """Small words that end at a point of a line, readable over other lines."""
+    note = axes.annotate(
+        text, (x, y), (-2, 3 if above else -3), textcoords="offset points", ha="right",
+        va="bottom" if above else "top", fontsize=7.5, color=INK, zorder=5,
+    )  # fmt: skip
+    note.set_path_effects([withStroke(linewidth=2.5, foreground="white", alpha=0.85)])
+
+
+def _finished(figure: Figure) -> bytes:
+    for axes in figure.axes:
+        axes.xaxis.label.set_fontsize(9)
+        axes.yaxis.label.set_fontsize(9)
+    return png(figure)

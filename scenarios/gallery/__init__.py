@@ -1,0 +1,1 @@
+"""The gallery page: what the microscope shows."""

@@ -1,0 +1,99 @@
+"""A microscope whose exposures are scanned images: what a controller needs that judges sharpness, the BEACON way.
+
+The controller sees `Frame`s as before and does not know the difference; one that reads Ronchigrams is no use here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.base import Agent, Image
+from agents.sources.twin_scan import TwinScan
+from twin.scan.acquisition import ScanSetup
+from twin.scan.plan import ScanPlan
+from twin.simulated import SimulatedMicroscope
+from twin.types import Capabilities, Frame, ScanBlock, Truth
+
+Array = NDArray[np.floating]
+
+MAX_COUNT = 65535
+
+
+class ImagingMicroscope:
+    """`Microscope` around one that scans: `acquire` makes a scan and returns the first image of an agent.
+
+    Every image shows the same region of the specimen, so that nothing but the aberrations changes from one to the next.
+
+    Args:
+        inner: set up for scans.
+        setup: its scan's optics and camera.
+        plan: a small scan; there is one per exposure.
+        agent: makes the image; started anew for each.
+
+    Raises:
+        ValueError: the microscope cannot scan, or has no camera for it.
+    """
+
+    def __init__(self, inner: SimulatedMicroscope, setup: ScanSetup, plan: ScanPlan, agent: Agent) -> None:
+        if not inner.capabilities.can_scan or setup.camera is None:
+            raise ValueError("images need a microscope that is set up to scan with a camera")
+        self.inner, self.setup, self.plan, self.agent = inner, setup, plan, agent
+        self._clock_s = 0.0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        inner = self.inner.capabilities
+        return replace(inner, name=f"{inner.name}, imaging", camera_shape=self.plan.shape, max_count=MAX_COUNT)
+
+    def reset(self, rng: np.random.Generator) -> None:
+        self.inner.reset(rng)
+
+    def apply(self, delta_nm: Array) -> None:
+        self.inner.apply(delta_nm)
+
+    def acquire(self) -> Frame:
+        """One scan, one image."""
+        source = TwinScan(self._scanned(), self.plan, self.setup.optics, frames=True)
+        self.agent.start(source.meta)
+        for block in source.blocks():
+            self.agent.update(block)
+        image = next(iter(self.agent.result().images.values()))
+        plan = self.plan
+        return encoded(image, plan.dose_e * plan.count, plan.dwell_s * plan.count, self._clock_s)
+
+    def _scanned(self) -> Iterator[ScanBlock]:
+        for block in self.inner.scan(self.plan, block=self.plan.shape[1]):
+            self._clock_s = float(block.clock_s[-1])
+            yield block
+
+    def truth(self) -> Truth:
+        """The hidden state; only the scorer may ask."""
+        return self.inner.truth()
+
+
+def encoded(image: Image, dose_e: float, exposure_s: float, clock_s: float) -> Frame:
+    """An image as a frame of 16-bit counts, with the settings that `controller.merit.contrast.sharpness` reads.
+
+    Electrons and detector counts go as they are. Any other image is stretched over the range; `image_norm` then makes
+    its sharpness the variance in its own unit squared, and `image_noise` is its spread's rms. Pixels that are not known
+    take the mean.
+
+    Raises:
+        ValueError: nothing in the image is known.
+    """
+    values, settings = np.asarray(image.values, np.float64), {}
+    known = np.isfinite(values)
+    if not known.any():
+        raise ValueError("the agent's image holds nothing")
+    values = np.where(known, values, values[known].mean())
+    if image.unit in ("e", "counts") and values.min() >= 0 and values.max() <= MAX_COUNT:
+        counts = values
+    else:
+        low = float(values.min())
+        scale = max(float(values.max()) - low, np.finfo(float).tiny * MAX_COUNT) / MAX_COUNT
+        counts = (values - low) / scale
+        spread = 0.0 if image.spread is None else float(np.sqrt(np.nanmean(image.spread**2)))
+        settings = {"image_norm": 1.0 / scale, "image_noise": spread / scale}
+    return Frame(np.rint(counts).astype(np.uint16), dose_e, exposure_s, clock_s, settings)

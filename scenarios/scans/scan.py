@@ -1,0 +1,174 @@
+"""`stemtwin scan`: the scan of a scenario goes through agents as it is made; no frame has to be stored.
+
+Everything is checked before the first diffraction pattern is computed.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.base import Agent
+from agents.sources.twin_scan import TwinScan
+from agents.stream import Progress
+from scenarios.scans import acquire
+from scenarios.scans.stream import Recorded, choose_agents, make_folder, record, without_nan
+from scenarios.scans.truth import true_phase
+from scenarios.schema import Scenario, ScenarioError
+from twin.cameras.properties import EventCamera
+from twin.cost import scanned_area_nm2
+from twin.formats.dataset import FrameWriter
+from twin.formats.t3p import T3pWriter
+from twin.scan.acquisition import Acquisition
+from twin.types import ScanBlock
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A scan about to begin.
+
+    Attributes:
+        acquisition: microscope and blocks, which run once; its `out` is where frames are kept.
+        agents: by label.
+        out: folder for what they find.
+        keep: store the frames, too.
+    """
+
+    acquisition: acquire.Session
+    agents: Mapping[str, Agent]
+    out: Path
+    keep: bool
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """A scan that agents have seen, and what it cost.
+
+    Attributes:
+        scenario: with its day drawn.
+        seed: of the session.
+        recorded: what the agents found.
+        preparation_s: computing before the first position: the specimen's transmission functions and true phase.
+        data: the stored frames; None when they were not kept.
+        cost: the instrument's own account.
+    """
+
+    scenario: Scenario
+    seed: int
+    recorded: Recorded
+    preparation_s: float
+    data: Path | None
+    cost: Mapping[str, Any]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as JSON data."""
+        plan = self.scenario.scan.plan
+        return {
+            "scenario": self.scenario.name,
+            "seed": self.seed,
+            **self.recorded.summary(),
+            "dose_e": plan.dose_e,
+            "e_per_nm2": plan.count * plan.dose_e / scanned_area_nm2(plan),
+            "preparation_s": self.preparation_s,
+            "cost": without_nan(self.cost),
+            "data": None if self.data is None else str(self.data),
+        }
+
+
+def ready(
+    scenario: Scenario, seed: int, agents: Iterable[str], out: Path | None = None, keep: Path | None = None
+) -> Session:
+    """Everything checked, nothing computed and nothing written.
+
+    Args:
+        scenario: with a `scan` that has a camera.
+        seed: the same seed gives the same bytes.
+        agents: lists of names with their options, see `stream.choose_agents`.
+        out: folder for the results; default `runs/<scenario>/scan/<seed>`.
+        keep: file for the frames, by suffix a format of `twin.formats`; None keeps none.
+
+    Raises:
+        ScenarioError: no scan, no camera, an agent's refusal, or whatever `acquire.ready` refuses.
+    """
+    chosen = choose_agents(agents)
+    if scenario.scan is not None and scenario.scan.camera is None:
+        raise ScenarioError(f"{scenario.name}: agents need a camera, and this scan has none (scan.camera)")
+    out = Path("runs") / scenario.name / "scan" / str(seed) if out is None else out
+    if out.exists() and not out.is_dir():
+        raise ScenarioError(f"{out} is not a directory")
+    if keep is not None:
+        return Session(acquire.ready(scenario, seed, keep), chosen, out, True)
+    scenario = scenario.for_seed(seed)
+    microscope = acquire.prepare(scenario)
+    try:
+        blocks = acquire.begin(microscope, scenario, seed)
+    except ValueError as error:
+        raise ScenarioError(f"{scenario.name}: {error}") from error
+    return Session(acquire.Session(scenario, seed, microscope, blocks, out), chosen, out, False)
+
+
+def scan(session: Session, progress: Callable[[Progress], None] | None = None) -> Scanned:
+    """The scan itself: one pass, every block to every agent, then their images on disc.
+
+    Args:
+        session: from `ready`; used up.
+        progress: called a few times per second.
+
+    Raises:
+        ScenarioError: a folder or file that cannot be written, transmission functions too large, or no agent for this
+            scan.
+    """
+    acquisition, scenario = session.acquisition, session.acquisition.scenario
+    section, begun = scenario.scan, perf_counter()
+    make_folder(session.out)  # before the specimen is computed
+    blocks = acquisition.blocks
+    with ExitStack() as stack:
+        if session.keep:
+            blocks = stack.enter_context(closing(_kept(acquisition)))
+        try:
+            truth = true_phase(Acquisition(section, scenario.day), section.plan)
+            source = stack.enter_context(open_scan(blocks, section, acquisition.seed))
+        except (ValueError, OSError) as error:
+            raise ScenarioError(f"{scenario.name}: {error}") from error
+        prepared = perf_counter()
+        recorded = record(source, session.agents, session.out, progress, truth)
+    return Scanned(
+        scenario=scenario,
+        seed=acquisition.seed,
+        recorded=recorded,
+        preparation_s=prepared - begun,
+        data=acquisition.out if session.keep else None,
+        cost=acquisition.microscope.cost.plain(),
+    )
+
+
+def open_scan(blocks: Iterator[ScanBlock], section: Any, seed: int) -> TwinScan:
+    """A scan's blocks as a source; agents that need frames of an event camera get them made.
+
+    Raises:
+        ValueError: what microscope or source refuse.
+    """
+    largest = None if isinstance(section.camera, EventCamera) else section.camera.largest_count
+    return TwinScan(blocks, section.plan, section.optics, largest, {"seed": seed}, frames=True)
+
+
+def _kept(acquisition: acquire.Session) -> Generator[ScanBlock]:
+    """The blocks themselves; each is on disc before anybody sees it."""
+    writer: FrameWriter | T3pWriter | None = None
+    try:
+        for block in acquisition.blocks:
+            if writer is None:
+                acquisition.out.parent.mkdir(parents=True, exist_ok=True)
+                writer = acquire.open_writer(acquisition, block)
+            acquire.append(block, writer, acquisition.scenario.scan.camera)
+            yield block
+    finally:
+        if writer is not None:
+            writer.close()

@@ -1,0 +1,203 @@
+"""The event stream as a server: every event in its position, and scans that begin and end as they should."""
+
+import runpy
+import socket
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twin.formats import t3p
+from twin.formats.event_clock import clock_of, event_time
+from twin.scan.plan import ScanPlan, paths
+from twin.server.bench import ScanSettings
+from twin.server.event_stream import EventStream, NoEvents, Positions, of_frames, of_keys
+from twin.server.listener import Listener
+from twin.types import ScanBlock
+from twin.wire.csr import AcquisitionEnd, AcquisitionStart, Chunk, CsrDecoder, ScanEnd, ScanStart
+
+FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "bench.py")))
+SIDE = FAKES.SIDE
+PIXELS = SIDE * SIDE
+
+
+def dense(chunks: list[Chunk]) -> np.ndarray:
+    """(positions, pixels), entry by entry."""
+    rows = []
+    for chunk in chunks:
+        for k in range(len(chunk)):
+            row = np.zeros(PIXELS, np.int64)
+            for entry in range(chunk.indptr[k], chunk.indptr[k + 1]):
+                row[chunk.index[entry]] += int(chunk.value[entry])
+            rows.append(row)
+    return np.array(rows)
+
+
+@contextmanager
+def served(bench: Any, **options: bool) -> Iterator[socket.socket]:
+    with (
+        Listener(EventStream(bench, **options)) as listener,
+        socket.create_connection(("127.0.0.1", listener.port), timeout=5) as line,
+    ):
+        yield line
+
+
+def messages(line: socket.socket, last: type = AcquisitionEnd) -> list[Any]:
+    decoder, found = CsrDecoder(), []
+    while not any(isinstance(message, last) for message in found):
+        data = line.recv(2**16)
+        assert data, "hung up"
+        found += decoder.feed(data)
+    return found
+
+
+@pytest.mark.parametrize("metadata", [False, True])
+def test_every_client_gets_a_scan_of_its_own(metadata: bool) -> None:
+    bench = FAKES.bench(rows=5, columns=7)
+    with served(bench, paced=False, metadata=metadata) as line:
+        start, scan, *chunks, end, over = messages(line)
+    assert start == AcquisitionStart((5, 7), (SIDE, SIDE), 1)
+    assert scan.sequence == 1
+    assert scan.metadata.get("dwell_s") == (1e-4 if metadata else None)
+    assert (end, over) == (ScanEnd(1), AcquisitionEnd(1))
+    seen = dense(chunks)
+    np.testing.assert_array_equal(seen[:, 1], np.arange(35))
+    np.testing.assert_array_equal(seen[:, 2 * SIDE], np.arange(35) + 1)
+    assert seen.sum() == seen[:, [1, 2 * SIDE]].sum()
+
+
+def test_clients_wait_for_their_turn() -> None:
+    bench = FAKES.bench()
+    with (
+        Listener(EventStream(bench, paced=False)) as listener,
+        socket.create_connection(("127.0.0.1", listener.port), timeout=5) as first,
+        socket.create_connection(("127.0.0.1", listener.port), timeout=5) as second,
+    ):
+        assert messages(first)[0].sequence == 1
+        first.close()
+        assert messages(second)[0].sequence == 2
+    assert bench.microscope.scans == 2
+
+
+def test_a_client_that_waited_in_vain_is_told_of_an_acquisition_without_a_scan() -> None:
+    service = EventStream(FAKES.bench(), paced=False)
+    service.patience = replace(service.patience, turn_s=0.1)
+    with (
+        Listener(service) as listener,
+        socket.create_connection(("127.0.0.1", listener.port), timeout=5) as first,
+        socket.create_connection(("127.0.0.1", listener.port), timeout=5) as second,
+    ):
+        messages(first)
+        assert messages(second) == [AcquisitionStart((4, 5), (SIDE, SIDE), 0), AcquisitionEnd(0)]
+
+
+def test_a_scan_that_fails_ends_the_line_within_the_scan(caplog: pytest.LogCaptureFixture) -> None:
+    bench = FAKES.bench()
+    bench.microscope.fail_at = 18
+    with served(bench, paced=False) as line:
+        decoder, found = CsrDecoder(), []
+        while data := line.recv(2**16):
+            found += decoder.feed(data)
+    assert isinstance(found[-1], Chunk)
+    assert "the scan failed: another scan" in caplog.text
+
+
+def test_a_stream_stops_in_the_middle_and_ignores_what_it_is_told() -> None:
+    bench = FAKES.bench(rows=100, columns=100, dwell_s=0.01)
+    with Listener(EventStream(bench)) as listener:
+        line = socket.create_connection(("127.0.0.1", listener.port), timeout=5)
+        line.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
+        assert isinstance(messages(line, ScanStart)[0], AcquisitionStart)
+        assert listener.stop()
+        line.close()
+
+
+@pytest.mark.parametrize("pattern", ["serpentine", "subsampled"])
+def test_positions_in_another_order_are_refused(pattern: str) -> None:
+    with pytest.raises(NoEvents, match=f"this scan is {pattern}"):
+        EventStream(FAKES.bench(pattern=pattern))
+
+
+def test_a_scan_without_a_camera_is_refused() -> None:
+    with pytest.raises(NoEvents, match="no camera"):
+        EventStream(FAKES.bench(largest=None))
+    with pytest.raises(NoEvents, match="no scan"):
+        EventStream(FAKES.bench(scan=False))
+
+
+# --- from camera to chunks -----------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 5), st.integers(1, 200))
+@settings(max_examples=60, deadline=None)
+def test_chunks_hold_exactly_what_the_frames_do(seed: int, frames: int, mean: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(mean * rng.integers(0, 2, (frames, SIDE, SIDE))).astype(np.uint32)
+    chunk = of_frames(counts)
+    np.testing.assert_array_equal(dense([chunk]).reshape(frames, SIDE, SIDE), counts)
+    events = np.repeat(np.arange(counts.size), counts.ravel())
+    again = of_keys(rng.permutation(events), frames, PIXELS)
+    for one, other in zip(vars(chunk).values(), vars(again).values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_counts_beyond_16_bits_are_sent_with_32() -> None:
+    counts = np.zeros((1, SIDE, SIDE), np.uint32)
+    counts[0, 0, 0] = 2**16
+    assert of_frames(counts).value.dtype == np.uint32
+    assert of_frames(counts - (counts > 0)).value.dtype == np.uint16
+
+
+@pytest.mark.parametrize("block", [1, 3, 7, 40])
+@pytest.mark.parametrize("late_s", [0.0, 2.5e-6])
+def test_events_that_leave_late_and_out_of_order_find_their_positions(block: int, late_s: float) -> None:
+    plan = ScanPlan(rows=5, columns=8, dwell_s=1e-6, settle_s=2e-6, flyback_s=3e-6)
+    settings_ = ScanSettings(plan, FAKES.OPTICS, events=True, delay_s=late_s)
+    events, leaves_s = _events(plan, late_s)
+    positions, chunks, start = Positions(settings_), [], 0
+    for path in paths(plan, block):
+        last = path.first + len(path) == plan.count
+        stop = len(events) if last else int(np.searchsorted(leaves_s, path.end_s[-1]))
+        chunks += positions.add(ScanBlock(path, None, {}, path.end_s.copy(), events[start:stop].copy()))
+        start = stop
+    # The definition: every event during whose dwell it came, counted pixel by pixel.
+    expected = np.zeros((plan.count, PIXELS), np.int64)
+    where = clock_of(plan).position(event_time(events, fine=True))
+    np.add.at(expected, (where[where >= 0], events["pixel"][where >= 0]), 1)
+    np.testing.assert_array_equal(dense(chunks), expected)
+    assert positions.lost == np.count_nonzero(where < 0)
+    assert positions.lost > 0
+
+
+def _events(plan: ScanPlan, late_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """Events all over a scan and its pauses, in the order in which they leave the camera, and when they do."""
+    rng = np.random.default_rng(5)
+    events = np.zeros(3000, t3p.RECORD)
+    seconds = float(next(paths(plan, plan.count)).end_s[-1])
+    events["toa"] = rng.integers(1, int(seconds / 25e-9), len(events))
+    events["ftoa"] = rng.integers(0, 16, len(events))
+    events["pixel"] = rng.integers(0, PIXELS, len(events))
+    # The clock reads the end of the fine step of the hit.
+    leaves_s = (events["toa"] * 16 - events["ftoa"] - 0.5) * 25e-9 / 16 + rng.uniform(0.0, late_s, len(events))
+    order = np.argsort(leaves_s, kind="stable")
+    return events[order], leaves_s[order]
+
+
+def test_an_event_for_a_position_that_is_over_is_lost_and_counted() -> None:
+    plan = ScanPlan(rows=2, columns=4, dwell_s=1e-6)
+    positions = Positions(ScanSettings(plan, FAKES.OPTICS, events=True))
+    first, second = paths(plan, 4)
+    event = np.zeros(1, t3p.RECORD)
+    event["toa"] = 10
+    (chunk,) = positions.add(ScanBlock(first, None, {}, first.end_s.copy(), event.copy()))
+    assert len(chunk.index) == 1
+    (chunk,) = positions.add(ScanBlock(second, None, {}, second.end_s.copy(), event.copy()))
+    assert len(chunk.index) == 0
+    assert positions.lost == 1

@@ -1,0 +1,1 @@
+"""Integrating detectors: geometry of segments and rings, scintillator and photomultiplier chain."""

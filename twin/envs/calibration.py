@@ -1,0 +1,227 @@
+"""The calibration task for Gymnasium: a thin adapter around any `Microscope`. No physics here."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.day import Day
+from twin.envs.view import Belief, Moment, Story, Window, rgb
+from twin.optics import Optics
+from twin.simulated import SimulatedMicroscope
+from twin.state import FIRST_ORDER, StateSpace
+from twin.types import Frame, HasTruth, Microscope, Truth
+
+Array = NDArray[np.floating]
+Observation = NDArray[np.uint8]
+Step = tuple[Observation, float, bool, bool, dict[str, Any]]
+
+
+def observe(frame: Frame) -> Observation:
+    """Variance-stabilised picture of a frame, uint8, (H, W, 1): floor(2 sqrt(counts)), 255 at most.
+
+    Poisson noise has standard deviation 1 after `2 sqrt` whatever the dose (Anscombe's transform without its
+    offset), so that rounding adds 0.3 of the noise or less. Counts from 16256 on are clipped.
+    """
+    return np.minimum(2.0 * np.sqrt(frame.counts), 255.0).astype(np.uint8)[..., None]
+
+
+class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
+    """Calibrate a STEM's aberrations from Ronchigrams.
+
+    An episode: the microscope starts at a hidden state x[0] somewhere in `space.start_nm`; `reset` takes a first
+    Ronchigram without any input; each step moves the state by an input, `x[k+1] = x[k] + u[k]`, and takes the
+    next one on a fresh film region. Bringing x to zero is the task.
+
+    Registered as `stemtwin/Calibration-v0` (C10, C12a, C12b) and `stemtwin/Calibration7D-v0` (those and C21a/b,
+    C23a/b), with 40 steps.
+
+    ### Observation: Box(0, 255, (H, W, 1), uint8)
+
+    | index    | what                                            | unit                    | range       |
+    |----------|-------------------------------------------------|-------------------------|-------------|
+    | [y, x, 0]| floor(2 sqrt(counts)) of the camera pixel       | standard deviations of Poisson noise | 0 to 255 |
+
+    y before x; row 0 is the most negative angle y. The camera is 128 x 128 pixels of 0.461 mrad by default.
+    The counts themselves are `info["frame"].counts` (uint16).
+
+    ### Action: Box(-1, 1, (n,), float32)
+
+    | index | what                                  | unit                   | range    |
+    |-------|---------------------------------------|------------------------|----------|
+    | i     | input to coefficient `space.names[i]` | 2 `space.input_nm[i]`  | -1 to 1  |
+
+    One step can cross the whole input box. The cumulative input stays within +-`space.input_nm`: the part of an
+    action that would leave it is cut off, `info["clipped"]` is then true and `info["applied_nm"]` is what was
+    applied. To drive in nm: `step_nm` applies float64 values bit for bit; `action_from_nm` makes an action for
+    `step`, for use through wrappers, good to float32 (`info["applied_nm"]` is exact in any case).
+
+    ### Reward
+
+    `-max_i |x_i| / tolerance_i` after the step: above -1 is in spec, 0 is perfect. It comes from the truth and
+    belongs to the scorer; on a microscope without `HasTruth` it is 0.
+
+    ### End of an episode
+
+    Never terminated: an instrument does not know that it is calibrated. Truncated by the TimeLimit of the
+    registration.
+
+    ### Info (on reset and step; no truth in it)
+
+    | key             | what                                             | unit |
+    |-----------------|--------------------------------------------------|------|
+    | `frame`         | the raw `Frame`                                  |      |
+    | `dose_e`        | electrons since reset, this frame included       | e-   |
+    | `simulated_s`   | the instrument's clock                           | s    |
+    | `applied_nm`    | input of this step as applied, (n,)              | nm   |
+    | `cumulative_nm` | sum of the inputs, (n,)                          | nm   |
+    | `clipped`       | whether the action was cut at the limits         |      |
+
+    Args:
+        microscope: any backend; alone it decides optics and space.
+        day: hidden parameters of the simulated microscope made when none is given; default `Day()`.
+        space: calibrated coefficients; default C10, C12a, C12b.
+        optics: beam and camera.
+        renderer: "fast" or "multislice".
+        render_mode: "rgb_array", "human" or None.
+
+    Raises:
+        ValueError: a microscope together with what would define another, or an unknown render mode.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 1}  # noqa: RUF012  (Gymnasium's)
+
+    def __init__(
+        self,
+        microscope: Microscope | None = None,
+        *,
+        day: Day | None = None,
+        space: StateSpace | None = None,
+        optics: Optics | None = None,
+        renderer: str = "fast",
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"{render_mode!r} is not a render mode; known: {', '.join(self.metadata['render_modes'])}")
+        if microscope is None:
+            microscope = SimulatedMicroscope(optics or Optics(), space or FIRST_ORDER, day or Day(), renderer)
+        elif (day, space, optics, renderer) != (None, None, None, "fast"):
+            raise ValueError("give a microscope, or day, space, optics and renderer to make one; not both")
+        self.microscope = microscope
+        self.space = microscope.capabilities.space
+        self.render_mode = render_mode
+        n = self.space.dimension
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (n,), np.float32)
+        self.observation_space = gymnasium.spaces.Box(0, 255, (*microscope.capabilities.camera_shape, 1), np.uint8)
+        self._cumulative_nm: Array = self.space.zero
+        self._dose_e = 0.0
+        self._story = Story(microscope.capabilities.optics, self.space)
+        self._window: Window | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """A new session of the microscope, and its first Ronchigram; the same seed gives the same bytes."""
+        super().reset(seed=seed)
+        self.microscope.reset(self.np_random)
+        self._cumulative_nm = self.space.zero
+        self._dose_e = 0.0
+        self._story.moments.clear()
+        return self._expose(self.space.zero, clipped=False)
+
+    def step(self, action: NDArray[np.floating]) -> Step:
+        """Apply an action in [-1, 1], shape (n,), and take a Ronchigram.
+
+        Raises:
+            ValueError: wrong shape, or not finite; nothing has moved.
+        """
+        share = np.asarray(action, dtype=np.float64)
+        if share.shape != (self.space.dimension,) or not np.all(np.isfinite(share)):
+            raise ValueError(f"an action has shape ({self.space.dimension},) and finite values; got {share.tolist()}")
+        wanted = share * 2.0 * self.space.input
+        allowed = np.clip(wanted, -self.space.input - self._cumulative_nm, self.space.input - self._cumulative_nm)
+        return self._move(allowed, clipped=bool(np.any(allowed != wanted)))
+
+    def step_nm(self, delta_nm: Array) -> Step:
+        """As `step`, for an input in nm, float64, shape (n,), applied bit for bit.
+
+        Raises:
+            ValueError: wrong shape, not finite, or beyond the cumulative limits; nothing has moved.
+        """
+        return self._move(np.asarray(delta_nm, dtype=np.float64), clipped=False)
+
+    def action_from_nm(self, delta_nm: Array) -> NDArray[np.float32]:
+        """The action for `step` nearest to an input in nm, shape (n,)."""
+        return np.clip(np.asarray(delta_nm) / (2.0 * self.space.input), -1.0, 1.0).astype(np.float32)
+
+    def show(self, mean_nm: Array, std_nm: Array) -> None:
+        """Tell the picture the current estimate of x[0], nm, each of shape (n,).
+
+        Raises:
+            ValueError: wrong shapes.
+            RuntimeError: before reset.
+        """
+        belief = Belief(np.array(mean_nm, dtype=np.float64), np.array(std_nm, dtype=np.float64))
+        for label, values in (("mean_nm", belief.mean_nm), ("std_nm", belief.std_nm)):
+            if values.shape != (self.space.dimension,):
+                raise ValueError(f"{label} has shape ({self.space.dimension},); got {values.shape}")
+        now = self._now()
+        self._story.moments[-1] = Moment(now.frame, now.cumulative_nm, now.truth, belief)
+        if self.render_mode == "human":
+            self.render()
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The picture (H, W, 3), or the window brought up to date in human mode.
+
+        Raises:
+            RuntimeError: before reset.
+        """
+        if self.render_mode is None:
+            return None
+        self._now()
+        if self.render_mode == "rgb_array":
+            return rgb(self._story)
+        if self._window is None:
+            self._window = Window()
+        self._window.show(self._story)
+        return None
+
+    def close(self) -> None:
+        """Close the window, if any."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+    def _now(self) -> Moment:
+        if not self._story.moments:
+            raise RuntimeError("there is nothing to show before reset()")
+        return self._story.moments[-1]
+
+    def _truth(self) -> Truth | None:
+        return self.microscope.truth() if isinstance(self.microscope, HasTruth) else None
+
+    def _move(self, delta_nm: Array, clipped: bool) -> Step:
+        cumulative = self.space.check_input(delta_nm, self._cumulative_nm)
+        self.microscope.apply(delta_nm)
+        self._cumulative_nm = cumulative
+        observation, info = self._expose(delta_nm, clipped)
+        truth = self._story.moments[-1].truth
+        reward = 0.0 if truth is None else -float(np.max(np.abs(truth.state_nm) / self.space.tolerance))
+        return observation, reward, False, False, info
+
+    def _expose(self, applied_nm: Array, clipped: bool) -> tuple[Observation, dict[str, Any]]:
+        frame = self.microscope.acquire()
+        self._dose_e += frame.dose_e
+        self._story.moments.append(Moment(frame, self._cumulative_nm, self._truth()))
+        if self.render_mode == "human":
+            self.render()
+        info = {
+            "frame": frame,
+            "dose_e": self._dose_e,
+            "simulated_s": frame.clock_s,
+            "applied_nm": applied_nm.copy(),
+            "cumulative_nm": self._cumulative_nm.copy(),
+            "clipped": clipped,
+        }
+        return observe(frame), info

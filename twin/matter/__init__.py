@@ -1,0 +1,1 @@
+"""Specimens: amorphous carbon as phase screens and as atoms, atomic structures."""

@@ -1,0 +1,1 @@
+"""Ronchigram renderers: phase screens (torch) and multislice (abTEM)."""

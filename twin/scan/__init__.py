@@ -1,0 +1,1 @@
+"""4D-STEM scans: plan, scan errors, diffraction patterns, detector response, acquisition."""

@@ -1,0 +1,121 @@
+"""Fast-scan distortion: a detector that is still decaying when the beam has moved on.
+
+Acts on the signal in read-out order; positions are not its business.
+"""
+
+import itertools
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.day import ScanProperties
+from twin.scan.plan import ScanPath
+
+Floats = NDArray[np.float64]
+TINY = 1e-300
+INSTANT = 1e-15
+"""A response that is shorter than this share of the dwell is none."""
+NEGLIGIBLE = 1e-18
+"""Share of a signal that is lost in rounding; weights below it are left out."""
+
+
+def response_weights(shape: str, response_s: float, dwell_s: float, taps: int) -> Floats:
+    """Share of a position's signal that is recorded 0, 1, ... positions later, shape (taps,); all of them sum to 1.
+
+    The decay is exp(-t / tau) (Friedrich 2023, eq 2.17, beta = dwell / tau per pixel) or 1 / (t^2 + g^2) (eq 2.18,
+    alpha = 2 pi g / dwell per pixel). The thesis samples these at whole pixels; here they are integrated over the
+    dwell in which the electron arrives and over that in which its light is recorded, which tends to the same for slow
+    decays and holds for fast ones. Its h lives on x <= 0, seen from the pixel that records; the smear runs with the
+    scan.
+
+    Args:
+        shape: "exponential" or "half_lorentzian".
+        response_s: tau, or the half width at half maximum g; 0 is no smear.
+        dwell_s: time per position.
+        taps: how many weights.
+    """
+    k = np.arange(taps, dtype=np.float64)
+    ratio = response_s / dwell_s
+    if ratio < INSTANT:
+        return np.where(k == 0, 1.0, 0.0)
+    if shape == "exponential":
+        decay = -math.expm1(-1.0 / ratio)
+        weights = ratio * decay**2 * np.exp(-np.maximum(k - 1.0, 0.0) / ratio)
+        weights[0] = 1.0 - ratio * decay
+        return weights
+
+    def twice_integrated(t: Floats) -> Floats:
+        late = np.maximum(t, TINY)
+        # log(1 + (t / ratio)^2), also where the square would overflow.
+        logarithm = np.logaddexp(0.0, 2.0 * (np.log(late) - math.log(ratio)))
+        doubly: Floats = 2.0 / math.pi * (late * np.arctan2(late, ratio) - 0.5 * ratio * logarithm)
+        return doubly
+
+    return twice_integrated(k + 1.0) - 2.0 * twice_integrated(k) + twice_integrated(k - 1.0)
+
+
+class DetectorResponse:
+    """Smears a signal along each line in read-out order, block by block; one per signal and scan.
+
+    Before a line, the detector is taken to have seen the line's first position for ever: a flat field stays flat. Of a
+    noisy signal that is what was expected there, not what came: one electron would leave the tail of many.
+    What a line leaves behind at its end decays during the flyback and is not seen; the positions of a list are lines
+    of their own and do not smear. The result does not depend on how the scan is cut into blocks.
+
+    Args:
+        properties: shape and time of the response.
+    """
+
+    def __init__(self, properties: ScanProperties) -> None:
+        self._properties = properties
+        self._expected = 0
+
+    def respond(
+        self, signal: NDArray[np.floating], path: ScanPath, expected: NDArray[np.floating] | None = None
+    ) -> Floats:
+        """The next block's signal as recorded, shape (N,); a block that starts at 0 starts another scan.
+
+        Args:
+            signal: one value per position of the path, (N,).
+            path: the block.
+            expected: of a signal that came with noise, the signal before it, (N,); default the signal itself.
+
+        Raises:
+            ValueError: the block does not follow the last one, or the signal has another length.
+        """
+        if path.first not in (0, self._expected):
+            raise ValueError(f"this block starts at position {path.first}, position {self._expected} is next")
+        level = signal if expected is None else expected
+        if np.shape(signal) != (len(path),) or np.shape(level) != (len(path),):
+            raise ValueError(f"a signal of shape {np.shape(signal)} does not go with {len(path)} positions")
+        properties = self._properties
+        recorded = np.array(signal, dtype=np.float64)
+        self._expected = path.first + len(path)
+        if properties.response_s == 0.0:
+            return recorded
+        from scipy.signal import lfilter  # slow to import
+
+        if path.first == 0:
+            self._line = -1
+            self._weights = self._longest_line_weights(path)
+        edges = [0, *(np.flatnonzero(np.diff(path.line)) + 1).tolist(), len(path)]
+        for begin, end in itertools.pairwise(edges):
+            if path.line[begin] != self._line:
+                self._line = int(path.line[begin])
+                self._held, self._state = float(level[begin]), np.zeros(len(self._weights) - 1)
+            fresh = recorded[begin:end] - self._held
+            smeared, self._state = lfilter(self._weights, [1.0, 0.0], fresh, zi=self._state)
+            recorded[begin:end] = smeared + self._held
+        return recorded
+
+    def _longest_line_weights(self, path: ScanPath) -> Floats:
+        """Weights for a line across the image, the negligible rest left out; two at least.
+
+        With two or more, the filter sums one sample after the other, however many come at a time.
+        """
+        properties, columns = self._properties, max(path.plan.shape[1], 2)
+        shape, dwell_s = properties.response_shape, path.plan.dwell_s
+        weights = response_weights(shape, properties.response_s, dwell_s, columns)
+        seen = np.flatnonzero(weights > NEGLIGIBLE)
+        return weights[: max(int(seen[-1]) + 1, 2)]
