@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.block import Block
+from twin.errors import StemtwinError
 from twin.formats.dataset import Layout, Metadata
 from twin.options import modules
 from twin.suggest import nearest
@@ -20,11 +21,11 @@ from twin.suggest import nearest
 Floats = NDArray[np.float64]
 
 
-class UnknownAgent(ValueError):
+class UnknownAgent(StemtwinError, ValueError):
     """No agent of that name."""
 
 
-class MetaError(ValueError):
+class MetaError(StemtwinError, ValueError):
     """A stream does not say what an agent must know, or is not of a kind that it can take."""
 
 

@@ -11,9 +11,10 @@ from typing import Self
 
 from agents.base import StreamMeta
 from agents.block import Block
+from twin.errors import StemtwinError
 
 
-class SourceError(ValueError):
+class SourceError(StemtwinError, ValueError):
     """A source that cannot be opened, or that is no such stream. Faults within a stream are in its `Health` instead."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
+from twin.errors import StemtwinError
 from twin.optics import Optics
 from twin.options import modules
 from twin.state import StateSpace
@@ -102,7 +103,7 @@ def embed(mean_nm: Array, cov_nm2: Array, probability: float, space: StateSpace,
     return Estimate(mean, covariance, probability)
 
 
-class UnknownController(ValueError):
+class UnknownController(StemtwinError, ValueError):
     """No controller of that name."""
 
 

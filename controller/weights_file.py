@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from twin.errors import StemtwinError
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.suggest import nearest
@@ -21,7 +22,7 @@ Array = NDArray[np.floating]
 SHIPPED = Path(__file__).parent / "weights"
 
 
-class WeightsError(ValueError):
+class WeightsError(StemtwinError, ValueError):
     """Weights that are missing, damaged, or were trained for something else."""
 
 

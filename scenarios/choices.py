@@ -6,10 +6,12 @@ from typing import Any
 
 import yaml
 
+from twin.errors import StemtwinError
+
 _COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^\[{]*[\]}])")
 
 
-class ChoiceError(ValueError):
+class ChoiceError(StemtwinError, ValueError):
     """A list that cannot be read."""
 
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
-from pydantic.dataclasses import dataclass
+from pydantic import Field, ValidationInfo, field_validator
 
 from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
 from twin.detectors.geometry import Region
+from twin.options import validated
 from twin.scan.acquisition import SCAN_OPTICS, ScanSetup
 from twin.scan.plan import ScanPlan
 from twin.suggest import nearest
@@ -20,7 +20,7 @@ CAMERAS = {"counting": CountingCamera, "integrating": IntegratingCamera, "event"
 """What `camera.kind` can be."""
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)
+@validated
 class ScanSection(ScanSetup):
     """A scan as YAML has it: the fields of `ScanSetup`, with shorthands, and the plan.
 

@@ -16,8 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from twin import backends
 from twin.day import Day
+from twin.errors import StemtwinError
 from twin.instrument.limits import Limits
 from twin.optics import Optics
+from twin.options import located_problem
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 from twin.suggest import nearest
 
@@ -27,13 +29,15 @@ SPACES: Mapping[str, StateSpace] = {"first_order": FIRST_ORDER, "second_order": 
 # Field names share their unit suffix, so that a loose cut-off is needed to find convergence_mrad from
 # semi_angle_mrad; the suggestion is a hint, never an action.
 NEAREST_KEY = 0.4
+CAMERA_KINDS = ("counting", "integrating", "event")
+"""Pydantic puts the kind of a camera into the place of what is wrong with one."""
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 DAY_STREAM = 0x646179
 """Joined to a run's seed, so that the day it draws shares no random numbers with the run itself."""
 
 
-class ScenarioError(ValueError):
+class ScenarioError(StemtwinError, ValueError):
     """A scenario that cannot be run; the message names file, key, value and the nearest valid choice."""
 
 
@@ -199,7 +203,8 @@ def parse(data: Mapping[str, Any], label: str, overrides: Iterable[str] = ()) ->
         prefix = "scan."
         return scenario if section is None else scenario.model_copy(update={"scan": _validated(section)})
     except ValidationError as error:
-        where, message = _first_problem(error)
+        place, message = located_problem(error)
+        where = ".".join(part for part in place.split(".") if part not in CAMERA_KINDS)
         raise ScenarioError(f"{_source(prefix + where, sources, label)}: {prefix}{where}: {message}") from None
 
 
@@ -398,14 +403,3 @@ def _source(where: str, sources: Mapping[str, str], label: str) -> str:
     """Who set the value at a dotted key: the override of it, or the last one of a key above it, or the file."""
     above = [source for key, source in sources.items() if f"{where}.".startswith(f"{key}.")]
     return above[-1] if above else label
-
-
-def _first_problem(error: ValidationError) -> tuple[str, str]:
-    """Dotted key, and what was expected of the value."""
-    problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"] if part not in ("counting", "integrating", "event"))
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return where, message
-    shown = repr(problem["input"])
-    return where, f"{message[0].lower()}{message[1:]}, got {shown if len(shown) < 60 else shown[:57] + '...'}"

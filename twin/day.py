@@ -8,22 +8,20 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ConfigDict, field_validator, model_validator
-from pydantic.dataclasses import dataclass
+from annotated_types import Gt, Le, Lt
+from pydantic import field_validator, model_validator
 
 from twin.aberrations import NAMES, TERMS, Aberrations, index
+from twin.options import Fraction, NonNegative, Positive, validated
 from twin.suggest import nearest
 
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
-Fraction = Annotated[float, Ge(0), Lt(1)]
+Positive = Positive
+Fraction = Fraction
 Leak = Annotated[float, Gt(-1), Lt(1)]
 Correlation = Annotated[float, Gt(-1), Lt(1)]
 
 
-@dataclass(frozen=True, config=_STRICT, kw_only=True)
+@validated
 class FilmProperties:
     """The amorphous carbon film.
 
@@ -40,7 +38,7 @@ class FilmProperties:
     thermal_rms_nm: NonNegative = 0.007
 
 
-@dataclass(frozen=True, config=_STRICT, kw_only=True)
+@validated
 class CameraProperties:
     """Camera errors, hidden from the controller.
 
@@ -85,7 +83,7 @@ def _check_orders_or_names(keys: Iterable[str]) -> None:
             )
 
 
-@dataclass(frozen=True, config=_STRICT, kw_only=True)
+@validated
 class ActuatorProperties:
     """How the corrector follows an input: u_actual = (gain * R(rotation) + coupling) H[u].
 
@@ -124,7 +122,7 @@ class ActuatorProperties:
         return coupling
 
 
-@dataclass(frozen=True, config=_STRICT, kw_only=True)
+@validated
 class DriftProperties:
     """Slow change of the aberrations, calibrated and residual alike: random walk, step, wander; each off by default.
 
@@ -196,7 +194,7 @@ third order there is no figure: A2 as B2, S3 and A3 as C3.
 """
 
 
-@dataclass(frozen=True, config=_STRICT, kw_only=True)
+@validated
 class ScanProperties:
     """How the beam and the signal fall short of the scan that was asked for (docs/scan.md); each off by default.
 
@@ -237,7 +235,7 @@ class ScanProperties:
     response_s: NonNegative = 0.0
 
 
-@dataclass(frozen=True, config=_STRICT, kw_only=True)
+@validated
 class Day:
     """Hidden parameters of one operating day.
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.aberrations import Aberrations, aberration_basis
+from twin.errors import StemtwinError
 
 # CODATA 2022 (exact where the SI fixes them).
 PLANCK_J_S = 6.62607015e-34
@@ -18,7 +19,7 @@ PROBE_MARGIN = 1.1
 """The window is this much wider than the geometric probe: the worst corner then loses under 2e-3."""
 
 
-class AliasingError(ValueError):
+class AliasingError(StemtwinError, ValueError):
     """The computing window cannot hold the probe."""
 
 

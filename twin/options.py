@@ -1,20 +1,72 @@
-"""Options of a thing that is chosen by name: a dataclass built from plain values, and errors that help."""
+"""Settings as data: frozen dataclasses that refuse what they cannot use, and errors that name the nearest choice."""
 
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import field, fields
+from itertools import takewhile
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast, dataclass_transform, get_args, get_type_hints
 
-from pydantic import ValidationError
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.dataclasses import dataclass
 
+from twin.errors import StemtwinError
 from twin.suggest import nearest
 
 Options = TypeVar("Options")
 
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Probability = Annotated[float, Gt(0), Lt(1)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+Count = Annotated[int, Ge(1)]
+Seed = Annotated[int, Ge(0)]
+Bytes = Annotated[int, Gt(0)]
+Port = Annotated[int, Ge(1), Le(65535)]
 
-class OptionError(ValueError):
+
+class OptionError(StemtwinError, ValueError):
     """An option that the thing does not have, or a value it cannot use."""
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field, Field))
+def validated(kind: type[Options]) -> type[Options]:
+    """Make a class a frozen dataclass of keyword arguments that pydantic checks.
+
+    Unknown names, other types, NaN, infinities and true or false for a number are refused; limits stand in the
+    annotation (`Positive`, `Annotated[int, Ge(3)]`). `checked_options` turns a refusal into one sentence.
+
+    Example:
+        >>> @validated
+        ... class Exposure:
+        ...     time_s: Positive = 0.1
+        >>> checked_options(Exposure, {"time_s": 2})
+        Exposure(time_s=2.0)
+        >>> checked_options(Exposure, {"time_s": -1})
+        Traceback (most recent call last):
+        twin.options.OptionError: time_s: input should be greater than 0, got -1
+    """
+    kind._no_truth_for_numbers = field_validator("*", mode="before")(classmethod(_no_truth))  # type: ignore[attr-defined]
+    made = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)(kind)
+    return cast("type[Options]", made)
+
+
+def _no_truth(kind: type[Any], value: Any, info: ValidationInfo) -> Any:
+    """Refuse true and false for a number, which pydantic takes for 1 and 0."""
+    if isinstance(value, bool):
+        takes = set(_types(get_type_hints(kind)[str(info.field_name)]))
+        if takes & {int, float} and bool not in takes:
+            raise ValueError(f"a number is expected, got {value}")
+    return value
+
+
+def _types(hint: Any) -> list[Any]:
+    """All alternatives of a type hint, `Annotated` and `Literal` ones too."""
+    parts = get_args(hint)
+    if not parts:
+        return [hint if isinstance(hint, type) else type(hint)]
+    return [leaf for part in parts for leaf in _types(part)]
 
 
 def checked_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
@@ -26,23 +78,42 @@ def checked_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     for key in given:
         if key not in known:
-            raise OptionError(f"{key!r} is not an option here{nearest(key, known)}; known: {', '.join(known)}")
+            raise OptionError(f"{key!r} is not an option here{nearest(str(key), known)}; known: {', '.join(known)}")
     try:
         return kind(**given)
     except ValidationError as error:
-        raise OptionError(_first_problem(error)) from error
+        raise OptionError(first_problem(error)) from error
     except (TypeError, ValueError) as error:
         raise OptionError(str(error)) from error
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
     """One line: the option and what was expected of it; pydantic's own text has several, and a web address."""
-    problem = error.errors(include_url=False)[0]
-    where, message = ".".join(str(part) for part in problem["loc"]), problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{where}: {message}" if where else message
-    shown = repr(problem["input"])
-    return f"{where}: {message[0].lower()}{message[1:]}, got {shown if len(shown) < 60 else shown[:57] + '...'}"
+    where, message = located_problem(error)
+    return f"{where}: {message}" if where else message
+
+
+def located_problem(error: ValidationError) -> tuple[str, str]:
+    """Dotted name of the first value that was refused ("" for the whole), and what was expected of it."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    # A value that may be of several types is refused once by each: their places differ in the type's name at the end.
+    same = [p for p in problems if p["loc"][:1] == first["loc"][:1] and p["input"] is first["input"]]
+    place = first["loc"] if len(same) == 1 else _common_start([p["loc"] for p in same])
+    where = ".".join(str(part) for part in place)
+    if first["type"] == "missing":
+        return where, "has to be given"
+    messages = list(dict.fromkeys(p["msg"].removeprefix("Value error, ") for p in same))
+    if first["type"] == "value_error":
+        return where, messages[0]
+    expected = " or ".join(m if k == 0 else m.removeprefix("Input should be ") for k, m in enumerate(messages))
+    shown = repr(first["input"])
+    return where, f"{expected[0].lower()}{expected[1:]}, got {shown if len(shown) < 60 else shown[:57] + '...'}"
+
+
+def _common_start(places: list[tuple[int | str, ...]]) -> list[int | str]:
+    together = takewhile(lambda parts: len(set(parts)) == 1, zip(*places, strict=False))
+    return [parts[0] for parts in together]
 
 
 def modules(package: ModuleType) -> list[str]:

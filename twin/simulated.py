@@ -15,6 +15,7 @@ from twin.aberrations import NAMES, Aberrations, index
 from twin.cameras import ronchigram_camera as detector
 from twin.cost import Cost, Ledger
 from twin.day import Day
+from twin.errors import NoSession
 from twin.optics import Optics, check_window
 from twin.scan.errors import ScanEngine
 from twin.scan.plan import ScanPath, ScanPlan, paths
@@ -173,7 +174,7 @@ class SimulatedMicroscope:
         """Seconds and electrons of this session so far.
 
         Raises:
-            RuntimeError: no session yet.
+            NoSession: before `reset`.
         """
         self._check_session("cost")
         return self._ledger.cost
@@ -183,7 +184,7 @@ class SimulatedMicroscope:
         """The instrument's clock.
 
         Raises:
-            RuntimeError: no session yet.
+            NoSession: before `reset`.
         """
         self._check_session("clock_s")
         return self._clock_s
@@ -193,7 +194,7 @@ class SimulatedMicroscope:
         """What the next Ronchigram will expose, a specimen region by name, and with how many electrons.
 
         Raises:
-            RuntimeError: no session yet.
+            NoSession: before `reset`.
         """
         self._check_session("next_exposure")
         return f"film {self._next_film}", self._day.dose_e
@@ -204,7 +205,7 @@ class SimulatedMicroscope:
         Exposure k is on region k, or on region 0 of a day with `same_region`; noise goes by the exposure all the same.
 
         Raises:
-            RuntimeError: no session yet.
+            NoSession: before `reset`.
             ValueError: not a number of a region, 0 or more.
         """
         self._check_session("stay_on_film")
@@ -223,7 +224,7 @@ class SimulatedMicroscope:
         """Every coefficient now, calibrated or not; for the scorer, and for a tool that measures with an error.
 
         Raises:
-            RuntimeError: no session yet.
+            NoSession: before `reset`.
         """
         self._check_session("aberrations")
         return self._aberrations(self._state_nm, self._residual_drift_nm)
@@ -254,7 +255,7 @@ class SimulatedMicroscope:
 
         Raises:
             AliasingError: the window of the scan's optics cannot hold the probe; also later, if it drifts that far.
-            RuntimeError: no session yet, no setup for scans, or another scan has begun meanwhile.
+            NoSession: before `reset`, no setup for scans, or another scan has begun meanwhile.
             ValueError: the scan leaves the specimen, its dwell is shorter than the camera's read-out, or `block` is
                 not positive.
         """
@@ -321,7 +322,7 @@ class SimulatedMicroscope:
         """The hidden state now, as copies; only the scorer may ask.
 
         Raises:
-            RuntimeError: no session yet.
+            NoSession: before `reset`.
         """
         self._check_session("truth")
         return Truth(self._state_nm.copy(), self._initial_nm.copy())
@@ -347,7 +348,7 @@ class SimulatedMicroscope:
 
     def _check_session(self, verb: str) -> None:
         if self._entropy is None:
-            raise RuntimeError(f"{verb}() before reset(rng): the microscope has no session yet")
+            raise NoSession(verb)
 
     def _sequence(self, stream: Stream, *which: int) -> np.random.SeedSequence:
         return np.random.SeedSequence(self._entropy, spawn_key=(int(stream), *(which or (0,))))

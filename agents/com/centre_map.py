@@ -5,13 +5,11 @@ Memory goes with the scan, 32 bytes per position.
 """
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
-from annotated_types import Ge, Gt
 from numpy.typing import NDArray
-from pydantic import ConfigDict, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import model_validator
 
 from agents.base import MetaError, StreamMeta
 from agents.block import Block
@@ -19,12 +17,13 @@ from agents.frames import sums as dense
 from agents.frames.region import Region
 from agents.geometry import along_scan, phase_gradient
 from twin.optics import electron_wavelength_nm
+from twin.options import NonNegative, Positive, validated
 
 Floats = NDArray[np.float64]
 Reference = Literal["mean", "plane", "lines", "centre", "vacuum"]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)
+@validated
 class ComOptions:
     """Where the centre of mass is taken, what it is compared with, and how the camera lies against the scan.
 
@@ -45,10 +44,10 @@ class ComOptions:
         transposed: the camera's rows and columns are swapped; None takes it from the stream.
     """
 
-    inner_px: Annotated[float, Ge(0)] | None = None
-    outer_px: Annotated[float, Gt(0)] | None = None
-    inner_mrad: Annotated[float, Ge(0)] | None = None
-    outer_mrad: Annotated[float, Gt(0)] | None = None
+    inner_px: NonNegative | None = None
+    outer_px: Positive | None = None
+    inner_mrad: NonNegative | None = None
+    outer_mrad: Positive | None = None
     centre_px: tuple[float, float] | None = None
     reference: Reference = "mean"
     vacuum_px: tuple[float, float] | None = None

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.geometry import along_scan
+from twin.errors import StemtwinError
 
 Floats = NDArray[np.float64]
 
@@ -47,7 +48,7 @@ ROUNDING = 1e-12
 """Curls below this share of the map's largest entry are rounding."""
 
 
-class RotationError(ValueError):
+class RotationError(StemtwinError, ValueError):
     """Too little of the scan is known to find its rotation."""
 
 

@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic.dataclasses import dataclass
-
 from agents.base import Agent
-from agents.methods.virtual import STRICT, RingOptions, VirtualDetectors
-from twin.options import checked_options
+from agents.methods.virtual import RingOptions, VirtualDetectors
+from twin.options import checked_options, validated
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
+@validated
 class Options(RingOptions):
     """See `RingOptions`."""
 

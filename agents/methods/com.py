@@ -8,20 +8,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.com.agent import ComAgent
 from agents.com.centre_map import ComOptions
-from twin.options import checked_options
+from twin.options import checked_options, validated
 
 Floats = NDArray[np.float64]
 
 NAME = "com"
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)
+@validated
 class Options(ComOptions):
     """See `ComOptions`."""
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.com.agent import ComAgent
@@ -19,7 +17,7 @@ from agents.com.phase_scale import PhaseScale
 from agents.com.rotation import RotationError, Turn, curl_and_divergence, find_turn, noise_of_curl
 from agents.com.trust import gradient_trust
 from agents.geometry import along_scan
-from twin.options import checked_options
+from twin.options import checked_options, validated
 
 Floats = NDArray[np.float64]
 
@@ -35,7 +33,7 @@ SAME_DEG = 2.0
 """A rotation found within this of the given one agrees with it, however certain it is."""
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)
+@validated
 class Options(ComOptions):
     """See `ComOptions`; `rotation_deg` and `transposed` that nobody knows are found."""
 

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 
 from agents.base import Agent, Image, MetaError, Reconstruction, StreamMeta
@@ -18,7 +19,7 @@ from agents.epie.store import FrameStore
 from agents.trust import misfit_words
 from twin.aberrations import Aberrations
 from twin.optics import Optics
-from twin.options import OptionError, checked_options
+from twin.options import Bytes, Count, NonNegative, OptionError, Positive, Seed, checked_options, validated
 
 Floats = NDArray[np.float64]
 Complex = NDArray[np.complexfloating]
@@ -52,21 +53,8 @@ RIM = 0.05
 OBJECT_COPIES = 2
 """Of the object that are kept: the reconstruction, and one member of the ensemble at a time."""
 
-LEAST = {
-    "passes": 0,
-    "anneal": 1,
-    "tolerance": 0,
-    "probe_after": 0,
-    "every": 1,
-    "sweeps": 0,
-    "binning": 1,
-    "finer": 1,
-    "members": 0,
-    "seed": 0,
-}
 
-
-@dataclass(frozen=True)
+@validated
 class Options:
     """How to reconstruct.
 
@@ -96,44 +84,31 @@ class Options:
         precision: "float32" or "float64".
     """
 
-    passes: int = 100
-    anneal: int = 40
-    tolerance: float = 1e-3
-    every: int = 256
-    sweeps: int = 1
-    window_bytes: int = 8 * 2**20
-    memory_bytes: int = 2**30
-    modes: int = 1
-    object_step: float = 1.0
-    probe_step: float = 0.5
-    probe_after: int = 3
-    caution: float = 1.0
-    final_caution: float = 100.0
+    passes: Annotated[int, Ge(0)] = 100
+    anneal: Count = 40
+    tolerance: NonNegative = 1e-3
+    every: Count = 256
+    sweeps: Annotated[int, Ge(0)] = 1
+    window_bytes: Bytes = 8 * 2**20
+    memory_bytes: Bytes = 2**30
+    modes: Annotated[int, Ge(1), Le(6)] = 1
+    object_step: Annotated[float, Gt(0), Le(2)] = 1.0
+    probe_step: Annotated[float, Ge(0), Le(2)] = 0.5
+    probe_after: Annotated[int, Ge(0)] = 3
+    caution: NonNegative = 1.0
+    final_caution: NonNegative = 100.0
     aberrations: Mapping[str, float] = field(default_factory=dict)
     sub_pixel: bool = True
-    reach_mrad: float | None = None
-    binning: int = 1
-    finer: int = 1
-    members: int = 3
-    seed: int = 0
-    precision: str = "float32"
+    reach_mrad: Positive | None = None
+    binning: Count = 1
+    finer: Count = 1
+    members: Annotated[int, Ge(0)] = 3
+    seed: Seed = 0
+    precision: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not 1 <= self.modes <= 6:
-            raise ValueError(f"modes must be 1 to 6, got {self.modes}")
-        if not 0 < self.object_step <= 2 or not 0 <= self.probe_step <= 2:
-            raise ValueError(f"steps lie between 0 and 2, got {self.object_step} and {self.probe_step}")
         if not 0 <= self.caution <= self.final_caution:
             raise ValueError(f"need 0 <= caution <= final_caution, got {self.caution} and {self.final_caution}")
-        if min(self.window_bytes, self.memory_bytes) < 1:
-            raise ValueError(f"byte limits are positive, got {self.window_bytes} and {self.memory_bytes}")
-        if self.reach_mrad is not None and self.reach_mrad <= 0:
-            raise ValueError(f"reach_mrad must be positive, got {self.reach_mrad}")
-        if self.precision not in ("float32", "float64"):
-            raise ValueError(f"precision is float32 or float64, got {self.precision!r}")
         Aberrations.of(self.aberrations)
 
     def steps(self, progress: float, counts: float, hold_probe: bool = False) -> Steps:

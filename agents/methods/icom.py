@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.com.agent import ComAgent
@@ -19,14 +17,14 @@ from agents.com.phase_scale import PhaseScale
 from agents.com.ricom_kernel import check_band
 from agents.com.trust import gradient_trust
 from agents.trust import linear_spread
-from twin.options import checked_options
+from twin.options import NonNegative, Positive, checked_options, validated
 
 Floats = NDArray[np.float64]
 
 NAME = "icom"
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)
+@validated
 class Options(ComOptions):
     """Settings of the integration, beside those of the centre of mass; all can be changed while the stream runs.
 
@@ -36,8 +34,8 @@ class Options(ComOptions):
     """
 
     boundary: Boundary = "mirror"
-    k_min_per_nm: float | None = None
-    k_max_per_nm: float | None = None
+    k_min_per_nm: NonNegative | None = None
+    k_max_per_nm: Positive | None = None
 
 
 class Icom(ComAgent[Options]):

@@ -10,8 +10,7 @@ from typing import Any, Self
 import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
-from pydantic import ConfigDict, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import model_validator
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.block import Block
@@ -21,14 +20,14 @@ from agents.com.ricom_kernel import check_size, kernel
 from agents.com.ricom_scatter import RunningCorrelation, convolve_sum, correlate
 from agents.com.trust import gradient_trust
 from agents.geometry import along_scan
-from twin.options import checked_options
+from twin.options import Count, NonNegative, Positive, checked_options, validated
 
 Floats = NDArray[np.float64]
 
 NAME = "ricom"
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)
+@validated
 class Options(ComOptions):
     """Settings of the kernel, beside those of the centre of mass; all can be changed while the stream runs.
 
@@ -37,9 +36,9 @@ class Options(ComOptions):
         k_min_per_nm, k_max_per_nm: frequencies that are kept, cycles per nm; None for no limit.
     """
 
-    kernel_px: int = 61
-    k_min_per_nm: float | None = None
-    k_max_per_nm: float | None = None
+    kernel_px: Count = 61
+    k_min_per_nm: NonNegative | None = None
+    k_max_per_nm: Positive | None = None
 
     @model_validator(mode="after")
     def _odd(self) -> Self:

@@ -3,17 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic.dataclasses import dataclass
-
 from agents.base import Agent, StreamMeta
-from agents.methods.virtual import STRICT, VirtualDetectors
+from agents.methods.virtual import VirtualDetectors
 from twin.detectors.geometry import Detector, standard
-from twin.options import checked_options
+from twin.options import checked_options, validated
 
 NAME = "segments"
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
+@validated
 class Options:
     """Settings of `segments`; can be changed while the stream runs. Other segments: agent `virtual`.
 

@@ -8,9 +8,10 @@ their sidebands tell (`agents.ssb.orientation`).
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 from scipy.ndimage import minimum_filter
 
@@ -26,7 +27,7 @@ from agents.ssb.weights import BrightField, Singles, bright_field, suggested_bin
 from agents.trust import misfit_words
 from twin.aberrations import Aberrations
 from twin.optics import Optics, electron_wavelength_nm, probe_extent_nm
-from twin.options import OptionError, checked_options
+from twin.options import Fraction, OptionError, checked_options, validated
 from twin.suggest import nearest
 
 Floats = NDArray[np.float64]
@@ -45,7 +46,7 @@ SAMPLE = 64
 ADJUSTABLE = ("weighting", "cutoff", "aberrations")
 
 
-@dataclass(frozen=True)
+@validated
 class Options:
     """Settings.
 
@@ -62,24 +63,16 @@ class Options:
     """
 
     aberrations: Mapping[str, float] = field(default_factory=dict)
-    rotation: str | float = "meta"
+    rotation: Literal["meta", "auto"] | float = "meta"
     transposed: bool | None = None
-    binning: int = 0
+    binning: Annotated[int, Ge(0)] = 0
     weighting: Weighting = "wiener"
-    cutoff: float = 0.01
+    cutoff: Fraction = 0.01
     centre_px: tuple[float, float] | None = None
     triple_overlap: bool = False
 
     def __post_init__(self) -> None:
         Aberrations.of(self.aberrations)
-        if isinstance(self.rotation, str) and self.rotation not in ("meta", "auto"):
-            raise ValueError(f"rotation is meta, auto or an angle in degrees; got {self.rotation!r}")
-        if self.binning < 0:
-            raise ValueError(f"binning is a number of pixels, or 0 for a good one; got {self.binning}")
-        if self.weighting not in ssb_image.WEIGHTINGS:
-            raise ValueError(f"weighting is one of {', '.join(ssb_image.WEIGHTINGS)}; got {self.weighting!r}")
-        if not 0.0 <= self.cutoff < 1.0:
-            raise ValueError(f"cutoff is a share of the disc from 0 to 1; got {self.cutoff}")
 
 
 def make(options: Mapping[str, Any]) -> "Ssb":

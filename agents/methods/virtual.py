@@ -3,25 +3,22 @@
 Every pixel counts with the share of its area that lies inside (twin/detectors/geometry.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, field
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from annotated_types import Ge, Gt
 from numpy.typing import NDArray
-from pydantic import ConfigDict, field_validator
-from pydantic.dataclasses import dataclass
+from pydantic import field_validator
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.block import Block
 from twin.detectors.geometry import LAYOUTS, Detector, DiffractionGrid, Region, labels, standard, weights
-from twin.options import OptionError, checked_options
+from twin.options import NonNegative, OptionError, Positive, checked_options, validated
 from twin.suggest import nearest
 
 Floats = NDArray[np.float64]
 
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 NAME = "virtual"
 
@@ -43,7 +40,7 @@ class DetectorOptions(Protocol):
         ...
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
+@validated
 class Options:
     """Settings of `virtual`; all can be changed while the stream runs and then count for what is still to come.
 
@@ -63,6 +60,8 @@ class Options:
         if isinstance(given, str):
             given = [name.strip() for name in given.split(",")]
         if not isinstance(given, Mapping):
+            if not isinstance(given, Iterable):
+                raise ValueError(f"names, or a mapping of names to rings, are expected, got {given!r}")
             given = dict.fromkeys(given)
         # One ring may stand without its list.
         return {name: [rings] if isinstance(rings, Mapping | Region) else rings for name, rings in given.items()}
@@ -88,7 +87,7 @@ class Options:
         }
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
+@validated
 class RingOptions:
     """Settings of an agent for one disc or ring; can be changed while the stream runs.
 
@@ -100,8 +99,8 @@ class RingOptions:
 
     LAYOUT: ClassVar[str]
 
-    inner_mrad: Annotated[float, Ge(0)] | None = None
-    outer_mrad: Annotated[float, Gt(0)] | None = None
+    inner_mrad: NonNegative | None = None
+    outer_mrad: Positive | None = None
     centre_px: tuple[float, float] | None = None
 
     def detectors_of(self, meta: StreamMeta, agent: str) -> dict[str, Detector]:

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Gt, Len
-from pydantic import BeforeValidator, ConfigDict
+from pydantic import BeforeValidator
 
 from agents.base import StreamMeta
 from agents.source import Source, SourceError
 from twin.formats.dataset import FormatError, Metadata
 from twin.suggest import nearest
-
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def _sides(given: Any) -> Any:

@@ -8,15 +8,14 @@ from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Gt, Lt
-from pydantic.dataclasses import dataclass
 
 from agents.base import StreamMeta
 from agents.events.block import EventBlock
 from agents.source import Health, Source, SourceError
-from agents.sources import STRICT, endpoint
+from agents.sources import endpoint
 from agents.sources.queue import BoundedQueue, read_ahead
 from twin.formats.dataset import FormatError, Layout, Metadata
-from twin.options import checked_options
+from twin.options import Count, checked_options, validated
 from twin.wire.csr import (
     PORT,
     AcquisitionEnd,
@@ -31,7 +30,7 @@ from twin.wire.csr import (
 )
 
 
-@dataclass(frozen=True, config=STRICT)
+@validated
 class Options:
     """How to listen.
 
@@ -47,8 +46,8 @@ class Options:
     timeout_s: Annotated[float, Gt(0), Lt(1e6)] = 10.0
     reconnect: Annotated[int, Ge(0)] = 0
     reconnect_s: Annotated[float, Ge(0), Lt(1e6)] = 0.5
-    queue_bytes: Annotated[int, Gt(0)] = 64 * 2**20
-    chunk_bytes: Annotated[int, Gt(0)] = 256 * 2**20
+    queue_bytes: Count = 64 * 2**20
+    chunk_bytes: Count = 256 * 2**20
     frames: bool = False
 
 

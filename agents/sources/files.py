@@ -6,27 +6,25 @@ and a fault says what is wrong with it.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from annotated_types import Gt
 from numpy.typing import NDArray
-from pydantic.dataclasses import dataclass
 
 from agents.base import StreamMeta
 from agents.block import FrameBlock, Frames
 from agents.source import Health, Source, SourceError
-from agents.sources import STRICT, Shape
+from agents.sources import Shape
 from agents.sources.merlin_assembly import frames_of
 from twin.formats import merlin_header as mh
 from twin.formats import open_frames
 from twin.formats.dataset import FormatError, FrameReader
 from twin.formats.mib import MibReader
-from twin.options import checked_options
+from twin.options import Count, checked_options, validated
 from twin.wire.merlin import UsualHeader
 
 
-@dataclass(frozen=True, config=STRICT)
+@validated
 class Options:
     """How to read.
 
@@ -36,7 +34,7 @@ class Options:
     """
 
     scan: Shape | None = None
-    block_bytes: Annotated[int, Gt(0)] = 2**22
+    block_bytes: Count = 2**22
 
 
 def make(where: str, options: Mapping[str, Any]) -> "FileSource":

@@ -13,20 +13,19 @@ from dataclasses import field
 from time import monotonic
 from typing import Annotated, Any, Self
 
-from annotated_types import Ge, Gt
-from pydantic.dataclasses import dataclass
+from annotated_types import Ge
 
 from agents.base import StreamMeta
 from agents.block import FrameBlock
 from agents.source import Health, Source, SourceError
-from agents.sources import STRICT, Shape, endpoint
+from agents.sources import Shape, endpoint
 from agents.sources.merlin_assembly import Assembly, FrameOrder, Run
 from agents.sources.queue import BoundedQueue, read_ahead
 from twin.formats import merlin_header as mh
 from twin.formats.dataset import FormatError, Layout, Metadata
 from twin.formats.mib import METADATA, scan_shape
 from twin.instrument.merlin_control import CameraRefused, MerlinControl
-from twin.options import OptionError, checked_options
+from twin.options import Bytes, OptionError, Port, Positive, checked_options, validated
 from twin.wire import merlin
 from twin.wire.merlin import AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message, WireError
 
@@ -37,7 +36,7 @@ LINGER_S = 0.5
 """After the scan's last frame, for others that are still missing."""
 
 
-@dataclass(frozen=True, config=STRICT)
+@validated
 class Options:
     """How to listen.
 
@@ -61,22 +60,22 @@ class Options:
     """
 
     scan: Shape | None = None
-    first: int | None = None
+    first: Annotated[int, Ge(0)] | None = None
     skip_frames: Annotated[int, Ge(0)] = 0
     flyback_frames: Annotated[int, Ge(0)] = 0
     serpentine: bool = False
-    control_port: int | None = None
+    control_port: Port | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     start: bool = False
     trigger: bool = False
-    start_timeout_s: Annotated[float, Gt(0)] = 30.0
-    timeout_s: Annotated[float, Gt(0)] = 10.0
-    latency_s: Annotated[float, Gt(0)] = 0.02
-    block_bytes: Annotated[int, Gt(0)] = 2**22
-    queue_bytes: Annotated[int, Gt(0)] = 2**26
+    start_timeout_s: Positive = 30.0
+    timeout_s: Positive = 10.0
+    latency_s: Positive = 0.02
+    block_bytes: Bytes = 2**22
+    queue_bytes: Bytes = 2**26
     reconnect: Annotated[int, Ge(0)] = 0
-    reconnect_s: Annotated[float, Gt(0)] = 0.5
-    most_frame_bytes: int = merlin.MOST_FRAME
+    reconnect_s: Positive = 0.5
+    most_frame_bytes: Bytes = merlin.MOST_FRAME
 
     def __post_init__(self) -> None:
         if self.control_port is None and (self.settings or self.start or self.trigger):

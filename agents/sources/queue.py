@@ -5,10 +5,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Generic, TypeVar
 
+from twin.errors import StemtwinError
+
 Item = TypeVar("Item")
 
 
-class QueueClosed(RuntimeError):
+class QueueClosed(StemtwinError, RuntimeError):
     """The other side has gone: nobody will take what is put here."""
 
 

@@ -6,21 +6,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 from pydantic import field_validator
-from pydantic.dataclasses import dataclass
 
 from agents.base import StreamMeta
 from agents.events.block import EventBlock
 from agents.events.order import FAULTS, EventCounts, EventOrder
 from agents.events.scan import EventScan
 from agents.source import Health, Source, SourceError
-from agents.sources import STRICT, Camera, Shape
+from agents.sources import Camera, Shape
 from twin.formats.dataset import FormatError, Layout
 from twin.formats.event_clock import FINE_TIME, EventClock, clock_of, plan_of
 from twin.formats.t3p import TICK_S, T3pReader
-from twin.options import checked_options
+from twin.options import Count, NonNegative, Positive, checked_options, validated
 from twin.scan.plan import ScanPlan
 
 BLOCK_RECORDS = 2**15
@@ -33,7 +32,7 @@ FIRST_EVENTS = 15
 Events = NDArray[np.void]
 
 
-@dataclass(frozen=True, config=STRICT)
+@validated
 class Options:
     """How events become positions; what is None is as the file says.
 
@@ -55,17 +54,17 @@ class Options:
 
     scan: Shape | None = None
     camera: Camera | None = None
-    dwell_s: Annotated[float, Gt(0)] | None = None
+    dwell_s: Positive | None = None
     pattern: Literal["raster", "serpentine"] | None = None
-    settle_s: Annotated[float, Ge(0)] | None = None
-    flyback_s: Annotated[float, Ge(0)] | None = None
+    settle_s: NonNegative | None = None
+    flyback_s: NonNegative | None = None
     start_s: float | Literal["first"] = 0.0
-    acceptance_s: Annotated[float, Gt(0)] | None = None
-    window_s: Annotated[float, Ge(0)] = 1e-4
+    acceptance_s: Positive | None = None
+    window_s: NonNegative = 1e-4
     counter_bits: Annotated[int, Ge(8), Le(46)] | None = None
     fine_time: bool | None = None
     frames: bool = False
-    records: Annotated[int, Gt(0)] = BLOCK_RECORDS
+    records: Count = BLOCK_RECORDS
 
     @field_validator("start_s", mode="before")
     @classmethod

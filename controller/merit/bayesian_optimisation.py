@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge
 from botorch.models.model_list_gp_regression import ModelListGP
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
 from controller.base import Estimate
 from controller.merit import surrogate
 from controller.merit.surrogate import Optimum
+from twin.options import Positive, Probability, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
@@ -49,7 +48,7 @@ Acquire = Callable[[History], Tensor]
 """The next point of the box, (n,); called with torch's generator seeded."""
 
 
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class LoopOptions:
     """Settings of the loop.
 
@@ -63,8 +62,8 @@ class LoopOptions:
 
     initial: Annotated[int, Ge(0)] = 0
     draws: Annotated[int, Ge(32)] = 128
-    floor_nm: Annotated[float, Gt(0)] = 0.3
-    stop_probability: Annotated[float, Gt(0), Lt(1)] = 0.95
+    floor_nm: Positive = 0.3
+    stop_probability: Probability = 0.95
 
     def design_points(self, dimension: int) -> int:
         """Number of Sobol points for a state of that dimension."""

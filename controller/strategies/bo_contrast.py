@@ -6,28 +6,25 @@ largest where the aberrations vanish; what breaks that (residual aberrations, fi
 """
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from annotated_types import Ge
 from botorch.acquisition.analytic import UpperConfidenceBound
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from controller.merit import contrast as quality
 from controller.merit import surrogate
 from controller.merit.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
 from twin.optics import Optics
-from twin.options import checked_options
+from twin.options import NonNegative, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
 Array = NDArray[np.floating]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class Options:
     """Settings of `bo_contrast`.
 
@@ -37,7 +34,7 @@ class Options:
         loop: see `bayesian_optimisation.LoopOptions`.
     """
 
-    kappa: Annotated[float, Ge(0)] = 2.0
+    kappa: NonNegative = 2.0
     contrast: quality.Contrast = "gradient"
     loop: LoopOptions = LoopOptions()
 

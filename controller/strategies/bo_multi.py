@@ -16,8 +16,6 @@ from botorch.utils.multi_objective.box_decompositions.non_dominated import Nondo
 from botorch.utils.multi_objective.hypervolume import infer_reference_point
 from botorch.utils.multi_objective.pareto import is_non_dominated
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from controller.merit import contrast as quality
@@ -25,7 +23,7 @@ from controller.merit import surrogate
 from controller.merit.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
 from controller.preprocess import check_shape
 from twin.optics import Optics
-from twin.options import checked_options
+from twin.options import checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
@@ -35,7 +33,7 @@ SAMPLES = 64
 """Quasi-random draws of the expectation."""
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class Options:
     """Settings of `bo_multi`.
 

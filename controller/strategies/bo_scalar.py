@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from botorch.acquisition.analytic import LogExpectedImprovement
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from controller import preprocess
@@ -22,7 +20,7 @@ from controller.merit.bayesian_optimisation import BayesianOptimiser, History, L
 from controller.merit.quality_network import Quality
 from controller.preprocess import check_shape
 from twin.optics import Optics
-from twin.options import checked_options
+from twin.options import checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
@@ -32,7 +30,7 @@ ROUNDING_NM = 10.0
 """Radius of the rounded tip of the cone |x|, which a smooth process follows badly."""
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class Options:
     """Settings of `bo_scalar`.
 

@@ -9,24 +9,22 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Gt, Le
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from controller.merit import contrast as quality
 from controller.merit import surrogate
 from controller.merit.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
 from twin.optics import Optics
-from twin.options import checked_options
+from twin.options import Count, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
 Array = NDArray[np.floating]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class Options:
     """Settings of `bo_turbo`; the defaults are the paper's, for one evaluation at a time.
 
@@ -39,9 +37,9 @@ class Options:
     """
 
     length: Annotated[float, Gt(0), Le(1.6)] = 0.8
-    shortest: Annotated[float, Gt(0)] = 0.5**7
-    longest: Annotated[float, Gt(0)] = 1.6
-    successes: Annotated[int, Ge(1)] = 3
+    shortest: Positive = 0.5**7
+    longest: Positive = 1.6
+    successes: Count = 3
     contrast: quality.Contrast = "gradient"
     loop: LoopOptions = LoopOptions()
 

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass as checked_dataclass
 
 from controller import candidates as sets
 from controller import preprocess
@@ -23,14 +21,14 @@ from controller.posterior.network import log_densities
 from controller.regression import network as regression_network
 from controller.regression.network import DOUBT, Reading, Regression
 from twin.optics import Optics
-from twin.options import checked_options
+from twin.options import NonNegative, Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
 Array = NDArray[np.floating]
 
 
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class Options:
     """Settings of the regression baseline.
 
@@ -44,9 +42,9 @@ class Options:
 
     weights: str = "regression"
     candidates: Annotated[int, Ge(32)] = 600
-    offset_nm: Annotated[float, Ge(0)] = 6.0
+    offset_nm: NonNegative = 6.0
     refinement: Refinement = Refinement()
-    stop_probability: Annotated[float, Gt(0), Lt(1)] = 0.95
+    stop_probability: Probability = 0.95
 
 
 def packed(reading: Reading) -> NDArray[np.float32]:

@@ -8,23 +8,21 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
 from controller.base import Estimate
 from controller.merit import contrast as quality
 from controller.merit.merit_centre import merit_centre
 from twin.optics import Optics
-from twin.options import checked_options
+from twin.options import NonNegative, Positive, Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
 Array = NDArray[np.floating]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class Options:
     """Settings of `coordinate_scan`.
 
@@ -37,10 +35,10 @@ class Options:
     """
 
     points: Annotated[int, Ge(3)] = 5
-    shrink: Annotated[float, Gt(0), Lt(1)] = 0.4
+    shrink: Probability = 0.4
     contrast: quality.Contrast = "gradient"
-    bias_nm: Annotated[float, Ge(0)] = 5.0
-    stop_nm: Annotated[float, Gt(0)] = 3.0
+    bias_nm: NonNegative = 5.0
+    stop_nm: Positive = 3.0
 
 
 def vertex(at_nm: Array, values: Array) -> tuple[float, float]:

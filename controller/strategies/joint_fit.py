@@ -8,10 +8,8 @@ film then explains the frames; the estimate is then the other controller's, and 
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
 from controller import base, preprocess
 from controller.base import Controller, Estimate
@@ -20,7 +18,7 @@ from controller.film import model as film_model
 from controller.film.fit import Exposure, Fit
 from controller.film.model import Model
 from twin.optics import Optics
-from twin.options import OptionError, checked_options
+from twin.options import Count, NonNegative, OptionError, Positive, Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
@@ -33,7 +31,7 @@ COARSE = (0.5, 0.7, 1.0)
 """The first fit widens from the middle of the disc, where an error of the state makes little phase."""
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class Options:
     """Settings of the joint fit.
 
@@ -52,15 +50,15 @@ class Options:
     """
 
     start: str = "vae_em"
-    start_frames: Annotated[int, Ge(1)] = 4
-    offset_nm: Annotated[float, Gt(0)] = 12.0
+    start_frames: Count = 4
+    offset_nm: Positive = 12.0
     frames: Annotated[int, Ge(3)] = 10
-    work: Annotated[int, Ge(1)] = 160
-    agreement: Annotated[float, Gt(0), Lt(1)] = 0.35
-    attempts: Annotated[int, Ge(1)] = 4
+    work: Count = 160
+    agreement: Probability = 0.35
+    attempts: Count = 4
     inflation: Annotated[float, Ge(1)] = 3.0
-    bias_nm: Annotated[float, Ge(0)] = 0.05
-    stop_probability: Annotated[float, Gt(0), Lt(1)] = 0.95
+    bias_nm: NonNegative = 0.05
+    stop_probability: Probability = 0.95
 
 
 class JointFit:

@@ -9,10 +9,9 @@ input, which drift may bring out of the start box.
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field
 
 from controller import preprocess
 from controller.base import Estimate
@@ -28,12 +27,11 @@ from twin.aberrations import index
 from twin.day import DriftProperties
 from twin.drift import by_coefficient
 from twin.optics import Optics
-from twin.options import checked_options
+from twin.options import Count, NonNegative, Positive, Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
 Array = NDArray[np.floating]
-NonNegative = Annotated[float, Ge(0)]
 
 RATES = {"C10": 0.30, "C12a": 0.20, "C12b": 0.20, "C21a": 1.8, "C21b": 1.8, "C23a": 0.60, "C23b": 0.60}
 """Drift of a commercial twin, nm per root second: C1 0.30, A1 0.20, B2 0.60 (a third of C21) and A2 likewise."""
@@ -47,7 +45,7 @@ LOST = 4
 """So many frames in a row that do not fit the prediction: the search starts again."""
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class Options:
     """Settings of the drift-aware tracker.
 
@@ -68,14 +66,14 @@ class Options:
 
     weights: str = "posterior"
     candidates: Annotated[int, Ge(32)] = 600
-    startup: Annotated[int, Ge(1)] = 4
+    startup: Count = 4
     rate_nm_per_sqrt_s: dict[str, NonNegative] = Field(default_factory=lambda: dict(RATES))
     speed_nm_per_s: NonNegative = 0.0
-    persistence_s: Annotated[float, Gt(0)] = 600.0
+    persistence_s: Positive = 600.0
     inflation: Annotated[float, Ge(1)] = 1.5
     dither_nm: NonNegative = 5.0
     hypotheses: Annotated[int, Ge(2)] = 8
-    stop_probability: Annotated[float, Gt(0), Lt(1)] = 0.95
+    stop_probability: Probability = 0.95
 
     def __post_init__(self) -> None:
         DriftProperties(rate_nm_per_sqrt_s=self.rate_nm_per_sqrt_s)  # refuses what is no coefficient

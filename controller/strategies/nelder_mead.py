@@ -5,19 +5,16 @@ input so far; its covariance is the spread of the simplex plus a stated bias of 
 """
 
 from collections.abc import Generator, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from annotated_types import Ge, Gt
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
 from controller.base import Estimate
 from controller.merit import contrast as quality
 from controller.merit.merit_centre import merit_centre
 from twin.optics import Optics
-from twin.options import checked_options
+from twin.options import NonNegative, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
@@ -25,7 +22,7 @@ Array = NDArray[np.floating]
 Simplex = list[tuple[float, Array]]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class Options:
     """Settings of `nelder_mead`.
 
@@ -36,10 +33,10 @@ class Options:
         stop_nm: done when the simplex is narrower than this along every coefficient.
     """
 
-    edge: Annotated[float, Gt(0)] = 0.6
+    edge: Positive = 0.6
     contrast: quality.Contrast = "gradient"
-    bias_nm: Annotated[float, Ge(0)] = 8.0
-    stop_nm: Annotated[float, Gt(0)] = 2.0
+    bias_nm: NonNegative = 8.0
+    stop_nm: Positive = 2.0
 
 
 def fold(point: Array, limit: Array) -> Array:

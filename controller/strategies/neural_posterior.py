@@ -11,10 +11,8 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 from scipy.linalg import block_diag
 
 from controller import candidates, preprocess
@@ -33,7 +31,7 @@ from controller.spectrum.whittle_polish import WhittlePolished
 from controller.strategies import joint_fit
 from controller.vae_em import selection
 from twin.optics import Optics
-from twin.options import checked_options
+from twin.options import Fraction, Positive, Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
@@ -49,7 +47,7 @@ TELLING = 3
 """Frames before which the likeliest candidate may be the mirror image, which explains no frame but the first."""
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class Options:
     """Settings of the amortised posterior.
 
@@ -73,12 +71,12 @@ class Options:
     candidates: Annotated[int, Ge(32)] = 600
     selection: Literal["information", "random"] = "information"
     refinement: Refinement = Refinement()
-    stop_probability: Annotated[float, Gt(0), Lt(1)] = 0.95
-    memory_s: Annotated[float, Gt(0)] | None = None
+    stop_probability: Probability = 0.95
+    memory_s: Positive | None = None
     polish: Literal["none", "whittle", "same_region"] = "none"
     second_order: Literal["spectrum", "network"] = "spectrum"
-    misfit_level: Annotated[float, Gt(0), Lt(1)] = 0.002
-    input_error: Annotated[float, Ge(0), Lt(1)] = 0.0
+    misfit_level: Probability = 0.002
+    input_error: Fraction = 0.0
 
     def __post_init__(self) -> None:
         if self.input_error and self.polish != "none":

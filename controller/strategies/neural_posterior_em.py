@@ -11,8 +11,6 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
 from controller.base import Controller, Estimate
 from controller.posterior import artefact as posterior_artefact
@@ -21,14 +19,14 @@ from controller.strategies.neural_posterior import NeuralPosterior
 from controller.strategies.neural_posterior import Options as PosteriorOptions
 from controller.strategies.vae_em import Options as EmOptions
 from twin.optics import Optics
-from twin.options import checked_options
+from twin.options import checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
 Array = NDArray[np.floating]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class Options:
     """Settings of the two parts.
 

@@ -5,13 +5,10 @@ last three frames through the regression network. It holds no belief: its estima
 input that it would settle at next, with the error that such estimates had on simulated days after as many frames.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from annotated_types import Gt, Lt
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
 from controller import preprocess
 from controller.base import Estimate
@@ -20,14 +17,14 @@ from controller.regression import ppo_policy
 from controller.regression.network import Regression
 from controller.regression.ppo_policy import Policy
 from twin.optics import Optics
-from twin.options import checked_options
+from twin.options import Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
 Array = NDArray[np.floating]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class Options:
     """Settings of the policy.
 
@@ -39,7 +36,7 @@ class Options:
 
     weights: str = "ppo"
     reader: str = "regression"
-    stop_probability: Annotated[float, Gt(0), Lt(1)] = 0.95
+    stop_probability: Probability = 0.95
 
 
 class Ppo:

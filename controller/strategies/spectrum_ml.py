@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 from scipy.stats import qmc
 
 from controller import preprocess
@@ -20,7 +18,7 @@ from controller.spectrum import fit as spectrum_fit
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.fit import Mode, Observation
 from twin.optics import Optics
-from twin.options import checked_options
+from twin.options import Count, NonNegative, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
@@ -29,7 +27,7 @@ Array = NDArray[np.floating]
 DIRECTIONS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [-1, 0, 0], [0, -1, 0], [0, 0, -1.0]])
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class Options:
     """Settings of `spectrum_ml`.
 
@@ -46,11 +44,11 @@ class Options:
 
     particles: Annotated[int, Ge(16)] = 1024
     modes: Annotated[int, Ge(2)] = 8
-    iterations: Annotated[int, Ge(1)] = 6
-    offset_nm: Annotated[float, Gt(0)] = 15.0
+    iterations: Count = 6
+    offset_nm: Positive = 15.0
     inflation: Annotated[float, Ge(1)] = 3.0
-    bias_nm: Annotated[float, Ge(0)] = 0.3
-    stop_probability: Annotated[float, Gt(0)] = 0.99
+    bias_nm: NonNegative = 0.3
+    stop_probability: Positive = 0.99
 
 
 class SpectrumMl:

@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 from scipy.stats import qmc
 
 from controller import preprocess
@@ -21,14 +19,14 @@ from controller.spectrum import fit as spectrum_fit
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.fit import Mode, Observation
 from twin.optics import Optics
-from twin.options import checked_options
+from twin.options import Count, NonNegative, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
 Array = NDArray[np.floating]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class Options:
     """Settings of `two_ronchigram`.
 
@@ -40,11 +38,11 @@ class Options:
         stop_probability: done when all components are within tolerance with this probability.
     """
 
-    step_nm: Annotated[float, Gt(0)] = 30.0
+    step_nm: Positive = 30.0
     starts: Annotated[int, Ge(16)] = 1024
-    modes: Annotated[int, Ge(1)] = 3
-    bias_nm: Annotated[float, Ge(0)] = 1.0
-    stop_probability: Annotated[float, Gt(0)] = 0.99
+    modes: Count = 3
+    bias_nm: NonNegative = 1.0
+    stop_probability: Positive = 0.99
 
 
 def combine(frames: Sequence[Sequence[Mode]], inputs_nm: Array, bias_nm: float) -> tuple[Array, Array, float]:

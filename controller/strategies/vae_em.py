@@ -9,10 +9,8 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
 from controller import candidates, preprocess
 from controller.base import Controller, Estimate
@@ -23,7 +21,7 @@ from controller.vae_em.artefact import Artefact
 from controller.vae_em.em import Observations
 from controller.vae_em.network import encode_mean
 from twin.optics import Optics
-from twin.options import checked_options
+from twin.options import Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
@@ -31,7 +29,7 @@ Array = NDArray[np.floating]
 LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+@validated
 class Options:
     """Settings of VAE-EM.
 
@@ -51,7 +49,7 @@ class Options:
     hard: bool = False
     model_estimation: bool = True
     refinement: Refinement = Refinement()
-    stop_probability: Annotated[float, Gt(0), Lt(1)] = 0.95
+    stop_probability: Probability = 0.95
 
 
 class VaeEm:

@@ -361,9 +361,7 @@ def _runs(
     watched: list[dict[str, float]] = []
 
     def watch() -> None:
-        watched.append(
-            posterior_misfit.measured(controller.frames, controller.belief, controller.estimate().mean_nm)
-        )
+        watched.append(posterior_misfit.measured(controller.frames, controller.belief, controller.estimate().mean_nm))
 
     days = (DayRanges(), config.calibration_runs, config.seed)
     distances = closed_loop(controller, config.optics, trained.first, *days, report, watch)

@@ -29,6 +29,7 @@ from controller.vae_em.artefact import Artefact
 from controller.vae_em.latent_gp import KERNEL_CODES
 from controller.vae_em.latent_map import LatentMap
 from controller.vae_em.network import Vae, VaeConfig, elbo, encode_mean
+from twin.errors import StemtwinError
 from twin.optics import Optics
 from twin.state import StateSpace
 
@@ -39,7 +40,7 @@ PRIOR_KEYS = ("modes", "kernel", "gap_days", "calibration_runs")
 """Settings of the last stages only: another value does not invalidate a work folder."""
 
 
-class ResumeError(ValueError):
+class ResumeError(StemtwinError, ValueError):
     """A work folder that belongs to another configuration."""
 
 

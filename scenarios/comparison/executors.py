@@ -13,6 +13,7 @@ from multiprocessing import active_children, get_context, parent_process
 from typing import Any, ParamSpec, TypeVar
 
 from scenarios.versions import versions
+from twin.errors import StemtwinError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,7 +22,7 @@ CONNECT_S = 10
 """How long a scheduler may take to answer."""
 
 
-class SweepError(Exception):
+class SweepError(StemtwinError):
     """A sweep that cannot begin or go on; whatever finished before is safe."""
 
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from scenarios.calibration.page import CSS, picture, section
 from scenarios.calibration.results import write_text
+from twin.errors import StemtwinError
 from twin.suggest import nearest
 
 
-class GalleryError(ValueError):
+class GalleryError(StemtwinError, ValueError):
     """An unknown section, or a page that cannot be written."""
 
 

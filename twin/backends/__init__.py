@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from twin.errors import StemtwinError
 from twin.optics import Optics
 from twin.options import OptionError, modules
 from twin.state import StateSpace
@@ -19,7 +20,7 @@ SIMULATED = "simulated"
 """The kind that needs a day and no backend."""
 
 
-class UnknownBackend(ValueError):
+class UnknownBackend(StemtwinError, ValueError):
     """No backend of that kind."""
 
 

@@ -12,9 +12,9 @@ what one unit does to C12a and C12b. `defocus_sign` and that matrix are to be me
 import importlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import reduce
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from twin.instrument.base import CameraView, Exposure, Instrument
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault
 from twin.instrument.line import split_address
 from twin.optics import CHARGE_C, Optics
-from twin.options import OptionError, checked_options
+from twin.options import Count, OptionError, Port, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Microscope
 
@@ -34,7 +34,7 @@ NM = 1e-9
 KNOWN = ("C10", "C12a", "C12b")
 
 
-@dataclass(frozen=True)
+@validated
 class Options:
     """Of an AutoScript microscope.
 
@@ -55,26 +55,20 @@ class Options:
     """
 
     host: str = "127.0.0.1"
-    port: int = 9095
+    port: Port = 9095
     module: str = "autoscript_tem_microscope_client"
     detector: str = "BM-Ceta"
-    size: int = 1024
-    exposure_s: float = 0.5
-    beam_current_a: float = 50e-12
-    defocus_sign: int = 1
+    size: Count = 1024
+    exposure_s: Positive = 0.5
+    beam_current_a: Positive = 50e-12
+    defocus_sign: Literal[-1, 1] = 1
     stigmator: str = "optics.stigmator"
-    stigmator_nm: Any = None
-    park: Any = None
+    stigmator_nm: tuple[tuple[float, float], tuple[float, float]] | None = None
+    park: tuple[float, float] | None = None
     blank: bool = True
     view: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.defocus_sign not in (-1, 1):
-            raise ValueError(f"defocus_sign is 1 or -1; got {self.defocus_sign!r}")
-        if not (self.exposure_s > 0 and self.beam_current_a > 0):
-            raise ValueError(
-                f"exposure_s and beam_current_a are positive: {self.exposure_s!r}, {self.beam_current_a!r}"
-            )
         host, port = split_address(self.host, self.port)
         object.__setattr__(self, "host", host)
         object.__setattr__(self, "port", port)

@@ -12,8 +12,8 @@ import importlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from twin.aberrations import TERMS, index
 from twin.instrument.base import CameraView, Exposure, Instrument
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault
 from twin.optics import CHARGE_C, Optics
-from twin.options import OptionError, checked_options
+from twin.options import Count, OptionError, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Microscope
 
@@ -33,7 +33,7 @@ HIGHEST_ORDER = 3
 """Nion Swift has controls up to C34."""
 
 
-@dataclass(frozen=True)
+@validated
 class Options:
     """Of a Nion microscope.
 
@@ -52,21 +52,17 @@ class Options:
     instrument: str = "stem_controller"
     camera: str = "usim_ronchigram_camera_device"
     axes: tuple[str, str] = ("x", "y")
-    exposure_s: float = 0.1
-    sensor_binning: int = 1
-    signs: Mapping[str, float] = field(default_factory=dict)
-    tolerance_factor: float = 1.0
-    timeout_s: float = 5.0
-    beam_current_a: float | None = None
+    exposure_s: Positive = 0.1
+    sensor_binning: Count = 1
+    signs: Mapping[str, Literal[-1, 1]] = field(default_factory=dict)
+    tolerance_factor: Positive = 1.0
+    timeout_s: Positive = 5.0
+    beam_current_a: Positive | None = None
     view: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.exposure_s > 0:
-            raise ValueError(f"exposure_s is positive; got {self.exposure_s!r}")
-        for name, sign in self.signs.items():
+        for name in self.signs:
             index(name)
-            if sign not in (-1, 1):
-                raise ValueError(f"signs.{name} is 1 or -1; got {sign!r}")
 
 
 def make(options: Mapping[str, Any], optics: Optics, space: StateSpace) -> Microscope:

@@ -10,20 +10,21 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twin.aberrations import CEOS_FACTORS, Aberrations, to_ceos
+from twin.errors import NoSession
 from twin.instrument.base import CameraView, to_counts
 from twin.instrument.faults import ActuatorBusy, BadFrame, CommandTimeout, MicroscopeFault, OutOfReach
 from twin.instrument.line import split_address
 from twin.instrument.merlin_frames import TriggeredCamera
 from twin.instrument.rpc_client import RpcClient, knock
 from twin.optics import CHARGE_C, Optics
-from twin.options import OptionError, checked_options
+from twin.options import OptionError, Port, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame, Microscope, Truth
 from twin.wire import ceos, control, rpc
@@ -39,7 +40,7 @@ TOKEN = "STEMTWIN_TOKEN"
 """Of the environment: what a server that is open to others wants to hear. An option would end up in recordings."""
 
 
-@dataclass(frozen=True)
+@validated
 class Options:
     """Of a remote microscope.
 
@@ -60,32 +61,23 @@ class Options:
     """
 
     host: str = "127.0.0.1"
-    port: int = control.CONTROL_PORT
+    port: Port = control.CONTROL_PORT
     control: bool = True
     truth: bool = False
-    corrector_port: int | None = None
-    camera_port: int | None = None
-    data_port: int | None = None
-    timeout_s: float = 5.0
-    frame_timeout_s: float = 30.0
+    corrector_port: Port | None = None
+    camera_port: Port | None = None
+    data_port: Port | None = None
+    timeout_s: Positive = 5.0
+    frame_timeout_s: Positive = 30.0
     value_is: Literal["error", "offset"] = "error"
-    beam_current_a: float = 50e-12
-    exposure_s: float = 0.5
+    beam_current_a: Positive = 50e-12
+    exposure_s: Positive = 0.5
     view: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for label in ("port", "corrector_port", "camera_port", "data_port"):
-            value = getattr(self, label)
-            if value is not None and not (type(value) is int and 1 <= value <= 65535):
-                raise ValueError(f"{label} is a port, 1 to 65535; got {value!r}")
         host, port = split_address(self.host, self.port)
         object.__setattr__(self, "host", host)
         object.__setattr__(self, "port", port)
-        for label in ("timeout_s", "frame_timeout_s", "beam_current_a", "exposure_s"):
-            if not (np.isfinite(getattr(self, label)) and getattr(self, label) > 0):
-                raise ValueError(f"{label} is positive; got {getattr(self, label)!r}")
-        if self.value_is not in ("error", "offset"):
-            raise ValueError(f"value_is is error or offset; got {self.value_is!r}")
         if self.truth and not self.control:
             raise ValueError("truth comes over the control channel; with control: false there is none")
 
@@ -231,7 +223,7 @@ class RemoteMicroscope:
 
     def _check_session(self, verb: str) -> None:
         if not self._begun:
-            raise RuntimeError(f"{verb}() before reset(rng): the microscope has no session yet")
+            raise NoSession(verb)
 
     # --- the corrector ---------------------------------------------------------------------------
 
@@ -381,7 +373,7 @@ class ControlledMicroscope(RemoteMicroscope):
     def _latest(self) -> control.Status:
         """Where the session stood at the twin's latest answer."""
         if self._status is None:
-            raise RuntimeError("there is no session yet: reset(rng) begins one")
+            raise NoSession("finish")
         return self._status
 
     def _ask_status(self, method: str, params: Mapping[str, Any] | None = None) -> control.Status:

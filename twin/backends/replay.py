@@ -6,17 +6,17 @@ al. 2026, section V: how their experimental data were used).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.errors import NoSession
 from twin.instrument.faults import Departure
 from twin.instrument.recording import SAME_NM, Recording, Trace, fingerprint
 from twin.optics import Optics
-from twin.options import OptionError, checked_options
+from twin.options import NonNegative, OptionError, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame, Microscope, Truth
 
@@ -28,7 +28,7 @@ SAME_DISTANCE = 1e-9
 """Recorded states whose distances differ by less are the same state, recorded more than once."""
 
 
-@dataclass(frozen=True)
+@validated
 class Options:
     """Of a replay.
 
@@ -43,18 +43,10 @@ class Options:
 
     path: str
     mode: Literal["exact", "nearest"] = "exact"
-    tolerance_nm: float = SAME_NM
-    reach: float = 1.0
+    tolerance_nm: NonNegative = SAME_NM
+    reach: NonNegative = 1.0
     start_nm: tuple[float, ...] | None = None
-    overhead_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("exact", "nearest"):
-            raise ValueError(f"mode is exact or nearest; got {self.mode!r}")
-        for label in ("tolerance_nm", "reach", "overhead_s"):
-            value = getattr(self, label)
-            if not (np.isfinite(value) and value >= 0):
-                raise ValueError(f"{label} is zero or more; got {value!r}")
+    overhead_s: NonNegative = 0.0
 
 
 def make(options: Mapping[str, Any], optics: Optics, space: StateSpace) -> Microscope:
@@ -267,4 +259,4 @@ def _capabilities(recording: Recording) -> Capabilities:
 
 def _check_session(there: bool, verb: str) -> None:
     if not there:
-        raise RuntimeError(f"{verb}() before reset(rng): the microscope has no session yet")
+        raise NoSession(verb)

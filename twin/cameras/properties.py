@@ -3,17 +3,16 @@
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ConfigDict, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import model_validator
 
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
-Fraction = Annotated[float, Ge(0), Lt(1)]
+from twin.options import Fraction, NonNegative, Positive, validated
+
+Positive = Positive
+Fraction = Fraction
 ChargeSpread = Annotated[float, Ge(0), Le(3)]
 
 
-@dataclass(frozen=True, config=_STRICT, kw_only=True)
+@validated
 class PixelatedCamera:
     """What every camera has: pixels, some of them bad.
 
@@ -25,7 +24,7 @@ class PixelatedCamera:
     dead_fraction: Fraction = 0.0
 
 
-@dataclass(frozen=True, config=_STRICT, kw_only=True)
+@validated
 class FrameCamera(PixelatedCamera):
     """A camera that is read out frame by frame; its hot pixels are stuck at the largest count.
 
@@ -43,7 +42,7 @@ class FrameCamera(PixelatedCamera):
         return int(2**self.bit_depth - 1)
 
 
-@dataclass(frozen=True, config=_STRICT, kw_only=True)
+@validated
 class CountingCamera(FrameCamera):
     """A camera that counts the electrons above a threshold, each pixel on its own.
 
@@ -65,7 +64,7 @@ class CountingCamera(FrameCamera):
     bit_depth: Literal[1, 6, 12, 24] = 12
 
 
-@dataclass(frozen=True, config=_STRICT, kw_only=True)
+@validated
 class IntegratingCamera(FrameCamera):
     """A camera that integrates the signal of its electrons: scintillator-coupled or direct.
 
@@ -87,7 +86,7 @@ class IntegratingCamera(FrameCamera):
     readout_rms: NonNegative = 0.0
 
 
-@dataclass(frozen=True, config=_STRICT, kw_only=True)
+@validated
 class EventCamera(PixelatedCamera):
     """A camera that sends one event per pixel hit: when (time of arrival) and how much (time over threshold).
 

@@ -9,27 +9,26 @@ from typing import Annotated, Any, NamedTuple, Self
 
 import numba
 import numpy as np
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
-from pydantic import ConfigDict, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import model_validator
 
+from twin.errors import StemtwinError
 from twin.optics import Optics
+from twin.options import Count, NonNegative, Positive, validated
 from twin.suggest import nearest
 
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-NonNegative = Annotated[float, Ge(0)]
-Positive = Annotated[float, Gt(0)]
+Positive = Positive
 
 FRAMES_AT_ONCE = 16
 """Integer frames are widened this many at a time: they stay in the cache, and a long stack needs no second copy."""
 
 
-class AngleError(ValueError):
+class AngleError(StemtwinError, ValueError):
     """A detector reaches beyond the angles that are sampled."""
 
 
-@dataclass(frozen=True, config=_STRICT, kw_only=True)
+@validated
 class Region:
     """A disc or ring of the diffraction plane, cut into equal segments by straight lines through its centre.
 
@@ -110,7 +109,7 @@ def standard(name: str, convergence_mrad: float) -> Detector:
     )
 
 
-@dataclass(frozen=True, config=_STRICT, kw_only=True)
+@validated
 class DiffractionGrid:
     """The sampled diffraction plane, or the camera's part of it.
 
@@ -120,7 +119,7 @@ class DiffractionGrid:
         centre_px: (row, column) of zero angle, where pixel i spans i - 0.5 to i + 0.5; None is (H // 2, W // 2).
     """
 
-    shape: tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]]
+    shape: tuple[Count, Count]
     pixel_mrad: Positive
     centre_px: tuple[float, float] | None = None
 

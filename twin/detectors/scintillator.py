@@ -11,14 +11,12 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from annotated_types import Ge, Gt, Le
 from numpy.typing import ArrayLike, NDArray
-from pydantic import ConfigDict, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import model_validator
 
+from twin.options import Count, NonNegative, Positive, validated
 from twin.suggest import nearest
 
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
+Positive = Positive
 Share = Annotated[float, Gt(0), Le(1)]
 Counts = NDArray[np.uint16] | NDArray[np.uint32]
 
@@ -29,7 +27,7 @@ LEAST_SPREAD = 1e-12
 """A smaller Polya b is Poisson for every number of electrons that fits; its gamma shapes would overflow."""
 
 
-@dataclass(frozen=True, config=_STRICT, kw_only=True)
+@validated
 class ScintillatorChain:
     """Scintillator, photocathode, dynodes and digitiser; defaults as quoted in the thesis (section 2.2.1).
 
@@ -62,7 +60,7 @@ class ScintillatorChain:
     offset: NonNegative = 200.0
     readout_rms: NonNegative = 0.0
     bit_depth: Annotated[int, Ge(1), Le(32)] = 16
-    saturation: Annotated[int, Gt(0)] | None = None
+    saturation: Count | None = None
     model: Literal["cascade", "two_step"] = "cascade"
 
     @model_validator(mode="after")

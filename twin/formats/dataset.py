@@ -10,20 +10,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
-from annotated_types import Ge, Gt
 from numpy.typing import NDArray
-from pydantic import ConfigDict, ValidationError, field_validator
-from pydantic.dataclasses import dataclass as validated
+from pydantic import ValidationError, field_validator
 
+from twin.errors import StemtwinError
+from twin.options import NonNegative, Positive, validated
 from twin.scan.plan import ScanPlan
 from twin.suggest import nearest
 
 Frames = NDArray[np.unsignedinteger]
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
+Positive = Positive
 
 DTYPES = ("uint8", "uint16", "uint32")
 LARGEST_SIDE = 16384
@@ -34,7 +33,7 @@ BLOCK_BYTES = 64 * 2**20
 """What a block holds unless the caller says otherwise, and a chunk at most."""
 
 
-class FormatError(ValueError):
+class FormatError(StemtwinError, ValueError):
     """A file that cannot be read to its end, or data that a format cannot hold.
 
     Attributes:
@@ -121,7 +120,7 @@ class Beam(Protocol):
         ...
 
 
-@validated(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)
+@validated
 class Metadata:
     """What is known about a dataset; None where it is not.
 

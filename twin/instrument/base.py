@@ -9,13 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
+from twin.errors import NoSession
 from twin.instrument.faults import ActuatorBusy, BadFrame, MicroscopeFault, OutOfReach
 from twin.optics import Optics
+from twin.options import Count, Positive, validated
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame
 
@@ -26,7 +29,7 @@ ANGLE_MISMATCH = 0.05
 """Largest relative difference between the camera's angle per pixel and the scenario's."""
 
 
-@dataclass(frozen=True)
+@validated
 class CameraView:
     """How a sensor's image becomes a frame: turned, cut to its middle, binned, in counts.
 
@@ -43,19 +46,11 @@ class CameraView:
     transpose: bool = False
     flip_x: bool = False
     flip_y: bool = False
-    binning: int = 1
-    gain: float = 1.0
+    binning: Count = 1
+    gain: Positive = 1.0
     offset: float = 0.0
-    max_count: int = 65535
-    sensor_pixel_mrad: float | None = None
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.binning, int) and self.binning >= 1):
-            raise ValueError(f"camera.binning is a whole number, 1 or more; got {self.binning!r}")
-        if not (np.isfinite(self.gain) and self.gain > 0 and np.isfinite(self.offset)):
-            raise ValueError(f"camera.gain is positive and offset finite; got {self.gain!r}, {self.offset!r}")
-        if not 1 <= self.max_count <= 65535:
-            raise ValueError(f"camera.max_count lies in 1 to 65535; got {self.max_count!r}")
+    max_count: Annotated[int, Ge(1), Le(65535)] = 65535
+    sensor_pixel_mrad: Positive | None = None
 
     def check(self, optics: Optics) -> None:
         """Refuse a camera whose pixels are not the scenario's.
@@ -265,5 +260,5 @@ class Instrument(ABC):
 
     def _check_session(self, verb: str) -> Array:
         if self._origin_nm is None:
-            raise RuntimeError(f"{verb}() before reset(rng): the microscope has no session yet")
+            raise NoSession(verb)
         return self._origin_nm

@@ -3,8 +3,10 @@
 No policy here; `twin.instrument.safety` has it.
 """
 
+from twin.errors import StemtwinError
 
-class MicroscopeFault(RuntimeError):
+
+class MicroscopeFault(StemtwinError, RuntimeError):
     """An instrument did not do what it was told. The kind is the class; the message has the figures."""
 
 
@@ -36,9 +38,9 @@ class DoseExhausted(MicroscopeFault):
     """The next exposure would exceed the dose that is allowed; it was not taken."""
 
 
-class Stopped(RuntimeError):
+class Stopped(StemtwinError, RuntimeError):
     """The session was stopped, and why; the last good state was restored if the message says so."""
 
 
-class Departure(ValueError):
+class Departure(StemtwinError, ValueError):
     """A replay was asked for what was never recorded: the inputs left the recorded ones."""

@@ -5,12 +5,13 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
+from twin.errors import StemtwinError
 from twin.instrument.line import Line
 from twin.wire import merlin_commands as commands
 from twin.wire.merlin import WireError
 
 
-class CameraRefused(RuntimeError):
+class CameraRefused(StemtwinError, RuntimeError):
     """The camera did not do what it was asked.
 
     Attributes:

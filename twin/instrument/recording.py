@@ -25,6 +25,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from twin.errors import NoSession
 from twin.formats.dataset import FormatError
 from twin.instrument.faults import Departure
 from twin.optics import Optics
@@ -433,4 +434,4 @@ class ResumedMicroscope(RecordingMicroscope):
 
     def _check_session(self, verb: str) -> None:
         if self._seen < 0:
-            raise RuntimeError(f"{verb}() before reset(rng): the microscope has no session yet")
+            raise NoSession(verb)

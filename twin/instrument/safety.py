@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Protocol, Self, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.errors import NoSession
 from twin.instrument.audit import AuditLog, read
 from twin.instrument.faults import (
     ActuatorBusy,
@@ -452,7 +453,7 @@ class SafeMicroscope:
 
     def _check_session(self, verb: str) -> None:
         if not self._begun:
-            raise RuntimeError(f"{verb}() before reset(rng): the microscope has no session yet")
+            raise NoSession(verb)
         if self._stopped is not None:
             raise Stopped(self._stopped)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.errors import StemtwinError
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -17,7 +19,7 @@ MOST_ATOMS = 5_000_000
 """Atoms of the largest specimen that is built: some hundred MB, and minutes until their potentials are projected."""
 
 
-class TooManyAtoms(ValueError):
+class TooManyAtoms(StemtwinError, ValueError):
     """A specimen larger than anyone would wait for."""
 
 

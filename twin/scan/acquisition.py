@@ -11,10 +11,9 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from numpy.typing import NDArray
-from pydantic import ConfigDict, field_validator
-from pydantic.dataclasses import dataclass
+from pydantic import field_validator
 
 from twin import specimens
 from twin.aberrations import Aberrations
@@ -27,6 +26,7 @@ from twin.detectors.geometry import LAYOUTS, AngleError, Detector, DiffractionGr
 from twin.detectors.scintillator import MODELS, ScintillatorChain, check_charge, digitise
 from twin.matter.structure import Structure
 from twin.optics import Optics
+from twin.options import Count, Positive, validated
 from twin.scan.diffraction import (
     ScanRenderer,
     Waves,
@@ -54,7 +54,7 @@ SCAN_OPTICS = Optics(energy_kev=300.0, convergence_mrad=20.0, grid=256, sampling
 window is 2.56 nm wide, angles are sampled to 63 mrad, and the camera sees 49 mrad, 2.5 times the aperture."""
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)
+@validated
 class ScanSetup:
     """What is in the microscope for a scan, as far as an operator knows it.
 
@@ -77,8 +77,8 @@ class ScanSetup:
     specimen: str = "sto_001"
     specimen_options: dict[str, Any] = field(default_factory=dict)
     optics: Optics = SCAN_OPTICS
-    slice_nm: Annotated[float, Gt(0)] | None = None
-    snapshots: Annotated[int, Ge(1)] = 1
+    slice_nm: Positive | None = None
+    snapshots: Count = 1
     specimen_seed: Annotated[int, Ge(0)] = 0
     projection: Literal["exact", "abtem"] = "exact"
     propagation: Propagation = "auto"

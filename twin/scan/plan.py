@@ -13,20 +13,19 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 import numpy as np
 from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
-from pydantic import ConfigDict, field_validator, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import field_validator, model_validator
 
+from twin.options import NonNegative, Positive, validated
 from twin.suggest import check_known
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int32]
 Pattern = Literal["raster", "serpentine", "subsampled", "list"]
 Side = Annotated[int, Gt(0), Le(2**20)]
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
+Positive = Positive
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)
+@validated
 class ScanPlan:
     """A scan as the operator sets it.
 

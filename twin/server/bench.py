@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.errors import StemtwinError
 from twin.formats.dataset import Metadata
 from twin.optics import AliasingError, Optics
 from twin.scan.plan import ScanPlan
@@ -53,11 +54,11 @@ class RonchigramSettings:
     dose_e: float = 1e5
 
 
-class TruthHidden(PermissionError):
+class TruthHidden(StemtwinError, PermissionError):
     """The truth was asked for, and this bench does not tell it."""
 
 
-class ScanFixed(PermissionError):
+class ScanFixed(StemtwinError, PermissionError):
     """Another scan was asked for, and this bench shows a prepared one."""
 
 
@@ -159,7 +160,7 @@ class Bench:
         """Scans that begin from now on follow this plan; one that has begun goes on with its own.
 
         Raises:
-            RuntimeError: no session yet.
+            NoSession: before `reset`.
             ScanFixed: the scan was prepared.
             ValueError: no scans here, or what specimen and camera refuse of the plan, as a microscope's.
         """
@@ -172,7 +173,7 @@ class Bench:
         """Scans that begin from now on, and have no centre of their own, lie around this place of the specimen.
 
         Raises:
-            RuntimeError: no session yet.
+            NoSession: before `reset`.
             ScanFixed: the scan was prepared.
             ValueError: no scans here, a place outside the specimen, or one at which the present plan leaves it.
         """

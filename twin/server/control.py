@@ -65,7 +65,7 @@ class Control:
             RpcError: no such method or parameter, or a number that cannot be.
             ValueError: an input beyond the limits, or a scan that cannot be; nothing has moved.
             PermissionError: the truth is hidden, or the scan was prepared.
-            RuntimeError: no session yet.
+            NoSession: before `reset`.
         """
         rpc.check_call(request, control.METHODS)
         with self._bench.lock:

@@ -12,6 +12,7 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.errors import StemtwinError
 from twin.formats.event_clock import clock_of, event_time
 from twin.server.bench import Bench, ScanSettings, scan_metadata
 from twin.server.listener import Connection, Patience
@@ -31,7 +32,7 @@ _TICK_S = 0.05
 Keys = NDArray[np.int64]
 
 
-class NoEvents(ValueError):
+class NoEvents(StemtwinError, ValueError):
     """A scan that this stream cannot carry."""
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.errors import StemtwinError
 from twin.formats import merlin_header as mh
 from twin.formats.dataset import Frames, Layout
 from twin.formats.mib import METADATA, frame_header
@@ -28,7 +29,7 @@ PREPARED_BYTES = 2**32
 """A prepared scan may take so much memory, unless the caller says otherwise."""
 
 
-class NoFrames(ValueError):
+class NoFrames(StemtwinError, ValueError):
     """What was asked for gives no frames."""
 
 

@@ -17,6 +17,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
+from twin.errors import StemtwinError
+
 log = logging.getLogger("twin.server")
 
 LOOPBACK = "127.0.0.1"
@@ -42,7 +44,7 @@ class ClientGone(ConnectionError):
     """The client hung up, said nothing for too long, or took nothing for too long."""
 
 
-class AccessError(ValueError):
+class AccessError(StemtwinError, ValueError):
     """A server that would be open to others without saying so."""
 
 

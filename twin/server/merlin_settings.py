@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+from twin.errors import StemtwinError
 from twin.formats import merlin_header as mh
 from twin.server.frame_supply import FrameSupply, smallest_depth_of
 
@@ -20,7 +21,7 @@ SOFT_TRIGGER = 5
 """TRIGGERSTART: 5 waits for SOFTTRIGGER. 0 starts at once, and so do 1 to 4: the scan itself gives those triggers."""
 
 
-class OutOfRange(ValueError):
+class OutOfRange(StemtwinError, ValueError):
     """A value that a parameter cannot have."""
 
 

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, cast
 
+from twin.errors import StemtwinError
 from twin.matter.structure import Structure
 from twin.options import OptionError, checked_options, modules
 from twin.suggest import nearest
 
 
-class UnknownSpecimen(ValueError):
+class UnknownSpecimen(StemtwinError, ValueError):
     """No specimen of that name."""
 
 
-class SpecimenOptionError(ValueError):
+class SpecimenOptionError(StemtwinError, ValueError):
     """An option that the specimen does not have, or a value it cannot use."""
 
 

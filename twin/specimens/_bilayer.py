@@ -8,17 +8,17 @@ import numpy as np
 from annotated_types import Ge, Le
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
-from pydantic.dataclasses import dataclass
 
 from twin.matter.structure import Structure
-from twin.specimens._options import STRICT, Side
+from twin.options import validated
+from twin.specimens._options import Side
 
 Floats = NDArray[np.float64]
 Sheet = Sequence[tuple[str, tuple[float, float], float]]
 """Element, position in units of the two lattice vectors, and height over the sheet's middle in nm."""
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
+@validated
 class BilayerOptions:
     """A field of twisted bilayer with vacuum round it.
 

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase.data import atomic_numbers
-from pydantic.dataclasses import dataclass
 
 from twin.matter.structure import Structure, check_count, tiled
-from twin.specimens._options import STRICT, Side, Thickness
+from twin.options import validated
+from twin.specimens._options import Side, Thickness
 
 Basis = Sequence[tuple[str, tuple[float, float, float]]]
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
+@validated
 class CrystalOptions:
     """Extent of a crystal, rounded to whole cells, at least one.
 

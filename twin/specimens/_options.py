@@ -3,9 +3,6 @@
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
-from pydantic import ConfigDict
-
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Side = Annotated[float, Gt(0), Le(200)]
 """Lateral extent, nm."""

@@ -9,11 +9,11 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
-from pydantic.dataclasses import dataclass
 
 from twin.matter.structure import Structure
+from twin.options import validated
 from twin.specimens._carbon import on_carbon
-from twin.specimens._options import STRICT, Seed, Side
+from twin.specimens._options import Seed, Side
 from twin.specimens._thermal import element_rms_nm
 
 Floats = NDArray[np.float64]
@@ -29,7 +29,7 @@ class Metal(NamedTuple):
     debye_k: float
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
+@validated
 class ParticleOptions:
     """One particle in the middle of a square field of film.
 

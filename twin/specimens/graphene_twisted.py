@@ -1,10 +1,8 @@
 """Twisted bilayer graphene."""
 
-from pydantic.dataclasses import dataclass
-
 from twin.matter.structure import Structure
+from twin.options import validated
 from twin.specimens._bilayer import BilayerOptions, bilayer
-from twin.specimens._options import STRICT
 from twin.specimens._thermal import element_rms_nm
 
 LATTICE_NM = 0.246
@@ -15,7 +13,7 @@ DEBYE_K = 2312.0
 """Of the motion in the plane (Tewary and Yang, Phys. Rev. B 79 (2009) 125416)."""
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
+@validated
 class Options(BilayerOptions):
     """See `BilayerOptions`."""
 

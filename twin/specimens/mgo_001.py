@@ -2,11 +2,9 @@
 
 import math
 
-from pydantic.dataclasses import dataclass
-
 from twin.matter.structure import Structure
+from twin.options import validated
 from twin.specimens._crystal import CrystalOptions, crystal
-from twin.specimens._options import STRICT
 
 LATTICE_NM = 0.4212
 
@@ -14,7 +12,7 @@ B_NM2 = {"Mg": 0.31e-2, "O": 0.34e-2}
 """Debye-Waller factors B = 8 pi^2 u^2 at room temperature (Lawrence, Acta Cryst. A 29 (1973) 94), rounded."""
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
+@validated
 class Options(CrystalOptions):
     """See `CrystalOptions`."""
 

@@ -1,10 +1,8 @@
 """Twisted bilayer MoS2."""
 
-from pydantic.dataclasses import dataclass
-
 from twin.matter.structure import Structure
+from twin.options import validated
 from twin.specimens._bilayer import BilayerOptions, bilayer
-from twin.specimens._options import STRICT
 from twin.specimens._thermal import debye_rms_nm
 
 LATTICE_NM = 0.316
@@ -16,7 +14,7 @@ DEBYE_K = 600.0
 """Dai et al., Surf. Sci. 660 (2017) 16; both elements alike, with the mean mass."""
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
+@validated
 class Options(BilayerOptions):
     """See `BilayerOptions`."""
 

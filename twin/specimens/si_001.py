@@ -1,10 +1,8 @@
 """Silicon along [001], diamond structure."""
 
-from pydantic.dataclasses import dataclass
-
 from twin.matter.structure import Structure
+from twin.options import validated
 from twin.specimens._crystal import CrystalOptions, crystal
-from twin.specimens._options import STRICT
 from twin.specimens._thermal import element_rms_nm
 
 LATTICE_NM = 0.5431
@@ -12,7 +10,7 @@ DEBYE_K = 543.0
 """From X-ray intensities (Batterman and Chipman, Phys. Rev. 127 (1962) 690)."""
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
+@validated
 class Options(CrystalOptions):
     """See `CrystalOptions`."""
 

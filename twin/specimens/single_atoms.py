@@ -6,11 +6,11 @@ import numpy as np
 from annotated_types import Ge, Le
 from ase.data import atomic_numbers, chemical_symbols
 from pydantic import field_validator
-from pydantic.dataclasses import dataclass
 
 from twin.matter.structure import Structure
+from twin.options import NonNegative, validated
 from twin.specimens._carbon import on_carbon
-from twin.specimens._options import STRICT, Seed, Side
+from twin.specimens._options import Seed, Side
 from twin.suggest import nearest
 
 HEAVIEST = 103
@@ -23,7 +23,7 @@ TRIES = 20_000
 """Places tried for one atom before the field counts as full."""
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
+@validated
 class Options:
     """Where the atoms are.
 
@@ -40,7 +40,7 @@ class Options:
 
     element: str | int = "Au"
     count: Annotated[int, Ge(1), Le(100_000)] = 20
-    spacing_nm: Annotated[float, Ge(0)] = 0.5
+    spacing_nm: NonNegative = 0.5
     positions_nm: tuple[tuple[float, float], ...] = ()
     side_nm: Side = 6.0
     carbon_nm: Annotated[float, Ge(0), Le(50)] = 0.0

@@ -2,11 +2,9 @@
 
 import math
 
-from pydantic.dataclasses import dataclass
-
 from twin.matter.structure import Structure
+from twin.options import validated
 from twin.specimens._crystal import CrystalOptions, crystal
-from twin.specimens._options import STRICT
 
 LATTICE_NM = 0.3905
 
@@ -14,7 +12,7 @@ B_NM2 = {"Sr": 0.6214e-2, "Ti": 0.4398e-2, "O": 0.7323e-2}
 """Debye-Waller factors B = 8 pi^2 u^2 at room temperature (Abramov et al., Acta Cryst. B 51 (1995) 942)."""
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
+@validated
 class Options(CrystalOptions):
     """See `CrystalOptions`."""
 

@@ -21,6 +21,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.errors import StemtwinError
+
 HEADER = 32
 PORT = 8283
 LARGEST_SIDE = 16384
@@ -37,7 +39,7 @@ _ACQUISITION, _SCAN, _CHUNK, _END = (
 Unsigned = NDArray[np.unsignedinteger]
 
 
-class CsrError(ValueError):
+class CsrError(StemtwinError, ValueError):
     """Bytes that are no such stream. Where a message begins is lost: nothing after it can be read."""
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.errors import StemtwinError
 from twin.formats import merlin_header as mh
 from twin.formats import merlin_pixels
 from twin.formats.dataset import FormatError, Frames
@@ -36,7 +37,7 @@ _PREFIX = re.compile(rb"MPX,[0-9]{10},")
 _SCRATCH = 2**16
 
 
-class WireError(ValueError):
+class WireError(StemtwinError, ValueError):
     """Bytes that no Merlin sends, or more of them than was agreed."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from twin.errors import StemtwinError
 from twin.suggest import nearest
 
 CORRECTOR_PORT = 7072
@@ -29,7 +30,7 @@ _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 Id = str | int | None
 
 
-class RpcError(ValueError):
+class RpcError(StemtwinError, ValueError):
     """What is no netstring, no JSON-RPC, or answered by an error.
 
     Attributes:

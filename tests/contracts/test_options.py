@@ -1,0 +1,139 @@
+"""What every option of every controller, agent, backend, source and specimen refuses, and how.
+
+Options are found, not listed: a new file is under this contract by itself. A number that may be negative is named in
+`SIGNED`, with the reason; all others have to refuse one.
+"""
+
+import collections.abc
+import importlib
+import math
+import pkgutil
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import pytest
+from pydantic.dataclasses import is_pydantic_dataclass
+
+import agents.methods
+import agents.sources
+import controller.strategies
+import twin.backends
+import twin.specimens
+from twin.instrument.base import CameraView
+from twin.options import OptionError, checked_options
+
+PACKAGES = (controller.strategies, agents.methods, agents.sources, twin.backends, twin.specimens)
+SIGNED = {
+    "rotation_deg",  # an angle
+    "rotation",
+    "angle_deg",
+    "centre_px",  # places, which may lie outside the camera
+    "vacuum_px",
+    "start_nm",  # a state
+    "offset",  # sensor units of a dark pixel
+    "stigmator_nm",  # a matrix
+    "park",  # a place in the scan field
+    "start_s",  # a moment
+    "defocus_sign",  # 1 or -1
+    "signs",
+    "aberrations",
+    "positions_nm",
+    "settings",  # another program's
+    "view",
+    "detectors",
+}
+PLAIN = (int, float, str, bool)
+
+
+def kinds() -> Iterator[tuple[str, type]]:
+    for package in PACKAGES:
+        for module in pkgutil.iter_modules(package.__path__):
+            if module.name[0] != "_":
+                name = f"{package.__name__}.{module.name}"
+                if hasattr(found := importlib.import_module(name), "Options"):
+                    yield name, found.Options
+    yield "twin.instrument.base.CameraView", CameraView
+
+
+KINDS = dict(kinds())
+
+
+def leaves(hint: Any) -> set[Any]:
+    """Plain types, literals and the rest among the alternatives of a type; what a tuple or mapping holds is not one."""
+    if get_origin(hint) is Annotated:
+        return leaves(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return set().union(*(leaves(part) for part in get_args(hint)))
+    return {hint}
+
+
+def members(hint: Any) -> set[Any]:
+    """Plain types that the elements of a tuple or mapping are made of."""
+    found = set()
+    for part in get_args(hint):
+        found |= {part} if part in PLAIN else members(part)
+    return found
+
+
+def required(kind: type) -> dict[str, Any]:
+    """Values for the fields that have no default: all of them texts."""
+    lacking = [f for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    assert all(get_type_hints(kind)[f.name] is str for f in lacking)
+    return {f.name: "somewhere" for f in lacking}
+
+
+def refused(item: Field[Any], hint: Any) -> Iterator[Any]:
+    """Values that an option of this type has to refuse."""
+    kinds = {get_origin(kind) or kind for kind in leaves(hint)}
+    inside = set().union(*(members(kind) for kind in leaves(hint)))
+    if str not in kinds:
+        yield "no such thing"
+    if bool not in kinds:
+        yield True
+    if float not in kinds:
+        yield 2.5
+    if not kinds & {dict, Mapping, collections.abc.Mapping} and not any(is_dataclass(kind) for kind in kinds):
+        yield {"no": "such"}
+    if float in kinds | inside:
+        yield from (math.nan, math.inf, [math.nan, math.nan], {"C10": math.nan})
+    if kinds & {int, float} and item.name not in SIGNED:
+        yield -5
+
+
+@pytest.mark.parametrize("label", KINDS)
+def test_options_are_checked_by_the_one_mechanism(label: str) -> None:
+    kind = KINDS[label]
+    assert is_pydantic_dataclass(kind)
+    assert kind.__pydantic_config__["extra"] == "forbid"
+    assert kind.__pydantic_config__["allow_inf_nan"] is False
+
+
+def complaint(label: str, option: str, value: Any) -> str | None:
+    """What is wrong with the refusal of a value; None where nothing is."""
+    try:
+        checked_options(KINDS[label], {**required(KINDS[label]), option: value})
+    except OptionError as error:
+        sentence = str(error)
+        good = option in sentence and "\n" not in sentence and "http" not in sentence and len(sentence) < 300
+        return None if good else f"{option}={value!r}: {sentence}"
+    return f"{option}={value!r} is accepted"
+
+
+@pytest.mark.parametrize("label", KINDS)
+def test_a_value_that_makes_no_sense_is_refused_in_one_sentence(label: str) -> None:
+    hints = get_type_hints(KINDS[label], include_extras=True)
+    asked = [(item.name, value) for item in fields(KINDS[label]) for value in refused(item, hints[item.name])]
+    assert [words for name, value in asked if (words := complaint(label, name, value))] == []
+
+
+@pytest.mark.parametrize("label", KINDS)
+def test_an_unknown_option_is_refused_with_the_nearest(label: str) -> None:
+    names = [item.name for item in fields(KINDS[label])]
+    with pytest.raises(OptionError, match=f"did you mean {names[0]}" if names else "not an option"):
+        checked_options(KINDS[label], {f"{names[0]}x" if names else "x": 1})
+
+
+def test_no_option_is_declared_signed_in_vain() -> None:
+    assert {item.name for kind in KINDS.values() for item in fields(kind)} >= SIGNED
