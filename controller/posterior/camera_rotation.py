@@ -1,44 +1,44 @@
-"""How far the camera is turned against the corrector, from frames and inputs alone.
+"""Rotation of the camera against the corrector, estimated from frames and known inputs.
 
-A turned camera sees astigmatism turned by twice the angle. In one frame nothing tells; over a run the readings turn
-against the known inputs. Nothing else of a training day does that, so that the angle makes a test of the day by itself.
+A rotated camera sees astigmatism rotated by twice the angle. A single frame cannot show it; over a run the readings
+rotate against the known inputs. Nothing else that varies between training days has this effect.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.posterior.particle_filter import FramePosteriors
-from controller.posterior.readings import Readings, fitted
+from controller.posterior.frames import FramePosteriors
+from controller.posterior.readings import Readings, solve_robustly
 
 Array = NDArray[np.floating]
 
-WEAK_RAD = np.deg2rad(20.0)
-"""Standard deviation of the angle before any frame."""
+PRIOR_STD_RAD = np.deg2rad(20.0)
+"""Prior standard deviation of the angle."""
 
 
-def turned_rad(frames: FramePosteriors, state_nm: Array) -> tuple[float, float]:
+def camera_rotation_rad(frames: FramePosteriors, state_nm: Array) -> tuple[float, float]:
     """Angle of the camera's axes against the corrector's, positive as in `CameraProperties.rotation_deg`.
 
-    Least squares over frames of `reading = state + offset + angle d(state)/d(angle)`, the offset free: what the
-    estimate may still be off by. Readings that disagree wildly count little.
+    Robust least squares over frames of `reading = state + offset + angle d(state)/d(angle)`; the free offset absorbs
+    the error of the estimate.
 
     Args:
         frames: at least one.
         state_nm: estimate of the initial state, first order, (3,).
 
     Returns:
-        The angle and its standard deviation, rad, without the frames' common errors.
+        The angle and its standard deviation, rad; errors common to the frames are not included.
     """
     space = frames.trained.first
     readings = Readings.of(frames, state_nm)
-    turning = readings.state_nm @ _generator(space.names).T
-    precision = np.array([0.0] * space.dimension + [WEAK_RAD**-2])
-    fit = fitted(readings.design(turning[:, :, None]), readings.left, precision)
-    return float(fit.found[-1]), float(np.sqrt(fit.covariance[-1, -1]))
+    rotated = readings.state_nm @ _generator(space.names).T
+    precision = np.array([0.0] * space.dimension + [PRIOR_STD_RAD**-2])
+    fit = solve_robustly(readings.design(rotated[:, :, None]), readings.residual, precision)
+    return float(fit.parameters[-1]), float(np.sqrt(fit.covariance[-1, -1]))
 
 
 def _generator(names: tuple[str, ...]) -> Array:
-    """Derivative of a state with respect to the camera's angle, (n, n): twofold astigmatism turns by twice it."""
+    """Derivative of a state with respect to the camera's angle, (n, n): twofold astigmatism rotates by twice it."""
     generator = np.zeros((len(names), len(names)))
     a, b = names.index("C12a"), names.index("C12b")
     generator[a, b], generator[b, a] = 2.0, -2.0

@@ -1,7 +1,7 @@
-"""Whether the frames of a run look as frames of a training day would: a posterior predictive check.
+"""Posterior predictive check of the frames of a run against those of training days.
 
-A network predicts the principal components of a frame's features from state and nuisances; what is left over is, on a
-training day, noise and what no nuisance names. On another kind of day it has a mean. Learnt beside the posterior.
+A network predicts the principal components of a frame's features from state and nuisance parameters. On a training day
+the residual is zero-mean noise; on another kind of day it has a mean. Trained beside the posterior.
 """
 
 import numpy as np
@@ -21,11 +21,11 @@ LEARNING_RATE = 3e-3
 
 
 class FrameCheck(nn.Module):
-    """Features of a frame against what state and nuisances let expect.
+    """Predicts the features of a frame from state and nuisance parameters.
 
     Attributes:
-        centre, basis: to principal components, (F,) and (F, D).
-        whitening: of what is left over, (D, D).
+        centre, basis: map features to principal components, (F,) and (F, D).
+        whitening: scales the residual to unit covariance, (D, D).
     """
 
     centre: Tensor
@@ -35,7 +35,7 @@ class FrameCheck(nn.Module):
     def __init__(self, dimension: int, features: int) -> None:
         super().__init__()
         pairs = dimension * (dimension + 1)
-        # C30 changes sign with the state: only its products with it are even.
+        # C30 changes sign with the state, so that only products of the two are even.
         inputs = pairs + len(EVEN) + dimension + 2
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("basis", torch.zeros(features, COMPONENTS))
@@ -48,8 +48,8 @@ class FrameCheck(nn.Module):
             nn.Linear(HIDDEN, COMPONENTS),
         )
 
-    def left_over(self, features: Tensor, states: Tensor, nuisances: Tensor) -> Tensor:
-        """Components of features (N, F), the last of them the log floor, beyond what is expected, (N, D)."""
+    def residual(self, features: Tensor, states: Tensor, nuisances: Tensor) -> Tensor:
+        """Principal components of features (N, F) minus their prediction, (N, D); the last feature is the log floor."""
         spherical = nuisances[:, len(EVEN) : len(NUISANCES)]
         known = [
             even_features(states, torch.asinh(STRETCH * states)),
@@ -62,21 +62,21 @@ class FrameCheck(nn.Module):
         return (features - self.centre) @ self.basis - expected
 
     def strangeness(self, features: Tensor, states: Array, nuisances: Array) -> float:
-        """How far the mean of what T frames leave over lies from zero, chi-square-like with D degrees for noise alone.
+        """Squared distance of the mean residual of T frames from zero; chi-square with D degrees for noise alone.
 
         Args:
             features: (T, F).
-            states: scaled, where each frame was taken if the estimate is right, (T, n).
-            nuisances: of the day, as estimated, (C,).
+            states: scaled states at which the frames were taken if the estimate is right, (T, n).
+            nuisances: estimated nuisance parameters of the day, (C,).
         """
         hidden = torch.from_numpy(np.tile(nuisances, (len(states), 1))).float()
         with torch.no_grad():
-            mean = self.left_over(features, torch.from_numpy(states).float(), hidden).mean(0) @ self.whitening
+            mean = self.residual(features, torch.from_numpy(states).float(), hidden).mean(0) @ self.whitening
         return len(states) * float(mean @ mean)
 
 
 def fit_check(features: Tensor, states: Tensor, nuisances: Tensor, seed: int) -> FrameCheck:
-    """Least squares on frames whose state and nuisances are known.
+    """Fit by least squares to frames of known state and nuisance parameters.
 
     Args:
         features: (N, F), see `PosteriorNetwork.summarise`.
@@ -96,11 +96,11 @@ def fit_check(features: Tensor, states: Tensor, nuisances: Tensor, seed: int) ->
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * (1 - step / STEPS)
         chosen = torch.randint(len(features), (BATCH,), generator=generator)
-        loss = check.left_over(features[chosen], states[chosen], nuisances[chosen]).square().mean()
+        loss = check.residual(features[chosen], states[chosen], nuisances[chosen]).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     with torch.no_grad():
-        rest = check.left_over(features, states, nuisances)
-        check.whitening.copy_(torch.linalg.inv(torch.linalg.cholesky(torch.cov(rest.T))).T)
+        residual = check.residual(features, states, nuisances)
+        check.whitening.copy_(torch.linalg.inv(torch.linalg.cholesky(torch.cov(residual.T))).T)
     return check.eval()

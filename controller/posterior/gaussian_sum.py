@@ -1,8 +1,8 @@
-"""Mixture Kalman filter: a sum of Gaussians follows a drifting state through measurements of undecided sign.
+"""Gaussian sum filter: follows a drifting state through measurements of ambiguous sign.
 
-The Gaussian sum filter of Alspach & Sorenson, IEEE Trans. Autom. Control 17 (1972) 439, on one frame's amortised
-posterior per step: an even mixture, divided by the distribution of training states. Inputs are known, so that the
-filter runs on the effective initial state, the state minus the cumulative input, which only drift moves.
+After Alspach & Sorenson, IEEE Trans. Autom. Control 17 (1972) 439, with one frame's amortised posterior per step: an
+even mixture, divided by the density of the training states. Inputs are known, so that the filter runs on the effective
+initial state, the state minus the cumulative input, which only drift moves.
 """
 
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ Array = NDArray[np.floating]
 NEGLIGIBLE = 1e-4
 """Hypotheses below this probability are dropped."""
 ALIKE = 0.5
-"""Squared Mahalanobis distance below which two hypotheses become one."""
+"""Squared Mahalanobis distance below which two hypotheses are merged."""
 FARTHEST = 9.0
-"""Squared Mahalanobis distance up to which hypotheses count as one mode in a summary."""
+"""Squared Mahalanobis distance within which hypotheses belong to one mode."""
 LEAST_PRECISION = -0.5
-"""The division by the training states takes off at most half of a posterior's precision, along any axis."""
+"""The division by the training density removes at most half of a posterior's precision along any axis."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """How the state drifts: a random walk, and if wanted a velocity that forgets itself (Singer, 1970).
+    """Drift of the state: a random walk and, optionally, a velocity of finite correlation time (Singer, 1970).
 
     Attributes:
-        rate_nm_per_sqrt_s: of the walk, (n,).
-        speed_nm_per_s: rms velocity per component; 0 leaves velocities out.
+        rate_nm_per_sqrt_s: rate of the walk, (n,).
+        speed_nm_per_s: rms velocity per component; 0 for no velocity.
         persistence_s: correlation time of a velocity.
     """
 
@@ -50,7 +50,7 @@ class Motion:
         return np.concatenate([mean_nm, np.zeros(n)]), cov
 
     def transition(self, seconds: float) -> tuple[Array, Array]:
-        """Matrix and noise covariance over an interval, (m, m) each.
+        """Transition matrix and process noise over an interval, (m, m) each.
 
         An Ornstein-Uhlenbeck velocity integrated exactly: Singer, IEEE Trans. Aerosp. Electron. Syst. 6 (1970) 473.
         """
@@ -82,11 +82,11 @@ class GaussianSum:
 
     @property
     def probability(self) -> Array:
-        """Of each hypothesis, (H,)."""
+        """Probability of each hypothesis, (H,)."""
         return np.exp(self.log_weight)
 
     def draw(self, count: int, rng: np.random.Generator) -> Array:
-        """Random states, (count, m)."""
+        """Draw random states, (count, m)."""
         roots = np.linalg.cholesky(self.cov)
         chosen = rng.choice(len(self.mean), count, p=self.probability / self.probability.sum())
         return self.mean[chosen] + np.einsum("kij,kj->ki", roots[chosen], rng.standard_normal((count, len(roots[0]))))
@@ -94,12 +94,12 @@ class GaussianSum:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one frame says of the state it was taken at: a mixture over a density.
+    """Likelihood of one frame in the state at which it was taken: a Gaussian mixture over a power of a density.
 
     Attributes:
         log_weight: (J,), normalised.
         mean_nm, cov_nm2: (J, n) and (J, n, n).
-        exponent: the density it is divided by is raised to this power.
+        exponent: power of the training density that divides the mixture.
     """
 
     log_weight: Array
@@ -109,12 +109,12 @@ class Measurement:
 
 
 def measurement(packed: NDArray[np.floating], space: StateSpace, inflation: float) -> Measurement:
-    """Both signs of one frame's mixture, in nm.
+    """Make a measurement of both signs of one frame's mixture, in nm.
 
     Args:
-        packed: from `posterior.network.packed`, (K, 1 + n + n n), of the state over its range.
-        space: gives the range.
-        inflation: of every covariance; the whole ratio of posterior and training density is tempered alike.
+        packed: mixture of the scaled state, see `posterior.network.packed`, (K, 1 + n + n n).
+        space: supplies the range of the state.
+        inflation: factor on every covariance; posterior and training density are tempered alike.
     """
     n = space.dimension
     values = np.asarray(packed, np.float64)
@@ -135,8 +135,8 @@ def log_density_expansion(states: StateMixture, space: StateSpace, at_nm: Array)
     scaled = at_nm / space.range_nm
     total = np.exp(states.log_density(space, scaled.T))
     gradient, hessian = np.zeros_like(scaled), np.zeros((*scaled.shape, scaled.shape[1]))
-    for share, width in states.near:
-        norm = share * (2 * np.pi * width**2) ** (-space.dimension / 2)
+    for fraction, width in states.near:
+        norm = fraction * (2 * np.pi * width**2) ** (-space.dimension / 2)
         part = norm * np.exp(-0.5 * np.sum(scaled**2, axis=1) / width**2) / total
         gradient -= part[:, None] * scaled / width**2
         outer = scaled[:, :, None] * scaled[:, None, :] / width**4 - np.eye(space.dimension) / width**2
@@ -147,50 +147,50 @@ def log_density_expansion(states: StateMixture, space: StateSpace, at_nm: Array)
 
 
 def predict(belief: GaussianSum, motion: Motion, seconds: float) -> GaussianSum:
-    """The belief some time later."""
+    """Propagate over an interval."""
     matrix, noise = motion.transition(seconds)
     return GaussianSum(belief.log_weight, belief.mean @ matrix.T, matrix @ belief.cov @ matrix.T + noise)
 
 
 @dataclass(frozen=True)
 class Products:
-    """Every hypothesis times every component of a measurement, N = H J pairs.
+    """Products of every hypothesis with every component of a measurement, N = H J pairs.
 
     Attributes:
-        sum: the products, their log weights not normalised.
-        innovation2: squared Mahalanobis distance of measured from predicted, (N,).
+        sum: the products; log weights not normalised.
+        innovation2: squared Mahalanobis distance of the measured from the predicted state, (N,).
     """
 
     sum: GaussianSum
     innovation2: Array
 
 
-def multiply(belief: GaussianSum, seen: Measurement, input_nm: Array) -> Products:
-    """Kalman's update of each hypothesis by each component, taken at cumulative input (n,)."""
-    n = seen.mean_nm.shape[1]
+def multiply(belief: GaussianSum, measured: Measurement, input_nm: Array) -> Products:
+    """Kalman update of each hypothesis by each component, for a frame at cumulative input (n,)."""
+    n = measured.mean_nm.shape[1]
     prior, prior_cov = belief.mean[:, None], belief.cov[:, None]
-    offset = seen.mean_nm - input_nm - prior[..., :n]
-    spread = prior_cov[..., :n, :n] + seen.cov_nm2
+    offset = measured.mean_nm - input_nm - prior[..., :n]
+    spread = prior_cov[..., :n, :n] + measured.cov_nm2
     gain = np.swapaxes(np.linalg.solve(spread, np.swapaxes(prior_cov[..., :n], -1, -2)), -1, -2)
     mean = prior + np.einsum("hjab,hjb->hja", gain, offset)
     cov = prior_cov - gain @ prior_cov[..., :n, :]
     cov = 0.5 * (cov + np.swapaxes(cov, -1, -2))
     distance2 = np.einsum("hja,hja->hj", offset, np.linalg.solve(spread, offset[..., None])[..., 0])
     log_likelihood = -0.5 * (distance2 + np.linalg.slogdet(spread)[1] + n * np.log(2 * np.pi))
-    log_weight = belief.log_weight[:, None] + seen.log_weight + log_likelihood
+    log_weight = belief.log_weight[:, None] + measured.log_weight + log_likelihood
     m = mean.shape[-1]
     products = GaussianSum(log_weight.ravel(), mean.reshape(-1, m), cov.reshape(-1, m, m))
     return Products(products, distance2.ravel())
 
 
 def divide(belief: GaussianSum, states: StateMixture, space: StateSpace, input_nm: Array, power: float) -> GaussianSum:
-    """Divided by the density of the training states to a power, expanded to second order about each mean."""
+    """Divide by a power of the training density, expanded to second order about each mean."""
     n = space.dimension
     value, slope, curvature = log_density_expansion(states, space, belief.mean[:, :n] + input_nm)
     root = np.linalg.cholesky(belief.cov[:, :n, :n])
     added, axes = np.linalg.eigh(power * np.swapaxes(root, 1, 2) @ curvature @ root)
     kept = 1.0 / (1.0 + np.maximum(added, LEAST_PRECISION))
-    # All covariances in the whitened axes of the positions; velocities follow by their correlation with these.
+    # In the whitened axes of the positions; velocities follow by their correlation with these.
     to_state = belief.cov[:, :, :n] @ np.linalg.inv(np.swapaxes(root, 1, 2)) @ axes
     pull = -power * np.einsum("nba,nb->na", root @ axes, slope)
     mean = belief.mean + np.einsum("nab,nb->na", to_state, kept * pull)
@@ -201,12 +201,12 @@ def divide(belief: GaussianSum, states: StateMixture, space: StateSpace, input_n
 
 @dataclass(frozen=True)
 class Step:
-    """A filter step and how well the frame agreed with the prediction.
+    """Result of a filter step, and the agreement of the frame with the prediction.
 
     Attributes:
-        belief: afterwards, pruned.
-        innovation2: of the best product, n degrees of freedom.
-        missed: probability that the frame said nothing.
+        belief: posterior, pruned.
+        innovation2: of the most probable product; chi-square with n degrees of freedom.
+        missed: probability that the frame is uninformative.
     """
 
     belief: GaussianSum
@@ -215,31 +215,33 @@ class Step:
 
 
 def update(
-    belief: GaussianSum, seen: Measurement, states: StateMixture, space: StateSpace, input_nm: Array, doubt: float,
+    belief: GaussianSum, measured: Measurement, states: StateMixture, space: StateSpace, input_nm: Array, doubt: float,
     limit: int,
 ) -> Step:  # fmt: skip
-    """Multiply a frame in; with probability `doubt` it says nothing and the prediction stays.
+    """Update by a frame, which with probability `doubt` is uninformative and leaves the prediction unchanged.
 
     Args:
-        belief: predicted for the time of the frame.
-        seen: what the frame says of the state.
-        states: the density of training states that its posterior contains.
+        belief: predicted to the time of the frame.
+        measured: likelihood of the frame.
+        states: training density contained in the frame's posterior.
         space: the task.
         input_nm: cumulative input at the frame, (n,).
-        doubt: bounds what one bad frame can do.
-        limit: hypotheses kept.
+        doubt: bounds the influence of one bad frame.
+        limit: maximum number of hypotheses.
     """
-    products = multiply(belief, seen, input_nm)
-    found = divide(products.sum, states, space, input_nm, seen.exponent)
-    log_weight = np.concatenate([found.log_weight + np.log1p(-doubt), belief.log_weight + np.log(doubt)])
+    products = multiply(belief, measured, input_nm)
+    updated = divide(products.sum, states, space, input_nm, measured.exponent)
+    log_weight = np.concatenate([updated.log_weight + np.log1p(-doubt), belief.log_weight + np.log(doubt)])
     log_weight -= logsumexp(log_weight)
-    joined = GaussianSum(log_weight, np.concatenate([found.mean, belief.mean]), np.concatenate([found.cov, belief.cov]))
-    missed = float(np.exp(log_weight[len(found.log_weight) :]).sum())
-    return Step(reduce(joined, limit), float(products.innovation2[np.argmax(found.log_weight)]), missed)
+    joined = GaussianSum(
+        log_weight, np.concatenate([updated.mean, belief.mean]), np.concatenate([updated.cov, belief.cov])
+    )
+    missed = float(np.exp(log_weight[len(updated.log_weight) :]).sum())
+    return Step(reduce(joined, limit), float(products.innovation2[np.argmax(updated.log_weight)]), missed)
 
 
 def reduce(belief: GaussianSum, limit: int) -> GaussianSum:
-    """At most `limit` hypotheses: the improbable dropped, the alike merged into the weightiest (moments kept)."""
+    """Keep at most `limit` hypotheses: drop the improbable, merge similar ones (moments are kept)."""
     order = np.argsort(-belief.log_weight)
     order = order[belief.probability[order] > NEGLIGIBLE * belief.probability.max()]
     merged: list[tuple[float, Array, Array]] = []
@@ -255,41 +257,42 @@ def reduce(belief: GaussianSum, limit: int) -> GaussianSum:
 
 
 def _merged(belief: GaussianSum, chosen: NDArray[np.int64]) -> tuple[float, Array, Array]:
-    """Weight, mean and covariance of some hypotheses together."""
+    """Joint weight, mean and covariance of some hypotheses."""
     weights = belief.probability[chosen]
-    share = weights / weights.sum()
-    mean = share @ belief.mean[chosen]
+    relative = weights / weights.sum()
+    mean = relative @ belief.mean[chosen]
     offset = belief.mean[chosen] - mean
-    cov = np.einsum("h,hij->ij", share, belief.cov[chosen]) + (offset * share[:, None]).T @ offset
+    cov = np.einsum("h,hij->ij", relative, belief.cov[chosen]) + (offset * relative[:, None]).T @ offset
     return float(weights.sum()), mean, cov
 
 
 def summarise(belief: GaussianSum) -> tuple[float, Array, Array]:
-    """Probability, mean (m,) and covariance (m, m) of the mode about the weightiest hypothesis; of all if it is not
-    the more probable half.
+    """Probability, mean (m,) and covariance (m, m) of the mode about the most probable hypothesis.
+
+    Of all hypotheses, with probability 1, if that mode holds less than half of the probability.
     """
     lead = int(np.argmax(belief.log_weight))
     offset = belief.mean - belief.mean[lead]
     pooled = belief.cov + belief.cov[lead]
     near = np.einsum("hi,hi->h", offset, np.linalg.solve(pooled, offset[..., None])[..., 0]) < FARTHEST
-    share = belief.probability[near].sum()
-    chosen = np.flatnonzero(near) if share >= 0.5 else np.arange(len(near))
+    probability = belief.probability[near].sum()
+    chosen = np.flatnonzero(near) if probability >= 0.5 else np.arange(len(near))
     _, mean, cov = _merged(belief, chosen)
-    return (min(1.0, float(share)) if share >= 0.5 else 1.0), mean, cov
+    return (min(1.0, float(probability)) if probability >= 0.5 else 1.0), mean, cov
 
 
 def from_particles(states_nm: Array, probability: Array, motion: Motion, space: StateSpace) -> GaussianSum:
-    """One hypothesis for each of the two signs, with the moments of weighted particles (M, n)."""
+    """One hypothesis for each of the two signs, with the moments of the weighted particles (M, n)."""
     axis = states_nm[np.argmax(probability)] / space.start
     side = (states_nm / space.start) @ axis >= 0
     parts = []
     for chosen in (side, ~side):
-        share = float(probability[chosen].sum())
-        if share > NEGLIGIBLE:
-            weight = probability[chosen] / share
+        total = float(probability[chosen].sum())
+        if total > NEGLIGIBLE:
+            weight = probability[chosen] / total
             mean = weight @ states_nm[chosen]
             offset = states_nm[chosen] - mean
             cov = (offset * weight[:, None]).T @ offset + np.diag((1e-2 * space.tolerance) ** 2)
-            parts.append((share, *motion.initial(mean, cov)))
+            parts.append((total, *motion.initial(mean, cov)))
     weights, means, covs = zip(*parts, strict=True)
     return GaussianSum(np.log(np.array(weights) / sum(weights)), np.array(means), np.array(covs))

@@ -1,4 +1,4 @@
-"""What a frame at each input is expected to tell: for choosing the next input of the amortised posterior."""
+"""Input selection: the expected information of a frame taken at each input."""
 
 from collections.abc import Callable
 
@@ -37,16 +37,35 @@ def _overlap(states, inputs, precision):  # type: ignore[no-untyped-def]
     return out
 
 
-def expected_information(states: Array, inputs: Array, precision: Callable[[NDArray[np.floating]], Array]) -> Array:
-    """Expected fall of the posterior's entropy for each input, nats, (Q,).
+def most_informative(
+    states_nm: Array, inputs_nm: Array, trained: PosteriorArtefact, second_order_nm2: Array | None = None
+) -> Array:
+    """The cumulative input (n,) with the largest expected information.
 
-    A frame at x gives a posterior about +-x of the precision learnt for x; two candidates are told apart as far as
+    Args:
+        states_nm: draws from the posterior of the initial state, first order, (K, n).
+        inputs_nm: cumulative inputs to choose from, (Q, n).
+        trained: supplies the expected precision of a frame's posterior.
+        second_order_nm2: covariance of the second order (m, m), if that is to be estimated, too.
+    """
+    states, inputs = states_nm / trained.first.range_nm, inputs_nm / trained.first.range_nm
+    gain = expected_information(states, inputs, trained.precision.precision)
+    if second_order_nm2 is not None:
+        gain += second_order_information(states, inputs, second_order_nm2, trained)
+    best: Array = inputs_nm[np.argmax(gain)]
+    return best
+
+
+def expected_information(states: Array, inputs: Array, precision: Callable[[NDArray[np.floating]], Array]) -> Array:
+    """Expected decrease of the posterior's entropy for each input, nats, (Q,).
+
+    A frame at x gives a posterior about +-x with the precision learnt for x. Two states are distinguished as far as
     such posteriors do not overlap (pairwise Bhattacharyya bound: Kolchinsky & Tracey, Entropy 19 (2017) 361).
 
     Args:
-        states: draws from the belief, scaled, (K, n).
+        states: draws from the posterior, scaled, (K, n).
         inputs: cumulative inputs to choose from, scaled, (Q, n).
-        precision: scaled states (N, n) to (N, n, n).
+        precision: maps scaled states (N, n) to expected precisions (N, n, n).
     """
     visited = (states[None] + inputs[:, None]).reshape(-1, states.shape[1])
     matrices = precision(visited).reshape(len(inputs), len(states), *(states.shape[1],) * 2)
@@ -55,12 +74,12 @@ def expected_information(states: Array, inputs: Array, precision: Callable[[NDAr
 
 
 def second_order_information(states: Array, inputs: Array, cov_nm2: Array, trained: PosteriorArtefact) -> Array:
-    """Expected fall of the second order's entropy for each input to the first order, nats, (Q,).
+    """Expected decrease of the second order's entropy for each input to the first order, nats, (Q,).
 
     Args:
         states, inputs: as in `expected_information`.
-        cov_nm2: of the second order now, (m, m).
-        trained: tells what a frame adds to the precision.
+        cov_nm2: present covariance of the second order, (m, m).
+        trained: supplies the precision that a frame is expected to add.
     """
     m = len(cov_nm2)
     visited = (states[None] + inputs[:, None]).reshape(-1, states.shape[1])

@@ -1,10 +1,10 @@
-"""Amortised posterior given one Ronchigram, of defocus and astigmatism and of what else its day hides.
+"""Neural posterior for one Ronchigram: defocus, astigmatism and the nuisance parameters of the day.
 
-`q(x | frame) = sum_k w_k [N(x; m_k, S_k) + N(x; -m_k, S_k)] / 2`: a frame of an even spectrum cannot tell x from -x,
-so the mixture is even by construction. `q(c | frame, x) = N(c; mu, (I + L L')^-1)` for the nuisances c (film, focal
-spread, source, camera, C30), which are standard normal before any frame: what frames say of them multiplies in closed
-form. C30 changes sign with x. Every sub-area of the frame gets a mixture of its own, of the local defocus and
-astigmatism there: what tells the second order (`sub_areas.py`).
+`q(x | frame) = sum_k w_k [N(x; m_k, S_k) + N(x; -m_k, S_k)] / 2`: an even spectrum cannot distinguish x from -x, so
+the mixture is even by construction. `q(c | frame, x) = N(c; mu, (I + L L')^-1)` for the nuisance parameters c (film,
+focal spread, source, camera, C30), with a standard normal prior, so that frames multiply in closed form. C30 changes
+sign with x. Every sub-area of the frame has a mixture of its own over the local defocus and astigmatism, from which the
+second order follows (`spectrum/sub_areas.py`).
 """
 
 import math
@@ -23,14 +23,14 @@ Array = NDArray[np.floating]
 
 EVEN = ("scale", "rotation_deg", "mtf_nyquist", "thickness_nm", "focal_spread_nm", "source_size_nm")
 NUISANCES = (*EVEN, "C30")
-"""Hidden parameters of a day that bear on its spectra, each mapped to a standard normal over the training days.
+"""Parameters of a day that its spectra depend on, each mapped to a standard normal over the training days.
 
-The last changes sign with the state: the spectra are those of the whole with every aberration's sign changed.
+The last changes sign with the state: the spectra are unchanged when all aberrations change sign together.
 """
 TURNED = NUISANCES.index("rotation_deg")
-"""Changes sign in a mirror."""
+"""Index of the parameter that changes sign under reflection."""
 STRETCH = 8.0
-"""The state enters the nuisance head also as asinh(STRETCH x): the null's neighbourhood resolved."""
+"""The state also enters the nuisance head as asinh(STRETCH x), which resolves the neighbourhood of zero."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class PosteriorConfig:
         height, width: spectrum, a half plane; both multiples of 32.
         patches, patch_height: sub-areas of a frame and the height of their spectra, twice their width.
         channels: output channels of the five stride-2 convolutions.
-        patch_channels: of the four that every sub-area goes through.
-        patch_features: what is kept of one sub-area.
+        patch_channels: output channels of the four convolutions of a sub-area.
+        patch_features: number of features of a sub-area.
         patch_hidden: width of the sub-areas' mixture head.
-        features: width of what the head reads, once for the whole and once for the sub-areas.
+        features: number of features of the whole frame, and again of all sub-areas together.
         hidden: width of the mixture head's two hidden layers.
-        nuisance_hidden: likewise of the nuisance head's, which runs for every candidate.
+        nuisance_hidden: width of the nuisance head's hidden layers, which run for every particle.
         components: antipodal pairs of Gaussians.
     """
 
@@ -82,7 +82,7 @@ class PosteriorConfig:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Antipodal mixtures, scaled states; any leading shape, then K components.
+    """Antipodal Gaussian mixtures of the scaled state; any leading shape, then K components.
 
     Attributes:
         log_weight: (..., K), normalised.
@@ -99,7 +99,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Gain:
-    """Gaussian knowledge of the nuisances: precision I + root root', any leading shape.
+    """Gaussian posterior of the nuisance parameters, precision I + root root', any leading shape.
 
     Attributes:
         mean: (..., C).
@@ -117,7 +117,7 @@ def _down(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class PosteriorNetwork(nn.Module):
-    """Spectra to features, features and states to a mixture and to what is known of the nuisances."""
+    """Maps spectra to features, features to mixtures, features and states to the nuisance posterior."""
 
     offset: Tensor
     spread: Tensor
@@ -164,11 +164,11 @@ class PosteriorNetwork(nn.Module):
 
     @property
     def read(self) -> int:
-        """Width of `summarise`."""
+        """Number of features of a frame."""
         return 2 * self.config.features + 1
 
     def summarise(self, spectra: Tensor, patches: Tensor, log_floor: Tensor) -> tuple[Tensor, Tensor]:
-        """What the heads read: of frames, (N, F), and of their sub-areas, (N, P, G).
+        """Features of frames, (N, F), and of their sub-areas, (N, P, G), for the heads.
 
         Args:
             spectra: normalised, (N, H, W).
@@ -177,18 +177,18 @@ class PosteriorNetwork(nn.Module):
         """
         whole = self.body((spectra[:, None] - self.offset) / self.spread)
         parts = ((patches - self.patch_offset) / self.patch_spread).flatten(0, 1)[:, None]
-        seen = self.patch_body(parts).reshape(*patches.shape[:2], -1)
+        features = self.patch_body(parts).reshape(*patches.shape[:2], -1)
         which = torch.eye(patches.shape[1]).expand(len(patches), -1, -1)
         floor = log_floor[:, None]
-        areas = torch.cat([seen, which, floor[:, :, None].expand(-1, patches.shape[1], -1)], 2)
-        return torch.cat([whole, self.patch_join(seen.flatten(1)), floor], 1), areas
+        areas = torch.cat([features, which, floor[:, :, None].expand(-1, patches.shape[1], -1)], 2)
+        return torch.cat([whole, self.patch_join(features.flatten(1)), floor], 1), areas
 
     def mixture(self, features: Tensor) -> Mixture:
-        """Features (..., F) of frames to mixtures (..., K) of the state."""
+        """Map features of frames (..., F) to mixtures of the state (..., K)."""
         return self._mixture(self.head(features))
 
     def local_mixture(self, areas: Tensor) -> Mixture:
-        """Features (..., G) of sub-areas to mixtures (..., K) of the local state."""
+        """Map features of sub-areas (..., G) to mixtures of the local state (..., K)."""
         return self._mixture(self.patch_head(areas))
 
     def _mixture(self, raw: Tensor) -> Mixture:
@@ -198,9 +198,9 @@ class PosteriorNetwork(nn.Module):
         return Mixture(weight[..., 0].log_softmax(-1), mean, scale - 1.5, shear)
 
     def nuisances(self, features: Tensor, states: Tensor) -> Gain:
-        """What frames (..., F) say of the nuisances if their scaled states (..., n) are these.
+        """Posterior of the nuisance parameters for frames (..., F) taken at scaled states (..., n).
 
-        Of C30 the opposite at the opposite state, so that knowledge at x and at -x mirror each other.
+        Odd in the state for C30, even for the others, so that the posteriors at x and -x mirror each other.
         """
         count = len(NUISANCES)
         stretched = torch.asinh(STRETCH * states)
@@ -219,19 +219,19 @@ class PosteriorNetwork(nn.Module):
 
 
 def _trunk(widths: tuple[int, ...], flat: int, features: int) -> nn.Sequential:
-    """Stride-2 convolutions of these widths, then one dense layer."""
+    """Stride-2 convolutions of these widths, followed by a dense layer."""
     layers = (_down(a, b) for a, b in pairwise(widths))
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, features), nn.LeakyReLU(NEGATIVE_SLOPE))
 
 
 def even_features(states: Tensor, stretched: Tensor) -> Tensor:
-    """Products of two components, plain and stretched: all that an even function needs, (..., n (n + 1))."""
+    """Products of two components, plain and stretched, (..., n (n + 1)): a basis of even functions."""
     rows, columns = torch.tril_indices(states.shape[-1], states.shape[-1])
     return torch.cat([v[..., rows] * v[..., columns] for v in (states, stretched)], -1)
 
 
 def nuisance_log_density(gain: Gain, nuisances: Tensor) -> Tensor:
-    """log q(c | frame, x) at c (..., C), shape (...,)."""
+    """log q(c | frame, x) at c (..., C), (...,)."""
     precision = torch.eye(nuisances.shape[-1]) + gain.root @ gain.root.mT
     offset = nuisances - gain.mean
     quadratic = torch.einsum("...i,...ij,...j->...", offset, precision, offset)
@@ -240,7 +240,7 @@ def nuisance_log_density(gain: Gain, nuisances: Tensor) -> Tensor:
 
 
 def log_density(mixture: Mixture, states: Tensor) -> Tensor:
-    """log q at scaled states (..., n), one per mixture, (...,)."""
+    """log q of each mixture at a scaled state (..., n), (...,)."""
     white_matrix = whitening(mixture)
     halves = []
     for sign in (1.0, -1.0):
@@ -251,7 +251,7 @@ def log_density(mixture: Mixture, states: Tensor) -> Tensor:
 
 
 def whitening(mixture: Mixture) -> Tensor:
-    """The matrix W of every component, (..., K, n, n): its precision is W'W."""
+    """Whitening matrix W of every component, (..., K, n, n); the precision is W'W."""
     n = mixture.mean.shape[-1]
     rows, columns = torch.tril_indices(n, n, -1)
     lower = torch.eye(n, dtype=mixture.mean.dtype).repeat(*mixture.shear.shape[:-1], 1, 1)
@@ -260,7 +260,7 @@ def whitening(mixture: Mixture) -> Tensor:
 
 
 def packed(mixture: Mixture) -> NDArray[np.float32]:
-    """Mixtures as one float32 array (..., K, 1 + n + n n) for `log_densities`.
+    """Pack mixtures into one float32 array (..., K, 1 + n + n n) for `log_densities`.
 
     Per component: log of weight over twice its normalisation, mean, whitening matrix row by row.
     """
@@ -273,7 +273,7 @@ def packed(mixture: Mixture) -> NDArray[np.float32]:
 
 @numba.njit(cache=True, fastmath=True)
 def log_densities(parameters, states, out):  # type: ignore[no-untyped-def]
-    """log q of one frame at many states.
+    """Evaluate log q of one frame at M states.
 
     Args:
         parameters: from `packed`, (K, 1 + n + n n).

@@ -1,6 +1,6 @@
-"""How much a Ronchigram taken at a state tells about that state: the expected precision of its posterior.
+"""Expected precision of the posterior of a Ronchigram, as a function of the state it is taken at.
 
-Learnt from the trained network's own posteriors on simulated frames; what input selection plans with.
+Fitted to the trained network's posteriors of simulated frames; input selection plans with it.
 """
 
 import numpy as np
@@ -16,9 +16,9 @@ BATCH = 1024
 
 
 class PrecisionMap(nn.Module):
-    """Scaled state (N, n) to the matrix logarithm of a precision (m, m), packed (N, m (m + 1) / 2); even in the state.
+    """Map scaled states (N, n) to the matrix logarithm of a precision (m, m), packed (N, m (m + 1) / 2).
 
-    m is n unless another `size` is given.
+    Even in the state. m is n unless another `size` is given.
     """
 
     def __init__(self, dimension: int, size: int | None = None) -> None:
@@ -46,7 +46,7 @@ class PrecisionMap(nn.Module):
 
 
 def unpacked(packed: Array, dimension: int) -> Array:
-    """Lower triangles (N, n (n + 1) / 2) to symmetric matrices (N, n, n)."""
+    """Unpack lower triangles (N, n (n + 1) / 2) to symmetric matrices (N, n, n)."""
     rows, columns = np.tril_indices(dimension)
     matrices = np.zeros((len(packed), dimension, dimension))
     matrices[:, rows, columns] = packed
@@ -67,16 +67,16 @@ def symmetric_logarithm(matrices: Array) -> Array:
 
 
 def fit_precision(states: NDArray[np.float32], precisions: Array, seed: int) -> PrecisionMap:
-    """Least squares in the matrix logarithm: the geometric mean of the precisions met at a state.
+    """Fit by least squares in the matrix logarithm, that is to the geometric mean of the precisions at a state.
 
     Args:
         states: scaled, (N, n).
-        precisions: of the posterior of a frame taken there, scaled units, (N, m, m).
+        precisions: of the posteriors of frames taken there, scaled, (N, m, m).
         seed: of weights and batches.
     """
     dimension, size = states.shape[1], precisions.shape[1]
     rows, columns = np.tril_indices(size)
-    wanted = torch.from_numpy(symmetric_logarithm(precisions)[:, rows, columns]).float()
+    target = torch.from_numpy(symmetric_logarithm(precisions)[:, rows, columns]).float()
     inputs = torch.from_numpy(states)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -87,7 +87,7 @@ def fit_precision(states: NDArray[np.float32], precisions: Array, seed: int) -> 
         for group in optimiser.param_groups:
             group["lr"] = 5e-3 * (1 - step / STEPS)
         chosen = torch.randint(len(inputs), (BATCH,), generator=generator)
-        loss = nn.functional.huber_loss(network(inputs[chosen]), wanted[chosen])
+        loss = nn.functional.huber_loss(network(inputs[chosen]), target[chosen])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -1,4 +1,4 @@
-"""By how much a run's frames scatter, and what that makes of the regions that they tell (decision 12)."""
+"""Variance inflation by the scatter of a run's frames about its estimate (decision 12)."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -9,32 +9,34 @@ from scipy.stats import f as f_distribution
 from controller.calibration import HELD
 from controller.posterior.artefact import Moments
 
-BELIEVED = 3.0
-"""Degrees of freedom that stand for a scatter as usual, before a run's own count: as many as one frame's."""
+PRIOR_DEGREES = 3.0
+"""Degrees of freedom of the prior belief that a run scatters as training runs do: as many as one frame has."""
 
 
 def dispersion(deviance: float, usual: Mapping[str, Moments], frames: float, dimension: int) -> float:
-    """By what to multiply the variance that a run's frames tell.
+    """Factor on the posterior variance that makes up for frames that scatter more, or less, than they should.
 
-    First, how much they scatter against those of training days: the ratio of a deviance to the usual one (Birge, Phys.
-    Rev. 40 (1932) 207), drawn to 1 by `BELIEVED`. A day whose frames are each less telling than they say shows in it,
-    and one whose frames are more so; an error that they share does not. Then, that a scatter seen in few frames is not
-    well known: see `student`.
+    The Birge ratio (Phys. Rev. 40 (1932) 207), the run's deviance over the mean of training runs, shrunk towards 1 by
+    `PRIOR_DEGREES`, times `student_factor` because a variance estimated from few frames is uncertain. The ratio detects
+    over- and under-confident frames, but not an error common to all frames.
 
     Args:
-        deviance: after so many frames, see `posterior.particle_filter.deviance`.
-        usual: its mean over training days, among other measures, see `posterior.misfit.usual`.
-        frames: how many; each by its weight, when earlier ones are forgotten.
+        deviance: of the run, see `posterior.frames.deviance`.
+        usual: moments of the measures over training runs, see `posterior.misfit.training_moments`.
+        frames: sum of the frames' weights.
         dimension: of the state.
     """
     count = max(1, round(frames))
     mean = usual["deviance"][min(count, len(usual["deviance"])) - 1][0] * max(1.0, count / len(usual["deviance"]))
-    free = dimension * (count - 1)
-    scatter = (BELIEVED + free * deviance / mean) / (BELIEVED + free)
-    return scatter * student(BELIEVED + free, dimension)
+    degrees = dimension * (count - 1)
+    ratio = (PRIOR_DEGREES + degrees * deviance / mean) / (PRIOR_DEGREES + degrees)
+    return ratio * student_factor(PRIOR_DEGREES + degrees, dimension)
 
 
 @lru_cache(maxsize=1024)
-def student(free: float, dimension: int) -> float:
-    """Factor on a normal's variance whose region of probability `HELD` is that of Student's t (Hotelling's T^2)."""
-    return float(dimension * f_distribution.ppf(HELD, dimension, free) / chi2.ppf(HELD, dimension))
+def student_factor(degrees: float, dimension: int) -> float:
+    """Factor on a normal's variance that gives its region of probability `HELD` the size of Student's t.
+
+    Hotelling's T^2 with a variance estimated from so many degrees of freedom.
+    """
+    return float(dimension * f_distribution.ppf(HELD, dimension, degrees) / chi2.ppf(HELD, dimension))

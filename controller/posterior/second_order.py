@@ -1,9 +1,9 @@
-"""Coma and three-fold astigmatism from the spectra of sub-areas: a Whittle likelihood, frame by frame.
+"""Coma and three-fold astigmatism from the spectra of sub-areas, by a Whittle likelihood that frames add to.
 
 Fisher scoring on the composite likelihood of overlapping sub-areas (Varin, Reid & Firth, Statistica Sinica 21, 2011):
-every frame adds a Gaussian about the point where it was expanded; the oldest expansions are renewed as the estimate
-moves. What the overlap counts twice is taken off by the sandwich of score covariance and curvature. The first order is
-another's business: antisymmetric differences between sub-areas are all that tells the second.
+every frame adds a Gaussian, expanded about the estimate of the time; stale expansions are renewed as the estimate
+moves. The sandwich covariance corrects for the overlap. The first order is given: only antisymmetric differences
+between sub-areas determine the second.
 """
 
 import math
@@ -25,30 +25,30 @@ from twin.types import Frame
 Array = NDArray[np.floating]
 
 STEP_NM = 20.0
-"""Finite differences of the second order: a few tenths of a nm of local defocus."""
+"""Step of finite differences in the second order: a few tenths of a nm of local defocus."""
 AMPLITUDE_STD = 0.3
-"""Of the log of the film's power, which is fitted along."""
+"""Prior standard deviation of the log of the film's power, which is fitted, too."""
 RENEWED = 4
-"""Expansions renewed with every frame at most, the stalest first."""
+"""Maximum number of expansions renewed with every frame, the stalest first."""
 STALE_NM, STALE_FIRST_NM = 8.0, 0.3
-"""An expansion is stale when second or first order have moved by so much since, or the frames have doubled."""
-LEAST = 8
-"""Frames before there is an estimate: with fewer the regions hold in half of the runs."""
+"""An expansion is stale when the second or first order has moved by this much, or the number of frames has doubled."""
+LEAST_FRAMES = 8
+"""Frames needed for an estimate: with fewer the 90 % regions cover the truth in half of the runs."""
 INFLATION = 1.3
-"""Of the variance, for the first order's own error: without it 90 % regions held in 80 to 88 % of 40 runs."""
+"""Variance inflation for the error of the first order: without it the coverage of 90 % regions was 80 to 88 %."""
 
 
 def film_and_camera(nuisances: Array) -> Nuisance:
-    """The day that the amortised posterior's `NUISANCES`, (C,), tell; uniform in `DayRanges` if standard normal.
+    """Film and camera for nuisance parameters (C,) of the amortised posterior.
 
-    The camera's rotation turns the spectrum the other way round.
+    Standard normal values map to uniform ones in `DayRanges`. The camera's rotation turns the spectrum the other way.
     """
-    share = dict(zip(NUISANCES, norm.cdf(nuisances), strict=True))
+    quantile = dict(zip(NUISANCES, norm.cdf(nuisances), strict=True))
     ranges = DayRanges()
 
     def value(name: str) -> float:
         low, high = getattr(ranges, name)
-        return float(low + (high - low) * share[name])
+        return float(low + (high - low) * quantile[name])
 
     return Nuisance(
         log_scale=math.log(value("scale")),
@@ -61,15 +61,15 @@ def film_and_camera(nuisances: Array) -> Nuisance:
 
 @dataclass(frozen=True)
 class Term:
-    """One frame's log likelihood about a point, of the second order and the log amplitude, (5,).
+    """Gaussian expansion of one frame's log-likelihood in the second order and the log amplitude, (5,).
 
     Attributes:
         curvature: (5, 5).
         pull: curvature times the point plus gradient, (5,).
         score: covariance of the gradient, (5, 5).
-        point: second order and log amplitude that it was expanded about, (5,).
-        first_nm: first order likewise, (3,).
-        frames: how many there were.
+        point: second order and log amplitude of the expansion, (5,).
+        first_nm: first order of the expansion, (3,).
+        frames: number of frames at the time.
     """
 
     curvature: Array
@@ -80,7 +80,7 @@ class Term:
     frames: int
 
     def staleness(self, point: Array, first_nm: Array, frames: int) -> float:
-        """How far things have moved since, 1 where it should be renewed."""
+        """Movement of the estimate since the expansion; renew above 1."""
         second = np.abs(point - self.point)[:4].max() / STALE_NM
         first = np.abs(first_nm - self.first_nm).max() / STALE_FIRST_NM
         return max(float(second), float(first), frames / self.frames - 1.0)
@@ -88,7 +88,7 @@ class Term:
 
 @dataclass
 class SecondOrderFit:
-    """What frames say of (C21a, C21b, C23a, C23b) at the start of a run, given the first order.
+    """Fit of (C21a, C21b, C23a, C23b) at the start of a run, given the first order.
 
     Attributes:
         optics: of the instrument.
@@ -104,39 +104,39 @@ class SecondOrderFit:
     _point: Array = field(default_factory=lambda: np.zeros(5))
 
     def add(self, frame: Frame, input_nm: Array) -> None:
-        """A frame and its cumulative input, first order before second, (7,)."""
+        """Add a frame and its cumulative input, first order before second, (7,)."""
         counts = preprocess.signal(frame)
         self._counts.append(counts.astype(np.float32))
         self._inputs_nm.append(input_nm)
         self._total = self._total + counts / counts.sum()
 
     def renew(self, first_nm: Array, nuisance: Nuisance) -> int:
-        """Expand the frames that have not been, and stale expansions anew.
+        """Expand new frames and renew stale expansions.
 
         Args:
             first_nm: estimate of the first order at the start, (3,).
-            nuisance: of the day; its log amplitude is where the fit of that starts.
+            nuisance: film and camera of the day; the fit of the log amplitude starts from its value.
 
         Returns:
-            How many were expanded anew.
+            Number of expansions renewed.
         """
         frames = len(self._counts)
         if frames < 2:
             return 0
-        stale = [term.staleness(self._point, first_nm, frames) for term in self._terms]
-        again = [int(k) for k in np.argsort(stale)[::-1][:RENEWED] if stale[k] > 1.0]
+        staleness = [term.staleness(self._point, first_nm, frames) for term in self._terms]
+        renewed = [int(k) for k in np.argsort(staleness)[::-1][:RENEWED] if staleness[k] > 1.0]
         grid = area_spectrum.area_grid(self.optics)
         power = area_spectrum.node_power(grid, nuisance)
-        for k in [*again, *range(len(self._terms), frames)]:
-            seen = area_spectrum.periodograms(self._counts[k], self._total / frames, frames, grid)
-            found = expanded(self._point, first_nm, self._inputs_nm[k], seen, nuisance, grid, power)
-            self._terms[k : k + 1] = [Term(*found, self._point, first_nm, frames)]
+        for k in [*renewed, *range(len(self._terms), frames)]:
+            observed = area_spectrum.periodograms(self._counts[k], self._total / frames, frames, grid)
+            terms = expand(self._point, first_nm, self._inputs_nm[k], observed, nuisance, grid, power)
+            self._terms[k : k + 1] = [Term(*terms, self._point, first_nm, frames)]
         self._point = self._posterior()[0]
-        return len(again)
+        return len(renewed)
 
     def estimate(self) -> tuple[Array, Array] | None:
-        """Mean (4,) and covariance (4, 4), nm; None before `LEAST` frames."""
-        if len(self._terms) < LEAST:
+        """Mean (4,) and covariance (4, 4), nm; None before `LEAST_FRAMES`."""
+        if len(self._terms) < LEAST_FRAMES:
             return None
         mean, cov = self._posterior()
         return np.clip(mean[:4], -self.start_nm, self.start_nm), cov[:4, :4]
@@ -146,30 +146,30 @@ class SecondOrderFit:
         prior = np.diag(np.append(3.0 / self.start_nm**2, AMPLITUDE_STD**-2))
         curvature = sum((t.curvature for t in self._terms), np.zeros((5, 5)))
         score = sum((t.score for t in self._terms), np.zeros((5, 5)))
-        # Godambe's information: of what the terms say together, were it said once.
+        # Godambe (sandwich) information, so that overlapping sub-areas are not counted twice.
         weight = np.linalg.solve(score, curvature).T / INFLATION
         information = weight @ curvature
         cov = np.linalg.inv(information + prior)
         return cov @ (weight @ sum((t.pull for t in self._terms), np.zeros(5))), (cov + cov.T) / 2
 
 
-def expanded(
-    point: Array, first_nm: Array, input_nm: Array, seen: area_spectrum.AreaPeriodograms, nuisance: Nuisance,
+def expand(
+    point: Array, first_nm: Array, input_nm: Array, observed: area_spectrum.AreaPeriodograms, nuisance: Nuisance,
     grid: area_spectrum.AreaGrid, power: NodePower,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """Curvature, pull and score of one frame's Whittle likelihood, see `Term`, about a point (5,)."""
+    """Curvature, pull and score (see `Term`) of one frame's Whittle likelihood about a point (5,)."""
     first, second = first_nm + input_nm[:3], point[:4] + input_nm[3:]
-    levels, amplitude = seen.levels[:, None], float(np.exp(point[4] - nuisance.log_amplitude))
+    levels, amplitude = observed.levels[:, None], float(np.exp(point[4] - nuisance.log_amplitude))
 
     def mean(second_nm: Array) -> Array:
         return 1.0 + amplitude * area_spectrum.expected_signal(first, second_nm, nuisance, grid, power) / levels
 
-    middle = mean(second)
-    slopes = np.empty((5, *middle.shape))
+    centre = mean(second)
+    slopes = np.empty((5, *centre.shape))
     for axis, step in enumerate(STEP_NM * np.eye(4)):
         slopes[axis] = np.log(mean(second + step) / mean(second - step)) / (2 * STEP_NM)
-    slopes[4] = 1.0 - 1.0 / middle
-    residual = seen.values / middle - 1.0
+    slopes[4] = 1.0 - 1.0 / centre
+    residual = observed.values / centre - 1.0
     flat = slopes.reshape(5, -1)
     curvature = flat @ flat.T / spectrum_model.CORRELATION
     gradient = flat @ residual.ravel() / spectrum_model.CORRELATION

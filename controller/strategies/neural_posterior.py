@@ -1,9 +1,9 @@
 """Amortised posterior: a network reads p(x | frame), frames multiply through the known inputs.
 
-Own work; the product of frame posteriors follows factorised neural posterior estimation (Geffner, Papamakarios &
-Mnih, ICML 2023), the particles are VAE-EM's candidates. Assumes known inputs, exact ones unless `input_error` says
-otherwise, an even spectrum, and a day like the training days: what differs between those (film, focal spread, source,
-camera) is estimated along with the state.
+Own work; the product of frame posteriors follows factorised neural posterior estimation (Geffner, Papamakarios & Mnih,
+ICML 2023), the particles are refined as VAE-EM's candidates (van Hulst et al. 2026, IV-C2). Assumes known inputs (exact
+ones unless `input_error` is set), an even spectrum and a day like the training days: film, focal spread, source and
+camera vary between those and are estimated along with the state. Other days are detected (`posterior/misfit.py`).
 """
 
 import math
@@ -18,15 +18,14 @@ from scipy.linalg import block_diag
 from controller import candidates, preprocess
 from controller.base import Controller, Estimate
 from controller.candidates import Refinement
-from controller.posterior import artefact as posterior_artefact
-from controller.posterior import inexact_inputs, scatter
-from controller.posterior import information as posterior_information
-from controller.posterior import misfit as posterior_misfit
-from controller.posterior import particle_filter as posterior_filter
-from controller.posterior import second_order as second_order_fit
+from controller.posterior import artefact, misfit
 from controller.posterior.artefact import PosteriorArtefact
-from controller.posterior.particle_filter import FramePosteriors
-from controller.posterior.second_order import SecondOrderFit
+from controller.posterior.frames import FramePosteriors, deviance
+from controller.posterior.inexact_inputs import with_inexact_inputs
+from controller.posterior.information import most_informative
+from controller.posterior.particle_filter import ParticleFilter, likely_nuisances, reweigh, with_second_order
+from controller.posterior.scatter import dispersion
+from controller.posterior.second_order import SecondOrderFit, film_and_camera
 from controller.spectrum.whittle_polish import WhittlePolished
 from controller.strategies import joint_fit
 from controller.vae_em import selection
@@ -37,14 +36,15 @@ from twin.types import Frame
 
 Array = NDArray[np.floating]
 
-DECIDED = 0.99
+SUPPORT, QUERIES = 64, 48
+"""Particles and inputs between which the expected information is evaluated."""
+SIGN_KNOWN = 0.99
 """Probability of the sign from which on the second order is fitted about the first."""
-SUPPORT = 64
-QUERIES = 48
-LOOK_AGAIN = 1.5
-"""By how much a run must have grown before a day that stayed unlike the training days is looked at anew."""
-TELLING = 3
-"""Frames before which the likeliest candidate may be the mirror image, which explains no frame but the first."""
+TRIED_AGAIN = 1.5
+"""After a restart that did not explain the day, try again only when the run is longer by this factor."""
+UNAMBIGUOUS = 3
+"""Frames from which on the sign is determined. With fewer the OOD test is not run and the run does not stop: the most
+probable particle may be the mirror image, which explains the first frame only."""
 
 
 @validated
@@ -53,18 +53,18 @@ class Options:
 
     Attributes:
         weights: shipped weights by name, or a path.
-        candidates: number of candidate initial states; fewer in long runs, see `posterior.particle_filter.wanted`.
-        selection: "information" (expected fall of the posterior's entropy), or "random".
-        refinement: candidate refinement, see `candidates.Refinement`.
-        stop_probability: done when every component is in spec with this probability.
-        memory_s: frames count by exp(-age / memory): a posterior that forgets, against drift; None: all in full.
-        polish: "whittle" climbs the likelihood of the parametric spectrum from the estimate (`whittle_polish`),
-            "same_region" fits film and state together to frames of one region (`joint_fit`), "none" does neither.
-        second_order: of seven coefficients the last four come from the "spectrum" of sub-areas, or
-            from the "network" alone, which is quicker and knows less.
-        misfit_level: a day is called unlike the training days below this share of them.
-        input_error: how far the corrector may be off what it is told, as a share (standard deviation of its gains and
-            couplings, see `inexact_inputs`); 0: inputs are exact.
+        candidates: number of particles; fewer in long runs, see `ParticleFilter.count`.
+        selection: "information" (largest expected decrease of the posterior's entropy), or "random".
+        refinement: of the particles, see `candidates.Refinement`.
+        stop_probability: the run may stop when every component is in spec with this probability.
+        memory_s: forgetting time, against drift: a frame of age t has the weight exp(-t / memory_s); None keeps all.
+        polish: "whittle" maximises the likelihood of the parametric spectrum from the estimate (`whittle_polish`),
+            "same_region" fits film and state jointly to frames of one region (`joint_fit`), "none" does neither.
+        second_order: with seven coefficients the last four come from the "spectrum" of sub-areas, or from the
+            "network" alone, which is faster and less accurate.
+        misfit_level: level of the OOD test, its rate of false alarms on training days.
+        input_error: relative error of the corrector, the standard deviation of its gains and couplings (see
+            `inexact_inputs`); 0: inputs are exact.
     """
 
     weights: str = "posterior"
@@ -80,149 +80,144 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.input_error and self.polish != "none":
-            raise ValueError(f"input_error is for the estimate without polish; got polish={self.polish!r}")
+            raise ValueError(f"input_error needs polish=none, got polish={self.polish}")
 
 
 class NeuralPosterior:
-    """Read the frame, multiply its posterior in, refine the candidates, look where most is to be learnt."""
+    """Read the frame, weight the particles, refine them, choose the most informative input.
+
+    Attributes:
+        frames: the frames' posteriors.
+        particles: weighted states of the first order.
+        misfit: the OOD test has fired in this run.
+    """
 
     def __init__(self, space: StateSpace, trained: PosteriorArtefact, options: Options) -> None:
         self.trained, self.options = trained, options
         self.reset(space, np.random.default_rng(0))
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
-        """Uniform candidates, no frame."""
+        """Start with uniform particles and no frame."""
         self.space, self.rng = space, rng
         self.first = space.only(space.is_first_order)
+        self.filter = ParticleFilter(self.first, self.options.refinement, rng, self.options.candidates)
         self.frames, self.clock_s = FramePosteriors.none(self.trained, space), 0.0
         self.input_nm = space.zero
-        self.belief = posterior_filter.start(candidates.initial(self.first, self.options.candidates, rng))
-        self.second = self._second_order()
-        self.look_again_at = 0
-        self.misfit = False
-        """Whether the day was ever unlike the training days: as much in fewer than `misfit_level` of them."""
+        self.particles = self.filter.start()
+        self.second = self._second_order_fit()
+        self.misfit, self._restart_from = False, 0
 
-    def _second_order(self) -> SecondOrderFit | None:
-        """A fit of the second order, where it is wanted; it forgets nothing, so not against drift."""
+    def _second_order_fit(self) -> SecondOrderFit | None:
+        """The fit of the second order, if asked for. It cannot forget frames, so it is not used against drift."""
         options, n = self.options, self.first.dimension
         if n == self.space.dimension or options.second_order == "network" or options.memory_s is not None:
             return None
         return SecondOrderFit(self.trained.optics, self.space.start[n:])
 
     def propose(self) -> Array:
-        """No input before the first frame, then the one whose frame should narrow the posterior most."""
+        """No input before the first frame, then the one whose frame is expected to narrow the posterior most."""
         if len(self.frames) == 0:
             return self.space.zero
         if self.options.selection == "random":
             return self.rng.uniform(-1, 1, self.space.dimension) * self.space.input - self.input_nm
-        states, probability = self.belief.candidates.states_nm, self.belief.probability
+        states, probability = self.particles.candidates.states_nm, self.particles.probability
         inputs = selection.sample_inputs(states, probability, self.first, QUERIES, self.rng)
         drawn = states[self.rng.choice(len(states), SUPPORT, p=probability)]
-        scale = self.trained.first.range_nm
-        visited = drawn / scale, inputs / scale
-        gain = posterior_information.expected_information(*visited, self.trained.precision.precision)
-        if self.first.dimension == self.space.dimension:
-            best: Array = inputs[np.argmax(gain)]
-            return best - self.input_nm
-        estimate = self._estimate()
         n = self.first.dimension
-        gain += posterior_information.second_order_information(*visited, estimate.cov_nm2[n:, n:], self.trained)
-        # Nulled as far as it is known: the less of it, the better a frame tells the rest.
+        if n == self.space.dimension:
+            return most_informative(drawn, inputs, self.trained) - self.input_nm
+        estimate = self._with_second_order()
+        best = most_informative(drawn, inputs, self.trained, estimate.cov_nm2[n:, n:])
+        # The smaller the second order, the more the next frame shows of it: correct what is known.
         higher = np.clip(-estimate.mean_nm[n:], -self.space.input[n:], self.space.input[n:])
-        return np.concatenate([inputs[np.argmax(gain)], higher]) - self.input_nm
+        return np.concatenate([best, higher]) - self.input_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Multiply the frame's posterior in and refine the candidates.
+        """Weight the particles by the frame's posterior and refine them.
 
         Raises:
             ValueError: a frame of another shape than the weights' camera, or without signal.
         """
         self.input_nm = self.input_nm + delta_nm
         preprocess.check_shape(frame, self.trained.optics.camera_pixels)
-        share, seen = self._remembered(frame), preprocess.whole_and_patches(frame)
-        frames = self.frames if share == 1.0 else self.frames.faded(share)
-        self.frames = frames.append(*seen, self.input_nm)
-        self.belief = posterior_filter.step(
-            self.belief, self.frames, self.first, self.options.refinement, self.rng, self.options.candidates, share
-        )
-        self._look_twice()
-        self._follow_scatter()
+        spectra, forgetting = preprocess.whole_and_patches(frame), self._forgetting_factor(frame)
+        self.frames = self.frames.forget(forgetting).append(*spectra, self.input_nm)
+        self.particles = self.filter.step(self.particles, self.frames, forgetting)
         self.clock_s = frame.clock_s
+        if len(self.frames) >= UNAMBIGUOUS:
+            self._test_distribution()
+            self._follow_scatter()
         if self.second is not None:
-            self._learn_second_order(self.second, frame)
+            self._fit_second_order(self.second, frame)
 
-    def _look_twice(self) -> None:
-        """A belief that explains the frames badly is one that lost the truth, or a day unlike the training days."""
-        if len(self.frames) < self.look_again_at or self.fit >= self.options.misfit_level:
-            return
-        self.belief = posterior_filter.second_look(
-            self.belief, self.frames, self.first, self.options.refinement, self.rng, self.options.candidates
-        )
-        self.look_again_at = math.ceil(LOOK_AGAIN * len(self.frames))
-        self.misfit = self.misfit or self.fit < self.options.misfit_level
-
-    def _follow_scatter(self) -> None:
-        """Frames that disagree more than those of training days tell less than they say, and the other way round."""
-        usual, count = self.trained.usual, self.frames.count
-        if len(self.frames) < TELLING or not usual:
-            return
-        deviance = posterior_filter.deviance(self.frames, self._of_first_order().mean_nm)
-        dispersion = scatter.dispersion(deviance, usual, count, self.first.dimension)
-        self.frames = replace(self.frames, dispersion=dispersion)
-        self.belief = posterior_filter.reweighed(self.belief, self.frames)
-
-    def _learn_second_order(self, second: SecondOrderFit, frame: Frame) -> None:
-        """One frame more; expanded about the first order once its sign is known."""
-        second.add(frame, self.input_nm)
-        first = self._of_first_order()
-        if first.sign_probability >= DECIDED:
-            day = posterior_filter.likely_nuisances(self.frames, self.belief)
-            second.renew(first.mean_nm, second_order_fit.film_and_camera(day))
-
-    def _remembered(self, frame: Frame) -> float:
-        """What earlier frames count, of what they counted at the last one."""
+    def _forgetting_factor(self, frame: Frame) -> float:
+        """Forgetting factor exp(-dt / memory_s) for the frames before this one."""
         if self.options.memory_s is None:
             return 1.0
         return math.exp(-max(0.0, frame.clock_s - self.clock_s) / self.options.memory_s)
 
-    def _of_first_order(self) -> Estimate:
-        return candidates.summarise(self.belief.candidates, self.belief.probability, self.first)
+    def _test_distribution(self) -> None:
+        """Run the OOD test. A run that fails it may have lost the true mode: restart the particles and test again."""
+        if len(self.frames) < self._restart_from or self.p_value() >= self.options.misfit_level:
+            return
+        self.particles = self.filter.restart(self.particles, self.frames)
+        self._restart_from = math.ceil(TRIED_AGAIN * len(self.frames))
+        self.misfit = self.misfit or self.p_value() < self.options.misfit_level
+
+    def p_value(self) -> float:
+        """Probability that a run on a training day stands out as much as this one (`posterior.misfit`)."""
+        return misfit.p_value(self.measures(), self.trained.usual, len(self.frames))
+
+    def measures(self) -> dict[str, float]:
+        """The measures of the OOD test, by name."""
+        return misfit.measure(self.frames, self.particles, self._first_order().mean_nm)
+
+    def _follow_scatter(self) -> None:
+        """Inflate the posterior variance if the frames scatter more than those of training days, or the opposite."""
+        usual, count = self.trained.usual, self.frames.count
+        if not usual:
+            return
+        scatter = deviance(self.frames, self._first_order().mean_nm)
+        self.frames = replace(self.frames, dispersion=dispersion(scatter, usual, count, self.first.dimension))
+        self.particles = reweigh(self.particles, self.frames)
+
+    def _fit_second_order(self, second: SecondOrderFit, frame: Frame) -> None:
+        """Add the frame to the fit; expand it about the first order once the sign is known."""
+        second.add(frame, self.input_nm)
+        first = self._first_order()
+        if first.sign_probability >= SIGN_KNOWN:
+            second.renew(first.mean_nm, film_and_camera(likely_nuisances(self.frames, self.particles)))
 
     def estimate(self) -> Estimate:
-        """Moments within the more probable sign."""
-        found = replace(self._estimate(), misfit=self.misfit)
+        """Posterior moments within the more probable sign."""
+        estimate = replace(self._with_second_order(), misfit=self.misfit)
         if not self.options.input_error or len(self.frames) == 0:
-            return found
-        return inexact_inputs.allowed_for(found, self.frames, self.options.input_error)
+            return estimate
+        return with_inexact_inputs(estimate, self.frames, self.options.input_error)
 
-    def _estimate(self) -> Estimate:
-        first = self._of_first_order()
-        if self.first.dimension == self.space.dimension:
+    def _first_order(self) -> Estimate:
+        return candidates.summarise(self.particles.candidates, self.particles.probability, self.first)
+
+    def _with_second_order(self) -> Estimate:
+        """The estimate of all coefficients for exact inputs."""
+        first, n = self._first_order(), self.first.dimension
+        if n == self.space.dimension:
             return first
-        found = None if self.second is None else self.second.estimate()
-        if found is not None:
-            mean, cov = np.concatenate([first.mean_nm, found[0]]), block_diag(first.cov_nm2, found[1])
-            return Estimate(mean, cov, first.sign_probability)
-        return posterior_filter.with_second_order(
-            first, self.belief, self.frames, self.space.start[len(first.mean_nm) :]
-        )
-
-    @property
-    def fit(self) -> float:
-        """How common a day like this is among the training days (`posterior.misfit`); 1 before `TELLING` frames."""
-        if len(self.frames) < TELLING:
-            return 1.0
-        found = posterior_misfit.measured(self.frames, self.belief, self._of_first_order().mean_nm)
-        return posterior_misfit.fit(found, self.trained.usual, len(self.frames))
+        fitted = None if self.second is None else self.second.estimate()
+        if fitted is None:
+            return with_second_order(first, self.particles, self.frames, self.space.start[n:])
+        mean, covariance = fitted
+        joined = np.concatenate([first.mean_nm, mean])
+        return Estimate(joined, block_diag(first.cov_nm2, covariance), first.sign_probability)
 
     @property
     def done(self) -> bool:
-        """Every component in spec with the wanted probability, on a day that the network knows; after `TELLING`."""
-        if len(self.frames) < TELLING:
+        """Every component in spec with `stop_probability`, the sign determined and the day not out of distribution."""
+        if len(self.frames) < UNAMBIGUOUS:
             return False
         estimate = self.estimate()
-        declared = estimate.in_spec_probability(self.space.tolerance) >= self.options.stop_probability
-        return bool(declared and not estimate.misfit)
+        in_spec = estimate.in_spec_probability(self.space.tolerance) >= self.options.stop_probability
+        return bool(in_spec and not estimate.misfit)
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controller:
@@ -233,7 +228,7 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controll
         WeightsError: weights for other optics, coefficients or ranges.
     """
     chosen = checked_options(Options, options)
-    plain = NeuralPosterior(space, posterior_artefact.load_for(chosen.weights, optics, space), chosen)
+    plain = NeuralPosterior(space, artefact.load_for(chosen.weights, optics, space), chosen)
     if chosen.polish == "whittle":
         return WhittlePolished(optics, space, plain, chosen.stop_probability)
     if chosen.polish == "same_region":

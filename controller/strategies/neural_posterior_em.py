@@ -1,8 +1,9 @@
-"""The amortised posterior, handing over to joint estimation of state and map on a day unlike the training days.
+"""The amortised posterior, handing over to joint estimation of state and map on an out-of-distribution day.
 
-Own work: `neural_posterior` until its misfit test fires, from then on VAE-EM (van Hulst et al. 2026, Algorithm 1):
-its Gaussian process learns within the run what no training day showed. At the hand-over it is told every frame so far,
-so that nothing is lost. Assumes exact, known inputs and an even spectrum.
+Own work: `neural_posterior` until its OOD test fires, from then on VAE-EM (van Hulst et al. 2026, Algorithm 1), whose
+Gaussian process learns the day within the run. At the hand-over VAE-EM processes all frames so far, so that none is
+lost. The hand-over buys coverage and runs that stop, not accuracy (docs/accuracy.md). Assumes exact, known inputs and
+an even spectrum.
 """
 
 from dataclasses import replace
@@ -13,7 +14,7 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 
 from controller.base import Controller, Estimate
-from controller.posterior import artefact as posterior_artefact
+from controller.posterior import artefact
 from controller.strategies import vae_em
 from controller.strategies.neural_posterior import NeuralPosterior
 from controller.strategies.neural_posterior import Options as PosteriorOptions
@@ -33,8 +34,8 @@ class Options:
     Attributes:
         posterior: see `neural_posterior`; its `misfit_level` decides the hand-over.
         em: see `vae_em`.
-        widening: of the variances that joint estimation tells. It, too, knows days by the training ranges; this much
-            makes its 90 % regions hold on days up to twice as far out (docs/accuracy.md).
+        widening: variance inflation of joint estimation, whose prior map comes from the training days, too; calibrated
+            so that its 90 % regions cover the truth on days up to twice as far out (docs/accuracy.md).
     """
 
     posterior: PosteriorOptions = PosteriorOptions()
@@ -43,7 +44,7 @@ class Options:
 
 
 class NeuralPosteriorEm:
-    """Two estimators for the same frames; the first works until it says that it does not know this day."""
+    """Two estimators for the same frames; the second takes over when the first finds the day out of distribution."""
 
     def __init__(self, posterior: NeuralPosterior, em: Controller, options: Options) -> None:
         self.posterior, self.em, self.options = posterior, em, options
@@ -51,18 +52,18 @@ class NeuralPosteriorEm:
 
     def _begin(self, space: StateSpace) -> None:
         self.handed_over = False
-        self.told: list[tuple[Array, Frame]] = []
-        """Inputs and frames that the second estimator has not seen."""
-        self.untold_nm = space.zero
-        """Input of frames that were refused."""
+        self.pending: list[tuple[Array, Frame]] = []
+        """Inputs and frames that the second estimator has not processed."""
+        self.refused_nm = space.zero
+        """Input applied before frames that were refused."""
 
     @property
     def leader(self) -> Controller:
-        """Whose inputs are applied and whose estimate is reported."""
+        """The estimator whose inputs are applied and whose estimate is reported."""
         return self.em if self.handed_over else self.posterior
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
-        """Both forget everything, each with random numbers of its own."""
+        """Reset both, each with random numbers of its own."""
         of_posterior, of_em = rng.spawn(2)
         self.posterior.reset(space, of_posterior)
         self.em.reset(space, of_em)
@@ -73,7 +74,7 @@ class NeuralPosteriorEm:
         return self.leader.propose()
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """The leader learns from the frame; a misfit hands over for the rest of the run.
+        """Update the leader by the frame; a fired OOD test hands over for the rest of the run.
 
         Raises:
             ValueError: a frame of another shape than the weights' camera, or without signal.
@@ -81,29 +82,29 @@ class NeuralPosteriorEm:
         if self.handed_over:
             self.em.update(delta_nm, frame)
             return
-        self.untold_nm = self.untold_nm + delta_nm
+        self.refused_nm = self.refused_nm + delta_nm
         self.posterior.update(delta_nm, frame)
-        self.told.append((self.untold_nm, frame))
-        self.untold_nm = np.zeros_like(delta_nm)
+        self.pending.append((self.refused_nm, frame))
+        self.refused_nm = np.zeros_like(delta_nm)
         if self.posterior.misfit:
             self._hand_over()
 
     def _hand_over(self) -> None:
         self.handed_over = True
-        for delta_nm, frame in self.told:
+        for delta_nm, frame in self.pending:
             self.em.update(delta_nm, frame)
-        self.told = []
+        self.pending = []
 
     def estimate(self) -> Estimate:
-        """The leader's belief, joint estimation's widened; a misfit stays said after the hand-over."""
+        """The leader's estimate, widened for joint estimation; `misfit` stays true after the hand-over."""
         if not self.handed_over:
             return self.posterior.estimate()
-        found = self.em.estimate()
-        return replace(found, cov_nm2=self.options.widening * found.cov_nm2, misfit=True)
+        estimate = self.em.estimate()
+        return replace(estimate, cov_nm2=self.options.widening * estimate.cov_nm2, misfit=True)
 
     @property
     def done(self) -> bool:
-        """The posterior's stop rule; after the hand-over every component in spec with the probability `em` wants."""
+        """The leader's stop rule; after the hand-over for the widened estimate."""
         if not self.handed_over:
             return self.posterior.done
         probability = self.estimate().in_spec_probability(self.posterior.space.tolerance)
@@ -118,7 +119,6 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> NeuralPo
         WeightsError: weights for other optics, coefficients or ranges.
     """
     chosen = checked_options(Options, options)
-    posterior = NeuralPosterior(
-        space, posterior_artefact.load_for(chosen.posterior.weights, optics, space), chosen.posterior
-    )
+    trained = artefact.load_for(chosen.posterior.weights, optics, space)
+    posterior = NeuralPosterior(space, trained, chosen.posterior)
     return NeuralPosteriorEm(posterior, vae_em.build(optics, space, chosen.em), chosen)

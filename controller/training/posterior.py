@@ -17,7 +17,7 @@ from torch import Tensor
 
 from controller.calibration import OBSERVATIONS, closed_loop, holding_correlation
 from controller.dataset import CLOSED_LOOP, Dataset, DayRanges, StateMixture, draw_day, joined
-from controller.posterior import misfit as posterior_misfit
+from controller.posterior import misfit
 from controller.posterior.artefact import Moments, PosteriorArtefact, save, scaled_directions
 from controller.posterior.check import FrameCheck, fit_check
 from controller.posterior.network import (
@@ -348,7 +348,7 @@ def calibrated(trained: PosteriorArtefact, config: PosteriorTraining, progress: 
     """
     plain = replace(trained, correlation=0.0, usual=UNCALIBRATED)
     _, watched = _runs(plain, config, lambda done: progress("what is usual", done, config.calibration_runs, ""))
-    known = replace(plain, usual=posterior_misfit.usual(watched))
+    known = replace(plain, usual=misfit.training_moments(watched))
     distances, _ = _runs(known, config, lambda done: progress("calibrating", done, config.calibration_runs, ""))
     return replace(known, correlation=holding_correlation(distances, trained.first.dimension))
 
@@ -361,7 +361,7 @@ def _runs(
     watched: list[dict[str, float]] = []
 
     def watch() -> None:
-        watched.append(posterior_misfit.measured(controller.frames, controller.belief, controller.estimate().mean_nm))
+        watched.append(controller.measures())
 
     days = (DayRanges(), config.calibration_runs, config.seed)
     distances = closed_loop(controller, config.optics, trained.first, *days, report, watch)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from controller.dataset import CLOSED_LOOP, Dataset, DayJob, simulate_day
 from controller.posterior.artefact import PosteriorArtefact
 from controller.posterior.check import FrameCheck
-from controller.posterior.misfit import GROWS
+from controller.posterior.misfit import MEASURES
 from controller.posterior.network import PosteriorConfig, PosteriorNetwork
 from controller.posterior.precision import PrecisionMap
 from controller.training import frames
@@ -100,7 +100,7 @@ def posterior() -> PosteriorArtefact:
         check = FrameCheck(3, network.read).eval()
     optics = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=64, binning=4)
     states = replace(CLOSED_LOOP, higher_nm=50.0)
-    usual = dict.fromkeys(GROWS, ((3.0, 6.0), (6.0, 12.0)))
+    usual = dict.fromkeys(MEASURES, ((3.0, 6.0), (6.0, 12.0)))
     return PosteriorArtefact(
         network, precision, higher, check, SECOND_ORDER, optics, states, 0.1, 0.6, 0.05, usual, {"seconds": 1},
     )  # fmt: skip

@@ -13,12 +13,14 @@ from scipy.stats import multivariate_normal
 
 from controller import preprocess, weights_file
 from controller.base import Estimate
-from controller.candidates import Candidates, effective_count, weigh
+from controller.candidates import Candidates, effective_count
 from controller.dataset import CLOSED_LOOP, Dataset, DayRanges
 from controller.posterior import artefact as posterior_artefact
-from controller.posterior import particle_filter as posterior_filter
 from controller.posterior.artefact import PosteriorArtefact, tail
 from controller.posterior.check import COMPONENTS, fit_check
+from controller.posterior.frames import MARGINALISED, FramePosteriors, deviance
+from controller.posterior.frames import SECOND_ORDER as HIGHER
+from controller.posterior.likelihood import UNINFORMATIVE, Likelihood, likelihood
 from controller.posterior.network import (
     EVEN,
     NUISANCES,
@@ -29,7 +31,15 @@ from controller.posterior.network import (
     nuisance_log_density,
     packed,
 )
-from controller.posterior.particle_filter import HIGHER, UNKNOWNS, Belief, Evidence, FramePosteriors, evidence
+from controller.posterior.particle_filter import (
+    EVALUATIONS,
+    FEWEST,
+    ParticleFilter,
+    Particles,
+    reweigh,
+    weigh,
+    with_second_order,
+)
 from controller.posterior.precision import fit_precision, symmetric_exponential, symmetric_logarithm
 from controller.preprocess import Patches, Spectrum
 from controller.spectrum import sub_areas
@@ -50,7 +60,7 @@ from twin.optics import Optics
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 from twin.types import Frame
 
-C = len(UNKNOWNS)
+C = len(MARGINALISED)
 
 
 def seen(count: int, seed: int) -> list[tuple[Spectrum, Patches]]:
@@ -136,7 +146,7 @@ def of_frame(frames: FramePosteriors, k: int, scaled: np.ndarray) -> multivariat
 def test_unknowns_integrate_out_as_by_brute_force(posterior: PosteriorArtefact, space: StateSpace):
     frames = told(posterior, 4, space=space)
     states = np.random.default_rng(6).uniform(-30, 30, (5, 3))
-    found = evidence(frames, states)
+    found = likelihood(frames, states)
     # Draw the unknowns from their prior and average the product of the ratios.
     rng = np.random.default_rng(7)
     draws = rng.standard_normal((200_000, C)) / np.sqrt(frames.prior)
@@ -147,18 +157,18 @@ def test_unknowns_integrate_out_as_by_brute_force(posterior: PosteriorArtefact, 
             out = np.empty(1)
             log_densities(frames.mixtures[k], np.ascontiguousarray(scaled[:, None]), out)
             ratio = math.exp(out[0] - CLOSED_LOOP.log_density(FIRST_ORDER, scaled[:, None])[0])
-            ratio *= 1 - posterior_filter.DOUBT
-            free += math.log(ratio + posterior_filter.DOUBT)
-            trust = ratio / (ratio + posterior_filter.DOUBT)
+            ratio *= 1 - UNINFORMATIVE
+            free += math.log(ratio + UNINFORMATIVE)
+            trust = ratio / (ratio + UNINFORMATIVE)
             there = draws + frames.shifts[k]
             log_prior = -0.5 * (there**2).sum(1) - 0.5 * C * math.log(2 * math.pi)
             total += trust * (of_frame(frames, k, scaled).logpdf(there) - log_prior)
         weights = np.exp(total)
         error = weights.std() / weights.mean() / math.sqrt(len(draws))
         assert error < 0.05
-        free -= 0.5 * np.log(frames.prior).sum()  # `log_likelihood` leaves the prior's constant out
+        free -= 0.5 * np.log(frames.prior).sum()  # `marginal` leaves the prior's constant out
         expected = free + math.log(weights.mean())
-        assert found.log_likelihood(frames.prior)[m] == pytest.approx(expected, abs=5 * error + 1e-3)
+        assert found.marginal(frames.prior)[m] == pytest.approx(expected, abs=5 * error + 1e-3)
 
 
 def test_the_second_order_is_what_particles_in_all_dimensions_find(posterior: PosteriorArtefact):
@@ -167,12 +177,12 @@ def test_the_second_order_is_what_particles_in_all_dimensions_find(posterior: Po
     frames = replace(frames, trained=replace(posterior, area_weight=40.0, correlation=0.0))
     rng = np.random.default_rng(12)
     states = rng.uniform(-1, 1, (3, 3)) * 20
-    found = evidence(frames, states)
+    found = likelihood(frames, states)
     candidates = Candidates(states, np.zeros(3), np.zeros(0, np.int64))
     probability = np.array([0.5, 0.3, 0.2])
-    belief = Belief(candidates, found, probability)
+    belief = Particles(candidates, found, probability)
     first = Estimate(probability @ states, np.cov(states.T, aweights=probability, bias=True))
-    joint = posterior_filter.with_second_order(first, belief, frames, SECOND_ORDER.start[3:])
+    joint = with_second_order(first, belief, frames, SECOND_ORDER.start[3:])
     draws = rng.standard_normal((200_000, C)) / np.sqrt(frames.prior)
     unit = posterior.higher_nm
     higher, means, squares = draws[:, HIGHER] * unit, [], []
@@ -184,9 +194,9 @@ def test_the_second_order_is_what_particles_in_all_dimensions_find(posterior: Po
             out = np.empty(1)
             log_densities(frames.mixtures[k], np.ascontiguousarray(scaled[:, None]), out)
             ratio = math.exp(out[0] - CLOSED_LOOP.log_density(FIRST_ORDER, scaled[:, None])[0])
-            ratio *= 1 - posterior_filter.DOUBT
+            ratio *= 1 - UNINFORMATIVE
             there = draws + frames.shifts[k]
-            trust = ratio / (ratio + posterior_filter.DOUBT)
+            trust = ratio / (ratio + UNINFORMATIVE)
             total += trust * (of_frame(frames, k, scaled).logpdf(there) + 0.5 * (there**2).sum(1))
         weights = np.exp(total - total.max())
         weights /= weights.sum()
@@ -201,26 +211,28 @@ def test_the_second_order_is_what_particles_in_all_dimensions_find(posterior: Po
     np.testing.assert_allclose(joint.cov_nm2[:3, 3:], cross, atol=15)
 
 
-def test_a_frame_that_rules_a_state_out_says_nothing_of_the_day(posterior: PosteriorArtefact):
+def test_a_frame_that_excludes_a_state_carries_no_information_about_the_day_there(posterior: PosteriorArtefact):
     frames = told(posterior, 1)
     frames.mixtures[:, :, 0] -= 60.0  # impossible wherever it was taken
-    found = evidence(frames, np.zeros((1, 3)))
+    found = likelihood(frames, np.zeros((1, 3)))
     assert np.abs(found.matrix).max() < 1e-9
-    assert found.log_likelihood(frames.prior)[0] == pytest.approx(math.log(posterior_filter.DOUBT), abs=1e-6)
+    assert found.marginal(frames.prior)[0] == pytest.approx(math.log(UNINFORMATIVE), abs=1e-6)
 
 
-def test_evidence_adds_up_over_frames_and_candidates(posterior: PosteriorArtefact):
+def test_likelihoods_add_up_over_frames_and_particles(posterior: PosteriorArtefact):
     frames = told(posterior, 5)
     states = np.random.default_rng(8).uniform(-30, 30, (7, 3))
-    whole = evidence(frames, states)
-    parts = {name: getattr(frames, name)[:2] for name in ("features", "mixtures", "areas", "inputs_nm", "shifts")}
+    whole = likelihood(frames, states)
+    parts = {
+        name: getattr(frames, name)[:2] for name in ("features", "mixtures", "areas", "inputs_nm", "shifts", "weights")
+    }
     first = replace(frames, **parts)
-    grown = evidence(first, states) + evidence(frames, states, 2)
-    joined = evidence(frames, states[:3]).joined(evidence(frames, states[3:]))
-    for other in (grown, joined, whole.kept(np.arange(7))):
-        found, expected = (e.log_likelihood(frames.prior) for e in (other, whole))
+    grown = likelihood(first, states) + likelihood(frames, states, 2)
+    joined = likelihood(frames, states[:3]).concatenate(likelihood(frames, states[3:]))
+    for other in (grown, joined, whole.select(np.arange(7))):
+        found, expected = (e.marginal(frames.prior) for e in (other, whole))
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
-    assert np.all(Evidence.none(4).log_likelihood(np.ones(C)) == 0)
+    assert np.all(Likelihood.flat(4).marginal(np.ones(C)) == 0)
 
 
 def test_precision_is_learnt_and_even():
@@ -385,7 +397,7 @@ def test_the_deviance_of_one_gaussian_is_its_mahalanobis_distance(posterior: Pos
     for mixture, input_nm in zip(mixtures[:, 0].astype(float), frames.inputs_nm, strict=True):
         offset = mixture[4:].reshape(3, 3) @ ((state + input_nm) / FIRST_ORDER.range_nm - mixture[1:4])
         expected += offset @ offset
-    assert posterior_filter.deviance(alone, state) == pytest.approx(expected, rel=1e-3)
+    assert deviance(alone, state) == pytest.approx(expected, rel=1e-3)
 
 
 def test_days_that_deviate_more_are_rarer(posterior: PosteriorArtefact):
@@ -440,25 +452,29 @@ def test_frames_of_another_kind_look_strange():
     assert min(strangeness(0.5)) > np.quantile(strangeness(0.0), 0.95)
 
 
-def about(frames: FramePosteriors, states_nm: np.ndarray) -> Belief:
-    """A belief of these candidates alone, after all frames."""
+def particle_filter(maximum: int, rng: np.random.Generator | None = None) -> ParticleFilter:
+    return ParticleFilter(FIRST_ORDER, Options().refinement, rng or np.random.default_rng(0), maximum)
+
+
+def about(frames: FramePosteriors, states_nm: np.ndarray) -> Particles:
+    """These particles alone, after all frames."""
     set_ = Candidates(states_nm, np.zeros(len(states_nm)), np.zeros(0, np.int64))
-    found = evidence(frames, states_nm)
-    return Belief(set_, found, weigh(set_, found.log_likelihood(frames.prior) / frames.effect))
+    found = likelihood(frames, states_nm)
+    return weigh(set_, found, frames)
 
 
-def peak(belief: Belief, frames: FramePosteriors) -> float:
-    """Log likelihood of the likeliest candidate."""
-    return float(belief.evidence.log_likelihood(frames.prior).max())
+def peak(belief: Particles, frames: FramePosteriors) -> float:
+    """Log-likelihood of the most probable particle."""
+    return float(belief.likelihood.marginal(frames.prior).max())
 
 
-def test_long_runs_keep_fewer_candidates_and_no_more_work():
-    wanted = [posterior_filter.wanted(frames, 600) for frames in range(200)]
-    assert wanted[:9] == [600] * 9
-    assert all(a >= b for a, b in itertools.pairwise(wanted))
-    assert wanted[-1] == posterior_filter.FEWEST
-    assert max(frames * count for frames, count in enumerate(wanted[:21])) <= posterior_filter.EVALUATIONS
-    assert posterior_filter.wanted(50, 100) == 100
+def test_long_runs_keep_fewer_particles_and_bounded_work():
+    counts = [particle_filter(600).count(frames) for frames in range(200)]
+    assert counts[:9] == [600] * 9
+    assert all(a >= b for a, b in itertools.pairwise(counts))
+    assert counts[-1] == FEWEST
+    assert max(frames * count for frames, count in enumerate(counts[:21])) <= EVALUATIONS
+    assert particle_filter(100).count(50) == 100
 
 
 def test_frames_that_scatter_too_much_widen_the_posterior(posterior: PosteriorArtefact):
@@ -466,14 +482,14 @@ def test_frames_that_scatter_too_much_widen_the_posterior(posterior: PosteriorAr
     belief = about(frames, np.random.default_rng(6).uniform(-60, 60, (800, 3)))
     sizes = []
     for dispersion in (1.0, 2.0, 4.0):
-        found = posterior_filter.reweighed(belief, replace(frames, dispersion=dispersion))
-        assert found.evidence is belief.evidence
+        found = reweigh(belief, replace(frames, dispersion=dispersion))
+        assert found.likelihood is belief.likelihood
         sizes.append(effective_count(found.probability))
-    np.testing.assert_array_equal(posterior_filter.reweighed(belief, frames).probability, belief.probability)
+    np.testing.assert_array_equal(reweigh(belief, frames).probability, belief.probability)
     assert sizes[0] < sizes[1] < sizes[2]
 
 
-def test_a_second_look_finds_a_truth_that_the_candidates_lost(posterior: PosteriorArtefact):
+def test_a_restart_finds_a_mode_that_the_particles_lost(posterior: PosteriorArtefact):
     truth, rng = np.array([25.0, -28.0, 26.0]), np.random.default_rng(5)
     frames = told(posterior, 3)
     mixtures = frames.mixtures[:, :1].copy()
@@ -482,10 +498,8 @@ def test_a_second_look_finds_a_truth_that_the_candidates_lost(posterior: Posteri
     mixtures[:, 0, 4:] = np.diag(FIRST_ORDER.range_nm / 6.0).ravel()  # each frame to 6 nm
     frames = replace(frames, mixtures=mixtures)
     lost = about(frames, np.array([50.0, 20.0, -30.0]) + rng.standard_normal((500, 3)))
-    found = posterior_filter.second_look(lost, frames, FIRST_ORDER, Options().refinement, rng, 500)
+    found = particle_filter(500, rng).restart(lost, frames)
     np.testing.assert_allclose(found.probability @ found.candidates.states_nm, truth, atol=6.0)
     for seed in range(5):  # never for the worse
-        again = posterior_filter.second_look(
-            found, frames, FIRST_ORDER, Options().refinement, np.random.default_rng(seed), 500
-        )
+        again = particle_filter(500, np.random.default_rng(seed)).restart(found, frames)
         assert peak(again, frames) >= peak(found, frames) > peak(lost, frames)

@@ -10,10 +10,10 @@ from scipy.stats import binom
 
 from controller.base import Estimate
 from controller.posterior.artefact import PosteriorArtefact
-from controller.posterior.camera_rotation import turned_rad
-from controller.posterior.inexact_inputs import allowed_for
-from controller.posterior.particle_filter import FramePosteriors
-from controller.posterior.readings import local_reading
+from controller.posterior.camera_rotation import camera_rotation_rad
+from controller.posterior.frames import FramePosteriors
+from controller.posterior.inexact_inputs import with_inexact_inputs
+from controller.posterior.readings import nearest_component
 from controller.strategies.neural_posterior import NeuralPosterior, Options
 from twin.aberrations import Aberrations, rotated
 from twin.options import OptionError, checked_options
@@ -36,16 +36,22 @@ def reading_frames(
         far = np.concatenate([[-1.0], [3.0, 3.0, 3.0], whitening])
         mixtures.append([far, np.concatenate([[1.0], reading, whitening])])
     none, count = FramePosteriors.none(trained, FIRST_ORDER), len(inputs_nm)
-    return replace(none, mixtures=np.array(mixtures, np.float32), inputs_nm=inputs_nm, features=torch.zeros(count, 1))
+    return replace(
+        none,
+        mixtures=np.array(mixtures, np.float32),
+        inputs_nm=inputs_nm,
+        features=torch.zeros(count, 1),
+        weights=np.ones(count),
+    )
 
 
 def test_the_reading_is_that_of_the_component_and_sign_nearest_by() -> None:
     eye = np.eye(3).ravel()
     mixture = np.array([np.r_[0.0, [1.0, 1.0, 1.0], 2 * eye], np.r_[0.0, [-5.0, 0.0, 0.0], eye]])
-    mean, whitening = local_reading(mixture, np.array([-1.2, -1.0, -0.9]))
+    mean, whitening = nearest_component(mixture, np.array([-1.2, -1.0, -0.9]))
     np.testing.assert_array_equal(mean, [-1.0, -1.0, -1.0])
     np.testing.assert_array_equal(whitening, 2 * np.eye(3))
-    mean, whitening = local_reading(mixture, np.array([4.5, 0.0, 0.0]))
+    mean, whitening = nearest_component(mixture, np.array([4.5, 0.0, 0.0]))
     np.testing.assert_array_equal(mean, [5.0, 0.0, 0.0])
 
 
@@ -69,7 +75,7 @@ def turned_frames(
 def test_the_camera_s_angle_shows_in_readings_against_inputs(posterior: PosteriorArtefact, degrees: float) -> None:
     angles, std = [], 0.0
     for seed in range(40):
-        angle, std = turned_rad(turned_frames(posterior, np.deg2rad(degrees), 12, seed), START_NM + 2.0)
+        angle, std = camera_rotation_rad(turned_frames(posterior, np.deg2rad(degrees), 12, seed), START_NM + 2.0)
         angles.append(np.rad2deg(angle))
     # Four standard errors of the mean: wrong once in 16000 for each angle. Large angles shrink: the model is linear.
     assert np.mean(angles) == pytest.approx(degrees, abs=4 * np.rad2deg(std) / np.sqrt(40) + 0.05 * abs(degrees))
@@ -77,13 +83,13 @@ def test_the_camera_s_angle_shows_in_readings_against_inputs(posterior: Posterio
 
 
 def test_readings_gone_wild_hardly_count(posterior: PosteriorArtefact) -> None:
-    sober = turned_rad(turned_frames(posterior, 0.1, 20, 3), START_NM)[0]
-    with_wild = turned_rad(turned_frames(posterior, 0.1, 20, 3, wild=2), START_NM)[0]
+    sober = camera_rotation_rad(turned_frames(posterior, 0.1, 20, 3), START_NM)[0]
+    with_wild = camera_rotation_rad(turned_frames(posterior, 0.1, 20, 3, wild=2), START_NM)[0]
     assert with_wild == pytest.approx(sober, abs=0.03)
 
 
 def test_one_frame_tells_nothing_of_the_angle(posterior: PosteriorArtefact) -> None:
-    angle, std = turned_rad(turned_frames(posterior, 0.1, 1, 0), START_NM)
+    angle, std = camera_rotation_rad(turned_frames(posterior, 0.1, 1, 0), START_NM)
     assert np.rad2deg(std) == pytest.approx(20.0, rel=0.01)
     assert abs(angle) < 0.01
 
@@ -93,7 +99,9 @@ def test_one_frame_tells_nothing_of_the_angle(posterior: PosteriorArtefact) -> N
 
 def exact_estimate(frames: FramePosteriors, readings_nm: NDArray[np.floating]) -> Estimate:
     """For inputs taken as exact: the mean of all readings less inputs."""
-    return Estimate((readings_nm - frames.inputs_nm).mean(0), np.eye(3) * STD_NM**2 / len(frames) * frames.effect, 1.0)
+    return Estimate(
+        (readings_nm - frames.inputs_nm).mean(0), np.eye(3) * STD_NM**2 / len(frames) * frames.variance_inflation, 1.0
+    )
 
 
 def off_runs(
@@ -109,7 +117,7 @@ def off_runs(
         signed = [m[1, 1:4] * FIRST_ORDER.range_nm for m in frames.mixtures]
         readings = np.array([r if r @ s > 0 else -r for r, s in zip(signed, states, strict=True)])
         exact = exact_estimate(frames, readings)
-        found.append((exact, allowed_for(exact, frames, share), states[-1] - inputs[-1]))
+        found.append((exact, with_inexact_inputs(exact, frames, share), states[-1] - inputs[-1]))
     return found
 
 
@@ -127,7 +135,7 @@ def test_allowing_for_next_to_nothing_changes_nothing(posterior: PosteriorArtefa
     inputs = rng.uniform(-60, 60, (6, 3))
     frames = reading_frames(posterior, START_NM + inputs, inputs, rng)
     before = Estimate(START_NM + 1.0, np.eye(3), 0.99)
-    after = allowed_for(before, frames, 1e-7)
+    after = with_inexact_inputs(before, frames, 1e-7)
     np.testing.assert_allclose(after.mean_nm, before.mean_nm, atol=1e-6)
     np.testing.assert_allclose(after.cov_nm2, before.cov_nm2, atol=1e-6)
     assert after.sign_probability == before.sign_probability
@@ -137,7 +145,7 @@ def test_frames_at_one_input_say_nothing_of_inputs(posterior: PosteriorArtefact)
     rng = np.random.default_rng(6)
     inputs = np.tile([30.0, -10.0, 5.0], (4, 1))
     before = Estimate(START_NM, np.eye(3), 1.0)
-    after = allowed_for(before, reading_frames(posterior, START_NM + inputs, inputs, rng), 0.2)
+    after = with_inexact_inputs(before, reading_frames(posterior, START_NM + inputs, inputs, rng), 0.2)
     np.testing.assert_allclose(after.mean_nm, before.mean_nm, atol=1e-9)
     np.testing.assert_allclose(after.cov_nm2, before.cov_nm2, atol=1e-9)
 
@@ -148,9 +156,11 @@ def test_a_forgotten_frame_says_nothing_of_inputs_either(posterior: PosteriorArt
     alone = replace(posterior, correlation=0.0)
     frames = reading_frames(alone, START_NM + 1.1 * inputs, inputs, rng)
     forgotten = replace(frames, weights=np.array([1e-12, 1e-12, 1.0, 1.0, 1.0, 1.0]))
-    last = replace(frames, mixtures=frames.mixtures[2:], inputs_nm=inputs[2:], features=frames.features[2:])
+    last = replace(
+        frames, mixtures=frames.mixtures[2:], inputs_nm=inputs[2:], features=frames.features[2:], weights=np.ones(4)
+    )
     before = Estimate(START_NM, np.eye(3), 1.0)
-    found, expected = (allowed_for(before, each, 0.1) for each in (forgotten, last))
+    found, expected = (with_inexact_inputs(before, each, 0.1) for each in (forgotten, last))
     np.testing.assert_allclose(found.mean_nm, expected.mean_nm, atol=1e-6)
     np.testing.assert_allclose(found.cov_nm2, expected.cov_nm2, atol=1e-6)
 
@@ -163,7 +173,7 @@ def test_the_covariance_can_but_grow_and_other_orders_stay(posterior: PosteriorA
         frames = reading_frames(posterior, START_NM + inputs * 1.1, inputs, rng)
         root = rng.standard_normal((7, 7))
         before = Estimate(np.r_[START_NM, rng.standard_normal(4)], root @ root.T, 1.0)
-        after = allowed_for(before, frames, share)
+        after = with_inexact_inputs(before, frames, share)
         assert np.linalg.eigvalsh(after.cov_nm2 - before.cov_nm2).min() > -1e-9
         np.testing.assert_array_equal(after.mean_nm[3:], before.mean_nm[3:])
 

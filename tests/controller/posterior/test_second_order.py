@@ -6,7 +6,7 @@ import pytest
 from controller import preprocess
 from controller.dataset import DayRanges, DaySource, draw_day
 from controller.posterior import second_order as second_order_fit
-from controller.posterior.second_order import LEAST, SecondOrderFit, expanded
+from controller.posterior.second_order import LEAST_FRAMES, SecondOrderFit, expand
 from controller.spectrum import areas as area_spectrum
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.areas import AreaPeriodograms
@@ -58,7 +58,7 @@ def test_unbiased_on_its_own_model(axis: int) -> None:
         )
     point = np.zeros(5)
     for _ in range(3):
-        terms = [expanded(point, np.zeros(3), u, seen, NUISANCE, grid, power)[:2] for u, seen in frames]
+        terms = [expand(point, np.zeros(3), u, seen, NUISANCE, grid, power)[:2] for u, seen in frames]
         curvature, pull = (sum(parts) for parts in zip(*terms, strict=True))
         point = np.linalg.solve(curvature, pull)
     deviation = np.sqrt(np.diag(np.linalg.inv(curvature)))
@@ -83,7 +83,7 @@ def test_known_inputs_are_taken_off(monkeypatch: pytest.MonkeyPatch) -> None:
     # In a wide box, where the prior pulls neither.
     plain, moved = SecondOrderFit(OPTICS, 100 * START_NM), SecondOrderFit(OPTICS, 100 * START_NM)
     shift = np.array([0, 0, 0, 30.0, -20.0, 10.0, 5.0])
-    for first in np.concatenate([FIRST_NM, -FIRST_NM])[:LEAST]:
+    for first in np.concatenate([FIRST_NM, -FIRST_NM])[:LEAST_FRAMES]:
         state = np.concatenate([first, np.zeros(4)])
         frame = source.frame(state)
         plain.add(frame, state)
@@ -138,7 +138,7 @@ def test_correlation_of_windows() -> None:
 
 
 def test_overlap_is_not_counted_twice() -> None:
-    fit = fitted(np.zeros(4), LEAST, 7)
+    fit = fitted(np.zeros(4), LEAST_FRAMES, 7)
     curvature = sum(term.curvature for term in fit._terms)
     found = fit.estimate()
     assert found is not None
@@ -147,7 +147,7 @@ def test_overlap_is_not_counted_twice() -> None:
 
 
 def test_no_estimate_before_some_frames() -> None:
-    fit = fitted(np.zeros(4), LEAST - 1, 8)
+    fit = fitted(np.zeros(4), LEAST_FRAMES - 1, 8)
     assert fit.estimate() is None
 
 

@@ -10,14 +10,14 @@ from scipy.stats import binom, chi2, multivariate_normal
 from controller.base import Controller
 from controller.dataset import CLOSED_LOOP, StateMixture
 from controller.posterior import gaussian_sum as kalman
-from controller.posterior import particle_filter as posterior_filter
 from controller.posterior.artefact import PosteriorArtefact
+from controller.posterior.frames import FramePosteriors
 from controller.posterior.gaussian_sum import GaussianSum, Measurement, Motion
+from controller.posterior.likelihood import likelihood
 from controller.posterior.network import log_densities
-from controller.posterior.particle_filter import FramePosteriors
 from controller.preprocess import Patches, Spectrum
 from controller.strategies import neural_posterior
-from controller.strategies.kalman import LOST, MARGIN, RATES, Kalman, Options
+from controller.strategies.kalman import LOST, MARGIN, Kalman, Options
 from twin.options import OptionError, checked_options
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 from twin.types import Frame
@@ -257,7 +257,7 @@ def test_waiting_widens_the_estimate_by_the_walk(posterior: PosteriorArtefact, m
     told_nothing = Measurement(np.zeros(1), np.zeros((1, 3)), np.eye(3)[None] * 1e9)
     monkeypatch.setattr(kalman, "measurement", lambda *_: replace(told_nothing, exponent=0.0))
     controller.update(FIRST_ORDER.zero, frame(10.0 + 100.0))
-    expected = np.eye(3) + 100.0 * np.diag([RATES["C10"], RATES["C12a"], RATES["C12b"]]) ** 2
+    expected = np.eye(3) + 100.0 * np.diag([0.3, 0.2, 0.2]) ** 2
     np.testing.assert_allclose(controller.estimate().cov_nm2, expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(controller.estimate().mean_nm, [6.0, 2.0, -1.0], atol=1e-4)
 
@@ -300,7 +300,7 @@ def test_rates_are_checked_and_follow_names_and_orders(posterior: PosteriorArtef
         checked_options(Options, {"inflation": 0.5})
     motion = checked_options(Options, {"rate_nm_per_sqrt_s": {"1": 0.3, "C12b": 0.1}}).motion(FIRST_ORDER)
     np.testing.assert_allclose(motion.rate_nm_per_sqrt_s, [0.3, 0.3, 0.1])
-    np.testing.assert_allclose(Options().motion(SECOND_ORDER).rate_nm_per_sqrt_s, list(RATES.values()))
+    np.testing.assert_allclose(Options().motion(SECOND_ORDER).rate_nm_per_sqrt_s, [0.3, 0.2, 0.2, 1.8, 1.8, 0.6, 0.6])
 
 
 # --- the posterior that forgets ------------------------------------------------------------------
@@ -319,15 +319,15 @@ def test_a_faded_frame_counts_by_its_weight(posterior: PosteriorArtefact):
     frames, states = told(posterior, 3), np.random.default_rng(8).uniform(-30, 30, (9, 3))
     for share in (1.0, 0.25):
         weighed = replace(frames, weights=np.array([share, share, 1.0]))
-        found = posterior_filter.evidence(weighed, states)
-        parts = posterior_filter.evidence(replace(frames, weights=np.array([1.0, 1.0, 0.0])), states).faded(share)
-        expected = parts + posterior_filter.evidence(frames, states, 2)
-        of_both = (e.log_likelihood(frames.prior) for e in (found, expected))
+        found = likelihood(weighed, states)
+        parts = likelihood(replace(frames, weights=np.array([1.0, 1.0, 0.0])), states).forget(share)
+        expected = parts + likelihood(frames, states, 2)
+        of_both = (e.marginal(frames.prior) for e in (found, expected))
         np.testing.assert_allclose(*of_both, rtol=1e-6, atol=1e-6)
     assert weighed.count == pytest.approx(1.5)
-    plain, all_in_full = (posterior_filter.evidence(f, states) for f in (frames, replace(frames, weights=np.ones(3))))
+    plain, all_in_full = (likelihood(f, states) for f in (frames, replace(frames, weights=np.ones(3))))
     assert np.array_equal(plain.matrix, all_in_full.matrix)
-    assert np.array_equal(plain.log_ratio, all_in_full.log_ratio)
+    assert np.array_equal(plain.constant, all_in_full.constant)
 
 
 def test_frames_beyond_the_memory_are_dropped(posterior: PosteriorArtefact):
