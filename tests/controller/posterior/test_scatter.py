@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from controller.posterior.scatter import PRIOR_DEGREES, dispersion, student_factor
+from controller.posterior.scatter import dispersion, student_factor
+
+PRIOR_DEGREES = 3.0
+"""The scatter of one frame counts as much as the prior belief that a run scatters like those of training."""
 
 USUAL = {"deviance": tuple((max(1.0, 3.0 * (k - 1)), 1.0) for k in range(1, 21))}
 """Of frames that are as telling as they say: chi-square with n degrees of freedom a frame, less the estimate's."""

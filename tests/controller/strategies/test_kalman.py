@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, chi2, multivariate_normal
 
-from controller.base import Controller
+from controller.base import Controller, Estimate
 from controller.dataset import CLOSED_LOOP, StateMixture
 from controller.posterior import gaussian_sum as kalman
 from controller.posterior.artefact import PosteriorArtefact
@@ -250,6 +250,26 @@ def test_it_is_a_controller_that_searches_and_then_follows(posterior: PosteriorA
         total = FIRST_ORDER.check_input(delta, total)
         controller.update(delta, frame(10.0 * (k + 1), k))
     assert controller.belief is not None
+
+
+def test_the_particles_mean_lags_behind_the_walk_by_a_third_of_its_variance(
+    posterior: PosteriorArtefact, monkeypatch: pytest.MonkeyPatch
+):
+    """The filter starts with that much added. 4000 walks know their variance to 2.2 %; five of that are allowed."""
+    rng = np.random.default_rng(5)
+    walks = np.cumsum(rng.standard_normal((4000, 400)) * math.sqrt(40.0 / 400), axis=1)
+    lag = np.var(walks[:, -1] - walks.mean(1))
+    exact = gaussian(np.zeros(3), np.zeros((3, 3)))
+    monkeypatch.setattr(kalman, "from_particles", lambda *_: exact)
+    options = Options(candidates=64, startup=5, rate_nm_per_sqrt_s={"C10": 1.0, "C12a": 1.0, "C12b": 1.0})
+    controller = Kalman(FIRST_ORDER, posterior, options)
+    controller.reset(FIRST_ORDER, np.random.default_rng(1))
+    sure = Estimate(np.zeros(3), np.eye(3) * 1e-6)
+    monkeypatch.setattr(type(controller.search), "estimate", lambda _: sure)
+    for k in range(5):  # from 10 s to 50 s
+        controller.update(FIRST_ORDER.zero, frame(10.0 * (k + 1), k))
+    assert controller.belief is not None
+    np.testing.assert_allclose(np.diag(controller.belief.cov[0]), lag, rtol=0.11)
 
 
 def test_waiting_widens_the_estimate_by_the_walk(posterior: PosteriorArtefact, monkeypatch: pytest.MonkeyPatch):
