@@ -83,7 +83,17 @@ class Options:
 
 
 class Kalman:
-    """Search with particles, then track with a Gaussian sum: predict, update by the frame, keep near zero."""
+    """Search with particles, then track with a Gaussian sum: predict, update by the frame, keep near zero.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> tracker = make(Optics(), FIRST_ORDER, {"rate_nm_per_sqrt_s": {"C10": 0.5}})
+        >>> tracker.reset(FIRST_ORDER, np.random.default_rng(0))
+        >>> tracker.propose().tolist()  # no input before the first frame
+        [0.0, 0.0, 0.0]
+        >>> tracker.motion.rate_nm_per_sqrt_s.tolist()
+        [0.5, 0.0, 0.0]
+    """
 
     def __init__(self, space: StateSpace, trained: PosteriorArtefact, options: Options) -> None:
         self.trained, self.options = trained, options

@@ -90,6 +90,22 @@ class NeuralPosterior:
         frames: the frames' posteriors.
         particles: weighted states of the first order.
         misfit: the OOD test has fired in this run.
+
+    Example:
+        >>> from twin.day import Day
+        >>> from twin.simulated import SimulatedMicroscope
+        >>> from twin.state import FIRST_ORDER
+        >>> microscope = SimulatedMicroscope(Optics(), FIRST_ORDER, Day(dose_e=1e6), "fast")
+        >>> microscope.reset(np.random.default_rng(1))
+        >>> truth_nm = microscope.truth().state_nm
+        >>> controller = make(Optics(), FIRST_ORDER, {"candidates": 300})
+        >>> controller.reset(FIRST_ORDER, np.random.default_rng(2))
+        >>> for _ in range(4):
+        ...     delta_nm = controller.propose()
+        ...     microscope.apply(delta_nm)
+        ...     controller.update(delta_nm, microscope.acquire())
+        >>> bool(np.all(np.abs(controller.estimate().mean_nm - truth_nm) < FIRST_ORDER.tolerance))
+        True
     """
 
     def __init__(self, space: StateSpace, trained: PosteriorArtefact, options: Options) -> None:

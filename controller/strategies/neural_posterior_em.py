@@ -44,7 +44,14 @@ class Options:
 
 
 class NeuralPosteriorEm:
-    """Two estimators for the same frames; the second takes over when the first finds the day out of distribution."""
+    """Two estimators for the same frames; the second takes over when the first finds the day out of distribution.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> controller = make(Optics(), FIRST_ORDER, {"widening": 1.5})
+        >>> controller.handed_over, controller.leader is controller.posterior
+        (False, True)
+    """
 
     def __init__(self, posterior: NeuralPosterior, em: Controller, options: Options) -> None:
         self.posterior, self.em, self.options = posterior, em, options
