@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from twin.errors import NoSession
 from twin.instrument.faults import Departure
-from twin.instrument.recording import SAME_NM, Recording, Trace, fingerprint
+from twin.instrument.recorder import fingerprint
+from twin.instrument.recording import SAME_NM, Recording, Trace
 from twin.optics import Optics
 from twin.options import NonNegative, OptionError, checked_options, validated
 from twin.state import StateSpace

@@ -12,7 +12,7 @@ from twin.wire.merlin import WireError
 
 
 class CameraRefused(StemtwinError, RuntimeError):
-    """The camera did not do what it was asked.
+    """The camera refused a command.
 
     Attributes:
         status: as in `twin.wire.merlin_commands`: busy, not recognised, or out of range.
@@ -24,16 +24,16 @@ class CameraRefused(StemtwinError, RuntimeError):
 
 
 class MerlinControl:
-    """One connection; a command at a time. Use it in a `with`, or close it.
+    """One connection, one command at a time. Use it in a `with`, or close it.
 
-    When anything but a refusal goes wrong it hangs up: a reply that comes late must not pass for the next one.
+    Any error but a refusal disconnects: a late reply must not be taken for the next one.
 
     Args:
         host, port: of the camera.
-        timeout_s: for the connection, and for each reply as a whole.
+        timeout_s: for connecting, and for each complete reply.
 
     Raises:
-        OSError: nobody there.
+        OSError: no answer at this address.
     """
 
     def __init__(self, host: str, port: int = commands.CONTROL_PORT, timeout_s: float = 5.0) -> None:
@@ -44,7 +44,7 @@ class MerlinControl:
         self._one_at_a_time = threading.Lock()
 
     def get(self, name: str) -> str:
-        """The value of a parameter, as the camera writes it.
+        """Return the value of a parameter, as the camera writes it.
 
         Raises:
             CameraRefused, WireError, OSError: as `ask`.
@@ -60,7 +60,7 @@ class MerlinControl:
         self.ask(commands.Command("SET", name, str(value)))
 
     def command(self, name: str) -> None:
-        """STARTACQUISITION, STOPACQUISITION, SOFTTRIGGER, ...
+        """Execute STARTACQUISITION, STOPACQUISITION, SOFTTRIGGER, ...
 
         Raises:
             CameraRefused, WireError, OSError: as `ask`.
@@ -68,12 +68,12 @@ class MerlinControl:
         self.ask(commands.Command("CMD", name))
 
     def ask(self, command: commands.Command) -> commands.Reply:
-        """Send a command and wait for its reply.
+        """Send a command and return its reply.
 
         Raises:
             CameraRefused: busy, not recognised or out of range.
-            WireError: what came is no reply to this command.
-            OSError: the line broke, or nothing came in time (TimeoutError).
+            WireError: not a reply to this command.
+            OSError: connection lost, or no reply in time (TimeoutError).
         """
         with self._one_at_a_time:
             try:
@@ -94,7 +94,7 @@ class MerlinControl:
             try:
                 replies = self._decoder.feed(self._line.receive(deadline))
             except TimeoutError:
-                raise TimeoutError(f"no whole reply within {self._timeout_s:g} s") from None
+                raise TimeoutError(f"no complete reply within {self._timeout_s:g} s") from None
         reply = replies[0]
         if len(replies) > 1:
             raise WireError(f"{len(replies)} replies to one command")
@@ -103,7 +103,7 @@ class MerlinControl:
         return reply
 
     def close(self) -> None:
-        """Hang up."""
+        """Disconnect."""
         self._line.close()
 
     def __enter__(self) -> Self:

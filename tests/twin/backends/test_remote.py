@@ -14,11 +14,12 @@ import yaml
 
 from twin.backends import remote
 from twin.day import ActuatorProperties, Day
+from twin.instrument.abilities import HasRegion, ReadsBack, Resumable, TellsDose
 from twin.instrument.audit import AuditLog, read
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault, OutOfReach, StaleFrame, Stopped
 from twin.instrument.limits import Limits
-from twin.instrument.recording import Resumable, repeats_sessions
-from twin.instrument.safety import HasRegion, ReadsBack, SafeMicroscope, TellsDose
+from twin.instrument.recorder import repeats_sessions
+from twin.instrument.safety import SafeMicroscope
 from twin.optics import Optics
 from twin.options import OptionError
 from twin.server.bench import Bench, session_entropy

@@ -180,7 +180,7 @@ def test_a_frame_that_comes_again_is_named_and_silence_is_silence() -> None:
     with looking(frame_timeout_s=0.2) as (camera, client):
         shown(client)
         camera.answers = [lambda one: frame(1, 1), lambda one: b""]
-        with pytest.raises(StaleFrame, match="frame 1 came again, and no other"):
+        with pytest.raises(StaleFrame, match="frame 1 arrived again, and no other"):
             client.expose()
         with pytest.raises(CommandTimeout, match="no frame in time"):
             client.expose()

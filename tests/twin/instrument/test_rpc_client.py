@@ -77,7 +77,7 @@ def test_a_refusal_leaves_the_line_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("answer", "error", "words"),
     [
-        (result(7), RpcError, "an answer to call 7 came for call 1"),
+        (result(7), RpcError, "the answer to call 1 has the id 7"),
         (result(1) + result(2), RpcError, "2 answers to one call"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", RpcError, "begins with its length"),
         (b"999999999:", RpcError, "at most 1048576 are allowed"),
