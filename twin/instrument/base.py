@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from twin.errors import NoSession
 from twin.instrument.faults import ActuatorBusy, BadFrame, MicroscopeFault, OutOfReach, as_fault
 from twin.optics import Optics
-from twin.options import Count, Positive, validated
+from twin.options import Count, OptionError, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame
 
@@ -50,6 +50,21 @@ class CameraView:
     offset: float = 0.0
     max_count: Annotated[int, Ge(1), Le(65535)] = 65535
     sensor_pixel_mrad: Positive | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], optics: Optics) -> Self:
+        """Build from plain values, checked against the optics.
+
+        Raises:
+            OptionError: an unknown field or a bad value.
+            ValueError: as `check`.
+        """
+        try:
+            view = checked_options(cls, options)
+        except OptionError as error:
+            raise OptionError(f"view: {error}") from error
+        view.check(optics)
+        return view
 
     def check(self, optics: Optics) -> None:
         """Refuse a camera whose pixel angle is not that of the scenario.

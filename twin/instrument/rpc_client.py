@@ -7,7 +7,9 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
+from twin.instrument.faults import ActuatorBusy, CommandTimeout, MicroscopeFault, OutOfReach
 from twin.instrument.line import Line
+from twin.wire import rpc
 from twin.wire.netstring import NetstringDecoder, Request, RpcError, build_request, parse_response
 
 _RECEIVE = 2**16
@@ -25,7 +27,7 @@ class RpcClient:
     """
 
     def __init__(self, name: str, host: str, port: int, timeout_s: float = 5.0) -> None:
-        self.name, self.address, self._timeout_s = name, (host, port), timeout_s
+        self.name, self.address, self.timeout_s = name, (host, port), timeout_s
         self._line = Line(name, host, port, timeout_s)
         self._decoder = NetstringDecoder()
         self._ids = itertools.count(1)
@@ -59,8 +61,26 @@ class RpcClient:
             self.close()
             raise
 
+    def command(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
+        """Return the result of a call to an instrument; errors become faults by kind.
+
+        Raises:
+            ActuatorBusy, OutOfReach: nothing has moved.
+            CommandTimeout: no answer.
+            MicroscopeFault: any other error.
+        """
+        try:
+            return self.call(method, params)
+        except RpcError as error:
+            kinds = {rpc.BUSY: ActuatorBusy, rpc.OUT_OF_RANGE: OutOfReach, rpc.NOT_AVAILABLE: OutOfReach}
+            raise kinds.get(error.code, MicroscopeFault)(f"{self.name}: {error}") from error
+        except TimeoutError as error:
+            raise CommandTimeout(str(error)) from error
+        except OSError as error:
+            raise MicroscopeFault(f"{self.name} at {self.address[0]}:{self.address[1]}: {error}") from error
+
     def _send(self, id: int, request: bytes) -> Any:
-        deadline = monotonic() + self._timeout_s
+        deadline = monotonic() + self.timeout_s
         self._line.send(request)
         response = parse_response(self._payload(deadline))
         error = response.error
@@ -77,7 +97,7 @@ class RpcClient:
             try:
                 data = self._line.receive(deadline)
             except TimeoutError:
-                raise TimeoutError(f"{self.name}: no answer within {self._timeout_s:g} s") from None
+                raise TimeoutError(f"{self.name}: no answer within {self.timeout_s:g} s") from None
             payloads = self._decoder.feed(data)
             if len(payloads) > 1:
                 raise RpcError(f"{self.name}: {len(payloads)} answers to one call")
@@ -85,7 +105,7 @@ class RpcClient:
                 return payloads[0]
 
 
-def knock(host: str, port: int, token: str, timeout_s: float = 5.0) -> None:
+def send_token(host: str, port: int, token: str, timeout_s: float = 5.0) -> None:
     """Send the token to a server; all its services then admit this address.
 
     On a connection of its own: a server that needs no token, or has admitted the address, takes it for an error and

@@ -3,20 +3,16 @@
 Methods and their parameters: twin/wire/control.py and docs/remote.md. The truth is told only where the bench tells it.
 """
 
-import hashlib
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
-
-import numpy as np
 
 from twin.scan.plan import duration_s
 from twin.server import event_stream
 from twin.server.bench import Bench, ScanSettings
 from twin.server.listener import Service
 from twin.server.rpc import RpcService
-from twin.types import Frame
 from twin.wire import control, rpc
 from twin.wire.netstring import INVALID_PARAMS, Request, RpcError
 
@@ -126,7 +122,7 @@ class Control:
             frame.exposure_s,
             frame.clock_s,
             frame.settings,
-            counts_digest(frame),
+            control.counts_digest(frame.counts),
             self._now(),
         ).plain()
 
@@ -187,8 +183,3 @@ class Control:
     def _check_session(self) -> None:
         if self._bench.sessions == 0:
             raise RpcError("no session yet: reset comes first", rpc.NO_SESSION)
-
-
-def counts_digest(frame: Frame) -> str:
-    """SHA-256 of the counts as little-endian 16-bit numbers."""
-    return hashlib.sha256(np.ascontiguousarray(frame.counts, dtype="<u2").tobytes()).hexdigest()

@@ -5,6 +5,7 @@ cost. The page docs/remote.md lists it for other clients. Unlike on the correcto
 the bit: JSON carries the shortest text that gives the same float64 back.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -150,6 +151,11 @@ class ExposureNote:
     def plain(self) -> dict[str, Any]:
         """As JSON."""
         return {**asdict(self), "settings": dict(self.settings), "status": self.status.plain()}
+
+
+def counts_digest(counts: NDArray[np.unsignedinteger]) -> str:
+    """Return the SHA-256 of counts as little-endian 16-bit numbers, row after row."""
+    return hashlib.sha256(np.ascontiguousarray(counts, dtype="<u2").tobytes()).hexdigest()
 
 
 def parse_exposure(result: Any) -> ExposureNote:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from twin.instrument.rpc_client import RpcClient, knock
+from twin.instrument.rpc_client import RpcClient, send_token
 from twin.wire import rpc
 from twin.wire.netstring import RpcError, frame
 
@@ -117,4 +117,4 @@ def test_nobody_there_is_an_os_error() -> None:
     with pytest.raises(OSError, match="refused"):
         RpcClient("it", "127.0.0.1", port).call("a")
     with pytest.raises(OSError, match="refused"):
-        knock("127.0.0.1", port, "a-long-enough-token")
+        send_token("127.0.0.1", port, "a-long-enough-token")

@@ -20,7 +20,6 @@ from twin.optics import AliasingError, Optics
 from twin.options import OptionError
 from twin.scan.acquisition import ScanSetup
 from twin.scan.plan import ScanPlan
-from twin.server import control as service
 from twin.server.bench import Bench, ScanSettings, session_entropy
 from twin.server.control import Control
 from twin.server.frame_supply import PreparedScan, ScanSupply
@@ -113,7 +112,7 @@ def test_an_exposure_is_told_with_its_digest(client: Any, bench: Bench) -> None:
     note = control.parse_exposure(client.ask("exposure"))
     assert (note.number, note.dose_e, note.exposure_s) == (1, frame.dose_e, frame.exposure_s)
     assert (note.clock_s, dict(note.settings)) == (frame.clock_s, dict(frame.settings))
-    assert note.sha256 == service.counts_digest(frame)
+    assert note.sha256 == control.counts_digest(frame.counts)
     assert client.ask("stage") == {"region": "film 1"}
     assert before["next_e"] == frame.dose_e
     assert client.ask("dose")["spent"]["exposure_s"] == frame.exposure_s
