@@ -136,6 +136,38 @@ def build_header(header: MerlinHeader) -> bytes:
     return raw.ljust(header.length, b"\0")
 
 
+class UsualHeader:
+    """Recognises headers that differ from the first one only in number and time, without parsing them.
+
+    Args:
+        header: of the first frame.
+        raw: its bytes.
+    """
+
+    def __init__(self, header: MerlinHeader, raw: bytes) -> None:
+        self.header = header
+        self._same = b"," + b",".join(raw.split(b",", 8)[2:8]) + b","
+
+    def number(self, raw: bytes) -> int | None:
+        """Return the frame number; None for a header that has to be parsed."""
+        comma = raw.find(b",", 4, 24)
+        digits = raw[4:comma]
+        if raw[:4] != b"MQ1," or comma < 5 or not digits.isdigit():
+            return None
+        if raw[comma : comma + len(self._same)] != self._same or _counter_depth(raw) != self.header.depth:
+            return None
+        return int(digits)
+
+
+def _counter_depth(raw: bytes) -> int | None:
+    """Return the bits given in the MQ1A part; None without one, -1 if invalid."""
+    at = raw.find(b",MQ1A,")
+    if at < 0:
+        return None
+    fields = raw[at + 6 :].split(b",", 3)
+    return int(fields[2]) if len(fields) > 3 and fields[2].isdigit() and len(fields[2]) <= 2 else -1
+
+
 def difference(header: MerlinHeader, first: MerlinHeader) -> str:
     """In which fields a frame's header differs from the first one's, in words."""
     names = ("header length", "number of chips", "width", "height", "pixel type", "assembly", "counter depth")

@@ -12,8 +12,9 @@ from twin.formats.merlin_header import MerlinHeader
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault, StaleFrame
 from twin.instrument.line import Line
 from twin.instrument.merlin_control import CameraRefused, MerlinControl
-from twin.wire.merlin import DATA_PORT, AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message, WireError
+from twin.wire.merlin import DATA_PORT, WireError
 from twin.wire.merlin_commands import BUSY
+from twin.wire.merlin_decoder import AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message
 
 _REMEMBERED = 16
 """Latest frames whose repetition is recognised."""

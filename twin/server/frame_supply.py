@@ -1,4 +1,4 @@
-"""Where a served camera's frames come from: single exposures, scans, or a scan that was computed beforehand.
+"""Sources of frames for a served camera: single exposures, scans, or a scan that was computed in advance.
 
 Frames leave as messages of `twin.wire.merlin`, ready to send. No sockets.
 """
@@ -24,24 +24,24 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 SCAN_BLOCK = 16
-"""Positions that are computed at a time; other clients of the bench wait so long."""
+"""Positions that are computed at a time; meanwhile other clients of the bench wait."""
 PREPARED_BYTES = 2**32
-"""A prepared scan may take so much memory, unless the caller says otherwise."""
+"""Default limit of the memory of a prepared scan."""
 
 
 class NoFrames(StemtwinError, ValueError):
-    """What was asked for gives no frames."""
+    """No frames from this source."""
 
 
 class Batch(NamedTuple):
-    """Consecutive frames: messages, (n, bytes), and the instrument clock when each was there, (n,)."""
+    """Consecutive frames: messages, (n, bytes), and the instrument clock when each was complete, (n,)."""
 
     messages: Bytes
     ready_s: Floats
 
 
 class FrameSupply(Protocol):
-    """What a camera sees."""
+    """A source of frames for the camera."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -50,53 +50,53 @@ class FrameSupply(Protocol):
 
     @property
     def largest_count(self) -> int:
-        """That a frame can have."""
+        """Largest count of a pixel."""
         ...
 
     @property
     def exposure_s(self) -> float:
-        """Of one frame."""
+        """Exposure of one frame."""
         ...
 
     @property
     def period_s(self) -> float:
-        """From one frame to the next, as a rule."""
+        """Usual time from one frame to the next."""
         ...
 
     @property
     def frames(self) -> int:
-        """Of a whole acquisition, unless a client wants more or fewer."""
+        """Default number of frames of an acquisition."""
         ...
 
     @property
     def frames_per_trigger(self) -> int:
-        """Unless a client says otherwise: of a row, or one."""
+        """Default number of frames per trigger: a row, or one."""
         ...
 
     def now(self) -> Self:
-        """As it is now, for one acquisition: what is changed afterwards counts for the next."""
+        """Return the source with its present settings, for one acquisition; later changes apply to the next."""
         ...
 
     def about(self, frames: int, per_trigger: int, depth: int) -> mh.Acquisition:
-        """The text header of an acquisition of so many frames; 0 goes on until stopped."""
+        """Return the text header of an acquisition; 0 frames: until stopped."""
         ...
 
     def batches(self, depth: int, frames: int) -> Iterator[Batch]:
-        """Frames 1, 2, ... of an acquisition, computed as they are asked for; 0 is endless.
+        """Yield frames 1, 2, ... of an acquisition, computed on demand; 0 frames: without end.
 
-        Counts beyond the counter's depth stop at its largest, as the chip's do.
+        Counts beyond the counter's depth saturate, as in the chip.
 
         Raises:
-            RuntimeError, ValueError: as the bench's.
+            RuntimeError, ValueError: as `Bench.scan`.
         """
         ...
 
 
 class RonchigramSupply:
-    """An exposure of the bench for every frame.
+    """One exposure of the bench per frame.
 
     Args:
-        bench: that exposes.
+        bench: source of the exposures.
     """
 
     frames = 1
@@ -126,11 +126,11 @@ class RonchigramSupply:
 
 
 class ScanSupply:
-    """The bench's scan, again and again if more frames are asked for than it has positions.
+    """The scan of the bench, repeated if an acquisition has more frames than the scan has positions.
 
     Args:
-        bench: that scans; its settings may change between two acquisitions.
-        settings: of this one; None for those that the bench has when they are asked for.
+        bench: source of the scans; its settings may change between two acquisitions.
+        settings: of this scan; None: the present ones of the bench.
 
     Raises:
         NoFrames: no scan in this scenario, or a camera without frames.
@@ -144,10 +144,10 @@ class ScanSupply:
         return type(self)(self._bench, self.settings())
 
     def settings(self) -> ScanSettings:
-        """Of the scan now.
+        """Return the present settings of the scan.
 
         Raises:
-            NoFrames: as on opening.
+            NoFrames: as `ScanSupply`.
         """
         settings = self._settings or self._bench.scan_settings
         if settings is None:
@@ -183,7 +183,7 @@ class ScanSupply:
         return 1 if plan.pattern == "list" else plan.columns
 
     def about(self, frames: int, per_trigger: int, depth: int) -> mh.Acquisition:
-        """Rows and columns are told only where frames come in their order, one whole scan of them."""
+        """Return the text header; with rows and columns only for one complete scan in raster or serpentine order."""
         settings = self.settings()
         plan, extra = settings.plan, {METADATA: json.dumps(scan_metadata(settings).plain())}
         grid = plan.shape if plan.pattern in ("raster", "serpentine") and frames == plan.count else None
@@ -195,29 +195,29 @@ class ScanSupply:
         while frames == 0 or number <= frames:
             blocks = self._bench.scan(plan, block=SCAN_BLOCK)
             for counts, end_s in itertools.chain.from_iterable(map(_by_line, blocks)):
-                wanted = len(counts) if frames == 0 else min(len(counts), frames - number + 1)
-                if wanted == 0:
+                taken = len(counts) if frames == 0 else min(len(counts), frames - number + 1)
+                if taken == 0:
                     return
                 now = replace(header, sequence=number)
                 begun_s = float(end_s[0]) - exposure_s
-                yield Batch(merlin.frame_messages(_clipped(counts[:wanted], depth), now, begun_s, exposure_s), end_s)
-                number += wanted
+                yield Batch(merlin.frame_messages(_clipped(counts[:taken], depth), now, begun_s, exposure_s), end_s)
+                number += taken
 
 
 class PreparedScan:
-    """A scan that is computed once and then shown as often as wanted, as fast as a line takes it.
+    """A scan that is computed once and then sent any number of times, as fast as the connection allows.
 
-    It is a film: what happens to the bench afterwards does not change it, and showing it takes no instrument time.
-    Frame numbers count on when it is repeated; times are those of the first showing.
+    Later changes of the bench do not affect it, and sending it takes no instrument time. Frame numbers continue over
+    repetitions; times are those of the first one.
 
     Args:
-        bench: that scans, once, now.
-        most_bytes: of memory.
+        bench: source of the scan, which is taken now.
+        most_bytes: largest memory.
         progress: called with the number of positions that were added.
 
     Raises:
         NoFrames: no frames, or too many for `most_bytes`.
-        RuntimeError, ValueError: as the bench's.
+        RuntimeError, ValueError: as `Bench.scan`.
     """
 
     def __init__(
@@ -254,18 +254,18 @@ class PreparedScan:
     def batches(self, depth: int, frames: int) -> Iterator[Batch]:
         if depth != self._depth:
             raise NoFrames(f"this scan was prepared for a counter of {self._depth} bits, not {depth}")
-        # Instrument time of a repetition: one period after the last frame of the one before.
+        # Instrument time of a repetition: one period after the last frame of the previous one.
         seconds = float(self._ready_s[-1] - self._ready_s[0]) + self.period_s
         for repetition in itertools.count():
             first = repetition * self.frames
-            wanted = self.frames if frames == 0 else min(self.frames, frames - first)
-            if wanted <= 0:
+            count = self.frames if frames == 0 else min(self.frames, frames - first)
+            if count <= 0:
                 return
             self._number_from(first + 1)
-            yield Batch(self._messages[:wanted], self._ready_s[:wanted] + repetition * seconds)
+            yield Batch(self._messages[:count], self._ready_s[:count] + repetition * seconds)
 
     def _number_from(self, first: int) -> None:
-        """Give the frames their numbers in place; a header's padding takes up longer ones."""
+        """Number the frames in place; the padding of a header absorbs longer numbers."""
         if first == self._numbered_from:
             return
         for number, row in enumerate(self._messages[:, : self._front], start=first):
@@ -276,7 +276,7 @@ class PreparedScan:
 
 
 def smallest_depth_of(largest_count: int) -> int:
-    """Depth of the smallest counter that holds a count, bits; the largest there is for more."""
+    """Return the depth of the smallest counter that holds a count, bits; at most the largest there is."""
     return next((depth for depth in mh.DEPTHS if largest_count < 1 << depth), max(mh.DEPTHS))
 
 
@@ -285,7 +285,7 @@ def _header(shape: tuple[int, int], depth: int, exposure_s: float) -> mh.MerlinH
 
 
 def _by_line(block: ScanBlock) -> Iterator[tuple[Frames, Floats]]:
-    """Frames and clock of a block, cut where a line ends: within a line frames follow each other without a gap."""
+    """Yield frames and clock of a block, line by line: within a line frames follow without a gap."""
     if block.frames is None:
         raise NoFrames("this scan's camera gives no frames")
     cuts = np.flatnonzero(np.diff(block.path.line)) + 1

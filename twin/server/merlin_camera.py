@@ -1,8 +1,8 @@
 """The twin as a Merlin (Medipix3) camera: a control port and a data port, Ronchigrams or a whole scan.
 
 STARTACQUISITION sends the text header on the data port; frames follow at once, or with TRIGGERSTART 5 after
-SOFTTRIGGER: one trigger begins a whole scan, and in Ronchigram mode exposes NUMFRAMESPERTRIGGER frames. STEMMODE, which
-no Merlin has, chooses between the two. The stream ends after a whole frame when it is stopped.
+SOFTTRIGGER: one trigger begins a whole scan, or in Ronchigram mode exposes NUMFRAMESPERTRIGGER frames. STEMMODE, which
+no Merlin has, selects the mode. A stopped stream ends after a complete frame.
 """
 
 import logging
@@ -13,8 +13,8 @@ from time import monotonic
 from typing import Literal
 
 from twin.server import merlin_settings as parameters
+from twin.server.connection import TICK_S, Connection, Patience
 from twin.server.frame_supply import Batch, Floats, FrameSupply
-from twin.server.listener import Connection, Patience
 from twin.server.merlin_settings import Mode, OutOfRange, Settings
 from twin.suggest import nearest
 from twin.wire import merlin
@@ -26,12 +26,11 @@ log = logging.getLogger("twin.server")
 DATA_PORT = merlin.DATA_PORT
 PORT = CONTROL_PORT
 ARMED_S = 10.0
-"""So long an armed camera waits for someone on its data port."""
+"""Longest wait of an armed camera for a client on its data port."""
 SEND_BYTES = 2**20
-"""Of frames between two looks at whether to stop."""
+"""Size of frames that are sent between two checks whether to stop."""
 LONGEST_NAME = 64
-"""Of a parameter; a reply has to hold it."""
-_TICK_S = 0.05
+"""Longest name of a parameter, so that a reply can hold it."""
 
 State = Literal["idle", "armed", "running"]
 STATUS_NUMBER: Mapping[State, int] = {"idle": 0, "running": 1, "armed": 4}
@@ -43,11 +42,11 @@ class Job:
     """An acquisition that was started.
 
     Attributes:
-        supply: of the frames.
-        frames: how many; 0 until stopped.
+        supply: source of the frames.
+        frames: number of frames; 0: until stopped.
         per_trigger: frames per trigger.
-        triggered: one SOFTTRIGGER has to come before the first frame.
-        each: and one before every further `per_trigger` frames.
+        triggered: wait for a SOFTTRIGGER before the first frame.
+        each: wait for one before every further `per_trigger` frames.
         depth: of the counter, bits.
     """
 
@@ -63,12 +62,12 @@ class MerlinCamera:
     """State of the camera, shared by its two ports.
 
     Args:
-        supplies: frames by mode; the first one is the mode at the start.
+        supplies: sources of frames by mode; the first is the initial mode.
     """
 
     def __init__(self, supplies: Mapping[Mode, FrameSupply]) -> None:
         if not supplies:
-            raise ValueError("a camera needs something to see: no supply of frames was given")
+            raise ValueError("a camera needs a source of frames")
         self.supplies = dict(supplies)
         self.settings = Settings(next(iter(self.supplies)))
         self._state: State = "idle"
@@ -80,13 +79,13 @@ class MerlinCamera:
 
     @property
     def supply(self) -> FrameSupply:
-        """Of the present mode."""
+        """Source of frames of the present mode."""
         return self.supplies[self.settings.mode]
 
     # --- for the control port --------------------------------------------------------------------
 
     def answer(self, command: Command) -> Reply:
-        """Do what a client asks; never fails."""
+        """Execute a command and return its reply; never fails."""
         with self._changed:
             self._disarm_forgotten()
             if command.verb == "GET":
@@ -120,7 +119,7 @@ class MerlinCamera:
         return OK
 
     def _in_mode(self, value: str) -> Settings:
-        """How many frames there are depends on the mode: the defaults are back."""
+        """Return the settings in another mode, with its default numbers of frames and depth."""
         mode = next((mode for mode in self.supplies if mode == value.strip().upper()), None)
         if mode is None:
             raise OutOfRange(f"STEMMODE is one of {', '.join(self.supplies)}; got {value[:24]!r}")
@@ -134,7 +133,7 @@ class MerlinCamera:
             self._changed.notify_all()
             return OK
         if name == "SOFTTRIGGER":
-            # To a camera that needs no trigger it means nothing.
+            # Ignored by a camera that needs no trigger.
             if self._state == "idle":
                 return BUSY
             self._triggers += 1
@@ -167,13 +166,13 @@ class MerlinCamera:
     def _disarm_forgotten(self) -> None:
         if self._state == "armed" and (self._stop or monotonic() - self._armed_at > ARMED_S):
             if not self._stop:
-                log.warning("merlin data: nobody came for an acquisition within %g s; it is given up", ARMED_S)
+                log.warning("merlin data: no client for an acquisition within %g s; it is cancelled", ARMED_S)
             self._state, self._job = "idle", None
 
     # --- for the data port -----------------------------------------------------------------------
 
     def next_job(self, connection: Connection) -> Job | None:
-        """Wait for an acquisition to be started; None when the client is gone.
+        """Wait for an acquisition; return None when the client is gone.
 
         Raises:
             Stopping: the server stops.
@@ -187,10 +186,10 @@ class MerlinCamera:
                 if self._job is not None:
                     job, self._job, self._state = self._job, None, "running"
                     return job
-                self._changed.wait(_TICK_S)
+                self._changed.wait(TICK_S)
 
     def wait_for_trigger(self, number: int, connection: Connection) -> bool:
-        """Wait for the trigger with this number, from 1; False when the acquisition was stopped or the client is gone.
+        """Wait for trigger `number`, from 1; return False when the acquisition was stopped or the client is gone.
 
         Raises:
             Stopping: the server stops.
@@ -202,10 +201,10 @@ class MerlinCamera:
             with self._changed:
                 if self._stop or self._triggers >= number:
                     return not self._stop
-                self._changed.wait(_TICK_S)
+                self._changed.wait(TICK_S)
 
     def wait_until(self, due: float, connection: Connection) -> bool:
-        """Wait for a time of `monotonic`; False when the acquisition was stopped or the client is gone meanwhile.
+        """Wait for a time of `monotonic`; return False when the acquisition was stopped or the client is gone.
 
         Raises:
             Stopping: the server stops.
@@ -213,20 +212,20 @@ class MerlinCamera:
         while True:
             connection.check()
             with self._changed:
-                left_s = due - monotonic()
-                if self._stop or left_s <= 0:
+                remaining_s = due - monotonic()
+                if self._stop or remaining_s <= 0:
                     return not self._stop
-                self._changed.wait(min(left_s, _TICK_S))
+                self._changed.wait(min(remaining_s, TICK_S))
             if connection.gone:
                 return False
 
     @property
     def stopped(self) -> bool:
-        """The running acquisition is to end."""
+        """Whether the running acquisition should end."""
         return self._stop
 
     def finished(self) -> None:
-        """The acquisition is over, however it ended."""
+        """Return to idle after an acquisition, however it ended."""
         with self._changed:
             self._state, self._job, self._stop = "idle", None, False
 
@@ -245,12 +244,12 @@ class MerlinControl:
         self._camera = camera
 
     def serve(self, connection: Connection) -> None:
-        """Answer commands in the order in which they come."""
+        """Answer commands in order."""
         for payload in connection.payloads(commands.CommandDecoder().feed):
             connection.send(commands.build_reply(self._answer(payload)))
 
     def refuse(self, connection: Connection) -> None:
-        """Answer the first command with the status for busy."""
+        """Answer the first command with the status busy."""
         for payload in connection.payloads(commands.CommandDecoder().feed, idle_s=connection.patience.message_s):
             connection.send(commands.build_reply(_refusal(payload, BUSY)))
             return
@@ -259,7 +258,7 @@ class MerlinControl:
         try:
             command = commands.parse_command(payload)
         except merlin.WireError as error:
-            # The message was whole: the line is still of use.
+            # The message was complete: the connection is still usable.
             log.warning("merlin control: %s", error)
             return _refusal(payload, UNRECOGNISED)
         if len(command.name) > LONGEST_NAME:
@@ -272,7 +271,7 @@ class MerlinData:
 
     Args:
         camera: shared with the control port.
-        paced: frames leave when the instrument's clock says that they are there, and not as soon as they are computed.
+        paced: send frames at the time of the instrument's clock, not as soon as they are computed.
     """
 
     name = "merlin data"
@@ -282,19 +281,19 @@ class MerlinData:
         self._camera, self._paced = camera, paced
 
     def serve(self, connection: Connection) -> None:
-        """One acquisition after another."""
+        """Send one acquisition after another."""
         while (job := self._camera.next_job(connection)) is not None:
             try:
                 self._acquire(job, connection)
             except RuntimeError as error:
-                # A session that was reset meanwhile, for one. A client that waits for frames has to notice.
+                # For example a session that was reset meanwhile. Disconnect, so that a waiting client notices.
                 log.warning("merlin data: %s: the acquisition failed: %s", connection.peer, error)
                 return
             finally:
                 self._camera.finished()
 
     def refuse(self, connection: Connection) -> None:
-        """Hang up: there are no words for it on this port."""
+        """Only disconnect: this port has no message for it."""
 
     def _acquire(self, job: Job, connection: Connection) -> None:
         connection.send(merlin.acquisition_message(job.supply.about(job.frames, job.per_trigger, job.depth)))
@@ -310,7 +309,7 @@ class MerlinData:
                 return
 
     def _send(self, batch: Batch, pace: "_Pace", connection: Connection) -> bool:
-        """Frames that are due, a few at a time; False when the acquisition was stopped."""
+        """Send the frames that are due, a few at a time; return False when the acquisition was stopped."""
         messages, done = batch.messages, 0
         most = max(1, SEND_BYTES // messages.shape[1])
         while done < len(messages):
@@ -327,19 +326,19 @@ class MerlinData:
 
 
 class _Pace:
-    """The instrument's clock against ours: the first frame of an acquisition comes at once."""
+    """Offset of the instrument's clock from the local one: the first frame of an acquisition is sent at once."""
 
     def __init__(self) -> None:
         self._offset: float | None = None
 
     def when(self, ready_s: float) -> float:
-        """Our time at which a frame is there."""
+        """Return the local time at which a frame is due."""
         if self._offset is None:
             self._offset = monotonic() - ready_s
         return self._offset + ready_s
 
     def due(self, ready_s: Floats) -> int:
-        """How many of the next frames are there by now."""
+        """Return how many of the next frames are due now."""
         if len(ready_s) == 0:
             return 0
         self.when(float(ready_s[0]))
@@ -348,7 +347,7 @@ class _Pace:
 
 
 def _refusal(payload: bytes, status: int) -> Reply:
-    """To a command that was not understood, or not even looked at: its own words back, as far as they can be sent."""
+    """Return a refusal that repeats the command as far as possible."""
     try:
         command = commands.parse_command(payload)
         return Reply(command.verb, command.name, "" if command.verb == "GET" else None, status)
