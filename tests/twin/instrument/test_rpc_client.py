@@ -81,7 +81,7 @@ def test_a_refusal_leaves_the_line_as_it_is() -> None:
         (result(1) + result(2), RpcError, "2 answers to one call"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", RpcError, "begins with its length"),
         (b"999999999:", RpcError, "at most 1048576 are allowed"),
-        (frame(b"{}"), RpcError, "no answer in JSON-RPC"),
+        (frame(b"{}"), RpcError, "not an answer in JSON-RPC"),
         (frame(b'{"jsonrpc":"2.0","id":1}'), RpcError, "a result or an error"),
         (frame(b'{"jsonrpc":"2.0","id":1,"result":NaN}'), RpcError, "NaN is not JSON"),
         (frame(b'{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"another client"}}'), RpcError, "another"),
