@@ -2,9 +2,8 @@
 
 import threading
 from time import monotonic
-from types import TracebackType
-from typing import Self
 
+from twin.closing import Closing
 from twin.errors import StemtwinError
 from twin.instrument.line import Line
 from twin.wire import merlin_commands as commands
@@ -23,8 +22,8 @@ class CameraRefused(StemtwinError, RuntimeError):
         self.status = status
 
 
-class MerlinControl:
-    """One connection, one command at a time. Use it in a `with`, or close it.
+class MerlinControl(Closing):
+    """One connection, one command at a time.
 
     Any error but a refusal disconnects: a late reply must not be taken for the next one.
 
@@ -105,11 +104,3 @@ class MerlinControl:
     def close(self) -> None:
         """Disconnect."""
         self._line.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()

@@ -23,6 +23,7 @@ import zarr
 from numpy.typing import NDArray
 
 from twin.formats.dataset import FormatError
+from twin.formats.zarr_store import open_arrays
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame
@@ -183,20 +184,12 @@ class Recording:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            # Never version 2: one of its codecs unpickles.
-            group: Any = zarr.open_group(path, mode="r", zarr_format=3)
-            self._counts = group["counts"]
-            attributes: dict[str, Any] = dict(group.attrs)
-            table, columns = np.asarray(group["table"][...]), list(attributes["columns"])
-        except (KeyError, ValueError, TypeError, OSError) as error:
-            raise FormatError(f"{path}: not a recording of Ronchigrams: {error}") from None
-        if attributes.get("format") != FORMAT or attributes.get("version") != VERSION:
-            raise FormatError(f"{path}: not {FORMAT}, version {VERSION}: {attributes.get('format')!r}")
+        what = "a recording of Ronchigrams"
+        (self._counts, table), attributes = open_arrays(path, FORMAT, VERSION, ("counts", "table"), what)
         self.attributes: Mapping[str, Any] = attributes
-        # A crash while a setting is added leaves a name without its column.
-        self._table = dict(zip(columns, table.T, strict=False))
         try:
+            # A crash while a setting is added leaves a name without its column.
+            self._table = dict(zip(attributes["columns"], np.asarray(table[...]).T, strict=False))
             self.optics = Optics(**attributes["optics"])
             self.space = StateSpace(**{key: tuple(value) for key, value in attributes["space"].items()})
             self.camera_shape: tuple[int, int] = tuple(attributes["camera_shape"])
