@@ -1,13 +1,15 @@
 """Limits of an instrument: steps, totals and dose; and the checks that a frame has to pass. No instrument here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
 from twin.instrument.faults import BadFrame, DoseExhausted, StaleFrame
+from twin.options import NonNegative, Positive, validated
 from twin.state import StateSpace
 from twin.suggest import check_known
 from twin.types import Capabilities, Frame
@@ -18,7 +20,7 @@ SLACK_NM = 1e-9
 """Rounding that a limit forgives."""
 
 
-@dataclass(frozen=True)
+@validated
 class Limits:
     """Limits of what an instrument is asked for, and of retries.
 
@@ -36,30 +38,17 @@ class Limits:
         rollback: where a failed session ends: at the last state that gave a good frame, or at its start.
     """
 
-    total_nm: Mapping[str, float] = field(default_factory=dict)
-    step_nm: Mapping[str, float] = field(default_factory=dict)
+    total_nm: Mapping[str, Positive] = field(default_factory=dict)
+    step_nm: Mapping[str, Positive] = field(default_factory=dict)
     ramp: bool = True
-    dose_e: float | None = None
-    region_dose_e: float | None = None
-    settle_s: float = 0.0
-    read_back_nm: float = 0.5
-    retries: int = 2
-    retry_wait_s: float = 0.5
-    timeout_s: float | None = 60.0
+    dose_e: Positive | None = None
+    region_dose_e: Positive | None = None
+    settle_s: NonNegative = 0.0
+    read_back_nm: Positive = 0.5
+    retries: Annotated[int, Ge(0)] = 2
+    retry_wait_s: NonNegative = 0.5
+    timeout_s: Positive | None = 60.0
     rollback: Literal["last_good", "start"] = "last_good"
-
-    def __post_init__(self) -> None:
-        for label in ("settle_s", "retries", "retry_wait_s"):
-            if not (np.isfinite(getattr(self, label)) and getattr(self, label) >= 0):
-                raise ValueError(f"{label} is zero or more; got {getattr(self, label)!r}")
-        named = {f"{label}.{k}": v for label in ("total_nm", "step_nm") for k, v in getattr(self, label).items()}
-        for label in ("dose_e", "region_dose_e", "read_back_nm", "timeout_s"):
-            named |= {} if getattr(self, label) is None else {label: getattr(self, label)}
-        for label, value in named.items():
-            if not (np.isfinite(value) and value > 0):
-                raise ValueError(f"{label} is positive; got {value!r}")
-        if self.rollback not in ("last_good", "start"):
-            raise ValueError(f"rollback is last_good or start; got {self.rollback!r}")
 
     def of(self, label: Literal["total_nm", "step_nm"], space: StateSpace) -> Array:
         """Return a limit for each coefficient of a space, shape (n,); infinite where none is set.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from twin.errors import StemtwinError
 from twin.formats import merlin_header as mh
 from twin.formats.dataset import Frames, Layout
-from twin.formats.mib import METADATA, frame_header
+from twin.formats.mib import METADATA, frame_header, smallest_depth
 from twin.server.bench import Bench, ScanSettings, ronchigram_metadata, scan_metadata
 from twin.types import ScanBlock
 from twin.wire import merlin
@@ -40,38 +40,31 @@ class Batch(NamedTuple):
     ready_s: Floats
 
 
+class FrameFormat(NamedTuple):
+    """The frames of a source.
+
+    Attributes:
+        shape: (H, W).
+        largest_count: of a pixel.
+        exposure_s: of one frame.
+        period_s: usual time from one frame to the next.
+        frames: default number of an acquisition.
+        frames_per_trigger: default number: those of a row, or one.
+    """
+
+    shape: tuple[int, int]
+    largest_count: int
+    exposure_s: float
+    period_s: float
+    frames: int = 1
+    frames_per_trigger: int = 1
+
+
 class FrameSupply(Protocol):
     """A source of frames for the camera."""
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(H, W) of a frame."""
-        ...
-
-    @property
-    def largest_count(self) -> int:
-        """Largest count of a pixel."""
-        ...
-
-    @property
-    def exposure_s(self) -> float:
-        """Exposure of one frame."""
-        ...
-
-    @property
-    def period_s(self) -> float:
-        """Usual time from one frame to the next."""
-        ...
-
-    @property
-    def frames(self) -> int:
-        """Default number of frames of an acquisition."""
-        ...
-
-    @property
-    def frames_per_trigger(self) -> int:
-        """Default number of frames per trigger: a row, or one."""
-        ...
+    def format(self) -> FrameFormat: ...
 
     def now(self) -> Self:
         """Return the source with its present settings, for one acquisition; later changes apply to the next."""
@@ -99,14 +92,11 @@ class RonchigramSupply:
         bench: source of the exposures.
     """
 
-    frames = 1
-    frames_per_trigger = 1
-
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self.shape, self.largest_count = bench.capabilities.camera_shape, bench.capabilities.max_count
-        self.exposure_s = bench.ronchigram.exposure_s
-        self.period_s = bench.ronchigram.exposure_s + bench.ronchigram.overhead_s
+        capabilities, exposure_s = bench.capabilities, bench.ronchigram.exposure_s
+        period_s = exposure_s + bench.ronchigram.overhead_s
+        self.format = FrameFormat(capabilities.camera_shape, capabilities.max_count, exposure_s, period_s)
 
     def now(self) -> Self:
         return self
@@ -116,7 +106,7 @@ class RonchigramSupply:
         return mh.Acquisition(frames, per_trigger, None, depth, extra)
 
     def batches(self, depth: int, frames: int) -> Iterator[Batch]:
-        header = _header(self.shape, depth, self.exposure_s)
+        header = _header(self.format, depth)
         for number in _count(frames):
             frame = self._bench.acquire()
             begun_s = frame.clock_s - frame.exposure_s
@@ -157,30 +147,12 @@ class ScanSupply:
         return settings
 
     @property
-    def shape(self) -> tuple[int, int]:
-        side = self.settings().optics.camera_pixels
-        return side, side
-
-    @property
-    def largest_count(self) -> int:
-        return self.settings().largest_count or 0
-
-    @property
-    def exposure_s(self) -> float:
-        return self.settings().plan.dwell_s
-
-    @property
-    def period_s(self) -> float:
-        return self.settings().plan.dwell_s
-
-    @property
-    def frames(self) -> int:
-        return self.settings().plan.count
-
-    @property
-    def frames_per_trigger(self) -> int:
-        plan = self.settings().plan
-        return 1 if plan.pattern == "list" else plan.columns
+    def format(self) -> FrameFormat:
+        settings = self.settings()
+        plan, side = settings.plan, settings.optics.camera_pixels
+        per_trigger = 1 if plan.pattern == "list" else plan.columns
+        largest = settings.largest_count or 0
+        return FrameFormat((side, side), largest, plan.dwell_s, plan.dwell_s, plan.count, per_trigger)
 
     def about(self, frames: int, per_trigger: int, depth: int) -> mh.Acquisition:
         """Return the text header; with rows and columns only for one complete scan in raster or serpentine order."""
@@ -190,8 +162,8 @@ class ScanSupply:
         return mh.Acquisition(frames, per_trigger, grid, depth, extra)
 
     def batches(self, depth: int, frames: int) -> Iterator[Batch]:
-        plan, exposure_s = self.settings().plan, self.exposure_s
-        header, number = _header(self.shape, depth, exposure_s), 1
+        plan, exposure_s = self.settings().plan, self.format.exposure_s
+        header, number = _header(self.format, depth), 1
         while frames == 0 or number <= frames:
             blocks = self._bench.scan(plan, block=SCAN_BLOCK)
             for counts, end_s in itertools.chain.from_iterable(map(_by_line, blocks)):
@@ -224,19 +196,17 @@ class PreparedScan:
         self, bench: Bench, most_bytes: int = PREPARED_BYTES, progress: Callable[[int], None] | None = None
     ) -> None:
         scan = ScanSupply(bench).now()
-        self._scan = scan
-        self.shape, self.largest_count = scan.shape, scan.largest_count
-        self.exposure_s, self.period_s = scan.exposure_s, scan.period_s
-        self.frames, self.frames_per_trigger = scan.frames, scan.frames_per_trigger
-        self._depth = smallest_depth_of(scan.largest_count)
-        header = _header(scan.shape, self._depth, scan.exposure_s)
+        self._scan, self.format = scan, scan.format
+        frames = self.format.frames
+        self._depth = smallest_depth_of(self.format.largest_count)
+        header = _header(self.format, self._depth)
         self._front = merlin.PREFIX_BYTES + header.length
-        needed = scan.frames * (self._front + header.payload_bytes)
+        needed = frames * (self._front + header.payload_bytes)
         if needed > most_bytes:
-            raise NoFrames(f"{scan.frames} frames take {needed} bytes; {most_bytes} are allowed: serve it unprepared")
-        self._messages = np.empty((scan.frames, self._front + header.payload_bytes), np.uint8)
-        self._ready_s, done = np.empty(scan.frames), 0
-        for batch in scan.batches(self._depth, scan.frames):
+            raise NoFrames(f"{frames} frames take {needed} bytes; {most_bytes} are allowed: serve it unprepared")
+        self._messages = np.empty((frames, self._front + header.payload_bytes), np.uint8)
+        self._ready_s, done = np.empty(frames), 0
+        for batch in scan.batches(self._depth, frames):
             stop = done + len(batch.messages)
             self._messages[done:stop], self._ready_s[done:stop] = batch
             if progress is not None:
@@ -255,10 +225,10 @@ class PreparedScan:
         if depth != self._depth:
             raise NoFrames(f"this scan was prepared for a counter of {self._depth} bits, not {depth}")
         # Instrument time of a repetition: one period after the last frame of the previous one.
-        seconds = float(self._ready_s[-1] - self._ready_s[0]) + self.period_s
+        seconds, whole = float(self._ready_s[-1] - self._ready_s[0]) + self.format.period_s, self.format.frames
         for repetition in itertools.count():
-            first = repetition * self.frames
-            count = self.frames if frames == 0 else min(self.frames, frames - first)
+            first = repetition * whole
+            count = whole if frames == 0 else min(whole, frames - first)
             if count <= 0:
                 return
             self._number_from(first + 1)
@@ -277,11 +247,12 @@ class PreparedScan:
 
 def smallest_depth_of(largest_count: int) -> int:
     """Return the depth of the smallest counter that holds a count, bits; at most the largest there is."""
-    return next((depth for depth in mh.DEPTHS if largest_count < 1 << depth), max(mh.DEPTHS))
+    return smallest_depth(min(largest_count, (1 << max(mh.DEPTHS)) - 1))
 
 
-def _header(shape: tuple[int, int], depth: int, exposure_s: float) -> mh.MerlinHeader:
-    return frame_header(Layout((1,), shape, f"uint{8 * mh.PIXEL_BYTES[mh.DEPTHS[depth]]}"), depth, False, exposure_s)
+def _header(format: FrameFormat, depth: int) -> mh.MerlinHeader:
+    layout = Layout((1,), format.shape, f"uint{8 * mh.PIXEL_BYTES[mh.DEPTHS[depth]]}")
+    return frame_header(layout, depth, False, format.exposure_s)
 
 
 def _by_line(block: ScanBlock) -> Iterator[tuple[Frames, Floats]]:

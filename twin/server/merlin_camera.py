@@ -98,7 +98,7 @@ class MerlinCamera:
     def _get(self, name: str) -> str | None:
         if name == "DETECTORSTATUS":
             return str(STATUS_NUMBER[self._state])
-        return self.settings.mode if name == "STEMMODE" else parameters.read(name, self.settings, self.supply)
+        return self.settings.mode if name == "STEMMODE" else parameters.read(name, self.settings, self.supply.format)
 
     def _set(self, name: str, value: str) -> int:
         if self._state != "idle":
@@ -153,11 +153,11 @@ class MerlinCamera:
         soft = settings.trigger_start == parameters.SOFT_TRIGGER
         self._job = Job(
             supply,
-            settings.frames_of(supply),
-            settings.per_trigger_of(supply),
+            settings.frames_of(supply.format),
+            settings.per_trigger_of(supply.format),
             soft,
             soft and settings.mode == "RONCHIGRAM",
-            settings.depth_of(supply),
+            settings.depth_of(supply.format),
         )
         self._state, self._armed_at, self._triggers, self._stop = "armed", monotonic(), 0, False
         self._changed.notify_all()

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from twin.errors import StemtwinError
 from twin.formats import merlin_header as mh
-from twin.server.frame_supply import FrameSupply, smallest_depth_of
+from twin.server.frame_supply import FrameFormat, smallest_depth_of
 
 Mode = Literal["RONCHIGRAM", "SCAN"]
 MOST_FRAMES = 10**9
@@ -45,23 +45,23 @@ class Settings:
     depth: int | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
 
-    def frames_of(self, supply: FrameSupply) -> int:
+    def frames_of(self, format: FrameFormat) -> int:
         """Return the frames per acquisition; 0: until stopped."""
-        return supply.frames if self.frames is None else self.frames
+        return format.frames if self.frames is None else self.frames
 
-    def per_trigger_of(self, supply: FrameSupply) -> int:
+    def per_trigger_of(self, format: FrameFormat) -> int:
         """Return the frames per trigger."""
-        return supply.frames_per_trigger if self.per_trigger is None else self.per_trigger
+        return format.frames_per_trigger if self.per_trigger is None else self.per_trigger
 
-    def depth_of(self, supply: FrameSupply) -> int:
+    def depth_of(self, format: FrameFormat) -> int:
         """Return the depth of the counter, bits."""
-        return smallest_depth_of(supply.largest_count) if self.depth is None else self.depth
+        return smallest_depth_of(format.largest_count) if self.depth is None else self.depth
 
 
 class Parameter(NamedTuple):
     """Functions that read a parameter and, unless None, set it; an invalid value raises `OutOfRange`."""
 
-    read: Callable[[Settings, FrameSupply], object]
+    read: Callable[[Settings, FrameFormat], object]
     write: Callable[[Settings, str], Settings] | None = None
 
 
@@ -82,11 +82,11 @@ KEPT = {
 """Parameters that are stored without effect, and their initial values."""
 
 
-def read(name: str, settings: Settings, supply: FrameSupply) -> str | None:
+def read(name: str, settings: Settings, format: FrameFormat) -> str | None:
     """Return the value of a parameter; None for an unknown name."""
     if name in KEPT:
         return settings.kept.get(name, KEPT[name])
-    return str(PARAMETERS[name].read(settings, supply)) if name in PARAMETERS else None
+    return str(PARAMETERS[name].read(settings, format)) if name in PARAMETERS else None
 
 
 def write(name: str, value: str, settings: Settings) -> Settings | None:
@@ -138,13 +138,13 @@ def _milliseconds(seconds: float) -> str:
 
 
 PARAMETERS: Mapping[str, Parameter] = {
-    "IMAGEX": Parameter(lambda _, supply: supply.shape[1]),
-    "IMAGEY": Parameter(lambda _, supply: supply.shape[0]),
-    "COUNTERDEPTH": Parameter(lambda settings, supply: settings.depth_of(supply), _set_depth),
-    "NUMFRAMESTOACQUIRE": Parameter(lambda settings, supply: settings.frames_of(supply), _set_frames),
-    "NUMFRAMESPERTRIGGER": Parameter(lambda settings, supply: settings.per_trigger_of(supply), _set_per_trigger),
+    "IMAGEX": Parameter(lambda _, format: format.shape[1]),
+    "IMAGEY": Parameter(lambda _, format: format.shape[0]),
+    "COUNTERDEPTH": Parameter(lambda settings, format: settings.depth_of(format), _set_depth),
+    "NUMFRAMESTOACQUIRE": Parameter(lambda settings, format: settings.frames_of(format), _set_frames),
+    "NUMFRAMESPERTRIGGER": Parameter(lambda settings, format: settings.per_trigger_of(format), _set_per_trigger),
     "TRIGGERSTART": Parameter(lambda settings, _: settings.trigger_start, _set_trigger_start),
     # Read-only: the dwell of a scan and the exposure of a Ronchigram belong to the scenario.
-    "ACQUISITIONTIME": Parameter(lambda _, supply: _milliseconds(supply.exposure_s)),
-    "ACQUISITIONPERIOD": Parameter(lambda _, supply: _milliseconds(supply.period_s)),
+    "ACQUISITIONTIME": Parameter(lambda _, format: _milliseconds(format.exposure_s)),
+    "ACQUISITIONPERIOD": Parameter(lambda _, format: _milliseconds(format.period_s)),
 }

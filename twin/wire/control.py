@@ -18,7 +18,7 @@ from twin.scan.plan import ScanPlan
 from twin.state import StateSpace
 from twin.types import Capabilities, Truth
 from twin.wire import rpc
-from twin.wire.netstring import INVALID_PARAMS, RpcError
+from twin.wire.netstring import INVALID_PARAMS, RpcError, shown
 
 Array = NDArray[np.floating]
 
@@ -65,7 +65,7 @@ def parse_reset(params: Mapping[str, Any]) -> int | tuple[int, ...]:
         return rpc.whole(given["seed"], "seed", 0, 2**64 - 1)
     words = given["entropy"]
     if not isinstance(words, list) or len(words) != WORDS:
-        raise RpcError(f"entropy is a list of {WORDS} numbers, not {rpc.shown(words)}", INVALID_PARAMS)
+        raise RpcError(f"entropy is a list of {WORDS} numbers, not {shown(words)}", INVALID_PARAMS)
     return tuple(rpc.whole(word, f"entropy[{k}]", 0, 2**32 - 1) for k, word in enumerate(words))
 
 
@@ -112,7 +112,7 @@ def parse_status(result: Any) -> Status:
     values = _object(result, "a status", Status)
     for name in ("session", "region"):
         if not isinstance(values[name], str) or len(values[name]) > _LONGEST_NAME:
-            raise RpcError(f"status.{name} is a text; got {rpc.shown(values[name])}")
+            raise RpcError(f"status.{name} is a text; got {shown(values[name])}")
     return Status(
         values["session"],
         rpc.whole(values["inputs"], "status.inputs", 0, _MOST),
@@ -168,7 +168,9 @@ def parse_exposure(result: Any) -> ExposureNote:
         raise RpcError("an exposure has settings, an object, and sha256, a text")
     return ExposureNote(
         rpc.whole(values["number"], "exposure.number", 1, _MOST),
-        *(rpc.number(values[name], f"exposure.{name}") for name in ("dose_e", "exposure_s", "clock_s")),
+        rpc.number(values["dose_e"], "exposure.dose_e"),
+        rpc.number(values["exposure_s"], "exposure.exposure_s"),
+        rpc.number(values["clock_s"], "exposure.clock_s"),
         {str(key)[:64]: rpc.number(value, f"settings.{str(key)[:64]}") for key, value in settings.items()},
         digest,
         parse_status(values["status"]),
@@ -217,7 +219,7 @@ def parse_stage(params: Mapping[str, Any]) -> StageMove:
         return StageMove(region, position)
     number = region.removeprefix("film ") if isinstance(region, str) else ""
     if not (number.isascii() and number.isdigit() and len(number) < 10) or number == region:
-        raise RpcError(f"region is 'film N' or {AUTO!r}, not {rpc.shown(region)}", INVALID_PARAMS)
+        raise RpcError(f"region is 'film N' or {AUTO!r}, not {shown(region)}", INVALID_PARAMS)
     return StageMove(int(number), position)
 
 
@@ -230,11 +232,11 @@ def parse_plan(params: Mapping[str, Any], now: ScanPlan) -> ScanPlan:
     """
     given = params["plan"]
     if not isinstance(given, dict):
-        raise RpcError(f"plan is an object, not {rpc.shown(given)}", INVALID_PARAMS)
+        raise RpcError(f"plan is an object, not {shown(given)}", INVALID_PARAMS)
     for name, value in given.items():
         # Pydantic would accept "1" and true as numbers.
         if isinstance(value, bool) or (isinstance(value, str) and name not in WORDED):
-            raise RpcError(f"plan.{name[:40]} is a number, not {rpc.shown(value)}", INVALID_PARAMS)
+            raise RpcError(f"plan.{name[:40]} is a number, not {shown(value)}", INVALID_PARAMS)
     return checked_options(ScanPlan, {**asdict(now), **given})
 
 
@@ -304,9 +306,9 @@ def ports_of(info: Any) -> dict[str, int]:
         RpcError: not a control channel of this version.
     """
     if not isinstance(info, dict) or info.get("service") != "stemtwin control":
-        raise RpcError(f"not the control channel of a twin: {rpc.shown(info)}")
+        raise RpcError(f"not the control channel of a twin: {shown(info)}")
     if info.get("version") != VERSION:
-        raise RpcError(f"the control channel has version {rpc.shown(info.get('version'))}, this client {VERSION}")
+        raise RpcError(f"the control channel has version {shown(info.get('version'))}, this client {VERSION}")
     ports = info.get("ports", {})
     if not isinstance(ports, dict):
         raise RpcError("ports are an object")
@@ -317,5 +319,5 @@ def _object(result: Any, what: str, kind: type) -> dict[str, Any]:
     names = [f.name for f in fields(kind)]
     missing = [name for name in names if not isinstance(result, dict) or name not in result]
     if missing:
-        raise RpcError(f"{what} has {', '.join(names)}; {', '.join(missing)} is missing in {rpc.shown(result)}")
+        raise RpcError(f"{what} has {', '.join(names)}; {', '.join(missing)} is missing in {shown(result)}")
     return dict(result)

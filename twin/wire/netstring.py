@@ -229,8 +229,8 @@ def parse_request(payload: bytes) -> Request:
     id = values.get("id")
     valid = _is_id(id)
     for wrong, reason in (
-        (values.get("jsonrpc") != "2.0", f"jsonrpc is '2.0', not {_shown(values.get('jsonrpc'))}"),
-        (not valid, f"an id is a text or a whole number, not {_shown(id)}"),
+        (values.get("jsonrpc") != "2.0", f"jsonrpc is '2.0', not {shown(values.get('jsonrpc'))}"),
+        (not valid, f"an id is a text or a whole number, not {shown(id)}"),
         (not (isinstance(values.get("method"), str) and values["method"]), "a request has a method, a text"),
         (not isinstance(values.get("params", {}), dict), "params are an object: they go by name"),
     ):
@@ -239,7 +239,7 @@ def parse_request(payload: bytes) -> Request:
     keys = ("jsonrpc", "id", "method", "params")
     for key in values:
         if key not in keys:
-            raise RpcError(f"{_shown(key)} is not part of a request{nearest(key, keys)}", INVALID_REQUEST, id=id)
+            raise RpcError(f"{shown(key)} is not part of a request{nearest(key, keys)}", INVALID_REQUEST, id=id)
     return Request(values["method"], values.get("params", {}), id, "id" not in values)
 
 
@@ -252,7 +252,7 @@ def parse_response(payload: bytes) -> Response:
     values = parse_json(payload)
     id, error = values.get("id"), values.get("error")
     if values.get("jsonrpc") != "2.0" or not _is_id(id):
-        raise RpcError(f"not an answer in JSON-RPC 2.0: {_shown(payload[:64])}", INVALID_REQUEST)
+        raise RpcError(f"not an answer in JSON-RPC 2.0: {shown(payload[:64])}", INVALID_REQUEST)
     if ("result" in values) == (error is not None):
         raise RpcError("an answer has a result or an error", INVALID_REQUEST, id=id)
     if error is None:
@@ -270,6 +270,13 @@ def _is_id(value: Any) -> bool:
     return value is None or isinstance(value, str) or _is_whole(value)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value for a message, shortened if it is long."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**40:
+        return "a number beyond 1e40"
+    if isinstance(value, str | bytes):
+        value = value[:60]
+    elif isinstance(value, list | dict):
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     text = repr(value)
     return text if len(text) < 60 else text[:57] + "..."

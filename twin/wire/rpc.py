@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twin.suggest import nearest
-from twin.wire.netstring import INVALID_PARAMS, UNKNOWN_METHOD, Request, RpcError
+from twin.wire.netstring import INVALID_PARAMS, UNKNOWN_METHOD, Request, RpcError, shown
 
 BUSY, OUT_OF_RANGE, NOT_AVAILABLE, NO_SESSION, FAILED = -32001, -32002, -32003, -32004, -32005
 """Codes in the range that JSON-RPC 2.0 leaves to servers: nothing has moved, except perhaps with FAILED."""
@@ -86,15 +86,3 @@ def choice(value: Any, label: str, known: Sequence[str]) -> str:
         hint = nearest(value[:40], known, 0.5) if isinstance(value, str) else ""
         raise RpcError(f"{label} is {', '.join(known)}, not {shown(value)}{hint}", INVALID_PARAMS)
     return str(value)
-
-
-def shown(value: Any) -> str:
-    """Return a value for a message, shortened if it is long."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**40:
-        return "a number beyond 1e40"
-    if isinstance(value, str | bytes):
-        value = value[:60]
-    elif isinstance(value, list | dict):
-        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
-    text = repr(value)
-    return text if len(text) < 60 else text[:57] + "..."

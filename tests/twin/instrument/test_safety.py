@@ -31,6 +31,7 @@ from twin.instrument.faults import (
 from twin.instrument.limits import DoseBudget, Limits, check_frame, spent_budget
 from twin.instrument.safety import SafeMicroscope
 from twin.instrument.watch import Watch
+from twin.options import checked_options
 from twin.types import Frame
 
 FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "faulty.py")))
@@ -124,13 +125,13 @@ def test_limits_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match=r"'C12' is not a calibrated coefficient .*step_nm.*did you mean C12"):
         SafeMicroscope(FAKES.Faulty(), Limits(step_nm={"C12": 1.0}))
     for bad, message in (
-        ({"step_nm": {"C10": 0.0}}, r"step_nm.C10 is positive; got 0.0"),
-        ({"dose_e": float("nan")}, "dose_e is positive"),
-        ({"settle_s": -1.0}, "settle_s is zero or more; got -1.0"),
-        ({"rollback": "home"}, "rollback is last_good or start; got 'home'"),
+        ({"step_nm": {"C10": 0.0}}, r"step_nm.C10: input should be greater than 0, got 0.0"),
+        ({"dose_e": float("nan")}, "dose_e: .*finite.*, got nan"),
+        ({"settle_s": -1.0}, "settle_s: input should be greater than or equal to 0, got -1.0"),
+        ({"rollback": "home"}, "rollback: input should be 'last_good' or 'start', got 'home'"),
     ):
         with pytest.raises(ValueError, match=message):
-            Limits(**bad)
+            checked_options(Limits, bad)
 
 
 # --- dose ----------------------------------------------------------------------------------------
