@@ -121,7 +121,7 @@ class Beam(Protocol):
 
 @validated
 class Metadata:
-    """What is known about a dataset; None where unknown.
+    """Metadata of a dataset; None where unknown.
 
     Attributes:
         step_nm: distance of neighbouring scan positions.

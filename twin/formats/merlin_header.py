@@ -192,14 +192,14 @@ def _ascii(part: bytes) -> str:
         raise FormatError(f"a header is plain text, not {part[:16]!r}") from None
 
 
-def _whole(text: str, what: str, least: int, most: int) -> int:
+def _whole(text: str, what: str, minimum: int, maximum: int) -> int:
     digits = text.strip()
     # isdigit alone accepts superscripts; the length limit bounds the work of int().
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 20):
         raise FormatError(f"{what}: {text[:24]!r} is not a number")
     value = int(digits)
-    if not least <= value <= most:
-        raise FormatError(f"{what} {value} is not in {least} to {most}")
+    if not minimum <= value <= maximum:
+        raise FormatError(f"{what} {value} is not in {minimum} to {maximum}")
     return value
 
 

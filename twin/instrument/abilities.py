@@ -1,6 +1,6 @@
-"""What an instrument may offer beyond `Microscope`: read-back, dose, specimen region, sessions that can be resumed.
+"""Optional abilities of an instrument, beyond `Microscope`: read-back, dose, specimen region, resumable sessions.
 
-Each is a protocol; whatever an instrument does not offer is done without.
+Each is a protocol, checked at run time.
 """
 
 from collections.abc import Mapping

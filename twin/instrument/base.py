@@ -30,7 +30,7 @@ ANGLE_MISMATCH = 0.05
 
 @validated
 class CameraView:
-    """How a sensor's image becomes a frame: rotated or mirrored, cropped to its centre, binned, in counts.
+    """Conversion of a sensor's image to a frame: rotated or mirrored, cropped to its centre, binned, in counts.
 
     Attributes:
         transpose, flip_x, flip_y: applied in this order; afterwards y is the row and x the column, in the corrector's

@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 
 class Guard:
-    """What corrector and camera of an instrument share: limits, a watch over calls, retries and the audit log."""
+    """Limits, time-outs, retries and audit log of an instrument, for its corrector and its camera."""
 
     def __init__(self, limits: Limits, audit: AuditLog | None, sleep: Callable[[float], None] = time.sleep) -> None:
         self.limits, self.audit, self.sleep = limits, audit, sleep

@@ -56,10 +56,10 @@ class Limits:
         Raises:
             ValueError: a limit for a coefficient that is not calibrated; names the nearest.
         """
-        given: Mapping[str, float] = getattr(self, label)
-        for name in given:
+        limits: Mapping[str, float] = getattr(self, label)
+        for name in limits:
             check_known(name, space.names, f"a calibrated coefficient (safety.{label})")
-        return np.array([given.get(name, np.inf) for name in space.names])
+        return np.array([limits.get(name, np.inf) for name in space.names])
 
 
 def check_frame(frame: Frame, capabilities: Capabilities, last_clock_s: float) -> None:

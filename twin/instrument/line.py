@@ -20,10 +20,10 @@ def split_address(text: str, port: int) -> tuple[str, int]:
     Raises:
         ValueError: not an address.
     """
-    found = _ADDRESS.fullmatch(text)
-    if found is None or not 1 <= int(found[3] or port) <= 65535:
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 1 <= int(match[3] or port) <= 65535:
         raise ValueError(f"an address is HOST, HOST:PORT or [IPV6]:PORT, with a port from 1 to 65535; got {text!r}")
-    return found[1] or found[2], int(found[3] or port)
+    return match[1] or match[2], int(match[3] or port)
 
 
 class Line:

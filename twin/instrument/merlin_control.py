@@ -32,7 +32,7 @@ class MerlinControl(Closing):
         timeout_s: for connecting, and for each complete reply.
 
     Raises:
-        OSError: no answer at this address.
+        OSError: no answer at this address; commands raise the errors of `ask`.
     """
 
     def __init__(self, host: str, port: int = commands.CONTROL_PORT, timeout_s: float = 5.0) -> None:
@@ -43,27 +43,15 @@ class MerlinControl(Closing):
         self._one_at_a_time = threading.Lock()
 
     def get(self, name: str) -> str:
-        """Return the value of a parameter, as the camera writes it.
-
-        Raises:
-            CameraRefused, WireError, OSError: as `ask`.
-        """
+        """Return the value of a parameter, as the camera writes it."""
         return self.ask(commands.Command("GET", name)).value or ""
 
     def set(self, name: str, value: object) -> None:
-        """Set a parameter.
-
-        Raises:
-            CameraRefused, WireError, OSError: as `ask`.
-        """
+        """Set a parameter."""
         self.ask(commands.Command("SET", name, str(value)))
 
     def command(self, name: str) -> None:
-        """Execute STARTACQUISITION, STOPACQUISITION, SOFTTRIGGER, ...
-
-        Raises:
-            CameraRefused, WireError, OSError: as `ask`.
-        """
+        """Execute STARTACQUISITION, STOPACQUISITION, SOFTTRIGGER, ..."""
         self.ask(commands.Command("CMD", name))
 
     def ask(self, command: commands.Command) -> commands.Reply:
@@ -88,15 +76,15 @@ class MerlinControl(Closing):
     def _reply(self, command: commands.Command) -> commands.Reply:
         request, deadline = commands.build_command(command), monotonic() + self._timeout_s
         self._line.send(request)
-        replies: list[commands.Reply] = []
-        while not replies:
+        payloads: list[bytes] = []
+        while not payloads:
             try:
-                replies = self._decoder.feed(self._line.receive(deadline))
+                payloads = self._decoder.feed(self._line.receive(deadline))
             except TimeoutError:
                 raise TimeoutError(f"no complete reply within {self._timeout_s:g} s") from None
-        reply = replies[0]
-        if len(replies) > 1:
-            raise WireError(f"{len(replies)} replies to one command")
+        if len(payloads) > 1:
+            raise WireError(f"{len(payloads)} replies to one command")
+        reply = commands.parse_reply(payloads[0])
         if (reply.verb, reply.name) != (command.verb, command.name.upper()):
             raise WireError(f"{reply.verb},{reply.name} is no reply to {command.verb},{command.name}")
         return reply

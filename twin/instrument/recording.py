@@ -14,7 +14,7 @@ chunk of its own, so that nothing on disc is written twice.
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from twin.formats.zarr_store import open_arrays
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame
+from twin.wire.control import capabilities_plain
 
 Array = NDArray[np.floating]
 
@@ -126,19 +127,11 @@ def _columns(names: tuple[str, ...]) -> Iterator[str]:
 
 
 def _attributes(capabilities: Capabilities, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    space = capabilities.space
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "instrument": capabilities.name,
-        "names": list(space.names),
-        "space": {f.name: list(getattr(space, f.name)) for f in fields(space) if f.init},
-        "optics": asdict(capabilities.optics),
-        "camera_shape": list(capabilities.camera_shape),
-        "max_count": capabilities.max_count,
-        "provenance": dict(provenance),
-        "sessions": [],
-    }
+    plain = capabilities_plain(capabilities)
+    head = {"format": FORMAT, "version": VERSION, "instrument": capabilities.name}
+    instrument = {name: plain[name] for name in ("space", "optics", "camera_shape", "max_count")}
+    names = list(capabilities.space.names)
+    return {**head, "names": names, **instrument, "provenance": dict(provenance), "sessions": []}
 
 
 @dataclass(frozen=True, eq=False)

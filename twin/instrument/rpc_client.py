@@ -10,7 +10,7 @@ from typing import Any
 from twin.instrument.faults import ActuatorBusy, CommandTimeout, MicroscopeFault, OutOfReach
 from twin.instrument.line import Line
 from twin.wire import rpc
-from twin.wire.netstring import NetstringDecoder, Request, RpcError, build_request, parse_response
+from twin.wire.netstring import NetstringDecoder, Request, Response, RpcError, build_request, parse_response
 
 _RECEIVE = 2**16
 
@@ -54,12 +54,13 @@ class RpcClient:
         if self._line.connect():
             self._decoder = NetstringDecoder()
         try:
-            return self._send(id, request)
-        except _Refused as refused:
-            raise refused.error from None
+            response = self._send(id, request)
         except BaseException:
             self.close()
             raise
+        if response.error is not None:
+            raise response.error
+        return response.result
 
     def command(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
         """Return the result of a call to an instrument; errors become faults by kind.
@@ -79,18 +80,15 @@ class RpcClient:
         except OSError as error:
             raise MicroscopeFault(f"{self.name} at {self.address[0]}:{self.address[1]}: {error}") from error
 
-    def _send(self, id: int, request: bytes) -> Any:
+    def _send(self, id: int, request: bytes) -> Response:
         deadline = monotonic() + self.timeout_s
         self._line.send(request)
         response = parse_response(self._payload(deadline))
-        error = response.error
         if response.id != id:
-            if error is not None and response.id is None:
-                raise error
+            if response.error is not None and response.id is None:
+                raise response.error
             raise RpcError(f"{self.name}: the answer to call {id} has the id {response.id!r}")
-        if error is not None:
-            raise _Refused(error)
-        return response.result
+        return response
 
     def _payload(self, deadline: float) -> bytes:
         while True:
@@ -123,11 +121,3 @@ def send_token(host: str, port: int, token: str, timeout_s: float = 5.0) -> None
                 line.settimeout(remaining_s)
                 if not line.recv(_RECEIVE):
                     break
-
-
-class _Refused(Exception):
-    """A valid answer that is an error: the connection stays open."""
-
-    def __init__(self, error: RpcError) -> None:
-        super().__init__(str(error))
-        self.error = error

@@ -148,7 +148,7 @@ class SafeMicroscope:
 
     @property
     def repeats_sessions(self) -> bool:
-        """As that of the instrument; false where it has none."""
+        """Whether the instrument repeats sessions (`RepeatsSessions`)."""
         return isinstance(self._inner, RepeatsSessions) and self._inner.repeats_sessions
 
     @property

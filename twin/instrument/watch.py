@@ -28,12 +28,12 @@ class Watch:
             self._hung.join(self._timeout_s)
             if self._hung.is_alive():
                 raise CommandTimeout(f"an earlier command has not returned; waited {self._timeout_s:g} s more")
-        given: list[Result] = []
+        results: list[Result] = []
         raised: list[BaseException] = []
 
         def run() -> None:
             try:
-                given.append(act())
+                results.append(act())
             except BaseException as error:  # of any kind: raised again in the caller's thread
                 raised.append(error)
 
@@ -47,4 +47,4 @@ class Watch:
         self._hung = None
         if raised:
             raise raised[0]
-        return given[0]
+        return results[0]

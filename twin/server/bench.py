@@ -180,10 +180,10 @@ class Bench:
         """
         with self.lock:
             settings, size_nm = self._changeable(), self.microscope.specimen_nm
-            for axis, value, most in zip("xy", position_nm, size_nm or (0.0, 0.0), strict=True):
-                if not 0.0 <= value <= most:
+            for axis, value, side in zip("xy", position_nm, size_nm or (0.0, 0.0), strict=True):
+                if not 0.0 <= value <= side:
                     raise ValueError(
-                        f"the stage at {axis} = {value:g} nm is off the specimen, which spans 0 to {most:g} nm"
+                        f"the stage at {axis} = {value:g} nm is off the specimen, which spans 0 to {side:g} nm"
                     )
             self._check_plan(settings.plan, position_nm)
             self.stage_nm = position_nm

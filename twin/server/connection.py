@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 TICK_S = 0.05
 """Interval at which waiting threads check whether to stop."""
 _RECEIVE = 2**16
@@ -49,7 +52,7 @@ class Connection:
         line: connected socket.
         peer: name for messages.
         patience: time-outs.
-        stopping: set by another thread; every wait then ends with `Stopping`.
+        stopping: set by another thread; every method that waits then raises `Stopping`.
     """
 
     def __init__(self, line: socket.socket, peer: str, patience: Patience, stopping: threading.Event) -> None:
@@ -59,23 +62,22 @@ class Connection:
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _keep_alive(line)
 
-    def receive(self, most: int = _RECEIVE, within_s: float | None = None) -> bytes:
-        """Return the bytes that arrive, up to `most`; empty when the client disconnects.
+    def receive(self, limit: int = _RECEIVE, within_s: float | None = None) -> bytes:
+        """Return the bytes that arrive, up to `limit`; empty when the client disconnects.
 
         Args:
-            most: largest number of bytes.
+            limit: largest number of bytes.
             within_s: longest wait; by default `patience.idle_s`.
 
         Raises:
             ClientGone: nothing arrived, or the connection was lost.
-            Stopping: the server stops.
         """
         wait_s = self.patience.idle_s if within_s is None else within_s
         deadline = monotonic() + wait_s
         while True:
             self.check()
             try:
-                return self._line.recv(most)
+                return self._line.recv(limit)
             except TimeoutError:
                 if monotonic() > deadline:
                     raise ClientGone(f"nothing arrived for {wait_s:g} s") from None
@@ -92,7 +94,6 @@ class Connection:
 
         Raises:
             ClientGone: no message, or an incomplete one after `patience.message_s`.
-            Stopping: the server stops.
         """
         begun: float | None = None
         while True:
@@ -113,7 +114,6 @@ class Connection:
 
         Raises:
             ClientGone: the client took nothing for `patience.send_s`, or the connection was lost.
-            Stopping: the server stops.
         """
         rest = memoryview(data).cast("B")
         moved = monotonic()
@@ -139,20 +139,12 @@ class Connection:
             return True
 
     def check(self) -> None:
-        """Check, during a long computation, whether to stop.
-
-        Raises:
-            Stopping: the server stops.
-        """
+        """Check, during a long computation, whether to stop."""
         if self._stopping.is_set():
             raise Stopping
 
     def pause(self, seconds: float) -> None:
-        """Wait.
-
-        Raises:
-            Stopping: the server stops.
-        """
+        """Wait."""
         if self._stopping.wait(seconds):
             raise Stopping
 
@@ -165,6 +157,27 @@ class Connection:
         """Disconnect; bytes already sent still arrive."""
         with suppress(OSError):
             self._line.close()
+
+
+class Pace:
+    """Offset of the instrument's clock from the local one: the first frame of an acquisition is sent at once."""
+
+    def __init__(self) -> None:
+        self._offset: float | None = None
+
+    def when(self, ready_s: float) -> float:
+        """Return the local time at which a frame is due."""
+        if self._offset is None:
+            self._offset = monotonic() - ready_s
+        return self._offset + ready_s
+
+    def due(self, ready_s: NDArray[np.float64]) -> int:
+        """Return how many of the next frames are due now."""
+        if len(ready_s) == 0:
+            return 0
+        self.when(float(ready_s[0]))
+        assert self._offset is not None
+        return int((ready_s + self._offset <= monotonic()).sum())
 
 
 def _keep_alive(line: socket.socket) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from twin.errors import StemtwinError
 from twin.formats.event_clock import clock_of, event_time
 from twin.server.bench import Bench, ScanSettings, scan_metadata
-from twin.server.connection import TICK_S, Connection, Patience
+from twin.server.connection import TICK_S, Connection, Pace, Patience
 from twin.types import ScanBlock
 from twin.wire import csr
 from twin.wire.csr import AcquisitionEnd, AcquisitionStart, Chunk, ScanEnd, ScanStart
@@ -72,11 +72,13 @@ class EventStream:
         side = settings.optics.camera_pixels
         connection.send(csr.encode(AcquisitionStart(settings.plan.shape, (side, side), self._scans)))
         connection.send(csr.encode(ScanStart(self._scans, scan_metadata(settings).plain() if self._metadata else {})))
+        pace = Pace()
         try:
             for chunk, ready_s in self._chunks(blocks, settings):
                 if connection.gone:
                     return
-                self._wait(ready_s, connection)
+                while self._paced and (remaining_s := pace.when(ready_s) - monotonic()) > 0:
+                    connection.pause(min(remaining_s, TICK_S))
                 connection.send(csr.encode(chunk))
         except RuntimeError as error:
             log.warning("events: %s: the scan failed: %s", connection.peer, error)
@@ -95,21 +97,12 @@ class EventStream:
 
     def _chunks(self, blocks: Iterator[ScanBlock], settings: ScanSettings) -> Iterator[tuple[Chunk, float]]:
         """Yield chunks, and the instrument clock when each is complete."""
-        self._offset: float | None = None
         positions = Positions(settings)
         for block in blocks:
             for chunk in positions.add(block):
                 yield chunk, float(block.clock_s[-1])
         if positions.lost:
             log.warning("events: %d events belong to no position or came too late", positions.lost)
-
-    def _wait(self, ready_s: float, connection: Connection) -> None:
-        if not self._paced:
-            return
-        if self._offset is None:
-            self._offset = monotonic() - ready_s
-        while (remaining_s := self._offset + ready_s - monotonic()) > 0:
-            connection.pause(min(remaining_s, TICK_S))
 
 
 @dataclass

@@ -265,8 +265,8 @@ def _by_line(block: ScanBlock) -> Iterator[tuple[Frames, Floats]]:
 
 
 def _clipped(counts: Frames, depth: int) -> Frames:
-    most = (1 << depth) - 1
-    return counts if most >= np.iinfo(counts.dtype).max else np.minimum(counts, counts.dtype.type(most))
+    maximum = (1 << depth) - 1
+    return counts if maximum >= np.iinfo(counts.dtype).max else np.minimum(counts, counts.dtype.type(maximum))
 
 
 def _count(frames: int) -> Iterator[int]:

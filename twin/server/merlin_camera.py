@@ -13,8 +13,8 @@ from time import monotonic
 from typing import Literal
 
 from twin.server import merlin_settings as parameters
-from twin.server.connection import TICK_S, Connection, Patience
-from twin.server.frame_supply import Batch, Floats, FrameSupply
+from twin.server.connection import TICK_S, Connection, Pace, Patience
+from twin.server.frame_supply import Batch, FrameSupply
 from twin.server.merlin_settings import Mode, OutOfRange, Settings
 from twin.suggest import nearest
 from twin.wire import merlin
@@ -59,7 +59,7 @@ class Job:
 
 
 class MerlinCamera:
-    """State of the camera, shared by its two ports.
+    """State of the camera, shared by its two ports. Every wait raises `Stopping` when the server stops.
 
     Args:
         supplies: sources of frames by mode; the first is the initial mode.
@@ -172,11 +172,7 @@ class MerlinCamera:
     # --- for the data port -----------------------------------------------------------------------
 
     def next_job(self, connection: Connection) -> Job | None:
-        """Wait for an acquisition; return None when the client is gone.
-
-        Raises:
-            Stopping: the server stops.
-        """
+        """Wait for an acquisition; return None when the client is gone."""
         while True:
             connection.check()
             if connection.gone:
@@ -189,11 +185,7 @@ class MerlinCamera:
                 self._changed.wait(TICK_S)
 
     def wait_for_trigger(self, number: int, connection: Connection) -> bool:
-        """Wait for trigger `number`, from 1; return False when the acquisition was stopped or the client is gone.
-
-        Raises:
-            Stopping: the server stops.
-        """
+        """Wait for trigger `number`, from 1; return False when the acquisition was stopped or the client is gone."""
         while True:
             connection.check()
             if connection.gone:
@@ -204,11 +196,7 @@ class MerlinCamera:
                 self._changed.wait(TICK_S)
 
     def wait_until(self, due: float, connection: Connection) -> bool:
-        """Wait for a time of `monotonic`; return False when the acquisition was stopped or the client is gone.
-
-        Raises:
-            Stopping: the server stops.
-        """
+        """Wait for a time of `monotonic`; return False when the acquisition was stopped or the client is gone."""
         while True:
             connection.check()
             with self._changed:
@@ -299,7 +287,7 @@ class MerlinData:
         connection.send(merlin.acquisition_message(job.supply.about(job.frames, job.per_trigger, job.depth)))
         if job.triggered and not self._camera.wait_for_trigger(1, connection):
             return
-        sent, pace = 0, _Pace()
+        sent, pace = 0, Pace()
         for batch in job.supply.batches(job.depth, job.frames):
             if self._camera.stopped or connection.gone or not self._send(batch, pace, connection):
                 return
@@ -308,12 +296,12 @@ class MerlinData:
             if job.each and more and not self._camera.wait_for_trigger(sent // job.per_trigger + 1, connection):
                 return
 
-    def _send(self, batch: Batch, pace: "_Pace", connection: Connection) -> bool:
+    def _send(self, batch: Batch, pace: Pace, connection: Connection) -> bool:
         """Send the frames that are due, a few at a time; return False when the acquisition was stopped."""
         messages, done = batch.messages, 0
-        most = max(1, SEND_BYTES // messages.shape[1])
+        batch_size = max(1, SEND_BYTES // messages.shape[1])
         while done < len(messages):
-            stop = min(done + most, len(messages))
+            stop = min(done + batch_size, len(messages))
             if self._paced:
                 stop = min(stop, max(done + 1, done + pace.due(batch.ready_s[done:stop])))
                 if not self._camera.wait_until(pace.when(float(batch.ready_s[stop - 1])), connection):
@@ -323,27 +311,6 @@ class MerlinData:
             if self._camera.stopped and done < len(messages):
                 return False
         return True
-
-
-class _Pace:
-    """Offset of the instrument's clock from the local one: the first frame of an acquisition is sent at once."""
-
-    def __init__(self) -> None:
-        self._offset: float | None = None
-
-    def when(self, ready_s: float) -> float:
-        """Return the local time at which a frame is due."""
-        if self._offset is None:
-            self._offset = monotonic() - ready_s
-        return self._offset + ready_s
-
-    def due(self, ready_s: Floats) -> int:
-        """Return how many of the next frames are due now."""
-        if len(ready_s) == 0:
-            return 0
-        self.when(float(ready_s[0]))
-        assert self._offset is not None
-        return int((ready_s + self._offset <= monotonic()).sum())
 
 
 def _refusal(payload: bytes, status: int) -> Reply:

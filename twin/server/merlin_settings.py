@@ -107,10 +107,10 @@ def write(name: str, value: str, settings: Settings) -> Settings | None:
     return writer(settings, value)
 
 
-def _whole(text: str, name: str, least: int, most: int) -> int:
+def _whole(text: str, name: str, minimum: int, maximum: int) -> int:
     digits = text.strip()
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 12 and least <= int(digits) <= most):
-        raise OutOfRange(f"{name} is a whole number, {least} to {most}; got {text[:24]!r}")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 12 and minimum <= int(digits) <= maximum):
+        raise OutOfRange(f"{name} is a whole number, {minimum} to {maximum}; got {text[:24]!r}")
     return int(digits)
 
 

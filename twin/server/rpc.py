@@ -19,6 +19,8 @@ from twin.wire.netstring import (
 
 log = logging.getLogger("twin.server")
 
+CODES = ((PermissionError, rpc.NOT_AVAILABLE), (ValueError, rpc.OUT_OF_RANGE), (RuntimeError, rpc.FAILED))
+"""Codes of a handler's errors."""
 MOST_REQUEST = 2**16
 """Largest request, bytes."""
 
@@ -73,12 +75,9 @@ def answer(handle: Handle, payload: bytes) -> bytes | None:
         response = Response(request.id, _checked(handle(request)))
     except RpcError as error:
         response = Response(request.id, error=error)
-    except PermissionError as error:
-        response = Response(request.id, error=RpcError(str(error), rpc.NOT_AVAILABLE))
-    except ValueError as error:
-        response = Response(request.id, error=RpcError(str(error), rpc.OUT_OF_RANGE))
-    except RuntimeError as error:
-        response = Response(request.id, error=RpcError(str(error), rpc.FAILED))
+    except (PermissionError, ValueError, RuntimeError) as error:
+        code = next(code for kind, code in CODES if isinstance(error, kind))
+        response = Response(request.id, error=RpcError(str(error), code))
     except Exception:
         log.exception("%s failed", request.method)
         response = Response(request.id, error=RpcError(f"{request.method} failed on the server", INTERNAL_ERROR))

@@ -42,17 +42,17 @@ def message(payload: bytes) -> bytes:
     return prefix(len(payload)) + payload
 
 
-def payload_length(raw: bytes, most: int) -> int:
+def payload_length(raw: bytes, limit: int) -> int:
     """Return the length of the payload that a prefix announces, bytes.
 
     Raises:
-        WireError: not a prefix, or a length of zero or above `most`.
+        WireError: not a prefix, or a length of zero or above `limit`.
     """
     if len(raw) != PREFIX_BYTES or not PREFIX.fullmatch(raw):
         raise WireError(f"a message begins with MPX and ten digits, not with {raw[:PREFIX_BYTES]!r}")
     length = int(raw[4:14]) - 1
-    if not 1 <= length <= most:
-        raise WireError(f"a message of {length} bytes; 1 to {most} are allowed")
+    if not 1 <= length <= limit:
+        raise WireError(f"a message of {length} bytes; 1 to {limit} are allowed")
     return length
 
 

@@ -128,38 +128,24 @@ class CommandDecoder:
         self._data += data
         payloads = []
         while len(self._data) >= PREFIX_BYTES:
-            length = payload_length(bytes(self._data[:PREFIX_BYTES]), MOST_COMMAND)
-            if len(self._data) < PREFIX_BYTES + length:
+            stop = self._stop(PREFIX_BYTES + payload_length(bytes(self._data[:PREFIX_BYTES]), MOST_COMMAND))
+            if len(self._data) < stop:
                 break
-            payloads.append(bytes(self._data[PREFIX_BYTES : PREFIX_BYTES + length]))
-            del self._data[: PREFIX_BYTES + length]
+            payloads.append(bytes(self._data[PREFIX_BYTES:stop]))
+            del self._data[:stop]
         return payloads
 
+    def _stop(self, announced: int) -> int:
+        """Return the end of the first message from the one that its prefix announces."""
+        return announced
 
-class ReplyDecoder:
-    """Decodes the bytes that the camera sends on the control port.
+
+class ReplyDecoder(CommandDecoder):
+    """Decodes the bytes that the camera sends on the control port; `parse_reply` takes each payload.
 
     One public simulator announces a byte less than it sends. That byte is the status: a reply that ends in a comma has
     one more byte.
     """
 
-    def __init__(self) -> None:
-        self._data = bytearray()
-
-    def feed(self, data: bytes) -> list[Reply]:
-        """Return complete replies.
-
-        Raises:
-            WireError: no reply where one should begin, or an invalid one.
-        """
-        self._data += data
-        replies = []
-        while len(self._data) >= PREFIX_BYTES:
-            stop = PREFIX_BYTES + payload_length(bytes(self._data[:PREFIX_BYTES]), MOST_COMMAND)
-            if self._data[stop - 1 : stop] == b",":
-                stop += 1
-            if len(self._data) < stop:
-                break
-            replies.append(parse_reply(bytes(self._data[PREFIX_BYTES:stop])))
-            del self._data[:stop]
-        return replies
+    def _stop(self, announced: int) -> int:
+        return announced + (self._data[announced - 1 : announced] == b",")

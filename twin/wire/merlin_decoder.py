@@ -335,14 +335,14 @@ class DataDecoder:
         self._begin()
         if self._held is not None:
             pixels = self._held.slab[self._held.slot].tobytes()
-            found = PREFIX.search(pixels + raw)
-            if found is not None and found.start() < len(pixels):
+            match = PREFIX.search(pixels + raw)
+            if match is not None and match.start() < len(pixels):
                 number = self._held.number
                 if self._held.slab is self._slab:
                     self._slot = self._held.slot
                 self._held = None
-                self._replay = pixels[found.start() :] + raw
-                return self._fault(f"frame {number} is cut off after {found.start()} of {len(pixels)} bytes of pixels")
+                self._replay = pixels[match.start() :] + raw
+                return self._fault(f"frame {number} is cut off after {match.start()} of {len(pixels)} bytes of pixels")
         messages = self._release()
         # The first byte is certainly garbage: a prefix that announces too much must not be found again.
         self._garbage, self._eager = 1, True
@@ -353,12 +353,12 @@ class DataDecoder:
     def _scan(self) -> list[Message]:
         """Search the scratch buffer for a message; keep a possible beginning of one."""
         data = bytes(self._scratch[: self._have])
-        found = PREFIX.search(data)
-        if found is not None:
+        match = PREFIX.search(data)
+        if match is not None:
             self._eager = False
-            self._replay = data[found.start() :]
+            self._replay = data[match.start() :]
             self._begin()
-            return self._fault(f"{self._garbage + found.start()} bytes of garbage were skipped")
+            return self._fault(f"{self._garbage + match.start()} bytes of garbage were skipped")
         keep = data[-(PREFIX_BYTES - 1) :]
         self._garbage += len(data) - len(keep)
         if self._garbage > self._most_garbage:

@@ -82,11 +82,11 @@ class NetstringDecoder:
     """Decodes netstrings: bytes in, payloads out.
 
     Args:
-        most: largest payload, bytes; a netstring that announces more is refused before any of it is stored.
+        limit: largest payload, bytes; a netstring that announces more is refused before any of it is stored.
     """
 
-    def __init__(self, most: int = MOST_BYTES) -> None:
-        self._most = most
+    def __init__(self, limit: int = MOST_BYTES) -> None:
+        self._limit = limit
         self._data = bytearray()
         self._broken = False
 
@@ -124,13 +124,13 @@ class NetstringDecoder:
 
     def _head(self, start: int) -> tuple[int, int] | None:
         """Return the beginning and the length of the payload at `start`; None if not known yet."""
-        digits = len(str(self._most))
+        digits = len(str(self._limit))
         colon = self._data.find(b":", start, start + digits + 1)
         raw = bytes(self._data[start : colon if colon >= 0 else start + digits + 1])
         if (raw and not raw.isdigit()) or (colon >= 0 and not raw) or (len(raw) > 1 and raw[:1] == b"0"):
             raise RpcError(f"a netstring begins with its length and a colon, not with {raw[:24]!r}")
-        if (colon < 0 and len(raw) > digits) or (raw and int(raw) > self._most):
-            raise RpcError(f"a netstring of {raw.decode()} bytes or more; at most {self._most} are allowed")
+        if (colon < 0 and len(raw) > digits) or (raw and int(raw) > self._limit):
+            raise RpcError(f"a netstring of {raw.decode()} bytes or more; at most {self._limit} are allowed")
         return None if colon < 0 else (colon + 1, int(raw))
 
 
@@ -183,30 +183,30 @@ def _no_constant(name: str) -> Any:
     raise RpcError(f"{name} is not JSON")
 
 
-def _write(value: Mapping[str, Any], most: int) -> bytes:
+def _write(value: Mapping[str, Any], limit: int) -> bytes:
     try:
         payload = json.dumps(value, allow_nan=False, separators=(",", ":")).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise RpcError(f"this cannot be sent as JSON: {error}", INTERNAL_ERROR) from None
-    if len(payload) > most:
-        raise RpcError(f"a message of {len(payload)} bytes; at most {most} are allowed", INTERNAL_ERROR)
+    if len(payload) > limit:
+        raise RpcError(f"a message of {len(payload)} bytes; at most {limit} are allowed", INTERNAL_ERROR)
     return frame(payload)
 
 
 # --- requests and answers ------------------------------------------------------------------------
 
 
-def build_request(request: Request, most: int = MOST_BYTES) -> bytes:
+def build_request(request: Request, limit: int = MOST_BYTES) -> bytes:
     """Return a request as a netstring.
 
     Raises:
         RpcError: it cannot be sent.
     """
     id = {} if request.notification else {"id": request.id}
-    return _write({"jsonrpc": "2.0", **id, "method": request.method, "params": dict(request.params)}, most)
+    return _write({"jsonrpc": "2.0", **id, "method": request.method, "params": dict(request.params)}, limit)
 
 
-def build_response(response: Response, most: int = MOST_BYTES) -> bytes:
+def build_response(response: Response, limit: int = MOST_BYTES) -> bytes:
     """Return an answer as a netstring.
 
     Raises:
@@ -214,9 +214,9 @@ def build_response(response: Response, most: int = MOST_BYTES) -> bytes:
     """
     head: dict[str, Any] = {"jsonrpc": "2.0", "id": response.id}
     if response.error is None:
-        return _write({**head, "result": response.result}, most)
+        return _write({**head, "result": response.result}, limit)
     data = {} if response.error.data is None else {"data": response.error.data}
-    return _write({**head, "error": {"code": response.error.code, "message": str(response.error), **data}}, most)
+    return _write({**head, "error": {"code": response.error.code, "message": str(response.error), **data}}, limit)
 
 
 def parse_request(payload: bytes) -> Request:

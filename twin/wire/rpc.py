@@ -53,26 +53,26 @@ def number(value: Any, label: str) -> float:
     return result
 
 
-def numbers(value: Any, label: str, least: int, most: int) -> tuple[float, ...]:
-    """Return a list of `least` to `most` finite numbers.
+def numbers(value: Any, label: str, minimum: int, maximum: int) -> tuple[float, ...]:
+    """Return a list of `minimum` to `maximum` finite numbers.
 
     Raises:
         RpcError: not such a list.
     """
-    if not isinstance(value, list) or not least <= len(value) <= most:
-        count = f"{least}" if least == most else f"{least} to {most}"
+    if not isinstance(value, list) or not minimum <= len(value) <= maximum:
+        count = f"{minimum}" if minimum == maximum else f"{minimum} to {maximum}"
         raise RpcError(f"{label} is a list of {count} numbers, not {shown(value)}", INVALID_PARAMS)
     return tuple(number(item, f"{label}[{k}]") for k, item in enumerate(value))
 
 
-def whole(value: Any, label: str, least: int, most: int) -> int:
+def whole(value: Any, label: str, minimum: int, maximum: int) -> int:
     """Return a whole number in a range.
 
     Raises:
         RpcError: not such a number.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise RpcError(f"{label} is a whole number from {least} to {most}, not {shown(value)}", INVALID_PARAMS)
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise RpcError(f"{label} is a whole number from {minimum} to {maximum}, not {shown(value)}", INVALID_PARAMS)
     return value
 
 
