@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
+from twin.errors import NoSession
 from twin.scan.plan import duration_s
 from twin.server import event_stream
 from twin.server.bench import Bench, ScanSettings
@@ -87,7 +88,7 @@ class Control:
 
     def _apply(self, request: Request) -> dict[str, Any]:
         bench = self._bench
-        self._check_session()
+        self._check_session(request)
         if request.params.get("session", self._session) != self._session:
             raise RpcError("that session has ended; another one has begun", rpc.NO_SESSION)
         delta, number = control.parse_delta(request.params, bench.capabilities.space.dimension)
@@ -127,7 +128,7 @@ class Control:
         ).plain()
 
     def _stage(self, request: Request) -> dict[str, Any]:
-        self._check_session()
+        self._check_session(request)
         bench = self._bench
         region, size_nm = bench.microscope.next_exposure[0], bench.microscope.specimen_nm
         if size_nm is None:
@@ -136,7 +137,7 @@ class Control:
         return {"region": region, "position_nm": [x_nm, y_nm], "specimen_nm": list(size_nm)}
 
     def _set_stage(self, request: Request) -> dict[str, Any]:
-        self._check_session()
+        self._check_session(request)
         move = control.parse_stage(request.params)
         # The part that may be refused comes first: then nothing has moved.
         if move.position_nm is not None:
@@ -147,7 +148,7 @@ class Control:
         return self._stage(request)
 
     def _dose(self, request: Request) -> dict[str, Any]:
-        self._check_session()
+        self._check_session(request)
         return {"next_e": self._bench.microscope.next_exposure[1], "spent": self._bench.microscope.cost.plain()}
 
     def _scan_plan(self, request: Request) -> dict[str, Any]:
@@ -162,7 +163,7 @@ class Control:
         }
 
     def _set_scan_plan(self, request: Request) -> dict[str, Any]:
-        self._check_session()
+        self._check_session(request)
         settings = self._scan_settings()
         plan = control.parse_plan(request.params, settings.plan)
         if settings.events:
@@ -180,6 +181,6 @@ class Control:
     def _session(self) -> str:
         return f"{self._server}-{self._bench.sessions}" if self._bench.sessions else ""
 
-    def _check_session(self) -> None:
+    def _check_session(self, request: Request) -> None:
         if self._bench.sessions == 0:
-            raise RpcError("no session yet: reset comes first", rpc.NO_SESSION)
+            raise NoSession(request.method)

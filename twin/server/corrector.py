@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.aberrations import CEOS_FACTORS, Aberrations, to_ceos
+from twin.errors import NoSession
 from twin.server.bench import Bench
 from twin.server.listener import Service
 from twin.server.rpc import RpcService
@@ -62,6 +63,7 @@ class Corrector:
 
         Raises:
             RpcError: invalid call, busy, out of range, or a coefficient that this corrector does not move.
+            NoSession: before `reset`.
         """
         call = ceos.parse_call(request)
         if isinstance(call, ceos.GetInfo):
@@ -70,7 +72,7 @@ class Corrector:
             raise RpcError("the corrector is busy; nothing has moved", rpc.BUSY)
         try:
             if self._bench.sessions == 0:
-                raise RpcError("no session yet", rpc.NO_SESSION)
+                raise NoSession(request.method)
             if isinstance(call, ceos.CorrectAberration):
                 return self._correct(call)
             if isinstance(call, ceos.MeasureC1A1):

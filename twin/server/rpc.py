@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from twin.errors import NoSession
 from twin.server.connection import ClientGone, Connection, Patience
 from twin.wire import rpc
 from twin.wire.netstring import (
@@ -19,7 +20,12 @@ from twin.wire.netstring import (
 
 log = logging.getLogger("twin.server")
 
-CODES = ((PermissionError, rpc.NOT_AVAILABLE), (ValueError, rpc.OUT_OF_RANGE), (RuntimeError, rpc.FAILED))
+CODES = (
+    (NoSession, rpc.NO_SESSION),
+    (PermissionError, rpc.NOT_AVAILABLE),
+    (ValueError, rpc.OUT_OF_RANGE),
+    (RuntimeError, rpc.FAILED),
+)
 """Codes of a handler's errors."""
 MOST_REQUEST = 2**16
 """Largest request, bytes."""
@@ -64,8 +70,8 @@ class RpcService:
 def answer(handle: Handle, payload: bytes) -> bytes | None:
     """Return the answer to a payload as a netstring; None for a notification.
 
-    Errors of the handler are sent: RpcError as it is, ValueError as out of range, PermissionError as not available,
-    RuntimeError as failed. Any other error is a bug: the log has the details, the client a short message.
+    Errors of the handler are sent: RpcError as it is, those of `CODES` with their code. Any other error is a bug: the log
+    has the details, the client a short message.
     """
     try:
         request = parse_request(payload)
