@@ -70,8 +70,8 @@ class RpcService:
 def answer(handle: Handle, payload: bytes) -> bytes | None:
     """Return the answer to a payload as a netstring; None for a notification.
 
-    Errors of the handler are sent: RpcError as it is, those of `CODES` with their code. Any other error is a bug: the log
-    has the details, the client a short message.
+    Errors of the handler are sent: RpcError as it is, those of `CODES` with their code. Any other error is a bug: the
+    log has the details, the client a short message.
     """
     try:
         request = parse_request(payload)

@@ -61,7 +61,7 @@ def test_payloads_come_back_however_the_bytes_are_cut(payloads: list[bytes], pie
     ],
 )
 def test_what_is_no_netstring_is_refused_and_stays_refused(data: bytes, words: str, piece: int) -> None:
-    decoder = NetstringDecoder(most=100)
+    decoder = NetstringDecoder(limit=100)
     with pytest.raises(RpcError, match=words):
         _ = [decoder.feed(data[k : k + piece]) for k in range(0, len(data), piece)]
     with pytest.raises(RpcError, match="after an invalid netstring"):
@@ -69,7 +69,7 @@ def test_what_is_no_netstring_is_refused_and_stays_refused(data: bytes, words: s
 
 
 def test_a_length_without_end_is_refused_before_it_is_stored() -> None:
-    decoder = NetstringDecoder(most=10**6)
+    decoder = NetstringDecoder(limit=10**6)
     with pytest.raises(RpcError):
         _ = [decoder.feed(b"1") for _ in range(20)]
 
@@ -177,7 +177,7 @@ def test_what_json_cannot_say_is_not_sent(value: Any) -> None:
         netstring.build_response(Response(1, value))
     assert caught.value.code == netstring.INTERNAL_ERROR
     with pytest.raises(RpcError, match="at most 50 are allowed"):
-        netstring.build_response(Response(1, "x" * 100), most=50)
+        netstring.build_response(Response(1, "x" * 100), limit=50)
 
 
 def mutations(seed: int, cases: int) -> Iterator[bytes]:
@@ -207,7 +207,7 @@ def read(data: bytes) -> tuple[int, int]:
     """How many readings were taken, and how many refused."""
     taken = refused = 0
     try:
-        payloads = NetstringDecoder(most=1000).feed(data)
+        payloads = NetstringDecoder(limit=1000).feed(data)
     except RpcError:
         return 0, 1
     for payload in payloads:
