@@ -183,4 +183,4 @@ class Control:
 
     def _check_session(self, request: Request) -> None:
         if self._bench.sessions == 0:
-            raise NoSession(request.method)
+            raise RpcError(str(NoSession(request.method)), rpc.NO_SESSION)

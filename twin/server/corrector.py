@@ -62,8 +62,7 @@ class Corrector:
         """Return the result of a request.
 
         Raises:
-            RpcError: invalid call, busy, out of range, or a coefficient that this corrector does not move.
-            NoSession: before `reset`.
+            RpcError: invalid call, busy, no session, out of range, or a coefficient that this corrector does not move.
         """
         call = ceos.parse_call(request)
         if isinstance(call, ceos.GetInfo):
@@ -72,7 +71,7 @@ class Corrector:
             raise RpcError("the corrector is busy; nothing has moved", rpc.BUSY)
         try:
             if self._bench.sessions == 0:
-                raise NoSession(request.method)
+                raise RpcError(str(NoSession(request.method)), rpc.NO_SESSION)
             if isinstance(call, ceos.CorrectAberration):
                 return self._correct(call)
             if isinstance(call, ceos.MeasureC1A1):

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from twin.errors import NoSession
 from twin.server.connection import ClientGone, Connection, Patience
 from twin.wire import rpc
 from twin.wire.netstring import (
@@ -20,12 +19,7 @@ from twin.wire.netstring import (
 
 log = logging.getLogger("twin.server")
 
-CODES = (
-    (NoSession, rpc.NO_SESSION),
-    (PermissionError, rpc.NOT_AVAILABLE),
-    (ValueError, rpc.OUT_OF_RANGE),
-    (RuntimeError, rpc.FAILED),
-)
+CODES = ((PermissionError, rpc.NOT_AVAILABLE), (ValueError, rpc.OUT_OF_RANGE), (RuntimeError, rpc.FAILED))
 """Codes of a handler's errors."""
 MOST_REQUEST = 2**16
 """Largest request, bytes."""

@@ -71,7 +71,7 @@ class CorrectAberration:
         name: CEOS name.
         value_nm: measured, (x, y).
         target_nm: after the correction, (x, y).
-        select: "coarse" or "fine" elements of the corrector.
+        select: "coarse" or "fine".
     """
 
     name: str
