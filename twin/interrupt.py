@@ -1,7 +1,4 @@
-"""Signals that end a program: none is lost, and none comes in the middle of what must not be left half done.
-
-Ctrl-C, and the polite ways of a system to end a program (SIGTERM, SIGHUP), which are taken for one.
-"""
+"""Signals that end a program (SIGINT, SIGTERM, SIGHUP): none is lost, none interrupts a critical step."""
 
 import signal
 import threading
@@ -14,10 +11,10 @@ _ENDS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") 
 
 @contextmanager
 def remembered() -> Iterator[Callable[[], None]]:
-    """Gives a function to call between two pieces of work: it raises a KeyboardInterrupt that never arrived.
+    """Yield a check function that raises a pending KeyboardInterrupt; call it between two steps of the work.
 
-    For one that is raised inside a destructor or a library's callback is swallowed there. Does nothing outside the main
-    thread, and to signals that somebody else looks after.
+    Python swallows a KeyboardInterrupt raised in a destructor or a C callback; the check raises it again. Signals with
+    a handler of their own are left alone, and so are all signals outside the main thread.
     """
     pressed = False
 
@@ -37,16 +34,16 @@ def remembered() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Passes over such signals: for what has an end of its own and leads to the program's."""
+    """Ignore these signals, during work that ends the program anyway."""
     with _handled(lambda number, frame: None, lambda before: before is not None):
         yield
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Keeps the first such signal back until the end: for a piece of work that must not be done by half.
+    """Defer the first such signal to the end of work that must not be left half done.
 
-    A second one comes through at once. Signals that nobody looks after stay as they are.
+    A second signal interrupts at once. Signals without a Python handler stay as they are.
     """
     waiting: list[int] = []
 
@@ -63,7 +60,7 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None], replaces: Callable[[object], bool]) -> Iterator[None]:
-    """`handler` in place of those that `replaces` says yes to."""
+    """Install `handler` in place of the handlers that `replaces` accepts."""
     before = {}
     try:
         if threading.current_thread() is threading.main_thread():

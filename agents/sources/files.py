@@ -19,9 +19,9 @@ from agents.sources.merlin_assembly import frames_of
 from twin.formats import merlin_header as mh
 from twin.formats import open_frames
 from twin.formats.dataset import FormatError, FrameReader
+from twin.formats.merlin_header import UsualHeader
 from twin.formats.mib import MibReader
 from twin.options import Count, checked_options, validated
-from twin.wire.merlin import UsualHeader
 
 
 @validated

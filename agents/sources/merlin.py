@@ -27,7 +27,8 @@ from twin.formats.mib import METADATA, scan_shape
 from twin.instrument.merlin_control import CameraRefused, MerlinControl
 from twin.options import Bytes, OptionError, Port, Positive, checked_options, validated
 from twin.wire import merlin
-from twin.wire.merlin import AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message, WireError
+from twin.wire.merlin import WireError
+from twin.wire.merlin_decoder import AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message
 
 CONNECT_S = 5.0
 """For a connection to come about; a thread that is in the middle of it cannot be stopped."""

@@ -1,6 +1,6 @@
 """From numbered frames to runs of consecutive scan positions: what is missing, doubled, or beyond the scan.
 
-No sockets and no threads: messages of `twin.wire.merlin` in, runs of frames that lie side by side in memory out.
+No sockets and no threads: messages of `twin.wire.merlin_decoder` in, runs of frames side by side in memory out.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from agents.block import FrameBlock, Frames
 from agents.source import Health
 from twin.formats import merlin_header as mh
 from twin.formats import merlin_pixels
-from twin.wire.merlin import FrameMessage
+from twin.wire.merlin_decoder import FrameMessage
 
 Bytes = NDArray[np.uint8]
 

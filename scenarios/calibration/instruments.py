@@ -12,7 +12,8 @@ from twin import backends
 from twin.instrument.audit import AuditLog, read
 from twin.instrument.dry_run import DryRun
 from twin.instrument.limits import Limits
-from twin.instrument.recording import Recording, RecordingMicroscope, ResumedMicroscope
+from twin.instrument.recorder import RecordingMicroscope, ResumedMicroscope
+from twin.instrument.recording import Recording
 from twin.instrument.safety import SafeMicroscope, counts_digest
 from twin.simulated import SimulatedMicroscope
 from twin.types import HasTruth, Microscope

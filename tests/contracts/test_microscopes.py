@@ -34,7 +34,7 @@ from twin.backends import autoscript, nion, remote, replay
 from twin.day import CameraProperties, Day, FilmProperties
 from twin.instrument.dry_run import DryRun
 from twin.instrument.limits import Limits
-from twin.instrument.recording import RecordingMicroscope, ResumedMicroscope
+from twin.instrument.recorder import RecordingMicroscope, ResumedMicroscope
 from twin.instrument.safety import SafeMicroscope
 from twin.optics import Optics
 from twin.simulated import RENDERERS, SimulatedMicroscope

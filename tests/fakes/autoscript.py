@@ -1,4 +1,4 @@
-"""AutoScript TEM's client as far as public code shows it, strict about names: install() puts it among the modules."""
+"""A stand-in for AutoScript TEM's client, from public code, strict about names; install() adds it to the modules."""
 
 import sys
 import types
@@ -81,7 +81,7 @@ class _Acquisition:
 
 
 class TemMicroscopeClient:
-    """Clients are made without arguments: what they are connected to is in the class."""
+    """Clients are built without arguments; the class holds the column they connect to."""
 
     column: Any = None
     matrix = np.array([[2.0, 0.5], [-0.5, 3.0]])
@@ -94,7 +94,7 @@ class TemMicroscopeClient:
 
 
 def install(column: Any) -> None:
-    """Make `import fake_autoscript` give a client of this column."""
+    """Let `import fake_autoscript` return a client of this column."""
     package, structures = types.ModuleType(NAME), types.ModuleType(f"{NAME}.structures")
     package.TemMicroscopeClient = type("TemMicroscopeClient", (TemMicroscopeClient,), {"column": column})
     structures.Point, structures.CameraAcquisitionSettings = Point, CameraAcquisitionSettings

@@ -1,4 +1,4 @@
-"""A microscope for the services of `twin/server` that costs nothing: frames are numbers that tell where they belong."""
+"""A fast microscope for the services of `twin/server`: the counts of a frame are its number."""
 
 import threading
 
@@ -15,7 +15,7 @@ OPTICS = Optics(camera_pixels=SIDE)
 
 
 class CountingMicroscope:
-    """Exposure k shows k in pixel (0, 1); position p of a scan shows p there and p + 1 in (2, 0)."""
+    """Exposure k has k in pixel (0, 1); position p of a scan has p there and p + 1 in (2, 0)."""
 
     def __init__(self, max_count=4095):
         self.capabilities = Capabilities("counting", OPTICS, FIRST_ORDER, (SIDE, SIDE), max_count, can_scan=True)

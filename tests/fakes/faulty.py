@@ -1,4 +1,4 @@
-"""An instrument that fails on request: busy, silent, deaf, lying, with frames that cannot be."""
+"""An instrument that fails on request: busy, no answer, no effect, wrong read-back, invalid frames."""
 
 import time
 from collections.abc import Callable
@@ -19,10 +19,10 @@ class Faulty:
     """A corrector that integrates what it is sent, and a camera that counts its frames.
 
     Attributes:
-        position: where the corrector really stands, from an origin of its own.
+        position: true position of the corrector, from an origin of its own.
         gain: of every command.
-        on_apply, on_acquire: what to do at the next calls, first first: None works, an exception is raised, a function
-            of the instrument is called, a frame is given. An exception in a tuple is raised after the move.
+        on_apply, on_acquire: behaviour of the next calls, in order: None works, an exception is raised, a function of
+            the instrument is called, a frame is returned. An exception in a tuple is raised after the move.
     """
 
     def __init__(self) -> None:
@@ -67,12 +67,12 @@ class Faulty:
 
     @property
     def moved(self) -> NDArray[np.float64]:
-        """Since the session began."""
+        """Return the cumulative input of the session."""
         return self.position - self.origin
 
 
 class Honest(Faulty):
-    """Tells where it stands; `says` may have it tell something else."""
+    """Reports its position; `says` may report another one."""
 
     says: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None
 
@@ -81,7 +81,7 @@ class Honest(Faulty):
 
 
 class Absolute(Honest):
-    """Sent to absolute values; after silence its own account is what it reads, as `twin.instrument.base` has it."""
+    """Set to absolute values; after a missing answer inputs continue from the reading, as in `twin.instrument.base`."""
 
     def reset(self, rng: np.random.Generator) -> None:
         super().reset(rng)
@@ -98,5 +98,5 @@ class Absolute(Honest):
 
 
 def hang(instrument: Faulty) -> None:
-    """For as long as a test takes, and a little."""
+    """Hang a little longer than a test takes."""
     time.sleep(1.0)

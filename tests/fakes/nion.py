@@ -1,4 +1,4 @@
-"""Nion Swift's instrument and camera as far as public code shows them: names, metres, return values, live mode."""
+"""Stand-ins for Nion Swift's instrument and camera, from public code: names, metres, return values, live mode."""
 
 import datetime
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Instrument:
-    """Controls in metres. Two-dimensional ones answer to `.x` and `.y` only, as in the simulator."""
+    """Controls in metres. Two-dimensional ones have only `.x` and `.y`, as in the simulator."""
 
     def __init__(self, column: Any) -> None:
         self.column, self.calls = column, []
@@ -35,7 +35,7 @@ class Instrument:
 
 
 class Camera:
-    """Gives images while live, as a dictionary with float32 data."""
+    """Returns images while live, as a dictionary with float32 data."""
 
     def __init__(self, column: Any, counts_per_electron: float = 4.0) -> None:
         self.column, self.scale, self.live, self.broken = column, counts_per_electron, False, False

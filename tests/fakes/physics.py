@@ -1,4 +1,4 @@
-"""An instrument for tests whose Ronchigrams are the twin's: what its corrector says is what its camera shows."""
+"""An instrument for tests with the twin's Ronchigrams: its camera shows the state of its corrector."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ class Column:
         self._binning, self._rng, self._exposures = sensor_binning, np.random.default_rng(0), 0
 
     def sensor_image(self) -> NDArray[np.float64]:
-        """Electrons per sensor pixel; the film region is another one each time."""
+        """Return electrons per sensor pixel, of another film region each time."""
         self._exposures += 1
         probability = self._renderer.probability([Aberrations.of(self.nm)], [self._exposures])[0]
         fine = np.kron(probability, np.ones((self._binning, self._binning))) / self._binning**2
@@ -29,7 +29,7 @@ class Column:
 
 
 def ticking(step_s: float = 1.0) -> Callable[[], float]:
-    """A clock that goes on by one step whenever it is looked at."""
+    """A clock that advances by one step whenever it is read."""
     now = [0.0]
 
     def clock() -> float:

@@ -1,4 +1,4 @@
-"""A served twin within the test, and a proxy that does to messages what networks and devices do."""
+"""A served twin within the test, and a proxy that delays, drops, repeats and damages messages."""
 
 import socket
 import threading
@@ -42,7 +42,7 @@ def served(
 
 
 def next_message(kind: str, data: bytes) -> int:
-    """Length of the message at the beginning, 0 if it is not whole."""
+    """Return the length of the first message, 0 if it is incomplete."""
     if kind == "netstring":
         head, colon, _ = data.partition(b":")
         whole = len(head) + 2 + int(head) if colon else 0
@@ -52,7 +52,7 @@ def next_message(kind: str, data: bytes) -> int:
 
 
 class Cut(Exception):
-    """Raised by an action: both lines are closed."""
+    """Raised by an action to close both connections."""
 
 
 def drop(message: bytes) -> list[bytes]:
@@ -64,7 +64,7 @@ def double(message: bytes) -> list[bytes]:
 
 
 def corrupt(message: bytes) -> list[bytes]:
-    """Other pixels, in the middle of the frame; header as it was."""
+    """Change pixels in the middle of the frame; keep the header."""
     middle = len(message) // 2
     return [message[:middle] + bytes(byte ^ 0x05 for byte in message[middle : middle + 8]) + message[middle + 8 :]]
 
@@ -93,9 +93,9 @@ class Proxy:
     """Passes messages on between a client and a server.
 
     Attributes:
-        requests, replies: what to do with the next messages to and from the server, first first; then all pass. For a
-            camera the text header of an acquisition does not count.
-        held: a message that `hold` keeps; it goes out before the next one.
+        requests, replies: actions on the next messages to and from the server, in order; then all pass. For a camera
+            the text header of an acquisition does not count.
+        held: a message that `hold` keeps; it is sent before the next one.
     """
 
     def __init__(self, kind: str, port: int) -> None:
@@ -113,16 +113,16 @@ class Proxy:
         self._threads[0].start()
 
     def hold(self, message: bytes) -> list[bytes]:
-        """Keep it back: the next one takes it along."""
+        """Hold a message until the next one."""
         self._held.append(message)
         return []
 
     def answer(self, message: bytes) -> None:
-        """To the latest client, in the server's place."""
+        """Send a message to the latest client, instead of the server."""
         self._pairs[-1][0].sendall(message)
 
     def cut(self) -> None:
-        """Break every line that there is."""
+        """Break every connection."""
         for pair in self._pairs:
             for line in pair:
                 _shut(line)
@@ -192,7 +192,7 @@ def _shut(line: socket.socket) -> None:
 
 
 class Raw:
-    """A client that knows nothing of our code: sends bytes, reads at most so many."""
+    """A client independent of the package: sends bytes, reads a limited number of bytes."""
 
     def __init__(self, port: int) -> None:
         self._line = socket.create_connection(("127.0.0.1", port), timeout=5.0)
@@ -211,7 +211,7 @@ class Raw:
         return self._line.recv(most)
 
     def ask(self, method: str, **params: Any) -> Any:
-        """Result or error of a call, from one read of 1024 bytes."""
+        """Return the result or the error of a call, from one read of 1024 bytes."""
         import json
 
         self._id += 1

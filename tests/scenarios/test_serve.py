@@ -135,7 +135,7 @@ def test_what_cannot_be_served_is_refused_when_it_is_asked_for(small: Callable[.
         TwinServer(small(), 0, Serving({"events": 0}, free_ports=True))
     with pytest.raises(ScenarioError, match="no scan"):
         TwinServer(small(), 0, Serving(free_ports=True, mode="scan"))
-    with pytest.raises(ScenarioError, match=r"0\.0\.0\.0 is open to others"):
+    with pytest.raises(ScenarioError, match=r"0\.0\.0\.0 is open to other machines"):
         TwinServer(small(), 0, Serving(free_ports=True, host="0.0.0.0"))
 
 

@@ -1,8 +1,8 @@
-"""Microscopes that are not the simulator: one file each, found by its name.
+"""Microscopes other than the simulator: one file each, found by its name.
 
-A backend is `twin/backends/<kind>.py` with `make(options, optics, space) -> Microscope`. Its docstring's first line
-is what lists show. `ADDRESS`, if it has one, names the option that follows the colon of `--microscope KIND:ADDRESS`;
-`INSTRUMENT = False` says that nothing can be harmed. Making one connects to nothing; `reset` does.
+A backend is `twin/backends/<kind>.py` with `make(options, optics, space) -> Microscope`; lists show the first line of
+its docstring. `ADDRESS`, if present, names the option that follows the colon of `--microscope KIND:ADDRESS`;
+`INSTRUMENT = False` marks a backend that moves no hardware. `make` connects to nothing; `reset` does.
 """
 
 import importlib
@@ -13,11 +13,11 @@ from twin.errors import StemtwinError
 from twin.optics import Optics
 from twin.options import OptionError, modules
 from twin.state import StateSpace
-from twin.suggest import nearest
+from twin.suggest import check_known
 from twin.types import Microscope
 
 SIMULATED = "simulated"
-"""The kind that needs a day and no backend."""
+"""The kind that is built from a day, not by a backend."""
 
 
 class UnknownBackend(StemtwinError, ValueError):
@@ -25,7 +25,7 @@ class UnknownBackend(StemtwinError, ValueError):
 
 
 def kinds() -> list[str]:
-    """Every kind of microscope, the simulator included, sorted."""
+    """Return every kind of microscope, the simulator included, sorted."""
     import twin.backends
 
     return sorted([SIMULATED, *modules(twin.backends)])
@@ -37,29 +37,37 @@ def check_kind(kind: str) -> None:
     Raises:
         UnknownBackend: names the nearest.
     """
-    if kind not in kinds():
-        raise UnknownBackend(
-            f"{kind!r} is not a kind of microscope{nearest(kind, kinds())}; known: {', '.join(kinds())}"
-        )
+    try:
+        check_known(kind, kinds(), "a kind of microscope")
+    except ValueError as error:
+        raise UnknownBackend(str(error)) from None
 
 
 def load(kind: str, options: Mapping[str, Any], optics: Optics, space: StateSpace) -> Microscope:
     """Build a backend by kind; nothing is connected yet.
 
     Raises:
-        UnknownBackend: no such kind, or the simulator, which is made from a day.
+        UnknownBackend: no such kind, or the simulator, which is built from a day.
         OptionError: an unknown option or a bad value.
-        ValueError: the backend cannot serve this optics or space.
+        ValueError: the backend does not support this optics or space.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> load("nion", {"exposure_s": 0.2}, Optics(), FIRST_ORDER).capabilities.name
+        'nion'
+        >>> load("nion", {"exposure": 0.2}, Optics(), FIRST_ORDER)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        twin.options.OptionError: 'exposure' is not an option here (did you mean exposure_s?); known: ...
     """
     check_kind(kind)
     if kind == SIMULATED:
-        raise UnknownBackend("the simulator is made from a day: SimulatedMicroscope(optics, space, day)")
+        raise UnknownBackend("the simulator is built from a day: SimulatedMicroscope(optics, space, day)")
     microscope: Microscope = importlib.import_module(f"twin.backends.{kind}").make(dict(options), optics, space)
     return microscope
 
 
 def from_address(text: str) -> tuple[str, dict[str, Any]]:
-    """Kind and options of `KIND`, `KIND:ADDRESS` or `KIND://ADDRESS`.
+    """Return kind and options of `KIND`, `KIND:ADDRESS` or `KIND://ADDRESS`.
 
     Raises:
         UnknownBackend: no such kind.
@@ -77,7 +85,7 @@ def from_address(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def is_instrument(kind: str) -> bool:
-    """Whether commands to it move something: whatever does not say otherwise is an instrument.
+    """Return whether a kind moves hardware; true unless its backend declares otherwise.
 
     Raises:
         UnknownBackend: no such kind.

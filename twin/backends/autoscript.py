@@ -1,12 +1,11 @@
-"""A Thermo Fisher microscope through AutoScript TEM: defocus, a stigmator and a camera, from any computer it can reach.
+"""A Thermo Fisher microscope through AutoScript TEM, from any computer in its network: defocus, a stigmator, a camera.
 
-AutoScript is the vendor's own client and not part of this package; it is imported when a session begins. Written from
-what public programs call, tested against a stand-in, never on a microscope.
+AutoScript is the vendor's client and not part of this package; it is imported when a session begins. Written from the
+calls of public programs, tested against a stand-in, never on a microscope.
 
-Signs: `optics.defocus` is in metres and taken as positive for overfocus, as C10 is (docs/conventions.md has
-defocus = -C10 because abTEM's defocus is positive for underfocus). A stigmator has its own units: `stigmator_nm` says
-what one unit does to C12a and C12b. `defocus_sign` and that matrix are to be measured once per instrument
-(docs/hardware.md).
+Signs: `optics.defocus` is in metres and assumed positive for overfocus, as C10 is (docs/conventions.md has
+defocus = -C10 because abTEM's defocus is positive for underfocus). A stigmator has its own units: `stigmator_nm` is the
+change of C12a and C12b per unit. Measure `defocus_sign` and that matrix once per instrument (docs/hardware.md).
 """
 
 import importlib
@@ -23,7 +22,7 @@ from twin.instrument.base import CameraView, Exposure, Instrument
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault
 from twin.instrument.line import split_address
 from twin.optics import CHARGE_C, Optics
-from twin.options import Count, OptionError, Port, Positive, checked_options, validated
+from twin.options import Count, Port, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Microscope
 
@@ -36,22 +35,22 @@ KNOWN = ("C10", "C12a", "C12b")
 
 @validated
 class Options:
-    """Of an AutoScript microscope.
+    """Options of an AutoScript microscope.
 
     Attributes:
-        host: where the AutoScript server runs; "host:port" also sets the port.
-        port: its port.
-        module: the client's package.
+        host: address of the AutoScript server; "host:port" also sets the port.
+        port: of the server.
+        module: package of the client.
         detector, size: of the camera, as `CameraAcquisitionSettings` takes them.
         exposure_s: of a Ronchigram.
         beam_current_a: for the dose.
         defocus_sign: +1 if a positive defocus is a positive C10, else -1.
-        stigmator: the attribute that holds the stigmator's x and y.
+        stigmator: attribute with x and y of the stigmator.
         stigmator_nm: ((C12a per x, C12a per y), (C12b per x, C12b per y)), nm per unit; None: astigmatism is not
             calibrated.
-        park: where the beam stands during an exposure, fractions of the scan field (x, y); None: left as it is.
+        park: position of the beam during an exposure, fractions of the scan field (x, y); None: unchanged.
         blank: blank the beam between exposures.
-        view: a `CameraView`'s fields.
+        view: fields of a `CameraView`.
     """
 
     host: str = "127.0.0.1"
@@ -75,11 +74,11 @@ class Options:
 
 
 def make(options: Mapping[str, Any], optics: Optics, space: StateSpace) -> Microscope:
-    """An AutoScript microscope, connected at `reset`.
+    """Build an AutoScript microscope, connected at `reset`.
 
     Raises:
         OptionError: as `checked_options`.
-        ValueError: a coefficient that it cannot set, or a camera of other angles.
+        ValueError: as `AutoScriptMicroscope`.
     """
     return AutoScriptMicroscope(optics, space, checked_options(Options, options))
 
@@ -88,29 +87,25 @@ class AutoScriptMicroscope(Instrument):
     """A Thermo Fisher microscope.
 
     Args:
-        optics, space: as the controller takes them; the space may have C10, C12a and C12b.
-        options: see there.
+        optics, space: as the controller assumes them; the space may have C10, C12a and C12b.
+        options: of the backend.
         clock: as in `Instrument`.
 
     Raises:
-        ValueError: a coefficient that it cannot set, or a camera of other angles.
+        ValueError: a coefficient that it cannot set, or another pixel angle than that of the scenario.
     """
 
     def __init__(
         self, optics: Optics, space: StateSpace, options: Options, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        try:
-            view = checked_options(CameraView, options.view)
-        except OptionError as error:
-            raise OptionError(f"view: {error}") from error
-        super().__init__("autoscript", optics, space, view, clock)
+        super().__init__("autoscript", optics, space, CameraView.of(options.view, optics), clock)
         self._options = options
         self._stigmator_nm = _stigmator_matrix(space, options)
         self._client: Any = None
         self._structures: Any = None
 
     def connect(self) -> None:
-        """Connect once per object; the vendor's client keeps the connection."""
+        """Connect once; the vendor's client keeps the connection."""
         if self._client is not None:
             return
         chosen = self._options
@@ -126,7 +121,7 @@ class AutoScriptMicroscope(Instrument):
             client.optics.paused_scan_beam_position = [float(value) for value in chosen.park]
 
     def read_nm(self) -> Array:
-        """Defocus and stigmator, as coefficients."""
+        """Return defocus and stigmator as coefficients."""
         by_name = {"C10": self._options.defocus_sign * float(self._client.optics.defocus) / NM}
         if self._stigmator_nm is not None:
             unit = _pair(_attribute(self._client, self._options.stigmator))
@@ -134,21 +129,21 @@ class AutoScriptMicroscope(Instrument):
         return np.array([by_name[name] for name in self._space.names])
 
     def move_nm(self, values_nm: Array) -> None:
-        """The stigmator first, then the defocus; what the space does not have stays."""
-        wanted = dict(zip(self._space.names, values_nm, strict=True))
+        """Set the stigmator, then the defocus; leave those that are not in the space."""
+        values = dict(zip(self._space.names, values_nm, strict=True))
         try:
             if self._stigmator_nm is not None:
-                unit = np.linalg.solve(self._stigmator_nm, [wanted["C12a"], wanted["C12b"]])
+                unit = np.linalg.solve(self._stigmator_nm, [values["C12a"], values["C12b"]])
                 path, _, last = self._options.stigmator.rpartition(".")
                 point = self._structures.Point(x=float(unit[0]), y=float(unit[1]))
                 setattr(_attribute(self._client, path), last, point)
-            if "C10" in wanted:
-                self._client.optics.defocus = float(self._options.defocus_sign * wanted["C10"] * NM)
+            if "C10" in values:
+                self._client.optics.defocus = float(self._options.defocus_sign * values["C10"] * NM)
         except TimeoutError as error:
             raise CommandTimeout(str(error)) from error
 
     def expose(self) -> Exposure:
-        """Unblank, expose, blank again whatever happened."""
+        """Unblank, expose, blank again in any case."""
         chosen, optics = self._options, self._client.optics
         settings = self._structures.CameraAcquisitionSettings(
             camera_detector=chosen.detector, size=chosen.size, exposure_time=chosen.exposure_s
@@ -165,15 +160,15 @@ class AutoScriptMicroscope(Instrument):
         return Exposure(np.asarray(image.data), chosen.exposure_s, self.next_dose_e())
 
     def next_dose_e(self) -> float:
-        """Beam current times exposure."""
+        """Return beam current times exposure."""
         return self._options.beam_current_a * self._options.exposure_s / CHARGE_C
 
 
 def _stigmator_matrix(space: StateSpace, options: Options) -> Array | None:
-    """nm per unit of the stigmator, shape (2, 2); None if astigmatism is not calibrated.
+    """Return nm per unit of the stigmator, shape (2, 2); None if astigmatism is not calibrated.
 
     Raises:
-        ValueError: a coefficient that cannot be set, half a pair, or a matrix that does not span both.
+        ValueError: a coefficient that cannot be set, half a pair, or a singular matrix.
     """
     for name in space.names:
         if name not in KNOWN:
@@ -196,5 +191,5 @@ def _attribute(root: Any, path: str) -> Any:
 
 
 def _pair(point: Any) -> Array:
-    """x and y of a point of AutoScript's, or of any pair."""
+    """Return x and y of an AutoScript point, or of any pair."""
     return np.array([point.x, point.y] if hasattr(point, "x") else list(point), dtype=np.float64)

@@ -1,11 +1,11 @@
 """A Nion microscope through the controls of Nion Swift: C10, C12.x, C12.y, ... in metres, and its Ronchigram camera.
 
-Runs inside Nion Swift's Python (or beside its simulator): nothing goes over a network of ours.
+Runs inside Nion Swift's Python (or beside its simulator), without a network of ours.
 
-Signs: Nion's coefficients are Krivanek's, as ours are, and equal signs mean equal phase. The ray that leaves the
-aperture at an angle theta meets the specimen at grad(chi), so that a positive C10 shows the specimen upright in both.
-Its simulator's own rays were compared with `twin.aberrations`, coefficient by coefficient (test_nion_interop.py).
-What has no such test is a microscope: `signs` is there for it.
+Signs: Nion's coefficients are Krivanek's, as ours, and equal signs mean equal phase. The ray that leaves the aperture
+at an angle theta meets the specimen at grad(chi), so that a positive C10 shows the specimen upright in both. The rays
+of Nion's simulator were compared with `twin.aberrations`, coefficient by coefficient (test_nion_interop.py). A real
+microscope was not: use `signs` for it.
 """
 
 import importlib
@@ -22,7 +22,7 @@ from twin.aberrations import TERMS, index
 from twin.instrument.base import CameraView, Exposure, Instrument
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault
 from twin.optics import CHARGE_C, Optics
-from twin.options import Count, OptionError, Positive, checked_options, validated
+from twin.options import Count, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Microscope
 
@@ -35,18 +35,17 @@ HIGHEST_ORDER = 3
 
 @validated
 class Options:
-    """Of a Nion microscope.
+    """Options of a Nion microscope.
 
     Attributes:
-        instrument: its name in Nion Swift's registry.
-        camera: likewise, the Ronchigram camera device.
+        instrument, camera: names in Nion Swift's registry; the camera is that of the Ronchigram.
         axes: names of the two components of a control, along the camera's x and y.
         exposure_s: of a Ronchigram.
-        sensor_binning: done by the camera itself.
-        signs: by coefficient, -1 where the instrument counts the other way; others are +1.
+        sensor_binning: by the camera itself.
+        signs: -1 for each coefficient that the instrument counts the other way; the others are +1.
         tolerance_factor, timeout_s: of `SetValAndConfirm`.
-        beam_current_a: None: the control BeamCurrent is asked.
-        view: a `CameraView`'s fields.
+        beam_current_a: for the dose; None: read the control BeamCurrent.
+        view: fields of a `CameraView`.
     """
 
     instrument: str = "stem_controller"
@@ -66,41 +65,41 @@ class Options:
 
 
 def make(options: Mapping[str, Any], optics: Optics, space: StateSpace) -> Microscope:
-    """A Nion microscope found in the registry at `reset`.
+    """Build a Nion microscope, found in the registry at `reset`.
 
     Raises:
         OptionError: as `checked_options`.
-        ValueError: a coefficient that Nion Swift has no control for, or a camera of other angles.
+        ValueError: as `NionMicroscope`.
     """
     chosen = checked_options(Options, options)
     return NionMicroscope(optics, space, chosen, lambda: _from_registry(chosen))
 
 
 def _from_registry(options: Options) -> tuple[Any, Any]:
-    """Instrument and camera, the camera set to its exposure.
+    """Return instrument and camera, the camera set to its exposure.
 
     Raises:
-        MicroscopeFault: Nion Swift is not there, or knows no such components.
+        MicroscopeFault: no Nion Swift, or no such components.
     """
     try:
         registry = importlib.import_module("nion.utils.Registry")
     except ImportError as error:
         raise MicroscopeFault(f"this Python has no Nion Swift: {error}") from error
-    found = registry.get_component(options.instrument), registry.get_component(options.camera)
-    for name, component in zip((options.instrument, options.camera), found, strict=True):
+    devices = registry.get_component(options.instrument), registry.get_component(options.camera)
+    for name, component in zip((options.instrument, options.camera), devices, strict=True):
         if component is None:
             raise MicroscopeFault(f"Nion Swift's registry has no component {name!r}")
     parameters = importlib.import_module("nion.instrumentation.camera_base").CameraFrameParameters
-    wanted = {"exposure_ms": options.exposure_s * 1e3, "binning": options.sensor_binning}
-    found[1].set_frame_parameters(parameters(wanted))
-    return found
+    settings = {"exposure_ms": options.exposure_s * 1e3, "binning": options.sensor_binning}
+    devices[1].set_frame_parameters(parameters(settings))
+    return devices
 
 
 def control_name(name: str, axes: tuple[str, str] = ("x", "y")) -> str:
-    """Nion Swift's name of a coefficient: C12a is C12.x.
+    """Return Nion Swift's name of a coefficient: C12a is C12.x.
 
     Raises:
-        ValueError: Nion Swift has none.
+        ValueError: Nion Swift has no such control.
     """
     term = TERMS[index(name)]
     if term.n > HIGHEST_ORDER:
@@ -114,13 +113,13 @@ class NionMicroscope(Instrument):
     """A Nion microscope.
 
     Args:
-        optics, space: as the controller takes them.
-        options: see there.
-        find: gives the instrument and its camera, ready to expose.
+        optics, space: as the controller assumes them.
+        options: of the backend.
+        find: returns the instrument and its camera, ready to expose.
         clock: as in `Instrument`.
 
     Raises:
-        ValueError: a coefficient without a control, or a camera of other angles.
+        ValueError: a coefficient without a control, or another pixel angle than that of the scenario.
     """
 
     def __init__(
@@ -131,11 +130,7 @@ class NionMicroscope(Instrument):
         find: Callable[[], tuple[Any, Any]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        try:
-            view = checked_options(CameraView, options.view)
-        except OptionError as error:
-            raise OptionError(f"view: {error}") from error
-        super().__init__("nion", optics, space, view, clock)
+        super().__init__("nion", optics, space, CameraView.of(options.view, optics), clock)
         self._options, self._find = options, find
         self._controls = [control_name(name, options.axes) for name in space.names]
         self._signs = np.array([float(options.signs.get(name, 1.0)) for name in space.names])
@@ -143,16 +138,16 @@ class NionMicroscope(Instrument):
         self._camera: Any = None
 
     def connect(self) -> None:
-        """Find instrument and camera and see that every control answers."""
+        """Find instrument and camera; check that every control answers."""
         self._instrument, self._camera = self._find()
         self.read_nm()
 
     def read_nm(self) -> Array:
-        """What the controls say."""
+        """Return the values of the controls."""
         return self._signs * np.array([self._value(name) for name in self._controls]) / NM
 
     def move_nm(self, values_nm: Array) -> None:
-        """One control after the other; those that stand right already are left alone."""
+        """Set one control after the other, except those that have the value already."""
         for name, value in zip(self._controls, self._signs * values_nm * NM, strict=True):
             if self._value(name) == value:
                 continue
@@ -161,7 +156,7 @@ class NionMicroscope(Instrument):
                 raise CommandTimeout(f"{name} was not confirmed at {value:.4g} m within {self._options.timeout_s:g} s")
 
     def expose(self) -> Exposure:
-        """Start the camera, take the first image, stop: what comes was exposed after the last input."""
+        """Start the camera, take the first image, stop: it was exposed after the last input."""
         self._camera.start_live()
         try:
             element = self._camera.acquire_image()
@@ -173,7 +168,7 @@ class NionMicroscope(Instrument):
         return Exposure(np.asarray(image), self._options.exposure_s, self.next_dose_e())
 
     def next_dose_e(self) -> float:
-        """Beam current times exposure."""
+        """Return beam current times exposure."""
         current = self._options.beam_current_a
         if current is None:
             current = self._value("BeamCurrent")
@@ -182,5 +177,5 @@ class NionMicroscope(Instrument):
     def _value(self, name: str) -> float:
         known, value = self._instrument.TryGetVal(name)
         if not known or value is None or not math.isfinite(value):
-            raise MicroscopeFault(f"the instrument does not tell {name}")
+            raise MicroscopeFault(f"the instrument does not report {name}")
         return float(value)

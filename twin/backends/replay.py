@@ -1,8 +1,8 @@
 """A recording instead of an instrument: the same session again, or the nearest recorded Ronchigram of known state.
 
-`exact` gives the recorded frames to the recorded inputs and nothing else. `nearest` takes a recording of known states
-as a map: a session starts at one of them and every exposure is the recorded frame whose state is nearest (van Hulst et
-al. 2026, section V: how their experimental data were used).
+`exact` returns the recorded frames for the recorded inputs and nothing else. `nearest` uses a recording of known states
+as a map: a session starts at one of them, and every exposure is the recorded frame of the nearest state (as the
+experimental data in van Hulst et al. 2026, section V).
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from twin.errors import NoSession
 from twin.instrument.faults import Departure
-from twin.instrument.recording import SAME_NM, Recording, Trace, fingerprint
+from twin.instrument.recorder import fingerprint
+from twin.instrument.recording import SAME_NM, Recording, Trace
 from twin.optics import Optics
 from twin.options import NonNegative, OptionError, checked_options, validated
 from twin.state import StateSpace
@@ -25,19 +26,19 @@ Array = NDArray[np.floating]
 ADDRESS = "path"
 INSTRUMENT = False
 SAME_DISTANCE = 1e-9
-"""Recorded states whose distances differ by less are the same state, recorded more than once."""
+"""Recorded states whose distances differ by less are equal, recorded more than once."""
 
 
 @validated
 class Options:
-    """Of a replay.
+    """Options of a replay.
 
     Attributes:
         path: the recording.
         mode: "exact" or "nearest".
-        tolerance_nm: exact: how far a cumulative input may be from the recorded one.
-        reach: nearest: how far a state may be from a recorded one, in units of `space.tolerance_nm`.
-        start_nm: nearest: where a session starts, a recorded state or within reach of one; None: drawn from them.
+        tolerance_nm: exact: largest difference of a cumulative input from the recorded one.
+        reach: nearest: largest distance of a state from a recorded one, in units of `space.tolerance_nm`.
+        start_nm: nearest: start of a session, within reach of a recorded state; None: a recorded state, drawn.
         overhead_s: nearest: clock time per frame beyond its exposure.
     """
 
@@ -50,31 +51,32 @@ class Options:
 
 
 def make(options: Mapping[str, Any], optics: Optics, space: StateSpace) -> Microscope:
-    """The replay of a recording of this optics and space.
+    """Open a recording of this optics and space for replay.
 
     Raises:
         OptionError: as `checked_options`.
-        FormatError: no recording there.
-        ValueError: it was taken with other optics or another space, or holds no known states for `nearest`.
+        FormatError: not a recording.
+        ValueError: it has other optics or another space, or no known states for `nearest`.
     """
     chosen = checked_options(Options, options)
     recording = Recording(Path(chosen.path))
     recording.check_instrument(Capabilities("", optics, space, recording.camera_shape, recording.max_count))
     if chosen.mode == "nearest":
         return NearestMicroscope(recording, chosen.reach, chosen.start_nm, chosen.overhead_s)
-    knows = bool(np.isfinite(recording.state_nm).all()) and all("initial_nm" in one for one in recording.sessions)
-    kind = ScoredReplayMicroscope if knows else ReplayMicroscope
+    states_known = bool(np.isfinite(recording.state_nm).all())
+    starts_known = all("initial_nm" in session for session in recording.sessions)
+    kind = ScoredReplayMicroscope if states_known and starts_known else ReplayMicroscope
     return kind(recording, chosen.tolerance_nm)
 
 
 class ReplayMicroscope:
-    """The recorded frames, to whoever gives the recorded inputs from the recorded seed.
+    """The recorded frames, for the recorded inputs from the recorded seed.
 
-    Of several sessions of one seed it follows those whose inputs agree so far.
+    Of several sessions with one seed it follows those whose inputs agree so far.
 
     Args:
-        recording: any; not changed.
-        tolerance_nm: how far a component of the cumulative input may be from the recorded one.
+        recording: not changed.
+        tolerance_nm: largest difference of a component of the cumulative input from the recorded one.
     """
 
     def __init__(self, recording: Recording, tolerance_nm: float = SAME_NM) -> None:
@@ -82,7 +84,7 @@ class ReplayMicroscope:
         self._space = recording.space
         self._traces = [recording.trace(k) for k in range(len(recording.sessions))]
         self._alive: list[Trace] = []
-        self._seen = 0
+        self._count = 0
         self._capabilities = _capabilities(recording)
 
     @property
@@ -90,7 +92,7 @@ class ReplayMicroscope:
         return self._capabilities
 
     def reset(self, rng: np.random.Generator) -> None:
-        """The recorded sessions of this generator, from the beginning.
+        """Begin the recorded sessions of this generator.
 
         Raises:
             Departure: there is none.
@@ -102,35 +104,39 @@ class ReplayMicroscope:
                 f"{self._recording.path}: none of its {len(self._traces)} sessions had this seed;"
                 " give the --seed of the recorded run"
             )
-        self._alive, self._seen = alive, 0
+        self._alive, self._count = alive, 0
         self._cumulative_nm: Array = self._space.zero
 
     def apply(self, delta_nm: Array) -> None:
-        _check_session(bool(self._alive), "apply")
+        self._check_session("apply")
         self._cumulative_nm = self._space.check_input(delta_nm, self._cumulative_nm)
 
     def acquire(self) -> Frame:
-        """The next recorded frame.
+        """Return the next recorded frame.
 
         Raises:
-            Departure: the inputs left the recorded ones, or the recording is at its end; nothing else has changed.
+            Departure: the inputs differ from the recorded ones, or the recording has ended; nothing changes.
         """
-        _check_session(bool(self._alive), "acquire")
-        k = self._seen
+        self._check_session("acquire")
+        k = self._count
         longer = [trace for trace in self._alive if len(trace) > k]
         if not longer:
-            raise Departure(f"{self._recording.path} ends after {k} frames; frame {k} was asked for")
+            raise Departure(f"{self._recording.path} ends after {k} frames; no frame {k}")
         off = [np.abs(trace.cumulative_nm[k] - self._cumulative_nm) for trace in longer]
         nearest = int(np.argmin([part.max() for part in off]))
         if off[nearest].max() > self._tolerance_nm:
             raise Departure(self._departed(longer[nearest], off[nearest]))
         self._alive = [trace for trace, part in zip(longer, off, strict=True) if part.max() <= self._tolerance_nm]
         frame = self._recording.frame(int(self._alive[0].places[k]))
-        self._seen = k + 1
+        self._count = k + 1
         return frame
 
+    def _check_session(self, verb: str) -> None:
+        if not self._alive:
+            raise NoSession(verb)
+
     def _departed(self, trace: Trace, off_nm: Array) -> str:
-        k, i = self._seen, int(np.argmax(off_nm))
+        k, i = self._count, int(np.argmax(off_nm))
         return (
             f"{self._recording.path}: the inputs left the recorded ones at frame {k}: cumulative {self._space.names[i]}"
             f" is {self._cumulative_nm[i]:+.6g} nm, recorded {trace.cumulative_nm[k, i]:+.6g} nm,"
@@ -139,7 +145,7 @@ class ReplayMicroscope:
 
 
 class ScoredReplayMicroscope(ReplayMicroscope):
-    """A replay of a recording that knows the states: `HasTruth`, for the scorer."""
+    """A replay of a recording of known states: `HasTruth`, for the scorer."""
 
     def reset(self, rng: np.random.Generator) -> None:
         super().reset(rng)
@@ -151,27 +157,27 @@ class ScoredReplayMicroscope(ReplayMicroscope):
         self._state_nm = self._state_nm + np.asarray(delta_nm, dtype=np.float64)
 
     def acquire(self) -> Frame:
-        """The next recorded frame."""
+        """Return the next recorded frame."""
         frame = super().acquire()
-        self._state_nm = self._alive[0].state_nm[self._seen - 1]
+        self._state_nm = self._alive[0].state_nm[self._count - 1]
         return frame
 
     def truth(self) -> Truth:
-        """The recorded state of the latest frame, and the inputs since; only the scorer may ask."""
-        _check_session(bool(self._alive), "truth")
+        """Return the recorded state of the latest frame plus the inputs since; only for the scorer."""
+        self._check_session("truth")
         return Truth(self._state_nm.copy(), self._initial_nm.copy())
 
 
 class NearestMicroscope:
-    """Known states as a map of an instrument: every exposure is the frame recorded nearest to where the inputs led.
+    """Recorded states as a map of an instrument: every exposure is the recorded frame nearest to the present state.
 
-    Distances are Euclidean, in units of `space.tolerance_nm`. What was recorded several times at one state is given in
-    turn. `truth` is where the inputs led, from a recorded start; the frame shows a state within `reach` of it.
+    Distances are Euclidean, in units of `space.tolerance_nm`. Frames of equal states are returned in turn. `truth` is a
+    recorded start plus the inputs; the frame shows a state within `reach` of it.
 
     Args:
-        recording: frames with known states.
-        reach: how far the nearest recorded state may be; nothing is extrapolated.
-        start_nm: where sessions start; None: at a recorded state within the start range, drawn.
+        recording: frames of known states.
+        reach: largest distance of the nearest recorded state; nothing is extrapolated.
+        start_nm: start of every session; None: a recorded state within the start range, drawn.
         overhead_s: clock time per frame beyond its exposure.
 
     Raises:
@@ -198,7 +204,7 @@ class NearestMicroscope:
         return self._capabilities
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Back to a start; the generator is asked once."""
+        """Begin at a start; draw one number from the generator."""
         drawn = self._starts_nm[int(rng.integers(len(self._starts_nm)))]
         self._initial_nm = drawn if self._chosen_nm is None else self._chosen_nm
         self._state_nm, self._cumulative_nm = self._initial_nm.copy(), self._space.zero
@@ -210,10 +216,10 @@ class NearestMicroscope:
         self._state_nm = state + np.asarray(delta_nm, dtype=np.float64)
 
     def acquire(self) -> Frame:
-        """The nearest recorded frame.
+        """Return the nearest recorded frame.
 
         Raises:
-            Departure: the nearest recorded state is out of reach; nothing was exposed.
+            Departure: the nearest recorded state is out of reach; nothing changes.
         """
         place = self._nearest(self._check_session("acquire"), self._exposures)
         recorded = self._recording.frame(place)
@@ -222,7 +228,7 @@ class NearestMicroscope:
         return Frame(recorded.counts, recorded.dose_e, recorded.exposure_s, self._clock_s, recorded.settings)
 
     def truth(self) -> Truth:
-        """Where the inputs led; only the scorer may ask."""
+        """Return the start plus the inputs; only for the scorer."""
         return Truth(self._check_session("truth").copy(), self._initial_nm.copy())
 
     def _nearest(self, state_nm: Array, turn: int) -> int:
@@ -248,15 +254,11 @@ class NearestMicroscope:
         return start
 
     def _check_session(self, verb: str) -> Array:
-        _check_session(self._state_nm is not None, verb)
-        return np.asarray(self._state_nm)
+        if self._state_nm is None:
+            raise NoSession(verb)
+        return self._state_nm
 
 
 def _capabilities(recording: Recording) -> Capabilities:
     name = f"replay of {recording.attributes.get('instrument', 'an instrument')}"
     return Capabilities(name, recording.optics, recording.space, recording.camera_shape, recording.max_count)
-
-
-def _check_session(there: bool, verb: str) -> None:
-    if not there:
-        raise NoSession(verb)

@@ -1,7 +1,7 @@
 """Datasets on disc: zarr, Merlin's .mib, Timepix3's .t3p and HyperSpy's .hspy, chosen by suffix.
 
-`create(path, layout, metadata)` gives a writer of frames, `open_frames(path)` a reader; events have their own pair,
-`t3p.T3pWriter` and `t3p.T3pReader`. Modules are imported when their format is chosen.
+`create(path, layout, metadata)` returns a writer of frames, `open_frames(path)` a reader; `t3p.T3pWriter` and
+`t3p.T3pReader` are those of events. Modules are imported when their format is chosen.
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ __all__ = ["SUFFIXES", "FormatError", "FrameReader", "FrameWriter", "Layout", "M
 
 
 def create(path: str | Path, layout: Layout, metadata: Metadata | None = None) -> FrameWriter:
-    """A writer for frames, by the suffix of `path`; nothing may be there yet.
+    """Create a dataset and return its writer; the suffix of `path` selects the format.
 
     Raises:
-        FormatError: unknown suffix, something is there, or the format cannot hold such frames.
+        FormatError: unknown suffix, an existing file, or frames that the format cannot hold.
     """
     path, about = Path(path), metadata or Metadata()
     suffix = check_suffix(path)
@@ -42,14 +42,24 @@ def create(path: str | Path, layout: Layout, metadata: Metadata | None = None) -
 
 
 def open_frames(path: str | Path, tolerate: bool = False) -> FrameReader:
-    """A reader of frames, by the suffix of `path`.
+    """Open a dataset of frames; the suffix of `path` selects the format.
 
     Args:
         path: of an existing dataset.
-        tolerate: read what is whole of a .mib or .t3p file that is cut off, instead of refusing it.
+        tolerate: read the complete part of a truncated .mib or .t3p file, instead of raising.
 
     Raises:
-        FormatError: unknown suffix, nothing there, or not such a file.
+        FormatError: unknown suffix, no such file, or a file of another format.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> path = Path(tempfile.mkdtemp()) / "scan.mib"
+        >>> with create(path, Layout(scan=(2, 3), camera=(8, 16)), Metadata(dwell_s=1e-3)) as writer:
+        ...     writer.append(np.ones((6, 8, 16), np.uint16))
+        >>> with open_frames(path) as reader:
+        ...     reader.layout.scan, int(reader.read(0, 6).sum()), reader.metadata.dwell_s
+        ((2, 3), 768, 0.001)
     """
     path = Path(path)
     suffix = check_suffix(path)
@@ -73,10 +83,10 @@ def open_frames(path: str | Path, tolerate: bool = False) -> FrameReader:
 
 
 def check_suffix(path: Path) -> str:
-    """The suffix, if it is a known one.
+    """Return the suffix.
 
     Raises:
-        FormatError: it is not; names the nearest.
+        FormatError: unknown; names the nearest.
     """
     if path.suffix not in SUFFIXES:
         raise FormatError(

@@ -1,43 +1,42 @@
-"""What a stored 4D dataset is: its layout, its metadata, and what every reader and writer of one does.
+"""A stored 4D dataset: its layout, its metadata, and the base classes of its readers and writers.
 
-The formats themselves are one module each. Frames are counted in the order in which they lie in the file.
+Each format is one module. Frames are numbered in the order of the file.
 """
 
 import json
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError, field_validator
+from pydantic import field_validator
 
+from twin.closing import Closing
 from twin.errors import StemtwinError
-from twin.options import NonNegative, Positive, validated
+from twin.options import NonNegative, OptionError, Positive, checked_options, validated
 from twin.scan.plan import ScanPlan
 from twin.suggest import nearest
 
 Frames = NDArray[np.unsignedinteger]
-Positive = Positive
 
 DTYPES = ("uint8", "uint16", "uint32")
 LARGEST_SIDE = 16384
-"""Pixels along one side of a frame; a header that claims more is broken."""
+"""Pixels along one side of a frame; a header that claims more is invalid."""
 LARGEST_SCAN = 2**31
-"""Positions of a scan; a header that claims more is broken."""
+"""Positions of a scan; a header that claims more is invalid."""
 BLOCK_BYTES = 64 * 2**20
-"""What a block holds unless the caller says otherwise, and a chunk at most."""
+"""Default size of a block, and largest size of a chunk."""
 
 
 class FormatError(StemtwinError, ValueError):
     """A file that cannot be read to its end, or data that a format cannot hold.
 
     Attributes:
-        complete: whole frames (or records) in the file before the fault.
+        complete: complete frames (or records) in the file before the fault.
     """
 
     def __init__(self, message: str, complete: int = 0) -> None:
@@ -53,7 +52,7 @@ class Layout:
         scan: (rows, columns), or (N,) for a list of positions.
         camera: (H, W), y before x.
         dtype: of the counts: "uint8", "uint16" or "uint32".
-        max_count: the largest count that can occur; None for what the dtype holds.
+        max_count: the largest count that can occur; None: the limit of the dtype.
     """
 
     scan: tuple[int, ...]
@@ -77,7 +76,7 @@ class Layout:
 
     @property
     def count(self) -> int:
-        """Frames of the whole scan."""
+        """Number of frames of the scan."""
         return math.prod(self.scan)
 
     @property
@@ -92,21 +91,21 @@ class Layout:
 
     @property
     def block(self) -> int:
-        """Frames that fit into `BLOCK_BYTES`, at least one."""
+        """Number of frames that fit into `BLOCK_BYTES`, at least one."""
         return max(1, BLOCK_BYTES // self.frame_bytes)
 
 
 class Beam(Protocol):
-    """What a stream tells of the optics."""
+    """Optics of a stream."""
 
     @property
     def energy_kev(self) -> float:
-        """Of the beam."""
+        """Beam energy."""
         ...
 
     @property
     def convergence_mrad(self) -> float:
-        """Half angle."""
+        """Convergence semi-angle."""
         ...
 
     @property
@@ -116,13 +115,13 @@ class Beam(Protocol):
 
     @property
     def camera_pixels(self) -> int:
-        """Along a side of the camera."""
+        """Pixels along a side of the camera."""
         ...
 
 
 @validated
 class Metadata:
-    """What is known about a dataset; None where it is not.
+    """Metadata of a dataset; None where unknown.
 
     Attributes:
         step_nm: distance of neighbouring scan positions.
@@ -131,7 +130,7 @@ class Metadata:
         energy_kev, convergence_mrad: the beam.
         pixel_mrad: angle of one camera pixel.
         dose_e: electrons per position.
-        provenance: anything else, plain JSON: what made the data, from which scenario, seed and version.
+        provenance: plain JSON: the origin of the data, for example scenario, seed and version.
     """
 
     step_nm: Positive | None = None
@@ -146,7 +145,7 @@ class Metadata:
     @field_validator("provenance")
     @classmethod
     def _plain(cls, provenance: dict[str, Any]) -> dict[str, Any]:
-        # By way of text, so that what is read back equals what was written (tuples are lists in JSON).
+        # Through text, so that the value read back equals the value written (tuples become lists in JSON).
         try:
             plain: dict[str, Any] = json.loads(json.dumps(provenance, allow_nan=False))
         except (TypeError, ValueError) as error:
@@ -155,7 +154,7 @@ class Metadata:
 
     @classmethod
     def of_scan(cls, plan: ScanPlan, optics: Beam, provenance: Mapping[str, Any]) -> Self:
-        """What an operator knows of a scan: plan, beam and camera angle; no step where positions are listed."""
+        """Return the metadata of a scan: plan, beam and camera angle; without a step for a list of positions."""
         return cls(
             step_nm=None if plan.pattern == "list" else plan.step_nm,
             dwell_s=plan.dwell_s,
@@ -168,62 +167,59 @@ class Metadata:
         )
 
     def plain(self) -> dict[str, Any]:
-        """What is known, as JSON data."""
+        """Return the known values as plain JSON data."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
     @classmethod
     def of(cls, plain: Mapping[str, Any], label: str) -> Self:
-        """The inverse of `plain`; `label` opens the error message.
+        """Build from plain values, the inverse of `plain`; `label` opens an error message.
 
         Raises:
-            FormatError: an unknown key (names the nearest) or a value out of range.
+            FormatError: an unknown key (names the nearest) or an invalid value.
         """
-        known = list(cls.__dataclass_fields__)
-        for key in plain:
-            if key not in known:
-                raise FormatError(f"{label}: {key} is not a metadata key{nearest(key, known)}")
         try:
-            return cls(**plain)
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            raise FormatError(f"{label}: {problem['loc'][0]}: {problem['msg']}") from None
+            return checked_options(cls, plain)
+        except OptionError as error:
+            raise FormatError(f"{label}: {error}") from None
 
 
-class FrameReader(ABC):
-    """A dataset opened for reading, whatever its format. Use it in a `with`, or close it.
+class FrameReader(Closing):
+    """A dataset opened for reading, of any format.
 
     Attributes:
         layout, metadata: of the dataset.
-        acquired: which scan positions have their frame, bool, shape `layout.scan`.
+        acquired: whether each scan position has its frame, bool, shape `layout.scan`.
     """
 
     layout: Layout
     metadata: Metadata
     acquired: NDArray[np.bool_]
 
-    @abstractmethod
     def read(self, first: int, count: int) -> Frames:
-        """Frames `first` to `first + count`, shape (count, H, W).
+        """Return frames `first` to `first + count`, shape (count, H, W).
 
         Raises:
-            FormatError: outside the dataset, or the file is broken there.
+            FormatError: outside the dataset, or the file is damaged there.
         """
+        if first < 0 or count < 0 or first + count > self.layout.count:
+            raise FormatError(f"frames {first} to {first + count} of a dataset of {self.layout.count}")
+        return self._read(first, count)
 
     @abstractmethod
-    def close(self) -> None:
-        """Let go of the file."""
+    def _read(self, first: int, count: int) -> Frames:
+        """Return frames within the dataset."""
 
     @property
     def extent(self) -> int:
-        """Frames up to the last acquired one; all of them when the scan is complete."""
-        there = np.flatnonzero(self.acquired)
-        return int(there[-1]) + 1 if there.size else 0
+        """Number of frames up to the last acquired one."""
+        acquired = np.flatnonzero(self.acquired)
+        return int(acquired[-1]) + 1 if acquired.size else 0
 
     def blocks(self, frames: int | None = None) -> Iterator[tuple[int, Frames]]:
-        """(index of the first frame, (n, H, W)) from the first frame to the last acquired one.
+        """Yield (index of the first frame, frames (n, H, W)) up to the last acquired frame.
 
         Args:
-            frames: frames per block; None for blocks of at most `BLOCK_BYTES`.
+            frames: per block; None: blocks of at most `BLOCK_BYTES`.
         """
         step = self.layout.block if frames is None else frames
         if step < 1:
@@ -231,20 +227,12 @@ class FrameReader(ABC):
         for first in range(0, self.extent, step):
             yield first, self.read(first, min(step, self.extent - first))
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class FrameWriter(ABC):
-    """A dataset being written. Frames are on disc when `append` returns; a crash later leaves them readable.
+class FrameWriter(Closing):
+    """A dataset being written. Frames are on disc when `append` returns, and survive a later crash.
 
     Attributes:
-        layout: what the file has room for.
+        layout: of the complete dataset.
         count: frames appended so far.
     """
 
@@ -252,14 +240,14 @@ class FrameWriter(ABC):
     count: int
 
     def append(self, frames: Frames, pixel: NDArray[np.integer] | None = None) -> None:
-        """The next frames in read-out order.
+        """Append frames in read-out order.
 
         Args:
             frames: counts, (n, H, W), unsigned.
-            pixel: where each belongs in the image, (row, column), shape (n, 2); None for raster order.
+            pixel: position in the image, (row, column), shape (n, 2); None for raster order.
 
         Raises:
-            FormatError: wrong shape or type, a count above `layout.ceiling`, or no room left; nothing was written.
+            FormatError: wrong shape or type, a count above `layout.ceiling`, or too many frames; nothing was written.
         """
         check_frames(frames, self.layout, self.count)
         self._write(frames, pixel)
@@ -267,26 +255,14 @@ class FrameWriter(ABC):
 
     @abstractmethod
     def _write(self, frames: Frames, pixel: NDArray[np.integer] | None) -> None:
-        """Frames that belong into this dataset to disc, or an error and nothing."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """No more frames."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()
+        """Write checked frames to disc, or raise and write nothing."""
 
 
 def check_frames(frames: Frames, layout: Layout, count: int) -> None:
-    """Refuse frames that do not belong into a dataset of `layout` that holds `count` already.
+    """Refuse frames that do not fit a dataset of `layout` after its first `count` frames.
 
     Raises:
-        FormatError: names what was given and what is expected.
+        FormatError: names the given and the expected value.
     """
     if frames.ndim != 3 or frames.shape[1:] != layout.camera:
         raise FormatError(f"frames have shape (n, {layout.camera[0]}, {layout.camera[1]}); got {frames.shape}")
@@ -300,21 +276,26 @@ def check_frames(frames: Frames, layout: Layout, count: int) -> None:
         raise FormatError(f"frame {worst} counts up to {largest}; this dataset holds at most {layout.ceiling}")
 
 
-def check_span(first: int, count: int, reader: FrameReader) -> None:
-    """Refuse to read outside a dataset.
+def json_object(text: Any, label: str) -> dict[str, Any]:
+    """Return a JSON object.
 
     Raises:
-        FormatError: names the frames there are.
+        FormatError: not one; begins with `label`.
     """
-    if first < 0 or count < 0 or first + count > reader.layout.count:
-        raise FormatError(f"frames {first} to {first + count} of a dataset of {reader.layout.count}")
+    try:
+        plain = json.loads(text)
+    except (TypeError, ValueError):
+        plain = None
+    if not isinstance(plain, dict):
+        raise FormatError(f"{label} is not a JSON object")
+    return plain
 
 
 def check_free(path: Path) -> None:
-    """Refuse to write over a dataset.
+    """Refuse to overwrite a dataset.
 
     Raises:
-        FormatError: something is there already.
+        FormatError: the path exists.
     """
     if path.exists():
         raise FormatError(f"{path} exists; choose another name or remove it")

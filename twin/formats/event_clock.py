@@ -1,7 +1,7 @@
-"""Which position of a scan an event belongs to, by its time alone; exact in integers.
+"""Scan position of an event from its time alone; exact in integers.
 
-No camera and no file: the clock is the scan's, events are on it already. Lines are as in `twin.scan.plan`: each begins
-by settling, dwells on its positions without a gap, and flies back.
+Events are already on the clock of the scan. Lines are as in `twin.scan.plan`: each begins with settling, dwells on its
+positions without a gap, and flies back.
 """
 
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from twin.formats.dataset import FormatError, Layout, Metadata
 from twin.scan.plan import ScanPlan
 
 PER_PS = 4
-"""Times are whole quarters of a picosecond: fine time counts steps of 1562.5 ps, whose middles are quarters."""
+"""Times are in quarters of a picosecond: the centres of the fine steps of 1562.5 ps are whole quarters."""
 PER_TICK = 25_000 * PER_PS
 PER_FINE = PER_TICK // 16
 LAST_TICK = 2**63 // PER_TICK
-"""26 days; what is beyond is no time."""
+"""26 days; later times are invalid."""
 
 BEFORE, AFTER, BETWEEN, REFUSED = -1, -2, -3, -4
-"""In place of a position: before the scan, after it, between two lines, later in the dwell than what is accepted."""
+"""Instead of a position: before the scan, after it, between two lines, later in the dwell than accepted."""
 
 
 class Ticks(NamedTuple):
-    """An `EventClock` in quarters of a picosecond, as compiled code takes it; `end` is that of the last dwell."""
+    """An `EventClock` in quarters of a picosecond, for compiled code; `end` is that of the last dwell."""
 
     start: int
     dwell: int
@@ -39,21 +39,21 @@ class Ticks(NamedTuple):
 
 @dataclass(frozen=True)
 class EventClock:
-    """When each position of a scan was exposed, on the clock of the events. Times count in whole picoseconds.
+    """Time at which each position of a scan is exposed. Times are rounded to picoseconds.
 
     Attributes:
         dwell_s: time per position.
         count: positions of the scan.
-        columns: positions per line; without settling and flyback it makes no difference.
+        columns: positions per line; irrelevant without settling and flyback.
         settle_s: wait at the start of every line.
         flyback_s: from the end of a line to the start of the next.
-        start_s: when the scan begins.
-        acceptance_s: only events of the first part of each dwell count, so that one scan gives lower doses too (Yu,
-            thesis 3.4.2); None is the whole dwell.
+        start_s: start of the scan.
+        acceptance_s: accept only the events of the first part of each dwell, so that one scan also gives lower doses
+            (Yu, thesis 3.4.2); None: the complete dwell.
 
     Raises:
-        FormatError: a dwell below a tick of 25 ns, times that are negative, an acceptance that is not within the dwell,
-            or a scan that takes longer than 26 days.
+        FormatError: a dwell below a tick of 25 ns, negative times, an acceptance outside the dwell, or a scan of more
+            than 13 days.
     """
 
     dwell_s: float
@@ -81,10 +81,10 @@ class EventClock:
 
     @property
     def ticks(self) -> Ticks:
-        """In quarters of a picosecond."""
+        """The clock in quarters of a picosecond."""
         dwell, settle, flyback, start = map(_quarters, (self.dwell_s, self.settle_s, self.flyback_s, self.start_s))
         accept = dwell if self.acceptance_s is None else min(max(_quarters(self.acceptance_s), 1), dwell)
-        # One long line when there is nothing between the lines: every time within the scan has a position.
+        # One long line if there is no time between lines: every time within the scan has a position.
         columns = self.columns if settle or flyback else self.count
         line = columns * dwell + settle + flyback
         last_line, last_column = divmod(self.count - 1, columns)
@@ -92,16 +92,16 @@ class EventClock:
         return Ticks(start, dwell, columns, line, settle, accept, end, self.count)
 
     def begins(self, position: int, end: bool = False) -> int:
-        """When a position's dwell begins, or ends, in quarters of a picosecond."""
+        """Return the begin or the end of a position's dwell, quarters of a picosecond."""
         clock = self.ticks
         line, column = divmod(position, clock.columns)
         return clock.start + line * clock.line + clock.settle + (column + end) * clock.dwell
 
     def position(self, time: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Position during which each event came, (n,), or one of BEFORE, AFTER, BETWEEN, REFUSED.
+        """Return the position of each event, (n,), or one of BEFORE, AFTER, BETWEEN, REFUSED.
 
         Args:
-            time: `event_time` of each.
+            time: `event_time` of each event.
         """
         clock = self.ticks
         line, within = np.divmod(time - clock.start, clock.line)
@@ -114,11 +114,11 @@ class EventClock:
 
 
 def event_time(events: NDArray[np.void], fine: bool) -> NDArray[np.int64]:
-    """Arrival of each event in quarters of a picosecond, (n,).
+    """Return the arrival of each event, quarters of a picosecond, (n,).
 
     Args:
         events: of `t3p.RECORD`, none later than `LAST_TICK`.
-        fine: the middle of the 1.5625 ns in which the pixel fired; otherwise the tick, as other readers take it.
+        fine: the centre of the fine step of 1.5625 ns; otherwise the tick, as in other readers.
     """
     time = events["toa"].astype(np.int64) * PER_TICK
     return time - (events["ftoa"].astype(np.int64) * PER_FINE + PER_FINE // 2) if fine else time
@@ -129,15 +129,14 @@ def _quarters(seconds: float) -> int:
 
 
 SCAN_PLAN, FINE_TIME = "scan_plan", "fine_time"
-"""Keys of a file's provenance: the plan of the scan that the events are of, as plain data; whether their positions go
-by the fine time."""
+"""Keys of a file's provenance: the scan plan of the events, plain; whether positions use the fine time."""
 
 
 def plan_of(layout: Layout, metadata: Metadata) -> ScanPlan:
-    """The scan that events belong to: the plan in their file's provenance, or else a raster without pauses.
+    """Return the scan plan of events: that in the provenance of their file, or a raster without pauses.
 
     Raises:
-        FormatError: no dwell, or a plan that is none or has another number of positions.
+        FormatError: no dwell, or an invalid plan or one with another number of positions.
     """
     if metadata.dwell_s is None:
         raise FormatError("events belong to scan positions by their time: metadata needs dwell_s")
@@ -150,20 +149,20 @@ def plan_of(layout: Layout, metadata: Metadata) -> ScanPlan:
     try:
         plan = ScanPlan(**plain)
     except (TypeError, ValueError) as error:
-        raise FormatError(f"provenance.{SCAN_PLAN} is no scan plan: {error}") from None
+        raise FormatError(f"provenance.{SCAN_PLAN} is not a scan plan: {error}") from None
     if plan.count > layout.count or plan.dwell_s != metadata.dwell_s:
         raise FormatError(
-            f"provenance.{SCAN_PLAN} has {plan.count} positions of {plan.dwell_s} s; the file says {layout.count} of"
+            f"provenance.{SCAN_PLAN} has {plan.count} positions of {plan.dwell_s} s; the file has {layout.count} of"
             f" {metadata.dwell_s} s"
         )
     return plan
 
 
 def clock_of(plan: ScanPlan, start_s: float = 0.0, acceptance_s: float | None = None) -> EventClock:
-    """The clock of a plan whose first line begins at `start_s`.
+    """Return the clock of a plan whose first line begins at `start_s`.
 
     Raises:
-        FormatError: lines of different length with pauses between them, for which no rule gives the position.
+        FormatError: lines of different length with pauses between them, whose times do not give the position.
     """
     flyback_s = plan.flyback_s if plan.pattern in ("raster", "subsampled") else 0.0
     if plan.pattern == "subsampled" and plan.subsample == "pixels" and (plan.settle_s or flyback_s):

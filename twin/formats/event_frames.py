@@ -1,6 +1,6 @@
-"""Timepix3 events as frames: what `create` and `open_frames` do with a .t3p file.
+"""Timepix3 events as frames: reader and writer of .t3p files for `create` and `open_frames`.
 
-Reading needs events in order of time; a real camera's are nearly so: `agents.sources.t3p` takes them as they come.
+Reading needs events sorted by time. Those of a real camera are sorted only approximately: use `agents.sources.t3p`.
 """
 
 from pathlib import Path
@@ -8,26 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.formats import t3p
-from twin.formats.dataset import (
-    FormatError,
-    FrameReader,
-    Frames,
-    FrameWriter,
-    Layout,
-    Metadata,
-    check_span,
-)
-from twin.formats.event_clock import (
-    FINE_TIME,
-    LAST_TICK,
-    PER_TICK,
-    SCAN_PLAN,
-    EventClock,
-    clock_of,
-    event_time,
-    plan_of,
-)
+from twin.formats import event_clock, t3p
+from twin.formats.dataset import FormatError, FrameReader, Frames, FrameWriter, Layout, Metadata
+from twin.formats.event_clock import FINE_TIME, SCAN_PLAN, EventClock, clock_of, event_time, plan_of
 from twin.formats.mib import check_order
 
 
@@ -56,11 +39,11 @@ class EventFrameWriter(FrameWriter):
 
 
 class EventFrameReader(FrameReader):
-    """Frames, uint32, counted from events. Opening runs once through the file, to see that time only goes forward.
+    """Frames, uint32, counted from events. Opening reads the file once, to check that the events are sorted by time.
 
     Raises:
-        FormatError: as `t3p.T3pReader`, no description beside the file, events that are not in order of time, or a
-            scan that is not in raster order.
+        FormatError: as `t3p.T3pReader`, no description beside the file, events that are not sorted by time, or a scan
+            that is not in raster order.
     """
 
     def __init__(self, path: Path, tolerate: bool = False) -> None:
@@ -82,25 +65,24 @@ class EventFrameReader(FrameReader):
         self.acquired = (np.arange(layout.count) < complete).reshape(layout.scan)
 
     def _last_position(self, path: Path) -> int:
-        """Scan position of the last event; -1 without events."""
+        """Return the scan position of the last event; -1 without events."""
         latest, position = 0, -1
         for first, events in self._reader.blocks():
             toa = events["toa"]
             late = np.flatnonzero(np.diff(toa.astype(np.int64), prepend=latest) < 0)
             if late.size:
-                raise FormatError(f"{path}: event {first + late[0]} came before the one in front of it; sort by toa")
+                raise FormatError(f"{path}: event {first + late[0]} came before the previous one; sort by toa")
             latest = int(toa[-1])
-            if latest >= LAST_TICK:
+            if latest >= event_clock.LAST_TICK:
                 raise FormatError(f"{path}: a time of arrival of {latest} ticks is more than 26 days")
             position = max(position, int(self._clock.position(event_time(events[-1:], self._fine))[0]))
         return position
 
-    def read(self, first: int, count: int) -> Frames:
-        check_span(first, count, self)
+    def _read(self, first: int, count: int) -> Frames:
         frames = np.zeros((count, *self.layout.camera), dtype=np.uint32)
         if count == 0:
             return frames
-        # Fine time counts back from the tick, by less than one.
+        # Fine time counts back from the tick by less than one tick.
         start, stop = self._search(self._tick(first)), self._search(self._tick(first + count - 1, end=True) + 2)
         for begin in range(start, stop, t3p.BLOCK_RECORDS):
             events = self._reader.read(begin, min(t3p.BLOCK_RECORDS, stop - begin))
@@ -109,11 +91,11 @@ class EventFrameReader(FrameReader):
         return frames
 
     def _tick(self, position: int, end: bool = False) -> int:
-        """In which a position's dwell begins, or ends."""
-        return self._clock.begins(position, end) // PER_TICK
+        """Return the tick in which the dwell of a position begins or ends."""
+        return self._clock.begins(position, end) // event_clock.PER_TICK
 
     def _search(self, tick: int) -> int:
-        """The first record of a tick or a later one, by bisection of the file."""
+        """Return the first record at or after a tick, by bisection of the file."""
         low, high = 0, self._reader.count
         while low < high:
             middle = (low + high) // 2
@@ -128,17 +110,16 @@ class EventFrameReader(FrameReader):
 
 
 def _clock(path: Path, layout: Layout, metadata: Metadata) -> EventClock:
-    """The clock of the scan that the file tells of, or of one without pauses.
+    """Return the clock of the file's scan plan, or of a scan without pauses.
 
     Raises:
-        FormatError: a plan that is none, or one whose positions are not in raster order.
+        FormatError: an invalid plan, or one whose positions are not in raster order.
     """
     if SCAN_PLAN not in metadata.provenance:
         return EventClock(metadata.dwell_s or 0.0, layout.count)
     plan = plan_of(layout, metadata)
     if plan.pattern in ("serpentine", "subsampled"):
         raise FormatError(
-            f"{path}: frames lie in raster order, these events are of a {plan.pattern} scan;"
-            " agents.sources.t3p puts them in their places"
+            f"{path}: frames are in raster order, these events are of a {plan.pattern} scan; use agents.sources.t3p"
         )
     return clock_of(plan)

@@ -1,7 +1,7 @@
 """A dataset as HyperSpy writes it (.hspy, HDF5): scan axes in nm, camera axes in mrad.
 
-All chunks are given their place when the file is made, and are not compressed: an append then changes nothing but the
-counts themselves, and a crash leaves a file that opens. Zarr is the format for small files.
+All chunks are allocated when the file is created, and not compressed: an append changes only the counts, and a crash
+leaves a readable file. For small files use zarr.
 """
 
 import json
@@ -12,36 +12,26 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.formats import placement
-from twin.formats.dataset import (
-    BLOCK_BYTES,
-    FormatError,
-    FrameReader,
-    Frames,
-    FrameWriter,
-    Layout,
-    Metadata,
-    check_free,
-    check_span,
-)
+from twin.formats import dataset, placement
+from twin.formats.dataset import FormatError, FrameReader, Frames, FrameWriter, Layout, Metadata, check_free
 
 FORMAT_VERSION = "3.3"
 TITLE = "4D-STEM"
 CHUNK_BYTES = 2**20
 OWN = "stemtwin"
-"""Group of `original_metadata` that holds our metadata, and the mask of acquired positions."""
+"""Group of `original_metadata` with this package's metadata and the mask of acquired positions."""
 
 
 def axes(layout: Layout, metadata: Metadata) -> list[dict[str, Any]]:
-    """HyperSpy's axes, one per dimension in array order; scale 1 and no unit where the metadata say nothing.
+    """Return HyperSpy's axes, one per dimension in array order; scale 1 without unit where the metadata are unknown.
 
-    Scan axes start at 0; camera axes are zero at the pixel `side // 2`, as everywhere here.
+    Scan axes start at 0; camera axes are zero at the pixel `side // 2`, as everywhere in this package.
     """
     names = ("y", "x")[-len(layout.scan) :]
     step, pixel = metadata.step_nm or 1.0, metadata.pixel_mrad or 1.0
     scan_units = "nm" if metadata.step_nm else ""
     if len(layout.scan) == 1:
-        # A list of positions: a number, and no distance.
+        # A list of positions: numbered, without a distance.
         names, step, scan_units = ("position",), 1.0, ""
     scan = [
         {"name": name, "size": size, "scale": step, "offset": 0.0, "units": scan_units, "navigate": True}
@@ -63,7 +53,7 @@ def axes(layout: Layout, metadata: Metadata) -> list[dict[str, Any]]:
 
 
 def _describe(experiment: h5py.Group, layout: Layout, metadata: Metadata) -> None:
-    """The groups around the data that HyperSpy expects."""
+    """Create the groups that HyperSpy expects."""
     experiment.attrs.update({"package": OWN, "package_version": "0.1"})
     for number, axis in enumerate(axes(layout, metadata)):
         experiment.create_group(f"axis-{number}").attrs.update(axis)
@@ -73,7 +63,7 @@ def _describe(experiment: h5py.Group, layout: Layout, metadata: Metadata) -> Non
     about.create_group("General").attrs["title"] = TITLE
     about.create_group("Signal").attrs["signal_type"] = ""
     instrument = about.create_group("Acquisition_instrument/TEM")
-    # HyperSpy's own names and units.
+    # HyperSpy's names and units.
     for name, value in (
         ("beam_energy", metadata.energy_kev),
         ("convergence_angle", metadata.convergence_mrad),
@@ -84,7 +74,7 @@ def _describe(experiment: h5py.Group, layout: Layout, metadata: Metadata) -> Non
 
 
 def _create(group: h5py.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> Any:
-    """A dataset whose chunks have their place on disc from the start; unwritten ones read zero (a sparse file)."""
+    """Create a dataset whose chunks are allocated at once; unwritten ones read zero (a sparse file)."""
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_chunk(chunks)
     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -98,7 +88,7 @@ class HspyWriter(FrameWriter):
     """Writes `path`.
 
     Raises:
-        FormatError: it exists.
+        FormatError: `path` exists.
     """
 
     def __init__(self, path: Path, layout: Layout, metadata: Metadata) -> None:
@@ -129,7 +119,7 @@ class HspyReader(FrameReader):
     """Reads a dataset that `HspyWriter` or HyperSpy wrote: the first experiment with frames on a scan.
 
     Raises:
-        FormatError: no HDF5, none of HyperSpy's, or counts that are not unsigned integers.
+        FormatError: not HDF5, not of HyperSpy, or counts that are not unsigned integers.
     """
 
     def __init__(self, path: Path) -> None:
@@ -150,10 +140,10 @@ class HspyReader(FrameReader):
         own = experiment.get(f"original_metadata/{OWN}")
         limit = int(own.attrs["max_count"]) if own is not None and "max_count" in own.attrs else None
         self.layout = Layout(tuple(shape[:-2]), (shape[-2], shape[-1]), str(self._frames.dtype), limit)
-        if self._frames.chunks and np.prod(self._frames.chunks, dtype=float) * 4 > 16 * BLOCK_BYTES:
+        if self._frames.chunks and np.prod(self._frames.chunks, dtype=float) * 4 > 16 * dataset.BLOCK_BYTES:
             raise FormatError(f"{path}: chunks of {self._frames.chunks} do not fit into memory")
         if own is not None and "metadata" in own.attrs:
-            self.metadata = Metadata.of(_json(own.attrs["metadata"], path), str(path))
+            self.metadata = Metadata.of(dataset.json_object(own.attrs["metadata"], f"{path}: metadata"), str(path))
         else:
             self.metadata = Metadata.of(_from_axes(experiment, len(shape)), str(path))
         mask = own.get("acquired") if own is not None else None
@@ -162,16 +152,15 @@ class HspyReader(FrameReader):
         self.acquired = np.ones(self.layout.scan, dtype=bool) if mask is None else mask[...].astype(bool)
 
     def _experiment(self, path: Path) -> Any:
-        """The first experiment whose data are frames on a scan."""
-        found = self._file.get("Experiments")
-        for experiment in found.values() if isinstance(found, h5py.Group) else ():
+        """Return the first experiment with frames on a scan."""
+        experiments = self._file.get("Experiments")
+        for experiment in experiments.values() if isinstance(experiments, h5py.Group) else ():
             data = experiment.get("data") if isinstance(experiment, h5py.Group) else None
             if isinstance(data, h5py.Dataset) and data.ndim in (3, 4):
                 return experiment
-        raise FormatError(f"{path}: no experiment with frames on a scan in it")
+        raise FormatError(f"{path}: no experiment with frames on a scan")
 
-    def read(self, first: int, count: int) -> Frames:
-        check_span(first, count, self)
+    def _read(self, first: int, count: int) -> Frames:
         try:
             return placement.read(self._frames, self.layout, first, count)
         except OSError as error:
@@ -182,20 +171,10 @@ class HspyReader(FrameReader):
 
 
 def _from_axes(experiment: Any, dimensions: int) -> dict[str, Any]:
-    """Scan step and camera pixel as HyperSpy's axes give them, where their units are known."""
+    """Return scan step and camera pixel from HyperSpy's axes, where their units are known."""
     known = {}
     for key, number, units in (("step_nm", dimensions - 3, "nm"), ("pixel_mrad", dimensions - 1, "mrad")):
         axis = experiment.get(f"axis-{number}")
         if axis is not None and axis.attrs.get("units") == units and float(axis.attrs.get("scale", 0)) > 0:
             known[key] = float(axis.attrs["scale"])
     return known
-
-
-def _json(text: Any, path: Path) -> dict[str, Any]:
-    try:
-        plain = json.loads(text)
-    except (TypeError, ValueError):
-        plain = None
-    if not isinstance(plain, dict):
-        raise FormatError(f"{path}: its metadata are not a JSON object")
-    return plain

@@ -1,6 +1,6 @@
 """Headers of the Merlin (Medipix3) camera, as bytes: the MQ1 header of a frame and the text header of an acquisition.
 
-File and live stream carry the same headers. Nothing here allocates by what a header says.
+Files and live streams have the same headers. Nothing here allocates memory by the values of a header.
 """
 
 import math
@@ -13,13 +13,13 @@ from twin.suggest import nearest
 
 SINGLE_BYTES, QUAD_BYTES = 384, 768
 SHORTEST_BYTES, LONGEST_BYTES = 64, 16384
-"""What a header's own length may be; single chips have 384, quads 768."""
+"""Limits of the length of a header; single chips have 384 bytes, quads 768."""
 
 PIXEL_BYTES = {"U08": 1, "U16": 2, "U32": 4}
-"""Processed pixels, big-endian. R64 is what the chip sends, 64-bit words of packed pixels."""
+"""Processed pixels, big-endian. R64 are the chip's raw data, 64-bit words of packed pixels."""
 RAW = "R64"
 DEPTHS = {1: "U08", 6: "U08", 12: "U16", 24: "U32"}
-"""Counter depth of the chip in bits, and the pixels that hold it."""
+"""Counter depth of the chip, bits, and the pixel type that holds it."""
 
 RAW_BITS = {1: 1, 6: 8, 12: 16, 24: 16}
 """Bits per pixel of raw data by counter depth; 24-bit data count every pixel twice in the header's width."""
@@ -35,14 +35,14 @@ class MerlinHeader:
     Attributes:
         sequence: number of the frame, from 1.
         length: bytes from the start of the header to the pixels.
-        chips: how many send data.
-        width, height: as the header says; raw data of several chips, or of two counters, lie side by side.
+        chips: number of chips.
+        width, height: of the data; raw data of several chips, or of two counters, are side by side.
         pixel: "U08", "U16", "U32" or "R64".
-        assembly: how the chips lie, "1x1" or "2x2".
+        assembly: arrangement of the chips, "1x1" or "2x2".
         time: start of the exposure as text.
         shutter_s: exposure.
         thresholds_kev: energy thresholds.
-        depth: of the counter, bits; None from software that does not say.
+        depth: of the counter, bits; None if the header has none.
     """
 
     sequence: int
@@ -59,7 +59,7 @@ class MerlinHeader:
 
     @property
     def kind(self) -> tuple[int, int, int, int, str, str, int | None]:
-        """What has to be the same for all frames of a file."""
+        """Values that are equal for all frames of a file."""
         return self.length, self.chips, self.width, self.height, self.pixel, self.assembly, self.depth
 
     @property
@@ -70,7 +70,7 @@ class MerlinHeader:
 
     @property
     def image_shape(self) -> tuple[int, int]:
-        """(H, W) of the picture, put together and decoded."""
+        """(H, W) of the assembled, decoded image."""
         if self.pixel != RAW:
             return self.height, self.width
         if self.chips == 4:
@@ -79,10 +79,10 @@ class MerlinHeader:
 
 
 def parse_header(raw: bytes) -> MerlinHeader:
-    """The MQ1 header at the start of `raw`; what follows it is ignored.
+    """Parse the MQ1 header at the start of `raw`; ignore further bytes.
 
     Raises:
-        FormatError: not such a header; names the field, what it holds and what it should.
+        FormatError: not such a header; names the field, its value and the expected one.
     """
     if not raw.startswith(b"MQ1,"):
         raise FormatError(f"a frame begins with MQ1, and not with {raw[:8]!r}")
@@ -115,10 +115,10 @@ def parse_header(raw: bytes) -> MerlinHeader:
 
 
 def build_header(header: MerlinHeader) -> bytes:
-    """The MQ1 header, `header.length` bytes, padded with NUL; `parse_header` gives the same back.
+    """Return the MQ1 header, `header.length` bytes, padded with NUL; the inverse of `parse_header`.
 
     Raises:
-        FormatError: what the camera cannot be.
+        FormatError: contradictory fields, or too many bytes.
     """
     _checked(header)
     thresholds = ",".join(f"{value:E}".replace("E+0", "E+") for value in (*header.thresholds_kev, *[0.0] * 8)[:8])
@@ -132,24 +132,56 @@ def build_header(header: MerlinHeader) -> bytes:
         text += f",MQ1A,{_iso(header.time)},{round(header.shutter_s * 1e9)}ns,{header.depth},"
     raw = text.encode("ascii")
     if len(raw) >= header.length:
-        raise FormatError(f"a header of {header.chips} chips takes {len(raw) + 1} bytes; {header.length} were given")
+        raise FormatError(f"a header of {header.chips} chips takes {len(raw) + 1} bytes; {header.length} are available")
     return raw.ljust(header.length, b"\0")
 
 
+class UsualHeader:
+    """Recognises headers that differ from the first one only in number and time, without parsing them.
+
+    Args:
+        header: of the first frame.
+        raw: its bytes.
+    """
+
+    def __init__(self, header: MerlinHeader, raw: bytes) -> None:
+        self.header = header
+        self._same = b"," + b",".join(raw.split(b",", 8)[2:8]) + b","
+
+    def number(self, raw: bytes) -> int | None:
+        """Return the frame number; None for a header that has to be parsed."""
+        comma = raw.find(b",", 4, 24)
+        digits = raw[4:comma]
+        if raw[:4] != b"MQ1," or comma < 5 or not digits.isdigit():
+            return None
+        if raw[comma : comma + len(self._same)] != self._same or _counter_depth(raw) != self.header.depth:
+            return None
+        return int(digits)
+
+
+def _counter_depth(raw: bytes) -> int | None:
+    """Return the bits given in the MQ1A part; None without one, -1 if invalid."""
+    at = raw.find(b",MQ1A,")
+    if at < 0:
+        return None
+    fields = raw[at + 6 :].split(b",", 3)
+    return int(fields[2]) if len(fields) > 3 and fields[2].isdigit() and len(fields[2]) <= 2 else -1
+
+
 def difference(header: MerlinHeader, first: MerlinHeader) -> str:
-    """In which fields a frame's header differs from the first one's, in words."""
+    """Return a sentence with the fields in which a header differs from the first one."""
     names = ("header length", "number of chips", "width", "height", "pixel type", "assembly", "counter depth")
     pairs = zip(names, header.kind, first.kind, strict=True)
     return "; ".join(f"has {name} {now}, the frames before it {was}" for name, now, was in pairs if now != was)
 
 
 def stamp(seconds: float) -> str:
-    """Camera time as the header writes it, to the microsecond; the virtual camera's clock starts on 2000-01-01."""
+    """Return camera time as in the header, to the microsecond; the virtual camera's clock starts on 2000-01-01."""
     return (datetime(2000, 1, 1) + timedelta(seconds=seconds)).isoformat(sep=" ", timespec="microseconds")
 
 
 def _iso(time: str) -> str:
-    """The second time stamp: with T, nanoseconds and Z."""
+    """Return the second time stamp, with T, nanoseconds and Z."""
     return time.replace(" ", "T") + "000Z" if time else ""
 
 
@@ -160,14 +192,14 @@ def _ascii(part: bytes) -> str:
         raise FormatError(f"a header is plain text, not {part[:16]!r}") from None
 
 
-def _whole(text: str, what: str, least: int, most: int) -> int:
+def _whole(text: str, what: str, minimum: int, maximum: int) -> int:
     digits = text.strip()
-    # isdigit alone passes superscripts; a length limit keeps int() from ever working hard.
+    # isdigit alone accepts superscripts; the length limit bounds the work of int().
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 20):
         raise FormatError(f"{what}: {text[:24]!r} is not a number")
     value = int(digits)
-    if not least <= value <= most:
-        raise FormatError(f"{what} {value} is not in {least} to {most}")
+    if not minimum <= value <= maximum:
+        raise FormatError(f"{what} {value} is not in {minimum} to {maximum}")
     return value
 
 
@@ -182,12 +214,12 @@ def _real(text: str, what: str) -> float:
 
 
 def _depth(fields: list[str], pixel: str) -> int | None:
-    """Counter depth, from the MQ1A part, where there is one."""
+    """Return the counter depth from the MQ1A part, if present."""
     if "MQ1A" not in fields:
         if pixel == RAW:
             raise FormatError("raw pixels need the MQ1A part of the header, which holds the counter depth")
         return None
-    place = fields.index("MQ1A") + 3  # a second time stamp and the exposure come first
+    place = fields.index("MQ1A") + 3  # after a second time stamp and the exposure
     depth = _whole(fields[place] if len(fields) > place else "", "counter depth", 1, 24)
     if depth not in DEPTHS:
         raise FormatError(f"a counter has {', '.join(map(str, DEPTHS))} bits, not {depth}")
@@ -221,12 +253,12 @@ def _checked(header: MerlinHeader) -> MerlinHeader:
 
 @dataclass(frozen=True)
 class Acquisition:
-    """What the text header says about a whole acquisition.
+    """The text header of an acquisition.
 
     Attributes:
-        frames: in the acquisition; 0 for "until stopped".
-        frames_per_trigger: the frames of one scan row, as a rule.
-        scan: (rows, columns), where the header says so.
+        frames: in the acquisition; 0: until stopped.
+        frames_per_trigger: usually the frames of one scan row.
+        scan: (rows, columns), if present.
         depth: counter depth, bits.
         extra: further lines.
     """
@@ -244,7 +276,7 @@ DEPTH = "Counter Depth (number)"
 
 
 def build_hdr(acquisition: Acquisition, assembly: str = "1x1") -> bytes:
-    """The text header, padded with spaces to `HDR_BYTES` as the camera's software does."""
+    """Return the text header, padded with spaces to `HDR_BYTES` as by the camera's software."""
     lines = {
         "Chip Type (Medipix 3.0, Medipix 3.1, Medipix 3RX)": "Medipix 3RX",
         "Assembly Size (NX1, 2X2)": f"{assembly:>6}",
@@ -265,10 +297,10 @@ def build_hdr(acquisition: Acquisition, assembly: str = "1x1") -> bytes:
 
 
 def parse_hdr(raw: bytes) -> Acquisition:
-    """The text header; lines that are not a key, a tab and a value are passed over, as other readers do.
+    """Parse the text header; skip lines that are not a key, a tab and a value, as other readers do.
 
     Raises:
-        FormatError: no such header, or a number that is none.
+        FormatError: not such a header, or an invalid number.
     """
     if not raw.startswith(b"HDR"):
         raise FormatError(f"a text header begins with HDR and not with {raw[:8]!r}")

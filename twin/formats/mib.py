@@ -1,39 +1,28 @@
-"""A dataset as a Merlin camera writes it: `name.mib`, frames with a header each, and `name.hdr`, the text header.
+"""A dataset in the format of a Merlin camera: `name.mib`, frames with headers, and `name.hdr`, the text header.
 
-Frames lie in read-out order. What the camera's headers have no field for is one more line of the .hdr, plain JSON.
-Not read: an acquisition that the camera's software split over several files.
+Frames are in read-out order. Metadata without a field in the camera's headers are a JSON line of the .hdr. An
+acquisition that the camera's software split over several files is not supported.
 """
 
 import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.formats import dataset, merlin_pixels
 from twin.formats import merlin_header as mh
-from twin.formats import merlin_pixels
-from twin.formats.dataset import (
-    LARGEST_SCAN,
-    FormatError,
-    FrameReader,
-    Frames,
-    FrameWriter,
-    Layout,
-    Metadata,
-    check_free,
-    check_span,
-)
+from twin.formats.dataset import FormatError, FrameReader, Frames, FrameWriter, Layout, Metadata, check_free
 
 METADATA = "Metadata (JSON)"
 MOST_HDR = 2**20
-"""Bytes of a text header that are read; cameras write some thousands."""
+"""Largest text header that is read, bytes; cameras write some thousands."""
 
 
 def smallest_depth(max_count: int) -> int:
-    """The counter depth, bits, that holds `max_count`.
+    """Return the smallest counter depth that holds `max_count`, bits.
 
     Raises:
         FormatError: none does.
@@ -45,10 +34,10 @@ def smallest_depth(max_count: int) -> int:
 
 
 def frame_header(layout: Layout, depth: int, raw: bool, dwell_s: float) -> mh.MerlinHeader:
-    """The header that all frames of a file share but for number and time: four chips for 512 x 512, else one.
+    """Return the header that all frames of a file share, except number and time: four chips for 512 x 512, else one.
 
     Raises:
-        FormatError: raw data of frames that no such camera has.
+        FormatError: raw data of a shape that no such camera has.
     """
     height, width = layout.camera
     chips = 4 if layout.camera == (512, 512) else 1
@@ -68,12 +57,12 @@ def frame_header(layout: Layout, depth: int, raw: bool, dwell_s: float) -> mh.Me
         shutter_s=dwell_s,
         depth=depth,
     )
-    mh.build_header(header)  # refuses here, before a file exists, what it would refuse later
+    mh.build_header(header)  # raises before a file exists
     return header
 
 
 class MibWriter(FrameWriter):
-    """Writes `path` and its .hdr. Counter depth: the smallest that holds `layout.ceiling`.
+    """Writes `path` and its .hdr, with the smallest counter depth that holds `layout.ceiling`.
 
     Args:
         path: ends in .mib.
@@ -81,7 +70,7 @@ class MibWriter(FrameWriter):
         raw: pack the pixels as the chip sends them (R64).
 
     Raises:
-        FormatError: a file exists, or no Merlin has such frames.
+        FormatError: a file exists, or a Merlin cannot have such frames.
     """
 
     def __init__(self, path: Path, layout: Layout, metadata: Metadata, raw: bool = False) -> None:
@@ -119,15 +108,15 @@ class MibReader(FrameReader):
 
     Args:
         path: of the .mib file.
-        scan: (rows, columns) or (N,), for a file whose .hdr does not tell or tells something else.
-        tolerate: end at the first fault, and keep the whole frames before it, instead of refusing.
+        scan: (rows, columns) or (N,), if the .hdr has none or another one.
+        tolerate: end at the first fault and keep the complete frames before it, instead of raising.
 
     Attributes:
         header: of the first frame.
 
     Raises:
-        FormatError: a file without a whole frame, a broken header, or (unless `tolerate`) one that ends
-            within a frame; `complete` of the error counts the frames before the fault.
+        FormatError: no complete frame, an invalid header, or (unless `tolerate`) a truncated frame; `complete` of the
+            error counts the frames before the fault.
     """
 
     def __init__(self, path: Path, scan: tuple[int, ...] | None = None, tolerate: bool = False) -> None:
@@ -138,7 +127,7 @@ class MibReader(FrameReader):
             self.header = _parse(self._file.read(mh.LONGEST_BYTES), path, 0)
             self._stride = self.header.length + self.header.payload_bytes
             self._complete, rest = divmod(size, self._stride)
-            self._complete = min(self._complete, LARGEST_SCAN)
+            self._complete = min(self._complete, dataset.LARGEST_SCAN)
             if self._complete == 0 or (rest and not tolerate):
                 raise FormatError(
                     f"{path}: frame {self._complete} is cut off after {rest} of {self._stride} bytes; there are"
@@ -153,23 +142,23 @@ class MibReader(FrameReader):
     def _describe(self, scan: tuple[int, ...] | None) -> None:
         """Layout and metadata, from the first header, the .hdr and the size of the file."""
         hdr = self._path.with_suffix(".hdr")
-        told = _acquisition(hdr) if hdr.exists() else None
-        shape = scan if scan is not None else scan_shape(told, self._complete)
+        acquisition = _acquisition(hdr) if hdr.exists() else None
+        shape = scan if scan is not None else scan_shape(acquisition, self._complete)
         height, width = self.header.image_shape
         dtype, depth = merlin_pixels.dtype(self.header), self.header.depth
-        # A counter deeper than its pixels: they end first.
+        # The limit of the pixels, if the counter is deeper.
         limit = None if depth is None else min((1 << depth) - 1, int(np.iinfo(dtype).max))
         self.layout = Layout(shape, (height, width), str(dtype), limit)
         if self._complete > self.layout.count:
             raise FormatError(f"{self._path}: {self._complete} frames do not fit a scan of {shape}")
         self.acquired = (np.arange(self.layout.count) < self._complete).reshape(shape)
-        plain = _json(told.extra.get(METADATA, "{}"), hdr) if told else {}
+        extra = acquisition.extra if acquisition else {}
+        plain = dataset.json_object(extra.get(METADATA, "{}"), f"{hdr}: {METADATA}")
         if self.header.shutter_s > 0:
             plain.setdefault("dwell_s", self.header.shutter_s)
         self.metadata = Metadata.of(plain, str(hdr))
 
-    def read(self, first: int, count: int) -> Frames:
-        check_span(first, count, self)
+    def _read(self, first: int, count: int) -> Frames:
         missing = first + count - self._complete
         if missing > 0:
             raise FormatError(f"{self._path}: ends after {self._complete} frames, {missing} too early", self._complete)
@@ -182,7 +171,7 @@ class MibReader(FrameReader):
         return merlin_pixels.decode(raw[:, self.header.length :], self.header)
 
     def blocks(self, frames: int | None = None) -> Iterator[tuple[int, Frames]]:
-        """As every reader's; what lies before a broken frame comes first, then the error (or the end)."""
+        """As `FrameReader.blocks`; yield the frames before a damaged one, then raise (or end)."""
         step = self.layout.block if frames is None else frames
         if step < 1:
             raise ValueError(f"a block holds at least one frame; got {step}")
@@ -202,7 +191,7 @@ class MibReader(FrameReader):
 
 
 def check_order(layout: Layout, first: int, count: int, pixel: NDArray[np.integer] | None) -> None:
-    """A camera's file has no place for an order of its own: refuse any but raster.
+    """Refuse any order but raster: a camera's file has no field for another.
 
     Raises:
         FormatError: another order.
@@ -217,16 +206,16 @@ def check_order(layout: Layout, first: int, count: int, pixel: NDArray[np.intege
         )
 
 
-def scan_shape(told: mh.Acquisition | None, complete: int) -> tuple[int, ...]:
-    """(rows, columns) as the text header has it, or (N,) of the frames in the file."""
-    if told is None:
+def scan_shape(acquisition: mh.Acquisition | None, complete: int) -> tuple[int, ...]:
+    """Return (rows, columns) of the text header, or (N,), the frames of the file."""
+    if acquisition is None:
         return (complete,)
-    if told.scan is not None:
-        return told.scan
-    columns = told.frames_per_trigger
-    if columns > 1 and told.frames >= columns and told.frames % columns == 0:
-        return told.frames // columns, columns
-    return (max(complete, told.frames),) if told.frames <= LARGEST_SCAN else (complete,)
+    if acquisition.scan is not None:
+        return acquisition.scan
+    frames, columns = acquisition.frames, acquisition.frames_per_trigger
+    if columns > 1 and frames >= columns and frames % columns == 0:
+        return frames // columns, columns
+    return (max(complete, frames),) if frames <= dataset.LARGEST_SCAN else (complete,)
 
 
 def _parse(raw: bytes, path: Path, frame: int) -> mh.MerlinHeader:
@@ -237,10 +226,10 @@ def _parse(raw: bytes, path: Path, frame: int) -> mh.MerlinHeader:
 
 
 def _acquisition(hdr: Path) -> mh.Acquisition:
-    """The text header of a file; no more of it is read than a camera writes.
+    """Read the text header of a file, at most `MOST_HDR` bytes.
 
     Raises:
-        FormatError: none; names the file.
+        FormatError: not a text header; names the file.
     """
     with hdr.open("rb") as file:
         raw = file.read(MOST_HDR)
@@ -248,13 +237,3 @@ def _acquisition(hdr: Path) -> mh.Acquisition:
         return mh.parse_hdr(raw)
     except FormatError as error:
         raise FormatError(f"{hdr}: {error}") from None
-
-
-def _json(text: str, path: Path) -> dict[str, Any]:
-    try:
-        plain = json.loads(text)
-    except ValueError:
-        plain = None
-    if not isinstance(plain, dict):
-        raise FormatError(f"{path}: {METADATA} is not a JSON object")
-    return plain

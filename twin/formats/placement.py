@@ -1,4 +1,4 @@
-"""Where frames lie in an array of shape (rows, columns, H, W) or (N, H, W): zarr and HDF5 alike."""
+"""Positions of frames in an array of shape (rows, columns, H, W) or (N, H, W), in zarr or HDF5."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -13,13 +13,13 @@ Index = NDArray[np.int64]
 
 
 def flat_index(layout: Layout, first: int, count: int, pixel: NDArray[np.integer] | None) -> Index:
-    """Position of each of `count` frames in the flattened scan, shape (count,).
+    """Return the position of each of `count` frames in the flattened scan, shape (count,).
 
     Args:
         layout: of the dataset.
-        first: frames written before; where raster order goes on.
+        first: number of frames written before, where raster order continues.
         count: frames to place.
-        pixel: (row, column), shape (count, 2); None for raster order. A list of positions takes none.
+        pixel: (row, column), shape (count, 2); None for raster order, and for a list of positions.
 
     Raises:
         FormatError: a pixel outside the image, or given twice.
@@ -42,7 +42,7 @@ def flat_index(layout: Layout, first: int, count: int, pixel: NDArray[np.integer
 
 
 def runs(layout: Layout, flat: Index) -> Iterator[tuple[tuple[int | slice, ...], slice]]:
-    """(where in the array, which frames) for ascending positions `flat`, in pieces that never cross a row."""
+    """Yield (index into the array, slice of the frames) for sorted positions `flat`, in runs that never cross a row."""
     columns = layout.scan[-1]
     breaks = np.flatnonzero((np.diff(flat) != 1) | (flat[1:] % columns == 0)) + 1
     edges = [0, *breaks.tolist(), len(flat)] if len(flat) else []
@@ -53,11 +53,11 @@ def runs(layout: Layout, flat: Index) -> Iterator[tuple[tuple[int | slice, ...],
 
 
 def write(array: Any, acquired: Any, layout: Layout, flat: Index, frames: Frames) -> None:
-    """Frames, (n, H, W), to the positions `flat`; `acquired` follows, so that it never promises what is not there.
+    """Write frames, (n, H, W), to the positions `flat`, and then `acquired`, so that it never claims a missing frame.
 
     Args:
-        array: anything that takes slices, shape (*scan, H, W).
-        acquired: likewise, shape (*scan,), bool.
+        array: supports slices, shape (*scan, H, W).
+        acquired: supports slices, shape (*scan,), bool.
         layout: of the dataset.
         flat: from `flat_index`.
         frames: counts.
@@ -78,7 +78,7 @@ def write(array: Any, acquired: Any, layout: Layout, flat: Index, frames: Frames
 
 
 def read(array: Any, layout: Layout, first: int, count: int) -> Frames:
-    """Frames `first` to `first + count` of the flattened scan, (count, H, W)."""
+    """Return frames `first` to `first + count` of the flattened scan, (count, H, W)."""
     frames = np.empty((count, *layout.camera), dtype=layout.dtype)
     for where, which in runs(layout, np.arange(first, first + count)):
         frames[which] = array[where]

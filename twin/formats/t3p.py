@@ -1,65 +1,35 @@
-"""Timepix3 events as records of 16 bytes, `name.t3p`, with a JSON file of the same name beside them.
+"""Timepix3 events as records of 16 bytes, `name.t3p`, with a JSON file beside them.
 
 A record, packed and little-endian: pixel index (y * W + x), time of arrival in ticks of 25 ns, overflow, fine time of
-arrival, time over threshold. Probe number = floor(arrival / dwell). Fine time counts steps of 1.5625 ns back from the
-tick: the arrival is `toa * 25 ns - ftoa * 1.5625 ns`; frames go by the coarse time alone, as other readers do.
+arrival, time over threshold. The position in a scan is floor(arrival / dwell). Fine time counts steps of 1.5625 ns back
+from the tick: the arrival is `toa * 25 ns - ftoa * 1.5625 ns`; frames use the coarse time, as in other readers.
 """
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.closing import Closing
 from twin.formats.dataset import FormatError, Frames, Layout, Metadata, check_free
 
 RECORD = np.dtype([("pixel", "<u4"), ("toa", "<u8"), ("overflow", "u1"), ("ftoa", "u1"), ("tot", "<u2")])
 TICK_S = 25e-9
-FINE_PER_TICK = 16
-"""Steps of the fine time, 1.5625 ns, per tick."""
 _TICK_PS = 25_000
 BLOCK_RECORDS = 2**20
 
 Events = NDArray[np.void]
 
 
-def arrival_fine(events: Events) -> NDArray[np.int64]:
-    """Arrival in steps of 1.5625 ns, (n,), exact."""
-    return events["toa"].astype(np.int64) * FINE_PER_TICK - events["ftoa"]
-
-
-def probe_number(events: Events, dwell_s: float) -> NDArray[np.int64]:
-    """Scan position during which each event arrived, (n,), counted from time zero; exact for dwells of whole ps.
-
-    Raises:
-        FormatError: a dwell below one tick.
-    """
-    dwell_ps = round(dwell_s * 1e12)
-    if dwell_ps < _TICK_PS:
-        raise FormatError(f"a dwell of {dwell_s} s is shorter than a tick of {TICK_S} s")
-    if len(events) and int(events["toa"].max()) >= 2**63 // _TICK_PS:
-        raise FormatError(f"a time of arrival of {events['toa'].max()} ticks is more than 100 days")
-    return (events["toa"] * np.uint64(_TICK_PS) // np.uint64(dwell_ps)).astype(np.int64)
-
-
-def to_frames(events: Events, first: int, count: int, dwell_s: float, camera: tuple[int, int]) -> Frames:
-    """Events per pixel for the positions `first` to `first + count`, uint32, (count, H, W); others are left out.
-
-    Raises:
-        FormatError: an event outside the camera.
-    """
-    return count_hits(events, probe_number(events, dwell_s) - first, count, camera)
-
-
 def count_hits(events: Events, position: NDArray[np.int64], count: int, camera: tuple[int, int]) -> Frames:
-    """Events per pixel for `count` positions, uint32, (count, H, W); those of other positions are left out.
+    """Return events per pixel at `count` positions, uint32, (count, H, W); skip events of other positions.
 
     Args:
         events: (n,).
-        position: of each, (n,).
-        count: positions, from zero.
+        position: of each event, (n,).
+        count: number of positions, from zero.
         camera: (H, W).
 
     Raises:
@@ -70,15 +40,15 @@ def count_hits(events: Events, position: NDArray[np.int64], count: int, camera: 
     if beyond.any():
         worst = int(np.argmax(beyond))
         raise FormatError(f"event {worst} hits pixel {events['pixel'][worst]} of a camera of {height} x {width}")
-    there = (position >= 0) & (position < count)
-    index = position[there] * (height * width) + events["pixel"][there].astype(np.int64)
+    inside = (position >= 0) & (position < count)
+    index = position[inside] * (height * width) + events["pixel"][inside].astype(np.int64)
     return np.bincount(index, minlength=count * height * width).astype(np.uint32).reshape(count, height, width)
 
 
 def from_frames(frames: Frames, first: int, dwell_s: float) -> Events:
-    """Events, sorted by time, whose `to_frames` are the frames again, (n, H, W): one per count, evenly over the dwell.
+    """Return events for frames (n, H, W), sorted by time: one per count, evenly over the dwell.
 
-    A stand-in where a dataset of frames has to be written as events; `cameras` has the camera that makes real ones.
+    For writing a dataset of frames as events; `twin.cameras` simulates a camera.
     """
     dwell_ps = round(dwell_s * 1e12)
     counts = frames.reshape(len(frames), frames.shape[1] * frames.shape[2])
@@ -97,17 +67,17 @@ def from_frames(frames: Frames, first: int, dwell_s: float) -> Events:
 
 
 def sidecar(path: Path) -> Path:
-    """`name.t3p.json`: layout of the scan and metadata."""
+    """Return `name.t3p.json`, the file with layout and metadata."""
     return path.with_name(path.name + ".json")
 
 
-class T3pWriter:
-    """Writes events as they come, on disc when `append` returns.
+class T3pWriter(Closing):
+    """Writes events; they are on disc when `append` returns.
 
     Args:
         path: of the .t3p file.
-        layout: of the frames that the events belong to.
-        metadata: `dwell_s` is what events are assigned to positions by.
+        layout: of the frames of these events.
+        metadata: with `dwell_s`, which assigns events to positions.
 
     Raises:
         FormatError: a file exists, or no dwell.
@@ -124,12 +94,11 @@ class T3pWriter:
         self._file = path.open("xb")
 
     def append(self, events: Events, frames: int | None = None) -> None:
-        """The next events.
+        """Append events.
 
         Args:
             events: records, (n,).
-            frames: how many positions are complete with these, from the first; positions without any event leave
-                no other trace. None when the writer does not know.
+            frames: number of complete positions, which the events alone do not show; None if unknown.
 
         Raises:
             FormatError: not of `RECORD`, or a hit outside the camera; nothing was written.
@@ -153,37 +122,30 @@ class T3pWriter:
             "records": self.count,
             "metadata": self.metadata.plain(),
         }
-        # By renaming, so that a crash never leaves half a description.
+        # By renaming: a crash never leaves an incomplete description.
         partial = self._sidecar.with_name(self._sidecar.name + ".partial")
         partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         partial.replace(self._sidecar)
 
     def close(self) -> None:
-        """No more events."""
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class T3pReader:
+class T3pReader(Closing):
     """Reads events in bounded blocks, in the order of the file.
 
     Args:
         path: of the .t3p file; the JSON file beside it may be missing.
-        tolerate: keep the whole records of a file that ends within one.
+        tolerate: keep the complete records of a truncated file.
 
     Attributes:
-        count: whole records.
+        count: complete records.
         layout, metadata: as written; None and empty without the JSON file.
-        frames: positions that were said to be complete.
-        records: that the file had then at least; None where nobody says. With fewer it was cut off.
+        frames: number of complete positions, from the JSON file.
+        records: least number of records, from the JSON file; None if unknown. A file with fewer is truncated.
 
     Raises:
-        FormatError: the length is no multiple of 16 bytes (unless `tolerate`), or the JSON file is broken.
+        FormatError: the length is not a multiple of 16 bytes (unless `tolerate`), or the JSON file is invalid.
     """
 
     def __init__(self, path: Path, tolerate: bool = False) -> None:
@@ -198,7 +160,7 @@ class T3pReader:
         self._file = path.open("rb")
 
     def read(self, first: int, count: int) -> Events:
-        """Records `first` to `first + count`, shape (count,), a copy.
+        """Return records `first` to `first + count`, shape (count,), a copy.
 
         Raises:
             FormatError: outside the file.
@@ -209,25 +171,18 @@ class T3pReader:
         return np.fromfile(self._file, RECORD, count)
 
     def blocks(self, records: int = BLOCK_RECORDS) -> Iterator[tuple[int, Events]]:
-        """(index of the first record, records)."""
+        """Yield (index of the first record, records)."""
         if records < 1:
             raise ValueError(f"a block holds at least one record; got {records}")
         for first in range(0, self.count, records):
             yield first, self.read(first, min(records, self.count - first))
 
     def close(self) -> None:
-        """Let go of the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _about(path: Path) -> tuple[Layout | None, Metadata, int, int | None]:
-    """Layout, metadata, complete positions and records from the JSON file, if there is one."""
+    """Return layout, metadata, complete positions and records from the JSON file, if present."""
     if not path.exists():
         return None, Metadata(), 0, None
     try:

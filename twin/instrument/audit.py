@@ -1,6 +1,6 @@
-"""An append-only log of what was asked of an instrument and what came of it: JSON lines, on disc before the command.
+"""An append-only log of commands to an instrument and their results: JSON lines, on disc before the command is sent.
 
-Nothing is ever rewritten. A line that a crash cut short stays as it is and is passed over when reading.
+Nothing is ever rewritten. A line that a crash truncated stays as it is and is skipped by `read`.
 """
 
 import json
@@ -15,12 +15,12 @@ import numpy as np
 
 
 def utc_now() -> str:
-    """The time of day, ISO 8601 with microseconds."""
+    """Return the time, ISO 8601 with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def _plain(value: Any) -> Any:
-    """As JSON: arrays are lists, and what is no number ("nan", "inf") is a text.
+    """Return plain JSON data: arrays as lists; NaN and infinities as text ("nan", "inf").
 
     Raises:
         TypeError: not plain data.
@@ -35,15 +35,15 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if value is None or isinstance(value, str | int | float):
         return value
-    raise TypeError(f"an audit line holds plain values; got {type(value).__name__}")
+    raise TypeError(f"an audit entry holds plain values; got {type(value).__name__}")
 
 
 class AuditLog:
-    """Appends to a file; every entry is on disc (fsync) when `write` returns.
+    """An audit log in a file; every entry is on disc (fsync) when `write` returns.
 
     Args:
-        path: made if it is not there, with its folders; otherwise continued, never overwritten.
-        now: gives the time stamp of an entry.
+        path: created with its folders, or continued; never overwritten.
+        now: returns the time stamp of an entry.
 
     Raises:
         OSError: the file cannot be written.
@@ -58,25 +58,25 @@ class AuditLog:
         self._count = before.count(b"\n") + (1 if before and not before.endswith(b"\n") else 0)
 
     def write(self, event: str, **details: Any) -> None:
-        """One entry: its number, the time, the event and whatever belongs to it.
+        """Append one entry: its number, the time, the event and its details.
 
         Raises:
             TypeError: a detail that is not plain data.
-            OSError: the disc is full or gone; whoever logs before acting then does not act.
+            OSError: the disc is full or gone; an action that is logged before it is then not taken.
         """
         entry = {"n": self._count, "time": self._now(), "event": event, **details}
         self._append(json.dumps(_plain(entry)) + "\n")
         self._count += 1
 
     def _append(self, text: str) -> None:
-        # O_APPEND: two writers would put whole lines after each other rather than overwrite any.
+        # O_APPEND: two writers append whole lines instead of overwriting each other's.
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            # A line that was cut short, by a crash or a full disc, stays by itself.
+            # A truncated line, after a crash or on a full disc, stays a line of its own.
             rest = ("\n" + text if self._torn else text).encode()
             self._torn = bool(rest)
             while rest:
-                # A disc that is nearly full takes a part; the next call then says so.
+                # A nearly full disc takes a part; the next call raises.
                 rest = rest[os.write(file, rest) :]
             os.fsync(file)
             self._torn = False
@@ -85,7 +85,7 @@ class AuditLog:
 
 
 def read(path: Path) -> list[Mapping[str, Any]]:
-    """Every whole entry of a log, in order. Lines that a crash cut short are left out.
+    """Return the complete entries of a log, in order; skip lines that a crash truncated.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,7 +1,6 @@
-"""What instruments have in common, so that a backend says only how to connect, read, move and expose.
+"""Base class of instruments whose corrector is set in absolute values: a backend connects, reads, moves and exposes.
 
-For correctors that are set in absolute values: the inputs of a session count from where the corrector stood at `reset`.
-Nothing here knows a vendor.
+The inputs of a session count from the corrector's position at `reset`. Nothing here depends on a vendor.
 """
 
 import time
@@ -9,16 +8,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from twin.errors import NoSession
-from twin.instrument.faults import ActuatorBusy, BadFrame, MicroscopeFault, OutOfReach
+from twin.instrument.faults import ActuatorBusy, BadFrame, MicroscopeFault, OutOfReach, as_fault
 from twin.optics import Optics
-from twin.options import Count, Positive, validated
+from twin.options import Count, OptionError, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame
 
@@ -26,21 +25,21 @@ Array = NDArray[np.floating]
 Counts = NDArray[np.uint16]
 
 ANGLE_MISMATCH = 0.05
-"""Largest relative difference between the camera's angle per pixel and the scenario's."""
+"""Largest relative difference between the angle of a camera pixel and that of the scenario."""
 
 
 @validated
 class CameraView:
-    """How a sensor's image becomes a frame: turned, cut to its middle, binned, in counts.
+    """Conversion of a sensor's image to a frame: rotated or mirrored, cropped to its centre, binned, in counts.
 
     Attributes:
-        transpose, flip_x, flip_y: in this order; afterwards y is the row and x the column, as the corrector counts
-            them. Whether a camera needs them an input of astigmatism tells (docs/hardware.md).
+        transpose, flip_x, flip_y: applied in this order; afterwards y is the row and x the column, in the corrector's
+            axes. An input of astigmatism shows whether a camera needs them (docs/hardware.md).
         binning: sensor pixels per frame pixel, along each axis; their values are added.
         gain: sensor units per count.
-        offset: sensor units of a dark pixel, taken off first.
-        max_count: counts beyond are clipped to it, as a saturated camera would.
-        sensor_pixel_mrad: angle of a sensor pixel, to check against the scenario; None: not checked.
+        offset: sensor units of a dark pixel, subtracted first.
+        max_count: larger counts are clipped to it, as by saturation.
+        sensor_pixel_mrad: angle of a sensor pixel, checked against the scenario; None: not checked.
     """
 
     transpose: bool = False
@@ -52,25 +51,40 @@ class CameraView:
     max_count: Annotated[int, Ge(1), Le(65535)] = 65535
     sensor_pixel_mrad: Positive | None = None
 
-    def check(self, optics: Optics) -> None:
-        """Refuse a camera whose pixels are not the scenario's.
+    @classmethod
+    def of(cls, options: Mapping[str, Any], optics: Optics) -> Self:
+        """Build from plain values, checked against the optics.
 
         Raises:
-            ValueError: both angles, and the binning that comes nearest.
+            OptionError: an unknown field or a bad value.
+            ValueError: as `check`.
+        """
+        try:
+            view = checked_options(cls, options)
+        except OptionError as error:
+            raise OptionError(f"view: {error}") from error
+        view.check(optics)
+        return view
+
+    def check(self, optics: Optics) -> None:
+        """Refuse a camera whose pixel angle is not that of the scenario.
+
+        Raises:
+            ValueError: names both angles and the nearest binning.
         """
         if self.sensor_pixel_mrad is None:
             return
-        here, wanted = self.sensor_pixel_mrad * self.binning, optics.camera_pixel_mrad
-        if abs(here / wanted - 1.0) > ANGLE_MISMATCH:
-            best = max(1, round(wanted / self.sensor_pixel_mrad))
+        pixel_mrad, expected_mrad = self.sensor_pixel_mrad * self.binning, optics.camera_pixel_mrad
+        if abs(pixel_mrad / expected_mrad - 1.0) > ANGLE_MISMATCH:
+            best = max(1, round(expected_mrad / self.sensor_pixel_mrad))
             raise ValueError(
-                f"a camera pixel spans {here:.4g} mrad ({self.binning} x {self.sensor_pixel_mrad:.4g});"
-                f" the scenario's has {wanted:.4g} mrad. Nearest is camera.binning={best}"
+                f"a camera pixel spans {pixel_mrad:.4g} mrad ({self.binning} x {self.sensor_pixel_mrad:.4g});"
+                f" the scenario has {expected_mrad:.4g} mrad. Nearest is camera.binning={best}"
             )
 
 
 def to_counts(image: Array, view: CameraView, side: int) -> Counts:
-    """A sensor's image as counts, shape (side, side), y before x.
+    """Return a sensor's image as counts, shape (side, side), y before x.
 
     Raises:
         BadFrame: not an image, not finite, or smaller than `side * binning`.
@@ -83,11 +97,11 @@ def to_counts(image: Array, view: CameraView, side: int) -> Counts:
         raise BadFrame(f"{np.count_nonzero(~np.isfinite(values))} sensor pixels are not finite")
     values = values.T if view.transpose else values
     values = values[:: -1 if view.flip_y else 1, :: -1 if view.flip_x else 1]
-    # The middle is pixel H // 2 of the sensor and side // 2 of the frame.
+    # The centre is pixel H // 2 of the sensor and side // 2 of the frame.
     top, left = (length // 2 - (side // 2) * view.binning for length in values.shape)
     middle = values[max(0, top) :][:need, max(0, left) :][:, :need].astype(np.float64)
     if middle.shape != (need, need):
-        raise BadFrame(f"{need} x {need} sensor pixels do not fit around the middle of {values.shape}")
+        raise BadFrame(f"{need} x {need} sensor pixels do not fit around the centre of {values.shape}")
     binned = middle.reshape(side, view.binning, side, view.binning).sum(axis=(1, 3))
     counts = (binned - view.offset * view.binning**2) / view.gain
     return np.clip(np.rint(counts), 0, view.max_count).astype(np.uint16)
@@ -95,13 +109,13 @@ def to_counts(image: Array, view: CameraView, side: int) -> Counts:
 
 @dataclass(frozen=True, eq=False)
 class Exposure:
-    """What a camera gave.
+    """One camera image.
 
     Attributes:
         image: sensor units, any real dtype, shape (H, W).
         exposure_s: shutter time.
         dose_e: electrons of the beam in that time, as far as known.
-        settings: what an operator knows of it.
+        settings: known settings.
     """
 
     image: Array
@@ -113,17 +127,17 @@ class Exposure:
 class Instrument(ABC):
     """A microscope whose corrector is set in absolute values: `Microscope`, `ReadsBack` and `OutlivesPrograms`.
 
-    A backend gives `connect`, `read_nm`, `move_nm` and `expose`. Nothing is connected before `reset` or `take_up`.
+    A backend defines `connect`, `read_nm`, `move_nm` and `expose`. Nothing is connected before `reset` or `take_up`.
 
     Args:
         name: for messages and logs.
-        optics: beam and camera as the controller takes them.
+        optics: beam and camera as the controller assumes them.
         space: the calibrated coefficients.
-        view: from the sensor to the frame.
-        clock: seconds, never backwards.
+        view: from the sensor's image to the frame.
+        clock: monotonic, s.
 
     Raises:
-        ValueError: the sensor's angles are not the scenario's.
+        ValueError: the pixel angle is not that of the scenario.
     """
 
     def __init__(
@@ -143,11 +157,11 @@ class Instrument(ABC):
         self._cumulative_nm: Array = space.zero
         self._began_s = 0.0
 
-    # --- what a backend says ---------------------------------------------------------------------
+    # --- defined by a backend --------------------------------------------------------------------
 
     @abstractmethod
     def connect(self) -> None:
-        """Reach the instrument; called again for every session and to be harmless then.
+        """Connect to the instrument; called for every session, so a second call must be harmless.
 
         Raises:
             MicroscopeFault: it cannot be reached.
@@ -156,7 +170,7 @@ class Instrument(ABC):
 
     @abstractmethod
     def read_nm(self) -> Array:
-        """Where the corrector says it stands, in nm and signs of docs/conventions.md, shape (n,), from any origin.
+        """Return the position that the corrector reports, nm, shape (n,), from any origin (signs: docs/conventions.md).
 
         Raises:
             MicroscopeFault: no answer.
@@ -186,17 +200,17 @@ class Instrument(ABC):
         return self._capabilities
 
     def reset(self, rng: np.random.Generator) -> None:
-        """A new session from where the corrector stands now; nothing moves, the generator is not used.
+        """Begin a session at the present position of the corrector; nothing moves, the generator is not used.
 
         Raises:
-            MicroscopeFault: it cannot be reached, or says what is no position.
+            MicroscopeFault: it cannot be reached, or reports no valid position.
         """
         self.connect()
         self._origin_nm = self._position_nm()
         self._cumulative_nm, self._began_s = self._space.zero, self._clock()
 
     def apply(self, delta_nm: Array) -> None:
-        """As `Microscope`. After silence, not after a refusal, inputs count on from where the corrector says it stands.
+        """Add an input. After a missing answer, not after a refusal, inputs continue from the reported position.
 
         Raises:
             MicroscopeFault: as `move_nm`.
@@ -210,31 +224,32 @@ class Instrument(ABC):
         except Exception as error:
             with suppress(Exception):
                 self._cumulative_nm = np.clip(self._position_nm() - origin, -self._space.input, self._space.input)
-            # A driver's ValueError is not the seam's, which says that nothing has moved.
-            raise error if isinstance(error, MicroscopeFault) else MicroscopeFault(f"{error!r}") from error
+            # Not a ValueError: across this seam it would promise that nothing has moved.
+            raise as_fault(error) from error
         self._cumulative_nm = cumulative
 
     def acquire(self) -> Frame:
-        """One exposure.
+        """Expose once.
 
         Raises:
             MicroscopeFault: no image, or none that makes a frame.
         """
         self._check_session("acquire")
-        given = self.expose()
-        counts = to_counts(given.image, self._view, self._capabilities.camera_shape[0])
-        return Frame(counts, given.dose_e, given.exposure_s, self._clock() - self._began_s, dict(given.settings))
+        exposure = self.expose()
+        counts = to_counts(exposure.image, self._view, self._capabilities.camera_shape[0])
+        clock_s = self._clock() - self._began_s
+        return Frame(counts, exposure.dose_e, exposure.exposure_s, clock_s, dict(exposure.settings))
 
     def read_back_nm(self) -> Array:
-        """The cumulative input as the corrector reports it, shape (n,)."""
+        """Return the cumulative input as the corrector reports it, shape (n,)."""
         return self._position_nm() - self._check_session("read_back_nm")
 
     def session(self) -> dict[str, Any]:
-        """Where the corrector stood when the session began."""
+        """Return the position of the corrector at the start of the session."""
         return {"origin_nm": self._check_session("session").tolist()}
 
     def take_up(self, session: Mapping[str, Any], clock_s: float) -> None:
-        """Go on with a session that another program began: inputs count from its origin. Nothing moves.
+        """Continue a session that another program began: inputs count from its origin. Nothing moves.
 
         Raises:
             ValueError: `session` is not from an instrument of this space.
@@ -248,15 +263,16 @@ class Instrument(ABC):
         self._origin_nm, self._began_s = origin, self._clock() - clock_s
 
     def _position_nm(self) -> Array:
-        """`read_nm`, if it is a position.
+        """Return a checked `read_nm`.
 
         Raises:
-            MicroscopeFault: it is none.
+            MicroscopeFault: not a position.
         """
-        told = np.asarray(self.read_nm(), dtype=np.float64)
-        if told.shape != (self._space.dimension,) or not np.all(np.isfinite(told)):
-            raise MicroscopeFault(f"the corrector says {told.tolist()}: no position of {', '.join(self._space.names)}")
-        return told
+        position = np.asarray(self.read_nm(), dtype=np.float64)
+        if position.shape != (self._space.dimension,) or not np.all(np.isfinite(position)):
+            names = ", ".join(self._space.names)
+            raise MicroscopeFault(f"the corrector reports {position.tolist()}: no position of {names}")
+        return position
 
     def _check_session(self, verb: str) -> Array:
         if self._origin_nm is None:

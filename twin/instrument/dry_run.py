@@ -1,4 +1,4 @@
-"""A rehearsal: what would be sent is shown, and a stand-in answers."""
+"""A rehearsal: inputs are printed instead of sent, and a stand-in gives the frames."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,41 +12,41 @@ Array = NDArray[np.floating]
 
 
 class DryRun:
-    """Says what would be sent to an instrument and sends it to a stand-in; the instrument is not touched.
+    """Prints what would be sent to an instrument and sends it to a stand-in; the instrument is not touched.
 
     Args:
-        inner: the instrument; only asked for its capabilities.
-        stand_in: gives the frames, for example the simulator.
-        show: takes a line of text.
+        inner: the instrument; only its capabilities are read.
+        stand_in: gives the frames; for example the simulator.
+        show: prints a line of text.
 
     Raises:
         ValueError: the stand-in has another camera or space.
     """
 
     def __init__(self, inner: Microscope, stand_in: Microscope, show: Callable[[str], None] = print) -> None:
-        told, given = inner.capabilities, stand_in.capabilities
-        if (told.space, told.camera_shape) != (given.space, given.camera_shape):
+        real, stand = inner.capabilities, stand_in.capabilities
+        if (real.space, real.camera_shape) != (stand.space, stand.camera_shape):
             raise ValueError(
-                f"the stand-in has {given.space}, {given.camera_shape}, not {told.space}, {told.camera_shape}"
+                f"the stand-in has {stand.space}, {stand.camera_shape}, not {real.space}, {real.camera_shape}"
             )
         self._stand_in, self._show = stand_in, show
-        self._told = replace(told, name=f"{told.name}, dry run", max_count=given.max_count)
+        self._capabilities = replace(real, name=f"{real.name}, dry run", max_count=stand.max_count)
 
     @property
     def capabilities(self) -> Capabilities:
-        return self._told
+        return self._capabilities
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Resets the stand-in."""
+        """Reset the stand-in."""
         self._stand_in.reset(rng)
-        self._show(f"{self._told.name}: would begin a session")
+        self._show(f"{self._capabilities.name}: would begin a session")
 
     def apply(self, delta_nm: Array) -> None:
         self._stand_in.apply(delta_nm)
-        self._show(f"{self._told.name}: would add {self._told.space.named(np.asarray(delta_nm))}")
+        self._show(f"{self._capabilities.name}: would add {self._capabilities.space.named(np.asarray(delta_nm))}")
 
     def acquire(self) -> Frame:
-        """The stand-in's frame."""
+        """Return a frame of the stand-in."""
         frame = self._stand_in.acquire()
-        self._show(f"{self._told.name}: would expose {frame.exposure_s:g} s, {frame.dose_e:.3g} e")
+        self._show(f"{self._capabilities.name}: would expose {frame.exposure_s:g} s, {frame.dose_e:.3g} e")
         return frame

@@ -1,13 +1,10 @@
-"""What can go wrong between a controller and an instrument, by kind, for retry, rollback and log.
-
-No policy here; `twin.instrument.safety` has it.
-"""
+"""Kinds of failure between a controller and an instrument. How each is handled: `twin.instrument.safety`."""
 
 from twin.errors import StemtwinError
 
 
 class MicroscopeFault(StemtwinError, RuntimeError):
-    """An instrument did not do what it was told. The kind is the class; the message has the figures."""
+    """An instrument did not execute a command. The class is the kind of fault; the message has the figures."""
 
 
 class ActuatorBusy(MicroscopeFault):
@@ -15,32 +12,42 @@ class ActuatorBusy(MicroscopeFault):
 
 
 class CommandTimeout(MicroscopeFault):
-    """No answer in time; what was commanded may or may not have happened."""
+    """No answer in time; the command may or may not have been executed."""
 
 
 class OutOfReach(MicroscopeFault):
-    """The instrument refused a value as beyond its own range; nothing has moved."""
+    """The instrument refused a value beyond its own range; nothing has moved."""
 
 
 class NotThere(MicroscopeFault):
-    """The instrument says that it stands elsewhere than it was sent."""
+    """The instrument reports another position than the commanded one, or none."""
 
 
 class BadFrame(MicroscopeFault):
-    """A frame that no exposure gives: wrong shape, not finite, all one value, counts beyond the camera's range."""
+    """A frame that no exposure can give: wrong shape, not finite, all one value, counts beyond the camera's range."""
 
 
 class StaleFrame(BadFrame):
-    """A frame whose clock did not advance: the one before, again."""
+    """The previous frame again: its clock did not advance."""
 
 
 class DoseExhausted(MicroscopeFault):
-    """The next exposure would exceed the dose that is allowed; it was not taken."""
+    """The next exposure would exceed the dose limit; it was not taken."""
 
 
 class Stopped(StemtwinError, RuntimeError):
-    """The session was stopped, and why; the last good state was restored if the message says so."""
+    """The session was stopped. The message has the reason, and whether the last good state was restored."""
 
 
 class Departure(StemtwinError, ValueError):
-    """A replay was asked for what was never recorded: the inputs left the recorded ones."""
+    """A replay was asked for a frame that was never recorded: the inputs differ from the recorded ones."""
+
+
+def as_fault(error: BaseException, kind: type[MicroscopeFault] = MicroscopeFault) -> MicroscopeFault:
+    """Return a fault as it is, and any other error, as a driver may raise, as a fault of this kind."""
+    return error if isinstance(error, MicroscopeFault) else kind(described(error))
+
+
+def described(error: BaseException) -> str:
+    """Return class and message of an error."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

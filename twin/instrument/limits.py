@@ -1,81 +1,69 @@
-"""What an instrument may be asked for: steps, totals and dose; and what counts as a frame. No instrument here."""
+"""Limits of an instrument: steps, totals and dose; and the checks that a frame has to pass. No instrument here."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
 from twin.instrument.faults import BadFrame, DoseExhausted, StaleFrame
+from twin.options import NonNegative, Positive, validated
 from twin.state import StateSpace
-from twin.suggest import nearest
+from twin.suggest import check_known
 from twin.types import Capabilities, Frame
 
 Array = NDArray[np.floating]
 
+SLACK_NM = 1e-9
+"""Rounding that a limit forgives."""
 
-@dataclass(frozen=True)
+
+@validated
 class Limits:
-    """What an instrument may be asked for, and how hard to try.
+    """Limits of what an instrument is asked for, and of retries.
 
     Attributes:
-        total_nm: largest |cumulative input| by coefficient, where it is less than `space.input_nm`.
+        total_nm: largest |cumulative input| by coefficient, if smaller than `space.input_nm`.
         step_nm: largest change of a coefficient by one command.
         ramp: larger inputs are sent as several commands of equal size; otherwise they are refused.
         dose_e: electrons of all exposures of a session.
         region_dose_e: electrons on one specimen region.
         settle_s: wait after each command.
-        read_back_nm: largest |difference| between where the corrector was sent and where it says it is.
-        retries: further attempts after a busy corrector, a frame that cannot be, or a read-back that is off.
-        retry_wait_s: wait before each.
-        timeout_s: longest time for one command or exposure; None: no watch is kept.
-        rollback: where a failed session is left: at the last state that gave a good frame, or where it started.
+        read_back_nm: largest |difference| between commanded and reported position.
+        retries: further attempts after a busy corrector, a bad frame, or a read-back that is off.
+        retry_wait_s: wait before each attempt.
+        timeout_s: longest time for one command or exposure; None: no limit.
+        rollback: where a failed session ends: at the last state that gave a good frame, or at its start.
     """
 
-    total_nm: Mapping[str, float] = field(default_factory=dict)
-    step_nm: Mapping[str, float] = field(default_factory=dict)
+    total_nm: Mapping[str, Positive] = field(default_factory=dict)
+    step_nm: Mapping[str, Positive] = field(default_factory=dict)
     ramp: bool = True
-    dose_e: float | None = None
-    region_dose_e: float | None = None
-    settle_s: float = 0.0
-    read_back_nm: float = 0.5
-    retries: int = 2
-    retry_wait_s: float = 0.5
-    timeout_s: float | None = 60.0
+    dose_e: Positive | None = None
+    region_dose_e: Positive | None = None
+    settle_s: NonNegative = 0.0
+    read_back_nm: Positive = 0.5
+    retries: Annotated[int, Ge(0)] = 2
+    retry_wait_s: NonNegative = 0.5
+    timeout_s: Positive | None = 60.0
     rollback: Literal["last_good", "start"] = "last_good"
 
-    def __post_init__(self) -> None:
-        for label in ("settle_s", "retries", "retry_wait_s"):
-            if not (np.isfinite(getattr(self, label)) and getattr(self, label) >= 0):
-                raise ValueError(f"{label} is zero or more; got {getattr(self, label)!r}")
-        named = {f"{label}.{k}": v for label in ("total_nm", "step_nm") for k, v in getattr(self, label).items()}
-        for label in ("dose_e", "region_dose_e", "read_back_nm", "timeout_s"):
-            named |= {} if getattr(self, label) is None else {label: getattr(self, label)}
-        for label, value in named.items():
-            if not (np.isfinite(value) and value > 0):
-                raise ValueError(f"{label} is positive; got {value!r}")
-        if self.rollback not in ("last_good", "start"):
-            raise ValueError(f"rollback is last_good or start; got {self.rollback!r}")
-
     def of(self, label: Literal["total_nm", "step_nm"], space: StateSpace) -> Array:
-        """A limit for each coefficient of a space, shape (n,); infinite where none is set.
+        """Return a limit for each coefficient of a space, shape (n,); infinite where none is set.
 
         Raises:
             ValueError: a limit for a coefficient that is not calibrated; names the nearest.
         """
-        given: Mapping[str, float] = getattr(self, label)
-        for name in given:
-            if name not in space.names:
-                raise ValueError(
-                    f"{label}.{name}: {name} is not calibrated here{nearest(name, space.names)};"
-                    f" known: {', '.join(space.names)}"
-                )
-        return np.array([given.get(name, np.inf) for name in space.names])
+        limits: Mapping[str, float] = getattr(self, label)
+        for name in limits:
+            check_known(name, space.names, f"a calibrated coefficient (safety.{label})")
+        return np.array([limits.get(name, np.inf) for name in space.names])
 
 
 def check_frame(frame: Frame, capabilities: Capabilities, last_clock_s: float) -> None:
-    """Refuse what no exposure gives.
+    """Refuse a frame that no exposure can give.
 
     Raises:
         StaleFrame: the clock did not advance.
@@ -94,11 +82,11 @@ def check_frame(frame: Frame, capabilities: Capabilities, last_clock_s: float) -
     if high > capabilities.max_count:
         raise BadFrame(f"a pixel counts {high}; the camera ends at {capabilities.max_count}")
     if not np.isfinite(frame.clock_s) or frame.clock_s <= last_clock_s:
-        raise StaleFrame(f"the frame's clock is {frame.clock_s!r} s, the one before had {last_clock_s!r} s")
+        raise StaleFrame(f"the frame's clock is {frame.clock_s!r} s, the previous one had {last_clock_s!r} s")
 
 
 class DoseBudget:
-    """Electrons spent, in all and by specimen region. Knows no instrument."""
+    """Electrons spent: in all, and on each specimen region."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -110,7 +98,7 @@ class DoseBudget:
         """Refuse an exposure that would exceed the budget.
 
         Raises:
-            DoseExhausted: says which budget, what is spent and what the exposure would add.
+            DoseExhausted: names the budget, the dose spent and the dose of the exposure.
         """
         on_region = self._regions.get(region, 0.0)
         for label, limit, spent in (
@@ -121,7 +109,26 @@ class DoseBudget:
                 raise DoseExhausted(f"{label} allows {limit:g} e; {spent:g} e are spent and {next_e:g} e would follow")
 
     def book(self, region: str, electrons_e: float) -> None:
-        """Electrons that went, or may have gone, to a region."""
+        """Add electrons that a region received, or may have received."""
         self.spent_e += electrons_e
         self.largest_e = max(self.largest_e, electrons_e)
         self._regions[region] = self._regions.get(region, 0.0) + electrons_e
+
+
+def spent_budget(log: Sequence[Mapping[str, Any]], limits: Limits) -> DoseBudget:
+    """Return the dose that the latest session of a log spent; an exposure without a frame counts as planned."""
+    budget = DoseBudget(limits)
+    pending: tuple[str, float] | None = None
+    for entry in log:
+        if entry["event"] in ("exposure", "frame", "reset") and pending is not None:
+            region, planned = pending
+            dose_e = float(entry["dose_e"]) if entry["event"] == "frame" else planned
+            budget.book(region, max(dose_e, 0.0) if np.isfinite(dose_e) else planned)
+            pending = None
+        if entry["event"] == "reset":
+            budget = DoseBudget(limits)
+        elif entry["event"] == "exposure":
+            pending = (str(entry["region"]), float(entry["planned_e"]))
+    if pending is not None:
+        budget.book(*pending)
+    return budget

@@ -1,4 +1,4 @@
-"""A TCP line of a client: made when it is needed, with an end to every wait. Knows no protocol."""
+"""A TCP connection of a client: opened when needed, with a time-out on every wait. No protocol."""
 
 import re
 import socket
@@ -11,28 +11,28 @@ _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+(?:%\w+)?)\]|([^\s:\[\]]+))(?::([0-9
 
 
 def split_address(text: str, port: int) -> tuple[str, int]:
-    """Host and port of HOST, HOST:PORT, [IPv6] or [IPv6]:PORT.
+    """Return host and port of HOST, HOST:PORT, [IPv6] or [IPv6]:PORT.
 
     Args:
         text: the address.
-        port: where it has none.
+        port: the default.
 
     Raises:
-        ValueError: it is none.
+        ValueError: not an address.
     """
-    found = _ADDRESS.fullmatch(text)
-    if found is None or not 1 <= int(found[3] or port) <= 65535:
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 1 <= int(match[3] or port) <= 65535:
         raise ValueError(f"an address is HOST, HOST:PORT or [IPV6]:PORT, with a port from 1 to 65535; got {text!r}")
-    return found[1] or found[2], int(found[3] or port)
+    return match[1] or match[2], int(match[3] or port)
 
 
 class Line:
-    """A connection to an address; nothing is connected before `connect`, and not any more after `close`.
+    """A connection to an address; nothing is connected before `connect` or after `close`.
 
     Args:
-        peer: who is there, for messages.
-        host, port: where.
-        timeout_s: for connecting, and for sending.
+        peer: name for messages.
+        host, port: address.
+        timeout_s: for connecting and for sending.
     """
 
     _socket: socket.socket | None = None
@@ -42,51 +42,51 @@ class Line:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a line; the peer may be gone all the same."""
+        """Whether a connection is open; the peer may be gone all the same."""
         return self._socket is not None
 
     def connect(self) -> bool:
-        """Make a line if there is none; whether it is a new one.
+        """Connect if necessary; return whether the connection is new.
 
         Raises:
-            OSError: nobody there.
+            OSError: no answer at this address.
         """
         if self._socket is not None:
             return False
         self._socket = socket.create_connection(self._address, timeout=self._timeout_s)
-        # Nobody closes a microscope: its lines end with it. Not by __del__: where both are garbage of one cycle, the
-        # socket's own may come first, and it complains of having been left open.
+        # A microscope has no close(): its connections end with it. Not by __del__: in a garbage cycle the socket's own
+        # __del__ may run first and warn that it was left open.
         self._end = weakref.finalize(self, _hang_up, self._socket)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return True
 
     def send(self, data: bytes) -> None:
-        """All of it.
+        """Send all bytes.
 
         Raises:
-            OSError: the line broke, there is none, or the peer takes nothing (TimeoutError).
+            OSError: not connected, connection lost, or the peer takes nothing (TimeoutError).
         """
-        line = self._there()
+        line = self._open_socket()
         line.settimeout(self._timeout_s)
         line.sendall(data)
 
     def receive(self, deadline: float) -> bytes:
-        """What has come, at least a byte.
+        """Return the bytes that arrive, at least one.
 
         Args:
-            deadline: on the monotonic clock.
+            deadline: on the monotonic clock, s.
 
         Raises:
-            TimeoutError: nothing came until then, or it has passed.
-            OSError: the line broke, there is none, or the peer hung up (ConnectionError).
+            TimeoutError: nothing arrived by then.
+            OSError: not connected, connection lost, or closed by the peer (ConnectionError).
         """
-        left_s = deadline - monotonic()
-        if left_s <= 0:
+        remaining_s = deadline - monotonic()
+        if remaining_s <= 0:
             raise TimeoutError(f"nothing came from {self._peer} in time")
-        return self._receive(left_s)
+        return self._receive(remaining_s)
 
     def pending(self) -> bytes:
-        """What has come already; empty if nothing has.
+        """Return the bytes that have arrived; empty if none have.
 
         Raises:
             OSError: as `receive`.
@@ -97,7 +97,7 @@ class Line:
             return b""
 
     def _receive(self, within_s: float) -> bytes:
-        line = self._there()
+        line = self._open_socket()
         line.settimeout(within_s)
         try:
             data = line.recv(_RECEIVE)
@@ -107,13 +107,13 @@ class Line:
             raise ConnectionError(f"{self._peer} closed the line")
         return data
 
-    def _there(self) -> socket.socket:
+    def _open_socket(self) -> socket.socket:
         if self._socket is None:
             raise ConnectionError(f"there is no line to {self._peer}")
         return self._socket
 
     def close(self) -> None:
-        """Hang up."""
+        """Disconnect."""
         if self._socket is not None:
             self._socket = None
             self._end()

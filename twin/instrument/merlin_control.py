@@ -2,9 +2,8 @@
 
 import threading
 from time import monotonic
-from types import TracebackType
-from typing import Self
 
+from twin.closing import Closing
 from twin.errors import StemtwinError
 from twin.instrument.line import Line
 from twin.wire import merlin_commands as commands
@@ -12,7 +11,7 @@ from twin.wire.merlin import WireError
 
 
 class CameraRefused(StemtwinError, RuntimeError):
-    """The camera did not do what it was asked.
+    """The camera refused a command.
 
     Attributes:
         status: as in `twin.wire.merlin_commands`: busy, not recognised, or out of range.
@@ -23,17 +22,17 @@ class CameraRefused(StemtwinError, RuntimeError):
         self.status = status
 
 
-class MerlinControl:
-    """One connection; a command at a time. Use it in a `with`, or close it.
+class MerlinControl(Closing):
+    """One connection, one command at a time.
 
-    When anything but a refusal goes wrong it hangs up: a reply that comes late must not pass for the next one.
+    Any error but a refusal disconnects: a late reply must not be taken for the next one.
 
     Args:
         host, port: of the camera.
-        timeout_s: for the connection, and for each reply as a whole.
+        timeout_s: for connecting, and for each complete reply.
 
     Raises:
-        OSError: nobody there.
+        OSError: no answer at this address; commands raise the errors of `ask`.
     """
 
     def __init__(self, host: str, port: int = commands.CONTROL_PORT, timeout_s: float = 5.0) -> None:
@@ -44,36 +43,24 @@ class MerlinControl:
         self._one_at_a_time = threading.Lock()
 
     def get(self, name: str) -> str:
-        """The value of a parameter, as the camera writes it.
-
-        Raises:
-            CameraRefused, WireError, OSError: as `ask`.
-        """
+        """Return the value of a parameter, as the camera writes it."""
         return self.ask(commands.Command("GET", name)).value or ""
 
     def set(self, name: str, value: object) -> None:
-        """Set a parameter.
-
-        Raises:
-            CameraRefused, WireError, OSError: as `ask`.
-        """
+        """Set a parameter."""
         self.ask(commands.Command("SET", name, str(value)))
 
     def command(self, name: str) -> None:
-        """STARTACQUISITION, STOPACQUISITION, SOFTTRIGGER, ...
-
-        Raises:
-            CameraRefused, WireError, OSError: as `ask`.
-        """
+        """Execute STARTACQUISITION, STOPACQUISITION, SOFTTRIGGER, ..."""
         self.ask(commands.Command("CMD", name))
 
     def ask(self, command: commands.Command) -> commands.Reply:
-        """Send a command and wait for its reply.
+        """Send a command and return its reply.
 
         Raises:
             CameraRefused: busy, not recognised or out of range.
-            WireError: what came is no reply to this command.
-            OSError: the line broke, or nothing came in time (TimeoutError).
+            WireError: not a reply to this command.
+            OSError: connection lost, or no reply in time (TimeoutError).
         """
         with self._one_at_a_time:
             try:
@@ -89,27 +76,19 @@ class MerlinControl:
     def _reply(self, command: commands.Command) -> commands.Reply:
         request, deadline = commands.build_command(command), monotonic() + self._timeout_s
         self._line.send(request)
-        replies: list[commands.Reply] = []
-        while not replies:
+        payloads: list[bytes] = []
+        while not payloads:
             try:
-                replies = self._decoder.feed(self._line.receive(deadline))
+                payloads = self._decoder.feed(self._line.receive(deadline))
             except TimeoutError:
-                raise TimeoutError(f"no whole reply within {self._timeout_s:g} s") from None
-        reply = replies[0]
-        if len(replies) > 1:
-            raise WireError(f"{len(replies)} replies to one command")
+                raise TimeoutError(f"no complete reply within {self._timeout_s:g} s") from None
+        if len(payloads) > 1:
+            raise WireError(f"{len(payloads)} replies to one command")
+        reply = commands.parse_reply(payloads[0])
         if (reply.verb, reply.name) != (command.verb, command.name.upper()):
             raise WireError(f"{reply.verb},{reply.name} is no reply to {command.verb},{command.name}")
         return reply
 
     def close(self) -> None:
-        """Hang up."""
+        """Disconnect."""
         self._line.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()

@@ -1,7 +1,4 @@
-"""A client of a Merlin camera that takes single frames on a soft trigger, for Ronchigrams.
-
-Scans are read by `agents.sources`.
-"""
+"""A client of a Merlin camera that takes single frames on a soft trigger, for Ronchigrams (scans: `agents.sources`)."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -15,26 +12,27 @@ from twin.formats.merlin_header import MerlinHeader
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault, StaleFrame
 from twin.instrument.line import Line
 from twin.instrument.merlin_control import CameraRefused, MerlinControl
-from twin.wire.merlin import DATA_PORT, AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message, WireError
+from twin.wire.merlin import DATA_PORT, WireError
 from twin.wire.merlin_commands import BUSY
+from twin.wire.merlin_decoder import AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message
 
 _REMEMBERED = 16
-"""Latest frames that are known again when they come twice."""
-_AGAIN_S = 0.01
+"""Latest frames whose repetition is recognised."""
+_RETRY_S = 0.01
 SOFT_TRIGGER = 5
-"""TRIGGERSTART: a frame per SOFTTRIGGER command."""
+"""TRIGGERSTART: one frame per SOFTTRIGGER command."""
 FRAMES = 1_000_000
-"""Of an acquisition: it is begun again when they are used up."""
+"""Length of an acquisition; a new one begins after it."""
 
 
 @dataclass(frozen=True, eq=False)
 class MerlinFrame:
-    """A frame as it came.
+    """A received frame.
 
     Attributes:
-        number: the camera's own count.
+        number: the camera's frame number.
         counts: (H, W), unsigned integers.
-        exposure_s: shutter time of the line's first frame, by its header.
+        exposure_s: shutter time, from the header of the first frame of the connection.
     """
 
     number: int
@@ -48,95 +46,95 @@ class MerlinFrames:
     Args:
         host, port: of the camera.
         timeout_s: for connecting.
-        most_frame: bytes of a frame.
+        most_frame: largest size of a frame, bytes.
     """
 
     def __init__(self, host: str, port: int = DATA_PORT, timeout_s: float = 5.0, most_frame: int = 2**25) -> None:
         self._line, self._most_frame = Line("the camera's data port", host, port, timeout_s), most_frame
         self._decoder = DataDecoder()
-        self._seen: deque[int] = deque(maxlen=_REMEMBERED)
+        self._numbers: deque[int] = deque(maxlen=_REMEMBERED)
 
     @property
     def connected(self) -> bool:
-        """Whether there is a line."""
+        """Whether a connection is open."""
         return self._line.connected
 
     def connect(self) -> None:
-        """Make a line if there is none.
+        """Connect if necessary.
 
         Raises:
-            OSError: nobody there.
+            OSError: no answer at this address.
         """
         if self._line.connect():
             self._decoder = DataDecoder(slab_bytes=1, most_frame=self._most_frame, ahead=1)
-            self._seen.clear()
+            self._numbers.clear()
 
     def close(self) -> None:
-        """Hang up."""
+        """Disconnect."""
         self._line.close()
 
-    def forget(self, deadline: float) -> None:
-        """Throw away what has come so far: it was exposed before what comes next.
+    def discard(self, deadline: float) -> None:
+        """Discard the frames that have arrived: they were exposed earlier.
 
         Args:
-            deadline: on the monotonic clock.
+            deadline: on the monotonic clock, s.
 
         Raises:
-            BadFrame: there is no end to it: the camera does not wait for its trigger.
-            OSError: the line broke.
+            BadFrame: frames keep arriving: the camera does not wait for its trigger.
+            OSError: connection lost.
             WireError: too much garbage.
         """
         while data := self._line.pending():
-            self._new(self._decoder.feed(data) + self._decoder.flush())
+            self._first_new(self._decoder.feed(data) + self._decoder.flush())
             if monotonic() > deadline:
-                raise BadFrame("the camera keeps sending what nobody asked for")
+                raise BadFrame("the camera keeps sending frames without a trigger")
 
     def next(self, deadline: float) -> MerlinFrame:
-        """The next frame that has not come before.
+        """Return the next frame that has not arrived before.
 
         Args:
-            deadline: on the monotonic clock.
+            deadline: on the monotonic clock, s.
 
         Raises:
-            BadFrame: what came is no frame, or none like those before.
-            StaleFrame: only frames that had come before.
-            TimeoutError: nothing came.
-            OSError: the line broke.
+            BadFrame: not a frame, or of another kind than the first.
+            StaleFrame: only earlier frames arrived.
+            TimeoutError: nothing arrived.
+            OSError: connection lost.
             WireError: too much garbage.
         """
-        again: int | None = None
+        repeated: int | None = None
         while True:
             try:
                 data = self._line.receive(deadline)
             except TimeoutError:
-                if again is not None:
-                    raise StaleFrame(f"frame {again} came again, and no other") from None
+                if repeated is not None:
+                    raise StaleFrame(f"frame {repeated} arrived again, and no other") from None
                 raise TimeoutError("the camera sent no frame in time") from None
-            # What is whole is handed out at once: the next frame comes only when it is asked for.
+            # Flush: no further message will confirm that this frame is complete, for the next one needs a trigger.
             messages = self._decoder.feed(data) + self._decoder.flush()
-            new, known = self._new(messages)
+            new, known = self._first_new(messages)
             if new is not None:
                 return self._decoded(new)
-            again = again if known is None else known
+            repeated = repeated if known is None else known
             for message in messages:
                 if isinstance(message, Fault):
                     raise BadFrame(message.text)
 
-    def _new(self, messages: list[Message]) -> tuple[FrameMessage | None, int | None]:
-        """The first frame that has not come before, and the number of one that has; from now on all of them have."""
+    def _first_new(self, messages: list[Message]) -> tuple[FrameMessage | None, int | None]:
+        """Return the first new frame and the number of a repeated one; remember the numbers of all frames."""
         new: FrameMessage | None = None
-        again: int | None = None
+        repeated: int | None = None
         for message in messages:
             if isinstance(message, AcquisitionMessage):
-                # The camera counts from one again.
-                self._seen.clear()
+                # The camera's numbers begin at one again.
+                self._numbers.clear()
             elif isinstance(message, FrameMessage):
-                if message.number in self._seen:
-                    again = message.number
+                if message.number in self._numbers:
+                    repeated = message.number
                 elif new is None:
                     new = message
-                self._seen.append(message.number)
-        return new, again
+                self._numbers.append(message.number)
+        return new, repeated
 
     def _decoded(self, frame: FrameMessage) -> MerlinFrame:
         header: MerlinHeader | None = self._decoder.header
@@ -149,14 +147,14 @@ class MerlinFrames:
 class TriggeredCamera:
     """A Merlin camera that waits for a trigger; nothing is connected before `connect`.
 
-    After any fault both lines are made anew by the next call: what comes late must not pass for the next frame.
+    After any fault the next call reconnects both ports: a late frame must not be taken for the next one.
 
     Args:
         host: of the camera.
         control_port, data_port: its ports.
         timeout_s: for connecting, and for each command.
-        frame_timeout_s: from the trigger to the whole frame.
-        mode: of the twin's camera (STEMMODE), None for a camera that has no modes.
+        frame_timeout_s: from the trigger to the complete frame.
+        mode: STEMMODE of the twin's camera; None for a camera without modes.
     """
 
     def __init__(
@@ -175,7 +173,7 @@ class TriggeredCamera:
         self._control: MerlinControl | None = None
 
     def connect(self) -> None:
-        """Connect both ports and begin an acquisition, if that is not done.
+        """Connect both ports and begin an acquisition, if necessary.
 
         Raises:
             MicroscopeFault: the camera cannot be reached, or refuses.
@@ -184,7 +182,7 @@ class TriggeredCamera:
             return
         self.close()
         try:
-            # The data line first: what an armed camera sends must have somewhere to go.
+            # The data port first: an armed camera may send at once.
             self._frames.connect()
             self._control = MerlinControl(self._host, self._port, self._timeout_s)
             self._begin(self._control)
@@ -193,17 +191,17 @@ class TriggeredCamera:
             raise MicroscopeFault(f"the camera at {self._host}:{self._port}: {error}") from error
 
     def expose(self) -> MerlinFrame:
-        """Trigger, and wait for the frame.
+        """Trigger, and return the frame.
 
         Raises:
-            BadFrame, StaleFrame: what came is no frame, or an earlier one.
-            CommandTimeout: no answer, or no frame, in time.
-            MicroscopeFault: the camera refuses, or a line broke.
+            BadFrame, StaleFrame: not a frame, or an earlier one.
+            CommandTimeout: no reply, or no frame, in time.
+            MicroscopeFault: the camera refused, or a connection was lost.
         """
         self.connect()
         assert self._control is not None
         try:
-            self._frames.forget(monotonic() + self._timeout_s)
+            self._frames.discard(monotonic() + self._timeout_s)
             self._trigger(self._control)
             return self._frames.next(monotonic() + self._frame_timeout_s)
         except BaseException as error:
@@ -215,7 +213,7 @@ class TriggeredCamera:
             raise
 
     def close(self) -> None:
-        """Hang up on both ports."""
+        """Disconnect both ports."""
         control, self._control = self._control, None
         if control is not None:
             control.close()
@@ -225,12 +223,12 @@ class TriggeredCamera:
         try:
             control.command("SOFTTRIGGER")
         except CameraRefused:
-            # Its acquisition has ended: all its frames taken, or stopped by somebody else.
+            # The acquisition has ended: all frames taken, or stopped by another client.
             self._begin(control)
             control.command("SOFTTRIGGER")
 
     def _begin(self, control: MerlinControl) -> None:
-        """Set the camera to one frame per trigger and start; one that is still busy with another client is waited for.
+        """Set the camera to one frame per trigger and start; wait while it is busy.
 
         Raises:
             CameraRefused: it refuses, or is busy for longer than `timeout_s`.
@@ -248,6 +246,6 @@ class TriggeredCamera:
             except CameraRefused as refused:
                 if refused.status != BUSY or monotonic() > deadline:
                     raise
-                sleep(_AGAIN_S)
+                sleep(_RETRY_S)
             else:
                 return

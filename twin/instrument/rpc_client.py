@@ -1,4 +1,4 @@
-"""A client of a JSON-RPC service in netstrings: one call at a time, over a line that is made anew when it broke."""
+"""A client of a JSON-RPC service in netstrings: one call at a time; it reconnects after an error."""
 
 import itertools
 import socket
@@ -7,8 +7,10 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
+from twin.instrument.faults import ActuatorBusy, CommandTimeout, MicroscopeFault, OutOfReach
 from twin.instrument.line import Line
-from twin.wire.netstring import NetstringDecoder, Request, RpcError, build_request, parse_response
+from twin.wire import rpc
+from twin.wire.netstring import NetstringDecoder, Request, Response, RpcError, build_request, parse_response
 
 _RECEIVE = 2**16
 
@@ -16,68 +18,84 @@ _RECEIVE = 2**16
 class RpcClient:
     """A service at an address; nothing is connected before the first call.
 
-    A line on which anything went wrong is closed: what comes late on it must not pass for the answer to another call.
+    Any error but a refusal disconnects: a late answer must not be taken for that of another call.
 
     Args:
         name: of the service, for messages.
-        host, port: where it is.
-        timeout_s: for connecting, and for each call as a whole.
+        host, port: its address.
+        timeout_s: for connecting, and for each complete call.
     """
 
     def __init__(self, name: str, host: str, port: int, timeout_s: float = 5.0) -> None:
-        self.name, self.address, self._timeout_s = name, (host, port), timeout_s
+        self.name, self.address, self.timeout_s = name, (host, port), timeout_s
         self._line = Line(name, host, port, timeout_s)
         self._decoder = NetstringDecoder()
         self._ids = itertools.count(1)
 
     @property
     def connected(self) -> bool:
-        """Whether there is a line; the service may be gone all the same."""
+        """Whether a connection is open; the service may be gone all the same."""
         return self._line.connected
 
     def close(self) -> None:
-        """Hang up."""
+        """Disconnect."""
         self._line.close()
 
     def call(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
-        """The result of a call.
+        """Return the result of a call.
 
         Raises:
-            RpcError: the service refused, with its code; or what came is no answer to this call.
-            OSError: nobody there, the line broke, or nothing came in time (TimeoutError): whether the service has
-                done what it was asked is not known.
+            RpcError: the service refused, with its code; or the answer does not belong to this call.
+            OSError: not reachable, connection lost, or no answer in time (TimeoutError): the call may or may not have
+                been executed.
         """
-        which = next(self._ids)
-        request = build_request(Request(method, dict(params or {}), which))
+        id = next(self._ids)
+        request = build_request(Request(method, dict(params or {}), id))
         if self._line.connect():
             self._decoder = NetstringDecoder()
         try:
-            return self._ask(which, request)
-        except _Refused as refused:
-            raise refused.error from None
+            response = self._send(id, request)
         except BaseException:
             self.close()
             raise
+        if response.error is not None:
+            raise response.error
+        return response.result
 
-    def _ask(self, which: int, request: bytes) -> Any:
-        deadline = monotonic() + self._timeout_s
+    def command(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
+        """Return the result of a call to an instrument; errors become faults by kind.
+
+        Raises:
+            ActuatorBusy, OutOfReach: nothing has moved.
+            CommandTimeout: no answer.
+            MicroscopeFault: any other error.
+        """
+        try:
+            return self.call(method, params)
+        except RpcError as error:
+            kinds = {rpc.BUSY: ActuatorBusy, rpc.OUT_OF_RANGE: OutOfReach, rpc.NOT_AVAILABLE: OutOfReach}
+            raise kinds.get(error.code, MicroscopeFault)(f"{self.name}: {error}") from error
+        except TimeoutError as error:
+            raise CommandTimeout(str(error)) from error
+        except OSError as error:
+            raise MicroscopeFault(f"{self.name} at {self.address[0]}:{self.address[1]}: {error}") from error
+
+    def _send(self, id: int, request: bytes) -> Response:
+        deadline = monotonic() + self.timeout_s
         self._line.send(request)
         response = parse_response(self._payload(deadline))
-        error = response.error
-        if response.id != which:
-            if error is not None and response.id is None:
-                raise error
-            raise RpcError(f"{self.name}: an answer to call {response.id!r} came for call {which}")
-        if error is not None:
-            raise _Refused(error)
-        return response.result
+        if response.id != id:
+            if response.error is not None and response.id is None:
+                raise response.error
+            raise RpcError(f"{self.name}: the answer to call {id} has the id {response.id!r}")
+        return response
 
     def _payload(self, deadline: float) -> bytes:
         while True:
             try:
                 data = self._line.receive(deadline)
             except TimeoutError:
-                raise TimeoutError(f"{self.name}: no answer within {self._timeout_s:g} s") from None
+                raise TimeoutError(f"{self.name}: no answer within {self.timeout_s:g} s") from None
             payloads = self._decoder.feed(data)
             if len(payloads) > 1:
                 raise RpcError(f"{self.name}: {len(payloads)} answers to one call")
@@ -85,29 +103,21 @@ class RpcClient:
                 return payloads[0]
 
 
-def knock(host: str, port: int, token: str, timeout_s: float = 5.0) -> None:
-    """Say the token to a server that wants one; all its services then let this address in.
+def send_token(host: str, port: int, token: str, timeout_s: float = 5.0) -> None:
+    """Send the token to a server; all its services then admit this address.
 
-    On a line of its own: a server that knows the address already, or wants no token, takes the word for a mistake and
-    hangs up. One that does not is left alone after `timeout_s`.
+    On a connection of its own: a server that needs no token, or has admitted the address, takes it for an error and
+    disconnects. Otherwise the connection is closed after `timeout_s`.
 
     Raises:
-        OSError: nobody there.
+        OSError: not reachable.
     """
     deadline = monotonic() + timeout_s
     with socket.create_connection((host, port), timeout=timeout_s) as line:
         line.sendall(f"TOKEN {token}\n".encode())
         line.shutdown(socket.SHUT_WR)
         with suppress(OSError):
-            while (left_s := deadline - monotonic()) > 0:
-                line.settimeout(left_s)
+            while (remaining_s := deadline - monotonic()) > 0:
+                line.settimeout(remaining_s)
                 if not line.recv(_RECEIVE):
                     break
-
-
-class _Refused(Exception):
-    """A proper answer that says no: the line is as good as before."""
-
-    def __init__(self, error: RpcError) -> None:
-        super().__init__(str(error))
-        self.error = error

@@ -1,4 +1,4 @@
-"""A watch over calls into somebody else's driver, which may never return."""
+"""Time-outs for calls into a vendor's driver, which may never return."""
 
 import threading
 from collections.abc import Callable
@@ -6,21 +6,21 @@ from typing import TypeVar
 
 from twin.instrument.faults import CommandTimeout
 
-Given = TypeVar("Given")
+Result = TypeVar("Result")
 
 
 class Watch:
-    """Calls that may never return: after a time the caller goes on, and further calls wait for the one that hangs."""
+    """Calls with a time-out: the caller goes on after it, and further calls wait for the one that hangs."""
 
     def __init__(self, timeout_s: float | None) -> None:
         self._timeout_s = timeout_s
         self._hung: threading.Thread | None = None
 
-    def call(self, act: Callable[[], Given]) -> Given:
-        """What `act` returns or raises.
+    def call(self, act: Callable[[], Result]) -> Result:
+        """Return what `act` returns, raise what it raises.
 
         Raises:
-            CommandTimeout: it did not return in time, or an earlier one still has not.
+            CommandTimeout: it did not return in time, or an earlier call has not returned.
         """
         if self._timeout_s is None:
             return act()
@@ -28,16 +28,16 @@ class Watch:
             self._hung.join(self._timeout_s)
             if self._hung.is_alive():
                 raise CommandTimeout(f"an earlier command has not returned; waited {self._timeout_s:g} s more")
-        given: list[Given] = []
+        results: list[Result] = []
         raised: list[BaseException] = []
 
         def run() -> None:
             try:
-                given.append(act())
-            except BaseException as error:  # handed on to the caller's thread, whatever it is
+                results.append(act())
+            except BaseException as error:  # of any kind: raised again in the caller's thread
                 raised.append(error)
 
-        # A daemon: a driver that hangs must not keep the program from ending.
+        # A daemon thread: a driver that hangs must not keep the program from ending.
         thread = threading.Thread(target=run, daemon=True)
         self._hung = thread
         thread.start()
@@ -47,4 +47,4 @@ class Watch:
         self._hung = None
         if raised:
             raise raised[0]
-        return given[0]
+        return results[0]

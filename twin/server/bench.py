@@ -1,4 +1,4 @@
-"""The instrument that all services of a server share: one call at a time, whichever client makes it."""
+"""The instrument that all services of a server share; it executes one call at a time."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,21 +14,22 @@ from twin.optics import AliasingError, Optics
 from twin.scan.plan import ScanPlan
 from twin.simulated import SimulatedMicroscope
 from twin.types import Capabilities, Frame, ScanBlock, Truth
+from twin.wire.control import draw_entropy
 
 Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
 class ScanSettings:
-    """What the bench's scans are like.
+    """Settings of the bench's scans.
 
     Attributes:
-        plan: where the beam goes, unless a client says otherwise.
+        plan: path of the beam; a client may change it.
         optics: beam and camera.
-        events: the camera sends events and no frames.
-        largest_count: of the camera; None for what its counts' type holds.
-        delay_s: how long after its dwell an event may still be under way.
-        prepared: clients are shown a scan that was computed before; it stays what it is.
+        events: the camera sends events instead of frames.
+        largest_count: of the camera; None: without a camera that counts.
+        delay_s: longest delay of an event after its dwell.
+        prepared: clients get a scan that was computed in advance and cannot change.
     """
 
     plan: ScanPlan
@@ -41,12 +42,12 @@ class ScanSettings:
 
 @dataclass(frozen=True)
 class RonchigramSettings:
-    """What an operator knows of the bench's single exposures.
+    """Settings of the bench's single exposures.
 
     Attributes:
         exposure_s: of the camera.
-        overhead_s: from one exposure's end to the next one's beginning.
-        dose_e: electrons of the nominal beam during one.
+        overhead_s: from the end of one exposure to the start of the next.
+        dose_e: electrons of the nominal beam per exposure.
     """
 
     exposure_s: float = 1.0
@@ -55,31 +56,31 @@ class RonchigramSettings:
 
 
 class TruthHidden(StemtwinError, PermissionError):
-    """The truth was asked for, and this bench does not tell it."""
+    """The truth was requested, and this bench does not expose it."""
 
 
 class ScanFixed(StemtwinError, PermissionError):
-    """Another scan was asked for, and this bench shows a prepared one."""
+    """Another scan was requested, and this bench serves a prepared one."""
 
 
 class Bench:
-    """A simulated microscope that several clients use, each call excluding all others.
+    """A simulated microscope shared by several clients; every call excludes all others.
 
     Args:
-        microscope: used by nobody else.
-        scan: its scans; None where it has none.
-        ronchigram: its single exposures.
-        expose_truth: tell clients the hidden state.
+        microscope: used by this bench alone.
+        scan: settings of its scans; None without scans.
+        ronchigram: settings of its single exposures.
+        expose_truth: give clients the hidden state.
 
     Attributes:
         lock: held during every call; hold it for several calls that belong together.
         scan_settings: of scans that begin from now on.
-        stage_nm: (x, y) in the specimen around which scans lie that have no centre of their own; None is its middle.
-            As it was at first when a session begins; the scan's plan stays.
-        ports: where the services of this bench listen, by module name; for whoever starts them to fill in, so that
-            one service can tell clients of the others.
-        entropy: what the session was drawn from; empty before the first.
-        sessions, inputs, exposures: since the server started, and of the present session, whichever service asked.
+        stage_nm: (x, y) in the specimen, the centre of scans whose plan has none; None: the centre of the specimen.
+            A new session begins with None and keeps the plan of the scan.
+        ports: of the services of this bench by module name; the caller fills it in, so that one service can report the
+            others.
+        entropy: random words of the session; empty before the first.
+        sessions, inputs, exposures: number of sessions since the start, and of inputs and exposures of the session.
         cumulative_nm: sum of the inputs of the session, shape (n,).
         latest: the last frame of the session.
     """
@@ -106,11 +107,11 @@ class Bench:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Of the microscope."""
+        """Capabilities of the microscope."""
         return self.microscope.capabilities
 
     def reset(self, entropy: Sequence[int]) -> None:
-        """A new session from what a session is drawn from (`SimulatedMicroscope.begin`); scans under way are over."""
+        """Begin a session from random words (`SimulatedMicroscope.begin`); running scans end."""
         with self.lock:
             self.microscope.begin(entropy)
             self.entropy, self.latest, self.stage_nm = tuple(entropy), None, None
@@ -118,14 +119,14 @@ class Bench:
             self.cumulative_nm = self.capabilities.space.zero
 
     def reset_to(self, seed: int) -> None:
-        """The session that a run with this seed has."""
+        """Begin the session of a run with this seed."""
         self.reset(session_entropy(seed))
 
     def apply(self, delta_nm: Array) -> None:
-        """As a microscope's.
+        """As `Microscope.apply`.
 
         Raises:
-            ValueError: as a microscope's; nothing has moved.
+            ValueError: nothing has moved.
         """
         with self.lock:
             self.microscope.apply(delta_nm)
@@ -133,22 +134,22 @@ class Bench:
             self.inputs += 1
 
     def acquire(self) -> Frame:
-        """As a microscope's."""
+        """As `Microscope.acquire`."""
         with self.lock:
             self.latest = self.microscope.acquire()
             self.exposures += 1
             return self.latest
 
     def scan(self, plan: ScanPlan | None = None, *, block: int = 16) -> Iterator[ScanBlock]:
-        """As a microscope's, checked at once; other clients have their turn between two blocks.
+        """As `CanScan.scan`, checked at once; other clients are served between two blocks.
 
         Args:
-            plan: the bench's own unless given.
+            plan: by default that of the bench.
             block: positions at a time.
 
         Raises:
-            RuntimeError: no scans here.
-            ValueError: as a microscope's.
+            RuntimeError: no scan.
+            ValueError: as `CanScan.scan`.
         """
         with self.lock:
             if self.scan_settings is None:
@@ -157,12 +158,12 @@ class Bench:
         return self._in_turn(blocks)
 
     def set_plan(self, plan: ScanPlan) -> None:
-        """Scans that begin from now on follow this plan; one that has begun goes on with its own.
+        """Set the plan of scans that begin from now on; a running scan keeps its own.
 
         Raises:
             NoSession: before `reset`.
             ScanFixed: the scan was prepared.
-            ValueError: no scans here, or what specimen and camera refuse of the plan, as a microscope's.
+            ValueError: no scan, or a plan that does not suit specimen or camera.
         """
         with self.lock:
             settings = self._changeable()
@@ -170,19 +171,19 @@ class Bench:
             self.scan_settings = replace(settings, plan=plan)
 
     def move_stage(self, position_nm: tuple[float, float]) -> None:
-        """Scans that begin from now on, and have no centre of their own, lie around this place of the specimen.
+        """Centre scans that begin from now on at this position in the specimen, unless their plan has a centre.
 
         Raises:
             NoSession: before `reset`.
             ScanFixed: the scan was prepared.
-            ValueError: no scans here, a place outside the specimen, or one at which the present plan leaves it.
+            ValueError: no scan, or the position or the scan is outside the specimen.
         """
         with self.lock:
             settings, size_nm = self._changeable(), self.microscope.specimen_nm
-            for axis, value, most in zip("xy", position_nm, size_nm or (0.0, 0.0), strict=True):
-                if not 0.0 <= value <= most:
+            for axis, value, side in zip("xy", position_nm, size_nm or (0.0, 0.0), strict=True):
+                if not 0.0 <= value <= side:
                     raise ValueError(
-                        f"the stage at {axis} = {value:g} nm is off the specimen, which spans 0 to {most:g} nm"
+                        f"the stage at {axis} = {value:g} nm is off the specimen, which spans 0 to {side:g} nm"
                     )
             self._check_plan(settings.plan, position_nm)
             self.stage_nm = position_nm
@@ -192,11 +193,11 @@ class Bench:
         if settings is None:
             raise ValueError("this scenario has no scan")
         if settings.prepared:
-            raise ScanFixed("the scan was computed before (--prepare); serve it without to set another one")
+            raise ScanFixed("the scan was computed in advance (--prepare); serve without --prepare to change it")
         return settings
 
     def _check_plan(self, plan: ScanPlan, stage_nm: tuple[float, float] | None) -> None:
-        # What the aberrations now would make of it is no matter: a scan may be set up first and corrected for then.
+        # Aliasing at the present aberrations does not matter: a scan may be set up before the correction.
         with suppress(AliasingError):
             self.microscope.scan(_at(plan, stage_nm))
 
@@ -209,29 +210,29 @@ class Bench:
             yield block
 
     def truth(self) -> Truth:
-        """The hidden state.
+        """Return the hidden state.
 
         Raises:
-            TruthHidden: not to be told.
+            TruthHidden: this bench does not expose it.
         """
         if not self.expose_truth:
-            raise TruthHidden("the truth is hidden; start the server with --expose-truth to tell it")
+            raise TruthHidden("the truth is hidden; start the server with --expose-truth")
         with self.lock:
             return self.microscope.truth()
 
 
 def _at(plan: ScanPlan, stage_nm: tuple[float, float] | None) -> ScanPlan:
-    """The plan around where the stage is, unless it says where itself."""
+    """Return the plan centred at the stage position, unless it has a centre."""
     return plan if stage_nm is None or plan.centre_nm is not None else replace(plan, centre_nm=stage_nm)
 
 
 def scan_metadata(settings: ScanSettings) -> Metadata:
-    """What a stream of the bench's scans tells of them; nothing that is hidden."""
+    """Return the metadata of the bench's scans; nothing hidden."""
     return Metadata.of_scan(settings.plan, settings.optics, {"pattern": settings.plan.pattern})
 
 
 def ronchigram_metadata(bench: Bench) -> Metadata:
-    """What a stream of Ronchigrams tells of them; nothing that is hidden."""
+    """Return the metadata of the bench's Ronchigrams; nothing hidden."""
     optics = bench.capabilities.optics
     return Metadata(
         dwell_s=bench.ronchigram.exposure_s,
@@ -243,11 +244,6 @@ def ronchigram_metadata(bench: Bench) -> Metadata:
 
 
 def session_entropy(seed: int) -> list[int]:
-    """What a run or an acquisition with this seed draws its session from: the same bytes come of it."""
+    """Return the random words of the session of a run or an acquisition with this seed; it gives the same bytes."""
     of_microscope, _ = np.random.SeedSequence(seed).spawn(2)
-    return entropy_of(np.random.default_rng(int(of_microscope.generate_state(1, np.uint64)[0])))
-
-
-def entropy_of(rng: np.random.Generator) -> list[int]:
-    """What `SimulatedMicroscope.reset(rng)` draws a session from; for clients that send it over a wire."""
-    return [int(word) for word in rng.integers(2**32, size=4)]
+    return draw_entropy(np.random.default_rng(int(of_microscope.generate_state(1, np.uint64)[0])))

@@ -1,22 +1,19 @@
-"""The control channel of a served twin on a port: sessions from a seed, exact inputs, what exposures cost.
+"""The control channel of a served twin on a port: sessions from a seed, exact inputs, doses.
 
-Methods and their parameters: twin/wire/control.py and docs/remote.md. The truth is told only where the bench tells it.
+Methods and their parameters: twin/wire/control.py and docs/remote.md. The truth only if the bench exposes it.
 """
 
-import hashlib
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
+from twin.errors import NoSession
 from twin.scan.plan import duration_s
 from twin.server import event_stream
 from twin.server.bench import Bench, ScanSettings
 from twin.server.listener import Service
 from twin.server.rpc import RpcService
-from twin.types import Frame
 from twin.wire import control, rpc
 from twin.wire.netstring import INVALID_PARAMS, Request, RpcError
 
@@ -24,15 +21,15 @@ PORT = control.CONTROL_PORT
 
 
 def make(bench: Bench) -> Service:
-    """The service."""
+    """Build the service."""
     return RpcService("control", Control(bench).handle)
 
 
 class Control:
-    """The methods on a bench.
+    """The methods, on a bench.
 
-    Inputs may be numbered: one that comes again after a broken line is not applied again. A number that is neither
-    the last nor the next one is refused, for then some input was lost.
+    Inputs may be numbered: one that is sent again after a broken connection is not applied again. A number that is
+    neither the last nor the next one is refused: an input was lost.
 
     Args:
         bench: shared with other services.
@@ -59,11 +56,11 @@ class Control:
         }
 
     def handle(self, request: Request) -> dict[str, Any]:
-        """The result of a request.
+        """Return the result of a request.
 
         Raises:
-            RpcError: no such method or parameter, or a number that cannot be.
-            ValueError: an input beyond the limits, or a scan that cannot be; nothing has moved.
+            RpcError: unknown method or parameter, or an invalid value.
+            ValueError: an input beyond the limits, or an impossible scan; nothing has moved.
             PermissionError: the truth is hidden, or the scan was prepared.
             NoSession: before `reset`.
         """
@@ -91,20 +88,20 @@ class Control:
 
     def _apply(self, request: Request) -> dict[str, Any]:
         bench = self._bench
-        self._check_session()
+        self._check_session(request)
         if request.params.get("session", self._session) != self._session:
-            raise RpcError("that session is over; another one is on", rpc.NO_SESSION)
-        delta, which = control.parse_delta(request.params, bench.capabilities.space.dimension)
-        told = tuple(delta.tolist())
-        if which is not None and which == bench.inputs and told == self._last_delta_nm:
+            raise RpcError("that session has ended; another one has begun", rpc.NO_SESSION)
+        delta, number = control.parse_delta(request.params, bench.capabilities.space.dimension)
+        delta_nm = tuple(delta.tolist())
+        if number is not None and number == bench.inputs and delta_nm == self._last_delta_nm:
             return self._now().plain()
-        if which is not None and which != bench.inputs + 1:
+        if number is not None and number != bench.inputs + 1:
             raise RpcError(
-                f"{bench.inputs} inputs were applied in this session; the next is {bench.inputs + 1}, not {which}",
+                f"{bench.inputs} inputs were applied in this session; the next is {bench.inputs + 1}, not {number}",
                 INVALID_PARAMS,
             )
         bench.apply(delta)
-        self._last_delta_nm = told
+        self._last_delta_nm = delta_nm
         return self._now().plain()
 
     def _now(self) -> control.Status:
@@ -126,12 +123,12 @@ class Control:
             frame.exposure_s,
             frame.clock_s,
             frame.settings,
-            counts_digest(frame),
+            control.counts_digest(frame.counts),
             self._now(),
         ).plain()
 
     def _stage(self, request: Request) -> dict[str, Any]:
-        self._check_session()
+        self._check_session(request)
         bench = self._bench
         region, size_nm = bench.microscope.next_exposure[0], bench.microscope.specimen_nm
         if size_nm is None:
@@ -140,9 +137,9 @@ class Control:
         return {"region": region, "position_nm": [x_nm, y_nm], "specimen_nm": list(size_nm)}
 
     def _set_stage(self, request: Request) -> dict[str, Any]:
-        self._check_session()
+        self._check_session(request)
         move = control.parse_stage(request.params)
-        # First what can be refused: then nothing has moved.
+        # The part that may be refused comes first: then nothing has moved.
         if move.position_nm is not None:
             self._scan_settings()
             self._bench.move_stage(move.position_nm)
@@ -151,7 +148,7 @@ class Control:
         return self._stage(request)
 
     def _dose(self, request: Request) -> dict[str, Any]:
-        self._check_session()
+        self._check_session(request)
         return {"next_e": self._bench.microscope.next_exposure[1], "spent": self._bench.microscope.cost.plain()}
 
     def _scan_plan(self, request: Request) -> dict[str, Any]:
@@ -166,11 +163,11 @@ class Control:
         }
 
     def _set_scan_plan(self, request: Request) -> dict[str, Any]:
-        self._check_session()
+        self._check_session(request)
         settings = self._scan_settings()
         plan = control.parse_plan(request.params, settings.plan)
         if settings.events:
-            # The event port is the only one that shows such a scan.
+            # Only the event port serves such a scan.
             event_stream.check(replace(settings, plan=plan))
         self._bench.set_plan(plan)
         return self._scan_plan(request)
@@ -184,11 +181,6 @@ class Control:
     def _session(self) -> str:
         return f"{self._server}-{self._bench.sessions}" if self._bench.sessions else ""
 
-    def _check_session(self) -> None:
+    def _check_session(self, request: Request) -> None:
         if self._bench.sessions == 0:
-            raise RpcError("no session yet: reset comes first", rpc.NO_SESSION)
-
-
-def counts_digest(frame: Frame) -> str:
-    """SHA-256 of the counts as little-endian 16-bit numbers."""
-    return hashlib.sha256(np.ascontiguousarray(frame.counts, dtype="<u2").tobytes()).hexdigest()
+            raise RpcError(str(NoSession(request.method)), rpc.NO_SESSION)

@@ -1,8 +1,8 @@
 """A CEOS-style aberration corrector on a port: JSON-RPC in netstrings, four methods, metres.
 
-`measureC1A1` and `acquireTableau` measure as an operator's tool does, with an error, whose standard deviation comes
-with the result; `correctAberration` takes a measured value away (twin/wire/ceos.py). Measuring takes no time of the
-bench's clock and no electrons.
+`measureC1A1` and `acquireTableau` measure with a random error, as an operator's tool does; the result has its standard
+deviation. `correctAberration` subtracts a measured value (twin/wire/ceos.py). Measurements take no time on the bench's
+clock and no electrons.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.aberrations import CEOS_FACTORS, Aberrations, to_ceos
+from twin.errors import NoSession
 from twin.server.bench import Bench
 from twin.server.listener import Service
 from twin.server.rpc import RpcService
@@ -24,33 +25,33 @@ PORT = CORRECTOR_PORT
 STD_NM = 2.0
 """Standard deviation of a measurement of C1 or A1 from one pair of images."""
 TILTS: Mapping[str, int] = {"Fast": 8, "Standard": 12, "Enhanced": 18}
-"""Tilts of a tableau, each with one such measurement."""
+"""Number of tilts of a tableau, with one measurement each."""
 BUSY_S = 0.5
-"""How long a call waits for the bench before the corrector says that it is busy."""
+"""Longest wait for the bench; then the corrector answers that it is busy."""
 _STREAM = 7072
-"""Of a session's random numbers; the microscope's own streams are numbered from 0."""
+"""Random stream of the measurements; those of the microscope are numbered from 0."""
 
 
 def make(bench: Bench) -> Service:
-    """The service."""
+    """Build the service."""
     return RpcService("corrector", Corrector(bench).handle)
 
 
 def error_std_nm(n: int, tilt_mrad: float, tilts: int) -> float:
-    """Standard deviation of a Krivanek coefficient of order n from a tableau.
+    """Return the standard deviation of a Krivanek coefficient of order n from a tableau, nm.
 
-    Each tilted pair of images gives the defocus and astigmatism there, which a coefficient C_n changes by about
-    n C_n tilt^(n-1), the second derivative of its phase; errors of different tilts average.
+    Each tilted pair of images measures defocus and astigmatism at its tilt. A coefficient C_n changes them by about
+    n C_n tilt^(n-1), the second derivative of its phase; the errors of different tilts average.
     """
     return float(STD_NM / np.sqrt(tilts) / (n * (tilt_mrad * 1e-3) ** (n - 1)))
 
 
 class Corrector:
-    """The four methods on a bench.
+    """The four methods, on a bench.
 
     Args:
         bench: shared with other services.
-        busy_s: see `BUSY_S`.
+        busy_s: longest wait for the bench.
     """
 
     def __init__(self, bench: Bench, busy_s: float = BUSY_S) -> None:
@@ -58,10 +59,10 @@ class Corrector:
         self._session, self._measured = 0, 0
 
     def handle(self, request: Request) -> dict[str, Any]:
-        """The result of a request.
+        """Return the result of a request.
 
         Raises:
-            RpcError: no such call, busy, out of range, or a coefficient that is not to be moved.
+            RpcError: invalid call, busy, no session, out of range, or a coefficient that this corrector does not move.
         """
         call = ceos.parse_call(request)
         if isinstance(call, ceos.GetInfo):
@@ -70,7 +71,7 @@ class Corrector:
             raise RpcError("the corrector is busy; nothing has moved", rpc.BUSY)
         try:
             if self._bench.sessions == 0:
-                raise RpcError("no session yet: nothing is on", rpc.NO_SESSION)
+                raise RpcError(str(NoSession(request.method)), rpc.NO_SESSION)
             if isinstance(call, ceos.CorrectAberration):
                 return self._correct(call)
             if isinstance(call, ceos.MeasureC1A1):
@@ -87,21 +88,21 @@ class Corrector:
             "measures": list(ceos.NAMES),
             "corrects": list(dict.fromkeys(_ceos_name(name) for name in names)),
             "unit": "m",
-            "value": "as measured; it is taken away",
+            "value": "as measured; it is subtracted",
         }
 
     def _measure(self, std_nm: Mapping[str, float]) -> dict[str, Any]:
-        """Truth and error, by CEOS name; the errors of a session depend on its seed and their turn alone."""
+        """Return truth plus error by CEOS name; the errors depend only on the session and the measurement's number."""
         if self._session != self._bench.sessions:
             self._session, self._measured = self._bench.sessions, 0
         sequence = np.random.SeedSequence(list(self._bench.entropy), spawn_key=(_STREAM, self._measured))
         self._measured += 1
         rng, truth = np.random.default_rng(sequence), to_ceos(self._bench.microscope.aberrations())
-        found = {}
+        measured = {}
         for name, std in std_nm.items():
             x, y = (part + std * error for part, error in zip(truth[name], rng.normal(size=2), strict=True))
-            found[name] = (float(x), 0.0 if name in ceos.ROUND else float(y))
-        return ceos.aberrations_result(found, std_nm)
+            measured[name] = (float(x), 0.0 if name in ceos.ROUND else float(y))
+        return ceos.aberrations_result(measured, std_nm)
 
     def _correct(self, call: ceos.CorrectAberration) -> dict[str, Any]:
         delta_nm = self._input_nm(call.name, call.change)
@@ -112,25 +113,26 @@ class Corrector:
         return {"name": call.name, "done": True}
 
     def _input_nm(self, name: str, change: Aberrations) -> Array:
-        """A change of the coefficients as an input, nm, shape (n,).
+        """Return a change of the coefficients as an input, nm, shape (n,).
 
         Raises:
-            RpcError: it has a part that this corrector does not move.
+            RpcError: a coefficient that this corrector does not move.
         """
         space = self._bench.capabilities.space
-        left = [part for part in change.nonzero() if part not in space.names]
-        if left:
-            raise RpcError(f"{name} needs {', '.join(left)}; moved are {', '.join(space.names)}", rpc.NOT_AVAILABLE)
+        missing = [part for part in change.nonzero() if part not in space.names]
+        if missing:
+            known = ", ".join(space.names)
+            raise RpcError(f"{name} needs {', '.join(missing)}; this corrector moves {known}", rpc.NOT_AVAILABLE)
         return np.array([change[part] for part in space.names])
 
 
 def _ceos_name(name: str) -> str:
-    """CEOS's name of the coefficient that a component belongs to."""
+    """Return the CEOS name of the coefficient of a component."""
     return CEOS_FACTORS[int(name[1]), int(name[2])][0]
 
 
 def _tableau_std_nm(call: ceos.AcquireTableau) -> dict[str, float]:
-    """Standard deviations by CEOS name, in CEOS's measure, for whatever the tableau reaches."""
+    """Return standard deviations by CEOS name, in CEOS's units, up to the order of the tableau."""
     return {
         name: factor * error_std_nm(n, call.angle_mrad, TILTS[call.tab_type])
         for (n, _), (name, factor) in CEOS_FACTORS.items()

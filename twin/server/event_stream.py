@@ -1,7 +1,7 @@
 """The twin's scan as the sparse event stream of a Timepix3 camera (`twin.wire.csr`): every client gets its own scan.
 
-Events of an event camera go to the positions during whose dwell they came; frames of other cameras are sent as their
-pixels that counted. Either way a position's pixels rise, each with its count. Clients wait for their turn.
+An event of an event camera belongs to the position during whose dwell it came; a frame of another camera is sent as its
+non-zero pixels. The pixels of a position are sorted, each with its count. Clients are served one after the other.
 """
 
 import logging
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from twin.errors import StemtwinError
 from twin.formats.event_clock import clock_of, event_time
 from twin.server.bench import Bench, ScanSettings, scan_metadata
-from twin.server.listener import Connection, Patience
+from twin.server.connection import TICK_S, Connection, Pace, Patience
 from twin.types import ScanBlock
 from twin.wire import csr
 from twin.wire.csr import AcquisitionEnd, AcquisitionStart, Chunk, ScanEnd, ScanStart
@@ -26,18 +26,17 @@ PORT = csr.PORT
 BLOCK = 16
 """Positions that are computed at a time."""
 LINGER_S = 60.0
-"""After a scan, before the server hangs up."""
-_TICK_S = 0.05
+"""Wait after a scan before the server disconnects."""
 
 Keys = NDArray[np.int64]
 
 
 class NoEvents(StemtwinError, ValueError):
-    """A scan that this stream cannot carry."""
+    """A scan that this stream cannot represent."""
 
 
 def make(bench: Bench) -> "EventStream":
-    """The service.
+    """Build the service.
 
     Raises:
         NoEvents: as `EventStream`.
@@ -49,14 +48,12 @@ class EventStream:
     """The event port.
 
     Args:
-        bench: that scans.
-        paced: chunks leave when the instrument's clock says that they are there, and not as soon as they are computed.
-        metadata: tell step, angles and the like in the scan's JSON. LiberTEM's client takes a stream with JSON for
-            broken.
+        bench: source of the scan.
+        paced: send chunks at the time of the instrument's clock, not as soon as they are computed.
+        metadata: send step, angles etc. as JSON with the scan. LiberTEM's client rejects a stream with JSON.
 
     Raises:
-        NoEvents: no scan or no camera, or positions that do not come in raster order: this stream has no numbers for
-            them.
+        NoEvents: no scan, no camera, or positions that are not in raster order, for which this stream has no numbers.
     """
 
     name = "events"
@@ -68,18 +65,20 @@ class EventStream:
         self._scans = 0
 
     def serve(self, connection: Connection) -> None:
-        """A scan from beginning to end; then wait for the client to hang up, for some clients come back at once."""
+        """Send one scan; then wait for the client to disconnect, because some clients reconnect at once."""
         settings = check(self._bench.scan_settings)
         blocks = self._bench.scan(settings.plan, block=BLOCK)
         self._scans += 1
         side = settings.optics.camera_pixels
         connection.send(csr.encode(AcquisitionStart(settings.plan.shape, (side, side), self._scans)))
         connection.send(csr.encode(ScanStart(self._scans, scan_metadata(settings).plain() if self._metadata else {})))
+        pace = Pace()
         try:
             for chunk, ready_s in self._chunks(blocks, settings):
                 if connection.gone:
                     return
-                self._wait(ready_s, connection)
+                while self._paced and (remaining_s := pace.when(ready_s) - monotonic()) > 0:
+                    connection.pause(min(remaining_s, TICK_S))
                 connection.send(csr.encode(chunk))
         except RuntimeError as error:
             log.warning("events: %s: the scan failed: %s", connection.peer, error)
@@ -87,43 +86,34 @@ class EventStream:
         connection.send(csr.encode(ScanEnd(self._scans)) + csr.encode(AcquisitionEnd(self._scans)))
         until = monotonic() + LINGER_S
         while not connection.gone and monotonic() < until:
-            connection.pause(_TICK_S)
+            connection.pause(TICK_S)
 
     def refuse(self, connection: Connection) -> None:
-        """Tell a client that waited for too long that there is no scan for it."""
+        """Send an empty acquisition to a client that waited too long."""
         settings = check(self._bench.scan_settings)
         side = settings.optics.camera_pixels
         connection.send(csr.encode(AcquisitionStart(settings.plan.shape, (side, side), 0)))
         connection.send(csr.encode(AcquisitionEnd(0)))
 
     def _chunks(self, blocks: Iterator[ScanBlock], settings: ScanSettings) -> Iterator[tuple[Chunk, float]]:
-        """Chunks, and the instrument clock when each is there."""
-        self._offset: float | None = None
+        """Yield chunks, and the instrument clock when each is complete."""
         positions = Positions(settings)
         for block in blocks:
             for chunk in positions.add(block):
                 yield chunk, float(block.clock_s[-1])
         if positions.lost:
-            log.warning("events: %d events belong to no position or came too late for theirs", positions.lost)
-
-    def _wait(self, ready_s: float, connection: Connection) -> None:
-        if not self._paced:
-            return
-        if self._offset is None:
-            self._offset = monotonic() - ready_s
-        while (left_s := self._offset + ready_s - monotonic()) > 0:
-            connection.pause(min(left_s, _TICK_S))
+            log.warning("events: %d events belong to no position or came too late", positions.lost)
 
 
 @dataclass
 class Positions:
-    """Puts what a camera gives, block by block, into chunks of whole positions.
+    """Sorts the output of a camera, block by block, into chunks of complete positions.
 
     Args:
         settings: of the scan.
 
     Attributes:
-        lost: events between two lines, outside the scan, or for a position that was complete already.
+        lost: events between two lines, outside the scan, or of a position that was already complete.
     """
 
     settings: ScanSettings
@@ -136,7 +126,7 @@ class Positions:
         self._clock = clock_of(self.settings.plan) if self.settings.events else None
 
     def add(self, block: ScanBlock) -> Iterator[Chunk]:
-        """What is complete with this block: one chunk or none."""
+        """Yield the positions that this block completes, as one chunk or none."""
         stop = block.path.first + len(block)
         if block.frames is not None:
             yield of_frames(block.frames)
@@ -150,22 +140,22 @@ class Positions:
     def _sort_in(self, events: NDArray[np.void]) -> None:
         assert self._clock is not None
         position = self._clock.position(event_time(events, fine=True))
-        good = position >= self._next
-        self.lost += int(len(events) - np.count_nonzero(good))
-        keys = position[good] * self._pixels + events["pixel"][good].astype(np.int64)
+        valid = position >= self._next
+        self.lost += int(len(events) - np.count_nonzero(valid))
+        keys = position[valid] * self._pixels + events["pixel"][valid].astype(np.int64)
         self._waiting = np.concatenate([self._waiting, keys])
 
     def _complete(self, block: ScanBlock) -> int:
-        """Positions of which no event is still under way."""
+        """Return the number of positions without events still under way."""
         path, stop = block.path, block.path.first + len(block)
         if stop == path.plan.count:
             return stop
         done = int(np.searchsorted(path.end_s, path.end_s[-1] - self.settings.delay_s, side="right"))
-        # None of this block: how many of the blocks before it, only a later one will tell.
+        # None of this block: a later block shows how many of the earlier positions are complete.
         return path.first + done if done else self._next
 
     def _take(self, stop: int) -> Chunk:
-        """The positions from the next one to `stop`."""
+        """Return the positions from the next one to `stop`."""
         first, self._next = self._next, stop
         ready = self._waiting < stop * self._pixels
         keys, self._waiting = self._waiting[ready], self._waiting[~ready]
@@ -173,10 +163,10 @@ class Positions:
 
 
 def check(settings: ScanSettings | None) -> ScanSettings:
-    """The settings, if their scan can be a stream of events.
+    """Return the settings, if their scan can be a stream of events.
 
     Raises:
-        NoEvents: see `EventStream`.
+        NoEvents: as `EventStream`.
     """
     if settings is None:
         raise NoEvents("this scenario has no scan")
@@ -193,14 +183,14 @@ def check(settings: ScanSettings | None) -> ScanSettings:
 
 
 def of_frames(frames: NDArray[np.unsignedinteger]) -> Chunk:
-    """The pixels that counted, of frames (n, H, W)."""
+    """Return the non-zero pixels of frames (n, H, W)."""
     flat = frames.reshape(len(frames), frames.shape[1] * frames.shape[2])
     position, index = np.nonzero(flat)
     return _chunk(position, index, flat[position, index].astype(np.int64), len(frames))
 
 
 def of_keys(keys: Keys, positions: int, pixels: int) -> Chunk:
-    """Events as counts.
+    """Return events as counts.
 
     Args:
         keys: position * pixels + pixel of each event, in any order, (n,).
@@ -213,7 +203,7 @@ def of_keys(keys: Keys, positions: int, pixels: int) -> Chunk:
 
 
 def _chunk(position: Keys, index: Keys, counts: Keys, positions: int) -> Chunk:
-    """`position` rises."""
+    """Return a chunk; `position` is sorted."""
     indptr = np.zeros(positions + 1, np.uint32)
     np.cumsum(np.bincount(position, minlength=positions), out=indptr[1:])
     value = np.uint16 if int(counts.max(initial=0)) < 2**16 else np.uint32

@@ -1,4 +1,4 @@
-"""Where a served camera's frames come from: single exposures, scans, or a scan that was computed beforehand.
+"""Sources of frames for a served camera: single exposures, scans, or a scan that was computed in advance.
 
 Frames leave as messages of `twin.wire.merlin`, ready to send. No sockets.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from twin.errors import StemtwinError
 from twin.formats import merlin_header as mh
 from twin.formats.dataset import Frames, Layout
-from twin.formats.mib import METADATA, frame_header
+from twin.formats.mib import METADATA, frame_header, smallest_depth
 from twin.server.bench import Bench, ScanSettings, ronchigram_metadata, scan_metadata
 from twin.types import ScanBlock
 from twin.wire import merlin
@@ -24,89 +24,79 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 SCAN_BLOCK = 16
-"""Positions that are computed at a time; other clients of the bench wait so long."""
+"""Positions that are computed at a time; meanwhile other clients of the bench wait."""
 PREPARED_BYTES = 2**32
-"""A prepared scan may take so much memory, unless the caller says otherwise."""
+"""Default limit of the memory of a prepared scan."""
 
 
 class NoFrames(StemtwinError, ValueError):
-    """What was asked for gives no frames."""
+    """No frames from this source."""
 
 
 class Batch(NamedTuple):
-    """Consecutive frames: messages, (n, bytes), and the instrument clock when each was there, (n,)."""
+    """Consecutive frames: messages, (n, bytes), and the instrument clock when each was complete, (n,)."""
 
     messages: Bytes
     ready_s: Floats
 
 
+class FrameFormat(NamedTuple):
+    """The frames of a source.
+
+    Attributes:
+        shape: (H, W).
+        largest_count: of a pixel.
+        exposure_s: of one frame.
+        period_s: usual time from one frame to the next.
+        frames: default number of an acquisition.
+        frames_per_trigger: default number: those of a row, or one.
+    """
+
+    shape: tuple[int, int]
+    largest_count: int
+    exposure_s: float
+    period_s: float
+    frames: int = 1
+    frames_per_trigger: int = 1
+
+
 class FrameSupply(Protocol):
-    """What a camera sees."""
+    """A source of frames for the camera."""
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(H, W) of a frame."""
-        ...
-
-    @property
-    def largest_count(self) -> int:
-        """That a frame can have."""
-        ...
-
-    @property
-    def exposure_s(self) -> float:
-        """Of one frame."""
-        ...
-
-    @property
-    def period_s(self) -> float:
-        """From one frame to the next, as a rule."""
-        ...
-
-    @property
-    def frames(self) -> int:
-        """Of a whole acquisition, unless a client wants more or fewer."""
-        ...
-
-    @property
-    def frames_per_trigger(self) -> int:
-        """Unless a client says otherwise: of a row, or one."""
-        ...
+    def format(self) -> FrameFormat: ...
 
     def now(self) -> Self:
-        """As it is now, for one acquisition: what is changed afterwards counts for the next."""
+        """Return the source with its present settings, for one acquisition; later changes apply to the next."""
         ...
 
     def about(self, frames: int, per_trigger: int, depth: int) -> mh.Acquisition:
-        """The text header of an acquisition of so many frames; 0 goes on until stopped."""
+        """Return the text header of an acquisition; 0 frames: until stopped."""
         ...
 
     def batches(self, depth: int, frames: int) -> Iterator[Batch]:
-        """Frames 1, 2, ... of an acquisition, computed as they are asked for; 0 is endless.
+        """Yield frames 1, 2, ... of an acquisition, computed on demand; 0 frames: without end.
 
-        Counts beyond the counter's depth stop at its largest, as the chip's do.
+        Counts beyond the counter's depth saturate, as in the chip.
 
         Raises:
-            RuntimeError, ValueError: as the bench's.
+            RuntimeError, ValueError: as `Bench.scan`.
         """
         ...
 
 
 class RonchigramSupply:
-    """An exposure of the bench for every frame.
+    """One exposure of the bench per frame.
 
     Args:
-        bench: that exposes.
+        bench: source of the exposures.
     """
-
-    frames = 1
-    frames_per_trigger = 1
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self.shape, self.largest_count = bench.capabilities.camera_shape, bench.capabilities.max_count
-        self.exposure_s = bench.ronchigram.exposure_s
-        self.period_s = bench.ronchigram.exposure_s + bench.ronchigram.overhead_s
+        capabilities, exposure_s = bench.capabilities, bench.ronchigram.exposure_s
+        period_s = exposure_s + bench.ronchigram.overhead_s
+        self.format = FrameFormat(capabilities.camera_shape, capabilities.max_count, exposure_s, period_s)
 
     def now(self) -> Self:
         return self
@@ -116,7 +106,7 @@ class RonchigramSupply:
         return mh.Acquisition(frames, per_trigger, None, depth, extra)
 
     def batches(self, depth: int, frames: int) -> Iterator[Batch]:
-        header = _header(self.shape, depth, self.exposure_s)
+        header = _header(self.format, depth)
         for number in _count(frames):
             frame = self._bench.acquire()
             begun_s = frame.clock_s - frame.exposure_s
@@ -126,11 +116,11 @@ class RonchigramSupply:
 
 
 class ScanSupply:
-    """The bench's scan, again and again if more frames are asked for than it has positions.
+    """The scan of the bench, repeated if an acquisition has more frames than the scan has positions.
 
     Args:
-        bench: that scans; its settings may change between two acquisitions.
-        settings: of this one; None for those that the bench has when they are asked for.
+        bench: source of the scans; its settings may change between two acquisitions.
+        settings: of this scan; None: the present ones of the bench.
 
     Raises:
         NoFrames: no scan in this scenario, or a camera without frames.
@@ -144,10 +134,10 @@ class ScanSupply:
         return type(self)(self._bench, self.settings())
 
     def settings(self) -> ScanSettings:
-        """Of the scan now.
+        """Return the present settings of the scan.
 
         Raises:
-            NoFrames: as on opening.
+            NoFrames: as `ScanSupply`.
         """
         settings = self._settings or self._bench.scan_settings
         if settings is None:
@@ -157,86 +147,66 @@ class ScanSupply:
         return settings
 
     @property
-    def shape(self) -> tuple[int, int]:
-        side = self.settings().optics.camera_pixels
-        return side, side
-
-    @property
-    def largest_count(self) -> int:
-        return self.settings().largest_count or 0
-
-    @property
-    def exposure_s(self) -> float:
-        return self.settings().plan.dwell_s
-
-    @property
-    def period_s(self) -> float:
-        return self.settings().plan.dwell_s
-
-    @property
-    def frames(self) -> int:
-        return self.settings().plan.count
-
-    @property
-    def frames_per_trigger(self) -> int:
-        plan = self.settings().plan
-        return 1 if plan.pattern == "list" else plan.columns
+    def format(self) -> FrameFormat:
+        settings = self.settings()
+        plan, side = settings.plan, settings.optics.camera_pixels
+        per_trigger = 1 if plan.pattern == "list" else plan.columns
+        largest = settings.largest_count or 0
+        return FrameFormat((side, side), largest, plan.dwell_s, plan.dwell_s, plan.count, per_trigger)
 
     def about(self, frames: int, per_trigger: int, depth: int) -> mh.Acquisition:
-        """Rows and columns are told only where frames come in their order, one whole scan of them."""
+        """Return the text header; with rows and columns only for one complete scan in raster or serpentine order."""
         settings = self.settings()
         plan, extra = settings.plan, {METADATA: json.dumps(scan_metadata(settings).plain())}
         grid = plan.shape if plan.pattern in ("raster", "serpentine") and frames == plan.count else None
         return mh.Acquisition(frames, per_trigger, grid, depth, extra)
 
     def batches(self, depth: int, frames: int) -> Iterator[Batch]:
-        plan, exposure_s = self.settings().plan, self.exposure_s
-        header, number = _header(self.shape, depth, exposure_s), 1
+        plan, exposure_s = self.settings().plan, self.format.exposure_s
+        header, number = _header(self.format, depth), 1
         while frames == 0 or number <= frames:
             blocks = self._bench.scan(plan, block=SCAN_BLOCK)
             for counts, end_s in itertools.chain.from_iterable(map(_by_line, blocks)):
-                wanted = len(counts) if frames == 0 else min(len(counts), frames - number + 1)
-                if wanted == 0:
+                taken = len(counts) if frames == 0 else min(len(counts), frames - number + 1)
+                if taken == 0:
                     return
                 now = replace(header, sequence=number)
                 begun_s = float(end_s[0]) - exposure_s
-                yield Batch(merlin.frame_messages(_clipped(counts[:wanted], depth), now, begun_s, exposure_s), end_s)
-                number += wanted
+                yield Batch(merlin.frame_messages(_clipped(counts[:taken], depth), now, begun_s, exposure_s), end_s)
+                number += taken
 
 
 class PreparedScan:
-    """A scan that is computed once and then shown as often as wanted, as fast as a line takes it.
+    """A scan that is computed once and then sent any number of times, as fast as the connection allows.
 
-    It is a film: what happens to the bench afterwards does not change it, and showing it takes no instrument time.
-    Frame numbers count on when it is repeated; times are those of the first showing.
+    Later changes of the bench do not affect it, and sending it takes no instrument time. Frame numbers continue over
+    repetitions; times are those of the first one.
 
     Args:
-        bench: that scans, once, now.
-        most_bytes: of memory.
+        bench: source of the scan, which is taken now.
+        most_bytes: largest memory.
         progress: called with the number of positions that were added.
 
     Raises:
         NoFrames: no frames, or too many for `most_bytes`.
-        RuntimeError, ValueError: as the bench's.
+        RuntimeError, ValueError: as `Bench.scan`.
     """
 
     def __init__(
         self, bench: Bench, most_bytes: int = PREPARED_BYTES, progress: Callable[[int], None] | None = None
     ) -> None:
         scan = ScanSupply(bench).now()
-        self._scan = scan
-        self.shape, self.largest_count = scan.shape, scan.largest_count
-        self.exposure_s, self.period_s = scan.exposure_s, scan.period_s
-        self.frames, self.frames_per_trigger = scan.frames, scan.frames_per_trigger
-        self._depth = smallest_depth_of(scan.largest_count)
-        header = _header(scan.shape, self._depth, scan.exposure_s)
+        self._scan, self.format = scan, scan.format
+        frames = self.format.frames
+        self._depth = smallest_depth_of(self.format.largest_count)
+        header = _header(self.format, self._depth)
         self._front = merlin.PREFIX_BYTES + header.length
-        needed = scan.frames * (self._front + header.payload_bytes)
+        needed = frames * (self._front + header.payload_bytes)
         if needed > most_bytes:
-            raise NoFrames(f"{scan.frames} frames take {needed} bytes; {most_bytes} are allowed: serve it unprepared")
-        self._messages = np.empty((scan.frames, self._front + header.payload_bytes), np.uint8)
-        self._ready_s, done = np.empty(scan.frames), 0
-        for batch in scan.batches(self._depth, scan.frames):
+            raise NoFrames(f"{frames} frames take {needed} bytes; {most_bytes} are allowed: serve it unprepared")
+        self._messages = np.empty((frames, self._front + header.payload_bytes), np.uint8)
+        self._ready_s, done = np.empty(frames), 0
+        for batch in scan.batches(self._depth, frames):
             stop = done + len(batch.messages)
             self._messages[done:stop], self._ready_s[done:stop] = batch
             if progress is not None:
@@ -254,18 +224,18 @@ class PreparedScan:
     def batches(self, depth: int, frames: int) -> Iterator[Batch]:
         if depth != self._depth:
             raise NoFrames(f"this scan was prepared for a counter of {self._depth} bits, not {depth}")
-        # Instrument time of a repetition: one period after the last frame of the one before.
-        seconds = float(self._ready_s[-1] - self._ready_s[0]) + self.period_s
+        # Instrument time of a repetition: one period after the last frame of the previous one.
+        seconds, whole = float(self._ready_s[-1] - self._ready_s[0]) + self.format.period_s, self.format.frames
         for repetition in itertools.count():
-            first = repetition * self.frames
-            wanted = self.frames if frames == 0 else min(self.frames, frames - first)
-            if wanted <= 0:
+            first = repetition * whole
+            count = whole if frames == 0 else min(whole, frames - first)
+            if count <= 0:
                 return
             self._number_from(first + 1)
-            yield Batch(self._messages[:wanted], self._ready_s[:wanted] + repetition * seconds)
+            yield Batch(self._messages[:count], self._ready_s[:count] + repetition * seconds)
 
     def _number_from(self, first: int) -> None:
-        """Give the frames their numbers in place; a header's padding takes up longer ones."""
+        """Number the frames in place; the padding of a header absorbs longer numbers."""
         if first == self._numbered_from:
             return
         for number, row in enumerate(self._messages[:, : self._front], start=first):
@@ -276,16 +246,17 @@ class PreparedScan:
 
 
 def smallest_depth_of(largest_count: int) -> int:
-    """Depth of the smallest counter that holds a count, bits; the largest there is for more."""
-    return next((depth for depth in mh.DEPTHS if largest_count < 1 << depth), max(mh.DEPTHS))
+    """Return the depth of the smallest counter that holds a count, bits; at most the largest there is."""
+    return smallest_depth(min(largest_count, (1 << max(mh.DEPTHS)) - 1))
 
 
-def _header(shape: tuple[int, int], depth: int, exposure_s: float) -> mh.MerlinHeader:
-    return frame_header(Layout((1,), shape, f"uint{8 * mh.PIXEL_BYTES[mh.DEPTHS[depth]]}"), depth, False, exposure_s)
+def _header(format: FrameFormat, depth: int) -> mh.MerlinHeader:
+    layout = Layout((1,), format.shape, f"uint{8 * mh.PIXEL_BYTES[mh.DEPTHS[depth]]}")
+    return frame_header(layout, depth, False, format.exposure_s)
 
 
 def _by_line(block: ScanBlock) -> Iterator[tuple[Frames, Floats]]:
-    """Frames and clock of a block, cut where a line ends: within a line frames follow each other without a gap."""
+    """Yield frames and clock of a block, line by line: within a line frames follow without a gap."""
     if block.frames is None:
         raise NoFrames("this scan's camera gives no frames")
     cuts = np.flatnonzero(np.diff(block.path.line)) + 1
@@ -294,8 +265,8 @@ def _by_line(block: ScanBlock) -> Iterator[tuple[Frames, Floats]]:
 
 
 def _clipped(counts: Frames, depth: int) -> Frames:
-    most = (1 << depth) - 1
-    return counts if most >= np.iinfo(counts.dtype).max else np.minimum(counts, counts.dtype.type(most))
+    maximum = (1 << depth) - 1
+    return counts if maximum >= np.iinfo(counts.dtype).max else np.minimum(counts, counts.dtype.type(maximum))
 
 
 def _count(frames: int) -> Iterator[int]:

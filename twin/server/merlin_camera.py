@@ -1,8 +1,8 @@
 """The twin as a Merlin (Medipix3) camera: a control port and a data port, Ronchigrams or a whole scan.
 
 STARTACQUISITION sends the text header on the data port; frames follow at once, or with TRIGGERSTART 5 after
-SOFTTRIGGER: one trigger begins a whole scan, and in Ronchigram mode exposes NUMFRAMESPERTRIGGER frames. STEMMODE, which
-no Merlin has, chooses between the two. The stream ends after a whole frame when it is stopped.
+SOFTTRIGGER: one trigger begins a whole scan, or in Ronchigram mode exposes NUMFRAMESPERTRIGGER frames. STEMMODE, which
+no Merlin has, selects the mode. A stopped stream ends after a complete frame.
 """
 
 import logging
@@ -13,8 +13,8 @@ from time import monotonic
 from typing import Literal
 
 from twin.server import merlin_settings as parameters
-from twin.server.frame_supply import Batch, Floats, FrameSupply
-from twin.server.listener import Connection, Patience
+from twin.server.connection import TICK_S, Connection, Pace, Patience
+from twin.server.frame_supply import Batch, FrameSupply
 from twin.server.merlin_settings import Mode, OutOfRange, Settings
 from twin.suggest import nearest
 from twin.wire import merlin
@@ -26,12 +26,11 @@ log = logging.getLogger("twin.server")
 DATA_PORT = merlin.DATA_PORT
 PORT = CONTROL_PORT
 ARMED_S = 10.0
-"""So long an armed camera waits for someone on its data port."""
+"""Longest wait of an armed camera for a client on its data port."""
 SEND_BYTES = 2**20
-"""Of frames between two looks at whether to stop."""
+"""Size of frames that are sent between two checks whether to stop."""
 LONGEST_NAME = 64
-"""Of a parameter; a reply has to hold it."""
-_TICK_S = 0.05
+"""Longest name of a parameter, so that a reply can hold it."""
 
 State = Literal["idle", "armed", "running"]
 STATUS_NUMBER: Mapping[State, int] = {"idle": 0, "running": 1, "armed": 4}
@@ -43,11 +42,11 @@ class Job:
     """An acquisition that was started.
 
     Attributes:
-        supply: of the frames.
-        frames: how many; 0 until stopped.
+        supply: source of the frames.
+        frames: number of frames; 0: until stopped.
         per_trigger: frames per trigger.
-        triggered: one SOFTTRIGGER has to come before the first frame.
-        each: and one before every further `per_trigger` frames.
+        triggered: wait for a SOFTTRIGGER before the first frame.
+        each: wait for one before every further `per_trigger` frames.
         depth: of the counter, bits.
     """
 
@@ -60,15 +59,15 @@ class Job:
 
 
 class MerlinCamera:
-    """State of the camera, shared by its two ports.
+    """State of the camera, shared by its two ports. Every wait raises `Stopping` when the server stops.
 
     Args:
-        supplies: frames by mode; the first one is the mode at the start.
+        supplies: sources of frames by mode; the first is the initial mode.
     """
 
     def __init__(self, supplies: Mapping[Mode, FrameSupply]) -> None:
         if not supplies:
-            raise ValueError("a camera needs something to see: no supply of frames was given")
+            raise ValueError("a camera needs a source of frames")
         self.supplies = dict(supplies)
         self.settings = Settings(next(iter(self.supplies)))
         self._state: State = "idle"
@@ -80,13 +79,13 @@ class MerlinCamera:
 
     @property
     def supply(self) -> FrameSupply:
-        """Of the present mode."""
+        """Source of frames of the present mode."""
         return self.supplies[self.settings.mode]
 
     # --- for the control port --------------------------------------------------------------------
 
     def answer(self, command: Command) -> Reply:
-        """Do what a client asks; never fails."""
+        """Execute a command and return its reply; never fails."""
         with self._changed:
             self._disarm_forgotten()
             if command.verb == "GET":
@@ -99,7 +98,7 @@ class MerlinCamera:
     def _get(self, name: str) -> str | None:
         if name == "DETECTORSTATUS":
             return str(STATUS_NUMBER[self._state])
-        return self.settings.mode if name == "STEMMODE" else parameters.read(name, self.settings, self.supply)
+        return self.settings.mode if name == "STEMMODE" else parameters.read(name, self.settings, self.supply.format)
 
     def _set(self, name: str, value: str) -> int:
         if self._state != "idle":
@@ -120,7 +119,7 @@ class MerlinCamera:
         return OK
 
     def _in_mode(self, value: str) -> Settings:
-        """How many frames there are depends on the mode: the defaults are back."""
+        """Return the settings in another mode, with its default numbers of frames and depth."""
         mode = next((mode for mode in self.supplies if mode == value.strip().upper()), None)
         if mode is None:
             raise OutOfRange(f"STEMMODE is one of {', '.join(self.supplies)}; got {value[:24]!r}")
@@ -134,7 +133,7 @@ class MerlinCamera:
             self._changed.notify_all()
             return OK
         if name == "SOFTTRIGGER":
-            # To a camera that needs no trigger it means nothing.
+            # Ignored by a camera that needs no trigger.
             if self._state == "idle":
                 return BUSY
             self._triggers += 1
@@ -154,11 +153,11 @@ class MerlinCamera:
         soft = settings.trigger_start == parameters.SOFT_TRIGGER
         self._job = Job(
             supply,
-            settings.frames_of(supply),
-            settings.per_trigger_of(supply),
+            settings.frames_of(supply.format),
+            settings.per_trigger_of(supply.format),
             soft,
             soft and settings.mode == "RONCHIGRAM",
-            settings.depth_of(supply),
+            settings.depth_of(supply.format),
         )
         self._state, self._armed_at, self._triggers, self._stop = "armed", monotonic(), 0, False
         self._changed.notify_all()
@@ -167,17 +166,13 @@ class MerlinCamera:
     def _disarm_forgotten(self) -> None:
         if self._state == "armed" and (self._stop or monotonic() - self._armed_at > ARMED_S):
             if not self._stop:
-                log.warning("merlin data: nobody came for an acquisition within %g s; it is given up", ARMED_S)
+                log.warning("merlin data: no client for an acquisition within %g s; it is cancelled", ARMED_S)
             self._state, self._job = "idle", None
 
     # --- for the data port -----------------------------------------------------------------------
 
     def next_job(self, connection: Connection) -> Job | None:
-        """Wait for an acquisition to be started; None when the client is gone.
-
-        Raises:
-            Stopping: the server stops.
-        """
+        """Wait for an acquisition; return None when the client is gone."""
         while True:
             connection.check()
             if connection.gone:
@@ -187,14 +182,10 @@ class MerlinCamera:
                 if self._job is not None:
                     job, self._job, self._state = self._job, None, "running"
                     return job
-                self._changed.wait(_TICK_S)
+                self._changed.wait(TICK_S)
 
     def wait_for_trigger(self, number: int, connection: Connection) -> bool:
-        """Wait for the trigger with this number, from 1; False when the acquisition was stopped or the client is gone.
-
-        Raises:
-            Stopping: the server stops.
-        """
+        """Wait for trigger `number`, from 1; return False when the acquisition was stopped or the client is gone."""
         while True:
             connection.check()
             if connection.gone:
@@ -202,31 +193,27 @@ class MerlinCamera:
             with self._changed:
                 if self._stop or self._triggers >= number:
                     return not self._stop
-                self._changed.wait(_TICK_S)
+                self._changed.wait(TICK_S)
 
     def wait_until(self, due: float, connection: Connection) -> bool:
-        """Wait for a time of `monotonic`; False when the acquisition was stopped or the client is gone meanwhile.
-
-        Raises:
-            Stopping: the server stops.
-        """
+        """Wait for a time of `monotonic`; return False when the acquisition was stopped or the client is gone."""
         while True:
             connection.check()
             with self._changed:
-                left_s = due - monotonic()
-                if self._stop or left_s <= 0:
+                remaining_s = due - monotonic()
+                if self._stop or remaining_s <= 0:
                     return not self._stop
-                self._changed.wait(min(left_s, _TICK_S))
+                self._changed.wait(min(remaining_s, TICK_S))
             if connection.gone:
                 return False
 
     @property
     def stopped(self) -> bool:
-        """The running acquisition is to end."""
+        """Whether the running acquisition should end."""
         return self._stop
 
     def finished(self) -> None:
-        """The acquisition is over, however it ended."""
+        """Return to idle after an acquisition, however it ended."""
         with self._changed:
             self._state, self._job, self._stop = "idle", None, False
 
@@ -245,12 +232,12 @@ class MerlinControl:
         self._camera = camera
 
     def serve(self, connection: Connection) -> None:
-        """Answer commands in the order in which they come."""
+        """Answer commands in order."""
         for payload in connection.payloads(commands.CommandDecoder().feed):
             connection.send(commands.build_reply(self._answer(payload)))
 
     def refuse(self, connection: Connection) -> None:
-        """Answer the first command with the status for busy."""
+        """Answer the first command with the status busy."""
         for payload in connection.payloads(commands.CommandDecoder().feed, idle_s=connection.patience.message_s):
             connection.send(commands.build_reply(_refusal(payload, BUSY)))
             return
@@ -259,7 +246,7 @@ class MerlinControl:
         try:
             command = commands.parse_command(payload)
         except merlin.WireError as error:
-            # The message was whole: the line is still of use.
+            # The message was complete: the connection is still usable.
             log.warning("merlin control: %s", error)
             return _refusal(payload, UNRECOGNISED)
         if len(command.name) > LONGEST_NAME:
@@ -272,7 +259,7 @@ class MerlinData:
 
     Args:
         camera: shared with the control port.
-        paced: frames leave when the instrument's clock says that they are there, and not as soon as they are computed.
+        paced: send frames at the time of the instrument's clock, not as soon as they are computed.
     """
 
     name = "merlin data"
@@ -282,25 +269,25 @@ class MerlinData:
         self._camera, self._paced = camera, paced
 
     def serve(self, connection: Connection) -> None:
-        """One acquisition after another."""
+        """Send one acquisition after another."""
         while (job := self._camera.next_job(connection)) is not None:
             try:
                 self._acquire(job, connection)
             except RuntimeError as error:
-                # A session that was reset meanwhile, for one. A client that waits for frames has to notice.
+                # For example a session that was reset meanwhile. Disconnect, so that a waiting client notices.
                 log.warning("merlin data: %s: the acquisition failed: %s", connection.peer, error)
                 return
             finally:
                 self._camera.finished()
 
     def refuse(self, connection: Connection) -> None:
-        """Hang up: there are no words for it on this port."""
+        """Only disconnect: this port has no message for it."""
 
     def _acquire(self, job: Job, connection: Connection) -> None:
         connection.send(merlin.acquisition_message(job.supply.about(job.frames, job.per_trigger, job.depth)))
         if job.triggered and not self._camera.wait_for_trigger(1, connection):
             return
-        sent, pace = 0, _Pace()
+        sent, pace = 0, Pace()
         for batch in job.supply.batches(job.depth, job.frames):
             if self._camera.stopped or connection.gone or not self._send(batch, pace, connection):
                 return
@@ -309,12 +296,12 @@ class MerlinData:
             if job.each and more and not self._camera.wait_for_trigger(sent // job.per_trigger + 1, connection):
                 return
 
-    def _send(self, batch: Batch, pace: "_Pace", connection: Connection) -> bool:
-        """Frames that are due, a few at a time; False when the acquisition was stopped."""
+    def _send(self, batch: Batch, pace: Pace, connection: Connection) -> bool:
+        """Send the frames that are due, a few at a time; return False when the acquisition was stopped."""
         messages, done = batch.messages, 0
-        most = max(1, SEND_BYTES // messages.shape[1])
+        batch_size = max(1, SEND_BYTES // messages.shape[1])
         while done < len(messages):
-            stop = min(done + most, len(messages))
+            stop = min(done + batch_size, len(messages))
             if self._paced:
                 stop = min(stop, max(done + 1, done + pace.due(batch.ready_s[done:stop])))
                 if not self._camera.wait_until(pace.when(float(batch.ready_s[stop - 1])), connection):
@@ -326,29 +313,8 @@ class MerlinData:
         return True
 
 
-class _Pace:
-    """The instrument's clock against ours: the first frame of an acquisition comes at once."""
-
-    def __init__(self) -> None:
-        self._offset: float | None = None
-
-    def when(self, ready_s: float) -> float:
-        """Our time at which a frame is there."""
-        if self._offset is None:
-            self._offset = monotonic() - ready_s
-        return self._offset + ready_s
-
-    def due(self, ready_s: Floats) -> int:
-        """How many of the next frames are there by now."""
-        if len(ready_s) == 0:
-            return 0
-        self.when(float(ready_s[0]))
-        assert self._offset is not None
-        return int((ready_s + self._offset <= monotonic()).sum())
-
-
 def _refusal(payload: bytes, status: int) -> Reply:
-    """To a command that was not understood, or not even looked at: its own words back, as far as they can be sent."""
+    """Return a refusal that repeats the command as far as possible."""
     try:
         command = commands.parse_command(payload)
         return Reply(command.verb, command.name, "" if command.verb == "GET" else None, status)

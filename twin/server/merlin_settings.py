@@ -1,7 +1,7 @@
-"""What a client can read and set on a served Merlin camera, by the camera's own names. No sockets, no threads.
+"""Parameters of a served Merlin camera, by the camera's own names. No sockets, no threads.
 
-Settings that shape the stream are real; of the sensor's electronics (bias, thresholds, ...) the twin has no model: they
-are kept and read back, and change nothing.
+Parameters of the stream take effect. The twin has no model of the sensor's electronics (bias, thresholds, ...): their
+parameters are stored and read back without effect.
 """
 
 import math
@@ -11,31 +11,31 @@ from typing import Literal, NamedTuple
 
 from twin.errors import StemtwinError
 from twin.formats import merlin_header as mh
-from twin.server.frame_supply import FrameSupply, smallest_depth_of
+from twin.server.frame_supply import FrameFormat, smallest_depth_of
 
 Mode = Literal["RONCHIGRAM", "SCAN"]
 MOST_FRAMES = 10**9
 LONGEST_VALUE = 1024
-"""Of a parameter that is kept, characters."""
+"""Longest value of a stored parameter, characters."""
 SOFT_TRIGGER = 5
-"""TRIGGERSTART: 5 waits for SOFTTRIGGER. 0 starts at once, and so do 1 to 4: the scan itself gives those triggers."""
+"""TRIGGERSTART: 5 waits for SOFTTRIGGER; 0 to 4 start at once (the scan itself gives the triggers 1 to 4)."""
 
 
 class OutOfRange(StemtwinError, ValueError):
-    """A value that a parameter cannot have."""
+    """An invalid value of a parameter."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Of the stream.
+    """Settings of the stream.
 
     Attributes:
-        mode: which of the supplies.
-        frames: in an acquisition; 0 until stopped; None as many as the supply has.
-        per_trigger: frames per trigger; None as the supply has it.
+        mode: selects the source of frames.
+        frames: per acquisition; 0: until stopped; None: as the source.
+        per_trigger: frames per trigger; None: as the source.
         trigger_start: see `SOFT_TRIGGER`.
-        depth: of the counter, bits; None the smallest that holds every count.
-        kept: parameters without an effect, as they were set.
+        depth: of the counter, bits; None: the smallest that holds every count.
+        kept: parameters without effect.
     """
 
     mode: Mode
@@ -45,23 +45,23 @@ class Settings:
     depth: int | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
 
-    def frames_of(self, supply: FrameSupply) -> int:
-        """In an acquisition; 0 until stopped."""
-        return supply.frames if self.frames is None else self.frames
+    def frames_of(self, format: FrameFormat) -> int:
+        """Return the frames per acquisition; 0: until stopped."""
+        return format.frames if self.frames is None else self.frames
 
-    def per_trigger_of(self, supply: FrameSupply) -> int:
-        """Frames per trigger."""
-        return supply.frames_per_trigger if self.per_trigger is None else self.per_trigger
+    def per_trigger_of(self, format: FrameFormat) -> int:
+        """Return the frames per trigger."""
+        return format.frames_per_trigger if self.per_trigger is None else self.per_trigger
 
-    def depth_of(self, supply: FrameSupply) -> int:
-        """Of the counter, bits."""
-        return smallest_depth_of(supply.largest_count) if self.depth is None else self.depth
+    def depth_of(self, format: FrameFormat) -> int:
+        """Return the depth of the counter, bits."""
+        return smallest_depth_of(format.largest_count) if self.depth is None else self.depth
 
 
 class Parameter(NamedTuple):
-    """How a parameter is read and, unless `write` is None, set; a value that it cannot have raises `OutOfRange`."""
+    """Functions that read a parameter and, unless None, set it; an invalid value raises `OutOfRange`."""
 
-    read: Callable[[Settings, FrameSupply], object]
+    read: Callable[[Settings, FrameFormat], object]
     write: Callable[[Settings, str], Settings] | None = None
 
 
@@ -79,21 +79,21 @@ KEPT = {
     "FILENAME": "",
     "TRIGGERSTOP": "0",
 }
-"""Names that are kept and read back, and their values at the start."""
+"""Parameters that are stored without effect, and their initial values."""
 
 
-def read(name: str, settings: Settings, supply: FrameSupply) -> str | None:
-    """A parameter's value; None for a name that is none."""
+def read(name: str, settings: Settings, format: FrameFormat) -> str | None:
+    """Return the value of a parameter; None for an unknown name."""
     if name in KEPT:
         return settings.kept.get(name, KEPT[name])
-    return str(PARAMETERS[name].read(settings, supply)) if name in PARAMETERS else None
+    return str(PARAMETERS[name].read(settings, format)) if name in PARAMETERS else None
 
 
 def write(name: str, value: str, settings: Settings) -> Settings | None:
-    """The settings with one changed; None for a name that is none.
+    """Return the settings with one changed; None for an unknown name.
 
     Raises:
-        OutOfRange: a value that it cannot have, or a parameter that can only be read.
+        OutOfRange: an invalid value, or a read-only parameter.
     """
     if name in KEPT:
         if len(value) > LONGEST_VALUE:
@@ -103,14 +103,14 @@ def write(name: str, value: str, settings: Settings) -> Settings | None:
         return None
     writer = PARAMETERS[name].write
     if writer is None:
-        raise OutOfRange(f"{name} can only be read")
+        raise OutOfRange(f"{name} is read-only")
     return writer(settings, value)
 
 
-def _whole(text: str, name: str, least: int, most: int) -> int:
+def _whole(text: str, name: str, minimum: int, maximum: int) -> int:
     digits = text.strip()
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 12 and least <= int(digits) <= most):
-        raise OutOfRange(f"{name} is a whole number, {least} to {most}; got {text[:24]!r}")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 12 and minimum <= int(digits) <= maximum):
+        raise OutOfRange(f"{name} is a whole number, {minimum} to {maximum}; got {text[:24]!r}")
     return int(digits)
 
 
@@ -138,13 +138,13 @@ def _milliseconds(seconds: float) -> str:
 
 
 PARAMETERS: Mapping[str, Parameter] = {
-    "IMAGEX": Parameter(lambda _, supply: supply.shape[1]),
-    "IMAGEY": Parameter(lambda _, supply: supply.shape[0]),
-    "COUNTERDEPTH": Parameter(lambda settings, supply: settings.depth_of(supply), _set_depth),
-    "NUMFRAMESTOACQUIRE": Parameter(lambda settings, supply: settings.frames_of(supply), _set_frames),
-    "NUMFRAMESPERTRIGGER": Parameter(lambda settings, supply: settings.per_trigger_of(supply), _set_per_trigger),
+    "IMAGEX": Parameter(lambda _, format: format.shape[1]),
+    "IMAGEY": Parameter(lambda _, format: format.shape[0]),
+    "COUNTERDEPTH": Parameter(lambda settings, format: settings.depth_of(format), _set_depth),
+    "NUMFRAMESTOACQUIRE": Parameter(lambda settings, format: settings.frames_of(format), _set_frames),
+    "NUMFRAMESPERTRIGGER": Parameter(lambda settings, format: settings.per_trigger_of(format), _set_per_trigger),
     "TRIGGERSTART": Parameter(lambda settings, _: settings.trigger_start, _set_trigger_start),
-    # The instrument's, not the camera's to choose: a scan's dwell and a Ronchigram's exposure belong to the scenario.
-    "ACQUISITIONTIME": Parameter(lambda _, supply: _milliseconds(supply.exposure_s)),
-    "ACQUISITIONPERIOD": Parameter(lambda _, supply: _milliseconds(supply.period_s)),
+    # Read-only: the dwell of a scan and the exposure of a Ronchigram belong to the scenario.
+    "ACQUISITIONTIME": Parameter(lambda _, format: _milliseconds(format.exposure_s)),
+    "ACQUISITIONPERIOD": Parameter(lambda _, format: _milliseconds(format.period_s)),
 }

@@ -1,11 +1,11 @@
-"""A service that speaks JSON-RPC in netstrings: requests in, what a handler gives for them out, errors as errors."""
+"""A service that speaks JSON-RPC in netstrings: it passes requests to a handler and returns results or errors."""
 
 import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from twin.server.listener import ClientGone, Connection, Patience
+from twin.server.connection import ClientGone, Connection, Patience
 from twin.wire import rpc
 from twin.wire.netstring import (
     INTERNAL_ERROR,
@@ -19,11 +19,13 @@ from twin.wire.netstring import (
 
 log = logging.getLogger("twin.server")
 
+CODES = ((PermissionError, rpc.NOT_AVAILABLE), (ValueError, rpc.OUT_OF_RANGE), (RuntimeError, rpc.FAILED))
+"""Codes of a handler's errors."""
 MOST_REQUEST = 2**16
-"""Bytes of a request."""
+"""Largest request, bytes."""
 
 Handle = Callable[[Request], Any]
-"""A request in, its result out as plain JSON. What it may raise: see `answer`."""
+"""Takes a request, returns its result as plain JSON. Errors: see `answer`."""
 
 
 class RpcService:
@@ -32,7 +34,7 @@ class RpcService:
     Args:
         name: for messages.
         handle: called in the client's thread.
-        patience: with clients.
+        patience: time-outs.
     """
 
     def __init__(self, name: str, handle: Handle, patience: Patience | None = None) -> None:
@@ -40,7 +42,7 @@ class RpcService:
         self.patience = patience or Patience()
 
     def serve(self, connection: Connection) -> None:
-        """Answer until the client hangs up; after what is no netstring, say so and hang up."""
+        """Answer until the client disconnects; after an invalid netstring, send an error and disconnect."""
         decoder = NetstringDecoder(MOST_REQUEST)
         try:
             for payload in connection.payloads(decoder.feed):
@@ -53,17 +55,17 @@ class RpcService:
             raise
 
     def refuse(self, connection: Connection) -> None:
-        """Say that somebody else is being served."""
+        """Answer that another client is being served."""
         error = RpcError(f"{self.name} serves another client; try again later", rpc.BUSY)
         with suppress(ClientGone):
             connection.send(build_response(Response(None, error=error)))
 
 
 def answer(handle: Handle, payload: bytes) -> bytes | None:
-    """The answer to a payload, as a netstring; None to a notification.
+    """Return the answer to a payload as a netstring; None for a notification.
 
-    Refusals of the handler become errors: RpcError as it is, ValueError as out of range, PermissionError as not
-    available, RuntimeError as failed. Anything else is our mistake: the client learns that much, the log the rest.
+    Errors of the handler are sent: RpcError as it is, those of `CODES` with their code. Any other error is a bug: the
+    log has the details, the client a short message.
     """
     try:
         request = parse_request(payload)
@@ -73,12 +75,9 @@ def answer(handle: Handle, payload: bytes) -> bytes | None:
         response = Response(request.id, _checked(handle(request)))
     except RpcError as error:
         response = Response(request.id, error=error)
-    except PermissionError as error:
-        response = Response(request.id, error=RpcError(str(error), rpc.NOT_AVAILABLE))
-    except ValueError as error:
-        response = Response(request.id, error=RpcError(str(error), rpc.OUT_OF_RANGE))
-    except RuntimeError as error:
-        response = Response(request.id, error=RpcError(str(error), rpc.FAILED))
+    except (PermissionError, ValueError, RuntimeError) as error:
+        code = next(code for kind, code in CODES if isinstance(error, kind))
+        response = Response(request.id, error=RpcError(str(error), code))
     except Exception:
         log.exception("%s failed", request.method)
         response = Response(request.id, error=RpcError(f"{request.method} failed on the server", INTERNAL_ERROR))

@@ -1,1 +1,1 @@
-"""What travels over a network, as bytes: one file is one protocol. No sockets here."""
+"""Network protocols as bytes: one file per protocol. No sockets here."""

@@ -1,11 +1,11 @@
-"""What goes to a CEOS-style aberration corrector and back: the methods' parameters and results, as plain JSON.
+"""Methods of a CEOS-style aberration corrector: parameters and results as plain JSON.
 
-Lengths are metres on the wire and nm on our side; names and factors are those of `twin.aberrations`. The meaning of
-`correctAberration` is not public; here it is: `value` is the aberration as it was measured, and the corrector takes
-it away, so that afterwards `target` is left (nothing, unless it is given): the coefficient changes by target - value.
+Lengths are metres on the wire and nm in this package; names and factors are those of `twin.aberrations`. The meaning of
+`correctAberration` is not public. Here `value` is the measured aberration, which the corrector replaces by `target`
+(zero by default): the coefficient changes by target - value.
 
-Public clients send one number for a round aberration and two for others; a pair with a zero is taken too, and pairs
-are what results hold, so that what was measured can be sent back as it came.
+Public clients send one number for a round aberration and two for others. A pair with a zero is accepted too; results
+hold pairs, so that a measured value can be sent back unchanged.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from twin.aberrations import CEOS_FACTORS, Aberrations, from_ceos
-from twin.suggest import nearest
 from twin.wire import rpc
 from twin.wire.netstring import INVALID_PARAMS, Request, RpcError
 
 NAMES = tuple(name for name, _ in CEOS_FACTORS.values())
 ROUND = tuple(name for (_, m), (name, _) in CEOS_FACTORS.items() if m == 0)
-"""Aberrations of one component."""
+"""Aberrations with one component."""
 METHODS = {
     "getInfo": (),
     "measureC1A1": (),
@@ -28,13 +27,13 @@ METHODS = {
 }
 TableauType = Literal["Fast", "Standard", "Enhanced"]
 HIGHEST_ORDER: Mapping[str, int] = {"Fast": 2, "Standard": 3, "Enhanced": 5}
-"""Order n up to which a tableau of each kind measures."""
+"""Highest order n that each kind of tableau measures."""
 SELECT = ("coarse", "fine")
 ANGLE_MRAD = (1.0, 100.0)
-"""Tilt of a tableau that is taken."""
+"""Range of the tilt of a tableau."""
 LARGEST_M = 1.0
 SHORT_BYTES = 1024
-"""One public client reads no more of an answer."""
+"""Longest answer that one public client reads."""
 _NM = 1e-9
 
 Pairs = Mapping[str, tuple[float, float]]
@@ -43,7 +42,7 @@ Pairs = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class GetInfo:
-    """Ask who is there."""
+    """Identify the corrector."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class AcquireTableau:
     """Measure up to the order of a kind of tableau.
 
     Attributes:
-        tab_type: kind.
+        tab_type: kind of tableau.
         angle_mrad: largest tilt.
     """
 
@@ -66,13 +65,13 @@ class AcquireTableau:
 
 @dataclass(frozen=True)
 class CorrectAberration:
-    """Take an aberration away.
+    """Correct an aberration.
 
     Attributes:
-        name: as CEOS has it.
-        value_nm: as measured, (x, y).
-        target_nm: what is to be left, (x, y).
-        select: which of its means the corrector takes.
+        name: CEOS name.
+        value_nm: measured, (x, y).
+        target_nm: after the correction, (x, y).
+        select: "coarse" or "fine".
     """
 
     name: str
@@ -82,7 +81,7 @@ class CorrectAberration:
 
     @property
     def change(self) -> Aberrations:
-        """What is added to the coefficients: target - value."""
+        """Change of the coefficients: target - value."""
         x, y = (target - value for target, value in zip(self.target_nm, self.value_nm, strict=True))
         return from_ceos({self.name: (x, y)})
 
@@ -91,10 +90,10 @@ Call = GetInfo | MeasureC1A1 | AcquireTableau | CorrectAberration
 
 
 def parse_call(request: Request) -> Call:
-    """A call of one of the four methods.
+    """Parse a call of one of the four methods.
 
     Raises:
-        RpcError: unknown method, parameter or aberration (the nearest is named), or a value that cannot be.
+        RpcError: unknown method, parameter or aberration (names the nearest), or an invalid value.
     """
     rpc.check_call(request, METHODS)
     given = request.params
@@ -119,24 +118,21 @@ def parse_call(request: Request) -> Call:
 
 
 def known_name(name: Any) -> str:
-    """A CEOS name.
+    """Return a CEOS name.
 
     Raises:
-        RpcError: it is none; names the nearest.
+        RpcError: unknown; names the nearest.
     """
-    if not isinstance(name, str) or name not in NAMES:
-        hint = nearest(name[:20], NAMES, 0.5) if isinstance(name, str) else ""
-        raise RpcError(f"{rpc.shown(name)} is not an aberration here{hint}; known: {', '.join(NAMES)}", INVALID_PARAMS)
-    return name
+    return rpc.choice(name, "the aberration", NAMES)
 
 
 def _pair(value: Any, label: str, name: str) -> tuple[float, float]:
-    """(x, y) in nm, from one or two numbers in metres."""
+    """Return (x, y) in nm from one or two numbers in metres."""
     is_round = name in ROUND
     parts = rpc.numbers(value, f"{label} of {name}", 1 if is_round or label == "target" else 2, 2)
     x, y = parts if len(parts) == 2 else (parts[0], 0.0)
     if is_round and y != 0.0:
-        raise RpcError(f"{name} is round: its {label} has one component, or a second that is 0", INVALID_PARAMS)
+        raise RpcError(f"{name} is round: its {label} has one component, or a second of 0", INVALID_PARAMS)
     if len(parts) == 1 and not is_round and x != 0.0:
         raise RpcError(f"{label} of {name} has two components", INVALID_PARAMS)
     if max(abs(x), abs(y)) > LARGEST_M:
@@ -148,45 +144,26 @@ def _pair(value: Any, label: str, name: str) -> tuple[float, float]:
 
 
 def correction(name: str, change_nm: tuple[float, float], value_is: Literal["error", "offset"] = "error") -> Request:
-    """The call that changes a coefficient.
+    """Return the call that changes a coefficient.
 
     Args:
-        name: as CEOS has it.
-        change_nm: what is to be added, (x, y).
-        value_is: "error": as here, the corrector takes `value` away; "offset": for one that adds it.
+        name: CEOS name.
+        change_nm: to be added, (x, y).
+        value_is: "error" for a corrector that subtracts `value`, as here; "offset" for one that adds it.
     """
     sign = -1.0 if value_is == "error" else 1.0
     x, y = (sign * part * _NM for part in change_nm)
-    # 0.0 added: no minus zero in a log or on the wire.
+    # + 0.0: no minus zero in a log or on the wire.
     return Request("correctAberration", {"name": known_name(name), "value": [x + 0.0, y + 0.0]})
 
 
-def aberrations_result(found_nm: Pairs, std_nm: Mapping[str, float]) -> dict[str, Any]:
-    """The result of a measurement: seven digits, so that the longest fits into `SHORT_BYTES`."""
+def aberrations_result(measured_nm: Pairs, std_nm: Mapping[str, float]) -> dict[str, Any]:
+    """Return the result of a measurement, with seven digits, so that the longest fits into `SHORT_BYTES`."""
     return {
-        "aberrations": {name: [_short(x), _short(y)] for name, (x, y) in found_nm.items()},
-        "std": {name: _short(std_nm[name], 3) for name in found_nm},
+        "aberrations": {name: [_short(x), _short(y)] for name, (x, y) in measured_nm.items()},
+        "std": {name: _short(std_nm[name], 3) for name in measured_nm},
     }
 
 
 def _short(value_nm: float, digits: int = 7) -> float:
     return float(f"{value_nm * _NM:.{digits}g}") + 0.0
-
-
-def parse_aberrations(result: Any) -> dict[str, tuple[float, float]]:
-    """Coefficients in nm by CEOS name, from the result of a measurement; names that are not ours are passed over.
-
-    Raises:
-        RpcError: no such result.
-    """
-    found = result.get("aberrations") if isinstance(result, dict) else None
-    if not isinstance(found, dict) or not found:
-        raise RpcError(f"a measurement has aberrations by name; got {rpc.shown(result)}")
-    pairs = {}
-    for name, value in found.items():
-        if name in NAMES:
-            parts = rpc.numbers(value if isinstance(value, list) else [value], name, 1, 2)
-            if max(map(abs, parts)) > LARGEST_M:
-                raise RpcError(f"{name} is in metres, at most {LARGEST_M:g}; got {max(map(abs, parts)):g}")
-            pairs[name] = (parts[0] / _NM, parts[1] / _NM if len(parts) == 2 else 0.0)
-    return pairs

@@ -1,10 +1,10 @@
-"""What goes over the control channel of a served twin: methods, and their parameters and results as plain JSON.
+"""Methods of the control channel of a served twin: parameters and results as plain JSON (docs/remote.md).
 
-Everything that a corrector and a camera have no words for: sessions from a seed, exact inputs in nm, what an exposure
-cost. The page docs/remote.md lists it for other clients. Unlike on the corrector's line, inputs are nm and exact to
-the bit: JSON carries the shortest text that gives the same float64 back.
+It covers what the protocols of corrector and camera do not: sessions from a seed, exact inputs, doses. Unlike the
+corrector's, inputs are in nm and exact to the bit: JSON has the shortest text that gives the same float64.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from twin.scan.plan import ScanPlan
 from twin.state import StateSpace
 from twin.types import Capabilities, Truth
 from twin.wire import rpc
-from twin.wire.netstring import INVALID_PARAMS, RpcError
+from twin.wire.netstring import INVALID_PARAMS, RpcError, shown
 
 Array = NDArray[np.floating]
 
@@ -40,11 +40,11 @@ METHODS = {
     "truth": (),
 }
 AUTO: Literal["auto"] = "auto"
-"""For a region: where the day puts the next exposure."""
+"""Region chosen by the simulated day."""
 WORDED = ("pattern", "subsample")
-"""Keys of a plan that are no numbers."""
+"""Keys of a plan with text values."""
 WORDS = 4
-"""Of 32 bits, in the entropy of a session."""
+"""Number of 32-bit words in the entropy of a session."""
 _MOST = 2**53
 _LONGEST_NAME = 200
 
@@ -53,10 +53,10 @@ _LONGEST_NAME = 200
 
 
 def parse_reset(params: Mapping[str, Any]) -> int | tuple[int, ...]:
-    """What a session is to be drawn from: a seed, or the four words that a microscope draws from its generator.
+    """Return the origin of a session: a seed, or the four words that a microscope draws from its generator.
 
     Raises:
-        RpcError: both, neither, or no such thing.
+        RpcError: both, neither, or an invalid value.
     """
     given = {key: value for key, value in params.items() if value is not None}
     if len(given) != 1:
@@ -65,29 +65,28 @@ def parse_reset(params: Mapping[str, Any]) -> int | tuple[int, ...]:
         return rpc.whole(given["seed"], "seed", 0, 2**64 - 1)
     words = given["entropy"]
     if not isinstance(words, list) or len(words) != WORDS:
-        raise RpcError(f"entropy is a list of {WORDS} numbers, not {rpc.shown(words)}", INVALID_PARAMS)
+        raise RpcError(f"entropy is a list of {WORDS} numbers, not {shown(words)}", INVALID_PARAMS)
     return tuple(rpc.whole(word, f"entropy[{k}]", 0, 2**32 - 1) for k, word in enumerate(words))
 
 
 def draw_entropy(rng: np.random.Generator) -> list[int]:
-    """The words that `SimulatedMicroscope.reset` would draw: a session over the wire is the one in process."""
+    """Draw the words that `SimulatedMicroscope.reset` draws, so that a session over the wire equals one in process."""
     return [int(word) for word in rng.integers(2**32, size=WORDS)]
 
 
-# --- where a session stands ----------------------------------------------------------------------
+# --- state of a session --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Status:
-    """Where a session stands.
+    """State of a session.
 
     Attributes:
-        session: differs between all sessions of all servers; empty before the first.
-        inputs: applied in this session.
-        exposures: likewise.
+        session: unique among all sessions of all servers; empty before the first.
+        inputs, exposures: their numbers in this session.
         cumulative_nm: sum of the inputs.
         clock_s: of the instrument.
-        region: name of the specimen under the beam at the next exposure; empty before the first session.
+        region: specimen region of the next exposure; empty before the first session.
         next_e: electrons of the next exposure.
     """
 
@@ -100,43 +99,43 @@ class Status:
     next_e: float = 0.0
 
     def plain(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return plain JSON data."""
         return {**asdict(self), "cumulative_nm": list(self.cumulative_nm)}
 
 
 def parse_status(result: Any) -> Status:
-    """A status from the result of reset, apply or status.
+    """Parse a status from the result of reset, apply or status.
 
     Raises:
-        RpcError: none.
+        RpcError: not a status.
     """
-    told = _object(result, "a status", Status)
+    values = _object(result, "a status", Status)
     for name in ("session", "region"):
-        if not isinstance(told[name], str) or len(told[name]) > _LONGEST_NAME:
-            raise RpcError(f"status.{name} is a text; got {rpc.shown(told[name])}")
+        if not isinstance(values[name], str) or len(values[name]) > _LONGEST_NAME:
+            raise RpcError(f"status.{name} is a text; got {shown(values[name])}")
     return Status(
-        told["session"],
-        rpc.whole(told["inputs"], "status.inputs", 0, _MOST),
-        rpc.whole(told["exposures"], "status.exposures", 0, _MOST),
-        rpc.numbers(told["cumulative_nm"], "status.cumulative_nm", 0, 64),
-        rpc.number(told["clock_s"], "status.clock_s"),
-        told["region"],
-        rpc.number(told["next_e"], "status.next_e"),
+        values["session"],
+        rpc.whole(values["inputs"], "status.inputs", 0, _MOST),
+        rpc.whole(values["exposures"], "status.exposures", 0, _MOST),
+        rpc.numbers(values["cumulative_nm"], "status.cumulative_nm", 0, 64),
+        rpc.number(values["clock_s"], "status.clock_s"),
+        values["region"],
+        rpc.number(values["next_e"], "status.next_e"),
     )
 
 
 @dataclass(frozen=True)
 class ExposureNote:
-    """What belongs to a frame and is not in the camera's own header.
+    """Data of a frame that the camera's header does not hold.
 
     Attributes:
         number: of the exposure in its session, from 1.
         dose_e: electrons of the beam.
         exposure_s: shutter time.
         clock_s: of the instrument at the end of the exposure.
-        settings: what an operator knows.
-        sha256: of the counts as little-endian 16-bit numbers, row after row.
-        status: where the session stands after it.
+        settings: known settings.
+        sha256: `counts_digest` of the frame.
+        status: of the session after the exposure.
     """
 
     number: int
@@ -148,53 +147,57 @@ class ExposureNote:
     status: Status
 
     def plain(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return plain JSON data."""
         return {**asdict(self), "settings": dict(self.settings), "status": self.status.plain()}
 
 
+def counts_digest(counts: NDArray[np.unsignedinteger]) -> str:
+    """Return the SHA-256 of counts as little-endian 16-bit numbers, row after row."""
+    return hashlib.sha256(np.ascontiguousarray(counts, dtype="<u2").tobytes()).hexdigest()
+
+
 def parse_exposure(result: Any) -> ExposureNote:
-    """The note of an exposure.
+    """Parse the note of an exposure.
 
     Raises:
-        RpcError: none.
+        RpcError: not such a note.
     """
-    told = _object(result, "an exposure", ExposureNote)
-    settings, digest = told["settings"], told["sha256"]
+    values = _object(result, "an exposure", ExposureNote)
+    settings, digest = values["settings"], values["sha256"]
     if not isinstance(settings, dict) or not isinstance(digest, str) or len(digest) > 64:
         raise RpcError("an exposure has settings, an object, and sha256, a text")
     return ExposureNote(
-        rpc.whole(told["number"], "exposure.number", 1, _MOST),
-        rpc.number(told["dose_e"], "exposure.dose_e"),
-        rpc.number(told["exposure_s"], "exposure.exposure_s"),
-        rpc.number(told["clock_s"], "exposure.clock_s"),
+        rpc.whole(values["number"], "exposure.number", 1, _MOST),
+        rpc.number(values["dose_e"], "exposure.dose_e"),
+        rpc.number(values["exposure_s"], "exposure.exposure_s"),
+        rpc.number(values["clock_s"], "exposure.clock_s"),
         {str(key)[:64]: rpc.number(value, f"settings.{str(key)[:64]}") for key, value in settings.items()},
         digest,
-        parse_status(told["status"]),
+        parse_status(values["status"]),
     )
 
 
 def parse_delta(params: Mapping[str, Any], dimension: int) -> tuple[Array, int | None]:
-    """The input of apply, nm, shape (n,), and its number, if it was numbered.
+    """Parse the input of apply, nm, shape (n,), and its number; None without one.
 
     Raises:
-        RpcError: none.
+        RpcError: not an input.
     """
     delta = rpc.numbers(params["delta_nm"], "delta_nm", dimension, dimension)
-    which = params.get("input")
-    return np.array(delta), None if which is None else rpc.whole(which, "input", 1, _MOST)
+    number = params.get("input")
+    return np.array(delta), None if number is None else rpc.whole(number, "input", 1, _MOST)
 
 
-# --- where the beam goes -------------------------------------------------------------------------
+# --- stage and scan ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class StageMove:
-    """What is asked of the stage.
+    """A command to the stage.
 
     Attributes:
-        film: number of the film's region that further Ronchigrams are taken on; `AUTO`: as the day has it; None: no
-            change.
-        position_nm: (x, y) in the specimen around which scans lie; None: no change.
+        film: number of the film region for further Ronchigrams; `AUTO`: chosen by the day; None: no change.
+        position_nm: (x, y) in the specimen, the centre of scans; None: no change.
     """
 
     film: int | Literal["auto"] | None = None
@@ -202,38 +205,38 @@ class StageMove:
 
 
 def parse_stage(params: Mapping[str, Any]) -> StageMove:
-    """The parameters of setStage.
+    """Parse the parameters of setStage.
 
     Raises:
-        RpcError: neither of them, or no region or place.
+        RpcError: neither of them, or an invalid one.
     """
-    region, place = params.get("region"), params.get("position_nm")
-    if region is None and place is None:
+    region, position_nm = params.get("region"), params.get("position_nm")
+    if region is None and position_nm is None:
         raise RpcError("setStage takes a region, a position_nm, or both", INVALID_PARAMS)
-    x_y = None if place is None else rpc.numbers(place, "position_nm", 2, 2)
+    x_y = None if position_nm is None else rpc.numbers(position_nm, "position_nm", 2, 2)
     position = None if x_y is None else (x_y[0], x_y[1])
     if region is None or region == AUTO:
         return StageMove(region, position)
     number = region.removeprefix("film ") if isinstance(region, str) else ""
     if not (number.isascii() and number.isdigit() and len(number) < 10) or number == region:
-        raise RpcError(f"region is 'film N', as stage tells it, or {AUTO!r}, not {rpc.shown(region)}", INVALID_PARAMS)
+        raise RpcError(f"region is 'film N' or {AUTO!r}, not {shown(region)}", INVALID_PARAMS)
     return StageMove(int(number), position)
 
 
 def parse_plan(params: Mapping[str, Any], now: ScanPlan) -> ScanPlan:
-    """The plan of setScanPlan: `now`, with what is given in its place.
+    """Parse the plan of setScanPlan: `now`, with the given values replaced.
 
     Raises:
-        OptionError: an unknown key (names the nearest), or a plan that cannot be.
+        OptionError: an unknown key (names the nearest), or an invalid plan.
         RpcError: not an object, or not numbers.
     """
     given = params["plan"]
     if not isinstance(given, dict):
-        raise RpcError(f"plan is an object, not {rpc.shown(given)}", INVALID_PARAMS)
+        raise RpcError(f"plan is an object, not {shown(given)}", INVALID_PARAMS)
     for name, value in given.items():
-        # A text that reads like a number would be taken for one, and so would true.
+        # Pydantic would accept "1" and true as numbers.
         if isinstance(value, bool) or (isinstance(value, str) and name not in WORDED):
-            raise RpcError(f"plan.{name[:40]} is a number, not {rpc.shown(value)}", INVALID_PARAMS)
+            raise RpcError(f"plan.{name[:40]} is a number, not {shown(value)}", INVALID_PARAMS)
     return checked_options(ScanPlan, {**asdict(now), **given})
 
 
@@ -241,26 +244,26 @@ def parse_plan(params: Mapping[str, Any], now: ScanPlan) -> ScanPlan:
 
 
 def truth_plain(truth: Truth) -> dict[str, Any]:
-    """The hidden state as JSON."""
+    """Return the hidden state as plain JSON data."""
     return {"state_nm": truth.state_nm.tolist(), "initial_nm": truth.initial_nm.tolist()}
 
 
 def parse_truth(result: Any, dimension: int) -> Truth:
-    """The hidden state.
+    """Parse the hidden state.
 
     Raises:
-        RpcError: none.
+        RpcError: not a truth.
     """
-    told = _object(result, "a truth", Truth)
-    state, initial = (np.array(rpc.numbers(told[k], k, dimension, dimension)) for k in ("state_nm", "initial_nm"))
+    values = _object(result, "a truth", Truth)
+    state, initial = (np.array(rpc.numbers(values[k], k, dimension, dimension)) for k in ("state_nm", "initial_nm"))
     return Truth(state, initial)
 
 
-# --- what an instrument is -----------------------------------------------------------------------
+# --- the instrument ------------------------------------------------------------------------------
 
 
 def capabilities_plain(capabilities: Capabilities) -> dict[str, Any]:
-    """As JSON."""
+    """Return capabilities as plain JSON data."""
     space = capabilities.space
     return {
         "name": capabilities.name,
@@ -273,41 +276,39 @@ def capabilities_plain(capabilities: Capabilities) -> dict[str, Any]:
 
 
 def parse_capabilities(result: Any) -> Capabilities:
-    """What an instrument can do.
+    """Parse capabilities.
 
     Raises:
-        RpcError: it does not say, or says what cannot be.
+        RpcError: missing or invalid values.
     """
-    told = _object(result, "capabilities", Capabilities)
-    shape = rpc.numbers(told["camera_shape"], "camera_shape", 2, 2)
+    values = _object(result, "capabilities", Capabilities)
+    shape = rpc.numbers(values["camera_shape"], "camera_shape", 2, 2)
     try:
-        optics = Optics(**told["optics"])
-        space = StateSpace(**{key: tuple(value) for key, value in told["space"].items()})
+        optics = Optics(**values["optics"])
+        space = StateSpace(**{key: tuple(value) for key, value in values["space"].items()})
         height, width = (int(side) for side in shape)
         return Capabilities(
-            str(told["name"])[:200],
+            str(values["name"])[:_LONGEST_NAME],
             optics,
             space,
             (height, width),
-            rpc.whole(told["max_count"], "max_count", 1, 65535),
-            told["can_scan"] is True,
+            rpc.whole(values["max_count"], "max_count", 1, 65535),
+            values["can_scan"] is True,
         )
     except (TypeError, AttributeError, ValueError) as error:
-        raise RpcError(f"these capabilities are no instrument's: {error}") from None
+        raise RpcError(f"invalid capabilities: {error}") from None
 
 
 def ports_of(info: Any) -> dict[str, int]:
-    """Where the other services of the same twin are, by name, from the result of getInfo.
+    """Return the ports of the other services of the same twin by name, from the result of getInfo.
 
     Raises:
         RpcError: not a control channel of this version.
     """
     if not isinstance(info, dict) or info.get("service") != "stemtwin control":
-        raise RpcError(f"no control channel of a twin answers there: {rpc.shown(info)}")
+        raise RpcError(f"not the control channel of a twin: {shown(info)}")
     if info.get("version") != VERSION:
-        raise RpcError(
-            f"version {VERSION} of the control channel is spoken here, {rpc.shown(info.get('version'))} there"
-        )
+        raise RpcError(f"the control channel has version {shown(info.get('version'))}, this client {VERSION}")
     ports = info.get("ports", {})
     if not isinstance(ports, dict):
         raise RpcError("ports are an object")
@@ -318,5 +319,5 @@ def _object(result: Any, what: str, kind: type) -> dict[str, Any]:
     names = [f.name for f in fields(kind)]
     missing = [name for name in names if not isinstance(result, dict) or name not in result]
     if missing:
-        raise RpcError(f"{what} has {', '.join(names)}; {', '.join(missing)} is missing in {rpc.shown(result)}")
+        raise RpcError(f"{what} has {', '.join(names)}; {', '.join(missing)} is missing in {shown(result)}")
     return dict(result)

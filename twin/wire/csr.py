@@ -1,15 +1,15 @@
-"""The sparse stream of LiberTEM's Timepix3 camera (asi-tpx3): messages from bytes and bytes from messages, no sockets.
+"""The sparse stream of LiberTEM's Timepix3 camera (asi-tpx3): encoder and decoder of its messages. No sockets.
 
-Every message begins with 32 bytes, little-endian, enumerations one byte each. The first byte says which it is:
+Every message begins with 32 bytes, little-endian, enumerations one byte each. The first byte is the kind:
 
     0 acquisition start: version, format (0 counts, 1 time over threshold), scan 2 x u16, type of the boundaries, camera
       2 x u16, type of the indices, sequence u32
-    1 scan start: sequence u32, length u64; so many bytes of JSON follow
-    2 chunk: type of the values, frames u32, entries u32, where indices and values begin u32 each; the boundaries
-      (frames + 1), the indices and the values follow, places counted from the first byte after the header
+    1 scan start: sequence u32, length u64; that many bytes of JSON follow
+    2 chunk: type of the values, frames u32, entries u32, offsets of indices and values u32 each; the boundaries
+      (frames + 1), the indices and the values follow, offsets counted from the first byte after the header
     3 scan end, 4 acquisition end: sequence u32
 
-Types: 2 u8, 3 u16, 4 u32, 5 u64. Facts: the public client LiberTEM-rs, and bytes that it made.
+Types: 2 u8, 3 u16, 4 u32, 5 u64. Source: the public client LiberTEM-rs, and bytes that it wrote.
 """
 
 import json
@@ -26,7 +26,7 @@ from twin.errors import StemtwinError
 HEADER = 32
 PORT = 8283
 LARGEST_SIDE = 16384
-"""Pixels along one side of a camera; a header that claims more is broken."""
+"""Pixels along one side of a camera; a header that claims more is invalid."""
 TYPES: dict[int, np.dtype[Any]] = {2: np.dtype("<u1"), 3: np.dtype("<u2"), 4: np.dtype("<u4"), 5: np.dtype("<u8")}
 FORMATS: tuple[Literal["counts"], Literal["tot"]] = ("counts", "tot")
 
@@ -40,12 +40,12 @@ Unsigned = NDArray[np.unsignedinteger]
 
 
 class CsrError(StemtwinError, ValueError):
-    """Bytes that are no such stream. Where a message begins is lost: nothing after it can be read."""
+    """An invalid stream. The beginning of the next message is unknown: nothing after it can be read."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a message may hold at most; a header that claims more is broken.
+    """Limits of a message; a header that claims more is invalid.
 
     Attributes:
         metadata_bytes: JSON of one scan.
@@ -58,15 +58,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class AcquisitionStart:
-    """What all scans up to the acquisition's end have in common.
+    """Start of an acquisition: what all its scans have in common.
 
     Attributes:
         scan: (rows, columns).
         camera: (H, W).
         sequence: the acquisition's number.
-        format: what values are: counts, or the time over threshold of one event each.
+        format: of the values: counts, or the time over threshold of one event each.
         indptr_type, index_type: of boundaries and pixels, unsigned.
-        version: of the sender's protocol.
+        version: of the protocol.
     """
 
     scan: tuple[int, int]
@@ -80,11 +80,11 @@ class AcquisitionStart:
 
 @dataclass(frozen=True)
 class ScanStart:
-    """A scan begins.
+    """Start of a scan.
 
     Attributes:
         sequence: the scan's number.
-        metadata: whatever the sender tells.
+        metadata: JSON of the sender.
     """
 
     sequence: int = 1
@@ -96,9 +96,9 @@ class Chunk:
     """Events of the next N positions in the order of read-out.
 
     Attributes:
-        indptr: those of position k are `indptr[k]` to `indptr[k + 1]`, (N + 1,).
+        indptr: events of position k are `indptr[k]` to `indptr[k + 1]`, (N + 1,).
         index: pixel y W + x, (n,).
-        value: (n,).
+        value: counts or time over threshold, (n,).
     """
 
     indptr: Unsigned
@@ -111,14 +111,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ScanEnd:
-    """A scan is over; the same sequence as its start."""
+    """End of a scan; the same sequence as its start."""
 
     sequence: int = 1
 
 
 @dataclass(frozen=True)
 class AcquisitionEnd:
-    """Nothing more comes; the same sequence as the acquisition's start."""
+    """End of an acquisition; the same sequence as its start."""
 
     sequence: int = 1
 
@@ -127,10 +127,10 @@ Message = AcquisitionStart | ScanStart | Chunk | ScanEnd | AcquisitionEnd
 
 
 def encode(message: Message) -> bytes:
-    """A message as it is sent. A chunk's indices have to be of the type that the acquisition's start says.
+    """Return a message as bytes. The types of a chunk must be those of the acquisition's start.
 
     Raises:
-        CsrError: what the format cannot hold.
+        CsrError: values that the format cannot hold.
     """
     try:
         if isinstance(message, AcquisitionStart):
@@ -153,7 +153,7 @@ def _encode_chunk(chunk: Chunk) -> bytes:
         np.ascontiguousarray(part).astype(part.dtype.newbyteorder("<"))
         for part in (chunk.indptr, chunk.index, chunk.value)
     ]
-    # Each array begins at a multiple of its own number size, so that a receiver can look at it in place.
+    # Each array begins at a multiple of its item size, so that a receiver can read it in place.
     indices = _aligned(parts[0].nbytes, parts[1].itemsize)
     values = _aligned(indices + parts[1].nbytes, parts[2].itemsize)
     header = _CHUNK.pack(2, _code(parts[2].dtype), len(chunk), len(chunk.index), indices, values)
@@ -164,10 +164,10 @@ def _encode_chunk(chunk: Chunk) -> bytes:
 
 
 class CsrDecoder:
-    """Bytes in, messages out. Each byte is copied once, into its message.
+    """Decodes the stream: bytes in, messages out. Each byte is copied once, into its message.
 
-    Either give bytes to `feed`, or let a socket write into `space()` and say to `filled` how much came. No more is
-    allocated than the header of a message claims, and that is checked against the limits first.
+    Either pass bytes to `feed`, or let a socket write into `space()` and pass the number of bytes to `filled`. The size
+    that a header claims is checked against the limits before it is allocated.
 
     Args:
         limits: of one message.
@@ -177,30 +177,30 @@ class CsrDecoder:
         self._limits = limits or Limits()
         self._start: AcquisitionStart | None = None
         self._scan: int | None = None
-        self._left = 0
+        self._remaining = 0
         self._header: tuple[Any, ...] | None = None
-        self._buffer, self._there = np.empty(HEADER, np.uint8), 0
+        self._buffer, self._filled = np.empty(HEADER, np.uint8), 0
         self._broken = False
 
     @property
     def idle(self) -> bool:
-        """Between two acquisitions: a stream may end here."""
-        return self._start is None and self._header is None and self._there == 0
+        """Whether the stream is between two acquisitions, where it may end."""
+        return self._start is None and self._header is None and self._filled == 0
 
     def space(self) -> memoryview:
-        """Where the next bytes belong; never empty."""
-        return self._buffer.data[self._there :]
+        """Return the buffer for the next bytes; never empty."""
+        return self._buffer.data[self._filled :]
 
     def filled(self, count: int) -> Message | None:
-        """So many bytes came into `space()`; the message that is complete with them, if one is.
+        """Return the message that `count` bytes in `space()` complete, if any.
 
         Raises:
-            CsrError: these bytes are no such stream, or something came after they were not.
+            CsrError: an invalid message, now or in an earlier call.
         """
         if self._broken:
-            raise CsrError("nothing can be read after a broken message")
-        self._there += count
-        if self._there < len(self._buffer):
+            raise CsrError("nothing can be read after an invalid message")
+        self._filled += count
+        if self._filled < len(self._buffer):
             return None
         try:
             return self._message()
@@ -209,10 +209,10 @@ class CsrDecoder:
             raise
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Message]:
-        """Messages that are complete with these bytes; to be iterated to the end.
+        """Yield the messages that these bytes complete; iterate to the end.
 
         Raises:
-            CsrError: see `filled`.
+            CsrError: as `filled`.
         """
         rest = memoryview(data).cast("B")
         while len(rest):
@@ -225,7 +225,7 @@ class CsrDecoder:
                 yield message
 
     def _message(self) -> Message | None:
-        """What a full buffer means: a message, or how many bytes are still to come."""
+        """Decode a full buffer: return a message, or prepare for its payload."""
         message: Message | None
         if self._header is not None:
             message = self._with_payload(self._header)
@@ -237,11 +237,11 @@ class CsrDecoder:
             message = read[kind]()
             if message is None:
                 return None
-        self._header, self._buffer, self._there = None, np.empty(HEADER, np.uint8), 0
+        self._header, self._buffer, self._filled = None, np.empty(HEADER, np.uint8), 0
         return message
 
     def _await(self, header: tuple[Any, ...], size: int) -> None:
-        self._header, self._buffer, self._there = header, np.empty(size, np.uint8), 0
+        self._header, self._buffer, self._filled = header, np.empty(size, np.uint8), 0
 
     def _acquisition_start(self) -> Message:
         read = _ACQUISITION.unpack_from(self._buffer.data)
@@ -263,7 +263,7 @@ class CsrDecoder:
             raise CsrError(f"scan {sequence} starts {'within another' if self._start else 'without an acquisition'}")
         if length > self._limits.metadata_bytes:
             raise CsrError(f"metadata of {length} bytes; the limit is {self._limits.metadata_bytes}")
-        self._scan, self._left = sequence, self._start.scan[0] * self._start.scan[1]
+        self._scan, self._remaining = sequence, self._start.scan[0] * self._start.scan[1]
         if length:
             self._await((sequence,), length)
             return None
@@ -273,8 +273,8 @@ class CsrDecoder:
         _, code, frames, entries, indices, values = _CHUNK.unpack_from(self._buffer.data)
         if self._start is None or self._scan is None:
             raise CsrError("a chunk outside a scan")
-        if not 0 < frames <= self._left:
-            raise CsrError(f"a chunk of {frames} positions; {self._left} of the scan are left")
+        if not 0 < frames <= self._remaining:
+            raise CsrError(f"a chunk of {frames} positions; {self._remaining} of the scan are left")
         value = _type(code)
         size = values + entries * value.itemsize
         boundaries = (frames + 1) * self._start.indptr_type.itemsize
@@ -292,7 +292,7 @@ class CsrDecoder:
         return ScanEnd(sequence)
 
     def _acquisition_end(self) -> Message:
-        # Within a scan too: that is how an operator's stop looks.
+        # Within a scan too: that is a stop by the operator.
         (_, sequence) = _END.unpack_from(self._buffer.data)
         if self._start is None or self._start.sequence != sequence:
             running = None if self._start is None else self._start.sequence
@@ -315,7 +315,7 @@ class CsrDecoder:
         pixels = self._start.camera[0] * self._start.camera[1]
         if entries and int(chunk.index.max()) >= pixels:
             raise CsrError(f"an event hits pixel {chunk.index.max()}; the camera has {pixels}")
-        self._left -= frames
+        self._remaining -= frames
         return chunk
 
 
@@ -323,7 +323,7 @@ def _json(text: bytes) -> dict[str, Any]:
     try:
         read = json.loads(text.decode())
     except (ValueError, RecursionError) as error:
-        raise CsrError(f"the scan's metadata are no JSON: {error}") from None
+        raise CsrError(f"the scan's metadata are not JSON: {error}") from None
     if not isinstance(read, dict):
         raise CsrError(f"the scan's metadata are a {type(read).__name__}; an object was expected")
     return read

@@ -1,6 +1,6 @@
-"""What goes over the control port of a Merlin (Medipix3) camera, as bytes: `GET,name`, `SET,name,value`, `CMD,name`.
+"""Commands of a Merlin (Medipix3) camera's control port, as bytes: `GET,name`, `SET,name,value`, `CMD,name`.
 
-Messages are framed as on the data port. The camera answers with what it was asked and a status.
+Messages are framed as on the data port. The camera repeats the command with a status.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from twin.wire.merlin import PREFIX_BYTES, WireError, message, payload_length
 
 CONTROL_PORT = 6341
 MOST_COMMAND = 4096
-"""Bytes of a command or its reply."""
+"""Largest command or reply, bytes."""
 
 Verb = Literal["GET", "SET", "CMD"]
 VERBS: tuple[Verb, ...] = ("GET", "SET", "CMD")
@@ -21,7 +21,7 @@ STATUS = ("ok", "busy", "not recognised", "parameter out of range")
 
 @dataclass(frozen=True)
 class Command:
-    """What a client asks. Clients add a value of 0 to GET and CMD too; it means nothing there."""
+    """A command of a client. Clients add a value of 0 to GET and CMD too, which is ignored."""
 
     verb: Verb
     name: str
@@ -30,7 +30,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the camera answers; `value` with GET only."""
+    """A reply of the camera; `value` with GET only."""
 
     verb: Verb
     name: str
@@ -39,7 +39,7 @@ class Reply:
 
 
 def build_command(command: Command) -> bytes:
-    """A command as a message.
+    """Return a command as a message.
 
     Raises:
         WireError: a name or value that would break the message.
@@ -49,7 +49,7 @@ def build_command(command: Command) -> bytes:
 
 
 def build_reply(reply: Reply) -> bytes:
-    """A reply as a message.
+    """Return a reply as a message.
 
     Raises:
         WireError: a name or value that would break the message.
@@ -69,10 +69,10 @@ def _joined(parts: list[str], strict: bool) -> bytes:
 
 
 def parse_command(payload: bytes) -> Command:
-    """A command from the payload of its message; names in capitals, as the camera takes either.
+    """Parse a command from the payload of its message; the name becomes upper case.
 
     Raises:
-        WireError: no such command.
+        WireError: not a command.
     """
     verb, *parts = _fields(payload)
     if verb == "SET" and len(parts) == 2:
@@ -85,10 +85,10 @@ def parse_command(payload: bytes) -> Command:
 
 
 def parse_reply(payload: bytes) -> Reply:
-    """A reply from the payload of its message.
+    """Parse a reply from the payload of its message.
 
     Raises:
-        WireError: no such reply.
+        WireError: not a reply.
     """
     verb, *parts = _fields(payload)
     if verb not in VERBS or len(parts) != (3 if verb == "GET" else 2):
@@ -114,52 +114,38 @@ def _fields(payload: bytes) -> list[str]:
 
 
 class CommandDecoder:
-    """Bytes that a client sent to the control port in, payloads of whole commands out."""
+    """Decodes the bytes that a client sends to the control port."""
 
     def __init__(self) -> None:
         self._data = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Payloads; `parse_command` takes each.
+        """Return the payloads of complete commands, for `parse_command`.
 
         Raises:
-            WireError: no message begins where one should; the line is of no use any more.
+            WireError: no message where one should begin; the connection is unusable.
         """
         self._data += data
         payloads = []
         while len(self._data) >= PREFIX_BYTES:
-            length = payload_length(bytes(self._data[:PREFIX_BYTES]), MOST_COMMAND)
-            if len(self._data) < PREFIX_BYTES + length:
-                break
-            payloads.append(bytes(self._data[PREFIX_BYTES : PREFIX_BYTES + length]))
-            del self._data[: PREFIX_BYTES + length]
-        return payloads
-
-
-class ReplyDecoder:
-    """Bytes that the camera sent on the control port in, whole replies out.
-
-    One public simulator announces a byte less than it sends. The byte that is missing is the status, so that a reply
-    that ends in a comma has one more byte to come.
-    """
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-
-    def feed(self, data: bytes) -> list[Reply]:
-        """Replies.
-
-        Raises:
-            WireError: no reply begins where one should, or one that makes no sense.
-        """
-        self._data += data
-        replies = []
-        while len(self._data) >= PREFIX_BYTES:
-            stop = PREFIX_BYTES + payload_length(bytes(self._data[:PREFIX_BYTES]), MOST_COMMAND)
-            if self._data[stop - 1 : stop] == b",":
-                stop += 1
+            stop = self._stop(PREFIX_BYTES + payload_length(bytes(self._data[:PREFIX_BYTES]), MOST_COMMAND))
             if len(self._data) < stop:
                 break
-            replies.append(parse_reply(bytes(self._data[PREFIX_BYTES:stop])))
+            payloads.append(bytes(self._data[PREFIX_BYTES:stop]))
             del self._data[:stop]
-        return replies
+        return payloads
+
+    def _stop(self, announced: int) -> int:
+        """Return the end of the first message from the one that its prefix announces."""
+        return announced
+
+
+class ReplyDecoder(CommandDecoder):
+    """Decodes the bytes that the camera sends on the control port; `parse_reply` takes each payload.
+
+    One public simulator announces a byte less than it sends. That byte is the status: a reply that ends in a comma has
+    one more byte.
+    """
+
+    def _stop(self, announced: int) -> int:
+        return announced + (self._data[announced - 1 : announced] == b",")

@@ -1,7 +1,7 @@
 """JSON-RPC 2.0 in netstrings, `<length>:<JSON>,`, as CEOS correctors speak it: bytes, no sockets.
 
-Strict in what it takes: one JSON object per netstring, bounded in bytes and in depth, no NaN, no key twice. Nothing is
-evaluated, and a number too long to be one is an error like any other.
+Strict: one JSON object per netstring, of bounded size and depth, without NaN or repeated keys. Nothing is evaluated; a
+number that is too long is an error like any other.
 """
 
 import json
@@ -15,28 +15,28 @@ from twin.suggest import nearest
 
 CORRECTOR_PORT = 7072
 MOST_BYTES = 2**20
-"""Bytes of a JSON text, unless the caller says otherwise."""
+"""Default limit of a JSON text, bytes."""
 MOST_DEPTH = 32
-"""Brackets within brackets."""
+"""Largest depth of nested brackets."""
 
 PARSE_ERROR, INVALID_REQUEST, UNKNOWN_METHOD, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
-"""As JSON-RPC 2.0 numbers them."""
+"""Error codes of JSON-RPC 2.0."""
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
-"""One half of a character beyond 16 bits, escaped; a half by itself is no text and could not be written to a file."""
+"""An escaped surrogate, half of a character beyond 16 bits; alone it is not text and cannot be encoded."""
 
 Id = str | int | None
 
 
 class RpcError(StemtwinError, ValueError):
-    """What is no netstring, no JSON-RPC, or answered by an error.
+    """An invalid netstring or JSON-RPC message, or an answer that is an error.
 
     Attributes:
         code: of JSON-RPC.
-        data: what an error carries besides, plain JSON.
-        id: of the request that it answers, where that is known.
+        data: further data of the error, plain JSON.
+        id: of the request that it answers, if known.
     """
 
     def __init__(self, message: str, code: int = PARSE_ERROR, data: Any = None, id: Id = None) -> None:
@@ -51,8 +51,8 @@ class Request:
     Attributes:
         method: its name.
         params: by name.
-        id: comes back with the answer.
-        notification: nobody waits for an answer.
+        id: repeated in the answer.
+        notification: no answer is expected.
     """
 
     method: str
@@ -74,31 +74,30 @@ class Response:
 
 
 def frame(payload: bytes) -> bytes:
-    """A netstring."""
+    """Return a netstring."""
     return b"%d:%b," % (len(payload), payload)
 
 
 class NetstringDecoder:
-    """Bytes in, whole payloads out.
+    """Decodes netstrings: bytes in, payloads out.
 
     Args:
-        most: bytes of a payload; a netstring that announces more is refused before anything is stored.
+        limit: largest payload, bytes; a netstring that announces more is refused before any of it is stored.
     """
 
-    def __init__(self, most: int = MOST_BYTES) -> None:
-        self._most = most
+    def __init__(self, limit: int = MOST_BYTES) -> None:
+        self._limit = limit
         self._data = bytearray()
         self._broken = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Payloads that are complete now.
+        """Return the payloads that are complete now.
 
         Raises:
-            RpcError: no netstring; payloads before it in the same call are lost. The line is of no use any more:
-                later calls raise too.
+            RpcError: not a netstring; earlier payloads of the same call are lost, and later calls raise too.
         """
         if self._broken:
-            raise RpcError("this line was broken before")
+            raise RpcError("nothing can be read after an invalid netstring")
         try:
             return self._feed(data)
         except RpcError:
@@ -124,14 +123,14 @@ class NetstringDecoder:
         return payloads
 
     def _head(self, start: int) -> tuple[int, int] | None:
-        """Where the payload at `start` begins and how long it is; None when that is not known yet."""
-        digits = len(str(self._most))
+        """Return the beginning and the length of the payload at `start`; None if not known yet."""
+        digits = len(str(self._limit))
         colon = self._data.find(b":", start, start + digits + 1)
         raw = bytes(self._data[start : colon if colon >= 0 else start + digits + 1])
         if (raw and not raw.isdigit()) or (colon >= 0 and not raw) or (len(raw) > 1 and raw[:1] == b"0"):
             raise RpcError(f"a netstring begins with its length and a colon, not with {raw[:24]!r}")
-        if (colon < 0 and len(raw) > digits) or (raw and int(raw) > self._most):
-            raise RpcError(f"a netstring of {raw.decode()} bytes or more; at most {self._most} are allowed")
+        if (colon < 0 and len(raw) > digits) or (raw and int(raw) > self._limit):
+            raise RpcError(f"a netstring of {raw.decode()} bytes or more; at most {self._limit} are allowed")
         return None if colon < 0 else (colon + 1, int(raw))
 
 
@@ -139,10 +138,10 @@ class NetstringDecoder:
 
 
 def parse_json(payload: bytes) -> dict[str, Any]:
-    """A JSON object, strictly.
+    """Parse a JSON object, strictly.
 
     Raises:
-        RpcError: not UTF-8, not JSON, too deep, a key twice, NaN or Infinity, half a character, or not an object.
+        RpcError: not UTF-8, not JSON, too deep, a repeated key, NaN or Infinity, a lone surrogate, or not an object.
     """
     try:
         text = payload.decode("utf-8")
@@ -156,14 +155,14 @@ def parse_json(payload: bytes) -> dict[str, Any]:
     except RpcError:
         raise
     except (ValueError, RecursionError) as error:
-        raise RpcError(f"no JSON: {error}") from None
+        raise RpcError(f"not JSON: {error}") from None
     if not isinstance(value, dict):
         raise RpcError(f"one JSON object per message; got {type(value).__name__}", INVALID_REQUEST)
     return value
 
 
 def _check_depth(text: str) -> None:
-    """Before the parser, which would go much deeper; brackets within strings are not counted."""
+    """Check the depth before the parser recurses; brackets within strings do not count."""
     if text.count("[") + text.count("{") <= MOST_DEPTH:
         return
     depth = 0
@@ -174,93 +173,93 @@ def _check_depth(text: str) -> None:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
         raise RpcError("a key is there twice")
-    return found
+    return unique
 
 
 def _no_constant(name: str) -> Any:
     raise RpcError(f"{name} is not JSON")
 
 
-def _write(value: Mapping[str, Any], most: int) -> bytes:
+def _write(value: Mapping[str, Any], limit: int) -> bytes:
     try:
         payload = json.dumps(value, allow_nan=False, separators=(",", ":")).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise RpcError(f"this cannot be sent as JSON: {error}", INTERNAL_ERROR) from None
-    if len(payload) > most:
-        raise RpcError(f"a message of {len(payload)} bytes; at most {most} are allowed", INTERNAL_ERROR)
+    if len(payload) > limit:
+        raise RpcError(f"a message of {len(payload)} bytes; at most {limit} are allowed", INTERNAL_ERROR)
     return frame(payload)
 
 
 # --- requests and answers ------------------------------------------------------------------------
 
 
-def build_request(request: Request, most: int = MOST_BYTES) -> bytes:
-    """A request as a netstring.
+def build_request(request: Request, limit: int = MOST_BYTES) -> bytes:
+    """Return a request as a netstring.
 
     Raises:
         RpcError: it cannot be sent.
     """
-    about = {} if request.notification else {"id": request.id}
-    return _write({"jsonrpc": "2.0", **about, "method": request.method, "params": dict(request.params)}, most)
+    id = {} if request.notification else {"id": request.id}
+    return _write({"jsonrpc": "2.0", **id, "method": request.method, "params": dict(request.params)}, limit)
 
 
-def build_response(response: Response, most: int = MOST_BYTES) -> bytes:
-    """An answer as a netstring.
+def build_response(response: Response, limit: int = MOST_BYTES) -> bytes:
+    """Return an answer as a netstring.
 
     Raises:
         RpcError: it cannot be sent.
     """
-    about: dict[str, Any] = {"jsonrpc": "2.0", "id": response.id}
+    head: dict[str, Any] = {"jsonrpc": "2.0", "id": response.id}
     if response.error is None:
-        return _write({**about, "result": response.result}, most)
+        return _write({**head, "result": response.result}, limit)
     data = {} if response.error.data is None else {"data": response.error.data}
-    return _write({**about, "error": {"code": response.error.code, "message": str(response.error), **data}}, most)
+    return _write({**head, "error": {"code": response.error.code, "message": str(response.error), **data}}, limit)
 
 
 def parse_request(payload: bytes) -> Request:
-    """A request.
+    """Parse a request.
 
     Raises:
-        RpcError: no JSON, or no request; its `code` and `id` are what to answer with.
+        RpcError: not JSON, or not a request; its `code` and `id` belong into the answer.
     """
-    told = parse_json(payload)
-    about = told.get("id")
-    known = _is_id(about)
-    for wrong, why in (
-        (told.get("jsonrpc") != "2.0", f"jsonrpc is '2.0', not {_shown(told.get('jsonrpc'))}"),
-        (not known, f"an id is a text or a whole number, not {_shown(about)}"),
-        (not (isinstance(told.get("method"), str) and told["method"]), "a request has a method, a text"),
-        (not isinstance(told.get("params", {}), dict), "params are an object: they go by name"),
+    values = parse_json(payload)
+    id = values.get("id")
+    valid = _is_id(id)
+    for wrong, reason in (
+        (values.get("jsonrpc") != "2.0", f"jsonrpc is '2.0', not {shown(values.get('jsonrpc'))}"),
+        (not valid, f"an id is a text or a whole number, not {shown(id)}"),
+        (not (isinstance(values.get("method"), str) and values["method"]), "a request has a method, a text"),
+        (not isinstance(values.get("params", {}), dict), "params are an object: they go by name"),
     ):
         if wrong:
-            raise RpcError(why, INVALID_REQUEST, id=about if known else None)
-    for key in told:
-        if key not in ("jsonrpc", "id", "method", "params"):
-            keys = ("jsonrpc", "id", "method", "params")
-            raise RpcError(f"{_shown(key)} is not part of a request{nearest(key, keys)}", INVALID_REQUEST, id=about)
-    return Request(told["method"], told.get("params", {}), about, "id" not in told)
+            raise RpcError(reason, INVALID_REQUEST, id=id if valid else None)
+    keys = ("jsonrpc", "id", "method", "params")
+    for key in values:
+        if key not in keys:
+            raise RpcError(f"{shown(key)} is not part of a request{nearest(key, keys)}", INVALID_REQUEST, id=id)
+    return Request(values["method"], values.get("params", {}), id, "id" not in values)
 
 
 def parse_response(payload: bytes) -> Response:
-    """An answer.
+    """Parse an answer.
 
     Raises:
-        RpcError: no JSON, or no answer.
+        RpcError: not JSON, or not an answer.
     """
-    told = parse_json(payload)
-    about, error = told.get("id"), told.get("error")
-    if told.get("jsonrpc") != "2.0" or not _is_id(about):
-        raise RpcError(f"no answer in JSON-RPC 2.0: {_shown(payload[:64])}", INVALID_REQUEST)
-    if ("result" in told) == (error is not None):
-        raise RpcError("an answer has a result or an error", INVALID_REQUEST, id=about)
+    values = parse_json(payload)
+    id, error = values.get("id"), values.get("error")
+    if values.get("jsonrpc") != "2.0" or not _is_id(id):
+        raise RpcError(f"not an answer in JSON-RPC 2.0: {shown(payload[:64])}", INVALID_REQUEST)
+    if ("result" in values) == (error is not None):
+        raise RpcError("an answer has a result or an error", INVALID_REQUEST, id=id)
     if error is None:
-        return Response(about, told["result"])
+        return Response(id, values["result"])
     if not isinstance(error, dict) or not _is_whole(error.get("code")) or not isinstance(error.get("message"), str):
-        raise RpcError("an error has a code, a whole number, and a message", INVALID_REQUEST, id=about)
-    return Response(about, error=RpcError(error["message"], error["code"], error.get("data"), about))
+        raise RpcError("an error has a code, a whole number, and a message", INVALID_REQUEST, id=id)
+    return Response(id, error=RpcError(error["message"], error["code"], error.get("data"), id))
 
 
 def _is_whole(value: Any) -> bool:
@@ -271,6 +270,13 @@ def _is_id(value: Any) -> bool:
     return value is None or isinstance(value, str) or _is_whole(value)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value for a message, shortened if it is long."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**40:
+        return "a number beyond 1e40"
+    if isinstance(value, str | bytes):
+        value = value[:60]
+    elif isinstance(value, list | dict):
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     text = repr(value)
     return text if len(text) < 60 else text[:57] + "..."

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agents.events.order import EventOrder
 from twin.formats.dataset import FormatError
 from twin.formats.event_clock import AFTER, BEFORE, BETWEEN, PER_TICK, REFUSED, EventClock, clock_of, event_time
-from twin.formats.t3p import RECORD, probe_number
+from twin.formats.t3p import RECORD
 from twin.scan.plan import ScanPlan, path
 
 PIXELS = 64
@@ -102,6 +102,11 @@ def test_the_clock_is_that_of_the_scan_plan(pattern: str) -> None:
         edge = np.round(edge_s * 1e12).astype(np.int64) * 4
         assert clock.position(edge + (inwards - 1) // 2).tolist() == list(range(12))
         assert not np.array_equal(clock.position(edge + (inwards - 1) // 2 - inwards), np.arange(12))
+
+
+def probe_number(events: np.ndarray, dwell_s: float) -> np.ndarray:
+    """floor(arrival / dwell), exact for dwells of whole picoseconds."""
+    return events["toa"].astype(np.int64) * 25_000 // round(dwell_s * 1e12)
 
 
 def test_without_pauses_it_is_the_probe_number_of_the_format() -> None:

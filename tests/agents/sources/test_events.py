@@ -250,7 +250,7 @@ def test_what_cannot_be_is_refused_on_opening(
 
 def test_a_plan_in_the_file_that_is_none_is_refused(tmp_path: Path) -> None:
     for number, (plan, words) in enumerate(
-        [({"rows": 5, "columns": 6}, "0.001 s"), ({"rows": -1}, "no scan plan"), ("raster", "no scan plan")]
+        [({"rows": 5, "columns": 6}, "0.001 s"), ({"rows": -1}, "not a scan plan"), ("raster", "not a scan plan")]
     ):
         folder = tmp_path / str(number)
         folder.mkdir()

@@ -23,7 +23,7 @@ from twin.formats.mib import METADATA
 from twin.options import OptionError
 from twin.wire import merlin
 from twin.wire import merlin_commands as commands
-from twin.wire.merlin import FrameMessage
+from twin.wire.merlin_decoder import FrameMessage
 
 SIDE = 8
 ROWS, COLUMNS = 4, 5

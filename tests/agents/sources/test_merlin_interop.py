@@ -75,7 +75,7 @@ def test_it_is_started_and_triggered_over_the_control_port_after_garbage(tmp_pat
         with MerlinControl("127.0.0.1", control) as camera:
             assert camera.get("hvbias") == "120"
     np.testing.assert_array_equal(image, frames)
-    assert "bytes of garbage were passed over" in source.health.faults[0]
+    assert "bytes of garbage were skipped" in source.health.faults[0]
     assert source.health.missing == 0
 
 

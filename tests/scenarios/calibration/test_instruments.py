@@ -393,7 +393,7 @@ def test_mistakes_about_microscopes_are_refused_before_anything_is_made(small: M
         ("microscope.kind=nio", r"not a kind of microscope \(did you mean nion\?\)"),
         ("microscope.kid=nion", r"microscope.kid is not a key here \(did you mean kind\?\)"),
         ("microscope.safety.settle=1", r"microscope.safety.settle is not a key here \(did you mean settle_s\?\)"),
-        ("microscope.safety.settle_s=-1", "settle_s is zero or more; got -1.0"),
+        ("microscope.safety.settle_s=-1", "settle_s: input should be greater than or equal to 0, got -1"),
     ):
         with pytest.raises(ScenarioError, match=message):
             small(1, change)

@@ -134,14 +134,14 @@ def test_an_image_that_is_none_or_not_finite_is_a_bad_frame_and_the_camera_is_st
 def test_mistakes_are_named_before_anything_moves() -> None:
     desk = Desk()
     del desk.instrument._values["C12.x"]
-    with pytest.raises(MicroscopeFault, match=r"does not tell C12\.x"):
+    with pytest.raises(MicroscopeFault, match=r"does not report C12\.x"):
         desk.started()
     for options, message in (
         ({"sgins": {}}, r"'sgins' is not an option here \(did you mean signs\?\)"),
-        ({"signs": {"C10": 2}}, "signs.C10 is 1 or -1; got 2"),
+        ({"signs": {"C10": 2}}, "signs.C10: input should be -1 or 1, got 2"),
         ({"signs": {"C13": 1}}, "'C13' is not an aberration coefficient"),
         ({"view": {"bining": 2}}, r"view: 'bining' is not an option here \(did you mean binning\?\)"),
-        ({"exposure_s": 0}, "exposure_s is positive"),
+        ({"exposure_s": 0}, "exposure_s: input should be greater than 0, got 0"),
     ):
         with pytest.raises(OptionError, match=message):
             nion.make(options, OPTICS, SPACE)

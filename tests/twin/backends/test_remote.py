@@ -14,11 +14,12 @@ import yaml
 
 from twin.backends import remote
 from twin.day import ActuatorProperties, Day
+from twin.instrument.abilities import HasRegion, ReadsBack, Resumable, TellsDose
 from twin.instrument.audit import AuditLog, read
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault, OutOfReach, StaleFrame, Stopped
 from twin.instrument.limits import Limits
-from twin.instrument.recording import Resumable, repeats_sessions
-from twin.instrument.safety import HasRegion, ReadsBack, SafeMicroscope, TellsDose
+from twin.instrument.recorder import repeats_sessions
+from twin.instrument.safety import SafeMicroscope
 from twin.optics import Optics
 from twin.options import OptionError
 from twin.server.bench import Bench, session_entropy
@@ -328,7 +329,7 @@ def test_a_frame_that_comes_again_is_passed_over_or_named(rig: Rig) -> None:
     proxy.replies += [lambda message: [kept.append(message) or message], lambda message: [kept[0]]]
     second = far.acquire()
     assert second.counts.tobytes() != first.counts.tobytes()
-    with pytest.raises(StaleFrame, match="frame 2 came again"):
+    with pytest.raises(StaleFrame, match="frame 2 arrived again"):
         far.acquire()
     assert np.array_equal(far.acquire().counts, rig.bench.latest.counts)
     far.close()
@@ -442,7 +443,7 @@ def test_another_session_ends_this_one(rig: Rig, tmp_path: Path) -> None:
     with pytest.raises(Stopped, match=r"NOT restored"):
         far.apply(INPUTS[0])
     assert np.array_equal(rig.state_nm, state)
-    assert "this one is over" in str(log_of(tmp_path / "audit.jsonl", "fault"))
+    assert "this one has ended" in str(log_of(tmp_path / "audit.jsonl", "fault"))
 
 
 def test_a_server_that_is_gone_is_a_fault_with_its_address() -> None:
@@ -477,7 +478,7 @@ def test_a_token_is_said_where_one_is_wanted(monkeypatch: pytest.MonkeyPatch) ->
         far = remote.make({"host": f"127.0.0.1:{bench.ports['control']}", **QUICK}, OPTICS, SPACE)
         with pytest.raises(MicroscopeFault):
             far.reset(np.random.default_rng(1))
-        monkeypatch.setenv(remote.TOKEN, "a-long-enough-token")
+        monkeypatch.setenv("STEMTWIN_TOKEN", "a-long-enough-token")
         far.reset(np.random.default_rng(1))
         far.acquire()
         # Once more, now that the address is known.
@@ -498,11 +499,11 @@ def test_another_microscope_than_the_scenarios_is_refused(rig: Rig) -> None:
     [
         ({"host": "somewhere:x"}, r"an address is HOST, HOST:PORT or .* got 'somewhere:x'"),
         ({"host": "somewhere:99999"}, "a port from 1 to 65535; got 'somewhere:99999'"),
-        ({"port": True}, "port is a port, 1 to 65535; got True"),
-        ({"data_port": 0}, "data_port is a port"),
-        ({"timeout_s": 0}, "timeout_s is positive"),
-        ({"value_is": "what"}, "error or offset"),
-        ({"control": False, "truth": True}, "with control: false there is none"),
+        ({"port": True}, "port: a number is expected, got True"),
+        ({"data_port": 0}, "data_port: input should be greater than or equal to 1, got 0"),
+        ({"timeout_s": 0}, "timeout_s: input should be greater than 0, got 0"),
+        ({"value_is": "what"}, "value_is: input should be 'error' or 'offset', got 'what'"),
+        ({"control": False, "truth": True}, "truth needs the control channel"),
         ({"view": {"binnig": 2}}, r"view: 'binnig' is not an option here \(did you mean binning\?\)"),
         ({"ports": 1}, "did you mean port"),
     ],

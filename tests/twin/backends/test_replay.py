@@ -10,7 +10,8 @@ from twin.backends import replay
 from twin.day import Day
 from twin.formats.dataset import FormatError
 from twin.instrument.faults import Departure
-from twin.instrument.recording import Recording, RecordingMicroscope, RecordingWriter
+from twin.instrument.recorder import RecordingMicroscope
+from twin.instrument.recording import Recording, RecordingWriter
 from twin.optics import Optics
 from twin.options import OptionError
 from twin.simulated import SimulatedMicroscope
@@ -106,7 +107,7 @@ def test_the_end_another_seed_and_another_instrument_are_errors(recorded: Path) 
         replay.make({"path": str(recorded)}, OPTICS, StateSpace())
     with pytest.raises(OptionError, match=r"'pth' is not an option here \(did you mean path\?\)"):
         replay.make({"pth": "x"}, OPTICS, SPACE)
-    with pytest.raises(OptionError, match="mode is exact or nearest; got 'near'"):
+    with pytest.raises(OptionError, match="mode: input should be 'exact' or 'nearest', got 'near'"):
         replay.make({"path": "x", "mode": "near"}, OPTICS, SPACE)
 
 

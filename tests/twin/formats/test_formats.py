@@ -213,7 +213,7 @@ def test_metadata_are_checked() -> None:
     assert Metadata.of(METADATA.plain(), "here") == METADATA
     for plain, message in (
         ({"step_nm": -1.0}, "here: step_nm"),
-        ({"step_mm": 1.0}, "here: step_mm is not a metadata key .did you mean step_nm"),
+        ({"step_mm": 1.0}, "here: 'step_mm' is not an option here .did you mean step_nm"),
     ):
         with pytest.raises(FormatError, match=message):
             Metadata.of(plain, "here")

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twin.formats import t3p
-from twin.formats.dataset import FormatError, Layout, Metadata
+from twin.formats.dataset import FormatError, Frames, Layout, Metadata
+from twin.formats.event_clock import PER_FINE, EventClock, event_time
 from twin.formats.event_frames import EventFrameReader, EventFrameWriter
 
 LAYOUT = Layout((2, 3), (4, 5), "uint32")
@@ -29,12 +30,16 @@ def test_a_record_is_sixteen_packed_little_endian_bytes(tmp_path: Path) -> None:
         assert reader.read(0, 1)[0].tolist() == row
 
 
+def to_frames(made: t3p.Events, first: int, count: int, dwell_s: float, camera: tuple[int, int]) -> Frames:
+    """Frames `first` to `first + count` of a scan without pauses."""
+    position = EventClock(dwell_s, first + count).position(event_time(made, fine=False))
+    return t3p.count_hits(made, np.where(position < 0, -1, position - first), count, camera)
+
+
 def test_fine_time_counts_back_from_the_tick() -> None:
-    assert t3p.arrival_fine(events((0, 100, 0, 0, 1), (0, 100, 0, 15, 1), (0, 2**40, 0, 1, 1))).tolist() == [
-        1600,
-        1585,
-        2**44 - 1,
-    ]
+    made = events((0, 100, 0, 0, 1), (0, 100, 0, 15, 1), (0, 2**40, 0, 1, 1))
+    # The centre of a step is half a step before its end.
+    assert (event_time(made, fine=True) / PER_FINE + 0.5).tolist() == [1600, 1585, 2**44 - 1]
 
 
 def test_the_probe_number_is_exact_at_the_edges() -> None:
@@ -42,21 +47,19 @@ def test_the_probe_number_is_exact_at_the_edges() -> None:
     toa = np.array([0, 3, 4, 4 * 10**6 - 1, 4 * 10**6, 4 * 10**12], dtype=np.uint64)
     made = np.zeros(len(toa), t3p.RECORD)
     made["toa"] = toa
-    assert t3p.probe_number(made, 1e-7).tolist() == [0, 0, 1, 10**6 - 1, 10**6, 10**12]
+    position = EventClock(1e-7, 2 * 10**12).position(event_time(made, fine=False))
+    assert position.tolist() == [0, 0, 1, 10**6 - 1, 10**6, 10**12]
     with pytest.raises(FormatError, match="shorter than a tick"):
-        t3p.probe_number(made, 2e-8)
-    made["toa"] = 2**63
-    with pytest.raises(FormatError, match="100 days"):
-        t3p.probe_number(made, 1e-7)
+        EventClock(2e-8, 1)
 
 
 def test_events_fall_into_the_frames_of_their_time_and_pixel() -> None:
     made = events((7, 39, 0, 0, 1), (7, 40, 0, 0, 1), (7, 79, 0, 0, 1), (19, 80, 0, 0, 1), (0, 500, 0, 0, 1))
-    frames = t3p.to_frames(made, 1, 2, 1e-6, (4, 5))
+    frames = to_frames(made, 1, 2, 1e-6, (4, 5))
     assert frames.shape == (2, 4, 5)
     assert (frames[0, 1, 2], frames[1, 3, 4], frames.sum()) == (2, 1, 3)
     with pytest.raises(FormatError, match="event 3 hits pixel 19 of a camera of 3 x 5"):
-        t3p.to_frames(made, 1, 2, 1e-6, (3, 5))
+        to_frames(made, 1, 2, 1e-6, (3, 5))
 
 
 @settings(max_examples=50)
@@ -66,7 +69,7 @@ def test_frames_and_their_events_are_inverse_at_any_dwell(dwell_ps: int, first: 
     made = t3p.from_frames(frames, first, dwell_ps * 1e-12)
     assert len(made) == frames.sum()
     assert np.all(np.diff(made["toa"].astype(np.int64)) >= 0)
-    assert np.array_equal(t3p.to_frames(made, first, 3, dwell_ps * 1e-12, (4, 5)), frames)
+    assert np.array_equal(to_frames(made, first, 3, dwell_ps * 1e-12, (4, 5)), frames)
 
 
 def test_blocks_are_bounded_and_in_order(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from twin.instrument.abilities import OutlivesPrograms, ReadsBack
 from twin.instrument.base import CameraView, Exposure, Instrument, to_counts
 from twin.instrument.faults import ActuatorBusy, BadFrame, CommandTimeout, MicroscopeFault, Stopped
 from twin.instrument.limits import Limits
-from twin.instrument.safety import OutlivesPrograms, ReadsBack, SafeMicroscope
+from twin.instrument.safety import SafeMicroscope
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Microscope
@@ -87,7 +88,10 @@ def test_an_image_becomes_a_frame_as_the_definition_says(
     # Sensors of odd and even sides, with the room that a middle pixel needs.
     shape = tuple(side * binning + 2 * binning + extra for extra in margin)
     image = rng.uniform(0, 900, shape)
-    view = CameraView(*turns, binning=binning, gain=1.7, offset=3.0, max_count=3000)
+    transpose, flip_x, flip_y = turns
+    view = CameraView(
+        transpose=transpose, flip_x=flip_x, flip_y=flip_y, binning=binning, gain=1.7, offset=3.0, max_count=3000
+    )
     np.testing.assert_array_equal(to_counts(image, view, side), by_hand(image, view, side))
 
 

@@ -110,7 +110,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 def test_a_token_is_not_waited_over_for_ever(server: socket.socket) -> None:
     """A server that takes the token and then sends a byte now and then."""
-    from twin.instrument.rpc_client import knock
+    from twin.instrument.rpc_client import send_token
 
     stop = threading.Event()
 
@@ -127,7 +127,7 @@ def test_a_token_is_not_waited_over_for_ever(server: socket.socket) -> None:
     with server:
         thread.start()
         begun = time.monotonic()
-        knock(*server.getsockname(), "a-long-enough-token", timeout_s=0.3)
+        send_token(*server.getsockname(), "a-long-enough-token", timeout_s=0.3)
         assert time.monotonic() - begun < 3.0
         stop.set()
         thread.join(5.0)

@@ -12,7 +12,7 @@ from twin.instrument.merlin_control import CameraRefused, MerlinControl
 from twin.wire import merlin
 from twin.wire.merlin import WireError
 
-IN_TIME = r"timed out|no whole reply within 0\.3 s"
+IN_TIME = r"timed out|no complete reply within 0\.3 s"
 
 
 @contextmanager

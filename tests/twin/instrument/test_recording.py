@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from twin.day import Day
 from twin.formats.dataset import FormatError
 from twin.instrument.faults import Departure
-from twin.instrument.recording import Recording, RecordingMicroscope, RecordingWriter, ResumedMicroscope, fingerprint
+from twin.instrument.recorder import RecordingMicroscope, ResumedMicroscope, fingerprint
+from twin.instrument.recording import Recording, RecordingWriter
 from twin.optics import Optics
 from twin.simulated import SimulatedMicroscope
 from twin.state import StateSpace

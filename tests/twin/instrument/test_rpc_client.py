@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from twin.instrument.rpc_client import RpcClient, knock
+from twin.instrument.rpc_client import RpcClient, send_token
 from twin.wire import rpc
 from twin.wire.netstring import RpcError, frame
 
@@ -77,11 +77,11 @@ def test_a_refusal_leaves_the_line_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("answer", "error", "words"),
     [
-        (result(7), RpcError, "an answer to call 7 came for call 1"),
+        (result(7), RpcError, "the answer to call 1 has the id 7"),
         (result(1) + result(2), RpcError, "2 answers to one call"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", RpcError, "begins with its length"),
         (b"999999999:", RpcError, "at most 1048576 are allowed"),
-        (frame(b"{}"), RpcError, "no answer in JSON-RPC"),
+        (frame(b"{}"), RpcError, "not an answer in JSON-RPC"),
         (frame(b'{"jsonrpc":"2.0","id":1}'), RpcError, "a result or an error"),
         (frame(b'{"jsonrpc":"2.0","id":1,"result":NaN}'), RpcError, "NaN is not JSON"),
         (frame(b'{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"another client"}}'), RpcError, "another"),
@@ -117,4 +117,4 @@ def test_nobody_there_is_an_os_error() -> None:
     with pytest.raises(OSError, match="refused"):
         RpcClient("it", "127.0.0.1", port).call("a")
     with pytest.raises(OSError, match="refused"):
-        knock("127.0.0.1", port, "a-long-enough-token")
+        send_token("127.0.0.1", port, "a-long-enough-token")

@@ -28,9 +28,10 @@ from twin.instrument.faults import (
     OutOfReach,
     Stopped,
 )
-from twin.instrument.limits import DoseBudget, Limits, check_frame
-from twin.instrument.safety import SafeMicroscope, spent_budget
+from twin.instrument.limits import DoseBudget, Limits, check_frame, spent_budget
+from twin.instrument.safety import SafeMicroscope
 from twin.instrument.watch import Watch
+from twin.options import checked_options
 from twin.types import Frame
 
 FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "faulty.py")))
@@ -121,16 +122,16 @@ def test_whatever_is_asked_no_command_and_no_position_is_beyond_its_limit(inputs
 
 
 def test_limits_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"step_nm.C12: C12 is not calibrated here \(did you mean C12"):
+    with pytest.raises(ValueError, match=r"'C12' is not a calibrated coefficient .*step_nm.*did you mean C12"):
         SafeMicroscope(FAKES.Faulty(), Limits(step_nm={"C12": 1.0}))
     for bad, message in (
-        ({"step_nm": {"C10": 0.0}}, r"step_nm.C10 is positive; got 0.0"),
-        ({"dose_e": float("nan")}, "dose_e is positive"),
-        ({"settle_s": -1.0}, "settle_s is zero or more; got -1.0"),
-        ({"rollback": "home"}, "rollback is last_good or start; got 'home'"),
+        ({"step_nm": {"C10": 0.0}}, r"step_nm.C10: input should be greater than 0, got 0.0"),
+        ({"dose_e": float("nan")}, "dose_e: .*finite.*, got nan"),
+        ({"settle_s": -1.0}, "settle_s: input should be greater than or equal to 0, got -1.0"),
+        ({"rollback": "home"}, "rollback: input should be 'last_good' or 'start', got 'home'"),
     ):
         with pytest.raises(ValueError, match=message):
-            Limits(**bad)
+            checked_options(Limits, bad)
 
 
 # --- dose ----------------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ def test_an_exposure_of_unknown_cost_is_not_taken(planned: float) -> None:
     inner.next_dose_e = lambda: planned
     safe = SafeMicroscope(inner, Limits(dose_e=1e9, timeout_s=None), sleep=lambda _: None)
     safe.reset(RNG)
-    with pytest.raises(Stopped, match="no budget can be held against"):
+    with pytest.raises(Stopped, match="no budget can check that"):
         safe.acquire()
     assert inner.exposures == 0
 
@@ -302,7 +303,7 @@ def test_a_read_back_that_is_no_position_is_none(told: NDArray[np.floating], tmp
     desk = Desk(tmp_path, FAKES.Honest())
     desk.good(MOVE)
     desk.inner.says = lambda moved: told
-    with pytest.raises(Stopped, match=r"NotThere: the corrector does not say where it stands; NOT restored"):
+    with pytest.raises(Stopped, match=r"NotThere: the corrector does not report its position; NOT restored"):
         desk.safe.apply(MOVE)
     # What was sent was taken back all the same.
     np.testing.assert_allclose(desk.inner.moved, MOVE)
@@ -404,7 +405,7 @@ def test_the_frame_before_is_no_new_frame_whatever_its_clock_says(tmp_path: Path
     assert desk.faults() == ["StaleFrame"]
     latest = desk.safe.acquire().counts
     desk.inner.on_acquire = [desk.inner.frame(latest.copy(), clock_s=5.0 + k) for k in range(3)]
-    with pytest.raises(Stopped, match="the one before, byte for byte"):
+    with pytest.raises(Stopped, match="equals the previous one, byte for byte"):
         desk.safe.acquire()
 
 
@@ -647,8 +648,8 @@ import os, runpy, signal, sys, types
 from pathlib import Path
 import numpy as np
 from twin.instrument.audit import AuditLog
-from twin.instrument.limits import Limits
-from twin.instrument.safety import SafeMicroscope, spent_budget
+from twin.instrument.limits import Limits, spent_budget
+from twin.instrument.safety import SafeMicroscope
 inner = runpy.run_path(sys.argv[2])["Faulty"]()
 safe = SafeMicroscope(inner, Limits(timeout_s=None), AuditLog(Path(sys.argv[1])))
 safe.reset(np.random.default_rng(0))

@@ -20,7 +20,6 @@ from twin.optics import AliasingError, Optics
 from twin.options import OptionError
 from twin.scan.acquisition import ScanSetup
 from twin.scan.plan import ScanPlan
-from twin.server import control as service
 from twin.server.bench import Bench, ScanSettings, session_entropy
 from twin.server.control import Control
 from twin.server.frame_supply import PreparedScan, ScanSupply
@@ -113,7 +112,7 @@ def test_an_exposure_is_told_with_its_digest(client: Any, bench: Bench) -> None:
     note = control.parse_exposure(client.ask("exposure"))
     assert (note.number, note.dose_e, note.exposure_s) == (1, frame.dose_e, frame.exposure_s)
     assert (note.clock_s, dict(note.settings)) == (frame.clock_s, dict(frame.settings))
-    assert note.sha256 == service.counts_digest(frame)
+    assert note.sha256 == control.counts_digest(frame.counts)
     assert client.ask("stage") == {"region": "film 1"}
     assert before["next_e"] == frame.dose_e
     assert client.ask("dose")["spent"]["exposure_s"] == frame.exposure_s
@@ -312,10 +311,10 @@ def test_a_scan_that_has_begun_goes_on_with_its_own_plan() -> None:
     made = scanning_bench()
     supply = ScanSupply(made)
     begun = supply.now()
-    batches = begun.batches(12, begun.frames)
+    batches = begun.batches(12, begun.format.frames)
     first = next(batches)
     ask(Control(made), "setScanPlan", plan={"rows": 5, "columns": 1})
-    assert (supply.frames, begun.frames) == (5, 6)
+    assert (supply.format.frames, begun.format.frames) == (5, 6)
     assert begun.about(6, 3, 12).scan == (2, 3)
     frames = sum(len(batch.messages) for batch in batches) + len(first.messages)
     assert frames == 6
@@ -328,7 +327,7 @@ def test_an_armed_camera_shows_the_scan_that_it_was_armed_for() -> None:
     ask(Control(made), "setScanPlan", plan={"rows": 5})
     job = camera.next_job(types.SimpleNamespace(check=lambda: None, gone=False))
     assert job is not None
-    assert (job.frames, job.supply.frames, camera.supply.frames) == (6, 6, 15)
+    assert (job.frames, job.supply.format.frames, camera.supply.format.frames) == (6, 6, 15)
 
 
 def test_a_prepared_scan_stays_what_it_is() -> None:

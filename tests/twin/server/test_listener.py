@@ -11,15 +11,13 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
+from twin.server.connection import ClientGone, Connection, Patience
 from twin.server.listener import (
     MOST_WAITING,
     Access,
     AccessError,
-    ClientGone,
-    Connection,
     Listener,
     Listeners,
-    Patience,
 )
 
 TOKEN = "correct-horse-battery"
@@ -126,7 +124,7 @@ def test_a_line_that_trickles_is_cut_though_bytes_keep_coming(
             line.sendall(b"x")
             time.sleep(0.02)
     assert 0.25 < time.monotonic() - begun < 1.0
-    assert "0.3 s" in caplog.text or "nothing came" in caplog.text
+    assert "0.3 s" in caplog.text or "nothing arrived" in caplog.text
 
 
 def test_a_silent_client_is_cut_and_makes_room(open_: ExitStack) -> None:
@@ -191,7 +189,7 @@ def test_mistakes_are_logged_and_the_next_client_is_served(open_: ExitStack, cap
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "example.org", "::"])
 def test_other_hosts_need_a_token(host: str) -> None:
-    with pytest.raises(AccessError, match=f"{re.escape(host)} is open to others"):
+    with pytest.raises(AccessError, match=f"{re.escape(host)} is open to other machines"):
         Access(host)
     Access(host, TOKEN)
 

@@ -27,8 +27,8 @@ from twin.server.merlin_camera import MerlinCamera, MerlinData
 from twin.server.merlin_camera import MerlinControl as ControlService
 from twin.wire import merlin
 from twin.wire import merlin_commands as commands
-from twin.wire.merlin import AcquisitionMessage, DataDecoder, FrameMessage
 from twin.wire.merlin_commands import BUSY, OK, OUT_OF_RANGE, UNRECOGNISED, Command
+from twin.wire.merlin_decoder import AcquisitionMessage, DataDecoder, FrameMessage
 
 FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "bench.py")))
 SIDE = FAKES.SIDE

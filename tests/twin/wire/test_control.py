@@ -96,8 +96,12 @@ STATUS = WHERE.plain()
         (control.parse_status, {k: v for k, v in STATUS.items() if k != "clock_s"}, "clock_s is missing"),
         (control.parse_exposure, {"number": 1}, "dose_e, exposure_s, clock_s, settings, sha256, status is missing"),
         (control.parse_capabilities, {"name": "x"}, "optics"),
-        (control.ports_of, {"service": "ftp"}, "no control channel of a twin"),
-        (control.ports_of, {"service": "stemtwin control", "version": 2}, "version 1 of the control channel"),
+        (control.ports_of, {"service": "ftp"}, "not the control channel of a twin"),
+        (
+            control.ports_of,
+            {"service": "stemtwin control", "version": 2},
+            "the control channel has version 2, this client 1",
+        ),
         (control.ports_of, {"service": "stemtwin control", "version": 1, "ports": {"a": 0}}, "ports.a"),
     ],
 )

@@ -135,8 +135,8 @@ def chunk_header(value: int, frames: int, entries: int, indices: int, values: in
         (32, chunk_header(4, 1, 0, 8, 8), "outside a scan"),
         (32, struct.pack("<BIQ", 1, 1, 2**63).ljust(32, b"\0"), "limit is 1000"),
         (32, struct.pack("<BIQ", 1, 1, 3).ljust(32, b"\0") + b"[1]", "an object was expected"),
-        (32, struct.pack("<BIQ", 1, 1, 3).ljust(32, b"\0") + b"{]}", "no JSON"),
-        (32, struct.pack("<BIQ", 1, 1, 900).ljust(32, b"\0") + b"[" * 900, "no JSON"),
+        (32, struct.pack("<BIQ", 1, 1, 3).ljust(32, b"\0") + b"{]}", "not JSON"),
+        (32, struct.pack("<BIQ", 1, 1, 900).ljust(32, b"\0") + b"[" * 900, "not JSON"),
         (64, REFERENCE[32:64], "within another"),
         (64, chunk_header(4, 7, 0, 32, 32), "6 of the scan are left"),
         (64, chunk_header(4, 0, 0, 4, 4), "6 of the scan are left"),
@@ -156,7 +156,7 @@ def test_broken_messages_are_refused_and_nothing_is_read_after_them(at: int, dat
     list(decoder.feed(REFERENCE[:at]))
     with pytest.raises(CsrError, match=words):
         list(decoder.feed(data))
-    with pytest.raises(CsrError, match="after a broken message"):
+    with pytest.raises(CsrError, match="after an invalid message"):
         list(decoder.feed(REFERENCE))
 
 

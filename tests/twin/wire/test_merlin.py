@@ -16,7 +16,8 @@ from twin.formats import merlin_header as mh
 from twin.formats import merlin_pixels
 from twin.formats.dataset import FormatError
 from twin.wire import merlin
-from twin.wire.merlin import AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message, WireError
+from twin.wire.merlin import WireError
+from twin.wire.merlin_decoder import AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message
 
 SIDE = 8
 
@@ -202,7 +203,7 @@ def spoilt(data: list[bytes], at: int, change: str) -> list[bytes]:
     [
         ("truncated", [4], "frame 4 is cut off after 98 of 128"),
         ("truncated by one byte", [4], "frame 4 is cut off after 127 of 128"),
-        ("truncated in its header", [4, 5], "left out|garbage"),
+        ("truncated in its header", [4, 5], "skipped|garbage"),
         ("garbage before it", [], "72000 bytes of garbage"),
         ("a false prefix before it", [], "21 bytes of garbage"),
         ("an unknown message before it", [], "begins with MQ1"),
@@ -240,7 +241,7 @@ def test_a_line_that_is_closed_early_keeps_whole_frames() -> None:
     data = b"".join(stream(counts(3)))
     _, messages = decode(data[:-20])
     assert kept(messages) == [1, 2]
-    assert faults(messages) == ["frame 3 is cut off: the line was closed 20 bytes early"]
+    assert faults(messages) == ["frame 3 is cut off: the connection closed 20 bytes early"]
     assert kept(decode(data)[1]) == [1, 2, 3]
 
 
@@ -342,7 +343,7 @@ def test_spoilt_streams_do_not_swell() -> None:
 @settings(max_examples=200, deadline=None)
 def test_garbage_before_a_stream_hides_nothing_of_it(garbage: bytes, piece: int) -> None:
     frames = counts(3)
-    if merlin._PREFIX.search(garbage + b"MPX,0000000513,"[:14]):
+    if merlin.PREFIX.search(garbage + b"MPX,0000000513,"[:14]):
         garbage = garbage.replace(b"MPX,", b"")
     _, messages = decode(garbage + b"".join(stream(frames)), piece)
     assert kept(messages) == [1, 2, 3]

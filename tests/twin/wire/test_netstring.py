@@ -61,15 +61,15 @@ def test_payloads_come_back_however_the_bytes_are_cut(payloads: list[bytes], pie
     ],
 )
 def test_what_is_no_netstring_is_refused_and_stays_refused(data: bytes, words: str, piece: int) -> None:
-    decoder = NetstringDecoder(most=100)
+    decoder = NetstringDecoder(limit=100)
     with pytest.raises(RpcError, match=words):
         _ = [decoder.feed(data[k : k + piece]) for k in range(0, len(data), piece)]
-    with pytest.raises(RpcError, match="broken before"):
+    with pytest.raises(RpcError, match="after an invalid netstring"):
         decoder.feed(b"5:hello,")
 
 
 def test_a_length_without_end_is_refused_before_it_is_stored() -> None:
-    decoder = NetstringDecoder(most=10**6)
+    decoder = NetstringDecoder(limit=10**6)
     with pytest.raises(RpcError):
         _ = [decoder.feed(b"1") for _ in range(20)]
 
@@ -114,12 +114,12 @@ def test_errors_come_back_with_code_and_data() -> None:
 @pytest.mark.parametrize(
     ("raw", "code", "about", "words"),
     [
-        (b"{", -32700, None, "no JSON"),
+        (b"{", -32700, None, "not JSON"),
         (b"\xff", -32700, None, "UTF-8"),
         (b"[1]", -32600, None, "one JSON object.*list"),
         (b'{"jsonrpc":"2.0","id":1,"id":2,"method":"a"}', -32700, None, "there twice"),
         (b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"x":NaN}}', -32700, None, "NaN is not JSON"),
-        (b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"x":' + b"9" * 5000 + b"}}", -32700, None, "no JSON"),
+        (b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"x":' + b"9" * 5000 + b"}}", -32700, None, "not JSON"),
         (b'{"id":1,"method":"a"}', -32600, 1, "jsonrpc is '2.0'"),
         (b'{"jsonrpc":"2.0","id":true,"method":"a"}', -32600, None, "id is a text or a whole number"),
         (b'{"jsonrpc":"2.0","id":"x"}', -32600, "x", "has a method"),
@@ -167,7 +167,7 @@ def test_brackets_in_strings_hide_no_depth(hidden: bytes) -> None:
 def test_half_a_character_is_no_text() -> None:
     assert netstring.parse_json(rb'{"a":"\ud83d\ude00"}') == {"a": "\U0001f600"}
     for half in (rb'{"a":["\ud83d"]}', rb'{"\uDE00":1}'):
-        with pytest.raises(RpcError, match="no JSON"):
+        with pytest.raises(RpcError, match="not JSON"):
             netstring.parse_json(half)
 
 
@@ -177,7 +177,7 @@ def test_what_json_cannot_say_is_not_sent(value: Any) -> None:
         netstring.build_response(Response(1, value))
     assert caught.value.code == netstring.INTERNAL_ERROR
     with pytest.raises(RpcError, match="at most 50 are allowed"):
-        netstring.build_response(Response(1, "x" * 100), most=50)
+        netstring.build_response(Response(1, "x" * 100), limit=50)
 
 
 def mutations(seed: int, cases: int) -> Iterator[bytes]:
@@ -207,7 +207,7 @@ def read(data: bytes) -> tuple[int, int]:
     """How many readings were taken, and how many refused."""
     taken = refused = 0
     try:
-        payloads = NetstringDecoder(most=1000).feed(data)
+        payloads = NetstringDecoder(limit=1000).feed(data)
     except RpcError:
         return 0, 1
     for payload in payloads:
