@@ -1,27 +1,24 @@
-"""A scan from plan to counts: probe positions, diffraction, detectors and camera, block by block.
+"""Specimen, beam, detectors and camera of a scan: from probe positions to expected electrons.
 
-What it costs in time and how the instrument drifts meanwhile is the microscope's business (`simulated.py`).
+Counts, and all that changes during a scan, are in `running.py`.
 """
 
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twin import specimens
 from twin.aberrations import Aberrations
-from twin.cameras import counting, integrating
-from twin.cameras.event import EventReadout
-from twin.cameras.properties import CountingCamera, EventCamera, FrameCamera, IntegratingCamera
+from twin.cameras.properties import EventCamera, FrameCamera
 from twin.cameras.sensor import Sensor, draw_sensor
 from twin.day import Day
 from twin.detectors.geometry import DiffractionGrid, weights
 from twin.detectors.layouts import AngleError, Detector, labels
-from twin.detectors.scintillator import MODELS, check_charge, digitise
+from twin.detectors.scintillator import check_charge
 from twin.matter.structure import Structure
 from twin.optics import Optics
 from twin.scan.diffraction import (
@@ -37,12 +34,9 @@ from twin.scan.diffraction import (
 )
 from twin.scan.plan import ScanPath, ScanPlan, check_dwell, check_extent, placed
 from twin.scan.prism import Choice, PlaneWaves, choose, lines_are_level, mismatch, work
-from twin.scan.response import DetectorResponse
 from twin.scan.setup import ScanSetup
 
 Floats = NDArray[np.float64]
-Frames = NDArray[np.unsignedinteger]
-Events = NDArray[np.void]
 
 _log = logging.getLogger(__name__)
 
@@ -61,21 +55,6 @@ def check_angles(regions: Mapping[str, Detector], optics: Optics) -> None:
                 f"detector {name!r} reaches {reach:.1f} mrad; the sampled angles end at {limit:.1f} mrad."
                 f" Lower outer_mrad or use optics.sampling_nm <= {optics.sampling_nm * limit / reach:.4f}"
             )
-
-
-class Exposed(NamedTuple):
-    """What camera and detectors gave during N dwells; see `types.ScanBlock`."""
-
-    frames: Frames | None
-    events: Events | None
-    signals: dict[str, NDArray[np.generic]]
-
-
-class Noise:
-    """Random streams of one scan: each is consumed position by position, so that blocks may be cut anywhere."""
-
-    def __init__(self, sequence: np.random.SeedSequence) -> None:
-        self.camera, self.detectors, self.digitiser = (np.random.default_rng(child) for child in sequence.spawn(3))
 
 
 class Acquisition:
@@ -191,16 +170,6 @@ class Acquisition:
         side = self.setup.optics.camera_pixels
         return None if self.setup.camera is None else draw_sensor(self.setup.camera, (side, side), rng)
 
-    def readout(self, sensor: Sensor | None, noise: Noise) -> EventReadout | None:
-        """A running event camera for one scan, on the scan's clock; None for a camera of frames."""
-        if sensor is None or not isinstance(self.setup.camera, EventCamera):
-            return None
-        return EventReadout(self.setup.camera, sensor, noise.camera)
-
-    def responses(self) -> list[DetectorResponse]:
-        """Fresh memories of the detectors, one per signal, for one scan."""
-        return [DetectorResponse(self.day.scan) for _ in self.names]
-
     def expected(
         self, path: ScanPath, actual_nm: Floats, aberrations_of: Callable[[int], Aberrations]
     ) -> Iterator[tuple[NDArray[np.float32] | None, NDArray[np.float32]]]:
@@ -245,74 +214,3 @@ class Acquisition:
             if this != line:
                 line, waves = this, waves_of(aberrations_of(this) + entrance)
             yield waves, position
-
-    def expose(
-        self,
-        path: ScanPath,
-        actual_nm: Floats,
-        aberrations_of: Callable[[int], Aberrations],
-        sensor: Sensor | None,
-        responses: list[DetectorResponse],
-        noise: Noise,
-        readout: EventReadout | None = None,
-    ) -> Exposed:
-        """Counts of the camera, (N, H, W), or its events, (n,), and counts of every signal, (N,); see `expected`.
-
-        A slow detector spreads the light of the electrons that came, and the digitiser's noise is not spread. With the
-        scan's last position come all events that are still under way.
-
-        Args:
-            path, actual_nm, aberrations_of: see `expected`.
-            sensor: from `draw_sensor`.
-            responses: from `responses`, as the positions before left them; likewise `noise` and `readout`.
-            noise: of the scan.
-            readout: from `readout`, for an event camera.
-        """
-        expected = np.empty((len(path), len(self.names)))
-        charge = np.empty_like(expected)
-        frames: list[Frames] = []
-        events: list[Events] = []
-        for i, (image, signals) in enumerate(self.expected(path, actual_nm, aberrations_of)):
-            expected[i], charge[i] = signals, self._collect(signals, noise.detectors)
-            if image is not None and readout is not None:
-                events.append(readout.read(image[None], path.start_s[i : i + 1], path.plan.dwell_s))
-            elif image is not None and sensor is not None:
-                frames.append(self._count(image, sensor, path.plan.dwell_s, noise.camera))
-        if readout is not None and path.first + len(path) == path.plan.count:
-            events.append(readout.flush())
-        expected *= self._charge_per_electron
-        for column, response in enumerate(responses):
-            charge[:, column] = response.respond(charge[:, column], path, expected[:, column])
-        counts = self._digitised(charge, noise.digitiser)
-        signals_by_name = {name: counts[:, i].copy() for i, name in enumerate(self.names)}
-        return Exposed(
-            np.concatenate(frames) if frames else None, np.concatenate(events) if events else None, signals_by_name
-        )
-
-    def _count(self, image: NDArray[np.float32], sensor: Sensor, dwell_s: float, rng: np.random.Generator) -> Frames:
-        """One frame, (1, H, W): what arrives while the camera is read out, at the end of the dwell, is lost."""
-        camera = self.setup.camera
-        assert isinstance(camera, FrameCamera)
-        exposure_s = dwell_s - camera.readout_s
-        seen = image[None] if camera.readout_s == 0.0 else image[None] * np.float32(exposure_s / dwell_s)
-        if isinstance(camera, IntegratingCamera):
-            return integrating.expose(seen, camera, sensor, exposure_s, rng)
-        assert isinstance(camera, CountingCamera)
-        return counting.expose(seen, camera, sensor, exposure_s, rng)
-
-    @property
-    def _charge_per_electron(self) -> float:
-        return 1.0 if self.setup.chain is None else self.setup.chain.gain
-
-    def _collect(
-        self, expected_e: NDArray[np.float32], rng: np.random.Generator
-    ) -> NDArray[np.int64] | NDArray[np.float64]:
-        """What one position's electrons leave on each detector, (D,): electrons, or electrons on its anode."""
-        chain, electrons = self.setup.chain, rng.poisson(expected_e)
-        return electrons if chain is None else MODELS[chain.model](electrons, chain, rng)
-
-    def _digitised(self, charge: Floats, rng: np.random.Generator) -> NDArray[np.generic]:
-        """Signals, (N, D): counts of the chain; without one, electrons, whole as long as their light is not slow."""
-        if self.setup.chain is not None:
-            return digitise(charge, self.setup.chain, rng)
-        return charge.astype(np.int64) if self.day.scan.response_s == 0.0 else charge

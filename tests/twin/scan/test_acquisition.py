@@ -20,6 +20,7 @@ from twin.detectors.scintillator import ScintillatorChain, relative_variance
 from twin.optics import AliasingError, Optics
 from twin.scan.acquisition import Acquisition
 from twin.scan.plan import ScanPlan, paths
+from twin.scan.running import expose_frame
 from twin.scan.setup import ScanSetup
 from twin.simulated import SimulatedMicroscope
 from twin.state import StateSpace
@@ -499,7 +500,7 @@ def test_the_dead_time_counts_from_the_exposure_without_the_read_out():
     acquisition = Acquisition(replace(SETUP, camera=camera), STEADY)
     sensor = acquisition.draw_sensor(np.random.default_rng(0))
     image = np.full((32, 32), 100.0, np.float32)
-    counts = acquisition._count(image, sensor, 2e-3, np.random.default_rng(0))
+    counts = expose_frame(image, camera, sensor, 2e-3, np.random.default_rng(0))
     # 1024 pixels, each of less than Poisson's spread: 1 % is more than three standard deviations.
     assert counts.mean() == pytest.approx(float(recorded_mean(50.0, 0.1, paralyzable=False)), rel=1e-2)
 
