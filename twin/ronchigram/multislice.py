@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from twin.aberrations import Aberrations
 from twin.day import Day
 from twin.matter.carbon_atoms import carbon_film
-from twin.optics import Optics, check_window
-from twin.ronchigram.phase_screens import crop_pixels, focal_quadrature, to_camera
+from twin.optics import Optics, check_window, focal_quadrature
+from twin.ronchigram.phase_screens import crop_pixels, to_camera
 from twin.scan.diffraction import aperture_wave, band_limited_propagator, exit_mask, exit_wave, probe_wave
 
 SCATTERING_MARGIN_MRAD = 8.0

@@ -16,8 +16,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from twin.aberrations import NAMES, Aberrations, aberration_basis
-from twin.optics import AliasingError, Optics, check_window
+from twin.aberrations import Aberrations
+from twin.optics import AliasingError, Optics, aperture_phases, check_window, focal_quadrature
 
 Floats = NDArray[np.float64]
 Complex = NDArray[np.complex64]
@@ -75,14 +75,16 @@ def rays(focal_spread_nm: float, source_size_nm: float, snapshots: int) -> list[
     centre with weight 1/2 and a hexagon at two spreads (Stroud 1971, E2^r2 5-1): both exact to fifth order. A spread of
     zero costs one point. There are at least as many rays as snapshots.
     """
-    step = math.sqrt(3.0) * focal_spread_nm
-    foci = [(0.0, 2 / 3), (-step, 1 / 6), (step, 1 / 6)] if focal_spread_nm > 0 else [(0.0, 1.0)]
     sources = [((0.0, 0.0), 1.0)]
     if source_size_nm > 0:
         turns = [math.pi / 3 * i for i in range(6)]
         ring = [((2 * source_size_nm * math.cos(t), 2 * source_size_nm * math.sin(t)), 1 / 12) for t in turns]
         sources = [((0.0, 0.0), 1 / 2), *ring]
-    points = [(f_weight * s_weight, focus, shift) for focus, f_weight in foci for shift, s_weight in sources]
+    points = [
+        (f_weight * s_weight, focus, shift)
+        for focus, f_weight in focal_quadrature(focal_spread_nm)
+        for shift, s_weight in sources
+    ]
     rounds = math.ceil(snapshots / len(points))
     return [
         Ray(weight / rounds, focus, shift, i % snapshots) for i, (weight, focus, shift) in enumerate(points * rounds)
@@ -125,10 +127,7 @@ def check_optics(optics: Optics, aberrations: Aberrations) -> None:
 def _aperture(optics: Optics) -> tuple[NDArray[np.bool_], Floats]:
     """Pixels inside the aperture on the smallest centred square around it, (m, m); rad/nm of NAMES there, (25, P)."""
     reach = math.floor(optics.convergence_mrad / optics.pixel_mrad)
-    axis = np.arange(-reach, reach + 1) * optics.pixel_mrad
-    x, y = np.meshgrid(axis, axis)
-    inside = np.hypot(x, y) <= optics.convergence_mrad
-    basis = aberration_basis(NAMES, x[inside], y[inside], optics.wavelength_nm)
+    inside, basis = aperture_phases(optics, np.arange(-reach, reach + 1) * optics.pixel_mrad)
     return inside, basis.astype(np.float64, copy=False)
 
 
