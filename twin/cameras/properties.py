@@ -138,16 +138,3 @@ class EventCamera(PixelatedCamera):
 
 
 Camera = CountingCamera | IntegratingCamera | EventCamera
-
-MEDIPIX3 = CountingCamera(charge_spread_px=0.25, threshold=0.3, dead_time_s=1e-6, bit_depth=12)
-"""Plausible for a 55 um hybrid counting chip at 300 kV in single-pixel mode (Ballabriga et al. 2011)."""
-
-TIMEPIX3 = EventCamera(
-    deposit_width_kev=15.0,
-    charge_spread_px=0.3,
-    toa_rms_ns=1.6,
-    timewalk_ns_kev=150.0,
-    dead_time_s=475e-9,
-    reorder_s=20e-6,
-)
-"""Plausible for a 55 um hybrid event chip at 300 kV (Poikela et al. 2014: 475 ns between hits of a pixel)."""

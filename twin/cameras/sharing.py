@@ -46,22 +46,6 @@ def half_width_px(dy_px: NDArray[np.float64], spread_px: float, threshold: float
     return np.where(across * axis_share(np.zeros(1), spread_px) >= threshold, low, 0.0)
 
 
-def count_kernel(spread_px: float, threshold: float) -> NDArray[np.float64]:
-    """Mean counts in the pixels around the one that an electron falls into, (2 r + 1, 2 r + 1).
-
-    The average over the electron's place in its pixel: the area of that pixel from where a neighbour counts. Its sum
-    is the mean number of counts per electron.
-    """
-    r = reach_px(spread_px, threshold)
-    inside = (np.arange(QUADRATURE) + 0.5) / QUADRATURE - 0.5
-    kernel = np.empty((2 * r + 1, 2 * r + 1))
-    for row, i in enumerate(range(-r, r + 1)):
-        width = half_width_px(inside + i, spread_px, threshold)
-        for column, j in enumerate(range(-r, r + 1)):
-            kernel[row, column] = np.mean(np.clip(width, j - 0.5, j + 0.5) - np.clip(-width, j - 0.5, j + 0.5))
-    return kernel
-
-
 def modulation_transfer(frequency: ArrayLike, spread_px: float, threshold: float) -> NDArray[np.float64]:
     """Transfer along x before sampling, 1 at zero; `frequency` in cycles per pixel, shape (n,).
 

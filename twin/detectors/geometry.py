@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.detectors.layouts import AngleError, Detector, Region
-from twin.optics import Optics
 from twin.options import Count, Positive, validated
 
 FRAMES_AT_ONCE = 16
@@ -50,26 +49,6 @@ class DiffractionGrid:
             sides[2] * self.pixel_mrad,
             sides[3] * self.pixel_mrad,
         )
-
-
-def reciprocal_grid(optics: Optics) -> DiffractionGrid:
-    """The computing grid's diffraction plane, zero angle at grid // 2."""
-    return DiffractionGrid(shape=(optics.grid, optics.grid), pixel_mrad=optics.pixel_mrad)
-
-
-def camera_grid(optics: Optics) -> DiffractionGrid:
-    """The ideal camera's pixels.
-
-    A camera pixel joins `binning` grid pixels, so that zero angle, the centre of a grid pixel, is the centre of a
-    camera pixel only where nothing is binned.
-    """
-    side, bins = optics.camera_pixels * optics.binning, optics.binning
-    centre = (side // 2 + 0.5) / bins - 0.5
-    return DiffractionGrid(
-        shape=(optics.camera_pixels, optics.camera_pixels),
-        pixel_mrad=optics.camera_pixel_mrad,
-        centre_px=(centre, centre),
-    )
 
 
 def check_sampled(detectors: Mapping[str, Detector], grid: DiffractionGrid) -> None:

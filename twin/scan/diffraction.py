@@ -80,11 +80,8 @@ def rays(focal_spread_nm: float, source_size_nm: float, snapshots: int) -> list[
         turns = [math.pi / 3 * i for i in range(6)]
         ring = [((2 * source_size_nm * math.cos(t), 2 * source_size_nm * math.sin(t)), 1 / 12) for t in turns]
         sources = [((0.0, 0.0), 1 / 2), *ring]
-    points = [
-        (f_weight * s_weight, focus, shift)
-        for focus, f_weight in focal_quadrature(focal_spread_nm)
-        for shift, s_weight in sources
-    ]
+    foci = focal_quadrature(focal_spread_nm)
+    points = [(f_weight * s_weight, focus, shift) for focus, f_weight in foci for shift, s_weight in sources]
     rounds = math.ceil(snapshots / len(points))
     return [
         Ray(weight / rounds, focus, shift, i % snapshots) for i, (weight, focus, shift) in enumerate(points * rounds)

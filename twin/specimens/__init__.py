@@ -3,7 +3,6 @@
 import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, cast
 
 from twin.errors import StemtwinError
@@ -23,15 +22,6 @@ class SpecimenOptionError(StemtwinError, ValueError):
 def names() -> list[str]:
     """Every specimen found, sorted."""
     return modules(sys.modules[__name__])
-
-
-def option_names(name: str) -> list[str]:
-    """The options of a specimen.
-
-    Raises:
-        UnknownSpecimen: no such file; names the nearest.
-    """
-    return [f.name for f in fields(_module(name).Options)]
 
 
 def build(name: str, options: Mapping[str, Any] | None = None) -> Structure:

@@ -10,10 +10,8 @@ from pydantic import ValidationError
 
 from twin.detectors.geometry import (
     DiffractionGrid,
-    camera_grid,
     check_sampled,
     integrate,
-    reciprocal_grid,
     region_weights,
     weights,
 )
@@ -140,6 +138,26 @@ def test_integrate_is_the_weighted_sum(dtype: type) -> None:
 def test_integrate_refuses_shapes_that_do_not_match() -> None:
     with pytest.raises(ValueError, match=r"\(2, 20, 24\) and \(1, 24, 20\)"):
         integrate(np.zeros((2, 20, 24)), np.zeros((1, 24, 20)))
+
+
+def reciprocal_grid(optics: Optics) -> DiffractionGrid:
+    """The computing grid's diffraction plane, zero angle at grid // 2."""
+    return DiffractionGrid(shape=(optics.grid, optics.grid), pixel_mrad=optics.pixel_mrad)
+
+
+def camera_grid(optics: Optics) -> DiffractionGrid:
+    """The ideal camera's pixels.
+
+    A camera pixel joins `binning` grid pixels, so that zero angle, the centre of a grid pixel, is the centre of a
+    camera pixel only where nothing is binned.
+    """
+    side, bins = optics.camera_pixels * optics.binning, optics.binning
+    centre = (side // 2 + 0.5) / bins - 0.5
+    return DiffractionGrid(
+        shape=(optics.camera_pixels, optics.camera_pixels),
+        pixel_mrad=optics.camera_pixel_mrad,
+        centre_px=(centre, centre),
+    )
 
 
 @pytest.mark.parametrize("binning", [1, 2, 3, 4])
