@@ -88,8 +88,25 @@ def test_each_package_says_what_it_is_and_the_licence_is_the_gpl(project: dict[s
         assert (ROOT / package / "__init__.py").read_text().startswith('"""')
 
 
-@pytest.mark.parametrize("module", ["twin.scan.setup", "twin.detectors.layouts"])
-def test_settings_of_a_scan_import_without_numerics(module: str) -> None:
-    code = f"import {module}, json, sys; print(json.dumps(sorted(sys.modules)))"
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import twin.scan.setup", {"numba", "torch", "abtem", "scipy", "matplotlib"}),
+        ("import twin.detectors.layouts", {"numba", "torch", "abtem", "scipy", "matplotlib"}),
+        ("import twin", {"numba", "torch", "abtem", "scipy", "matplotlib", "pydantic"}),
+        ("from twin import *", {"numba", "torch", "abtem", "matplotlib"}),
+    ],
+)
+def test_settings_import_without_numerics(statement: str, heavy: set[str]) -> None:
+    code = f"{statement}\nimport json, sys; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(json.loads(done.stdout)).isdisjoint({"numba", "torch", "abtem", "scipy", "matplotlib"})
+    assert set(json.loads(done.stdout)).isdisjoint(heavy)
+
+
+def test_the_door_of_twin_is_what_it_lists() -> None:
+    import twin
+
+    assert sorted(twin.__all__) == twin.__all__
+    assert [getattr(twin, name).__name__ for name in twin.__all__] == twin.__all__
+    with pytest.raises(AttributeError, match="'SimulatedMicroscop'"):
+        _ = twin.SimulatedMicroscop  # type: ignore[attr-defined]
