@@ -25,11 +25,11 @@ from twin.scan.diffraction import (
     ScanRenderer,
     Waves,
     band_limit,
+    camera_mask,
     check_optics,
     kept_pixels,
     largest_angle_mrad,
     rays,
-    seen_by_camera,
     to_camera,
 )
 from twin.scan.plan import ScanPath, ScanPlan, check_dwell, check_extent, placed
@@ -42,10 +42,10 @@ _log = logging.getLogger(__name__)
 
 
 def check_angles(regions: Mapping[str, Detector], optics: Optics) -> None:
-    """Refuse detectors that reach beyond what the grid computes in full.
+    """Refuse detectors that reach beyond the band limit of the grid.
 
     Raises:
-        AngleError: naming the detector, its angle, the limit and what would do.
+        AngleError: naming the detector, its angle, the limit and a remedy.
     """
     limit = largest_angle_mrad(optics)
     for name, rings in regions.items():
@@ -61,14 +61,14 @@ class Acquisition:
     """One specimen under one beam with its detectors; the transmission functions are built on first use (seconds).
 
     Args:
-        setup: what an operator knows.
-        day: focal spread, source size and the detectors' response; the rest of it is not used here.
+        setup: specimen, beam, detectors and camera.
+        day: focal spread, source size and the detectors' response; the rest is not used here.
 
     Raises:
         AliasingError: the aperture exceeds what the grid holds.
         AngleError: a detector reaches beyond the sampled angles.
         ValueError: an unknown specimen or option, neither detector nor camera, an event camera for other electrons
-            than the beam's, or plane waves that are asked for where they cannot be.
+            than the beam's, or propagation "prism" where it is impossible.
     """
 
     def __init__(self, setup: ScanSetup, day: Day) -> None:
@@ -85,7 +85,7 @@ class Acquisition:
         self.structure: Structure = specimens.build(setup.specimen, setup.specimen_options)
         self.names = labels(setup.regions)
         if setup.propagation == "prism":
-            self.choice(ScanPlan())  # refuses what no plan can mend
+            self.choice(ScanPlan())  # raises if no plan can make it possible
 
     @cached_property
     def renderer(self) -> ScanRenderer:
@@ -107,14 +107,14 @@ class Acquisition:
 
     @cached_property
     def plane_waves(self) -> PlaneWaves:
-        """What stands in for the renderer where that is cheaper; its plane waves are propagated on first use."""
-        return PlaneWaves(self.renderer, self._seen)
+        """PRISM renderer, for scans where it is faster; its plane waves are propagated on first use."""
+        return PlaneWaves(self.renderer, self._used)
 
     def choice(self, plan: ScanPlan) -> Choice:
-        """How the plan is propagated, and why; nothing but the setup, the day and the plan decide.
+        """Choose how to propagate the plan; the choice depends only on setup, day and plan.
 
         Raises:
-            ValueError: `propagation` is "prism" and cannot be.
+            ValueError: `propagation` is "prism" and impossible.
         """
         from twin.scan.transmission import layout, slice_count, snapshot_count
 
@@ -123,28 +123,28 @@ class Acquisition:
         slices = 1 if setup.slice_nm is None else slice_count(thickness_nm, setup.slice_nm)
         snapshots = snapshot_count(self.structure, setup.snapshots)
         mixture = rays(day.focal_spread_nm, day.source_size_nm, snapshots)
-        asked = work(plan, day.scan, setup.optics, mixture, slices, int(np.count_nonzero(self._seen)))
-        return choose(setup.propagation, asked, mismatch(setup.optics, shape, cyclic))
+        workload = work(plan, day.scan, setup.optics, mixture, slices, int(np.count_nonzero(self._used)))
+        return choose(setup.propagation, workload, mismatch(setup.optics, shape, cyclic))
 
     @cached_property
-    def _seen(self) -> NDArray[np.bool_]:
-        """Pixels of a pattern that any detector or the camera looks at and that are computed, (size, size)."""
+    def _used(self) -> NDArray[np.bool_]:
+        """Computed pixels of a pattern that any detector or the camera covers, (size, size)."""
         size = kept_pixels(self.setup.optics.grid)
         frequency = (np.arange(size) - size // 2) / self.setup.optics.grid
-        seen: NDArray[np.bool_] = np.any(self._weights > 0, axis=0).reshape(size, size)
+        used: NDArray[np.bool_] = np.any(self._weights > 0, axis=0).reshape(size, size)
         if self.setup.camera is not None:
-            seen = seen | seen_by_camera(self.setup.optics)
-        return seen & (band_limit(frequency, frequency) > 0)
+            used = used | camera_mask(self.setup.optics)
+        return used & (band_limit(frequency, frequency) > 0)
 
     @cached_property
     def _weights(self) -> NDArray[np.float32]:
-        """Share of every computed pixel that each signal collects, (D, size * size)."""
+        """Fraction of every computed pixel that each signal collects, (D, size * size)."""
         size = kept_pixels(self.setup.optics.grid)
         grid = DiffractionGrid(shape=(size, size), pixel_mrad=self.setup.optics.pixel_mrad)
         return weights(self.setup.regions, grid).reshape(len(self.names), size * size).astype(np.float32)
 
     def placed(self, plan: ScanPlan) -> ScanPlan:
-        """The plan, around the middle of the specimen unless it says where."""
+        """Return the plan, centred in the specimen unless it has a centre."""
         return placed(plan, self.structure.width_nm, self.structure.height_nm)
 
     def check(self, plan: ScanPlan, aberrations: Aberrations) -> None:
@@ -152,15 +152,15 @@ class Acquisition:
 
         Raises:
             AliasingError: the window cannot hold the probe.
-            ValueError: the scan leaves the specimen, its dwell is shorter than the camera's read-out, or its dose more
-                than the detectors' chain can draw.
+            ValueError: the scan leaves the specimen, its dwell is shorter than the camera's read-out, or its dose
+                exceeds the limit of the detectors' chain.
         """
         check_extent(plan, self.structure.width_nm, self.structure.height_nm)
         if isinstance(self.setup.camera, FrameCamera):
             check_dwell(plan, self.setup.camera.readout_s)
         if self.setup.chain is not None and self.setup.chain.model == "cascade":
             check_charge(plan.dose_e, self.setup.chain)
-        # At the entrance face, in the worst of the foci that are averaged over.
+        # At the entrance face, for every focus of the focal spread.
         entrance_nm = 0.0 if self.setup.slice_nm is None else -self.structure.thickness_nm / 2
         for ray in rays(self.day.focal_spread_nm, 0.0, 1):
             check_optics(self.setup.optics, aberrations + Aberrations.of({"C10": entrance_nm + ray.defocus_nm}))
@@ -177,8 +177,8 @@ class Acquisition:
 
         Args:
             path: intended positions; its plan has the dose.
-            actual_nm: where the probe really is, (N, 2).
-            aberrations_of: the state during a line, by the line's number; C10 counts from the specimen's mid-plane.
+            actual_nm: actual probe positions, (N, 2).
+            aberrations_of: aberrations during a line, by its number; C10 counts from the specimen's mid-plane.
         """
         dose_e = np.float32(path.plan.dose_e)
         for pattern in self._patterns(path, actual_nm, aberrations_of):
@@ -208,9 +208,9 @@ class Acquisition:
         field = self.renderer.field
         # Free space of length z adds z to C10: the first slice lies before the mid-plane.
         entrance = Aberrations.of({"C10": -(field.slices - 1) * field.step_nm / 2})
-        line: int | None = None
+        current: int | None = None
         waves: Waves = {}
-        for this, position in zip(path.line.tolist(), actual_nm, strict=True):
-            if this != line:
-                line, waves = this, waves_of(aberrations_of(this) + entrance)
+        for line, position in zip(path.line.tolist(), actual_nm, strict=True):
+            if line != current:
+                current, waves = line, waves_of(aberrations_of(line) + entrance)
             yield waves, position

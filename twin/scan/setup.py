@@ -16,28 +16,36 @@ from twin.suggest import check_known, nearest
 Propagation = Literal["auto", "multislice", "prism"]
 
 SCAN_OPTICS = Optics(energy_kev=300.0, convergence_mrad=20.0, grid=256, sampling_nm=0.01, camera_pixels=64, binning=2)
-"""Beam of the thesis' figure 1.3. A focused probe needs a smaller window than a Ronchigram and wants finer pixels: the
-window is 2.56 nm wide, angles are sampled to 63 mrad, and the camera sees 49 mrad, 2.5 times the aperture."""
+"""Beam of the thesis' figure 1.3. A focused probe needs a smaller window and finer pixels than a Ronchigram: the
+window is 2.56 nm wide, angles are sampled to 63 mrad, and the camera reaches 49 mrad, 2.5 times the aperture."""
 
 
 @validated
 class ScanSetup:
-    """What is in the microscope for a scan, as far as an operator knows it.
+    """Specimen, beam, detectors and camera of a scan: everything that an operator knows.
 
     Attributes:
         specimen: one of `specimens.names()`.
         specimen_options: its options.
-        optics: beam, computing grid and camera of the scan; the Ronchigram's may differ.
+        optics: beam, computing grid and camera of the scan; may differ from the Ronchigram's.
         slice_nm: thickest slice; None takes the whole specimen as one thin slice.
-        snapshots: thermal configurations to average over; one is a frozen specimen, none would vibrate less.
-        specimen_seed: of the thermal configurations.
-        projection: of the atoms' potentials, see `scan.transmission.transmission_field`.
-        propagation: "multislice" takes every position through the slices; "prism" takes the plane waves of the aperture
-            through them, once, and sums these for each position; "auto" does whichever the scan needs less time for.
-            Patterns are the same but for rounding (docs/decisions/0009).
-        detectors: names of `detectors.layouts.LAYOUTS`, scaled to the aperture, or names with rings of one's own.
-        chain: scintillator and photomultiplier behind every detector; None counts electrons.
+        snapshots: number of thermal configurations to average over; one is a frozen specimen.
+        specimen_seed: seed of the thermal configurations.
+        projection: projection of the atoms' potentials, see `scan.transmission.transmission_field`.
+        propagation: "multislice" propagates the probe of every position; "prism" propagates the plane waves of the
+            aperture once and sums them for every position; "auto" is the faster of the two. The patterns are equal to
+            rounding (docs/decisions/0009).
+        detectors: names of `detectors.layouts.LAYOUTS`, scaled to the aperture, or own names with their rings.
+        chain: scintillator and photomultiplier of every detector; None counts electrons.
         camera: None for neither frames nor events.
+
+    Example:
+        >>> setup = ScanSetup(specimen="mgo_001", detectors={"adf": None, "quadrants": None})
+        >>> [ring.segments for ring in setup.regions["quadrants"]]
+        [4]
+        >>> ScanSetup(detectors={"haddf": None})  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        pydantic_core._pydantic_core.ValidationError: 'haddf' is not a detector (did you mean haadf?)
     """
 
     specimen: str = "sto_001"

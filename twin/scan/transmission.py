@@ -1,4 +1,4 @@
-"""Atoms to transmission functions, by abTEM's scattering factors: the specimen's half of a scan's wave optics.
+"""Atoms to transmission functions with abTEM's scattering factors: the specimen's half of a scan's wave optics.
 
 One slice is a thin specimen, several are multislice; thermal snapshots are frozen phonons. The probe's half is in
 `scan/diffraction.py`.
@@ -25,12 +25,12 @@ Floats = NDArray[np.float64]
 Projection = Literal["exact", "abtem"]
 
 MAX_FIELD_BYTES = 4 * 2**30
-"""Transmission functions beyond this are refused."""
+"""Largest size of the transmission functions."""
 
 _ANGSTROM_PER_NM = 10.0
 _ATOMS_AT_ONCE = 2048
 
-# As in multislice.py: nothing that depends on timing or on what other code did before.
+# As in multislice.py: reproducible, independent of timing and of other callers.
 _ABTEM_SETTINGS = {
     "device": "cpu",
     "precision": "float32",
@@ -41,7 +41,7 @@ _ABTEM_SETTINGS = {
 
 
 def slice_count(thickness_nm: float, slice_nm: float) -> int:
-    """Equal slices of at most `slice_nm`.
+    """Number of equal slices of at most `slice_nm`.
 
     Raises:
         ValueError: slice_nm is not positive.
@@ -54,8 +54,8 @@ def slice_count(thickness_nm: float, slice_nm: float) -> int:
 def layout(structure: Structure, optics: Optics) -> tuple[tuple[int, int], tuple[float, float], bool]:
     """Rows and columns of the field, (x, y) of its corner in the specimen in nm, and whether it is cyclic.
 
-    A periodic specimen whose sides are whole pixels is one cell, repeated. Any other gets a margin of half a window or
-    more all round, of its own continuation or of vacuum.
+    A periodic specimen whose sides are whole pixels is cyclic. Any other gets a margin of at least half a window on
+    all sides: its periodic continuation, or vacuum.
     """
     sides = np.array([structure.height_nm, structure.width_nm])
     pixels = sides / optics.sampling_nm
@@ -68,7 +68,7 @@ def layout(structure: Structure, optics: Optics) -> tuple[tuple[int, int], tuple
 
 
 def snapshot_count(structure: Structure, snapshots: int) -> int:
-    """Thermal configurations that differ: one, at rest, when nothing in the structure moves."""
+    """Number of different thermal configurations: one if no atom of the structure vibrates."""
     return snapshots if any(structure.thermal_rms_nm.get(int(z), 0.0) > 0 for z in structure.composition) else 1
 
 
@@ -90,9 +90,9 @@ def transmission_field(
         optics: energy and sampling; a field that is not cyclic has its window as a margin.
         slice_nm: thickest slice.
         snapshots: thermal configurations, see `snapshot_count`.
-        seed: of the thermal motion.
-        projection: "exact" sums the transform of every atom where it is. "abtem" is abTEM's own infinite projection,
-            which shares an atom among four pixels and corrects for it in part (docs/decisions/0005).
+        seed: seed of the thermal motion.
+        projection: "exact" sums the transform of every atom at its position. "abtem" is abTEM's infinite projection,
+            which distributes an atom over four pixels and corrects for it in part (docs/decisions/0005).
 
     Raises:
         ValueError: an unknown projection, fewer than one snapshot, a slice that is not positive, or a field too large.
@@ -122,9 +122,9 @@ def transmission_field(
 def projected_phase(
     structure: Structure, optics: Optics, *, snapshots: int = 1, seed: int = 0
 ) -> tuple[Floats, tuple[float, float]]:
-    """Phase of the whole specimen in projection, averaged over the snapshots of a `transmission_field` alike.
+    """Projected phase of the whole specimen, averaged over the same snapshots as `transmission_field`.
 
-    What a reconstruction looks for: sigma times the projected potential, never wrapped, whatever the slices.
+    The ground truth of a phase reconstruction: sigma times the projected potential, not wrapped.
 
     Args:
         structure: atoms; z runs along the beam.
@@ -132,7 +132,7 @@ def projected_phase(
         snapshots, seed: thermal configurations, as for the field.
 
     Returns:
-        Phase, rad, (rows, columns), the last row and column followed by the first; (x, y) of pixel (0, 0), nm.
+        Phase, rad, (rows, columns), periodic; (x, y) of pixel (0, 0), nm.
     """
     shape, corner_nm, cyclic = layout(structure, optics)
     window = structure if cyclic else within(structure, *corner_nm, *(n * optics.sampling_nm for n in shape[::-1]))
@@ -171,9 +171,9 @@ def _exact(
     for i in range(slices):
         total = np.zeros((rows, len(kx)), np.complex64)
         for z, factor in factors.items():
-            chosen = positions_nm[(where == i) & (structure.numbers == z)] / optics.sampling_nm
-            if len(chosen):
-                total += factor * _transform_of_points(chosen, ky, kx)
+            atoms = positions_nm[(where == i) & (structure.numbers == z)] / optics.sampling_nm
+            if len(atoms):
+                total += factor * _transform_of_points(atoms, ky, kx)
         yield sigma / pixel_area * scipy.fft.irfft2(total, s=shape)
 
 
@@ -197,7 +197,7 @@ def _slice_of(structure: Structure, slices: int) -> NDArray[np.int64]:
 def _by_abtem(
     structure: Structure, positions_nm: Floats, slices: int, shape: tuple[int, int], optics: Optics
 ) -> Iterator[Floats]:
-    """As `_exact`, by abTEM's potential."""
+    """See `_exact`; with abTEM's potential."""
     rows, columns = shape
     step = structure.thickness_nm / slices * _ANGSTROM_PER_NM
     cell = (columns * optics.sampling_nm, rows * optics.sampling_nm, structure.thickness_nm)
