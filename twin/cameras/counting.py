@@ -25,14 +25,14 @@ def expose(
 ) -> Counts:
     """Counts of a stack of exposures.
 
-    Every exposure begins with all pixels awake. The generator is consumed frame by frame: a stack in one piece and in
-    several gives the same counts.
+    No pixel is dead at the start of an exposure. The generator is consumed frame by frame: a stack gives the same
+    counts in one piece and in several.
 
     Args:
-        expected_e: electrons that arrive per pixel on average, (N, H, W).
-        camera: how it counts.
+        expected_e: mean number of electrons per pixel, (N, H, W).
+        camera: its settings.
         sensor: its bad pixels.
-        exposure_s: of each frame; only the dead time asks for it.
+        exposure_s: exposure time of each frame; used for the dead time only.
         rng: source of the noise.
 
     Returns:
@@ -64,10 +64,10 @@ def expose(
 def count_positions(
     x_px: NDArray[np.float64], y_px: NDArray[np.float64], camera: CountingCamera, shape: tuple[int, int]
 ) -> NDArray[np.int64]:
-    """Counts of electrons at known places, (H, W), without noise, dead time or saturation.
+    """Counts of electrons at known positions, (H, W), without noise, dead time or saturation.
 
     Args:
-        x_px, y_px: (n,), pixel i spans i to i + 1; electrons beside the sensor are an error of the caller's.
+        x_px, y_px: positions on the sensor, (n,); pixel i spans i to i + 1.
         camera: its charge sharing and threshold.
         shape: (H, W).
     """

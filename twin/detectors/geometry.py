@@ -1,6 +1,6 @@
-"""Where a detector looks: regions of the diffraction plane in mrad, and the share of every pixel that each one covers.
+"""Coverage of diffraction pixels by detectors, as exact areas, and the signals of whole frames.
 
-Geometry only: what the electrons inside a region become is `scintillator`.
+Geometry only: the detection of electrons is in `scintillator`.
 """
 
 import math
@@ -15,7 +15,7 @@ from twin.detectors.layouts import AngleError, Detector, Region
 from twin.options import Count, Positive, validated
 
 FRAMES_AT_ONCE = 16
-"""Integer frames are widened this many at a time: they stay in the cache, and a long stack needs no second copy."""
+"""Integer frames converted at a time: they stay in the cache, and a long stack needs no second copy."""
 
 
 @validated
@@ -39,7 +39,7 @@ class DiffractionGrid:
 
     @property
     def reach_mrad(self) -> tuple[float, float, float, float]:
-        """Angles up to which the outer pixels reach, along -x, +x, -y and +y; each counted positive outwards."""
+        """Angles of the outer edges along -x, +x, -y and +y, each positive outwards."""
         row, column = self.origin_px
         height, width = self.shape
         sides = (column + 0.5, width - 0.5 - column, row + 0.5, height - 0.5 - row)
@@ -52,29 +52,29 @@ class DiffractionGrid:
 
 
 def check_sampled(detectors: Mapping[str, Detector], grid: DiffractionGrid) -> None:
-    """Refuse detectors that the grid does not hold entirely.
+    """Refuse detectors that extend beyond the grid.
 
     Raises:
-        AngleError: naming the detector, how far it reaches and how far the grid does.
+        AngleError: naming the detector, its angle and the grid's.
     """
     for name, rings in detectors.items():
         for ring in rings:
             x, y = ring.centre_mrad
-            needs = (ring.outer_mrad - x, ring.outer_mrad + x, ring.outer_mrad - y, ring.outer_mrad + y)
-            worst = max(range(4), key=lambda side: needs[side] - grid.reach_mrad[side])
-            if needs[worst] > grid.reach_mrad[worst] * (1 + 1e-9):
+            edges = (ring.outer_mrad - x, ring.outer_mrad + x, ring.outer_mrad - y, ring.outer_mrad + y)
+            worst = max(range(4), key=lambda side: edges[side] - grid.reach_mrad[side])
+            if edges[worst] > grid.reach_mrad[worst] * (1 + 1e-9):
                 raise AngleError(
-                    f"detector {name!r} reaches {needs[worst]:.1f} mrad along {('-x', '+x', '-y', '+y')[worst]};"
+                    f"detector {name!r} reaches {edges[worst]:.1f} mrad along {('-x', '+x', '-y', '+y')[worst]};"
                     f" the sampled angles end at {grid.reach_mrad[worst]:.1f} mrad."
                     " Lower outer_mrad or sample more finely in real space."
                 )
 
 
 def weights(detectors: Mapping[str, Detector], grid: DiffractionGrid) -> NDArray[np.float64]:
-    """The share of every pixel's area inside every segment, (D, H, W), in the order of `labels`.
+    """Fraction of every pixel's area inside every segment, (D, H, W), in the order of `labels`.
 
-    Exact areas of squares cut by circles and lines, not samples: segments of a ring add up to the ring, and rings
-    that touch add up to the disc, to rounding.
+    Exact areas of squares cut by circles and lines, not samples: to rounding, the segments of a ring add up to the
+    ring, and adjacent rings to the disc.
 
     Raises:
         AngleError: a detector reaches beyond the grid.
@@ -86,35 +86,35 @@ def weights(detectors: Mapping[str, Detector], grid: DiffractionGrid) -> NDArray
 
 
 def region_weights(region: Region, grid: DiffractionGrid) -> NDArray[np.float64]:
-    """The share of every pixel's area inside each segment of one region, (segments, H, W)."""
+    """Fraction of every pixel's area inside each segment of one region, (segments, H, W)."""
     row, column = grid.origin_px
     x = np.arange(grid.shape[1], dtype=np.float64) - column - region.centre_mrad[0] / grid.pixel_mrad
     y = np.arange(grid.shape[0], dtype=np.float64) - row - region.centre_mrad[1] / grid.pixel_mrad
     start = math.radians(region.rotation_deg) + 2 * math.pi / region.segments * np.arange(region.segments + 1)
     rays = np.stack([np.cos(start), np.sin(start)], -1)
     if region.segments > 1:
-        rays[-1] = rays[0]  # to the bit, or the last segment and the first would not share an edge
+        rays[-1] = rays[0]  # exactly, so that the last and the first segment share an edge
     areas = _cover(x, y, region.inner_mrad / grid.pixel_mrad, region.outer_mrad / grid.pixel_mrad, rays)
-    return np.maximum(areas, 0.0)  # a difference of discs may round to -1e-14, and Poisson takes no negative mean
+    return np.maximum(areas, 0.0)  # a difference of discs may round to -1e-14, no mean of a Poisson variate
 
 
-def integrate(frames: NDArray[Any], share: NDArray[np.floating]) -> NDArray[np.floating]:
-    """What every detector collects of every frame: a matrix product.
+def integrate(frames: NDArray[Any], fractions: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Signal of every detector in every frame: a matrix product.
 
     Args:
         frames: (N, H, W) intensities or counts.
-        share: (D, H, W), from `weights`.
+        fractions: (D, H, W), from `weights`.
 
     Returns:
-        (N, D), float32 for float32 frames, else float64: whole counts add up exactly.
+        (N, D), float32 for float32 frames, else float64, in which sums of counts are exact.
 
     Raises:
         ValueError: frames and weights differ in shape.
     """
-    if frames.ndim != 3 or share.ndim != 3 or frames.shape[1:] != share.shape[1:]:
-        raise ValueError(f"frames (N, H, W) and weights (D, H, W) must match, got {frames.shape} and {share.shape}")
+    if frames.ndim != 3 or fractions.ndim != 3 or frames.shape[1:] != fractions.shape[1:]:
+        raise ValueError(f"frames (N, H, W) and weights (D, H, W) must match, got {frames.shape} and {fractions.shape}")
     dtype = np.dtype(np.float32 if frames.dtype == np.float32 else np.float64)
-    columns: NDArray[Any] = np.ascontiguousarray(share.reshape(len(share), -1).T, dtype)
+    columns: NDArray[Any] = np.ascontiguousarray(fractions.reshape(len(fractions), -1).T, dtype)
     flat = frames.reshape(-1, len(columns))
     if flat.dtype == dtype:
         return flat @ columns
@@ -138,7 +138,7 @@ def _cover(
         for j in range(len(x)):
             distance = math.hypot(x[j], y[i])
             if distance > outer + 0.75 or distance < inner - 0.75:
-                continue  # farther from the edge than half a diagonal
+                continue  # farther from the ring than half a diagonal
             for corner in range(4):
                 square[corner, 0] = x[j] + (0.5 if corner in (1, 2) else -0.5)
                 square[corner, 1] = y[i] + (0.5 if corner >= 2 else -0.5)
@@ -157,9 +157,9 @@ def _cover(
 
 @numba.njit(cache=True)
 def _clip(polygon: NDArray[np.float64], count: int, ray_x: float, ray_y: float, out: NDArray[np.float64]) -> int:
-    """The part of a convex polygon on the left of a ray from the origin into `out`; the number of its corners.
+    """Clip a convex polygon to the left of a ray from the origin, into `out`; return its number of corners.
 
-    Left of +x is +y, the direction in which segments count (Sutherland and Hodgman 1974).
+    Left of +x is +y, the order of segments (Sutherland and Hodgman 1974).
     """
     kept = 0
     for i in range(count):
@@ -194,12 +194,12 @@ def _disc_area(polygon: NDArray[np.float64], count: int, radius: float) -> float
             continue
         along = -(ax * dx + ay * dy) / length2
         reach2 = along * along - (ax * ax + ay * ay - radius * radius) / length2
-        enter, leave = 1.0, 1.0  # the edge misses the disc: all of it is sector
+        enter, leave = 1.0, 1.0  # the edge misses the disc: only a sector
         if reach2 > 0.0:
             root = math.sqrt(reach2)
             enter = min(max(along - root, 0.0), 1.0)
             leave = min(max(along + root, 0.0), 1.0)
-        # An end inside the disc stays as it is: recomputed beside the origin, its direction would be rounding noise.
+        # An end inside the disc is kept exactly: recomputed near the origin, its direction would be rounding noise.
         px, py = (ax + enter * dx, ay + enter * dy) if enter > 0.0 else (ax, ay)
         qx, qy = (ax + leave * dx, ay + leave * dy) if leave < 1.0 else (bx, by)
         total += px * qy - py * qx

@@ -19,12 +19,12 @@ class AngleError(StemtwinError, ValueError):
 class Region:
     """A disc or ring of the diffraction plane, cut into equal segments by straight lines through its centre.
 
-    Segments count from +x towards +y: the first one spans from `rotation_deg` on.
+    Segments are numbered from +x towards +y; the first begins at `rotation_deg`.
 
     Attributes:
-        inner_mrad, outer_mrad: the ring; inner 0 is a disc.
-        segments: how many.
-        rotation_deg: where the first segment begins, from +x towards +y.
+        inner_mrad, outer_mrad: radii; inner 0 is a disc.
+        segments: number of segments.
+        rotation_deg: start of the first segment, from +x towards +y.
         centre_mrad: (x, y) of the centre.
     """
 
@@ -42,7 +42,7 @@ class Region:
 
 
 Detector = tuple[Region, ...]
-"""Rings that belong together, from the innermost outwards."""
+"""Rings of one detector, from the innermost outwards."""
 
 
 class Layout(NamedTuple):
@@ -50,8 +50,8 @@ class Layout(NamedTuple):
 
     Attributes:
         radii: boundaries of its rings, from the innermost outwards.
-        segments: of every ring.
-        rotation_deg: as in `Region`.
+        segments: segments of every ring.
+        rotation_deg: see `Region`.
     """
 
     radii: tuple[float, ...]
@@ -71,7 +71,8 @@ LAYOUTS = {
 """The usual detectors. BF, ADF and HAADF as in Fig. 1.3 of the thesis (20, 90 and 190 mrad at 20 mrad convergence).
 
 ABF is the outer half of the disc (Findlay et al., Ultramicroscopy 110, 903, 2010); quadrants face the axes, the first
-one +x, so that opposite pairs differ by the beam's deflection along x and y; sixteen segments are four rings of four
+one +x, so that the difference of opposite quadrants is the beam's deflection along x and y; sixteen segments are four
+rings of four
 (Shibata et al., J. Electron Microsc. 59, 473, 2010).
 """
 

@@ -332,7 +332,7 @@ def test_the_limit_is_on_what_is_really_kept():
     list(acquisition.expected(path, path.intended_nm, lambda line: Aberrations()))
     kept = plane_waves._matrix.nbytes + sum(sums.nbytes for sums in plane_waves._line[2].values())
     mixture = plane_waves._multislice.mixture
-    seen = int(np.count_nonzero(acquisition._seen))
+    seen = int(np.count_nonzero(acquisition._used))
     assert work(PLAN, ScanProperties(), OPTICS, mixture, 2, seen).matrix_bytes == kept
 
 
