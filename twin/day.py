@@ -1,7 +1,4 @@
-"""A day: one draw of the operating conditions that the controller is not told.
-
-Plain data with validated fields; `simulated.py` makes a microscope of it.
-"""
+"""A day: one draw of the operating conditions that the controller is not told, as validated plain data."""
 
 import math
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar

@@ -88,6 +88,8 @@ class SimulatedMicroscope:
         renderer: "fast" (phase screens), "multislice" (atoms), or any object that obeys `phase_screens.Renderer`.
         scan: specimen, beam and detectors of scans; None: the microscope cannot scan.
 
+    Every method but `begin` and `reset` raises NoSession before the first session.
+
     Raises:
         AliasingError: some state within reach needs a wider computing window.
         ValueError: unknown renderer, an actuator that rotates a pair of which only one component is calibrated, or an
@@ -148,29 +150,17 @@ class SimulatedMicroscope:
 
     @property
     def cost(self) -> Cost:
-        """Seconds and electrons of this session so far.
-
-        Raises:
-            NoSession: before `reset`.
-        """
+        """Seconds and electrons of this session so far."""
         return self._begun("cost").ledger.cost
 
     @property
     def clock_s(self) -> float:
-        """The instrument's clock.
-
-        Raises:
-            NoSession: before `reset`.
-        """
+        """The instrument's clock."""
         return self._begun("clock_s").clock_s
 
     @property
     def next_exposure(self) -> tuple[str, float]:
-        """Name of the specimen region that the next Ronchigram exposes, and its dose in electrons.
-
-        Raises:
-            NoSession: before `reset`.
-        """
+        """Name of the specimen region that the next Ronchigram exposes, and its dose in electrons."""
         return f"film {self._begun('next_exposure').next_film}", self._day.dose_e
 
     def stay_on_film(self, film: int | None) -> None:
@@ -180,7 +170,6 @@ class SimulatedMicroscope:
         the number of the exposure.
 
         Raises:
-            NoSession: before `reset`.
             ValueError: a negative number.
         """
         session = self._begun("stay_on_film")
@@ -196,11 +185,7 @@ class SimulatedMicroscope:
         return self._acquisition.structure.width_nm, self._acquisition.structure.height_nm
 
     def aberrations(self) -> Aberrations:
-        """Every coefficient now, calibrated or not; for the scorer, and for a tool that measures with an error.
-
-        Raises:
-            NoSession: before `reset`.
-        """
+        """Every coefficient now, calibrated or not; for the scorer, and for a tool that measures with an error."""
         return self._begun("aberrations").aberrations()
 
     def acquire(self) -> Frame:
@@ -225,7 +210,6 @@ class SimulatedMicroscope:
 
         Raises:
             AliasingError: the window of the scan's optics cannot hold the probe; also later, if it drifts that far.
-            NoSession: before `reset`.
             RuntimeError: no setup for scans, or another scan or session has begun meanwhile.
             ValueError: the scan leaves the specimen, its dwell is shorter than the camera's read-out, or `block` is
                 not positive.
@@ -271,7 +255,6 @@ class SimulatedMicroscope:
         """Actual probe positions in the latest block; for the scorer.
 
         Raises:
-            NoSession: before `reset`.
             RuntimeError: nothing has been scanned yet.
         """
         session = self._begun("scan_truth")
@@ -280,11 +263,7 @@ class SimulatedMicroscope:
         return session.scan_truth
 
     def truth(self) -> Truth:
-        """The hidden state now, as copies; for the scorer.
-
-        Raises:
-            NoSession: before `reset`.
-        """
+        """The hidden state now, as copies; for the scorer."""
         session = self._begun("truth")
         return Truth(session.column.calibrated_nm.copy(), session.initial_nm.copy())
 

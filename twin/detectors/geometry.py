@@ -1,11 +1,10 @@
-"""Coverage of diffraction pixels by detectors, as exact areas, and the signals of whole frames.
+"""Coverage of diffraction pixels by detectors, as exact areas.
 
 Geometry only: the detection of electrons is in `scintillator`.
 """
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numba
 import numpy as np
@@ -13,9 +12,6 @@ from numpy.typing import NDArray
 
 from twin.detectors.layouts import AngleError, Detector, Region
 from twin.options import Count, Positive, validated
-
-FRAMES_AT_ONCE = 16
-"""Integer frames converted at a time: they stay in the cache, and a long stack needs no second copy."""
 
 
 @validated
@@ -96,32 +92,6 @@ def region_weights(region: Region, grid: DiffractionGrid) -> NDArray[np.float64]
         rays[-1] = rays[0]  # exactly, so that the last and the first segment share an edge
     areas = _cover(x, y, region.inner_mrad / grid.pixel_mrad, region.outer_mrad / grid.pixel_mrad, rays)
     return np.maximum(areas, 0.0)  # a difference of discs may round to -1e-14, no mean of a Poisson variate
-
-
-def integrate(frames: NDArray[Any], fractions: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Signal of every detector in every frame: a matrix product.
-
-    Args:
-        frames: (N, H, W) intensities or counts.
-        fractions: (D, H, W), from `weights`.
-
-    Returns:
-        (N, D), float32 for float32 frames, else float64, in which sums of counts are exact.
-
-    Raises:
-        ValueError: frames and weights differ in shape.
-    """
-    if frames.ndim != 3 or fractions.ndim != 3 or frames.shape[1:] != fractions.shape[1:]:
-        raise ValueError(f"frames (N, H, W) and weights (D, H, W) must match, got {frames.shape} and {fractions.shape}")
-    dtype = np.dtype(np.float32 if frames.dtype == np.float32 else np.float64)
-    columns: NDArray[Any] = np.ascontiguousarray(fractions.reshape(len(fractions), -1).T, dtype)
-    flat = frames.reshape(-1, len(columns))
-    if flat.dtype == dtype:
-        return flat @ columns
-    signals: NDArray[np.floating] = np.empty((len(flat), columns.shape[1]), dtype)
-    for first in range(0, len(flat), FRAMES_AT_ONCE):
-        signals[first : first + FRAMES_AT_ONCE] = flat[first : first + FRAMES_AT_ONCE].astype(dtype) @ columns
-    return signals
 
 
 @numba.njit(cache=True)

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.day import Day
-from twin.envs.task import check_render_mode, input_of, reward, truth_of
+from twin.envs.task import input_of, reward, truth_of
 from twin.envs.view import Belief, Moment, Story, Window, rgb
 from twin.optics import Optics
 from twin.simulated import SimulatedMicroscope
 from twin.state import FIRST_ORDER, StateSpace
+from twin.suggest import check_known
 from twin.types import Frame, Microscope, Truth
 
 Array = NDArray[np.floating]
@@ -109,7 +110,8 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         renderer: str = "fast",
         render_mode: str | None = None,
     ) -> None:
-        check_render_mode(render_mode, self.metadata["render_modes"])
+        if render_mode is not None:
+            check_known(render_mode, self.metadata["render_modes"], "a render mode")
         if microscope is None:
             microscope = SimulatedMicroscope(optics or Optics(), space or FIRST_ORDER, day or Day(), renderer)
         elif (day, space, optics, renderer) != (None, None, None, "fast"):

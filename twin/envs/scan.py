@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from twin.day import Day
 from twin.detectors.layouts import Region, labels
-from twin.envs.task import check_render_mode, input_of, reward, truth_of
+from twin.envs.task import input_of, reward, truth_of
 from twin.optics import Optics
 from twin.scan.plan import ScanPlan
 from twin.scan.setup import ScanSetup
 from twin.simulated import SimulatedMicroscope, check_reach
 from twin.state import StateSpace
+from twin.suggest import check_known
 from twin.types import CanScan, Microscope, ScanBlock
 
 Array = NDArray[np.floating]
@@ -140,7 +141,8 @@ class ScanEnv(gymnasium.Env[Images, NDArray[np.float32]]):
         space: StateSpace | None = None,
         render_mode: str | None = None,
     ) -> None:
-        check_render_mode(render_mode, self.metadata["render_modes"])
+        if render_mode is not None:
+            check_known(render_mode, self.metadata["render_modes"], "a render mode")
         self.setup, self.plan, self.rows_per_step = setup or SMALL_SETUP, plan or SMALL_PLAN, rows_per_step
         self.detectors = labels(self.setup.regions)
         check_plan(self.plan, rows_per_step, self.detectors)

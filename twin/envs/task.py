@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.state import StateSpace
-from twin.suggest import check_known
 from twin.types import HasTruth, Truth
 
 Array = NDArray[np.floating]
@@ -34,13 +33,3 @@ def truth_of(microscope: Any) -> Truth | None:
 def reward(truth: Truth | None, space: StateSpace) -> float:
     """`-max_i |x_i| / tolerance_i`; 0 without truth."""
     return 0.0 if truth is None else -float(np.max(np.abs(truth.state_nm) / space.tolerance))
-
-
-def check_render_mode(render_mode: str | None, known: list[str]) -> None:
-    """Refuse an unknown render mode.
-
-    Raises:
-        ValueError: names the known ones.
-    """
-    if render_mode is not None:
-        check_known(render_mode, known, "a render mode")

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import abtem
-import ase
 import numpy as np
 import scipy.fft
 import torch
@@ -22,6 +21,7 @@ from twin.matter.carbon_atoms import carbon_film
 from twin.optics import Optics, check_window, focal_quadrature
 from twin.ronchigram.phase_screens import crop_pixels, to_camera
 from twin.scan.diffraction import aperture_wave, band_limited_propagator, exit_mask, exit_wave, probe_wave
+from twin.scan.transmission import ABTEM_SETTINGS, abtem_potential
 
 SCATTERING_MARGIN_MRAD = 8.0
 """Margin between the aperture and abTEM's band limit, 2/3 of the grid's largest angle."""
@@ -32,18 +32,7 @@ SLICE_NM = 1.0
 
 _BAND_LIMIT = 2 / 3  # of the grid's largest frequency: abTEM's anti-aliasing aperture
 
-_ANGSTROM_PER_NM = 10.0
 _CARBON = 6
-
-# One thread, and no FFTW, whose plans depend on timing and on other callers: the same seed gives the same bytes in
-# every process.
-_ABTEM_SETTINGS = {
-    "device": "cpu",
-    "precision": "float32",
-    "fft": "numpy",
-    "dask.lazy": False,
-    "diagnostics.progress_bar": False,
-}
 
 
 def multislice_grid(optics: Optics) -> int:
@@ -128,7 +117,7 @@ class MultisliceRenderer:
     def film(self) -> NDArray[np.complex64]:
         """Band-limited transmission functions of the whole film, (snapshots, slices, X, Y) in abTEM's (x, y) order."""
         if self._film is None:
-            with abtem.config.set(_ABTEM_SETTINGS):
+            with abtem.config.set(ABTEM_SETTINGS):
                 self._film = self._build()
         return self._film
 
@@ -139,33 +128,17 @@ class MultisliceRenderer:
         grid = self.grid * self.film_windows
         kernel = projection_filter(grid, side_nm / grid, self.day.source_size_nm)
         aperture = AntialiasAperture()
+        numbers, cell_nm = np.full(len(positions_nm), _CARBON), (side_nm, side_nm, properties.thickness_nm)
         film = np.empty((self.snapshots, self.slices, grid, grid), np.complex64)
         for snapshot in film:
             # A displacement along the beam does not change the projection of a slice.
             shift_nm = rng.normal(0.0, properties.thermal_rms_nm, (len(positions_nm), 2))
             moved_nm = positions_nm + np.pad(shift_nm, ((0, 0), (0, 1)))
-            for i, layer in enumerate(self._potential(moved_nm, side_nm, grid).generate_slices()):
+            potential = abtem_potential(numbers, moved_nm, cell_nm, (grid, grid), self.slices)
+            for i, layer in enumerate(potential.generate_slices()):
                 layer.array[0] = scipy.fft.irfft2(scipy.fft.rfft2(layer.array[0]) * kernel, s=(grid, grid))
                 snapshot[i] = aperture.bandlimit(layer.transmission_function(self._energy_ev)).array[0]
         return film
-
-    def _potential(self, positions_nm: NDArray[np.float64], side_nm: float, grid: int) -> abtem.Potential:
-        """Independent carbon atoms (Lobato and Van Dyck 2014), each projected into the slice of its centre."""
-        cell_nm = np.array([side_nm, side_nm, self.day.film.thickness_nm])
-        atoms = ase.Atoms(
-            numbers=np.full(len(positions_nm), _CARBON),
-            positions=positions_nm * _ANGSTROM_PER_NM,
-            cell=cell_nm * _ANGSTROM_PER_NM,
-            pbc=True,
-        )
-        step = self.step_nm * _ANGSTROM_PER_NM
-        return abtem.Potential(
-            atoms,
-            gpts=(grid, grid),
-            slice_thickness=(step,) * self.slices,
-            parametrization="lobato",
-            projection="infinite",
-        )
 
     def transmission(self, region_seed: int) -> NDArray[np.complex64]:
         """Transmission functions of one region of the film, (snapshots, slices, grid, grid), rows along y."""

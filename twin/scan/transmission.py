@@ -30,14 +30,15 @@ MAX_FIELD_BYTES = 4 * 2**30
 _ANGSTROM_PER_NM = 10.0
 _ATOMS_AT_ONCE = 2048
 
-# As in multislice.py: reproducible, independent of timing and of other callers.
-_ABTEM_SETTINGS = {
+ABTEM_SETTINGS = {
     "device": "cpu",
     "precision": "float32",
     "fft": "numpy",
     "dask.lazy": False,
     "diagnostics.progress_bar": False,
 }
+"""One thread, and no FFTW, whose plans depend on timing and on other callers: the same seed gives the same bytes in
+every process."""
 
 
 def slice_count(thickness_nm: float, slice_nm: float) -> int:
@@ -199,21 +200,36 @@ def _by_abtem(
 ) -> Iterator[Floats]:
     """See `_exact`; with abTEM's potential."""
     rows, columns = shape
-    step = structure.thickness_nm / slices * _ANGSTROM_PER_NM
-    cell = (columns * optics.sampling_nm, rows * optics.sampling_nm, structure.thickness_nm)
-    atoms = ase.Atoms(
-        numbers=structure.numbers,
-        positions=positions_nm * _ANGSTROM_PER_NM,
-        cell=np.array(cell) * _ANGSTROM_PER_NM,
-        pbc=True,
-    )
-    with abtem.config.set(_ABTEM_SETTINGS):
-        potential = abtem.Potential(
-            atoms,
-            gpts=(columns, rows),
-            slice_thickness=(step,) * slices,
-            parametrization="lobato",
-            projection="infinite",
-        )
+    cell_nm = (columns * optics.sampling_nm, rows * optics.sampling_nm, structure.thickness_nm)
+    with abtem.config.set(ABTEM_SETTINGS):
+        potential = abtem_potential(structure.numbers, positions_nm, cell_nm, (columns, rows), slices)
         for layer in potential.generate_slices():
             yield optics.interaction_rad_per_v_nm / _ANGSTROM_PER_NM * layer.array[0].T.astype(np.float64)
+
+
+def abtem_potential(
+    numbers: NDArray[np.int64],
+    positions_nm: Floats,
+    cell_nm: tuple[float, float, float],
+    pixels: tuple[int, int],
+    slices: int,
+) -> abtem.Potential:
+    """Potential of independent atoms (Lobato and Van Dyck 2014), each projected into the slice of its centre.
+
+    Args:
+        numbers: atomic numbers, (N,).
+        positions_nm: positions, (N, 3).
+        cell_nm: sides of the periodic cell.
+        pixels: along x and y.
+        slices: number of equal slices.
+    """
+    atoms = ase.Atoms(
+        numbers=numbers,
+        positions=positions_nm * _ANGSTROM_PER_NM,
+        cell=np.array(cell_nm) * _ANGSTROM_PER_NM,
+        pbc=True,
+    )
+    step = cell_nm[2] / slices * _ANGSTROM_PER_NM
+    return abtem.Potential(
+        atoms, gpts=pixels, slice_thickness=(step,) * slices, parametrization="lobato", projection="infinite"
+    )

@@ -220,7 +220,7 @@ def test_reach_holds_every_pixel_that_can_count() -> None:
         r = sharing.reach_px(spread, threshold)
         places = np.linspace(0.0, 1.0, 201)
         for k in (r + 1, r + 2):
-            assert sharing.axis_share(k + 0.5 - places, spread).max() < threshold
+            assert THEORY.axis_share(k + 0.5 - places, spread).max() < threshold
         assert THEORY.count_kernel(spread, threshold)[r, [0, -1]].sum() >= 0.0
     assert sharing.reach_px(0.0, 0.5) == 0
     assert sharing.reach_px(0.4, 0.5) == 1
@@ -229,7 +229,7 @@ def test_reach_holds_every_pixel_that_can_count() -> None:
 def test_a_slight_cloud_moves_the_pixel_edge_by_the_normal_quantile() -> None:
     # Far from corners the share is Phi((1/2 - d) / s): it reaches t at d = 1/2 - s Phi^-1(t).
     for threshold in (0.2, 0.5, 0.8):
-        width = sharing.half_width_px(np.zeros(1), 0.05, threshold)[0]
+        width = THEORY.half_width_px(np.zeros(1), 0.05, threshold)[0]
         assert width == pytest.approx(0.5 - 0.05 * float(ndtri(threshold)), abs=1e-9)
     assert THEORY.count_kernel(0.0, 0.5) == pytest.approx(np.ones((1, 1)))
     assert THEORY.count_kernel(0.3, 0.5).sum() < 1 < THEORY.count_kernel(0.3, 0.2).sum()
@@ -248,15 +248,15 @@ def test_mtf_is_measured_with_a_narrow_line(spread: float, threshold: float) -> 
     distance = (np.arange(size)[:, None] + 0.5) - (12 + (np.arange(steps) + 0.5) / steps)
     frequency = np.array([0.0, 0.15, 0.3, 0.5, 0.8])
     measured = np.array([np.sum(response * np.cos(2 * np.pi * f * distance)) for f in frequency]) / response.sum()
-    closed = sharing.modulation_transfer(frequency, spread, threshold)
+    closed = THEORY.modulation_transfer(frequency, spread, threshold)
     assert measured == pytest.approx(closed, abs=2e-3)
     assert response.sum() / steps == pytest.approx(THEORY.count_kernel(spread, threshold).sum(), rel=3e-3)
 
 
 def test_mtf_without_sharing_is_a_sinc_and_the_threshold_raises_or_lowers_it() -> None:
     nyquist = [0.5]
-    assert sharing.modulation_transfer(nyquist, 0.0, 0.5)[0] == pytest.approx(2 / math.pi, rel=1e-6)
-    high, low = (sharing.modulation_transfer(nyquist, 0.3, t)[0] for t in (0.7, 0.15))
+    assert THEORY.modulation_transfer(nyquist, 0.0, 0.5)[0] == pytest.approx(2 / math.pi, rel=1e-6)
+    high, low = (THEORY.modulation_transfer(nyquist, 0.3, t)[0] for t in (0.7, 0.15))
     assert high > 2 / math.pi > low
 
 
@@ -268,7 +268,7 @@ def test_mtf_and_kernel_are_two_views_of_one_response() -> None:
     offsets = np.arange(len(across)) - len(across) // 2
     orders = np.arange(-400, 401)
     for f in (0.1, 0.37):
-        folded = np.sum(sharing.modulation_transfer(f + orders, spread, threshold) * np.sinc(f + orders))
+        folded = np.sum(THEORY.modulation_transfer(f + orders, spread, threshold) * np.sinc(f + orders))
         sampled = np.sum(across * np.cos(2 * np.pi * f * offsets)) / across.sum()
         assert sampled == pytest.approx(folded, abs=1e-3)
 
