@@ -154,7 +154,7 @@ def focal_quadrature(rms_nm: float) -> list[tuple[float, float]]:
     return [(0.0, 2 / 3), (-step, 1 / 6), (step, 1 / 6)]
 
 
-def aperture_phases(optics: Optics, axis_mrad: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.floating]]:
+def aperture_phases(optics: Optics, axis_mrad: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[np.floating]]:
     """The aperture on a square of angles.
 
     Args:
