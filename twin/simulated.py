@@ -81,14 +81,14 @@ class SimulatedMicroscope:
     During a scan the clock advances through dwells, flybacks and settling, the aberrations drift from line to line,
     and an input takes effect with the next block.
 
+    Every method but `begin` and `reset` raises NoSession before the first session.
+
     Args:
         optics: beam, grid and camera; known to the controller.
         space: the calibrated coefficients and their ranges; known to the controller.
         day: hidden parameters.
         renderer: "fast" (phase screens), "multislice" (atoms), or any object that obeys `phase_screens.Renderer`.
         scan: specimen, beam and detectors of scans; None: the microscope cannot scan.
-
-    Every method but `begin` and `reset` raises NoSession before the first session.
 
     Raises:
         AliasingError: some state within reach needs a wider computing window.
