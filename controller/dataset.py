@@ -212,7 +212,7 @@ class DaySource:
         from twin.ronchigram.phase_screens import FastRenderer
 
         self.day, self.space, self.rng = day, space, rng
-        self.renderer = FastRenderer(optics, day, local=True)
+        self.renderer = FastRenderer(optics, day, sub_window=True)
         self.defects = draw_defects(day.camera, (optics.camera_pixels,) * 2, rng)
 
     def frame(self, state_nm: Array) -> Frame:

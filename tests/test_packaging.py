@@ -1,7 +1,9 @@
 """What is installed: pins that agree with each other, data files that travel, the licence."""
 
 import ast
+import json
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -84,3 +86,27 @@ def test_each_package_says_what_it_is_and_the_licence_is_the_gpl(project: dict[s
     assert "GNU GENERAL PUBLIC LICENSE" in (ROOT / "LICENSE").read_text()[:200]
     for package in PACKAGES:
         assert (ROOT / package / "__init__.py").read_text().startswith('"""')
+
+
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import twin.scan.setup", {"numba", "torch", "abtem", "scipy", "matplotlib"}),
+        ("import twin.detectors.layouts", {"numba", "torch", "abtem", "scipy", "matplotlib"}),
+        ("import twin", {"numba", "torch", "abtem", "scipy", "matplotlib", "pydantic"}),
+        ("from twin import *", {"numba", "torch", "abtem", "matplotlib"}),
+    ],
+)
+def test_settings_import_without_numerics(statement: str, heavy: set[str]) -> None:
+    code = f"{statement}\nimport json, sys; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(json.loads(done.stdout)).isdisjoint(heavy)
+
+
+def test_the_door_of_twin_is_what_it_lists() -> None:
+    import twin
+
+    assert sorted(twin.__all__) == twin.__all__
+    assert [getattr(twin, name).__name__ for name in twin.__all__] == twin.__all__
+    with pytest.raises(AttributeError, match="'SimulatedMicroscop'"):
+        _ = twin.SimulatedMicroscop  # type: ignore[attr-defined]

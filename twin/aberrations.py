@@ -79,7 +79,16 @@ def index(name: str) -> int:
 
 @dataclass(frozen=True)
 class Aberrations:
-    """Coefficients C_nm to fifth order, Cartesian, in nm, in the order of `NAMES`."""
+    """Coefficients C_nm to fifth order, Cartesian, in nm, in the order of `NAMES`.
+
+    Example:
+        >>> state = Aberrations.of({"C10": -20.0, "C12a": 5.0}) + Aberrations.of({"C12a": 1.0})
+        >>> state["C12a"], state.nonzero()
+        (6.0, {'C10': -20.0, 'C12a': 6.0})
+        >>> Aberrations.of({"C12": 5.0})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: 'C12' is not an aberration coefficient (did you mean C12b?); known: C10, C12a, ...
+    """
 
     values_nm: tuple[float, ...] = (0.0,) * len(TERMS)
 
@@ -206,7 +215,7 @@ def from_abtem(parameters: Mapping[str, Any]) -> Aberrations:
     """From abTEM's polar coefficients (angstrom, rad); the inverse of `to_abtem`.
 
     Raises:
-        ValueError: a key that abTEM does not have (abTEM itself accepts it in silence).
+        ValueError: a key that abTEM does not have (abTEM itself silently accepts it).
     """
     pairs = {(t.n, t.m) for t in TERMS}
     known = {f"C{n}{m}" for n, m in pairs} | {f"phi{n}{m}" for n, m in pairs if m > 0}
@@ -247,5 +256,5 @@ def from_ceos(coefficients_nm: Mapping[str, tuple[float, float]]) -> Aberrations
 
 
 def rotated(aberrations: Aberrations, angle_rad: float) -> Aberrations:
-    """The same aberrations seen in axes turned by `angle_rad`: C_nm -> C_nm exp(-i m angle)."""
+    """The same aberrations in axes rotated by `angle_rad`: C_nm -> C_nm exp(-i m angle)."""
     return _from_polar({(n, m): z * np.exp(-1j * m * angle_rad) for (n, m), z in _polar(aberrations).items()})

@@ -1,6 +1,6 @@
-"""What a session has cost so far: simulated seconds by what they were spent on, electrons by specimen region.
+"""Cost of a session: simulated seconds by purpose, electrons by specimen region.
 
-Books only what an operator could write down; no truth. A region's name says where: "film 3", "specimen at 1.3, 1.2 nm".
+Only quantities that an operator knows; no truth. Regions have names such as "film 3" or "specimen at 1.3, 1.2 nm".
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from twin.scan.plan import ScanPath, ScanPlan, extent_nm
 
 SMALLEST_SIDE_NM = 0.1
-"""Side of the area that a single spot or line is given: about a probe."""
+"""Side of the area attributed to a single spot or line: about a probe."""
 
 
 class ScanTimes(NamedTuple):
-    """Where the time of a part of a scan went."""
+    """Time of a part of a scan by purpose."""
 
     dwell_s: float
     flyback_s: float
@@ -22,9 +22,9 @@ class ScanTimes(NamedTuple):
 
 
 def scan_times(path: ScanPath, before: ScanPath | None) -> ScanTimes:
-    """The time from the end of one block of a scan (None: from its begin) to the end of the next.
+    """Time from the end of one block of a scan (None: from its start) to the end of the next.
 
-    Adds up to exactly that, and over all blocks to `scan.plan.duration_s`.
+    The parts add up exactly, and over all blocks to `scan.plan.duration_s`.
     """
     began_s, last_line = (0.0, -1) if before is None else (float(before.end_s[-1]), int(before.line[-1]))
     elapsed_s = float(path.end_s[-1]) - began_s
@@ -35,9 +35,9 @@ def scan_times(path: ScanPath, before: ScanPath | None) -> ScanTimes:
 
 
 def scanned_area_nm2(plan: ScanPlan) -> float:
-    """The area that a scan spreads its electrons over: a step squared per pixel, or a list's bounding rectangle.
+    """Area over which a scan spreads its electrons: a step squared per pixel, or a list's bounding rectangle.
 
-    A sub-sampled scan counts in full.
+    Of a sub-sampled scan, the whole grid.
     """
     if plan.pattern != "list":
         return float(plan.rows * plan.columns * plan.step_nm**2)
@@ -48,11 +48,11 @@ def scanned_area_nm2(plan: ScanPlan) -> float:
 
 @dataclass(frozen=True)
 class Dose:
-    """What one specimen region has received.
+    """Dose of one specimen region.
 
     Attributes:
-        electrons_e: electrons sent to it.
-        e_per_nm2: their sum over the area that each exposure or scan spread them over.
+        electrons_e: incident electrons.
+        e_per_nm2: sum over exposures and scans of electrons per illuminated area.
     """
 
     electrons_e: float = 0.0
@@ -61,12 +61,12 @@ class Dose:
 
 @dataclass(frozen=True)
 class Cost:
-    """A session's cost; the seconds add up to the instrument's clock.
+    """Cost of a session; the seconds add up to the instrument's clock.
 
     Attributes:
-        exposure_s: the camera's shutter open, Ronchigrams.
-        dwell_s: the beam on scan positions.
-        flyback_s: the beam on its way to the next scan line.
+        exposure_s: exposure time of Ronchigrams.
+        dwell_s: dwell time on scan positions.
+        flyback_s: flybacks between scan lines.
         overhead_s: settling and read-out.
         latency_s: commands to the corrector.
         regions: dose by specimen region.
@@ -81,21 +81,21 @@ class Cost:
 
     @property
     def simulated_s(self) -> float:
-        """All of it."""
+        """Total time."""
         return float(sum(getattr(self, name) for name in SECONDS))
 
     @property
     def electrons_e(self) -> float:
-        """Electrons sent to the specimen, all regions."""
+        """Electrons incident on all regions."""
         return sum(dose.electrons_e for dose in self.regions.values())
 
     @property
     def most_e_per_nm2(self) -> float:
-        """Dose of the region that has received the most; 0 before the first electron."""
+        """Largest dose of a region; 0 before the first electron."""
         return max((dose.e_per_nm2 for dose in self.regions.values()), default=0.0)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON data: the seconds, the totals, and how many regions share them."""
+        """As JSON data: seconds, totals, and the number of regions."""
         return {
             "simulated_s": self.simulated_s,
             **{name: getattr(self, name) for name in SECONDS},
@@ -109,7 +109,7 @@ SECONDS = ("exposure_s", "dwell_s", "flyback_s", "overhead_s", "latency_s")
 
 
 class Ledger:
-    """The running account of one session."""
+    """Running account of the cost of one session."""
 
     def __init__(self) -> None:
         self._spent = Cost()
@@ -117,29 +117,29 @@ class Ledger:
 
     @property
     def cost(self) -> Cost:
-        """The account now; later bookings do not change it."""
+        """Cost so far; later bookings do not change it."""
         return replace(self._spent, regions=dict(self._regions))
 
     def expose(self, region: str, electrons_e: float, area_nm2: float, exposure_s: float, overhead_s: float) -> None:
-        """One camera exposure.
+        """Book one camera exposure.
 
         Raises:
-            ValueError: an area that is not positive, or anything else negative; nothing was booked.
+            ValueError: an area that is not positive, or another negative value; nothing was booked.
         """
         self._book(region, electrons_e, area_nm2, Cost(exposure_s=exposure_s, overhead_s=overhead_s))
 
     def scan(self, region: str, path: ScanPath, before: ScanPath | None) -> None:
-        """A block of a scan, after the block `before` of the same scan (None: the first).
+        """Book a block of a scan, after the block `before` of the same scan (None: the first).
 
         Raises:
-            ValueError: as `expose`.
+            ValueError: see `expose`.
         """
         times = scan_times(path, before)
         spent = Cost(dwell_s=times.dwell_s, flyback_s=times.flyback_s, overhead_s=times.settle_s)
         self._book(region, len(path) * path.plan.dose_e, scanned_area_nm2(path.plan), spent)
 
     def command(self, latency_s: float) -> None:
-        """One input to the corrector.
+        """Book one input to the corrector.
 
         Raises:
             ValueError: a negative time.

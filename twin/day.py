@@ -1,24 +1,38 @@
-"""A day: everything about the instrument that the controller is not told.
-
-Plain data with validated fields; `simulated.py` turns it into a microscope.
-"""
+"""A day: one draw of the operating conditions that the controller is not told, as validated plain data."""
 
 import math
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 from annotated_types import Gt, Le, Lt
-from pydantic import field_validator, model_validator
+from pydantic import AfterValidator, field_validator, model_validator
 
 from twin.aberrations import NAMES, TERMS, Aberrations, index
 from twin.options import Fraction, NonNegative, Positive, validated
-from twin.suggest import nearest
+from twin.suggest import check_known
 
-Positive = Positive
-Fraction = Fraction
-Leak = Annotated[float, Gt(-1), Lt(1)]
+ORDERS = tuple(sorted({str(term.n) for term in TERMS}))
+Value = TypeVar("Value")
+ByName = TypeVar("ByName", bound=dict[str, Any])
 Correlation = Annotated[float, Gt(-1), Lt(1)]
+
+
+def _named(by_name: ByName) -> ByName:
+    """Refuse keys that are not coefficients."""
+    for name in by_name:
+        index(name)
+    return by_name
+
+
+def _ordered_or_named(by_key: ByName) -> ByName:
+    """Refuse keys that are neither a radial order as text nor a coefficient."""
+    for key in by_key:
+        check_known(key, (*ORDERS, *NAMES), "a radial order or a coefficient")
+    return by_key
+
+
+PerCoefficient = Annotated[dict[str, Value], AfterValidator(_named)]
+PerOrder = Annotated[dict[str, NonNegative], AfterValidator(_ordered_or_named)]
 
 
 @validated
@@ -43,15 +57,15 @@ class CameraProperties:
     """Camera errors, hidden from the controller.
 
     Attributes:
-        rotation_deg: detector axes against the corrector's.
-        scale: magnification error; 1.01 shows everything 1 % larger.
+        rotation_deg: rotation of the detector's axes against the corrector's.
+        scale: magnification error; 1.01 images everything 1 % larger.
         shift_px: (x, y) displacement of the disc, camera pixels.
         gain: counts per electron.
         shading: relative gain change from centre to corner.
         mtf_nyquist: modulation transfer at Nyquist (1 is perfect), Gaussian.
         dark_level: offset, counts.
         readout_rms: Gaussian read-out noise, counts.
-        hot_fraction, dead_fraction: pixels stuck high and pixels that see nothing.
+        hot_fraction, dead_fraction: fractions of pixels stuck at the largest count and of pixels without signal.
         saturation: largest count.
     """
 
@@ -68,21 +82,6 @@ class CameraProperties:
     saturation: Annotated[int, Gt(0), Le(65535)] = 65535
 
 
-def _check_names(names: Iterable[str]) -> None:
-    for name in names:
-        index(name)
-
-
-def _check_orders_or_names(keys: Iterable[str]) -> None:
-    """Radial orders as text, or coefficient names."""
-    orders = sorted({str(term.n) for term in TERMS})
-    for key in keys:
-        if key not in orders and key not in NAMES:
-            raise ValueError(
-                f"{key!r} is neither a radial order ({', '.join(orders)}) nor a coefficient{nearest(key, NAMES)}"
-            )
-
-
 @validated
 class ActuatorProperties:
     """How the corrector follows an input: u_actual = (gain * R(rotation) + coupling) H[u].
@@ -90,33 +89,26 @@ class ActuatorProperties:
     H is the memory of each coefficient's own actuator: hysteresis, then backlash (`dynamics.py`).
 
     Attributes:
-        gain: 1 moves exactly as told.
-        rotation_deg: turns each pair (C_nm a, b) by this angle in its own plane.
-        coupling: what leaks where, by the coefficient moved and then the one asked for: `{"C12a": {"C21a": 0.03}}`
-            moves C12a by 3 % of the input to C21a. Pairs that are not both calibrated do nothing.
-        backlash_nm: dead band by coefficient: how much of an input is lost when it goes the other way.
-        hysteresis_nm: memory by coefficient: how far an input has to go until the last turn is forgotten.
-        hysteresis_share: how much of the movement lags behind within that memory.
+        gain: actual over requested input.
+        rotation_deg: rotation of each pair (C_nm a, b) in its own plane.
+        coupling: crosstalk, by the coefficient moved and then the one requested: `{"C12a": {"C21a": 0.03}}` moves
+            C12a by 3 % of the input to C21a. Pairs that are not both calibrated have no effect.
+        backlash_nm: dead band by coefficient: length of input lost when the direction reverses.
+        hysteresis_nm: memory by coefficient: length of input after which the last reversal is forgotten.
+        hysteresis_share: fraction of the movement that lags behind within that memory.
     """
 
     gain: Positive = 1.0
     rotation_deg: float = 0.0
-    coupling: dict[str, dict[str, Leak]] | None = None
-    backlash_nm: dict[str, NonNegative] | None = None
-    hysteresis_nm: dict[str, NonNegative] | None = None
+    coupling: PerCoefficient[PerCoefficient[Correlation]] | None = None
+    backlash_nm: PerCoefficient[NonNegative] | None = None
+    hysteresis_nm: PerCoefficient[NonNegative] | None = None
     hysteresis_share: Annotated[float, Gt(0), Le(1)] = 0.2
-
-    @field_validator("backlash_nm", "hysteresis_nm")
-    @classmethod
-    def _known_coefficients(cls, by_name: dict[str, float] | None) -> dict[str, float] | None:
-        _check_names(by_name or {})
-        return by_name
 
     @field_validator("coupling")
     @classmethod
-    def _pairs(cls, coupling: dict[str, dict[str, float]] | None) -> dict[str, dict[str, float]] | None:
+    def _no_self_coupling(cls, coupling: dict[str, dict[str, float]] | None) -> dict[str, dict[str, float]] | None:
         for moved, sources in (coupling or {}).items():
-            _check_names([moved, *sources])
             if moved in sources:
                 raise ValueError(f"{moved} cannot leak into itself; that is the gain")
         return coupling
@@ -126,93 +118,73 @@ class ActuatorProperties:
 class DriftProperties:
     """Slow change of the aberrations, calibrated and residual alike: random walk, step, wander; each off by default.
 
-    Rates and amplitudes go by radial order as text ("1" to "5": every coefficient of that order) or by coefficient
-    name; a name wins over its order.
+    Rates and amplitudes are given by radial order as text ("1" to "5": every coefficient of that order) or by
+    coefficient name; a name takes precedence over its order.
 
     Attributes:
-        preset: random walk of the rates in `DRIFT_PRESETS` under this name, where rate_nm_per_sqrt_s has none.
+        preset: name in `DRIFT_PRESETS` of the random walk's rates; rate_nm_per_sqrt_s overrides them.
         rate_nm_per_sqrt_s: random walk, nm per root second.
         step_nm: one sudden change, by coefficient name, nm.
-        step_at_s: when; exposures that end later show it.
+        step_at_s: time of the step; exposures that end later show it.
         wander_nm: amplitude of a sinusoid whose phase is drawn per session and coefficient, nm.
         wander_period_s: its period.
     """
 
     preset: str | None = None
-    rate_nm_per_sqrt_s: dict[str, NonNegative] | None = None
-    step_nm: dict[str, float] | None = None
+    rate_nm_per_sqrt_s: PerOrder | None = None
+    step_nm: PerCoefficient[float] | None = None
     step_at_s: NonNegative = 0.0
-    wander_nm: dict[str, NonNegative] | None = None
+    wander_nm: PerOrder | None = None
     wander_period_s: Positive = 600.0
 
     @field_validator("preset")
     @classmethod
     def _known_preset(cls, preset: str | None) -> str | None:
-        if preset is not None and preset not in DRIFT_PRESETS:
-            known = ", ".join(DRIFT_PRESETS)
-            raise ValueError(f"{preset!r} is not a drift preset{nearest(preset, DRIFT_PRESETS)}; known: {known}")
+        if preset is not None:
+            check_known(preset, DRIFT_PRESETS, "a drift preset")
         return preset
-
-    @field_validator("rate_nm_per_sqrt_s", "wander_nm")
-    @classmethod
-    def _orders_or_names(cls, by_key: dict[str, float] | None) -> dict[str, float] | None:
-        _check_orders_or_names(by_key or {})
-        return by_key
-
-    @field_validator("step_nm")
-    @classmethod
-    def _known_coefficients(cls, step_nm: dict[str, float] | None) -> dict[str, float] | None:
-        _check_names(step_nm or {})
-        return step_nm
 
     @property
     def active(self) -> bool:
-        """Whether anything moves at all."""
+        """Whether any drift is on."""
         return bool(self.preset or self.rate_nm_per_sqrt_s or self.step_nm or self.wander_nm)
 
 
 DRIFT_PRESETS: dict[str, dict[str, float]] = {
     "commercial": {
         "C10": 0.30,
-        "C12a": 0.20,
-        "C12b": 0.20,
-        "C21a": 1.8,
-        "C21b": 1.8,
-        "C23a": 0.60,
-        "C23b": 0.60,
-        "C30": 8.0,
-        "C32a": 8.0,
-        "C32b": 8.0,
-        "C34a": 8.0,
-        "C34b": 8.0,
+        **dict.fromkeys(("C12a", "C12b"), 0.20),
+        **dict.fromkeys(("C21a", "C21b"), 1.8),
+        **dict.fromkeys(("C23a", "C23b"), 0.60),
+        **dict.fromkeys(("C30", "C32a", "C32b", "C34a", "C34b"), 8.0),
     }
 }
 """Random-walk rates by name of the preset and coefficient, nm per root second and component (docs/drift.md).
 
 "commercial": C1 0.30, A1 0.20, B2 0.60 (C21 is 3 B2) and C3 8 of a commercial-style twin; for the others of second and
-third order there is no figure: A2 as B2, S3 and A3 as C3.
+third order there is no published figure: A2 as B2, S3 and A3 as C3.
 """
 
 
 @validated
 class ScanProperties:
-    """How the beam and the signal fall short of the scan that was asked for (docs/scan.md); each off by default.
+    """Errors of probe position and signal during a scan (docs/scan.md); each off by default.
 
-    Pairs are (x, y). Jitter goes along the scan's fast (x) and slow (y) axis, all else along the specimen's axes.
+    Pairs are (x, y). Jitter acts along the scan's fast (x) and slow (y) axis, all else along the specimen's axes.
 
     Attributes:
-        jitter_x_nm, jitter_y_nm: rms of the new part of each line's shift; in steps, the sigma of thesis eqs 2.14-2.15.
-        jitter_x_correlation, jitter_y_correlation: share of a line's shift that the next line keeps, phi there.
+        jitter_x_nm, jitter_y_nm: rms innovation of each line's shift; in steps, the sigma of thesis eqs 2.14-2.15.
+        jitter_x_correlation, jitter_y_correlation: correlation of the shifts of neighbouring lines, phi there.
         hum_nm: amplitude of the deflection by mains fields.
         hum_hz: mains frequency.
-        hum_phase_deg: phase when a scan begins, of a scan that is triggered by the mains; None: unrelated, drawn.
+        hum_phase_deg: phase at the start of a scan triggered by the mains; None: random.
         drift_nm_per_s: constant velocity of the specimen.
         drift_walk_nm_per_sqrt_s: its random walk, per axis.
         coil_gain: actual over intended deflection of each coil.
-        coil_rotation_deg: turns both coils' directions, from +x towards +y.
-        coil_skew_deg: turns the y coil's direction further than the x coil's.
-        flyback_lag: share of the jump to a new line that is still missing on arrival.
-        flyback_relaxation_s: time constant with which the rest goes.
+        coil_rotation_deg: rotation of both coils' directions, from +x towards +y.
+        coil_skew_deg: additional rotation of the y coil's direction.
+        flyback_lag: fraction of the jump to a new line that is still missing on arrival.
+        flyback_relaxation_s: time constant of its decay.
         response_shape: decay of the detector's signal (thesis eqs 2.17-2.18).
         response_s: its time constant ("exponential") or half width at half maximum ("half_lorentzian").
     """
@@ -240,20 +212,27 @@ class Day:
     """Hidden parameters of one operating day.
 
     Attributes:
-        residual_nm: aberrations beside the calibrated state, Krivanek names, nm; fixed unless they drift. C10
-            counts from the film's mid-plane.
+        residual_nm: aberrations in addition to the calibrated state, Krivanek names, nm; fixed unless they drift.
+            C10 counts from the film's mid-plane.
         focal_spread_nm: rms defocus spread from chromatic aberration.
         source_size_nm: rms radius, per axis, of the Gaussian effective source at the specimen.
         dose_e: electrons per exposure.
         exposure_s: exposure time.
         overhead_s: settling and read-out time of one observation.
-        command_latency_s: time that every input to the corrector takes.
+        command_latency_s: duration of every input to the corrector.
         scan: errors of the scan and of the detectors' response in time.
-        same_region: stay on one specimen region instead of moving to a fresh one per exposure.
+        same_region: expose one specimen region every time instead of a fresh one per exposure.
+
+    Example:
+        >>> day = Day(dose_e=2e5, residual_nm={"C30": 1000.0}, drift=DriftProperties(preset="commercial"))
+        >>> day.residual["C30"]
+        1000.0
+        >>> Day.random(np.random.default_rng(0), severity=0) == Day()
+        True
     """
 
     film: FilmProperties = FilmProperties()
-    residual_nm: dict[str, float] | None = None
+    residual_nm: PerCoefficient[float] | None = None
     focal_spread_nm: NonNegative = 1.0
     source_size_nm: NonNegative = 0.03
     camera: CameraProperties = CameraProperties()
@@ -266,15 +245,9 @@ class Day:
     scan: ScanProperties = ScanProperties()
     same_region: bool = False
 
-    @field_validator("residual_nm")
-    @classmethod
-    def _known_coefficients(cls, residual_nm: dict[str, float] | None) -> dict[str, float] | None:
-        _check_names(residual_nm or {})
-        return residual_nm
-
     @model_validator(mode="after")
     def _packing(self) -> Self:
-        packing = self.film.density_per_nm3 * self.film.hard_core_nm**3 * 3.141592653589793 / 6
+        packing = self.film.density_per_nm3 * self.film.hard_core_nm**3 * math.pi / 6
         if packing > 0.3:
             raise ValueError(f"film: packing fraction {packing:.2f} cannot be filled at random; lower hard_core_nm")
         return self
@@ -286,19 +259,19 @@ class Day:
 
     @classmethod
     def random(cls, rng: np.random.Generator, severity: float, everything: bool = False) -> Self:
-        """A day for tests: every `SPREADS` quantity normal about its nominal value, independently (docs/days.md).
+        """Draw a test day: every quantity of `SPREADS` independently normal about its nominal value (docs/days.md).
 
-        The normal is cut at two spreads, and the spread is proportional to `severity`. Severity 0 is `Day()`,
-        1 fills the ranges that networks are trained on (`controller/dataset.py`, which draws uniformly instead),
-        2 goes twice as far. Generators in the same state draw the same day at every severity, only further off.
+        The normal is truncated at two spreads; the spread is proportional to `severity`. Severity 0 is `Day()`,
+        severity 1 fills the training ranges of the networks (`controller/dataset.py`, which draws uniformly instead),
+        severity 2 is twice as wide. Generators in the same state draw the same day, scaled by the severity.
 
-        Corrector, drift and scan stay perfect, as on training days, unless `everything` is asked for; the rest of the
-        day is the same with and without.
+        Corrector, drift and scan are perfect, as on training days, unless `everything` is set; the rest of the day
+        is the same either way.
 
         Args:
             rng: consumed.
             severity: 0 or more.
-            everything: draw `INSTRUMENT_SPREADS`, too: corrector, drift and scan as they plausibly are.
+            everything: also draw `INSTRUMENT_SPREADS`: plausible errors of corrector, drift and scan.
 
         Raises:
             ValueError: `severity` is negative or not finite.
@@ -328,7 +301,7 @@ class Day:
 
 
 class Spread(NamedTuple):
-    """How one quantity of `Day.random` varies: spreads below and above nominal at severity 1, physical limits."""
+    """Distribution of one quantity of `Day.random`: spreads below and above nominal at severity 1, physical limits."""
 
     nominal: float
     below: float
@@ -337,7 +310,7 @@ class Spread(NamedTuple):
     most: float
 
     def draw(self, severity: float, rng: np.random.Generator) -> float:
-        """A normal cut at `SPREAD_CUT` spreads, of another spread on either side, clipped to the limits."""
+        """A two-sided normal truncated at `SPREAD_CUT` spreads, clipped to the physical limits."""
         z = rng.standard_normal()
         while abs(z) > SPREAD_CUT:
             z = rng.standard_normal()
@@ -348,7 +321,7 @@ class Spread(NamedTuple):
 def _random_instrument(severity: float, rng: np.random.Generator) -> dict[str, Any]:
     """Corrector, drift and scan of a random day, as arguments of `Day`; all perfect at severity 0."""
     drawn = {name: spread.draw(severity, rng) for name, spread in INSTRUMENT_SPREADS.items()}
-    # Of what has no sign, the magnitude: half a normal.
+    # Quantities without a sign are half-normal.
     size = {name: abs(value) for name, value in drawn.items()}
     rates = {name: size["drift_share"] * rate for name, rate in DRIFT_PRESETS["commercial"].items()}
     astigmatism, coma = ("C12a", "C12b"), ("C21a", "C21b")
@@ -381,27 +354,23 @@ def _random_instrument(severity: float, rng: np.random.Generator) -> dict[str, A
 
 
 SPREAD_CUT = 2.0
-"""Where the normal of `Day.random` is cut, in spreads: at severity 1, two spreads are the training range."""
+"""Truncation of the normal in `Day.random`, in spreads: at severity 1, two spreads are the training range."""
 
 SPREADS = {
     "thickness_nm": Spread(4.0, 0.75, 2.5, 1.0, 30.0),
-    "C21a": Spread(0.0, 45.0, 45.0, -2e3, 2e3),
-    "C21b": Spread(0.0, 45.0, 45.0, -2e3, 2e3),
-    "C23a": Spread(0.0, 45.0, 45.0, -2e3, 2e3),
-    "C23b": Spread(0.0, 45.0, 45.0, -2e3, 2e3),
+    **dict.fromkeys(("C21a", "C21b", "C23a", "C23b"), Spread(0.0, 45.0, 45.0, -2e3, 2e3)),
     "C30": Spread(0.0, 1e3, 1e3, -2e4, 2e4),
     "focal_spread_nm": Spread(1.0, 0.25, 0.9, 0.0, 10.0),
     "source_size_nm": Spread(0.03, 0.005, 0.02, 0.0, 0.3),
     "log10_dose_e": Spread(6.0, 0.41, 0.235, 3.0, 8.0),
     "rotation_deg": Spread(0.0, 2.0, 2.0, -45.0, 45.0),
     "scale": Spread(1.0, 0.015, 0.015, 0.7, 1.4),
-    "shift_x_px": Spread(0.0, 1.5, 1.5, -20.0, 20.0),
-    "shift_y_px": Spread(0.0, 1.5, 1.5, -20.0, 20.0),
+    **dict.fromkeys(("shift_x_px", "shift_y_px"), Spread(0.0, 1.5, 1.5, -20.0, 20.0)),
     "mtf_nyquist": Spread(1.0, 0.25, 0.0, 0.05, 1.0),
     "shading": Spread(0.0, 0.075, 0.075, -0.9, 0.9),
     "gain": Spread(1.0, 0.1, 0.15, 0.2, 5.0),
 }
-"""The test distribution by quantity; nothing is shared with the training ranges in `controller/dataset.py`."""
+"""The test distribution by quantity; independent of the training ranges in `controller/dataset.py`."""
 
 INSTRUMENT_SPREADS = {
     "actuator_gain": Spread(1.0, 0.02, 0.02, 0.5, 1.5),
@@ -415,20 +384,17 @@ INSTRUMENT_SPREADS = {
     "wander_nm": Spread(0.0, 0.5, 0.5, -20.0, 20.0),
     "jitter_x_nm": Spread(0.0, 0.005, 0.005, -0.2, 0.2),
     "jitter_y_nm": Spread(0.0, 0.0025, 0.0025, -0.2, 0.2),
-    "hum_x_nm": Spread(0.0, 0.005, 0.005, -0.2, 0.2),
-    "hum_y_nm": Spread(0.0, 0.005, 0.005, -0.2, 0.2),
-    "drift_x_nm_per_s": Spread(0.0, 0.01, 0.01, -1.0, 1.0),
-    "drift_y_nm_per_s": Spread(0.0, 0.01, 0.01, -1.0, 1.0),
+    **dict.fromkeys(("hum_x_nm", "hum_y_nm"), Spread(0.0, 0.005, 0.005, -0.2, 0.2)),
+    **dict.fromkeys(("drift_x_nm_per_s", "drift_y_nm_per_s"), Spread(0.0, 0.01, 0.01, -1.0, 1.0)),
     "drift_walk_nm_per_sqrt_s": Spread(0.0, 0.005, 0.005, -0.5, 0.5),
-    "coil_gain_x": Spread(1.0, 0.005, 0.005, 0.8, 1.2),
-    "coil_gain_y": Spread(1.0, 0.005, 0.005, 0.8, 1.2),
+    **dict.fromkeys(("coil_gain_x", "coil_gain_y"), Spread(1.0, 0.005, 0.005, 0.8, 1.2)),
     "coil_rotation_deg": Spread(0.0, 0.5, 0.5, -20.0, 20.0),
     "coil_skew_deg": Spread(0.0, 0.25, 0.25, -10.0, 10.0),
     "flyback_lag": Spread(0.0, 0.01, 0.01, -0.3, 0.3),
     "response_s": Spread(0.0, 5e-7, 5e-7, -2e-5, 2e-5),
 }
-"""What `everything` adds to a random day; chosen to be plausible, not measured on an instrument.
+"""Quantities that `everything` adds to a random day; plausible, not measured on an instrument.
 
-The coupling goes from coma to astigmatism, 3 % at two spreads; `drift_share` is of the commercial preset's rates, whose
-own values it reaches at two spreads. Jitter has the thesis's table 2.2 within its range at a step of 0.02 nm.
+The coupling is from coma to astigmatism, 3 % at two spreads; `drift_share` scales the rates of the commercial preset,
+which it reaches at two spreads. The range of the jitter includes the thesis's table 2.2 at a step of 0.02 nm.
 """

@@ -1,7 +1,6 @@
-"""Slow change of the aberrations between exposures: random walk, step and wander, off unless the day has them.
+"""Slow change of the aberrations between exposures: random walk, step and wander, each off by default.
 
-Everything here is over all coefficients in the order of `aberrations.NAMES`: what drifts is the instrument, whichever
-part of it is being calibrated.
+Arrays hold all coefficients in the order of `aberrations.NAMES`: calibrated and residual ones drift alike.
 """
 
 import math
@@ -17,19 +16,19 @@ Array = NDArray[np.floating]
 
 
 def by_coefficient(values: Mapping[str, float] | None) -> Array:
-    """Values given by radial order as text or by name, as one per coefficient, shape (25,); a name wins, else zero."""
+    """Values by radial order as text or by name as an array, (25,); a name takes precedence; zero by default."""
     given = values or {}
     return np.array([given.get(term.name, given.get(str(term.n), 0.0)) for term in TERMS])
 
 
 def rates_nm_per_sqrt_s(drift: DriftProperties) -> Array:
-    """Rate of the random walk, nm per root second, shape (25,): as given, by name or order, and else the preset's."""
+    """Rate of the random walk, nm per root second, shape (25,): by name, by order, or from the preset."""
     preset, given = DRIFT_PRESETS.get(drift.preset or "", {}), drift.rate_nm_per_sqrt_s or {}
     return by_coefficient({**{name: rate for name, rate in preset.items() if name[1] not in given}, **given})
 
 
 def draw_phases(rng: np.random.Generator) -> Array:
-    """Phase of each coefficient's wander over one session, rad, shape (25,), uniform."""
+    """Draw the phase of each coefficient's wander for a session, rad, shape (25,), uniform."""
     return rng.uniform(0.0, 2 * math.pi, len(NAMES))
 
 
@@ -39,7 +38,7 @@ def walk_nm(seconds: float, drift: DriftProperties, rng: np.random.Generator) ->
 
 
 def excursion_nm(clock_s: float, drift: DriftProperties, phases_rad: Array) -> Array:
-    """Where step and wander stand at a time, nm, shape (25,); the walk comes on top."""
+    """Step and wander at a time, nm, shape (25,), without the random walk."""
     stepped = drift.step_nm if clock_s > drift.step_at_s else None
     turn = 2 * math.pi * clock_s / drift.wander_period_s
     return by_coefficient(stepped) + by_coefficient(drift.wander_nm) * np.sin(turn + phases_rad)

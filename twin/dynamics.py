@@ -1,8 +1,7 @@
-"""How the corrector follows an input: `x[k+1] = x[k] + follow(u[k])`; exact unless the day says otherwise.
+"""Response of the corrector to an input: `x[k+1] = x[k] + follow(u[k])`; exact by default.
 
-Each actuator may have a memory, whose value is an `ActuatorState` that goes in and comes out; its building block is the
-play operator (Brokate and Sprekels, Hysteresis and Phase Transitions, 1996, chapter 2). What all of them do together
-is linear: `response`.
+Each actuator may have a memory, an `ActuatorState`; its building block is the play operator (Brokate and Sprekels,
+Hysteresis and Phase Transitions, 1996, chapter 2). Gain, rotation and coupling of all actuators are linear: `response`.
 """
 
 import math
@@ -39,13 +38,13 @@ def component_pairs(space: StateSpace) -> list[tuple[int, int]]:
 
 
 def response(space: StateSpace, actuator: ActuatorProperties) -> Array:
-    """Matrix (n, n) from the input asked for to the input made: gain, a turn of each (a, b) plane, and coupling.
+    """Matrix (n, n) from requested to actual input: gain, rotation of each (a, b) plane, and coupling.
 
-    Coupling is added to the turned and scaled input; what leaks from or into a coefficient that is not calibrated
-    is left out.
+    Coupling is added to the rotated and scaled input; coupling from or into coefficients that are not calibrated is
+    ignored.
 
     Raises:
-        ValueError: the actuator turns pairs and the space holds half of one.
+        ValueError: the actuator rotates pairs and the space holds half of one.
     """
     matrix = actuator.gain * np.eye(space.dimension)
     if actuator.rotation_deg != 0.0:
@@ -63,10 +62,10 @@ def response(space: StateSpace, actuator: ActuatorProperties) -> Array:
 
 
 def actual_input(delta_nm: Array, space: StateSpace, actuator: ActuatorProperties) -> Array:
-    """What the state moves by, nm, shape (n,), when asked for `delta_nm`; a perfect actuator changes no bit.
+    """Actual input, nm, shape (n,), for a requested `delta_nm`; a perfect actuator returns it unchanged.
 
     Raises:
-        ValueError: as `response`.
+        ValueError: see `response`.
     """
     if actuator.gain == 1.0 and actuator.rotation_deg == 0.0 and not actuator.coupling:
         return delta_nm
@@ -75,65 +74,65 @@ def actual_input(delta_nm: Array, space: StateSpace, actuator: ActuatorPropertie
 
 @dataclass(frozen=True, eq=False)
 class ActuatorState:
-    """What the actuators of n coefficients remember, nm of input.
+    """Memory of the actuators of n coefficients, nm of input.
 
     Attributes:
-        asked_nm: sum of the inputs, shape (n,).
+        requested_nm: sum of the inputs, shape (n,).
         plays_nm: outputs of the hysteresis' plays, shape (PLAYS, n).
-        made_nm: what hysteresis and backlash have let through, shape (n,).
+        output_nm: output of hysteresis and backlash, shape (n,).
     """
 
-    asked_nm: Array
+    requested_nm: Array
     plays_nm: Array
-    made_nm: Array
+    output_nm: Array
 
 
 PLAYS = 4
-"""Plays in the hysteresis: steps in which the memory of a turn fades."""
+"""Number of plays in the hysteresis: steps in which the memory of a reversal fades."""
 
 
 def at_rest(space: StateSpace) -> ActuatorState:
-    """Actuators in the middle of their play, as a new session finds them."""
+    """Actuators in the middle of their play, as at the start of a session."""
     return ActuatorState(space.zero, np.zeros((PLAYS, space.dimension)), space.zero)
 
 
-def play(position_nm: Array, asked_nm: Array, dead_band_nm: Array) -> Array:
-    """The play operator: what is dragged along within a dead band, (..., n); exact for one monotonic input.
+def play(position_nm: Array, input_nm: Array, dead_band_nm: Array) -> Array:
+    """Play operator: an output dragged along by an input within a dead band, (..., n); exact for monotonic input.
 
     Args:
-        position_nm: where it was, (..., n).
-        asked_nm: where the input has gone, (n,).
+        position_nm: previous output, (..., n).
+        input_nm: new input, (n,).
         dead_band_nm: width, (..., n); zero follows exactly.
     """
     half = dead_band_nm / 2
-    return np.clip(position_nm, asked_nm - half, asked_nm + half)
+    return np.clip(position_nm, input_nm - half, input_nm + half)
 
 
 def follow(
     state: ActuatorState, delta_nm: Array, space: StateSpace, actuator: ActuatorProperties
 ) -> tuple[Array, ActuatorState]:
-    """What the calibrated state moves by, nm, shape (n,), when asked for `delta_nm`, and what is remembered then.
+    """Return the actual change of the calibrated state for a requested `delta_nm`, nm, (n,), and the new memory.
 
-    Hysteresis is a Prandtl-Ishlinskii operator: a share of the movement goes through `PLAYS` plays of equal weight,
-    whose dead bands rise in equal steps to `hysteresis_nm`. Backlash is one play after it. Outputs never exceed
+    Hysteresis is a Prandtl-Ishlinskii operator: a fraction of the movement passes through `PLAYS` plays of equal
+    weight, whose dead bands rise in equal steps to `hysteresis_nm`. Backlash is one play after it. Outputs never exceed
     the largest input, so that `reach_nm` holds with and without memory.
 
     Raises:
-        ValueError: as `response`.
+        ValueError: see `response`.
     """
     if not (actuator.backlash_nm or actuator.hysteresis_nm):
         return actual_input(delta_nm, space, actuator), state
-    asked = state.asked_nm + delta_nm
+    requested = state.requested_nm + delta_nm
     widths = _by_name(actuator.hysteresis_nm, space) * (np.arange(1, PLAYS + 1) / PLAYS)[:, None]
-    plays = play(state.plays_nm, asked, widths)
+    plays = play(state.plays_nm, requested, widths)
     share = actuator.hysteresis_share
-    drawn = (1.0 - share) * asked + share * plays.mean(axis=0)
-    made = play(state.made_nm, drawn, _by_name(actuator.backlash_nm, space))
-    return actual_input(made - state.made_nm, space, actuator), ActuatorState(asked, plays, made)
+    lagging = (1.0 - share) * requested + share * plays.mean(axis=0)
+    output = play(state.output_nm, lagging, _by_name(actuator.backlash_nm, space))
+    return actual_input(output - state.output_nm, space, actuator), ActuatorState(requested, plays, output)
 
 
 def _by_name(values_nm: Mapping[str, float] | None, space: StateSpace) -> Array:
-    """One value per calibrated coefficient, shape (n,); zero where none is given."""
+    """One value per calibrated coefficient, shape (n,), by default zero."""
     return np.array([(values_nm or {}).get(name, 0.0) for name in space.names])
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.aberrations import Aberrations, aberration_basis
+from twin.aberrations import NAMES, Aberrations, aberration_basis
 from twin.errors import StemtwinError
 
 # CODATA 2022 (exact where the SI fixes them).
@@ -16,7 +16,7 @@ CHARGE_C = 1.602176634e-19
 ELECTRON_MASS_KG = 9.1093837139e-31
 
 PROBE_MARGIN = 1.1
-"""The window is this much wider than the geometric probe: the worst corner then loses under 2e-3."""
+"""Width of the window over that of the geometric probe: the worst corner then loses less than 2e-3."""
 
 
 class AliasingError(StemtwinError, ValueError):
@@ -41,6 +41,17 @@ class Optics:
         sampling_nm: pixel of that grid; the window is `grid * sampling_nm`.
         camera_pixels: side of the square camera.
         binning: reciprocal grid pixels per camera pixel.
+
+    Raises:
+        AliasingError: the aperture exceeds the grid's largest angle.
+        ValueError: a value that is not positive, or a camera larger than the grid.
+
+    Example:
+        >>> optics = Optics(energy_kev=200.0, convergence_mrad=25.0)
+        >>> round(optics.wavelength_nm * 1e3, 3)  # pm
+        2.508
+        >>> round(optics.window_nm, 1), round(optics.camera_pixel_mrad, 3)
+        (12.8, 0.588)
     """
 
     energy_kev: float = 300.0
@@ -103,16 +114,16 @@ class Optics:
 
 
 def probe_extent_nm(optics: Optics, aberrations: Aberrations) -> float:
-    """Geometric size of the probe along the wider window axis: spread of the ray displacements over the aperture.
+    """Geometric size of the probe along the wider window axis: range of the ray displacements over the aperture.
 
-    What counts is the spread along x and y, for the window is a square that repeats: a probe beside the axis (coma)
-    fits as well as one on it, and a diagonal is longer than a side.
+    The range along x and y counts, because the window is a square that repeats: a probe displaced from the axis (by
+    coma) fits as well as one on it, and a diagonal is longer than a side.
     """
     return float(np.ptp(_ray_displacements_nm(optics, aberrations), axis=1).max())
 
 
 def probe_reach_nm(optics: Optics, aberrations: Aberrations) -> float:
-    """Side of the square about the axis that the geometric probe fits into."""
+    """Side of the smallest square about the axis that holds the geometric probe."""
     return 2 * float(np.abs(_ray_displacements_nm(optics, aberrations)).max())
 
 
@@ -135,8 +146,32 @@ def _ray_displacements_nm(optics: Optics, aberrations: Aberrations) -> NDArray[n
     return np.stack([slope_x.ravel(), slope_y.ravel()]) * 1e3 * optics.wavelength_nm / (2 * np.pi)
 
 
+def focal_quadrature(rms_nm: float) -> list[tuple[float, float]]:
+    """(offset_nm, weight) of the focal spread: three-point Gauss-Hermite, or one point at zero spread."""
+    if rms_nm == 0.0:
+        return [(0.0, 1.0)]
+    step = math.sqrt(3.0) * rms_nm
+    return [(0.0, 2 / 3), (-step, 1 / 6), (step, 1 / 6)]
+
+
+def aperture_phases(optics: Optics, axis_mrad: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[np.floating]]:
+    """The aperture on a square of angles.
+
+    Args:
+        optics: energy and convergence angle.
+        axis_mrad: angles along x and along y, (m,).
+
+    Returns:
+        Which pixels lie inside the aperture, (m, m), and the phase of every coefficient there, rad/nm, (25, P), in
+        the order of `NAMES`.
+    """
+    x, y = np.meshgrid(axis_mrad, axis_mrad)
+    inside = np.hypot(x, y) <= optics.convergence_mrad
+    return inside, aberration_basis(NAMES, x[inside], y[inside], optics.wavelength_nm)
+
+
 def check_window(optics: Optics, aberrations: Aberrations) -> None:
-    """Refuse aberrations whose probe the window cannot hold: L > 1.1 times its geometric extent.
+    """Refuse aberrations whose probe the window cannot hold: it must be 1.1 times as wide as the geometric probe.
 
     Raises:
         AliasingError: with the window needed and a grid that would do.

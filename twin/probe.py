@@ -1,4 +1,4 @@
-"""How good the probe is that a set of aberrations makes: phase at the aperture, Strehl ratio, size.
+"""Quality of the probe for given aberrations: phase at the aperture, Strehl ratio, size.
 
 Free functions of `Aberrations` and `Optics` in numpy; coherent, without focal spread or source size.
 """
@@ -18,10 +18,10 @@ from twin.optics import Optics, probe_extent_nm
 Array = NDArray[np.floating]
 
 QUARTER_PI_LIMIT_RAD = math.pi / 4
-"""Phase at the aperture's edge up to which an aberration is commonly taken to be harmless."""
+"""Phase at the aperture's edge up to which an aberration is commonly considered harmless."""
 
 RINGS, SPOKES = 64, 192
-"""Quadrature over the aperture; good for some 100 rad of phase."""
+"""Quadrature over the aperture; accurate up to some 100 rad of phase."""
 
 TAIL_WIDTHS = 32.0
 """Window beyond the geometric probe, in units of lambda / alpha: it holds 99.4 % of an Airy pattern."""
@@ -45,14 +45,14 @@ def _quadrature(optics: Optics) -> tuple[Array, Array, Array]:
 
 
 def residual_phase_rad(aberrations: Aberrations, optics: Optics) -> float:
-    """Largest |chi| over the aperture, its edge included; rad. Chi is zero on the axis."""
+    """Largest |chi| over the aperture including its edge, rad. Chi is zero on the axis."""
     basis, _, _ = _quadrature(optics)
     return float(np.max(np.abs(aberrations.array() @ basis)))
 
 
 @lru_cache(maxsize=64)
 def quarter_pi_limit_nm(name: str, optics: Optics) -> float:
-    """Value of one coefficient, nm, that makes a phase of pi / 4 at the edge of the aperture.
+    """Value of one coefficient, nm, for a phase of pi / 4 at the edge of the aperture.
 
     Raises:
         ValueError: an unknown name.
@@ -63,8 +63,8 @@ def quarter_pi_limit_nm(name: str, optics: Optics) -> float:
 def strehl_ratio(aberrations: Aberrations, optics: Optics) -> float:
     """Intensity at the probe's centre over that of the perfect probe, |<exp(-i chi)>|^2 (Born & Wolf, 9.1.3).
 
-    The centre is where the phase has no tilt in the sense of least squares: a probe that coma has
-    displaced is no worse for it. Without odd aberrations that is the optic axis.
+    At the centre, the least-squares tilt of the phase is zero: the displacement of a probe by coma does not count.
+    Without odd aberrations the centre is on the optic axis.
     """
     basis, tilts, weights = _quadrature(optics)
     chi = aberrations.array() @ basis
@@ -82,10 +82,10 @@ def probe_intensity(aberrations: Aberrations, optics: Optics, sampling_nm: float
     """|psi|^2 of the probe, normalised to a sum of 1, (pixels, pixels), y before x, the axis at pixels // 2.
 
     Args:
-        aberrations: all of them.
+        aberrations: all coefficients.
         optics: energy and aperture; its grid is not used.
-        sampling_nm: pixel.
-        pixels: side.
+        sampling_nm: size of a pixel.
+        pixels: number of pixels per side.
 
     Raises:
         ValueError: the sampling is too coarse for the aperture.
@@ -103,8 +103,8 @@ def _aperture(optics: Optics, window_nm: float, pixels: int) -> tuple[NDArray[np
     """The aperture on the frequencies of a window, in the order of an FFT.
 
     Returns:
-        Flat indices into (pixels, pixels) of those that the aperture touches, (P,); how much of each is inside,
-        (P,); rad/nm of every coefficient, (25, P); angles x and y in aperture radii, (2, P).
+        Flat indices into (pixels, pixels) of the pixels that the aperture touches, (P,); fraction of each inside, (P,);
+        rad/nm of every coefficient, (25, P); angles x and y in aperture radii, (2, P).
     """
     step_mrad = optics.wavelength_nm / window_nm * 1e3
     axis = fft.fftfreq(pixels, 1 / pixels) * step_mrad
@@ -119,7 +119,7 @@ def _aperture(optics: Optics, window_nm: float, pixels: int) -> tuple[NDArray[np
 def _intensity(
     aberrations: Aberrations, optics: Optics, window_nm: float, pixels: int, tilt_rad: Array
 ) -> NDArray[np.float64]:
-    """|psi|^2 up to a factor, (pixels, pixels), the axis at index 0; `tilt_rad`, (2,), is taken off the phase."""
+    """|psi|^2 up to a factor, (pixels, pixels), the axis at index 0; `tilt_rad`, (2,), is subtracted from the phase."""
     touched, share, basis, angles = _aperture(optics, window_nm, pixels)
     present = np.flatnonzero(aberrations.array())
     chi = aberrations.array()[present] @ basis[present] - tilt_rad @ angles
@@ -131,19 +131,19 @@ def _intensity(
 def probe_d50_nm(aberrations: Aberrations, optics: Optics) -> float:
     """Diameter of the circle about the probe's centre (as in `strehl_ratio`) that holds half of the electrons, nm.
 
-    The share within r is the integral of `T(k) r J1(2 pi k r) / k` over the plane of k, with T the transfer
-    function (autocorrelation of the aperture's wave): no pixel has to be as small as the answer.
+    The fraction within r is the integral of `T(k) r J1(2 pi k r) / k` over the plane of k, with T the transfer
+    function (autocorrelation of the aperture's wave): the pixels may be larger than the result.
     """
     basis, tilts, weights = _quadrature(optics)
     tilt = _tilt(aberrations.array() @ basis, tilts, weights)
     width_nm = optics.wavelength_nm / (optics.convergence_mrad * 1e-3)
     needed = 1.3 * probe_extent_nm(optics, aberrations) / width_nm + TAIL_WIDTHS
-    # Windows of a few sizes, for which the aperture is kept.
+    # Windows of a few sizes, for which the aperture is cached.
     widths = TAIL_WIDTHS * 2 ** (math.ceil(2 * math.log2(needed / TAIL_WIDTHS)) / 2)
     # The autocorrelation is twice as wide as the aperture.
     pixels = int(fft.next_fast_len(4 * math.ceil(widths) + 8))
     intensity = _intensity(aberrations, optics, widths * width_nm, pixels, tilt)
-    # By the electrons that the sharp aperture lets through: its soft pixels damp the tails of the probe.
+    # Normalised to the electrons that pass the sharp aperture: its soft pixels damp the tails of the probe.
     transfer = np.real(fft.fft2(intensity)) * pixels**2 / (math.pi * widths**2)
     radius, which = _frequency_bins(pixels)
     share = np.bincount(which, transfer.ravel())
@@ -152,7 +152,7 @@ def probe_d50_nm(aberrations: Aberrations, optics: Optics) -> float:
 
 
 def _beyond_half(radius: float, frequency: Array, transfer: Array) -> float:
-    """Share of the electrons within `radius` windows, less one half; frequencies in periods per window, (B,)."""
+    """Fraction of the electrons within `radius` windows, minus one half; frequencies in periods per window, (B,)."""
     return float(np.sum(transfer * radius * j1(2 * np.pi * frequency * radius) / frequency)) - 0.5
 
 
@@ -160,7 +160,7 @@ def _beyond_half(radius: float, frequency: Array, transfer: Array) -> float:
 def _frequency_bins(pixels: int) -> tuple[Array, NDArray[np.intp]]:
     """Mean |k| of fine rings of frequencies, (B,), and the ring of every pixel, (pixels**2,); periods per window."""
     axis = fft.fftfreq(pixels, 1 / pixels)
-    # J1(x) / x is flat at zero: the pixel at k = 0 may as well lie a little beside it.
+    # J1(x) / x is flat at zero: the pixel at k = 0 may be displaced a little.
     radius = np.maximum(np.hypot(axis[:, None], axis[None, :]).ravel(), 1e-6)
     _, which = np.unique((radius * BINS_PER_PIXEL).astype(int), return_inverse=True)
     return np.bincount(which, radius) / np.bincount(which), which

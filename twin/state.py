@@ -1,4 +1,4 @@
-"""The calibrated state x: which coefficients, how far, and how well."""
+"""The calibrated state x: its coefficients, their ranges and tolerances."""
 
 from dataclasses import dataclass, field
 
@@ -18,7 +18,17 @@ class StateSpace:
         names: Krivanek names, for example ("C10", "C12a", "C12b").
         start_nm: the initial state lies in +-start_nm; estimates and candidates stay inside.
         input_nm: the cumulative input stays within +-input_nm.
-        tolerance_nm: in spec means every |component| below it.
+        tolerance_nm: a state is in spec if every |component| is below it.
+
+    Raises:
+        ValueError: an unknown or repeated name, a range that is not positive, or inputs that cannot undo every start.
+
+    Example:
+        >>> space = StateSpace(names=("C10", "C30"), start_nm=(50, 2e3), input_nm=(80, 3e3), tolerance_nm=(5, 500))
+        >>> space.to_aberrations(np.array([12.0, -300.0]))["C30"]
+        -300.0
+        >>> space.in_spec(np.array([4.0, 100.0])), space.in_spec(np.array([6.0, 100.0]))
+        (True, False)
     """
 
     names: tuple[str, ...] = ("C10", "C12a", "C12b")
@@ -52,11 +62,11 @@ class StateSpace:
 
     @property
     def is_first_order(self) -> NDArray[np.bool_]:
-        """Which coefficients are defocus or two-fold astigmatism, shape (n,)."""
+        """Mask of defocus and two-fold astigmatism, shape (n,)."""
         return np.array([TERMS[i].n == 1 for i in self._indices])
 
     def only(self, keep: NDArray[np.bool_]) -> "StateSpace":
-        """The space of some of the coefficients, (n,) of bool."""
+        """The space of the coefficients in a mask, (n,)."""
         parts = (self.names, self.start_nm, self.input_nm, self.tolerance_nm)
         return StateSpace(*(tuple(v for v, k in zip(part, keep, strict=True) if k) for part in parts))  # type: ignore[arg-type]
 
@@ -86,7 +96,7 @@ class StateSpace:
         return rng.uniform(-1.0, 1.0, shape) * self.start
 
     def check_input(self, delta_nm: Array, cumulative_nm: Array) -> Array:
-        """The new cumulative input, shape (n,), after adding `delta_nm`.
+        """Return the cumulative input, shape (n,), after adding `delta_nm`.
 
         Raises:
             ValueError: wrong shape, not finite, or outside +-input_nm; the message names the coefficient.
@@ -115,7 +125,7 @@ class StateSpace:
         return ", ".join(f"{name} {value:+.4g} nm" for name, value in zip(self.names, values_nm, strict=True))
 
     def in_spec(self, error_nm: Array) -> bool:
-        """Every component of the error below its tolerance."""
+        """Whether every component of the error is below its tolerance."""
         return bool(np.all(np.abs(error_nm) < self.tolerance))
 
 

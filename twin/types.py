@@ -1,7 +1,4 @@
-"""The instrument seam: what a microscope is to everything above it.
-
-Data that crosses the seam and the two protocols, nothing else. No physics, no torch.
-"""
+"""The instrument seam: the protocols of a microscope and the data that cross them. No physics, no torch."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -53,7 +50,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backend can do, known before the first frame."""
+    """Properties of a backend, known before the first frame."""
 
     name: str
     optics: Optics
@@ -80,8 +77,7 @@ class Truth:
 class Microscope(Protocol):
     """A STEM with an aberration corrector and a camera behind it.
 
-    The state obeys x[k+1] = x[k] + u[k] unless the instrument says otherwise
-    (van Hulst et al. 2026, eq 1); only u is the caller's.
+    The state obeys x[k+1] = x[k] + u[k] in an ideal instrument (van Hulst et al. 2026, eq 1); the caller chooses u.
     """
 
     @property
@@ -90,7 +86,7 @@ class Microscope(Protocol):
         ...
 
     def reset(self, rng: np.random.Generator) -> None:
-        """A new session: new hidden state, new specimen region, clock at zero."""
+        """Begin a session: new hidden state, new specimen region, clock at zero."""
         ...
 
     def apply(self, delta_nm: Array) -> None:
@@ -109,7 +105,7 @@ class Microscope(Protocol):
 
 @runtime_checkable
 class HasTruth(Protocol):
-    """Only a simulator knows the truth; only the scorer may ask."""
+    """A microscope that knows its hidden state, as simulators do; for the scorer."""
 
     def truth(self) -> Truth:
         """The hidden state now."""
@@ -121,13 +117,13 @@ class ScanBlock:
     """Consecutive positions of a scan as they were read out. Immutable; carries no truth.
 
     Attributes:
-        path: where the beam was told to go, N positions, and when, from the beginning of the scan.
+        path: the N intended positions and their times since the start of the scan.
         frames: camera counts, shape (N, H, W), unsigned integers, y before x; None without a camera.
-        signals: what each integrating detector gave, shape (N,), by name.
+        signals: signal of each integrating detector, shape (N,), by name.
         clock_s: instrument clock at the end of each dwell, shape (N,).
-        events: of an event camera, in the order in which they left it during these dwells, records as in a .t3p file,
-            shape (n,); times count from the beginning of the scan. Some belong to earlier positions: they were under
-            way. None for other cameras, which give frames.
+        events: events of an event camera in the order of read-out during these dwells, records as in a .t3p file,
+            shape (n,); times since the start of the scan. Some belong to earlier positions, because of read-out
+            delays. None for other cameras.
     """
 
     path: ScanPath
@@ -147,10 +143,10 @@ class ScanBlock:
 
 @dataclass(frozen=True, eq=False)
 class ScanTruth:
-    """Where the beam really was, for the scorer.
+    """Actual probe positions, for the scorer.
 
     Attributes:
-        actual_nm: (x, y) in the specimen of the positions of the latest block, shape (N, 2).
+        actual_nm: (x, y) in the specimen of the latest block, shape (N, 2).
     """
 
     actual_nm: Array
@@ -158,10 +154,10 @@ class ScanTruth:
 
 @runtime_checkable
 class CanScan(Protocol):
-    """A microscope that scans; `capabilities.can_scan` says whether this one is set up for it."""
+    """A microscope with a `scan` method; `capabilities.can_scan` is true if it is set up for scans."""
 
     def scan(self, plan: ScanPlan, *, block: int = 64) -> Iterator[ScanBlock]:
-        """A scan in blocks of at most `block` positions, in read-out order; memory goes with the block.
+        """Scan in blocks of at most `block` positions, in read-out order; memory scales with the block.
 
         Raises:
             ValueError: the plan does not suit specimen, camera or detectors; nothing has moved.
@@ -171,8 +167,8 @@ class CanScan(Protocol):
 
 @runtime_checkable
 class HasScanTruth(Protocol):
-    """Only a simulator knows where its beam was; only the scorer may ask."""
+    """A microscope that knows its actual probe positions, as simulators do; for the scorer."""
 
     def scan_truth(self) -> ScanTruth:
-        """Of the latest block."""
+        """Actual positions of the latest block."""
         ...

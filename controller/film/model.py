@@ -17,8 +17,7 @@ from torch import Tensor
 from twin.aberrations import TERMS, index
 from twin.day import FilmProperties
 from twin.matter.carbon_screen import screen_filter
-from twin.optics import Optics, probe_extent_nm
-from twin.ronchigram.phase_screens import focal_quadrature
+from twin.optics import Optics, focal_quadrature, probe_extent_nm
 from twin.state import StateSpace
 
 Array = NDArray[np.floating]

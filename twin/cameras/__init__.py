@@ -1,6 +1,5 @@
 """Pixelated cameras of a scan: expected electrons per pixel to counts, or to single events.
 
-`properties` says what a camera is, `sensor` which of its pixels are bad; `counting`, `integrating` and `event` each
-turn expected electrons (N, H, W) into what the camera sends. The calibration's camera is
-`ronchigram_camera`.
+`properties` has the settings of a camera, `sensor` its bad pixels; `counting`, `integrating` and `event` turn expected
+electrons (N, H, W) into counts or events. The calibration's camera is `ronchigram_camera`.
 """

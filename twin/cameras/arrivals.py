@@ -1,4 +1,4 @@
-"""Expected electrons as the compiled loops take them, and Poisson counts with coincidence loss."""
+"""Expected electrons in the layout of the compiled loops, and Poisson counts with coincidence loss."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from twin.cameras.loops import LARGEST_MEAN, count_arrivals
 
 MOST_ELECTRONS = 1e9
-"""Electrons per frame that are followed one by one; a minute or two of them."""
+"""Largest number of electrons per frame that are drawn one by one; one or two minutes."""
 
 
 def as_stack(expected_e: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[np.floating]:
@@ -24,7 +24,7 @@ def as_stack(expected_e: NDArray[np.floating], shape: tuple[int, int]) -> NDArra
 
 
 def refuse(stack: NDArray[np.floating], where: int) -> None:
-    """Raise for the first mean that cannot be drawn; `where` is its flat index, or negative when all is well.
+    """Raise for the first mean that cannot be drawn; `where` is its flat index, or negative if there is none.
 
     Raises:
         ValueError: naming the mean.
@@ -36,15 +36,15 @@ def refuse(stack: NDArray[np.floating], where: int) -> None:
 
 
 def check_followed(stack: NDArray[np.floating]) -> None:
-    """Refuse frames (N, P) with more electrons than anyone would follow one by one.
+    """Refuse frames (N, P) with too many electrons to draw one by one.
 
     Raises:
-        ValueError: naming how many.
+        ValueError: naming their number.
     """
-    most = float(stack.sum(1, dtype=np.float64).max(initial=0.0))
-    if MOST_ELECTRONS < most < np.inf:
+    largest = float(stack.sum(1, dtype=np.float64).max(initial=0.0))
+    if MOST_ELECTRONS < largest < np.inf:
         raise ValueError(
-            f"a frame of {most:.3g} electrons: with charge sharing, dead time or events they are followed one by one,"
+            f"a frame of {largest:.3g} electrons: with charge sharing, dead time or events they are drawn one by one,"
             f" up to {MOST_ELECTRONS:.0e}"
         )
 
@@ -57,14 +57,14 @@ def draw_counts(
     largest: int,
     rng: np.random.Generator,
 ) -> None:
-    """Poisson counts into `counts`, at most `largest`, with coincidence loss; shapes (N, P).
+    """Write Poisson counts into `counts`, at most `largest`, with coincidence loss; shapes (N, P).
 
     Args:
         expected_e: mean per pixel.
-        dead_share: dead time as a share of the exposure.
+        dead_share: dead time as a fraction of the exposure.
         paralyzable: whether a hit within the dead time extends it.
         counts: the result.
-        largest: where the counters stop.
+        largest: saturation of the counters.
         rng: consumed frame by frame.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From events back to electrons: neighbouring pixels that fired together, and the centre of their charge."""
+"""Recover electrons from events: cluster neighbouring pixels that fired together; centre of their charge."""
 
 import numba
 import numpy as np
@@ -7,16 +7,16 @@ from numpy.typing import NDArray
 from twin.cameras.event import Events, event_times_ns
 
 CLUSTER = np.dtype([("time_ns", "f8"), ("x_px", "f4"), ("y_px", "f4"), ("tot", "<u4"), ("pixels", "<u2")])
-"""One electron: its first pixel's time, its centre weighted by time over threshold (pixel i is centred on i), the sum
-of that, and how many pixels it fired.
+"""One electron: time of its first pixel, centre weighted by time over threshold (pixel i is centred on i), sum of the
+times over threshold, and number of pixels.
 """
 
 
 def cluster(events: Events, width: int, window_ns: float = 200.0) -> NDArray[np.void]:
     """Electrons recovered from events, (n,) of `CLUSTER`, in order of time.
 
-    Events belong together when their pixels touch, corners included, and their times differ by at most the window,
-    directly or through others. Electrons that fall side by side within the window become one.
+    Events are joined if their pixels touch, corners included, and their times differ by at most the window, directly
+    or through other events. Electrons that arrive side by side within the window become one.
 
     Args:
         events: in any order.
@@ -49,7 +49,7 @@ def cluster(events: Events, width: int, window_ns: float = 200.0) -> NDArray[np.
 def _join(
     time_ns: NDArray[np.float64], x: NDArray[np.int64], y: NDArray[np.int64], window_ns: float
 ) -> NDArray[np.int64]:
-    """The first event of each event's cluster, (n,); events in order of time."""
+    """First event of each event's cluster, (n,); events in order of time."""
     root = np.arange(len(time_ns))
     oldest = 0
     for i in range(len(time_ns)):
@@ -66,7 +66,7 @@ def _join(
 
 @numba.njit(cache=True)
 def _find(root: NDArray[np.int64], i: int) -> int:
-    """The first event of a cluster, shortening the way to it."""
+    """First event of a cluster, with path compression."""
     while root[i] != i:
         root[i] = root[root[i]]
         i = root[i]

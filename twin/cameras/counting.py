@@ -3,8 +3,7 @@
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammainc
+from numpy.typing import NDArray
 
 from twin.cameras import sharing
 from twin.cameras.arrivals import as_stack, check_followed, draw_counts, refuse
@@ -26,14 +25,14 @@ def expose(
 ) -> Counts:
     """Counts of a stack of exposures.
 
-    Every exposure begins with all pixels awake. The generator is consumed frame by frame: a stack in one piece and in
-    several gives the same counts.
+    No pixel is dead at the start of an exposure. The generator is consumed frame by frame: a stack gives the same
+    counts in one piece and in several.
 
     Args:
-        expected_e: electrons that arrive per pixel on average, (N, H, W).
-        camera: how it counts.
+        expected_e: mean number of electrons per pixel, (N, H, W).
+        camera: its settings.
         sensor: its bad pixels.
-        exposure_s: of each frame; only the dead time asks for it.
+        exposure_s: exposure time of each frame; used for the dead time only.
         rng: source of the noise.
 
     Returns:
@@ -62,37 +61,13 @@ def expose(
     return counts.reshape(expected_e.shape)
 
 
-def recorded_mean(expected_e: ArrayLike, dead_share: float, paralyzable: bool) -> NDArray[np.float64]:
-    """Mean count of a pixel on which `expected_e` electrons fall evenly in time; exact, same shape.
-
-    Awake at the start. A paralyzable pixel counts each electron whose predecessor is at least the dead time away,
-    (1 - exp(-x)) + (lambda - x) exp(-x) with x = lambda * dead_share. A non-paralyzable one counts a k-th time if k
-    electrons fall outside the k - 1 dead times before it: a sum of gamma distributions. For many counts in a short
-    dead time these are lambda exp(-x) and lambda / (1 + x) (Knoll, Radiation Detection and Measurement, chapter 4).
-
-    Args:
-        expected_e: mean number of electrons in the exposure.
-        dead_share: dead time as a share of the exposure.
-        paralyzable: whether an electron within the dead time extends it.
-    """
-    mean = np.asarray(expected_e, np.float64)
-    if dead_share == 0.0:
-        return mean.copy()
-    if paralyzable:
-        x = mean * min(dead_share, 1.0)
-        return np.asarray(-np.expm1(-x) + (mean - x) * np.exp(-x))
-    k = np.arange(1, math.ceil(1.0 / dead_share) + 1)
-    live = np.maximum(1.0 - (k - 1) * dead_share, 0.0)
-    return np.asarray(gammainc(k, mean[..., None] * live).sum(-1))
-
-
 def count_positions(
     x_px: NDArray[np.float64], y_px: NDArray[np.float64], camera: CountingCamera, shape: tuple[int, int]
 ) -> NDArray[np.int64]:
-    """Counts of electrons at known places, (H, W), without noise, dead time or saturation.
+    """Counts of electrons at known positions, (H, W), without noise, dead time or saturation.
 
     Args:
-        x_px, y_px: (n,), pixel i spans i to i + 1; electrons beside the sensor are an error of the caller's.
+        x_px, y_px: positions on the sensor, (n,); pixel i spans i to i + 1.
         camera: its charge sharing and threshold.
         shape: (H, W).
     """

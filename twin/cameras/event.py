@@ -1,6 +1,6 @@
-"""The event camera: every pixel that an electron fires sends when and how much.
+"""The event camera: every pixel that an electron fires sends its time of arrival and time over threshold.
 
-Times are on the instrument clock and count from its zero. `events_to_frames` is the way back to counts.
+Times are on the instrument clock. `events_to_frames` converts events back to counts.
 """
 
 import math
@@ -27,9 +27,9 @@ Events = NDArray[np.void]
 
 
 def event_times_ns(events: Events) -> NDArray[np.float64]:
-    """Middle of the 1.5625 ns in which each event's pixel fired, (n,).
+    """Middle of the 1.5625 ns interval in which each event's pixel fired, (n,).
 
-    Never on a boundary between dwells that are whole fine steps, so that it falls into the right one.
+    Never on the boundary between two dwells of whole fine steps, so that events are assigned to the right one.
     """
     fine = events["toa"].astype(np.int64) * 16 - events["ftoa"].astype(np.int64)
     return np.asarray((fine - 0.5) * FINE_NS, np.float64)
@@ -43,7 +43,7 @@ def events_to_frames(
     Args:
         events: in any order.
         shape: (H, W) of the sensor.
-        start_s, end_s: of the exposures, (N,), ascending and without overlap.
+        start_s, end_s: start and end of the exposures, (N,), ascending and without overlap.
     """
     time_s = event_times_ns(events) * 1e-9
     frame = np.searchsorted(start_s, time_s, side="right") - 1
@@ -55,15 +55,15 @@ def events_to_frames(
 
 
 class EventReadout:
-    """A running event camera: pixels stay busy and events stay under way from one block of exposures to the next.
+    """A running event camera: keeps dead pixels and delayed events from one block of exposures to the next.
 
     Events leave in the order of their delayed hits, so that an event precedes an earlier one by at most `reorder_s`
-    (plus jitter and time walk). However the exposures are cut into blocks, the events are the same in the same order.
+    (plus jitter and time walk). The events and their order do not depend on how the exposures are cut into blocks.
 
     Args:
-        camera: how it sees electrons.
+        camera: its settings.
         sensor: its bad pixels.
-        rng: source of everything random. Electrons have a stream of their own: the same ones fall on every camera.
+        rng: source of randomness. Electrons have their own stream: every camera receives the same ones.
     """
 
     def __init__(self, camera: EventCamera, sensor: Sensor, rng: np.random.Generator) -> None:
@@ -79,9 +79,9 @@ class EventReadout:
         """Events that leave the camera during a block of exposures.
 
         Args:
-            expected_e: electrons that arrive per pixel on average, (N, H, W).
-            start_s: when each exposure begins, (N,), ascending; not before the previous one has ended.
-            exposure_s: of each; electrons arrive evenly within it.
+            expected_e: mean number of electrons per pixel, (N, H, W).
+            start_s: start of each exposure, (N,), ascending; not before the end of the previous one.
+            exposure_s: exposure time, in which electrons arrive uniformly.
 
         Returns:
             (n,) of `EVENT`.
@@ -103,7 +103,7 @@ class EventReadout:
         return self._release(self._now_ns)
 
     def flush(self) -> Events:
-        """The events still under way, once nothing more is exposed."""
+        """Return all delayed events, after the last exposure."""
         return self._release(math.inf)
 
     def _check(self, stack: NDArray[np.floating], starts_ns: NDArray[np.float64], exposure_s: float) -> None:
@@ -122,9 +122,9 @@ class EventReadout:
     def _expose(
         self, frame: NDArray[np.floating], start_ns: float, exposure_ns: float
     ) -> tuple[Events, NDArray[np.float64]]:
-        """One exposure's events and when each leaves the camera, in order of the hits."""
+        """Events of one exposure and the times at which they leave the camera, in order of the hits."""
         camera, shape = self.camera, self.sensor.shape
-        least = camera.threshold_kev / camera.energy_kev
+        lowest = camera.threshold_kev / camera.energy_kev
         refused, times_ns, deposits_kev, places = draw_electrons(
             frame, shape[1], (camera.deposit_kev, camera.deposit_width_kev, camera.energy_kev), self._electrons
         )
@@ -134,7 +134,7 @@ class EventReadout:
             deposits_kev,
             places,
             shape,
-            (camera.charge_spread_px, sharing.reach_px(camera.charge_spread_px, least), camera.threshold_kev),
+            (camera.charge_spread_px, sharing.reach_px(camera.charge_spread_px, lowest), camera.threshold_kev),
             (camera.tot_per_kev, 2**camera.tot_bits - 1, camera.dead_time_s * 1e9, camera.timewalk_ns_kev),
             self._dead,
             self._busy_ns,
@@ -148,13 +148,13 @@ class EventReadout:
         return encode(fired_ns, index, tot), leaves_ns
 
     def _noise_hits(self, start_ns: float, exposure_ns: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Times and pixels of hot pixels that fired on their own."""
+        """Times and indices of hot pixels that fired spontaneously."""
         expected = self.camera.hot_rate_per_s * exposure_ns * 1e-9
         fired = np.repeat(self._hot, self._noise.poisson(expected, self._hot.size))
         return start_ns + exposure_ns * self._noise.random(len(fired)), fired
 
     def _release(self, until_ns: float) -> Events:
-        """Events whose delay ends by then, in that order; the others wait on."""
+        """Return the events whose delay ends before `until_ns`, in that order; keep the others."""
         order = np.argsort(self._leaves_ns, kind="stable")
         events, leaves_ns = self._waiting[order], self._leaves_ns[order]
         ready = int(np.searchsorted(leaves_ns, until_ns, side="left"))
@@ -163,7 +163,7 @@ class EventReadout:
 
 
 def encode(fired_ns: NDArray[np.float64], index: NDArray[np.int64], tot: NDArray[np.int64]) -> Events:
-    """Events of pixels that fired at these times; times before the clock's zero read zero; (n,) of `EVENT`."""
+    """Encode the pixels that fired at these times as events, (n,) of `EVENT`; negative times become zero."""
     fine = np.maximum(np.ceil(fired_ns / FINE_NS), 0.0).astype(np.int64)
     toa = -(-fine // 16)
     events = np.zeros(len(fine), EVENT)

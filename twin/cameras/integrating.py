@@ -22,14 +22,14 @@ def expose(
 ) -> Counts:
     """Counts of a stack of exposures.
 
-    The electrons that arrived spread (neighbouring pixels share their noise), each pixel amplifies what it sees, dark
-    level and read-out noise are added. The generator is consumed frame by frame.
+    The signal of the electrons that arrived spreads (neighbouring pixels share their noise), each pixel amplifies it,
+    dark level and read-out noise are added. The generator is consumed frame by frame.
 
     Args:
-        expected_e: electrons that arrive per pixel on average, (N, H, W).
-        camera: its errors.
+        expected_e: mean number of electrons per pixel, (N, H, W).
+        camera: its settings.
         sensor: its bad pixels and gains.
-        exposure_s: of each frame; only the dark current asks for it.
+        exposure_s: exposure time of each frame; used for the dark current only.
         rng: source of the noise.
 
     Returns:

@@ -1,7 +1,7 @@
-"""The compiled loops of the cameras, from expected electrons to the pixels that they fire.
+"""Compiled loops of the cameras, from expected electrons to the pixels that they fire.
 
-All of them in this one file: numba's cache looks at the file of the function that is called, and would miss a change
-elsewhere. Frames are drawn one after the other, so that a stack cut into pieces consumes the generator alike.
+All in this one file: numba's cache checks the file of the called function only and would miss a change elsewhere.
+Frames are drawn one after the other, so that a stack consumes the generator equally in one piece and in several.
 """
 
 import math
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 LARGEST_MEAN = 1e15
-"""Electrons per pixel beyond which nothing is drawn: far beyond any camera, within every integer type used here."""
+"""Largest mean number of electrons per pixel: far beyond any camera, within every integer type used here."""
 
 WALK_BELOW = 12.0
-"""Mean count from which a pixel's Poisson number is drawn at once: by then it costs less than walking to it."""
+"""Mean count above which a pixel's Poisson variate is drawn directly, which is then faster than single arrivals."""
 
 _STEPS, _END = 512, 8
 _NORMAL = ndtr(np.arange(-_END * _STEPS, _END * _STEPS + 2) / _STEPS)
-"""Normal distribution function between +-8: interpolated linearly it is good to 1.2e-7."""
+"""Normal distribution function between +-8: linear interpolation is accurate to 1.2e-7."""
 
 
 @numba.njit(cache=True)
@@ -31,15 +31,15 @@ def count_arrivals(
     largest: int,
     rng: np.random.Generator,
 ) -> int:
-    """Counts of `arrivals.draw_counts`; returns the flat index of a mean that is refused, or -1.
+    """Counts of `arrivals.draw_counts`; returns the flat index of a refused mean, or -1.
 
-    All pixels side by side form one line on which a Poisson process of unit rate runs: the arrivals within the
-    stretch of length lambda that belongs to a pixel are Poisson distributed with mean lambda, independent of all
-    others, and lie evenly in it. So one exponential step per electron is exact, empty pixels cost a subtraction, and
-    the place within the stretch is the time within the exposure, from which the dead time follows.
+    All pixels form one line with a Poisson process of unit rate: the arrivals within the interval of length lambda
+    that belongs to a pixel are Poisson distributed with mean lambda, independent of all others, and uniform in it. So
+    one exponential step per electron is exact, empty pixels cost a subtraction, and the position within the interval
+    is the time within the exposure, which determines the dead time.
     """
     for n in range(expected_e.shape[0]):
-        step = rng.standard_exponential()  # to the next arrival, from where the pixel begins
+        step = rng.standard_exponential()  # to the next arrival, from the start of the pixel's interval
         for p in range(expected_e.shape[1]):
             mean = float(expected_e[n, p])
             if not (0.0 <= mean <= LARGEST_MEAN):
@@ -65,12 +65,12 @@ def count_arrivals(
 
 @numba.njit(cache=True)
 def cumulate(expected_e: NDArray[np.floating], cumulative: NDArray[np.float64], guide: NDArray[np.int64]) -> int:
-    """Running sum over one frame's pixels and where to look in it; returns the index of a refused mean, or -1.
+    """Cumulative sum over one frame's pixels and a guide table into it; returns the index of a refused mean, or -1.
 
     Args:
         expected_e: mean per pixel, (P,).
         cumulative: result, (P,).
-        guide: result, (P,): the pixel in which the k-th of P equal parts of the whole begins.
+        guide: result, (P,): the pixel in which the k-th of P equal parts of the sum begins.
     """
     total, pixels = 0.0, len(expected_e)
     for p in range(pixels):
@@ -89,9 +89,9 @@ def cumulate(expected_e: NDArray[np.floating], cumulative: NDArray[np.float64], 
 
 @numba.njit(cache=True)
 def draw_pixel(cumulative: NDArray[np.float64], guide: NDArray[np.int64], rng: np.random.Generator) -> int:
-    """A pixel with probability proportional to its mean, by inverting the running sum.
+    """Draw a pixel with probability proportional to its mean, by inverting the cumulative sum.
 
-    The guide table leaves one or two pixels to look at (Chen and Asau 1974).
+    The guide table leaves one or two pixels to compare (Chen and Asau 1974).
     """
     pixels = len(cumulative)
     total = cumulative[pixels - 1]
@@ -108,15 +108,15 @@ def draw_pixel(cumulative: NDArray[np.float64], guide: NDArray[np.int64], rng: n
 
 @numba.njit(cache=True)
 def later(time: float, remaining: int, rng: np.random.Generator) -> float:
-    """The earliest of `remaining` evenly distributed times in (time, 1): times come out in order, none is stored."""
+    """The earliest of `remaining` uniform times in (time, 1): yields sorted times without storing them."""
     return 1.0 - (1.0 - time) * math.exp(-rng.standard_exponential() / remaining)
 
 
 @numba.njit(cache=True)
 def divide(place: float, spread_px: float, reach: int, shares: NDArray[np.float64]) -> None:
-    """Share of the pixels -reach to reach along one axis, (2 reach + 1,); `place` in [0, 1) is within the own pixel."""
+    """Charge fractions of pixels -reach to reach along one axis, (2 reach + 1,); `place` in [0, 1) is in pixel 0."""
     if reach == 0:
-        shares[0] = 1.0  # no spread: reach is zero for no other reason
+        shares[0] = 1.0  # reach is zero only without spread
         return
     scale = _STEPS / spread_px
     below = 0.0
@@ -140,8 +140,8 @@ def pixels_above(
     along_x: NDArray[np.float64],
     hits: NDArray[np.int64],
 ) -> int:
-    """Flat indices of the pixels whose share reaches the threshold into `hits`; their number."""
-    reach, found = cloud[1], 0
+    """Write the flat indices of the pixels above the threshold into `hits`; return their number."""
+    reach, count = cloud[1], 0
     for i in range(2 * reach + 1):
         y = row + i - reach
         if y < 0 or y >= shape[0] or along_y[i] < cloud[2]:
@@ -149,9 +149,9 @@ def pixels_above(
         for j in range(2 * reach + 1):
             x = column + j - reach
             if 0 <= x < shape[1] and along_y[i] * along_x[j] >= cloud[2]:
-                hits[found] = y * shape[1] + x
-                found += 1
-    return found
+                hits[count] = y * shape[1] + x
+                count += 1
+    return count
 
 
 @numba.njit(cache=True)
@@ -162,7 +162,7 @@ def count_places(
     cloud: tuple[float, int, float],
     counts: NDArray[np.int64],
 ) -> None:
-    """Adds the counts of electrons at known places, (n,), to `counts`, (H W,)."""
+    """Add the counts of electrons at known positions, (n,), to `counts`, (H W,)."""
     along_x, along_y = np.empty(2 * cloud[1] + 1), np.empty(2 * cloud[1] + 1)
     hits = np.empty((2 * cloud[1] + 1) ** 2, np.int64)
     for i in range(len(x_px)):
@@ -215,16 +215,16 @@ def count_shared(
 def draw_electrons(
     expected_e: NDArray[np.floating], width: int, deposit: tuple[float, float, float], rng: np.random.Generator
 ) -> tuple[int, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """One frame's electrons in order of time.
+    """Draw the electrons of one frame in order of time.
 
     Args:
         expected_e: mean per pixel, (P,).
         width: pixels per row.
         deposit: most probable deposit, Moyal width and largest deposit, keV.
-        rng: consumed alike whatever the deposit.
+        rng: consumed equally for every deposit.
 
     Returns:
-        Index of a refused mean or -1; times as shares of the exposure, (n,); deposits, keV, (n,); (x, y), (n, 2).
+        Index of a refused mean or -1; times as fractions of the exposure, (n,); deposits, keV, (n,); (x, y), (n, 2).
     """
     cumulative, guide = np.empty(len(expected_e)), np.empty(len(expected_e), np.int64)
     refused = cumulate(expected_e, cumulative, guide)
@@ -257,23 +257,24 @@ def fire(
     """Pixels that electrons fire: times, ns; flat indices; times over threshold, ticks; all (m,), by electron.
 
     Args:
-        times_ns, deposits_kev, places: of the electrons, (n,), (n,), (n, 2), in order of time.
+        times_ns, deposits_kev, places: time, deposit and position (x, y) of the electrons, (n,), (n,), (n, 2), in order
+            of time.
         shape: (H, W).
         cloud: charge spread, px; reach, px; threshold, keV.
         clock: ticks per keV; largest time over threshold; dead time after it, ns; time walk, ns keV.
-        dead: pixels that see nothing, (H W,).
-        busy_ns: until when each pixel sees nothing, (H W,); updated.
+        dead: pixels without signal, (H W,).
+        busy_ns: end of each pixel's dead time, (H W,); updated.
     """
     side = 2 * cloud[1] + 1
     along_x, along_y = np.empty(side), np.empty(side)
     hit_ns, index = np.empty(len(times_ns) * 2 + 16), np.empty(len(times_ns) * 2 + 16, np.int64)
     tot = np.empty(len(index), np.int64)
-    found = 0
+    count = 0
     for e in range(len(times_ns)):
         column, row = int(places[e, 0]), int(places[e, 1])
         divide(places[e, 0] - column, cloud[0], cloud[1], along_x)
         divide(places[e, 1] - row, cloud[0], cloud[1], along_y)
-        if found + side * side > len(index):
+        if count + side * side > len(index):
             more = len(index) + side * side
             hit_ns, index, tot = (
                 np.append(hit_ns, np.empty(more)),
@@ -289,6 +290,6 @@ def fire(
                     continue
                 over = min(max(int(energy_kev * clock[0] + 0.5), 1), clock[1])
                 busy_ns[pixel] = time_ns + (over * 25.0 + clock[2] if clock[2] > 0.0 else 0.0)
-                hit_ns[found], index[found], tot[found] = time_ns, pixel, over
-                found += 1
-    return hit_ns[:found], index[:found], tot[:found]
+                hit_ns[count], index[count], tot[count] = time_ns, pixel, over
+                count += 1
+    return hit_ns[:count], index[:count], tot[:count]

@@ -1,4 +1,4 @@
-"""What a pixelated camera is: validated plain data, ideal by default, and two real ones."""
+"""Settings of pixelated cameras: validated plain data, ideal by default."""
 
 from typing import Annotated, Literal, Self
 
@@ -7,17 +7,15 @@ from pydantic import model_validator
 
 from twin.options import Fraction, NonNegative, Positive, validated
 
-Positive = Positive
-Fraction = Fraction
 ChargeSpread = Annotated[float, Ge(0), Le(3)]
 
 
 @validated
 class PixelatedCamera:
-    """What every camera has: pixels, some of them bad.
+    """Settings of every camera: its fractions of bad pixels.
 
     Attributes:
-        hot_fraction, dead_fraction: share of the pixels that answer without electrons, and of those that see nothing.
+        hot_fraction, dead_fraction: fractions of pixels that respond without electrons, and of those without signal.
     """
 
     hot_fraction: Fraction = 0.0
@@ -26,11 +24,11 @@ class PixelatedCamera:
 
 @validated
 class FrameCamera(PixelatedCamera):
-    """A camera that is read out frame by frame; its hot pixels are stuck at the largest count.
+    """A camera read out frame by frame; its hot pixels are stuck at the largest count.
 
     Attributes:
-        bit_depth: of counters or digitiser; they stop at their largest count.
-        readout_s: time at the end of every dwell in which the camera is read out and sees nothing.
+        bit_depth: bits of counters or digitiser, which saturate at their largest count.
+        readout_s: time at the end of every dwell in which the camera is read out and blind.
     """
 
     bit_depth: Annotated[int, Ge(1), Le(32)] = 16
@@ -38,21 +36,22 @@ class FrameCamera(PixelatedCamera):
 
     @property
     def largest_count(self) -> int:
-        """Where counters or digitiser end."""
+        """Saturation of counters or digitiser."""
         return int(2**self.bit_depth - 1)
 
 
 @validated
 class CountingCamera(FrameCamera):
-    """A camera that counts the electrons above a threshold, each pixel on its own.
+    """A camera whose pixels count independently the electrons above a threshold.
 
-    An electron lands anywhere in its pixel, evenly; its charge spreads as a Gaussian, and every pixel that collects
-    `threshold` of it or more counts one: several, or none. A threshold of a half counts most electrons once.
+    An electron lands uniformly in its pixel; its charge spreads as a Gaussian, and every pixel that collects at least
+    the fraction `threshold` of it counts one: several pixels, or none. A threshold of a half counts most electrons
+    once.
 
     Attributes:
         charge_spread_px: rms radius of the charge cloud along an axis, pixels; 0 counts every electron in its pixel.
-        threshold: share of an electron's charge.
-        dead_time_s: after a hit, for how long a pixel counts nothing.
+        threshold: fraction of an electron's charge.
+        dead_time_s: time after a hit in which a pixel counts nothing.
         paralyzable: a hit within the dead time extends it.
     """
 
@@ -88,25 +87,25 @@ class IntegratingCamera(FrameCamera):
 
 @validated
 class EventCamera(PixelatedCamera):
-    """A camera that sends one event per pixel hit: when (time of arrival) and how much (time over threshold).
+    """A camera that sends one event per pixel hit, with time of arrival and time over threshold.
 
-    An electron lands anywhere in its pixel, evenly, deposits an energy, and its charge spreads as a Gaussian; every
-    pixel that collects `threshold_kev` or more sends an event. The deposited energy follows Moyal's form of Landau's
-    distribution (Moyal 1955), cut at the beam's own energy.
+    An electron lands uniformly in its pixel, deposits an energy, and its charge spreads as a Gaussian; every pixel that
+    collects `threshold_kev` or more sends an event. The deposited energy follows Moyal's form of Landau's distribution
+    (Moyal 1955), truncated at the beam energy.
 
     Attributes:
-        energy_kev: beam energy, the most an electron can deposit.
+        energy_kev: beam energy, the largest deposit.
         deposit_kev: most probable deposited energy.
-        deposit_width_kev: Moyal's width; 0 deposits the same each time.
+        deposit_width_kev: width of Moyal's distribution; 0: every deposit is equal.
         charge_spread_px: rms radius of the charge cloud along an axis, pixels.
-        threshold_kev: least energy that a pixel sees.
+        threshold_kev: lowest energy that fires a pixel.
         tot_per_kev: ticks of 25 ns over threshold per keV, linear.
-        tot_bits: of the time over threshold; it stops at its largest value.
+        tot_bits: bits of the time over threshold, which saturates.
         toa_rms_ns: jitter of the time of arrival.
         timewalk_ns_kev: a pixel that collects E fires `timewalk_ns_kev / E` late.
-        dead_time_s: for how long after the time over threshold a pixel sees nothing; 0 leaves out that time as well.
-        reorder_s: events leave up to this much late, each by a delay of its own: they arrive out of order.
-        hot_rate_per_s: how often a hot pixel fires on its own.
+        dead_time_s: time after the time over threshold in which a pixel is blind; 0: never blind.
+        reorder_s: largest read-out delay; each event has its own, so that events arrive out of order.
+        hot_rate_per_s: rate at which a hot pixel fires spontaneously.
     """
 
     kind: Literal["event"] = "event"
@@ -138,16 +137,3 @@ class EventCamera(PixelatedCamera):
 
 
 Camera = CountingCamera | IntegratingCamera | EventCamera
-
-MEDIPIX3 = CountingCamera(charge_spread_px=0.25, threshold=0.3, dead_time_s=1e-6, bit_depth=12)
-"""Plausible for a 55 um hybrid counting chip at 300 kV in single-pixel mode (Ballabriga et al. 2011)."""
-
-TIMEPIX3 = EventCamera(
-    deposit_width_kev=15.0,
-    charge_spread_px=0.3,
-    toa_rms_ns=1.6,
-    timewalk_ns_kev=150.0,
-    dead_time_s=475e-9,
-    reorder_s=20e-6,
-)
-"""Plausible for a 55 um hybrid event chip at 300 kV (Poikela et al. 2014: 475 ns between hits of a pixel)."""

@@ -1,7 +1,7 @@
-"""The camera: from the share of the beam per pixel to raw counts.
+"""The camera: from the fraction of the beam per pixel to raw counts.
 
 Poisson electrons, gain and shading, modulation transfer, dark level, read-out noise, stuck pixels, rounding and
-saturation. Rotation, scale and shift act before binning and live in `phase_screens.to_camera`.
+saturation. Rotation, scale and shift act before binning, in `phase_screens.to_camera`.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Defects:
-    """Pixels that do not follow the light; disjoint masks of shape (H, W).
+    """Pixels that do not respond to electrons; disjoint masks of shape (H, W).
 
     Attributes:
         hot: stuck at the camera's saturation.
-        dead: see nothing; they read the dark level.
+        dead: no signal; they read the dark level.
     """
 
     hot: Mask
@@ -31,7 +31,7 @@ class Defects:
 
 
 def draw_defects(camera: CameraProperties, shape: tuple[int, int], rng: np.random.Generator) -> Defects:
-    """Hot and dead pixels, scattered independently with the camera's fractions; (H, W) masks."""
+    """Draw hot and dead pixels independently with the camera's fractions; (H, W) masks."""
     hot = rng.random(shape) < camera.hot_fraction
     dead = (rng.random(shape) < camera.dead_fraction) & ~hot
     return Defects(hot, dead)
@@ -64,9 +64,9 @@ def modulation_transfer(mtf_nyquist: float, shape: tuple[int, int]) -> Array:
 
 
 def blur(signal: Array, mtf_nyquist: float) -> Array:
-    """Spread the signal, shape (H, W), by the modulation transfer; the sum stays.
+    """Blur the signal, shape (H, W), by the modulation transfer; conserves the sum.
 
-    The cosine transform mirrors the image at its edges, so that nothing wraps round and nothing is lost.
+    The cosine transform mirrors the image at its edges, so that nothing wraps around or is lost.
     """
     if mtf_nyquist == 1.0:
         return signal
@@ -83,11 +83,11 @@ def expose(
 ) -> NDArray[np.uint16]:
     """One read-out: raw counts, uint16, shape (H, W).
 
-    The blur acts on the electrons that arrived, not on their expectation: neighbouring pixels share noise,
-    as behind a real scintillator. Sharper frequencies overshoot slightly; a count below zero reads zero.
+    The blur acts on the electrons that arrived, not on their expectation: neighbouring pixels share noise, as behind a
+    real scintillator. High frequencies overshoot slightly; a count below zero reads zero.
 
     Args:
-        probability: expected share of the beam per pixel, (H, W), not negative.
+        probability: expected fraction of the beam per pixel, (H, W), not negative.
         dose_e: electrons in the beam during the exposure.
         camera: its errors; rotation, scale and shift are not used here.
         defects: stuck pixels, masks of the same shape.

@@ -1,4 +1,4 @@
-"""One particular sensor: which of its pixels are bad and how its gain varies, fixed for the life of the camera."""
+"""One particular sensor: its bad pixels and gain variation, fixed for the life of the camera."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Sensor:
 
     Attributes:
         defects: hot and dead pixels, (H, W) masks.
-        gain: counts per electron of every pixel, (H, W); None where the camera has no gain.
+        gain: counts per electron of every pixel, (H, W); None if the camera has none.
     """
 
     defects: Defects
@@ -29,9 +29,9 @@ class Sensor:
 
 
 def draw_sensor(camera: Camera, shape: tuple[int, int], rng: np.random.Generator) -> Sensor:
-    """Bad pixels in the camera's fractions and, where it integrates, a gain of every pixel; never negative."""
-    scattered = CameraProperties(hot_fraction=camera.hot_fraction, dead_fraction=camera.dead_fraction)
-    defects = draw_defects(scattered, shape, rng)
+    """Draw bad pixels with the camera's fractions and, for an integrating camera, the gain of every pixel, >= 0."""
+    fractions = CameraProperties(hot_fraction=camera.hot_fraction, dead_fraction=camera.dead_fraction)
+    defects = draw_defects(fractions, shape, rng)
     if not isinstance(camera, IntegratingCamera):
         return Sensor(defects)
     gain = camera.gain * (1.0 + camera.gain_spread * rng.standard_normal(shape))

@@ -1,112 +1,17 @@
-"""Where a detector looks: regions of the diffraction plane in mrad, and the share of every pixel that each one covers.
+"""Coverage of diffraction pixels by detectors, as exact areas.
 
-Geometry only: what the electrons inside a region become is `scintillator`.
+Geometry only: the detection of electrons is in `scintillator`.
 """
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple, Self
 
 import numba
 import numpy as np
-from annotated_types import Ge, Le
 from numpy.typing import NDArray
-from pydantic import model_validator
 
-from twin.errors import StemtwinError
-from twin.optics import Optics
-from twin.options import Count, NonNegative, Positive, validated
-from twin.suggest import nearest
-
-Positive = Positive
-
-FRAMES_AT_ONCE = 16
-"""Integer frames are widened this many at a time: they stay in the cache, and a long stack needs no second copy."""
-
-
-class AngleError(StemtwinError, ValueError):
-    """A detector reaches beyond the angles that are sampled."""
-
-
-@validated
-class Region:
-    """A disc or ring of the diffraction plane, cut into equal segments by straight lines through its centre.
-
-    Segments count from +x towards +y: the first one spans from `rotation_deg` on.
-
-    Attributes:
-        inner_mrad, outer_mrad: the ring; inner 0 is a disc.
-        segments: how many.
-        rotation_deg: where the first segment begins, from +x towards +y.
-        centre_mrad: (x, y) of the centre.
-    """
-
-    inner_mrad: NonNegative = 0.0
-    outer_mrad: Positive
-    segments: Annotated[int, Ge(1), Le(360)] = 1
-    rotation_deg: float = 0.0
-    centre_mrad: tuple[float, float] = (0.0, 0.0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.inner_mrad >= self.outer_mrad:
-            raise ValueError(f"inner_mrad {self.inner_mrad} must lie below outer_mrad {self.outer_mrad}")
-        return self
-
-
-Detector = tuple[Region, ...]
-"""Rings that belong together, from the innermost outwards."""
-
-
-class Layout(NamedTuple):
-    """A detector in multiples of the convergence angle.
-
-    Attributes:
-        radii: boundaries of its rings, from the innermost outwards.
-        segments: of every ring.
-        rotation_deg: as in `Region`.
-    """
-
-    radii: tuple[float, ...]
-    segments: int = 1
-    rotation_deg: float = 0.0
-
-
-LAYOUTS = {
-    "bf": Layout((0.0, 1.0)),
-    "abf": Layout((0.5, 1.0)),
-    "adf": Layout((1.0, 4.5)),
-    "haadf": Layout((4.5, 9.5)),
-    "quadrants": Layout((0.0, 1.0), 4, -45.0),
-    "annular_quadrants": Layout((0.5, 1.0), 4, -45.0),
-    "sixteen_segments": Layout((0.0, 0.25, 0.5, 0.75, 1.0), 4, -45.0),
-}
-"""The usual detectors. BF, ADF and HAADF as in Fig. 1.3 of the thesis (20, 90 and 190 mrad at 20 mrad convergence).
-
-ABF is the outer half of the disc (Findlay et al., Ultramicroscopy 110, 903, 2010); quadrants face the axes, the first
-one +x, so that opposite pairs differ by the beam's deflection along x and y; sixteen segments are four rings of four
-(Shibata et al., J. Electron Microsc. 59, 473, 2010).
-"""
-
-
-def standard(name: str, convergence_mrad: float) -> Detector:
-    """A detector of `LAYOUTS`, scaled to the convergence angle.
-
-    Raises:
-        ValueError: unknown name, or a convergence angle that is not positive.
-    """
-    if name not in LAYOUTS:
-        raise ValueError(f"detector {name!r} is not one of {', '.join(LAYOUTS)}{nearest(name, LAYOUTS)}")
-    layout = LAYOUTS[name]
-    return tuple(
-        Region(
-            inner_mrad=inner * convergence_mrad,
-            outer_mrad=outer * convergence_mrad,
-            segments=layout.segments,
-            rotation_deg=layout.rotation_deg,
-        )
-        for inner, outer in zip(layout.radii[:-1], layout.radii[1:], strict=True)
-    )
+from twin.detectors.layouts import AngleError, Detector, Region
+from twin.options import Count, Positive, validated
 
 
 @validated
@@ -130,7 +35,7 @@ class DiffractionGrid:
 
     @property
     def reach_mrad(self) -> tuple[float, float, float, float]:
-        """Angles up to which the outer pixels reach, along -x, +x, -y and +y; each counted positive outwards."""
+        """Angles of the outer edges along -x, +x, -y and +y, each positive outwards."""
         row, column = self.origin_px
         height, width = self.shape
         sides = (column + 0.5, width - 0.5 - column, row + 0.5, height - 0.5 - row)
@@ -142,59 +47,30 @@ class DiffractionGrid:
         )
 
 
-def reciprocal_grid(optics: Optics) -> DiffractionGrid:
-    """The computing grid's diffraction plane, zero angle at grid // 2."""
-    return DiffractionGrid(shape=(optics.grid, optics.grid), pixel_mrad=optics.pixel_mrad)
-
-
-def camera_grid(optics: Optics) -> DiffractionGrid:
-    """The ideal camera's pixels.
-
-    A camera pixel joins `binning` grid pixels, so that zero angle, the centre of a grid pixel, is the centre of a
-    camera pixel only where nothing is binned.
-    """
-    side, bins = optics.camera_pixels * optics.binning, optics.binning
-    centre = (side // 2 + 0.5) / bins - 0.5
-    return DiffractionGrid(
-        shape=(optics.camera_pixels, optics.camera_pixels),
-        pixel_mrad=optics.camera_pixel_mrad,
-        centre_px=(centre, centre),
-    )
-
-
-def labels(detectors: Mapping[str, Detector]) -> tuple[str, ...]:
-    """One name per signal: the detector's own, with a running number (`quadrants_0`) where it has several segments."""
-    named: list[str] = []
-    for name, rings in detectors.items():
-        count = sum(ring.segments for ring in rings)
-        named += [name] if count == 1 else [f"{name}_{i}" for i in range(count)]
-    return tuple(named)
-
-
 def check_sampled(detectors: Mapping[str, Detector], grid: DiffractionGrid) -> None:
-    """Refuse detectors that the grid does not hold entirely.
+    """Refuse detectors that extend beyond the grid.
 
     Raises:
-        AngleError: naming the detector, how far it reaches and how far the grid does.
+        AngleError: naming the detector, its angle and the grid's.
     """
     for name, rings in detectors.items():
         for ring in rings:
             x, y = ring.centre_mrad
-            needs = (ring.outer_mrad - x, ring.outer_mrad + x, ring.outer_mrad - y, ring.outer_mrad + y)
-            worst = max(range(4), key=lambda side: needs[side] - grid.reach_mrad[side])
-            if needs[worst] > grid.reach_mrad[worst] * (1 + 1e-9):
+            edges = (ring.outer_mrad - x, ring.outer_mrad + x, ring.outer_mrad - y, ring.outer_mrad + y)
+            worst = max(range(4), key=lambda side: edges[side] - grid.reach_mrad[side])
+            if edges[worst] > grid.reach_mrad[worst] * (1 + 1e-9):
                 raise AngleError(
-                    f"detector {name!r} reaches {needs[worst]:.1f} mrad along {('-x', '+x', '-y', '+y')[worst]};"
+                    f"detector {name!r} reaches {edges[worst]:.1f} mrad along {('-x', '+x', '-y', '+y')[worst]};"
                     f" the sampled angles end at {grid.reach_mrad[worst]:.1f} mrad."
                     " Lower outer_mrad or sample more finely in real space."
                 )
 
 
 def weights(detectors: Mapping[str, Detector], grid: DiffractionGrid) -> NDArray[np.float64]:
-    """The share of every pixel's area inside every segment, (D, H, W), in the order of `labels`.
+    """Fraction of every pixel's area inside every segment, (D, H, W), in the order of `labels`.
 
-    Exact areas of squares cut by circles and lines, not samples: segments of a ring add up to the ring, and rings
-    that touch add up to the disc, to rounding.
+    Exact areas of squares cut by circles and lines, not samples: to rounding, the segments of a ring add up to the
+    ring, and adjacent rings to the disc.
 
     Raises:
         AngleError: a detector reaches beyond the grid.
@@ -206,42 +82,16 @@ def weights(detectors: Mapping[str, Detector], grid: DiffractionGrid) -> NDArray
 
 
 def region_weights(region: Region, grid: DiffractionGrid) -> NDArray[np.float64]:
-    """The share of every pixel's area inside each segment of one region, (segments, H, W)."""
+    """Fraction of every pixel's area inside each segment of one region, (segments, H, W)."""
     row, column = grid.origin_px
     x = np.arange(grid.shape[1], dtype=np.float64) - column - region.centre_mrad[0] / grid.pixel_mrad
     y = np.arange(grid.shape[0], dtype=np.float64) - row - region.centre_mrad[1] / grid.pixel_mrad
     start = math.radians(region.rotation_deg) + 2 * math.pi / region.segments * np.arange(region.segments + 1)
     rays = np.stack([np.cos(start), np.sin(start)], -1)
     if region.segments > 1:
-        rays[-1] = rays[0]  # to the bit, or the last segment and the first would not share an edge
+        rays[-1] = rays[0]  # exactly, so that the last and the first segment share an edge
     areas = _cover(x, y, region.inner_mrad / grid.pixel_mrad, region.outer_mrad / grid.pixel_mrad, rays)
-    return np.maximum(areas, 0.0)  # a difference of discs may round to -1e-14, and Poisson takes no negative mean
-
-
-def integrate(frames: NDArray[Any], share: NDArray[np.floating]) -> NDArray[np.floating]:
-    """What every detector collects of every frame: a matrix product.
-
-    Args:
-        frames: (N, H, W) intensities or counts.
-        share: (D, H, W), from `weights`.
-
-    Returns:
-        (N, D), float32 for float32 frames, else float64: whole counts add up exactly.
-
-    Raises:
-        ValueError: frames and weights differ in shape.
-    """
-    if frames.ndim != 3 or share.ndim != 3 or frames.shape[1:] != share.shape[1:]:
-        raise ValueError(f"frames (N, H, W) and weights (D, H, W) must match, got {frames.shape} and {share.shape}")
-    dtype = np.dtype(np.float32 if frames.dtype == np.float32 else np.float64)
-    columns: NDArray[Any] = np.ascontiguousarray(share.reshape(len(share), -1).T, dtype)
-    flat = frames.reshape(-1, len(columns))
-    if flat.dtype == dtype:
-        return flat @ columns
-    signals: NDArray[np.floating] = np.empty((len(flat), columns.shape[1]), dtype)
-    for first in range(0, len(flat), FRAMES_AT_ONCE):
-        signals[first : first + FRAMES_AT_ONCE] = flat[first : first + FRAMES_AT_ONCE].astype(dtype) @ columns
-    return signals
+    return np.maximum(areas, 0.0)  # a difference of discs may round to -1e-14, no mean of a Poisson variate
 
 
 @numba.njit(cache=True)
@@ -258,7 +108,7 @@ def _cover(
         for j in range(len(x)):
             distance = math.hypot(x[j], y[i])
             if distance > outer + 0.75 or distance < inner - 0.75:
-                continue  # farther from the edge than half a diagonal
+                continue  # farther from the ring than half a diagonal
             for corner in range(4):
                 square[corner, 0] = x[j] + (0.5 if corner in (1, 2) else -0.5)
                 square[corner, 1] = y[i] + (0.5 if corner >= 2 else -0.5)
@@ -277,9 +127,9 @@ def _cover(
 
 @numba.njit(cache=True)
 def _clip(polygon: NDArray[np.float64], count: int, ray_x: float, ray_y: float, out: NDArray[np.float64]) -> int:
-    """The part of a convex polygon on the left of a ray from the origin into `out`; the number of its corners.
+    """Clip a convex polygon to the left of a ray from the origin, into `out`; return its number of corners.
 
-    Left of +x is +y, the direction in which segments count (Sutherland and Hodgman 1974).
+    Left of +x is +y, the order of segments (Sutherland and Hodgman 1974).
     """
     kept = 0
     for i in range(count):
@@ -314,12 +164,12 @@ def _disc_area(polygon: NDArray[np.float64], count: int, radius: float) -> float
             continue
         along = -(ax * dx + ay * dy) / length2
         reach2 = along * along - (ax * ax + ay * ay - radius * radius) / length2
-        enter, leave = 1.0, 1.0  # the edge misses the disc: all of it is sector
+        enter, leave = 1.0, 1.0  # the edge misses the disc: only a sector
         if reach2 > 0.0:
             root = math.sqrt(reach2)
             enter = min(max(along - root, 0.0), 1.0)
             leave = min(max(along + root, 0.0), 1.0)
-        # An end inside the disc stays as it is: recomputed beside the origin, its direction would be rounding noise.
+        # An end inside the disc is kept exactly: recomputed near the origin, its direction would be rounding noise.
         px, py = (ax + enter * dx, ay + enter * dy) if enter > 0.0 else (ax, ay)
         qx, qy = (ax + leave * dx, ay + leave * dy) if leave < 1.0 else (bx, by)
         total += px * qy - py * qx

@@ -1,7 +1,7 @@
 """The analogue dark-field detector: scintillator, photomultiplier and digitiser, from electrons to counts.
 
-What one scan position's electrons become; where they land is `detectors.geometry`, how slowly the chain answers
-(fast-scan distortion) is the scan's business.
+For the electrons of one scan position; which electrons reach the detector is in `detectors.geometry`, the slow response
+(fast-scan distortion) in `scan.response`.
 """
 
 import math
@@ -14,9 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import model_validator
 
 from twin.options import Count, NonNegative, Positive, validated
-from twin.suggest import nearest
+from twin.suggest import check_known
 
-Positive = Positive
 Share = Annotated[float, Gt(0), Le(1)]
 Counts = NDArray[np.uint16] | NDArray[np.uint32]
 
@@ -24,7 +23,7 @@ LARGEST_CHARGE = 1e17
 """Anode electrons up to which the cascade is drawn: numpy's Poisson variate ends at 9e18, float64 integers at 9e15."""
 
 LEAST_SPREAD = 1e-12
-"""A smaller Polya b is Poisson for every number of electrons that fits; its gamma shapes would overflow."""
+"""A smaller Polya b is Poisson for every possible number of electrons; its gamma shapes would overflow."""
 
 
 @validated
@@ -32,19 +31,19 @@ class ScintillatorChain:
     """Scintillator, photocathode, dynodes and digitiser; defaults as quoted in the thesis (section 2.2.1).
 
     Attributes:
-        energy_kev: beam energy, all of it spent in the scintillator.
+        energy_kev: beam energy, fully deposited in the scintillator.
         photons_per_kev: light yield (YAP: 20).
-        collection: share of the photons that reach the photocathode.
-        light_excess: spread of the light of one electron beyond Poisson, (variance - mean) / mean^2.
+        collection: fraction of the photons that reach the photocathode.
+        light_excess: excess relative variance of the light of one electron, (variance - mean) / mean^2.
         quantum_efficiency: photoelectrons per photon.
         dynodes: stages of the multiplier.
         secondary_emission: mean electrons out per electron in, of each dynode.
-        polya_b: their spread beyond Poisson, the b of eq 2.10; 0 is Poisson.
-        counts_per_electron: mean counts that one beam electron adds: the digitiser's gain, as one calibrates it.
-        offset: counts without an electron.
+        polya_b: their excess relative variance, the b of eq 2.10; 0 is Poisson.
+        counts_per_electron: mean counts per beam electron: the calibrated gain of the whole chain.
+        offset: counts without electrons.
         readout_rms: Gaussian noise of preamplifier and digitiser, counts.
-        bit_depth: of the digitiser.
-        saturation: largest count, where the amplifier ends before the digitiser does.
+        bit_depth: bits of the digitiser.
+        saturation: largest count, if the amplifier saturates before the digitiser.
         model: "cascade" draws every stage, "two_step" a Gaussian of the same mean and variance (eqs 2.12-2.13).
     """
 
@@ -75,7 +74,7 @@ class ScintillatorChain:
 
     @property
     def largest_count(self) -> int:
-        """Where the digitiser ends."""
+        """Saturation of digitiser or amplifier."""
         return 2**self.bit_depth - 1 if self.saturation is None else self.saturation
 
     @property
@@ -95,24 +94,24 @@ class ScintillatorChain:
 
     @property
     def counts_per_anode_electron(self) -> float:
-        """The digitiser's own gain."""
+        """Gain of the digitiser alone."""
         return self.counts_per_electron / self.gain
 
 
 def relative_variance(chain: ScintillatorChain) -> float:
-    """(sigma / G)^2 of the anode charge of one beam electron: eq 2.11, derived anew from the cascade rule, eq 2.4.
+    """(sigma / G)^2 of the anode charge of one beam electron: eq 2.11, derived from the cascade rule, eq 2.4.
 
-    A cascade's relative variances add, each divided by the mean number that came before it: with
+    The relative variances of a cascade add, each divided by the mean number of its input: with
     v = sigma_A^2 / n_A^2, eq 2.4 is v_AB = v_A + v_B / n_A. The chain has
 
-    - the light: v_c = 1 / m + q over m emitted photons, q = `light_excess`; collecting and converting photons are
+    - the light: v_c = 1 / m + q for m emitted photons, q = `light_excess`; collection and conversion of photons are
       Bernoulli trials of success p (variance p - p^2, eq 2.6), which together give
       v_p = q + 1 / (m_c eta), m_c = m * collection (eq 2.7);
     - n equal dynodes of v = (1 + b delta) / delta, whose cascade is the geometric series
       v_M = (1 + b delta) / delta * (1 + 1 / delta + ... + delta^(1 - n))
           = (1 + b delta) / (delta - 1) * (1 - delta^-n).
 
-    In all v = v_p + v_M / (m_c eta). Eq 2.11 is this for b = 0 and many dynodes, once its G in front of the root is
+    In total v = v_p + v_M / (m_c eta). Eq 2.11 is the case of b = 0 and many dynodes, if its G in front of the root is
     read as the multiplier's delta^n alone and its delta_c as the spread sigma_c of the collected light.
     """
     delta = chain.secondary_emission
@@ -121,7 +120,7 @@ def relative_variance(chain: ScintillatorChain) -> float:
 
 
 def expected_counts(expected_e: ArrayLike, chain: ScintillatorChain) -> NDArray[np.float64]:
-    """Mean count, before rounding and saturation, where `expected_e` electrons arrive on average; same shape."""
+    """Mean count, before rounding and saturation, for a mean of `expected_e` electrons; same shape."""
     return chain.offset + chain.counts_per_electron * np.asarray(expected_e, np.float64)
 
 
@@ -135,7 +134,7 @@ def count_variance(expected_e: ArrayLike, chain: ScintillatorChain) -> NDArray[n
 
 
 def polya(mean: float, b: float, parents: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """What `parents` independent Polya variates (eq 2.10) sum to, one draw per element; any shape.
+    """Sum of `parents` independent Polya variates (eq 2.10), one draw per element; any shape.
 
     A Polya variate is a Poisson variate whose mean is itself gamma distributed, of shape 1 / b. Gammas of one scale
     add their shapes, so the sum over k parents is again a Polya variate, of mean k `mean` and shape k / b: one draw
@@ -150,7 +149,7 @@ def check_charge(electrons: float, chain: ScintillatorChain) -> None:
     """Refuse more electrons at a time than the cascade can draw.
 
     Raises:
-        ValueError: more charge than `LARGEST_CHARGE`; tells what would do.
+        ValueError: more charge than `LARGEST_CHARGE`; names a remedy.
     """
     largest = electrons * chain.gain
     if largest > LARGEST_CHARGE:
@@ -166,8 +165,8 @@ def anode_cascade(
 ) -> NDArray[np.int64]:
     """Electrons on the anode, drawn stage by stage, shape as `electrons`.
 
-    The light that survives collection and photocathode is drawn at once: a Bernoulli selection of a Polya variate is
-    Polya again, with the same b.
+    The detected light is drawn in one step: a Bernoulli selection of a Polya variate is a Polya variate with the
+    same b.
 
     Raises:
         ValueError: more charge than `LARGEST_CHARGE`.
@@ -184,7 +183,7 @@ def anode_two_step(
 ) -> NDArray[np.float64]:
     """Electrons on the anode, Gaussian about their mean, shape as `electrons` (eqs 2.12-2.13).
 
-    x electrons have x times the light of one, so sigma(x) = sqrt(x) sigma. May be negative in the far tail.
+    The variance is proportional to the number x of electrons: sigma(x) = sqrt(x) sigma. Negative in the far tail.
     """
     spread = math.sqrt(relative_variance(chain))
     return chain.gain * (electrons + spread * np.sqrt(electrons) * rng.standard_normal(electrons.shape))
@@ -195,7 +194,7 @@ MODELS: dict[str, Model] = {"cascade": anode_cascade, "two_step": anode_two_step
 
 
 def digitise(charge: ArrayLike, chain: ScintillatorChain, rng: np.random.Generator) -> Counts:
-    """Anode electrons to counts: gain, offset, noise, rounding, saturation; uint16, or uint32 beyond 16 bits."""
+    """Convert anode electrons to counts: gain, offset, noise, rounding, saturation; uint16, or uint32 above 16 bits."""
     signal = np.asarray(charge, np.float64) * chain.counts_per_anode_electron + chain.offset
     if chain.readout_rms > 0.0:
         signal += chain.readout_rms * rng.standard_normal(signal.shape)
@@ -206,26 +205,25 @@ def digitise(charge: ArrayLike, chain: ScintillatorChain, rng: np.random.Generat
 def read_out(
     electrons: ArrayLike, chain: ScintillatorChain, rng: np.random.Generator, model: str | None = None
 ) -> Counts:
-    """Counts of electrons that did arrive.
+    """Counts of electrons that arrived.
 
     Args:
-        electrons: how many, integers, any shape.
+        electrons: numbers of electrons, integers, any shape.
         chain: the detector.
         rng: source of the noise.
-        model: instead of the chain's own.
+        model: overrides the chain's.
 
     Returns:
-        Counts of the same shape, uint16, or uint32 beyond 16 bits.
+        Counts of the same shape, uint16, or uint32 above 16 bits.
 
     Raises:
         ValueError: unknown model, electrons negative or not integers, more charge than the cascade can draw.
     """
     model = chain.model if model is None else model
-    if model not in MODELS:
-        raise ValueError(f"model {model!r} is not one of {', '.join(MODELS)}{nearest(model, MODELS)}")
+    check_known(model, MODELS, "a model of the chain")
     arrived = np.asarray(electrons)
     if not np.issubdtype(arrived.dtype, np.integer):
-        raise ValueError(f"electrons that arrived are integers, got {arrived.dtype}; expectations go to expose_adf")
+        raise ValueError(f"electrons that arrived are integers, got {arrived.dtype}; expose_adf takes expectations")
     if arrived.size and arrived.min() < 0:
         raise ValueError(f"electrons must not be negative, got {arrived.min()}")
     return digitise(MODELS[model](arrived.astype(np.int64), chain, rng), chain, rng)
@@ -234,16 +232,16 @@ def read_out(
 def expose_adf(
     expected_e: ArrayLike, chain: ScintillatorChain, rng: np.random.Generator, model: str | None = None
 ) -> Counts:
-    """Counts where `expected_e` electrons arrive on average, by Poisson's law (eq 2.1).
+    """Counts for a mean of `expected_e` electrons, Poisson distributed (eq 2.1).
 
     Args:
         expected_e: mean number of electrons on the detector, any shape, not negative.
         chain: the detector.
         rng: source of the noise.
-        model: as for `read_out`.
+        model: see `read_out`.
 
     Raises:
-        ValueError: a mean that is negative or not finite; and as `read_out`.
+        ValueError: a mean that is negative or not finite; and see `read_out`.
     """
     mean = np.asarray(expected_e, np.float64)
     wrong = mean[~(np.isfinite(mean) & (mean >= 0))]

@@ -7,11 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.day import Day
+from twin.envs.task import input_of, reward, truth_of
 from twin.envs.view import Belief, Moment, Story, Window, rgb
 from twin.optics import Optics
 from twin.simulated import SimulatedMicroscope
 from twin.state import FIRST_ORDER, StateSpace
-from twin.types import Frame, HasTruth, Microscope, Truth
+from twin.suggest import check_known
+from twin.types import Frame, Microscope, Truth
 
 Array = NDArray[np.floating]
 Observation = NDArray[np.uint8]
@@ -21,8 +23,8 @@ Step = tuple[Observation, float, bool, bool, dict[str, Any]]
 def observe(frame: Frame) -> Observation:
     """Variance-stabilised picture of a frame, uint8, (H, W, 1): floor(2 sqrt(counts)), 255 at most.
 
-    Poisson noise has standard deviation 1 after `2 sqrt` whatever the dose (Anscombe's transform without its
-    offset), so that rounding adds 0.3 of the noise or less. Counts from 16256 on are clipped.
+    Poisson noise has standard deviation 1 after `2 sqrt` at any dose (Anscombe's transform without its offset), so
+    that rounding adds at most 0.3 of the noise. Counts from 16256 on are clipped.
     """
     return np.minimum(2.0 * np.sqrt(frame.counts), 255.0).astype(np.uint8)[..., None]
 
@@ -30,16 +32,16 @@ def observe(frame: Frame) -> Observation:
 class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     """Calibrate a STEM's aberrations from Ronchigrams.
 
-    An episode: the microscope starts at a hidden state x[0] somewhere in `space.start_nm`; `reset` takes a first
-    Ronchigram without any input; each step moves the state by an input, `x[k+1] = x[k] + u[k]`, and takes the
-    next one on a fresh film region. Bringing x to zero is the task.
+    An episode: the microscope starts at a hidden state x[0] within `space.start_nm`; `reset` takes a first Ronchigram
+    without any input; each step moves the state by an input, `x[k+1] = x[k] + u[k]`, and takes a Ronchigram on a fresh
+    film region. The task is to bring x to zero.
 
     Registered as `stemtwin/Calibration-v0` (C10, C12a, C12b) and `stemtwin/Calibration7D-v0` (those and C21a/b,
     C23a/b), with 40 steps.
 
     ### Observation: Box(0, 255, (H, W, 1), uint8)
 
-    | index    | what                                            | unit                    | range       |
+    | index    | quantity                                        | unit                    | range       |
     |----------|-------------------------------------------------|-------------------------|-------------|
     | [y, x, 0]| floor(2 sqrt(counts)) of the camera pixel       | standard deviations of Poisson noise | 0 to 255 |
 
@@ -48,46 +50,52 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     ### Action: Box(-1, 1, (n,), float32)
 
-    | index | what                                  | unit                   | range    |
+    | index | quantity                              | unit                   | range    |
     |-------|---------------------------------------|------------------------|----------|
     | i     | input to coefficient `space.names[i]` | 2 `space.input_nm[i]`  | -1 to 1  |
 
-    One step can cross the whole input box. The cumulative input stays within +-`space.input_nm`: the part of an
-    action that would leave it is cut off, `info["clipped"]` is then true and `info["applied_nm"]` is what was
-    applied. To drive in nm: `step_nm` applies float64 values bit for bit; `action_from_nm` makes an action for
-    `step`, for use through wrappers, good to float32 (`info["applied_nm"]` is exact in any case).
+    One step can cross the whole input box. The cumulative input stays within +-`space.input_nm`: an action that would
+    leave it is clipped, `info["clipped"]` is then true and `info["applied_nm"]` is the applied input. For inputs in
+    nm, `step_nm` applies float64 values exactly; `action_from_nm` converts them to an action for `step`, to float32
+    precision (`info["applied_nm"]` is exact in any case).
 
     ### Reward
 
-    `-max_i |x_i| / tolerance_i` after the step: above -1 is in spec, 0 is perfect. It comes from the truth and
-    belongs to the scorer; on a microscope without `HasTruth` it is 0.
+    `-max_i |x_i| / tolerance_i` after the step: above -1 is in spec, 0 is perfect. It is computed from the truth, for
+    the scorer; on a microscope without `HasTruth` it is 0.
 
     ### End of an episode
 
-    Never terminated: an instrument does not know that it is calibrated. Truncated by the TimeLimit of the
-    registration.
+    Never terminated: an instrument cannot tell that it is calibrated. Truncated by the TimeLimit of the registration.
 
     ### Info (on reset and step; no truth in it)
 
-    | key             | what                                             | unit |
+    | key             | quantity                                         | unit |
     |-----------------|--------------------------------------------------|------|
     | `frame`         | the raw `Frame`                                  |      |
     | `dose_e`        | electrons since reset, this frame included       | e-   |
     | `simulated_s`   | the instrument's clock                           | s    |
     | `applied_nm`    | input of this step as applied, (n,)              | nm   |
     | `cumulative_nm` | sum of the inputs, (n,)                          | nm   |
-    | `clipped`       | whether the action was cut at the limits         |      |
+    | `clipped`       | whether the action was clipped at the limits     |      |
 
     Args:
-        microscope: any backend; alone it decides optics and space.
-        day: hidden parameters of the simulated microscope made when none is given; default `Day()`.
+        microscope: any backend; it defines optics and space.
+        day: hidden parameters of the simulated microscope that is made if none is given; default `Day()`.
         space: calibrated coefficients; default C10, C12a, C12b.
         optics: beam and camera.
         renderer: "fast" or "multislice".
-        render_mode: "rgb_array", "human" or None.
+        render_mode: "rgb_array", "human" or None. Frames are kept for the picture only with a render mode.
 
     Raises:
-        ValueError: a microscope together with what would define another, or an unknown render mode.
+        ValueError: a microscope together with parameters of another, or an unknown render mode.
+
+    Example:
+        >>> env = CalibrationEnv(optics=Optics(camera_pixels=32, binning=12))
+        >>> observation, info = env.reset(seed=0)
+        >>> observation, reward, terminated, truncated, info = env.step([0.1, 0.0, 0.0])
+        >>> observation.shape, float(info["applied_nm"][0])
+        ((32, 32, 1), 12.0)
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 1}  # noqa: RUF012  (Gymnasium's)
@@ -102,8 +110,8 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         renderer: str = "fast",
         render_mode: str | None = None,
     ) -> None:
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"{render_mode!r} is not a render mode; known: {', '.join(self.metadata['render_modes'])}")
+        if render_mode is not None:
+            check_known(render_mode, self.metadata["render_modes"], "a render mode")
         if microscope is None:
             microscope = SimulatedMicroscope(optics or Optics(), space or FIRST_ORDER, day or Day(), renderer)
         elif (day, space, optics, renderer) != (None, None, None, "fast"):
@@ -122,13 +130,16 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """A new session of the microscope, and its first Ronchigram; the same seed gives the same bytes."""
+        """Begin a new session and take its first Ronchigram; the same seed gives the same bytes."""
         super().reset(seed=seed)
         self.microscope.reset(self.np_random)
         self._cumulative_nm = self.space.zero
         self._dose_e = 0.0
         self._story.moments.clear()
-        return self._expose(self.space.zero, clipped=False)
+        frame, info = self._expose(self.space.zero, clipped=False)
+        if self.render_mode is not None:
+            self._keep(frame, truth_of(self.microscope))
+        return observe(frame), info
 
     def step(self, action: NDArray[np.floating]) -> Step:
         """Apply an action in [-1, 1], shape (n,), and take a Ronchigram.
@@ -136,15 +147,10 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         Raises:
             ValueError: wrong shape, or not finite; nothing has moved.
         """
-        share = np.asarray(action, dtype=np.float64)
-        if share.shape != (self.space.dimension,) or not np.all(np.isfinite(share)):
-            raise ValueError(f"an action has shape ({self.space.dimension},) and finite values; got {share.tolist()}")
-        wanted = share * 2.0 * self.space.input
-        allowed = np.clip(wanted, -self.space.input - self._cumulative_nm, self.space.input - self._cumulative_nm)
-        return self._move(allowed, clipped=bool(np.any(allowed != wanted)))
+        return self._move(*input_of(action, self.space, self._cumulative_nm))
 
     def step_nm(self, delta_nm: Array) -> Step:
-        """As `step`, for an input in nm, float64, shape (n,), applied bit for bit.
+        """Apply an input in nm, float64, shape (n,), exactly, and take a Ronchigram.
 
         Raises:
             ValueError: wrong shape, not finite, or beyond the cumulative limits; nothing has moved.
@@ -156,7 +162,7 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         return np.clip(np.asarray(delta_nm) / (2.0 * self.space.input), -1.0, 1.0).astype(np.float32)
 
     def show(self, mean_nm: Array, std_nm: Array) -> None:
-        """Tell the picture the current estimate of x[0], nm, each of shape (n,).
+        """Add an estimate of x[0] to the picture, nm, each of shape (n,); without a render mode, only check it.
 
         Raises:
             ValueError: wrong shapes.
@@ -166,13 +172,15 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         for label, values in (("mean_nm", belief.mean_nm), ("std_nm", belief.std_nm)):
             if values.shape != (self.space.dimension,):
                 raise ValueError(f"{label} has shape ({self.space.dimension},); got {values.shape}")
+        if self.render_mode is None:
+            return
         now = self._now()
         self._story.moments[-1] = Moment(now.frame, now.cumulative_nm, now.truth, belief)
         if self.render_mode == "human":
             self.render()
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The picture (H, W, 3), or the window brought up to date in human mode.
+        """Return the picture (H, W, 3), or update the window in human mode.
 
         Raises:
             RuntimeError: before reset.
@@ -198,25 +206,26 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             raise RuntimeError("there is nothing to show before reset()")
         return self._story.moments[-1]
 
-    def _truth(self) -> Truth | None:
-        return self.microscope.truth() if isinstance(self.microscope, HasTruth) else None
-
     def _move(self, delta_nm: Array, clipped: bool) -> Step:
         cumulative = self.space.check_input(delta_nm, self._cumulative_nm)
         self.microscope.apply(delta_nm)
         self._cumulative_nm = cumulative
-        observation, info = self._expose(delta_nm, clipped)
-        truth = self._story.moments[-1].truth
-        reward = 0.0 if truth is None else -float(np.max(np.abs(truth.state_nm) / self.space.tolerance))
-        return observation, reward, False, False, info
+        frame, info = self._expose(delta_nm, clipped)
+        truth = truth_of(self.microscope)
+        if self.render_mode is not None:
+            self._keep(frame, truth)
+        return observe(frame), reward(truth, self.space), False, False, info
 
-    def _expose(self, applied_nm: Array, clipped: bool) -> tuple[Observation, dict[str, Any]]:
-        frame = self.microscope.acquire()
-        self._dose_e += frame.dose_e
-        self._story.moments.append(Moment(frame, self._cumulative_nm, self._truth()))
+    def _keep(self, frame: Frame, truth: Truth | None) -> None:
+        """Keep a frame for the picture."""
+        self._story.moments.append(Moment(frame, self._cumulative_nm, truth))
         if self.render_mode == "human":
             self.render()
-        info = {
+
+    def _expose(self, applied_nm: Array, clipped: bool) -> tuple[Frame, dict[str, Any]]:
+        frame = self.microscope.acquire()
+        self._dose_e += frame.dose_e
+        return frame, {
             "frame": frame,
             "dose_e": self._dose_e,
             "simulated_s": frame.clock_s,
@@ -224,4 +233,3 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             "cumulative_nm": self._cumulative_nm.copy(),
             "clipped": clipped,
         }
-        return observe(frame), info

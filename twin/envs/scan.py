@@ -8,21 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.day import Day
-from twin.detectors.geometry import Region, labels
+from twin.detectors.layouts import Region, labels
+from twin.envs.task import input_of, reward, truth_of
 from twin.optics import Optics
-from twin.scan.acquisition import ScanSetup
 from twin.scan.plan import ScanPlan
+from twin.scan.setup import ScanSetup
 from twin.simulated import SimulatedMicroscope, check_reach
 from twin.state import StateSpace
-from twin.types import CanScan, HasTruth, Microscope, ScanBlock, Truth
+from twin.suggest import check_known
+from twin.types import CanScan, Microscope, ScanBlock
 
 Array = NDArray[np.floating]
 Images = NDArray[np.float32]
 Step = tuple[Images, float, bool, bool, dict[str, Any]]
 
 PATTERNS = ("raster", "serpentine")
-LEAST, MOST = -1.0, 2.0
-"""Bounds of an observation, shares of the beam: noise goes a little below 0 and above 1; what goes further is cut."""
+LOWEST, HIGHEST = -1.0, 2.0
+"""Bounds of an observation, fractions of the beam: noise extends slightly below 0 and above 1; more is clipped."""
 
 SCAN_SPACE = StateSpace(
     names=("C10", "C12a", "C12b"), start_nm=(15.0, 8.0, 8.0), input_nm=(15.0, 8.0, 8.0), tolerance_nm=(2.5, 2.5, 2.5)
@@ -43,7 +45,7 @@ SMALL_SETUP = ScanSetup(
 SMALL_PLAN = ScanPlan(rows=32, columns=32, step_nm=0.3905 / 10, dwell_s=1e-4, flyback_s=1e-3, dose_e=1e4)
 
 COHERENT_DAY = Day(focal_spread_nm=0.0, source_size_nm=0.0)
-"""Coherent, and perfect but for where the calibrated state starts: one diffraction pattern per position."""
+"""Coherent and without errors except for the initial state: one diffraction pattern per position."""
 
 
 class ScanningMicroscope(Microscope, CanScan, Protocol):
@@ -53,37 +55,37 @@ class ScanningMicroscope(Microscope, CanScan, Protocol):
 class ScanEnv(gymnasium.Env[Images, NDArray[np.float32]]):
     """Correct a STEM's aberrations during a scan, from its detectors' images.
 
-    An episode is one scan of one specimen. The microscope starts at a hidden state x[0] somewhere in
-    `space.start_nm`; `reset` scans the first `rows_per_step` rows without any input; each step moves the state by an
-    input, `x[k+1] = x[k] + u[k]`, and scans the next rows. An action of zeros only scans. The scan ends the episode.
+    An episode is one scan of one specimen. The microscope starts at a hidden state x[0] within `space.start_nm`;
+    `reset` scans the first `rows_per_step` rows without any input; each step moves the state by an input,
+    `x[k+1] = x[k] + u[k]`, and scans the next rows. An action of zeros only scans. The scan ends the episode.
 
     Registered as `stemtwin/Scan4D-v0`: SrTiO3 [001], 32 x 32 positions, 4 rows per step, BF, ABF and ADF, C10, C12a
     and C12b.
 
     ### Observation: Box(-1, 2, (D * rows_per_step * columns,), float32)
 
-    | index                                   | what                                            | unit  | range   |
+    | index                                   | quantity                                        | unit  | range   |
     |-----------------------------------------|-------------------------------------------------|-------|---------|
-    | `(d * rows_per_step + r) * columns + c` | signal of detector d, row r of the block, column c | share | -1 to 2 |
+    | `(d * rows_per_step + r) * columns + c` | signal of detector d, block row r, column c | fraction | -1 to 2 |
 
-    `d` counts `env.unwrapped.detectors`; r and c are places in the image, whichever way the beam went. It is flat, as
-    stable-baselines3 wants what is not an 8-bit picture: `info["images"]` is the same in shape (D, rows, columns).
-    A share is of the beam: counts per electron sent, less the offset of the detector's chain; `info["counts"]` has the
-    counts themselves.
+    `d` indexes `env.unwrapped.detectors`; r and c are places in the image, for either scan direction. The array is
+    flat because stable-baselines3 requires that of anything but 8-bit pictures: `info["images"]` has the shape
+    (D, rows, columns). The unit is the fraction of the beam: counts per incident electron, less the offset of the
+    detector's chain; `info["counts"]` has the counts themselves.
 
     ### Action: Box(-1, 1, (n,), float32)
 
-    | index | what                                  | unit                   | range    |
+    | index | quantity                              | unit                   | range    |
     |-------|---------------------------------------|------------------------|----------|
     | i     | input to coefficient `space.names[i]` | 2 `space.input_nm[i]`  | -1 to 1  |
 
-    It acts before the rows are scanned. As in `CalibrationEnv`, the cumulative input stays within +-`space.input_nm`
-    and `info["clipped"]` says that an action was cut.
+    The input is applied before the rows are scanned. As in `CalibrationEnv`, the cumulative input stays within
+    +-`space.input_nm` and `info["clipped"]` is true for an action that was clipped.
 
     ### Reward
 
-    `-max_i |x_i| / tolerance_i` at the end of the step's last row: above -1 is in spec, 0 is perfect. It comes from
-    the truth and belongs to the scorer; on a microscope without `HasTruth` it is 0.
+    `-max_i |x_i| / tolerance_i` at the end of the step's last row: above -1 is in spec, 0 is perfect. It is
+    computed from the truth, for the scorer; on a microscope without `HasTruth` it is 0.
 
     ### End of an episode
 
@@ -91,32 +93,39 @@ class ScanEnv(gymnasium.Env[Images, NDArray[np.float32]]):
 
     ### Info (on reset and step; no truth in it)
 
-    | key             | what                                                         | unit |
+    | key             | quantity                                                     | unit |
     |-----------------|--------------------------------------------------------------|------|
-    | `images`        | the observation as (D, rows_per_step, columns)               | share of the beam |
-    | `counts`        | what each detector gave, by name, (rows_per_step, columns)   | counts |
+    | `images`        | the observation as (D, rows_per_step, columns)               | fraction of the beam |
+    | `counts`        | signal of each detector, by name, (rows_per_step, columns)   | counts |
     | `frames`        | with a camera: its counts, (rows_per_step, columns, H, W)    | counts |
-    | `events`        | with an event camera: what it sent meanwhile, see `cameras.event.EVENT` |  |
+    | `events`        | with an event camera: its events, see `cameras.event.EVENT`  |      |
     | `first_row`     | of the block                                                 |      |
     | `dose_e`        | electrons since reset                                        | e-   |
     | `simulated_s`   | the instrument's clock                                       | s    |
     | `applied_nm`    | input of this step as applied, (n,)                          | nm   |
     | `cumulative_nm` | sum of the inputs, (n,)                                      | nm   |
-    | `clipped`       | whether the action was cut at the limits                     |      |
+    | `clipped`       | whether the action was clipped at the limits                 |      |
 
     Args:
-        microscope: any backend that scans; its setup and plan have to be told, too.
+        microscope: any backend that scans; give its setup and plan, too.
         setup: specimen, beam and detectors; default one cell of SrTiO3.
         plan: raster or serpentine; default 32 x 32 positions.
-        rows_per_step: has to divide the plan's rows.
-        day: hidden parameters of the simulated microscope made when none is given.
+        rows_per_step: divides the plan's rows.
+        day: hidden parameters of the simulated microscope that is made if none is given.
         space: calibrated coefficients of that microscope.
         render_mode: "rgb_array" or None.
 
     Raises:
         AliasingError: some state within reach needs a wider window than the scan's optics have.
-        ValueError: a microscope together with what would define another or one that cannot scan, a plan that is no
-            grid or not of whole steps, no detectors, an unknown render mode.
+        ValueError: a microscope together with parameters of another or one that cannot scan, a plan that is no grid or
+            does not divide into whole steps, no detectors, an unknown render mode.
+
+    Example:
+        >>> env = ScanEnv(plan=ScanPlan(rows=4, columns=6, step_nm=0.1), rows_per_step=2)
+        >>> _, info = env.reset(seed=0)
+        >>> _, _, terminated, _, info = env.step([0.0, 0.0, 0.0])
+        >>> terminated, info["images"].shape
+        (True, (3, 2, 6))
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  (Gymnasium's)
@@ -132,8 +141,8 @@ class ScanEnv(gymnasium.Env[Images, NDArray[np.float32]]):
         space: StateSpace | None = None,
         render_mode: str | None = None,
     ) -> None:
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"{render_mode!r} is not a render mode; known: {', '.join(self.metadata['render_modes'])}")
+        if render_mode is not None:
+            check_known(render_mode, self.metadata["render_modes"], "a render mode")
         self.setup, self.plan, self.rows_per_step = setup or SMALL_SETUP, plan or SMALL_PLAN, rows_per_step
         self.detectors = labels(self.setup.regions)
         check_plan(self.plan, rows_per_step, self.detectors)
@@ -142,19 +151,19 @@ class ScanEnv(gymnasium.Env[Images, NDArray[np.float32]]):
         self.render_mode = render_mode
         self.shape = (len(self.detectors), rows_per_step, self.plan.columns)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.space.dimension,), np.float32)
-        self.observation_space = gymnasium.spaces.Box(LEAST, MOST, (int(np.prod(self.shape)),), np.float32)
+        self.observation_space = gymnasium.spaces.Box(LOWEST, HIGHEST, (int(np.prod(self.shape)),), np.float32)
         self._cumulative_nm: Array = self.space.zero
         self._dose_e = 0.0
         self._blocks: Iterator[ScanBlock] | None = None
-        self._seen: Images | None = None
+        self._images: Images | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Images, dict[str, Any]]:
-        """A new session of the microscope, and the first rows of its scan; the same seed gives the same bytes."""
+        """Begin a new session and scan the first rows; the same seed gives the same bytes."""
         super().reset(seed=seed)
         self.microscope.reset(self.np_random)
         self._cumulative_nm = self.space.zero
         self._dose_e = 0.0
-        self._seen = np.full((len(self.detectors), *self.plan.shape), np.nan, np.float32)
+        self._images = np.full((len(self.detectors), *self.plan.shape), np.nan, np.float32)
         self._blocks = self.microscope.scan(self.plan, block=self.rows_per_step * self.plan.columns)
         observation, _, info = self._scan(self.space.zero, clipped=False)
         return observation, info
@@ -167,19 +176,13 @@ class ScanEnv(gymnasium.Env[Images, NDArray[np.float32]]):
             ValueError: wrong shape, or not finite; nothing has moved.
         """
         if self._blocks is None:
-            raise RuntimeError("no scan is going on: reset() begins one")
-        share = np.asarray(action, dtype=np.float64)
-        if share.shape != (self.space.dimension,) or not np.all(np.isfinite(share)):
-            raise ValueError(f"an action has shape ({self.space.dimension},) and finite values; got {share.tolist()}")
-        wanted = share * 2.0 * self.space.input
-        allowed = np.clip(wanted, -self.space.input - self._cumulative_nm, self.space.input - self._cumulative_nm)
+            raise RuntimeError("no scan is under way: reset() begins one")
+        allowed, clipped = input_of(action, self.space, self._cumulative_nm)
         cumulative = self.space.check_input(allowed, self._cumulative_nm)
         self.microscope.apply(allowed)
         self._cumulative_nm = cumulative
-        observation, last, info = self._scan(allowed, clipped=bool(np.any(allowed != wanted)))
-        truth = self._truth()
-        reward = 0.0 if truth is None else -float(np.max(np.abs(truth.state_nm) / self.space.tolerance))
-        return observation, reward, last, False, info
+        observation, last, info = self._scan(allowed, clipped)
+        return observation, reward(truth_of(self.microscope), self.space), last, False, info
 
     def render(self) -> NDArray[np.uint8] | None:
         """Every detector's image so far, (H, W, 3).
@@ -189,28 +192,25 @@ class ScanEnv(gymnasium.Env[Images, NDArray[np.float32]]):
         """
         if self.render_mode is None:
             return None
-        if self._seen is None:
+        if self._images is None:
             raise RuntimeError("there is nothing to show before reset()")
-        return picture(self._seen, self.detectors, self.plan)
-
-    def _truth(self) -> Truth | None:
-        return self.microscope.truth() if isinstance(self.microscope, HasTruth) else None
+        return picture(self._images, self.detectors, self.plan)
 
     def _scan(self, applied_nm: Array, clipped: bool) -> tuple[Images, bool, dict[str, Any]]:
         """The next rows: observation, whether they are the last, info."""
         assert self._blocks is not None
-        assert self._seen is not None
+        assert self._images is not None
         block = next(self._blocks)
         last = block.path.first + len(block) == self.plan.count
         if last:
             self._blocks = None
         first_row = block.path.first // self.plan.columns
         row, column = block.path.pixel[:, 0] - first_row, block.path.pixel[:, 1]
-        # Where in the block each position of the image was visited.
+        # Index in the block of every position of the image.
         order = np.argsort(row * self.plan.columns + column)
         counts = {name: block.signals[name][order].reshape(self.shape[1:]) for name in self.detectors}
         images = np.stack([shares(counts[name], self.setup, self.plan) for name in self.detectors])
-        self._seen[:, first_row : first_row + self.rows_per_step] = images
+        self._images[:, first_row : first_row + self.rows_per_step] = images
         self._dose_e += len(block) * self.plan.dose_e
         info: dict[str, Any] = {
             "images": images,
@@ -230,10 +230,10 @@ class ScanEnv(gymnasium.Env[Images, NDArray[np.float32]]):
 
 
 def check_plan(plan: ScanPlan, rows_per_step: int, detectors: tuple[str, ...]) -> None:
-    """Refuse a plan that does not come in whole rows.
+    """Refuse a plan that does not divide into whole steps of rows.
 
     Raises:
-        ValueError: naming the value and what would do.
+        ValueError: naming the value and one that would do.
     """
     if plan.pattern not in PATTERNS:
         raise ValueError(f"pattern {plan.pattern!r} does not scan whole rows; use {' or '.join(PATTERNS)}")
@@ -250,15 +250,15 @@ def check_plan(plan: ScanPlan, rows_per_step: int, detectors: tuple[str, ...]) -
 
 
 def shares(counts: NDArray[np.generic], setup: ScanSetup, plan: ScanPlan) -> Images:
-    """Counts of one detector as share of the beam, float32, cut to `LEAST` to `MOST`; same shape."""
+    """Counts of one detector as fraction of the beam, float32, clipped to `LOWEST` to `HIGHEST`; same shape."""
     electrons = np.asarray(counts, dtype=np.float64)
     if setup.chain is not None:
         electrons = (electrons - setup.chain.offset) / setup.chain.counts_per_electron
-    return np.clip(electrons / plan.dose_e, LEAST, MOST).astype(np.float32)
+    return np.clip(electrons / plan.dose_e, LOWEST, HIGHEST).astype(np.float32)
 
 
 def picture(images: Images, detectors: tuple[str, ...], plan: ScanPlan) -> NDArray[np.uint8]:
-    """The images (D, rows, columns) side by side as pixels, (H, W, 3); NaN is where the beam has not been."""
+    """The images (D, rows, columns) side by side as pixels, (H, W, 3); NaN: not scanned yet."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -277,7 +277,7 @@ def picture(images: Images, detectors: tuple[str, ...], plan: ScanPlan) -> NDArr
 def _checked(
     microscope: ScanningMicroscope | None, setup: ScanSetup, day: Day | None, space: StateSpace | None
 ) -> ScanningMicroscope:
-    """The microscope, or the simulated one of this setup."""
+    """Return the microscope, or a simulated one of this setup."""
     if microscope is None:
         day, space = day or COHERENT_DAY, space or SCAN_SPACE
         check_reach(setup.optics, space, day)

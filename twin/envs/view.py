@@ -1,6 +1,6 @@
-"""The picture that `CalibrationEnv` renders: what the camera saw, what a controller made of it, how it goes.
+"""The picture that `CalibrationEnv` renders: Ronchigram, power spectrum, estimate and error curve.
 
-A human's view: it may show the truth. Draws on a matplotlib figure it is given; imports matplotlib only to make one.
+For humans: it may show the truth. Draws on a given matplotlib figure; imports matplotlib only to make one.
 """
 
 import logging
@@ -26,7 +26,7 @@ DPI = 80
 STUCK_SIGMA = 8.0
 ERROR_TITLE = "Worst coefficient against its tolerance"
 LEAST_RATIO = 0.01
-"""The error curve ends here; smaller is drawn at the edge."""
+"""Lower limit of the error curve; smaller values are drawn at the edge."""
 # Okabe and Ito's colours: distinct in print and to colour-blind readers.
 BELIEF, TRUTH, REST = "#0072B2", "#D55E00", "#7F7F7F"
 
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Belief:
-    """Somebody's estimate of the start x0, nm: mean and standard deviation, each of shape (n,)."""
+    """An estimate of the start x0, nm: mean and standard deviation, each of shape (n,)."""
 
     mean_nm: Array
     std_nm: Array
@@ -43,7 +43,7 @@ class Belief:
 
 @dataclass(frozen=True)
 class Moment:
-    """One observation: the frame and, where known, the truth and the estimate after it."""
+    """One observation: the frame and, if known, the truth and the estimate after it."""
 
     frame: Frame
     cumulative_nm: Array
@@ -51,7 +51,7 @@ class Moment:
     belief: Belief | None = None
 
     def start_nm(self) -> Array | None:
-        """The start that perfect inputs would have led here from, (n,); with drift it is not x[0]."""
+        """Current state minus the cumulative input, (n,); with drift it is not x[0]."""
         return None if self.truth is None else self.truth.state_nm - self.cumulative_nm
 
 
@@ -67,7 +67,7 @@ class Story:
 def log_power_spectrum(counts: NDArray[np.integer]) -> Array:
     """log10 of the power spectrum of a Hann-windowed frame, (H, W), zero frequency at the centre.
 
-    For the eye: stuck pixels take their neighbours' median, and speckle is smoothed by one pixel.
+    For display: stuck pixels are replaced by the median of their neighbours, and speckle is smoothed by one pixel.
     """
     height, width = counts.shape
     image = counts.astype(np.float64)
@@ -99,7 +99,7 @@ def draw(figure: "Figure", story: Story) -> None:
 
 def _ronchigram(ax: "Axes", frame: Frame, optics: Optics) -> None:
     half = optics.camera_pixels * optics.camera_pixel_mrad / 2
-    # Stuck pixels must not set the grey scale; the disc, not the dark around it, should fill it.
+    # The grey scale spans the disc, without stuck pixels and the dark around it.
     lit = frame.counts[frame.counts > 0.5 * np.median(frame.counts)]
     low, high = np.percentile(lit, (0.5, 99.8)) if lit.size else (0.0, 1.0)
     image = ax.imshow(frame.counts, cmap="gray", vmin=low, vmax=max(high, low + 1), extent=(-half, half, half, -half))
@@ -131,7 +131,7 @@ def _estimate(ax: "Axes", now: Moment, space: StateSpace) -> None:
         ax.plot(truth / space.start, rows, "D", color=TRUTH, markersize=8, fillstyle="none", label="truth")
     ax.set(xlim=(-1.25, 1.25), ylim=(space.dimension - 0.4, -0.6), xticks=(-1.0, -0.5, 0.0, 0.5, 1.0))
     ax.set_yticks(rows, [f"{name} (±{s:g} nm)" for name, s in zip(space.names, space.start_nm, strict=True)])
-    ax.set(xlabel="share of the start range", title="Start x0" if now.belief else "Start x0 (no estimate yet)")
+    ax.set(xlabel="fraction of the start range", title="Start x0" if now.belief else "Start x0 (no estimate yet)")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(ncols=4, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
 
@@ -184,7 +184,7 @@ def rgb(story: Story) -> NDArray[np.uint8]:
 
 
 class Window:
-    """The picture on the screen, redrawn in place. Without a display it says so once and draws nothing."""
+    """The picture on the screen, redrawn in place. Without a display it logs one warning and draws nothing."""
 
     def __init__(self) -> None:
         import matplotlib
@@ -205,7 +205,7 @@ class Window:
         self._figure.show()
 
     def show(self, story: Story) -> None:
-        """Redraw and let the window breathe."""
+        """Redraw and process the window's events."""
         if self._figure is None:
             return
         draw(self._figure, story)
@@ -213,7 +213,7 @@ class Window:
         self._figure.canvas.flush_events()
 
     def close(self) -> None:
-        """Close the window; again is fine."""
+        """Close the window; may be called twice."""
         if self._figure is not None:
             from matplotlib import pyplot
 

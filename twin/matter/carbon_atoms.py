@@ -1,6 +1,6 @@
 """Amorphous carbon as atoms: an equilibrium fluid of hard cores in a laterally periodic film.
 
-Its structure factor is the one that the phase screens of `carbon_screen.py` are drawn with.
+Its structure factor is that of the phase screens in `carbon_screen.py`.
 """
 
 import math
@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 Cells = NDArray[np.int64]
 
 MAX_ROUNDS = 200
-"""Candidates per atom before a film counts as impossible to fill."""
+"""Candidates per atom before a film is refused as too dense."""
 
 SWEEPS = 4
 """Moves tried per atom after filling. Random addition alone leaves S(q) 15 % below equilibrium at low q."""
@@ -24,13 +24,13 @@ SWEEPS = 4
 def carbon_film(film: FilmProperties, side_nm: float, rng: np.random.Generator) -> Array:
     """Atoms of an amorphous film: random sequential addition, then equilibration by Monte Carlo.
 
-    Filling: a candidate, uniform in the film, stays if it overlaps no atom. Equilibration: each atom in
-    turn may move to a place uniform in the film, if that is free; this is the Metropolis rule for hard
-    spheres (Metropolis et al. 1953), and the far jumps relax every wavelength at once.
+    Filling: a candidate, uniform in the film, is accepted if it overlaps no atom. Equilibration: each atom in turn
+    moves to a position uniform in the film if that is free; this is the Metropolis rule for hard spheres (Metropolis
+    et al. 1953), and the long jumps relax all wavelengths at the same rate.
 
     Args:
         film: thickness, density and closest approach.
-        side_nm: period along x and y. Cores repeat along z too, so that the faces are like the bulk.
+        side_nm: period along x and y. Cores are periodic along z, too, so that the faces are like the bulk.
         rng: the same state gives the same atoms.
 
     Returns:
@@ -48,7 +48,7 @@ def carbon_film(film: FilmProperties, side_nm: float, rng: np.random.Generator) 
     count = round(film.density_per_nm3 * float(np.prod(box)))
     positions = np.empty((count, 3))
     # Cells no smaller than the core, so that the 27 around a candidate hold every atom it could touch,
-    # and no smaller than the room of an atom, so that few are empty.
+    # and no smaller than the volume per atom, so that few are empty.
     edge = max(core, film.density_per_nm3 ** (-1 / 3))
     cells = np.maximum(1, np.floor(box / edge)).astype(np.int64)
     first = np.full(int(np.prod(cells)), -1, dtype=np.int64)
@@ -71,7 +71,7 @@ def carbon_film(film: FilmProperties, side_nm: float, rng: np.random.Generator) 
 
 @njit(cache=True)
 def _cell(x: float, y: float, z: float, cells: Cells, box: Array) -> int:
-    """Flat index of the cell that holds a point."""
+    """Flat index of the cell of a point."""
     ix = min(int(x / box[0] * cells[0]), cells[0] - 1)
     iy = min(int(y / box[1] * cells[1]), cells[1] - 1)
     iz = min(int(z / box[2] * cells[2]), cells[2] - 1)
@@ -82,7 +82,7 @@ def _cell(x: float, y: float, z: float, cells: Cells, box: Array) -> int:
 def _is_free(
     point: Array, positions: Array, first: Cells, following: Cells, cells: Cells, box: Array, core2: float
 ) -> bool:
-    """Whether no atom is nearer to `point` than the core."""
+    """Whether no atom is closer to `point` than the core."""
     cell = _cell(point[0], point[1], point[2], cells, box)
     iz = cell % cells[2]
     iy = cell // cells[2] % cells[1]
@@ -113,7 +113,7 @@ def _add(
     box: Array,
     core2: float,
 ) -> int:
-    """Add candidates that overlap no atom until all are placed; returns how many are.
+    """Add candidates that overlap no atom until all are placed; return the number placed.
 
     `first` and `following` are linked lists of the atoms of each cell.
     """
@@ -122,7 +122,7 @@ def _add(
             break
         if _is_free(point, positions, first, following, cells, box, core2):
             cell = _cell(point[0], point[1], point[2], cells, box)
-            for axis in range(3):  # assigning the row at once takes seconds longer to compile
+            for axis in range(3):  # assigning the whole row takes seconds longer to compile
                 positions[placed, axis] = point[axis]
             following[placed] = first[cell]
             first[cell] = placed
@@ -136,7 +136,7 @@ def _move(
 ) -> None:
     """Try to move each atom to its candidate, one after the other.
 
-    An atom stands in its own way too: no move is shorter than the core, which holds both ways and is fair.
+    An atom also blocks itself: no move is shorter than the core. The rule is symmetric, hence detailed balance holds.
     """
     for atom in range(len(positions)):
         point = candidates[atom]

@@ -1,4 +1,4 @@
-"""Amorphous carbon as a statistical phase object: its structure factor and the screens drawn from it.
+"""Amorphous carbon as a random phase object: its structure factor and the phase screens drawn from it.
 
 The atomic model with the same statistics is in `carbon_atoms.py`.
 """
@@ -38,7 +38,7 @@ def structure_factor(q_per_nm: Array, film: FilmProperties) -> Array:
 
     Args:
         q_per_nm: spatial frequency in cycles per nm, any shape.
-        film: its density and closest approach set the packing fraction.
+        film: density and closest approach define the packing fraction.
 
     Returns:
         S, same shape; 1 far above 1 / hard_core_nm.
@@ -48,7 +48,7 @@ def structure_factor(q_per_nm: Array, film: FilmProperties) -> Array:
     alpha = (1 + 2 * eta) ** 2 / (1 - eta) ** 4
     beta = -6 * eta * (1 + eta / 2) ** 2 / (1 - eta) ** 4
     gamma = eta * alpha / 2
-    # Below 0.05 the closed form cancels to rounding; S is flat there.
+    # Below 0.05 the closed form suffers from cancellation; S is flat there.
     k = np.maximum(2 * np.pi * np.asarray(q_per_nm, np.float64) * d, 0.05)
     s, c = np.sin(k), np.cos(k)
     transform = (
@@ -63,7 +63,7 @@ def phase_psd_rad2_nm2(q_per_nm: Array, film: FilmProperties, optics: Optics, th
     """Power spectral density of the projected phase of `thickness_nm` of film, rad^2 nm^2, shape of q.
 
     Its integral over the plane of q is the variance of the phase: n t |sigma V(q)|^2 S(q), with the
-    structure factor of the central plane of reciprocal space (the film is thick against an atom).
+    structure factor on the central plane of reciprocal space (the film is much thicker than an atom).
     """
     potential = _FACTOR_TO_POTENTIAL_V_NM2 * scattering_factor_nm(q_per_nm)
     per_atom = (optics.interaction_rad_per_v_nm * potential) ** 2
@@ -78,18 +78,18 @@ def grid_frequencies(grid: int, sampling_nm: float) -> Array:
 def screen_filter(
     film: FilmProperties, optics: Optics, thickness_nm: float, source_size_nm: float = 0.0, side: int | None = None
 ) -> NDArray[np.float32]:
-    """Amplitude that turns unit complex noise on the half plane into a film's phase, shape (side, side // 2 + 1).
+    """Filter from unit complex noise on the half plane to a film's phase, shape (side, side // 2 + 1).
 
-    `side` is the grid's unless told; the sampling stays.
+    `side` is by default that of the grid; the sampling is the same for any side.
 
-    A finite source blurs the Ronchigram as it blurs the potential, to first order in the potential
-    (shifting the probe shifts the shadow image): the filter carries the source's Gaussian.
+    To first order in the potential, a finite source blurs the Ronchigram like a blur of the potential (shifting the
+    probe shifts the shadow image): the filter includes the source's Gaussian.
     """
     side = side or optics.grid
     q = grid_frequencies(side, optics.sampling_nm)
     psd = phase_psd_rad2_nm2(q, film, optics, thickness_nm)
     amplitude = np.sqrt(psd) * (side / optics.sampling_nm)
-    amplitude[0, 0] = 0.0  # a constant phase is not seen
+    amplitude[0, 0] = 0.0  # a constant phase has no effect
     return (amplitude * np.exp(-2 * (np.pi * source_size_nm * q) ** 2)).astype(np.float32)
 
 

@@ -1,6 +1,6 @@
-"""A specimen as atoms: what every file of `twin/specimens/` returns and what the renderers take.
+"""A specimen as atoms: built by `twin/specimens/`, taken by the renderers.
 
-Plain data and the few operations on it; no potential and no wave.
+Plain data and a few operations on it; no potentials, no waves.
 """
 
 import math
@@ -16,24 +16,24 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 MOST_ATOMS = 5_000_000
-"""Atoms of the largest specimen that is built: some hundred MB, and minutes until their potentials are projected."""
+"""Atoms of the largest specimen: some hundred MB, and minutes to project the potentials."""
 
 
 class TooManyAtoms(StemtwinError, ValueError):
-    """A specimen larger than anyone would wait for."""
+    """A specimen of more atoms than the limit."""
 
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """Atoms in an upright box; the beam goes along +z and meets z = 0 first.
+    """Atoms in an upright box; the beam travels along +z and enters at z = 0.
 
     Attributes:
-        name: what it is.
+        name: name of the specimen.
         numbers: atomic numbers, shape (N,).
         positions_nm: (x, y, z), shape (N, 3), within the box.
         cell_nm: sides of the box along x, y and z.
-        periodic: whether it continues beyond the box along x and y; otherwise vacuum does.
-        thermal_rms_nm: rms displacement along one axis by atomic number; elements that are not there stand still.
+        periodic: whether the box repeats along x and y; otherwise vacuum surrounds it.
+        thermal_rms_nm: rms displacement along one axis by atomic number; elements not listed do not vibrate.
     """
 
     name: str
@@ -70,16 +70,16 @@ class Structure:
 
     @property
     def composition(self) -> dict[int, int]:
-        """Atoms by atomic number."""
+        """Number of atoms by atomic number."""
         numbers, counts = np.unique(self.numbers, return_counts=True)
         return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
 
 
 def check_count(name: str, atoms: float) -> None:
-    """Refuse a specimen of too many atoms before any of them is placed.
+    """Refuse a specimen of too many atoms before it is built.
 
     Raises:
-        TooManyAtoms: naming how many there would be.
+        TooManyAtoms: naming their number.
     """
     if atoms > MOST_ATOMS:
         raise TooManyAtoms(f"{name}: {atoms:.3g} atoms; the limit is {MOST_ATOMS:.0e}: use a smaller or thinner field")
@@ -99,9 +99,9 @@ def tiled(fractions: Floats, cell_nm: tuple[float, float, float], repeats: tuple
 
 
 def within(structure: Structure, left_nm: float, top_nm: float, width_nm: float, height_nm: float) -> Structure:
-    """The atoms in a window over the specimen, counted from the window's corner; periodic ones are continued.
+    """Atoms in a window over the specimen, relative to the window's corner; periodic specimens are continued.
 
-    Atoms on the left and top edges are in, those on the right and bottom edges are out.
+    Atoms on the left and top edges are inside, those on the right and bottom edges outside.
     """
     positions, numbers = structure.positions_nm, structure.numbers
     if structure.periodic:
@@ -130,7 +130,7 @@ def displaced(structure: Structure, rng: np.random.Generator) -> Floats:
     """One thermal configuration (frozen phonon, Einstein model): positions, nm, shape (N, 3).
 
     Each atom moves along x and y by independent normals of its element's rms; a displacement along the beam does not
-    change what a slice projects.
+    change the projection of a slice.
     """
     rms_nm = np.array([structure.thermal_rms_nm.get(int(z), 0.0) for z in structure.numbers])
     moved = structure.positions_nm.copy()

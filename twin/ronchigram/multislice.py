@@ -1,7 +1,7 @@
 """Ronchigrams by full multislice through an atomic film: abTEM's potential and transmission, our propagation.
 
-Slower than the fast renderer and independent of it: this is what a controller is judged on. Both obey
-`phase_screens.Renderer`. The waves go through the film as in `scan/diffraction.py`, to abTEM's result.
+Slower than the fast renderer and independent of it: controllers are judged on these frames. Both obey
+`phase_screens.Renderer`. The propagation is that of `scan/diffraction.py` and agrees with abTEM's.
 """
 
 import math
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import abtem
-import ase
 import numpy as np
 import scipy.fft
 import torch
@@ -19,12 +18,13 @@ from numpy.typing import NDArray
 from twin.aberrations import Aberrations
 from twin.day import Day
 from twin.matter.carbon_atoms import carbon_film
-from twin.optics import Optics, check_window
-from twin.ronchigram.phase_screens import crop_pixels, focal_quadrature, to_camera
+from twin.optics import Optics, check_window, focal_quadrature
+from twin.ronchigram.phase_screens import crop_pixels, to_camera
 from twin.scan.diffraction import aperture_wave, band_limited_propagator, exit_mask, exit_wave, probe_wave
+from twin.scan.transmission import ABTEM_SETTINGS, abtem_potential
 
 SCATTERING_MARGIN_MRAD = 8.0
-"""abTEM keeps angles below 2/3 of the grid's; that circle reaches this far beyond the aperture."""
+"""Margin between the aperture and abTEM's band limit, 2/3 of the grid's largest angle."""
 
 SLICE_NM = 1.0
 """Thickest slice by default. Against slices of 0.25 nm a Ronchigram then differs by 0.007 in relative L2 for a
@@ -32,22 +32,11 @@ SLICE_NM = 1.0
 
 _BAND_LIMIT = 2 / 3  # of the grid's largest frequency: abTEM's anti-aliasing aperture
 
-_ANGSTROM_PER_NM = 10.0
 _CARBON = 6
-
-# One thread, and no transform planned by timing or by what another caller left behind, as FFTW's may be:
-# the same seed gives the same bytes in every process.
-_ABTEM_SETTINGS = {
-    "device": "cpu",
-    "precision": "float32",
-    "fft": "numpy",
-    "dask.lazy": False,
-    "diagnostics.progress_bar": False,
-}
 
 
 def multislice_grid(optics: Optics) -> int:
-    """Pixels of the grid that abTEM needs over the window of `optics`: even, with factors 2, 3 and 5 only."""
+    """Pixels of abTEM's grid over the window of `optics`: even, with factors 2, 3 and 5 only."""
     finest_nm = optics.wavelength_nm / (3e-3 * (optics.convergence_mrad + SCATTERING_MARGIN_MRAD))
     grid = max(math.ceil(optics.window_nm / finest_nm), optics.camera_pixels * optics.binning)
     while grid % 2 or _rest(grid) != 1:
@@ -63,11 +52,11 @@ def _rest(number: int) -> int:
 
 
 def projection_filter(grid: int, sampling_nm: float, source_size_nm: float) -> NDArray[np.float32]:
-    """What each slice of the projected potential is multiplied with in Fourier space, (grid, grid // 2 + 1).
+    """Filter of each slice of the projected potential in Fourier space, (grid, grid // 2 + 1).
 
-    The Gaussian of a finite source, abTEM's band limit, and a correction: abTEM 1.0 shares an atom among four
-    pixels linearly, which damps by sinc^2(pi q dx) along each axis, but divides by sin(q dx) / (q dx) without the pi.
-    The transform is then that of the atoms to 1 % at 6 per nm and to 7 % at 12 (uncorrected: 4 % and 15 %).
+    The Gaussian of a finite source, abTEM's band limit, and a correction: abTEM 1.0 distributes an atom linearly over
+    four pixels, which damps by sinc^2(pi q dx) along each axis, but divides by sin(q dx) / (q dx) without the pi. The
+    transform is then that of the atoms to 1 % at 6 per nm and to 7 % at 12 (uncorrected: 4 % and 15 %).
     """
     kx = np.fft.fftfreq(grid)[:, None]
     ky = np.fft.rfftfreq(grid)[None, :]
@@ -80,17 +69,17 @@ def projection_filter(grid: int, sampling_nm: float, source_size_nm: float) -> N
 class MultisliceRenderer:
     """Multislice through random crops of one large periodic film, averaged over focal spread and thermal motion.
 
-    The film is built on first use (seconds). A region is a cyclic crop of it, turned into one of its eight
-    orientations. Focal spread and thermal motion are averaged together: each point of the focal quadrature
-    meets its own snapshot of the displaced atoms.
+    The film is built on first use (seconds). A region is a cyclic crop of it in one of eight orientations. Focal spread
+    and thermal motion are averaged together: each point of the focal quadrature has its own snapshot of the displaced
+    atoms.
 
     Args:
         optics: beam, window and camera; the grid over the window is finer, see `multislice_grid`.
         day: film, focal spread, source size and camera geometry.
         slice_nm: thickest slice.
-        snapshots: thermal configurations of the same atoms.
+        snapshots: number of thermal configurations of the same atoms.
         film_windows: side of the film in windows.
-        film_seed: which film.
+        film_seed: seed of the film.
 
     Raises:
         ValueError: slice_nm not positive, or snapshots or film_windows below one.
@@ -116,7 +105,7 @@ class MultisliceRenderer:
         self.slices = math.ceil(day.film.thickness_nm / slice_nm - 1e-9)
         self.step_nm = day.film.thickness_nm / self.slices
         self.film_windows, self.film_seed = film_windows, film_seed
-        # Without thermal motion every snapshot would be the same.
+        # Without thermal motion all snapshots are the same.
         self.snapshots = snapshots if day.film.thermal_rms_nm > 0 else 1
         self._film: NDArray[np.complex64] | None = None
         self._energy_ev = optics.energy_kev * 1e3
@@ -128,7 +117,7 @@ class MultisliceRenderer:
     def film(self) -> NDArray[np.complex64]:
         """Band-limited transmission functions of the whole film, (snapshots, slices, X, Y) in abTEM's (x, y) order."""
         if self._film is None:
-            with abtem.config.set(_ABTEM_SETTINGS):
+            with abtem.config.set(ABTEM_SETTINGS):
                 self._film = self._build()
         return self._film
 
@@ -139,33 +128,17 @@ class MultisliceRenderer:
         grid = self.grid * self.film_windows
         kernel = projection_filter(grid, side_nm / grid, self.day.source_size_nm)
         aperture = AntialiasAperture()
+        numbers, cell_nm = np.full(len(positions_nm), _CARBON), (side_nm, side_nm, properties.thickness_nm)
         film = np.empty((self.snapshots, self.slices, grid, grid), np.complex64)
         for snapshot in film:
-            # A displacement along the beam does not change what a slice projects.
+            # A displacement along the beam does not change the projection of a slice.
             shift_nm = rng.normal(0.0, properties.thermal_rms_nm, (len(positions_nm), 2))
             moved_nm = positions_nm + np.pad(shift_nm, ((0, 0), (0, 1)))
-            for i, layer in enumerate(self._potential(moved_nm, side_nm, grid).generate_slices()):
+            potential = abtem_potential(numbers, moved_nm, cell_nm, (grid, grid), self.slices)
+            for i, layer in enumerate(potential.generate_slices()):
                 layer.array[0] = scipy.fft.irfft2(scipy.fft.rfft2(layer.array[0]) * kernel, s=(grid, grid))
                 snapshot[i] = aperture.bandlimit(layer.transmission_function(self._energy_ev)).array[0]
         return film
-
-    def _potential(self, positions_nm: NDArray[np.float64], side_nm: float, grid: int) -> abtem.Potential:
-        """Independent carbon atoms (Lobato and Van Dyck 2014), each projected whole into the slice of its centre."""
-        cell_nm = np.array([side_nm, side_nm, self.day.film.thickness_nm])
-        atoms = ase.Atoms(
-            numbers=np.full(len(positions_nm), _CARBON),
-            positions=positions_nm * _ANGSTROM_PER_NM,
-            cell=cell_nm * _ANGSTROM_PER_NM,
-            pbc=True,
-        )
-        step = self.step_nm * _ANGSTROM_PER_NM
-        return abtem.Potential(
-            atoms,
-            gpts=(grid, grid),
-            slice_thickness=(step,) * self.slices,
-            parametrization="lobato",
-            projection="infinite",
-        )
 
     def transmission(self, region_seed: int) -> NDArray[np.complex64]:
         """Transmission functions of one region of the film, (snapshots, slices, grid, grid), rows along y."""
@@ -175,9 +148,9 @@ class MultisliceRenderer:
         rows, columns = (row + np.arange(self.grid)) % size, (column + np.arange(self.grid)) % size
         flip_x, flip_y, transpose = rng.integers(2, size=3)
         where = np.ix_(rows[::-1] if flip_x else rows, columns[::-1] if flip_y else columns)
-        # Layer by layer: indexing all at once would leave neighbouring pixels far apart in memory.
+        # Layer by layer: indexing all of them would leave neighbouring pixels far apart in memory.
         region = np.stack([[layer[where] for layer in snapshot] for snapshot in self.film])
-        # Stored along x first, as abTEM has it; shown along y first.
+        # Stored in abTEM's (x, y) order, returned in (y, x) order.
         return region if transpose else region.swapaxes(-1, -2)
 
     def intensity(self, aberrations: Aberrations, transmission: NDArray[np.complex64]) -> NDArray[np.float32]:
@@ -196,10 +169,10 @@ class MultisliceRenderer:
         expected = (self.slices, self.grid, self.grid)
         if transmission.ndim != 4 or transmission.shape[1:] != expected:
             raise ValueError(f"transmission has shape {transmission.shape}; expected (snapshots, *{expected})")
-        # Layers that lie in memory along x first meet a mirrored wave and give a mirrored pattern: transposing them
-        # would take as long as a transform.
-        mirrored = transmission.strides[-2] < transmission.strides[-1]
-        layers = transmission.swapaxes(-1, -2) if mirrored else transmission
+        # Transposed layers with a transposed wave give a transposed pattern: copying the layers into order would take
+        # as long as a transform.
+        transposed = transmission.strides[-2] < transmission.strides[-1]
+        layers = transmission.swapaxes(-1, -2) if transposed else transmission
         points = focal_quadrature(self.day.focal_spread_nm)
         rounds = math.ceil(len(layers) / len(points))
         size = len(self._exit)
@@ -208,12 +181,12 @@ class MultisliceRenderer:
             # Free space of length z adds z to C10: the first slice lies before the mid-plane.
             entrance_nm = offset_nm - (self.slices - 1) * self.step_nm / 2
             wave = aperture_wave(self._fine, aberrations + Aberrations.of({"C10": entrance_nm}))
-            probe = probe_wave(wave.T if mirrored else wave, np.zeros(2), self.grid)
+            probe = probe_wave(wave.T if transposed else wave, np.zeros(2), self.grid)
             spectrum = exit_wave(probe, layers[i % len(layers)], self._propagator)
             total += np.float32(weight / rounds) * (spectrum.real**2 + spectrum.imag**2)
         total *= self._exit
         whole, first = np.zeros((self.grid, self.grid), np.float32), self.grid // 2 - size // 2
-        whole[first : first + size, first : first + size] = total.T if mirrored else total
+        whole[first : first + size, first : first + size] = total.T if transposed else total
         return whole
 
     def probability(self, aberrations: Sequence[Aberrations], region_seeds: Sequence[int]) -> NDArray[np.float32]:

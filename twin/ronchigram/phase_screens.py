@@ -1,7 +1,13 @@
 """Fast Ronchigrams: a film of a few phase screens under an aberrated probe, in torch.
 
-`I(k) = |F[T(r) psi(r)]|^2`. The transforms are pruned to the aperture going in and to the camera
-coming out. Full multislice through an atomic model is in `multislice.py`; both obey `Renderer`.
+`I(k) = |F[T(r) psi(r)]|^2`. The transforms are pruned to the aperture going in and to the camera coming out. Full
+multislice through an atomic model is in `multislice.py`; both obey `Renderer`.
+
+Sub-window: near focus the probe is much smaller than the window, and most of the film is drawn and transformed for
+nothing. `FastRenderer(sub_window=True)` draws the film only on a square about the probe and takes it as vacuum outside.
+The exit wave is then the wave that vacuum alone would give, known in closed form on the aperture, plus a difference
+that vanishes outside the square; only the difference is computed there. The scattering of the probe's tails outside the
+square is neglected.
 """
 
 import math
@@ -15,22 +21,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twin.aberrations import NAMES, Aberrations, aberration_basis
+from twin.aberrations import NAMES, Aberrations
 from twin.day import CameraProperties, Day
 from twin.matter.carbon_screen import screen_filter, unit_noise
-from twin.optics import PROBE_MARGIN, Optics, check_window, probe_reach_nm
+from twin.optics import PROBE_MARGIN, Optics, aperture_phases, check_window, focal_quadrature, probe_reach_nm
 
 SLICE_NM = 2.5
-"""Thickest film that one phase screen stands for by default."""
-LOCAL_SHARES = (0.5, 0.75)
-"""Sides of the film's part about a probe that a renderer may keep to, as shares of the window's."""
+"""Thickest film that one phase screen represents by default."""
+SUB_WINDOWS = (0.5, 0.75)
+"""Sides of the sub-windows, as fractions of the window's; a few sizes, so that their filters are made once."""
 
 
 class Renderer(Protocol):
-    """From aberrations and a specimen region to what the camera should see."""
+    """From aberrations and a specimen region to the expected intensity on the camera."""
 
     def probability(self, aberrations: Sequence[Aberrations], region_seeds: Sequence[int]) -> NDArray[np.float32]:
-        """Expected share of the beam per camera pixel (whole beam = 1), shape (N, H, W).
+        """Expected fraction of the beam per camera pixel (whole beam = 1), shape (N, H, W).
 
         Args:
             aberrations: N full states, calibrated and residual; C10 counts from the film's mid-plane.
@@ -42,16 +48,8 @@ class Renderer(Protocol):
         ...
 
 
-def focal_quadrature(rms_nm: float) -> list[tuple[float, float]]:
-    """(offset_nm, weight) of the focal spread: three-point Gauss-Hermite, or one point at zero spread."""
-    if rms_nm == 0.0:
-        return [(0.0, 1.0)]
-    step = math.sqrt(3.0) * rms_nm
-    return [(0.0, 2 / 3), (-step, 1 / 6), (step, 1 / 6)]
-
-
 def crop_pixels(optics: Optics, camera: CameraProperties) -> int:
-    """Side of the un-binned square that covers the camera however it is turned, scaled and shifted."""
+    """Side of the un-binned square that covers the rotated, scaled and shifted camera."""
     side = optics.camera_pixels * optics.binning
     if _is_ideal(camera):
         return side
@@ -67,7 +65,9 @@ def _is_ideal(camera: CameraProperties) -> bool:
 
 
 def to_camera(intensity: Tensor, optics: Optics, camera: CameraProperties) -> Tensor:
-    """Diffraction intensity on the reciprocal grid to camera pixels, by area.
+    """Sum diffraction intensity on the reciprocal grid into camera pixels.
+
+    In torch, with the camera's geometry; a scan's camera has none, see `scan.diffraction.to_camera`.
 
     Args:
         intensity: (N, M, M), zero angle at M // 2, pixel `optics.pixel_mrad`.
@@ -75,7 +75,7 @@ def to_camera(intensity: Tensor, optics: Optics, camera: CameraProperties) -> Te
         camera: its rotation, scale and shift are applied here, before binning.
 
     Returns:
-        (N, H, W), the share of the beam in each camera pixel.
+        (N, H, W), the fraction of the beam in each camera pixel.
     """
     side, bins = optics.camera_pixels * optics.binning, optics.binning
     size = intensity.shape[-1]
@@ -127,11 +127,8 @@ class ApertureBasis:
 
 @lru_cache(maxsize=16)
 def aperture_basis(optics: Optics, size: int, dtype: torch.dtype) -> ApertureBasis:
-    """The aperture's pixels and the phase each coefficient makes there."""
-    axis = optics.angles_mrad(size)
-    x, y = np.meshgrid(axis, axis)
-    inside = np.hypot(x, y) <= optics.convergence_mrad
-    basis = aberration_basis(NAMES, x[inside], y[inside], optics.wavelength_nm)
+    """Pixels inside the aperture and the phase per nm of every coefficient there."""
+    inside, basis = aperture_phases(optics, optics.angles_mrad(size))
     pixels = torch.from_numpy(np.flatnonzero(inside.ravel()))
     return ApertureBasis(pixels, torch.from_numpy(basis).to(dtype), size, 1.0 / math.sqrt(int(inside.sum())))
 
@@ -148,24 +145,25 @@ def aperture_field(coefficients_nm: Tensor, basis: ApertureBasis) -> Tensor:
 
 
 def _to_specimen(field: Tensor, grid: int, side: int) -> Tensor:
-    """Inverse transform of a zero-padded square, (N, size, size) to the first `side` rows and columns of the grid."""
+    """Inverse transform of the aperture's square, (N, size, size), zero-padded to the grid; its first (side, side)."""
     return torch.fft.ifft(torch.fft.ifft(field, n=grid, dim=-1)[..., :side], n=grid, dim=-2)[..., :side, :]
 
 
 def _to_diffraction(wave: Tensor, grid: int, size: int) -> Tensor:
-    """Transform on the grid kept to the first `size` frequencies of each axis, (N, side, side) to (N, size, size)."""
+    """Transform of (N, side, side), zero-padded to the grid; its first (size, size) frequencies."""
     return torch.fft.fft(torch.fft.fft(wave, n=grid, dim=-1)[..., :size], n=grid, dim=-2)[..., :size, :]
 
 
 def fresnel_propagator(
     optics: Optics, size: int, distance_nm: float, dtype: torch.dtype, side: int | None = None
 ) -> Tensor:
-    """`exp(-i pi lambda k^2 dz)`, in the order of a field whose square starts at index 0.
+    """`exp(-i pi lambda k^2 dz)`, in the order of a field whose square of `size` frequencies starts at index 0.
 
-    Over the whole grid, or a part of it of so many pixels a side.
+    Of a window of `side` pixels, by default the whole grid. `scan.diffraction.band_limited_propagator` is its
+    counterpart in numpy, cut at the band limit of multislice.
     """
     side = side or optics.grid
-    start = size // 2 * side / optics.grid  # index of zero angle, in the part's pixels
+    start = size // 2 * side / optics.grid  # index of zero angle, in the window's pixels
     pixel = (np.arange(side) - start + side // 2) % side - side // 2
     k2 = (pixel / (side * optics.sampling_nm)) ** 2
     phase = -np.pi * optics.wavelength_nm * distance_nm * (k2[:, None] + k2[None, :])
@@ -190,19 +188,19 @@ def diffraction(
     Raises:
         ValueError: several slices and no propagator.
     """
-    return _behind(aperture_field(coefficients_nm, basis), transmission, transmission.shape[-1], propagator)
+    return _far_field(aperture_field(coefficients_nm, basis), transmission, transmission.shape[-1], propagator)
 
 
-def _behind(
-    field: Tensor, transmission: Tensor, grid: int, propagator: Tensor | None, through: Tensor | None = None
+def _far_field(
+    field: Tensor, transmission: Tensor, grid: int, propagator: Tensor | None, vacuum: Tensor | None = None
 ) -> Tensor:
     """Diffraction intensity (N, size, size) of an aperture's field behind transmission functions (.., side, side).
 
-    The square of the field sits in the corner of the padded grid instead of its centre: that multiplies
-    the probe by a phase ramp which the second transform undoes, so nothing has to be shifted.
+    The square of the field sits in the corner of the padded grid instead of its centre: that multiplies the probe by
+    a phase ramp which the second transform undoes, so nothing has to be shifted.
 
-    On a part of the grid only what the film scatters is cut at the part's edges. The rest of the wave goes past it
-    as `through`, the phase that free space between first and last screen gives the field (None: one screen).
+    In a sub-window (side < grid) the far field is that of vacuum plus the transform of film minus vacuum. `vacuum` is
+    the propagator from the first screen to the last on the aperture's square (None: one screen).
     """
     slices, side, size = transmission.shape[-3], transmission.shape[-1], field.shape[-1]
     if slices > 1 and propagator is None:
@@ -214,33 +212,33 @@ def _behind(
     if side == grid:
         exit_field = _to_diffraction(wave, grid, size)
     else:
-        past = field if through is None else field * through
-        free = first if through is None else _to_specimen(past, grid, side)
-        exit_field = past + _to_diffraction(wave - free, grid, size)
+        unscattered = field if vacuum is None else field * vacuum
+        free = first if vacuum is None else _to_specimen(unscattered, grid, side)
+        exit_field = unscattered + _to_diffraction(wave - free, grid, size)
     return exit_field.real**2 + exit_field.imag**2
 
 
-def _to_middle(size: int, grid: int, side: int, dtype: torch.dtype) -> Tensor:
-    """Phase on an aperture's square that moves the probe from the corner of the grid to the middle of a part of it."""
+def _centring_ramp(size: int, grid: int, side: int, dtype: torch.dtype) -> Tensor:
+    """Phase ramp on the aperture's square that moves the probe from the corner of the grid to a sub-window's centre."""
     ramp = np.exp(-2j * np.pi * np.arange(size) * (side // 2) / grid)
     return torch.from_numpy(ramp[:, None] * ramp[None, :]).to(dtype)
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What rendering on a part of the grid needs.
+class _Window:
+    """Constants of rendering in a window of one size, the whole grid or a sub-window.
 
     Attributes:
         filter: see `screen_filter`.
         propagator: from one screen to the next; None with one screen.
-        through: from the first screen to the last on the aperture's square; None with one screen, or the whole grid.
-        focus: weight of each focal offset, and what it multiplies the aperture's field by (None: by one).
+        vacuum: propagator from the first screen to the last; None with one screen or the whole grid.
+        foci: weight and phase factor, see `_focus_phase`, of every focal offset.
     """
 
     filter: Tensor
     propagator: Tensor | None
-    through: Tensor | None
-    focus: tuple[tuple[float, Tensor | None], ...]
+    vacuum: Tensor | None
+    foci: tuple[tuple[float, Tensor | None], ...]
 
 
 class FastRenderer:
@@ -251,8 +249,8 @@ class FastRenderer:
         day: film, focal spread, source size and camera geometry.
         slices: number of phase screens, overriding the default.
         dtype: torch.float32, or torch.float64 to check it.
-        local: draw the film, and propagate through it, only about the probe, see `LOCAL_SHARES`: twice as fast near
-            focus, the same but for what the probe's faint rings do further out. Its regions are other films.
+        sub_window: compute on a sub-window about the probe: twice as fast near focus; neglects the probe's tails. The
+            same seed gives a different film than the full window.
 
     Raises:
         ValueError: slices below one.
@@ -264,56 +262,56 @@ class FastRenderer:
         day: Day,
         slices: int | None = None,
         dtype: torch.dtype = torch.float32,
-        local: bool = False,
+        sub_window: bool = False,
     ) -> None:
-        self.optics, self.day, self.dtype, self.local = optics, day, dtype, local
+        self.optics, self.day, self.dtype, self.sub_window = optics, day, dtype, sub_window
         self.slices = slices if slices is not None else math.ceil(day.film.thickness_nm / SLICE_NM)
         if self.slices < 1:
             raise ValueError(f"slices must be at least 1, got {self.slices}")
         self.step_nm = day.film.thickness_nm / self.slices
         self.basis = aperture_basis(optics, crop_pixels(optics, day.camera), dtype)
-        self._parts: dict[int, _Part] = {}
+        self._windows: dict[int, _Window] = {}
 
-    def _part(self, side: int) -> _Part:
-        """Made when first asked for."""
-        if side not in self._parts:
+    def _window(self, side: int) -> _Window:
+        """The window of one size, made on first use."""
+        if side not in self._windows:
             optics, day, size = self.optics, self.day, self.basis.size
             weights = torch.from_numpy(screen_filter(day.film, optics, self.step_nm, day.source_size_nm, side))
-            between = through = None
+            between = vacuum = None
             if self.slices > 1:
                 between = fresnel_propagator(optics, size, self.step_nm, self.dtype, side)
                 if side < optics.grid:
                     whole = fresnel_propagator(optics, size, self.step_nm * (self.slices - 1), self.dtype)
-                    through = whole[:size, :size]
-            focus = tuple((w, self._turned(offset, side)) for offset, w in focal_quadrature(day.focal_spread_nm))
-            self._parts[side] = _Part(weights, between, through, focus)
-        return self._parts[side]
+                    vacuum = whole[:size, :size]
+            foci = tuple((w, self._focus_phase(offset, side)) for offset, w in focal_quadrature(day.focal_spread_nm))
+            self._windows[side] = _Window(weights, between, vacuum, foci)
+        return self._windows[side]
 
-    def _turned(self, offset_nm: float, side: int) -> Tensor | None:
-        """What a focal offset, and the way to a part's middle, make of the field at the first screen."""
+    def _focus_phase(self, offset_nm: float, side: int) -> Tensor | None:
+        """Phase factor for a defocus offset and a shift to the centre of the sub-window; None: one."""
         if offset_nm == 0.0 and side == self.optics.grid:
             return None
-        turned = aperture_field(_defocus(offset_nm, self.dtype), self.basis)[0] / self.basis.amplitude
+        phase = aperture_field(_defocus(offset_nm, self.dtype), self.basis)[0] / self.basis.amplitude
         if side < self.optics.grid:
-            turned = turned * _to_middle(self.basis.size, self.optics.grid, side, turned.dtype)
-        return turned
+            phase = phase * _centring_ramp(self.basis.size, self.optics.grid, side, phase.dtype)
+        return phase
 
     def side(self, state: Aberrations) -> int:
-        """Pixels of the film's part that a probe needs; the whole grid unless `local`."""
-        if not self.local:
+        """Side of the smallest sub-window that holds the probe, pixels; without `sub_window` the whole grid."""
+        if not self.sub_window:
             return self.optics.grid
         focus_nm = max(offset for offset, _ in focal_quadrature(self.day.focal_spread_nm))
         spread_nm = self.day.film.thickness_nm / 2 + focus_nm
         blur_nm = 2e-3 * self.optics.convergence_mrad * spread_nm
         needed = (PROBE_MARGIN * probe_reach_nm(self.optics, state) + blur_nm) / self.optics.sampling_nm
-        sides = (int(share * self.optics.grid) for share in LOCAL_SHARES)
+        sides = (int(fraction * self.optics.grid) for fraction in SUB_WINDOWS)
         return next((side for side in sides if side >= needed), self.optics.grid)
 
     def transmission(self, region_seed: int, side: int | None = None) -> Tensor:
-        """Transmission functions of one film region, complex (slices, side, side), |t| = 1; side: the grid's."""
+        """Transmission functions of one film region, complex (slices, side, side), |t| = 1; by default of the grid."""
         side, rng = side or self.optics.grid, np.random.default_rng(region_seed)
         noise = np.stack([unit_noise(side, rng) for _ in range(self.slices)])
-        phase = torch.fft.irfft2(torch.from_numpy(noise) * self._part(side).filter, s=(side, side)).to(self.dtype)
+        phase = torch.fft.irfft2(torch.from_numpy(noise) * self._window(side).filter, s=(side, side)).to(self.dtype)
         return torch.complex(torch.cos(phase), torch.sin(phase))
 
     def intensity(self, coefficients_nm: Tensor, transmission: Tensor) -> Tensor:
@@ -321,22 +319,22 @@ class FastRenderer:
 
         Args:
             coefficients_nm: (N, 25), C10 from the film's mid-plane.
-            transmission: (N or 1, slices, side, side), the probe in its middle unless it is the whole grid.
+            transmission: (N or 1, slices, side, side); in a sub-window, the probe is at its centre.
         """
-        part, grid = self._part(transmission.shape[-1]), self.optics.grid
+        window, grid = self._window(transmission.shape[-1]), self.optics.grid
         # Free space of length z adds z to C10: the first screen lies before the mid-plane.
         first = _defocus((self.step_nm - self.day.film.thickness_nm) / 2, self.dtype)
         field = aperture_field(coefficients_nm + first, self.basis)
         total: Tensor | None = None
-        for weight, turn in part.focus:
-            here = field if turn is None else field * turn
-            seen = weight * _behind(here, transmission, grid, part.propagator, part.through)
-            total = seen if total is None else total + seen
+        for weight, phase in window.foci:
+            focused = field if phase is None else field * phase
+            intensity = weight * _far_field(focused, transmission, grid, window.propagator, window.vacuum)
+            total = intensity if total is None else total + intensity
         assert total is not None
         return total
 
     def probability(self, aberrations: Sequence[Aberrations], region_seeds: Sequence[int]) -> NDArray[np.float32]:
-        """See `Renderer.probability`. One frame at a time: the cache likes it better than a batch."""
+        """See `Renderer.probability`. One frame at a time stays in the processor's cache; a batch does not."""
         if len(aberrations) != len(region_seeds):
             raise ValueError(f"{len(aberrations)} aberration states for {len(region_seeds)} regions")
         frames = []
@@ -350,7 +348,7 @@ class FastRenderer:
 
 
 def _defocus(offset_nm: float, dtype: torch.dtype) -> Tensor:
-    """Coefficients of C10 alone, (1, 25)."""
+    """C10 alone, as coefficients (1, 25)."""
     coefficients = torch.zeros((1, len(NAMES)), dtype=dtype)
     coefficients[0, 0] = offset_nm
     return coefficients

@@ -1,122 +1,51 @@
-"""A scan from plan to counts: probe positions, diffraction, detectors and camera, block by block.
+"""Specimen, beam, detectors and camera of a scan: from probe positions to expected electrons.
 
-What it costs in time and how the instrument drifts meanwhile is the microscope's business (`simulated.py`).
+Counts, and all that changes during a scan, are in `running.py`.
 """
 
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from annotated_types import Ge
 from numpy.typing import NDArray
-from pydantic import field_validator
 
 from twin import specimens
 from twin.aberrations import Aberrations
-from twin.cameras import counting, integrating
-from twin.cameras.event import EventReadout
-from twin.cameras.properties import CountingCamera, EventCamera, FrameCamera, IntegratingCamera
+from twin.cameras.properties import EventCamera, FrameCamera
 from twin.cameras.sensor import Sensor, draw_sensor
 from twin.day import Day
-from twin.detectors.geometry import LAYOUTS, AngleError, Detector, DiffractionGrid, labels, standard, weights
-from twin.detectors.scintillator import MODELS, ScintillatorChain, check_charge, digitise
+from twin.detectors.geometry import DiffractionGrid, weights
+from twin.detectors.layouts import AngleError, Detector, labels
+from twin.detectors.scintillator import check_charge
 from twin.matter.structure import Structure
 from twin.optics import Optics
-from twin.options import Count, Positive, validated
 from twin.scan.diffraction import (
     ScanRenderer,
     Waves,
     band_limit,
+    camera_mask,
     check_optics,
     kept_pixels,
     largest_angle_mrad,
     rays,
-    seen_by_camera,
     to_camera,
 )
 from twin.scan.plan import ScanPath, ScanPlan, check_dwell, check_extent, placed
-from twin.scan.prism import Choice, PlaneWaves, Propagation, choose, lines_are_level, mismatch, work
-from twin.scan.response import DetectorResponse
-from twin.suggest import check_known, nearest
+from twin.scan.prism import Choice, PlaneWaves, choose, lines_are_level, mismatch, work
+from twin.scan.setup import ScanSetup
 
 Floats = NDArray[np.float64]
-Frames = NDArray[np.unsignedinteger]
-Events = NDArray[np.void]
 
 _log = logging.getLogger(__name__)
 
-SCAN_OPTICS = Optics(energy_kev=300.0, convergence_mrad=20.0, grid=256, sampling_nm=0.01, camera_pixels=64, binning=2)
-"""Beam of the thesis' figure 1.3. A focused probe needs a smaller window than a Ronchigram and wants finer pixels: the
-window is 2.56 nm wide, angles are sampled to 63 mrad, and the camera sees 49 mrad, 2.5 times the aperture."""
-
-
-@validated
-class ScanSetup:
-    """What is in the microscope for a scan, as far as an operator knows it.
-
-    Attributes:
-        specimen: one of `specimens.names()`.
-        specimen_options: its options.
-        optics: beam, computing grid and camera of the scan; the Ronchigram's may differ.
-        slice_nm: thickest slice; None takes the whole specimen as one thin slice.
-        snapshots: thermal configurations to average over; one is a frozen specimen, none would vibrate less.
-        specimen_seed: of the thermal configurations.
-        projection: of the atoms' potentials, see `scan.transmission.transmission_field`.
-        propagation: "multislice" takes every position through the slices; "prism" takes the plane waves of the aperture
-            through them, once, and sums these for each position; "auto" does whichever the scan needs less time for.
-            Patterns are the same but for rounding (docs/decisions/0009).
-        detectors: names of `detectors.geometry.LAYOUTS`, scaled to the aperture, or names with rings of one's own.
-        chain: scintillator and photomultiplier behind every detector; None counts electrons.
-        camera: None for neither frames nor events.
-    """
-
-    specimen: str = "sto_001"
-    specimen_options: dict[str, Any] = field(default_factory=dict)
-    optics: Optics = SCAN_OPTICS
-    slice_nm: Positive | None = None
-    snapshots: Count = 1
-    specimen_seed: Annotated[int, Ge(0)] = 0
-    projection: Literal["exact", "abtem"] = "exact"
-    propagation: Propagation = "auto"
-    detectors: dict[str, Detector | None] = field(default_factory=lambda: {"bf": None, "abf": None})
-    chain: ScintillatorChain | None = None
-    camera: CountingCamera | IntegratingCamera | EventCamera | None = CountingCamera()
-
-    @field_validator("propagation", mode="before")
-    @classmethod
-    def _known_propagation(cls, propagation: Any) -> Any:
-        check_known(propagation, get_args(Propagation), "a propagation")
-        return propagation
-
-    @field_validator("detectors")
-    @classmethod
-    def _known(cls, detectors: dict[str, Detector | None]) -> dict[str, Detector | None]:
-        for name, rings in detectors.items():
-            if rings == ():
-                raise ValueError(f"detector {name!r} has no rings")
-            if rings is None and name not in LAYOUTS:
-                known = ", ".join(LAYOUTS)
-                raise ValueError(
-                    f"{name!r} is not a detector{nearest(name, LAYOUTS)}; known: {known}, or give its rings"
-                )
-        return detectors
-
-    @property
-    def regions(self) -> dict[str, Detector]:
-        """Rings of every detector, mrad."""
-        alpha = self.optics.convergence_mrad
-        return {name: standard(name, alpha) if rings is None else rings for name, rings in self.detectors.items()}
-
 
 def check_angles(regions: Mapping[str, Detector], optics: Optics) -> None:
-    """Refuse detectors that reach beyond what the grid computes in full.
+    """Refuse detectors that reach beyond the band limit of the grid.
 
     Raises:
-        AngleError: naming the detector, its angle, the limit and what would do.
+        AngleError: naming the detector, its angle, the limit and a remedy.
     """
     limit = largest_angle_mrad(optics)
     for name, rings in regions.items():
@@ -128,33 +57,18 @@ def check_angles(regions: Mapping[str, Detector], optics: Optics) -> None:
             )
 
 
-class Exposed(NamedTuple):
-    """What camera and detectors gave during N dwells; see `types.ScanBlock`."""
-
-    frames: Frames | None
-    events: Events | None
-    signals: dict[str, NDArray[np.generic]]
-
-
-class Noise:
-    """Random streams of one scan: each is consumed position by position, so that blocks may be cut anywhere."""
-
-    def __init__(self, sequence: np.random.SeedSequence) -> None:
-        self.camera, self.detectors, self.digitiser = (np.random.default_rng(child) for child in sequence.spawn(3))
-
-
 class Acquisition:
     """One specimen under one beam with its detectors; the transmission functions are built on first use (seconds).
 
     Args:
-        setup: what an operator knows.
-        day: focal spread, source size and the detectors' response; the rest of it is not used here.
+        setup: specimen, beam, detectors and camera.
+        day: focal spread, source size and the detectors' response; the rest is not used here.
 
     Raises:
         AliasingError: the aperture exceeds what the grid holds.
         AngleError: a detector reaches beyond the sampled angles.
         ValueError: an unknown specimen or option, neither detector nor camera, an event camera for other electrons
-            than the beam's, or plane waves that are asked for where they cannot be.
+            than the beam's, or propagation "prism" where it is impossible.
     """
 
     def __init__(self, setup: ScanSetup, day: Day) -> None:
@@ -171,7 +85,7 @@ class Acquisition:
         self.structure: Structure = specimens.build(setup.specimen, setup.specimen_options)
         self.names = labels(setup.regions)
         if setup.propagation == "prism":
-            self.choice(ScanPlan())  # refuses what no plan can mend
+            self.choice(ScanPlan())  # raises if no plan can make it possible
 
     @cached_property
     def renderer(self) -> ScanRenderer:
@@ -193,14 +107,14 @@ class Acquisition:
 
     @cached_property
     def plane_waves(self) -> PlaneWaves:
-        """What stands in for the renderer where that is cheaper; its plane waves are propagated on first use."""
-        return PlaneWaves(self.renderer, self._seen)
+        """PRISM renderer, for scans where it is faster; its plane waves are propagated on first use."""
+        return PlaneWaves(self.renderer, self._used)
 
     def choice(self, plan: ScanPlan) -> Choice:
-        """How the plan is propagated, and why; nothing but the setup, the day and the plan decide.
+        """Choose how to propagate the plan; the choice depends only on setup, day and plan.
 
         Raises:
-            ValueError: `propagation` is "prism" and cannot be.
+            ValueError: `propagation` is "prism" and impossible.
         """
         from twin.scan.transmission import layout, slice_count, snapshot_count
 
@@ -209,28 +123,28 @@ class Acquisition:
         slices = 1 if setup.slice_nm is None else slice_count(thickness_nm, setup.slice_nm)
         snapshots = snapshot_count(self.structure, setup.snapshots)
         mixture = rays(day.focal_spread_nm, day.source_size_nm, snapshots)
-        asked = work(plan, day.scan, setup.optics, mixture, slices, int(np.count_nonzero(self._seen)))
-        return choose(setup.propagation, asked, mismatch(setup.optics, shape, cyclic))
+        workload = work(plan, day.scan, setup.optics, mixture, slices, int(np.count_nonzero(self._used)))
+        return choose(setup.propagation, workload, mismatch(setup.optics, shape, cyclic))
 
     @cached_property
-    def _seen(self) -> NDArray[np.bool_]:
-        """Pixels of a pattern that any detector or the camera looks at and that are computed, (size, size)."""
+    def _used(self) -> NDArray[np.bool_]:
+        """Computed pixels of a pattern that any detector or the camera covers, (size, size)."""
         size = kept_pixels(self.setup.optics.grid)
         frequency = (np.arange(size) - size // 2) / self.setup.optics.grid
-        seen: NDArray[np.bool_] = np.any(self._weights > 0, axis=0).reshape(size, size)
+        used: NDArray[np.bool_] = np.any(self._weights > 0, axis=0).reshape(size, size)
         if self.setup.camera is not None:
-            seen = seen | seen_by_camera(self.setup.optics)
-        return seen & (band_limit(frequency, frequency) > 0)
+            used = used | camera_mask(self.setup.optics)
+        return used & (band_limit(frequency, frequency) > 0)
 
     @cached_property
     def _weights(self) -> NDArray[np.float32]:
-        """Share of every computed pixel that each signal collects, (D, size * size)."""
+        """Fraction of every computed pixel that each signal collects, (D, size * size)."""
         size = kept_pixels(self.setup.optics.grid)
         grid = DiffractionGrid(shape=(size, size), pixel_mrad=self.setup.optics.pixel_mrad)
         return weights(self.setup.regions, grid).reshape(len(self.names), size * size).astype(np.float32)
 
     def placed(self, plan: ScanPlan) -> ScanPlan:
-        """The plan, around the middle of the specimen unless it says where."""
+        """Return the plan, centred in the specimen unless it has a centre."""
         return placed(plan, self.structure.width_nm, self.structure.height_nm)
 
     def check(self, plan: ScanPlan, aberrations: Aberrations) -> None:
@@ -238,15 +152,15 @@ class Acquisition:
 
         Raises:
             AliasingError: the window cannot hold the probe.
-            ValueError: the scan leaves the specimen, its dwell is shorter than the camera's read-out, or its dose more
-                than the detectors' chain can draw.
+            ValueError: the scan leaves the specimen, its dwell is shorter than the camera's read-out, or its dose
+                exceeds the limit of the detectors' chain.
         """
         check_extent(plan, self.structure.width_nm, self.structure.height_nm)
         if isinstance(self.setup.camera, FrameCamera):
             check_dwell(plan, self.setup.camera.readout_s)
         if self.setup.chain is not None and self.setup.chain.model == "cascade":
             check_charge(plan.dose_e, self.setup.chain)
-        # At the entrance face, in the worst of the foci that are averaged over.
+        # At the entrance face, for every focus of the focal spread.
         entrance_nm = 0.0 if self.setup.slice_nm is None else -self.structure.thickness_nm / 2
         for ray in rays(self.day.focal_spread_nm, 0.0, 1):
             check_optics(self.setup.optics, aberrations + Aberrations.of({"C10": entrance_nm + ray.defocus_nm}))
@@ -256,16 +170,6 @@ class Acquisition:
         side = self.setup.optics.camera_pixels
         return None if self.setup.camera is None else draw_sensor(self.setup.camera, (side, side), rng)
 
-    def readout(self, sensor: Sensor | None, noise: Noise) -> EventReadout | None:
-        """A running event camera for one scan, on the scan's clock; None for a camera of frames."""
-        if sensor is None or not isinstance(self.setup.camera, EventCamera):
-            return None
-        return EventReadout(self.setup.camera, sensor, noise.camera)
-
-    def responses(self) -> list[DetectorResponse]:
-        """Fresh memories of the detectors, one per signal, for one scan."""
-        return [DetectorResponse(self.day.scan) for _ in self.names]
-
     def expected(
         self, path: ScanPath, actual_nm: Floats, aberrations_of: Callable[[int], Aberrations]
     ) -> Iterator[tuple[NDArray[np.float32] | None, NDArray[np.float32]]]:
@@ -273,8 +177,8 @@ class Acquisition:
 
         Args:
             path: intended positions; its plan has the dose.
-            actual_nm: where the probe really is, (N, 2).
-            aberrations_of: the state during a line, by the line's number; C10 counts from the specimen's mid-plane.
+            actual_nm: actual probe positions, (N, 2).
+            aberrations_of: aberrations during a line, by its number; C10 counts from the specimen's mid-plane.
         """
         dose_e = np.float32(path.plan.dose_e)
         for pattern in self._patterns(path, actual_nm, aberrations_of):
@@ -304,80 +208,9 @@ class Acquisition:
         field = self.renderer.field
         # Free space of length z adds z to C10: the first slice lies before the mid-plane.
         entrance = Aberrations.of({"C10": -(field.slices - 1) * field.step_nm / 2})
-        line: int | None = None
+        current: int | None = None
         waves: Waves = {}
-        for this, position in zip(path.line.tolist(), actual_nm, strict=True):
-            if this != line:
-                line, waves = this, waves_of(aberrations_of(this) + entrance)
+        for line, position in zip(path.line.tolist(), actual_nm, strict=True):
+            if line != current:
+                current, waves = line, waves_of(aberrations_of(line) + entrance)
             yield waves, position
-
-    def expose(
-        self,
-        path: ScanPath,
-        actual_nm: Floats,
-        aberrations_of: Callable[[int], Aberrations],
-        sensor: Sensor | None,
-        responses: list[DetectorResponse],
-        noise: Noise,
-        readout: EventReadout | None = None,
-    ) -> Exposed:
-        """Counts of the camera, (N, H, W), or its events, (n,), and counts of every signal, (N,); see `expected`.
-
-        A slow detector spreads the light of the electrons that came, and the digitiser's noise is not spread. With the
-        scan's last position come all events that are still under way.
-
-        Args:
-            path, actual_nm, aberrations_of: see `expected`.
-            sensor: from `draw_sensor`.
-            responses: from `responses`, as the positions before left them; likewise `noise` and `readout`.
-            noise: of the scan.
-            readout: from `readout`, for an event camera.
-        """
-        expected = np.empty((len(path), len(self.names)))
-        charge = np.empty_like(expected)
-        frames: list[Frames] = []
-        events: list[Events] = []
-        for i, (image, signals) in enumerate(self.expected(path, actual_nm, aberrations_of)):
-            expected[i], charge[i] = signals, self._collect(signals, noise.detectors)
-            if image is not None and readout is not None:
-                events.append(readout.read(image[None], path.start_s[i : i + 1], path.plan.dwell_s))
-            elif image is not None and sensor is not None:
-                frames.append(self._count(image, sensor, path.plan.dwell_s, noise.camera))
-        if readout is not None and path.first + len(path) == path.plan.count:
-            events.append(readout.flush())
-        expected *= self._charge_per_electron
-        for column, response in enumerate(responses):
-            charge[:, column] = response.respond(charge[:, column], path, expected[:, column])
-        counts = self._digitised(charge, noise.digitiser)
-        signals_by_name = {name: counts[:, i].copy() for i, name in enumerate(self.names)}
-        return Exposed(
-            np.concatenate(frames) if frames else None, np.concatenate(events) if events else None, signals_by_name
-        )
-
-    def _count(self, image: NDArray[np.float32], sensor: Sensor, dwell_s: float, rng: np.random.Generator) -> Frames:
-        """One frame, (1, H, W): what arrives while the camera is read out, at the end of the dwell, is lost."""
-        camera = self.setup.camera
-        assert isinstance(camera, FrameCamera)
-        exposure_s = dwell_s - camera.readout_s
-        seen = image[None] if camera.readout_s == 0.0 else image[None] * np.float32(exposure_s / dwell_s)
-        if isinstance(camera, IntegratingCamera):
-            return integrating.expose(seen, camera, sensor, exposure_s, rng)
-        assert isinstance(camera, CountingCamera)
-        return counting.expose(seen, camera, sensor, exposure_s, rng)
-
-    @property
-    def _charge_per_electron(self) -> float:
-        return 1.0 if self.setup.chain is None else self.setup.chain.gain
-
-    def _collect(
-        self, expected_e: NDArray[np.float32], rng: np.random.Generator
-    ) -> NDArray[np.int64] | NDArray[np.float64]:
-        """What one position's electrons leave on each detector, (D,): electrons, or electrons on its anode."""
-        chain, electrons = self.setup.chain, rng.poisson(expected_e)
-        return electrons if chain is None else MODELS[chain.model](electrons, chain, rng)
-
-    def _digitised(self, charge: Floats, rng: np.random.Generator) -> NDArray[np.generic]:
-        """Signals, (N, D): counts of the chain; without one, electrons, whole as long as their light is not slow."""
-        if self.setup.chain is not None:
-            return digitise(charge, self.setup.chain, rng)
-        return charge.astype(np.int64) if self.day.scan.response_s == 0.0 else charge

@@ -16,17 +16,17 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from twin.aberrations import NAMES, Aberrations, aberration_basis
-from twin.optics import AliasingError, Optics, check_window
+from twin.aberrations import Aberrations
+from twin.optics import AliasingError, Optics, aperture_phases, check_window, focal_quadrature
 
 Floats = NDArray[np.float64]
 Complex = NDArray[np.complex64]
 Waves = Mapping[float, Complex]
-"""The aperture's wave at every defocus of a mixture, by the defocus in nm; see `ScanRenderer.waves`."""
+"""Aperture wave by defocus, nm, for every defocus of a mixture; see `ScanRenderer.waves`."""
 
 BAND_LIMIT_PER_PIXEL = 1 / 3
-"""Largest frequency kept, periods per pixel: 2/3 of Nyquist, so that no product of two waves aliases below it
-(Kirkland 2010, section 6.8)."""
+"""Band limit, periods per pixel: 2/3 of Nyquist, so that no product of two waves aliases below it (Kirkland 2010,
+section 6.8)."""
 
 TAPER_PER_PIXEL = 0.01
 """Width of the cosine edge inside the band limit, periods per pixel: abTEM's."""
@@ -34,7 +34,7 @@ TAPER_PER_PIXEL = 0.01
 
 @dataclass(frozen=True, eq=False)
 class TransmissionField:
-    """Transmission functions of a specimen; the last row and column are followed by the first.
+    """Transmission functions of a specimen, periodic in rows and columns.
 
     Attributes:
         functions: band-limited, complex64, shape (snapshots, slices, rows, columns), rows along y.
@@ -50,12 +50,12 @@ class TransmissionField:
 
     @property
     def snapshots(self) -> int:
-        """Thermal configurations."""
+        """Number of thermal configurations."""
         return int(self.functions.shape[0])
 
     @property
     def slices(self) -> int:
-        """Slices along the beam."""
+        """Number of slices along the beam."""
         return int(self.functions.shape[1])
 
 
@@ -69,19 +69,18 @@ class Ray(NamedTuple):
 
 
 def rays(focal_spread_nm: float, source_size_nm: float, snapshots: int) -> list[Ray]:
-    """What to average over: focal spread x source, each point meeting the next thermal snapshot.
+    """Coherent contributions to average over: focal spread x source, cycling through the thermal snapshots.
 
     Three-point Gauss-Hermite for the focus (rms, along C10), and for the round Gaussian source (rms per axis) its
     centre with weight 1/2 and a hexagon at two spreads (Stroud 1971, E2^r2 5-1): both exact to fifth order. A spread of
-    zero costs one point. There are at least as many rays as snapshots.
+    zero takes one point. There are at least as many rays as snapshots.
     """
-    step = math.sqrt(3.0) * focal_spread_nm
-    foci = [(0.0, 2 / 3), (-step, 1 / 6), (step, 1 / 6)] if focal_spread_nm > 0 else [(0.0, 1.0)]
     sources = [((0.0, 0.0), 1.0)]
     if source_size_nm > 0:
         turns = [math.pi / 3 * i for i in range(6)]
         ring = [((2 * source_size_nm * math.cos(t), 2 * source_size_nm * math.sin(t)), 1 / 12) for t in turns]
         sources = [((0.0, 0.0), 1 / 2), *ring]
+    foci = focal_quadrature(focal_spread_nm)
     points = [(f_weight * s_weight, focus, shift) for focus, f_weight in foci for shift, s_weight in sources]
     rounds = math.ceil(snapshots / len(points))
     return [
@@ -95,7 +94,7 @@ def kept_pixels(grid: int) -> int:
 
 
 def largest_angle_mrad(optics: Optics) -> float:
-    """Up to where diffraction is computed in full: the band limit less its soft edge."""
+    """Largest angle that the soft edge of the band limit leaves unchanged."""
     return 2 * optics.max_angle_mrad * (BAND_LIMIT_PER_PIXEL - TAPER_PER_PIXEL)
 
 
@@ -107,10 +106,10 @@ def band_limit(rows_per_pixel: NDArray[np.floating], columns_per_pixel: NDArray[
 
 
 def check_optics(optics: Optics, aberrations: Aberrations) -> None:
-    """Refuse what the window cannot hold, in either space.
+    """Refuse a probe wider than the window or an aperture wider than the band limit.
 
     Raises:
-        AliasingError: the probe is wider than the window, or the aperture than the band limit; with what would do.
+        AliasingError: with a sampling that would do.
     """
     check_window(optics, aberrations)
     if optics.convergence_mrad > largest_angle_mrad(optics):
@@ -123,12 +122,9 @@ def check_optics(optics: Optics, aberrations: Aberrations) -> None:
 
 @lru_cache(maxsize=4)
 def _aperture(optics: Optics) -> tuple[NDArray[np.bool_], Floats]:
-    """Pixels inside the aperture on the smallest centred square around it, (m, m); rad/nm of NAMES there, (25, P)."""
+    """See `aperture_phases`, on the smallest centred square around the aperture, (m, m)."""
     reach = math.floor(optics.convergence_mrad / optics.pixel_mrad)
-    axis = np.arange(-reach, reach + 1) * optics.pixel_mrad
-    x, y = np.meshgrid(axis, axis)
-    inside = np.hypot(x, y) <= optics.convergence_mrad
-    basis = aberration_basis(NAMES, x[inside], y[inside], optics.wavelength_nm)
+    inside, basis = aperture_phases(optics, np.arange(-reach, reach + 1) * optics.pixel_mrad)
     return inside, basis.astype(np.float64, copy=False)
 
 
@@ -156,7 +152,7 @@ def exit_mask(grid: int) -> NDArray[np.float32]:
 
 
 def band_limited_propagator(optics: Optics, step_nm: float) -> Complex:
-    """Fresnel's propagator over `step_nm` within the band limit, (grid, size): zero beyond the first `size` rows."""
+    """Fresnel propagator over `step_nm` within the band limit, (grid, size): zero beyond the first `size` rows."""
     grid, size = optics.grid, kept_pixels(optics.grid)
     frequency = (np.arange(size) - size // 2) / grid
     k2 = (frequency[:, None] ** 2 + frequency[None, :] ** 2) / optics.sampling_nm**2
@@ -168,12 +164,12 @@ def band_limited_propagator(optics: Optics, step_nm: float) -> Complex:
 def probe_wave(wave: Complex, fraction: Floats, grid: int) -> Complex:
     """Probe at `fraction`, (x, y), pixels from the middle of the window, (grid, grid), for `exit_wave`.
 
-    Waves are carried with zero frequency at pixel `size // 2` of a square of `size` frequencies in the corner of the
-    grid: a ramp in real space that multiplication by a transmission function leaves alone, so that nothing is shifted.
+    Zero frequency lies at pixel `size // 2` of a square of `size` frequencies in the corner of the grid. In real space
+    this is a phase ramp, which commutes with transmission functions, so that nothing has to be shifted.
 
     Args:
-        wave: at the aperture, (m, m), as `aperture_wave` has it.
-        fraction: (2,).
+        wave: at the aperture, (m, m), from `aperture_wave`.
+        fraction: sub-pixel position, (2,).
         grid: side of the window, pixels.
     """
     m = len(wave)
@@ -192,7 +188,7 @@ def exit_wave(psi: Complex, layers: Iterable[Complex], propagator: Complex) -> C
     Args:
         psi: `probe_wave`, (grid, grid); overwritten.
         layers: transmission functions, each (grid, grid), in the order of the beam.
-        propagator: from one to the next, `band_limited_propagator`.
+        propagator: from one layer to the next, `band_limited_propagator`.
     """
     size = propagator.shape[1]
     kept, rest = psi[:, :size], psi[:, size:]
@@ -211,12 +207,13 @@ def exit_wave(psi: Complex, layers: Iterable[Complex], propagator: Complex) -> C
 class ScanRenderer:
     """Diffraction patterns of probes on a transmission field.
 
-    One position at a time: the cache likes it no less, and no pattern depends on its neighbours by rounding.
+    Positions are computed one at a time: as fast as in batches, and the rounding of a pattern does not depend on its
+    neighbours.
 
     Args:
         optics: beam and grid; its window is the probe's.
         field: specimen, sampled as the grid.
-        mixture: coherent parts to be summed, see `rays`; default one ray through each snapshot.
+        mixture: coherent contributions, see `rays`; default one ray through each snapshot.
 
     Raises:
         AliasingError: the aperture exceeds the band limit.
@@ -236,7 +233,7 @@ class ScanRenderer:
         self._propagator = band_limited_propagator(optics, field.step_nm)
         self._functions = field.functions
         if min(field.functions.shape[-2:]) < 2 * optics.grid:
-            # Most windows would cross the seam of a small field: continued by a window, it has none.
+            # Most windows would cross the edge of a small field: extend it periodically by one window.
             self._functions = np.pad(field.functions, ((0, 0), (0, 0), (0, optics.grid), (0, optics.grid)), mode="wrap")
 
     def diffraction(self, aberrations: Aberrations, positions_nm: Floats) -> NDArray[np.float32]:
@@ -253,7 +250,7 @@ class ScanRenderer:
         return np.stack([self.pattern(waves, position) for position in np.asarray(positions_nm, np.float64)])
 
     def waves(self, aberrations: Aberrations) -> dict[float, Complex]:
-        """The aperture's wave at every defocus of the mixture, for `pattern`; C10 counts from the first slice.
+        """Aperture waves at every defocus of the mixture, for `pattern`; C10 counts from the first slice.
 
         Raises:
             AliasingError: the window cannot hold the probe.
@@ -264,12 +261,12 @@ class ScanRenderer:
         return {defocus: aperture_wave(self.optics, state) for defocus, state in states.items()}
 
     def patterns(self, steps: Iterable[tuple[Waves, Floats]]) -> Iterator[NDArray[np.float32]]:
-        """The pattern of each step, from `waves` and a position (x, y), nm, as soon as it is known."""
+        """Yield the pattern of each step: `waves` and a position (x, y), nm."""
         for waves, position_nm in steps:
             yield self.pattern(waves, position_nm)
 
     def pattern(self, waves: Waves, position_nm: Floats) -> NDArray[np.float32]:
-        """One diffraction pattern, (size, size), as in `diffraction`; `position_nm` is (x, y)."""
+        """One diffraction pattern, (size, size), see `diffraction`; `position_nm` is (x, y)."""
         total = np.zeros((self.size, self.size), np.float32)
         for ray in self.mixture:
             spectrum = self.exit_wave(waves[ray.defocus_nm], position_nm + np.array(ray.shift_nm), ray.snapshot)
@@ -281,9 +278,9 @@ class ScanRenderer:
         """Wave in the far field behind one snapshot, (size, size), before the band limit of the last slice.
 
         Args:
-            wave: at the aperture, (m, m), as `aperture_wave` has it.
+            wave: at the aperture, (m, m), from `aperture_wave`.
             position_nm: (x, y) in the specimen.
-            snapshot: which.
+            snapshot: number of the thermal configuration.
         """
         pixel = (position_nm - self.field.corner_nm) / self.field.sampling_nm
         nearest = np.rint(pixel).astype(np.int64)
@@ -291,7 +288,7 @@ class ScanRenderer:
         return exit_wave(probe_wave(wave, pixel - nearest, self.optics.grid), patch, self._propagator)
 
     def _patch(self, snapshot: int, corner: NDArray[np.int64]) -> Complex:
-        """Transmission functions of one window, (slices, grid, grid), from the pixel `corner`, (x, y), on."""
+        """Transmission functions of the window whose first pixel is `corner`, (x, y); (slices, grid, grid)."""
         grid, layers = self.optics.grid, self._functions[snapshot]
         rows, columns = self.field.functions.shape[-2:]
         x, y = (corner % np.array([columns, rows])).tolist()
@@ -302,14 +299,14 @@ class ScanRenderer:
 
 
 def _transform(function: Callable[..., Any], waves: Complex, axis: int) -> None:
-    """Transform in place; SciPy is allowed to, and does, but does not promise it."""
+    """Transform in place. SciPy does so with `overwrite_x`, but does not guarantee it."""
     result = function(waves, axis=axis, overwrite_x=True)
     if not np.may_share_memory(result, waves):
         waves[:] = result
 
 
-def seen_by_camera(optics: Optics) -> NDArray[np.bool_]:
-    """Which pixels of a pattern `to_camera` counts, (size, size)."""
+def camera_mask(optics: Optics) -> NDArray[np.bool_]:
+    """Pixels of a pattern that `to_camera` sums, (size, size)."""
     size, side = kept_pixels(optics.grid), optics.camera_pixels * optics.binning
     start = size // 2 - side // 2
     inside = (np.arange(size) >= start) & (np.arange(size) < start + side)
@@ -317,7 +314,11 @@ def seen_by_camera(optics: Optics) -> NDArray[np.bool_]:
 
 
 def to_camera(pattern: NDArray[np.float32], optics: Optics) -> NDArray[np.float32]:
-    """A pattern (size, size) by area to camera pixels (H, W); what lies beyond the camera is lost."""
+    """Sum a pattern (size, size) into camera pixels (H, W); electrons beyond the camera are lost.
+
+    In numpy and without camera geometry; the Ronchigram's is `phase_screens.to_camera`, in torch. They sum in
+    different order.
+    """
     side, bins, size = optics.camera_pixels * optics.binning, optics.binning, len(pattern)
     start = size // 2 - side // 2
     if start < 0:

@@ -1,7 +1,7 @@
-"""Where the beam really goes: jitter, mains hum, specimen drift, coil errors and lag after a flyback.
+"""Actual probe positions: jitter, mains hum, specimen drift, coil errors and lag after a flyback.
 
-Positions only. What they do to an image is the renderer's business, or `scan/fast_image.py`'s for the fast path; the
-signal's own delay is `scan/response.py`.
+Positions only: the renderers compute the image, the fast path in `scan/fast_image.py` distorts one; the delay of the
+signal is in `scan/response.py`.
 """
 
 import math
@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 @unique
 class Stream(IntEnum):
-    """Independent streams of random numbers; turning one error on leaves the others as they were."""
+    """Independent random streams: switching one error on does not change the others."""
 
     JITTER = 0
     WALK = 1
@@ -29,7 +29,7 @@ def ar1(innovations: Floats, correlation: float, before: float | None) -> Floats
     """First-order autoregressive series D[j] = phi D[j-1] + a[j] (Friedrich 2023, eqs 2.14-2.15), shape (n,).
 
     The series starts from its stationary distribution, D[1] = a[1] / sqrt(1 - phi^2), along both axes. The thesis
-    has this start in eq 2.15 only; with eq 2.14's, D[1] = a[1], the first lines of an image would be steadier.
+    does so in eq 2.15 only; with D[1] = a[1], eq 2.14, the first lines of an image would jitter less.
 
     Args:
         innovations: a, (n,), independent.
@@ -58,7 +58,7 @@ def ar1_spectrum(cycles_per_line: Floats, sigma_nm: float, correlation: float) -
 
 
 def coil_axes(properties: ScanProperties) -> Floats:
-    """Where the x and the y coil deflect per intended unit, rows of (x, y), shape (2, 2); the identity when perfect."""
+    """Deflection of the x and of the y coil per intended unit, rows of (x, y), (2, 2); the identity if perfect."""
     x_angle = math.radians(properties.coil_rotation_deg)
     y_angle = math.radians(properties.coil_rotation_deg + properties.coil_skew_deg)
     x_gain, y_gain = properties.coil_gain
@@ -75,7 +75,7 @@ def hum_nm(middle_s: Floats, dwell_s: float, properties: ScanProperties, phase_r
 
     Args:
         middle_s: middle of each dwell, (N,), on the clock that the phase belongs to.
-        dwell_s: the average over it is the sinc factor.
+        dwell_s: averaging over it gives the sinc factor.
         properties: amplitude and frequency.
         phase_rad: at time zero.
     """
@@ -85,11 +85,11 @@ def hum_nm(middle_s: Floats, dwell_s: float, properties: ScanProperties, phase_r
 
 
 class ScanEngine:
-    """Turns intended into actual positions, block by block in read-out order.
+    """Compute actual from intended positions, block by block in read-out order.
 
-    Actual is intended, plus coil errors of the deflection from the scan's centre, jitter per line, lag and hum, minus
-    the specimen's drift since the first scan began. Positions are averages over the dwell (the drift: its value in
-    the middle). The result does not depend on how a scan is cut into blocks.
+    Actual position = intended position + coil errors of the deflection from the scan's centre + jitter of the line +
+    lag + hum - specimen drift since the first scan began. Positions are averages over the dwell (drift: the value in
+    the middle of it). The result does not depend on how a scan is cut into blocks.
 
     Args:
         properties: the errors.
@@ -107,12 +107,12 @@ class ScanEngine:
         self._expected: int | None = None
 
     def begin(self, clock_s: float) -> None:
-        """A new scan, at this time on the instrument's clock; jitter and lag start anew, drift and hum go on.
+        """Begin a scan at this time on the instrument's clock: jitter and lag restart, drift and hum continue.
 
-        The first scan needs no call: it begins at zero.
+        Optional for the first scan, which begins at zero.
 
         Raises:
-            ValueError: the last scan was still going on then.
+            ValueError: the previous scan had not ended by then.
         """
         if self._walked_to_s == -math.inf:
             self._origin_s = self._walked_to_s = clock_s
@@ -128,7 +128,7 @@ class ScanEngine:
         self._last_nm: Floats | None = None
 
     def hold(self, seconds: float) -> None:
-        """The scan stood still for so long: drift, hum and the coils' relaxation have gone on meanwhile.
+        """Interrupt the scan for a time in which drift, hum and the relaxation of the coils continue.
 
         Raises:
             ValueError: a negative time.
@@ -167,7 +167,7 @@ class ScanEngine:
         return path.intended_nm + displacement
 
     def _jitter(self, path: ScanPath) -> Floats:
-        """Shift of each position's line along the fast and the slow axis, (N, 2); two normals are drawn per line."""
+        """Jitter of each position's line along the fast and the slow axis, (N, 2); draws two normals per line."""
         properties = self._properties
         if properties.jitter_x_nm == properties.jitter_y_nm == 0.0:
             return np.zeros((len(path), 2))
@@ -181,7 +181,7 @@ class ScanEngine:
         return lines[path.line - self._line]
 
     def _drift(self, middle_s: Floats) -> Floats:
-        """How far the specimen has moved, (N, 2): velocity and random walk; two normals are drawn per position."""
+        """Displacement of the specimen, (N, 2): velocity and random walk; draws two normals per position."""
         properties = self._properties
         moved = (middle_s - self._origin_s)[:, None] * np.array(properties.drift_nm_per_s)
         elapsed_s = np.diff(middle_s, prepend=self._walked_to_s)
@@ -195,13 +195,13 @@ class ScanEngine:
         return moved + walk
 
     def _lag(self, path: ScanPath) -> Floats:
-        """What is still missing of the jumps to each line, averaged over the dwell, (N, 2).
+        """Remaining error of the jumps to each line, averaged over the dwell, (N, 2).
 
-        A linear system of first order: on arrival at a line, a share of the jump from the last line's end is added
-        to what is left of earlier jumps. How the beam came to the scan's first position is not known: no lag there.
+        First-order linear system: on arrival at a line, a fraction of the jump from the end of the last line adds to
+        the remainder of earlier jumps. The scan's first position has no lag, since the jump to it is unknown.
         """
-        share, relaxation_s = self._properties.flyback_lag, self._properties.flyback_relaxation_s
-        if share == 0.0:
+        fraction, relaxation_s = self._properties.flyback_lag, self._properties.flyback_relaxation_s
+        if fraction == 0.0:
             return np.zeros((len(path), 2))
         at_arrival_nm, arrived_s, start_s = [self._lag_nm], [self._arrived_s], path.start_s + self._held_s
         begun = np.flatnonzero(np.diff(path.line, prepend=self._line))
@@ -209,8 +209,8 @@ class ScanEngine:
             arrival_s = float(start_s[i]) - path.plan.settle_s
             last = self._last_nm if i == 0 else path.intended_nm[i - 1]
             jump = np.zeros(2) if last is None else path.intended_nm[i] - last
-            left = at_arrival_nm[-1] * math.exp((arrived_s[-1] - arrival_s) / relaxation_s)
-            at_arrival_nm.append(left - share * jump)
+            remainder = at_arrival_nm[-1] * math.exp((arrived_s[-1] - arrival_s) / relaxation_s)
+            at_arrival_nm.append(remainder - fraction * jump)
             arrived_s.append(arrival_s)
         self._lag_nm, self._arrived_s = at_arrival_nm[-1], arrived_s[-1]
         which = np.searchsorted(begun, np.arange(len(path)), side="right")

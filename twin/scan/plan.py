@@ -1,6 +1,6 @@
-"""Where the beam is told to go and when: scan patterns in read-out order on the scan's own clock.
+"""Intended probe positions and times: scan patterns in read-out order on the scan's own clock.
 
-Intended positions only; what a real scan does instead is `scan/errors.py`. No physics, numpy alone.
+Actual positions are in `scan/errors.py`. No physics, only numpy.
 """
 
 import math
@@ -22,35 +22,43 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int32]
 Pattern = Literal["raster", "serpentine", "subsampled", "list"]
 Side = Annotated[int, Gt(0), Le(2**20)]
-Positive = Positive
 
 
 @validated
 class ScanPlan:
-    """A scan as the operator sets it.
+    """Settings of a scan.
 
-    Positions lie on a grid of `rows` x `columns` around `centre_nm`; columns run along the fast axis. With
-    `rotation_deg` the fast axis turns from +x towards +y. A list has no grid: its shape is (1, N), and every position
-    is a line of its own, for the beam jumps there.
+    Positions lie on a grid of `rows` x `columns` around `centre_nm`; columns run along the fast axis, which
+    `rotation_deg` rotates from +x towards +y. A list has no grid: its shape is (1, N), and every position is a line
+    of its own, since the beam jumps there.
 
-    Times: each line waits `settle_s`, then dwells on its positions without a gap. Between two lines of a raster or
-    a sub-sampled scan the beam flies back for `flyback_s`; serpentine scans and lists have no flyback.
+    Times: each line waits `settle_s`, then dwells on its positions without gaps. Between two lines of a raster or a
+    sub-sampled scan the beam flies back for `flyback_s`; serpentine scans and lists have no flyback.
 
     Attributes:
         pattern: "raster", "serpentine" (odd lines backwards), "subsampled" (part of a raster) or "list".
         rows, columns: positions along the slow and the fast axis; not used by a list.
         step_nm: distance of neighbouring positions; not used by a list.
-        fraction: share of the grid that a sub-sampled scan visits.
-        subsample: leave out "pixels" at random within every line, or whole "lines".
-        pattern_seed: of the random choice in a sub-sampled scan.
-        positions_nm: of a list, (x, y) from the centre along the scan's axes.
-        dwell_s: time on each position.
+        fraction: fraction of the grid that a sub-sampled scan visits.
+        subsample: omit random "pixels" of every line, or whole "lines".
+        pattern_seed: seed of a sub-sampled pattern.
+        positions_nm: positions of a list, (x, y) from the centre along the scan's axes.
+        dwell_s: dwell time per position.
         flyback_s: return to the start of the next line.
-        settle_s: wait at the start of each line, the first one included.
-        rotation_deg: scan axes against the specimen's.
-        centre_nm: (x, y) of the middle of the grid in the specimen; None is the origin until `placed` puts it in the
+        settle_s: wait at the start of each line, including the first.
+        rotation_deg: rotation of the scan axes against the specimen's.
+        centre_nm: (x, y) of the middle of the grid in the specimen; None is the origin until `placed` sets it to the
             middle of a specimen.
         dose_e: electrons of the beam per position.
+
+    Example:
+        >>> plan = ScanPlan(rows=3, columns=4, step_nm=0.1, dwell_s=1e-3, flyback_s=2e-3)
+        >>> plan.shape, plan.count
+        ((3, 4), 12)
+        >>> round(duration_s(plan) * 1e3)  # 12 dwells and 2 flybacks, ms
+        16
+        >>> [len(path) for path in paths(plan, block=5)]
+        [5, 5, 2]
     """
 
     pattern: Pattern = "raster"
@@ -95,7 +103,7 @@ class ScanPlan:
 
     @property
     def count(self) -> int:
-        """Positions visited."""
+        """Number of positions visited."""
         if self.pattern == "subsampled" and self.subsample == "lines":
             return round(self.fraction * self.rows) * self.columns
         rows, columns = self.shape
@@ -103,7 +111,7 @@ class ScanPlan:
 
     @property
     def origin_nm(self) -> Floats:
-        """(x, y) that the pattern lies around, shape (2,): the centre, or zero where none is given."""
+        """Centre of the pattern, (x, y), shape (2,); zero if none is given."""
         return np.zeros(2) if self.centre_nm is None else np.array(self.centre_nm)
 
 
@@ -112,12 +120,12 @@ class ScanPath:
     """Consecutive positions of a scan, in read-out order; read-only arrays of one length N.
 
     Attributes:
-        first: index of the first of them in read-out order.
+        first: index of the first position in read-out order.
         intended_nm: (N, 2), (x, y) in the specimen.
         pixel: (N, 2), (row, column) in the image.
-        line: (N,), how many lines were begun before; counts the lines visited, not the image's rows.
-        start_s, end_s: (N,), beginning and end of the dwell since the scan began.
-        plan: the scan that they are part of.
+        line: (N,), number of the line among those visited, from 0; not the row of the image.
+        start_s, end_s: (N,), start and end of the dwell since the scan began.
+        plan: the whole scan.
     """
 
     first: int
@@ -151,9 +159,9 @@ class Extent(NamedTuple):
 
 
 def paths(plan: ScanPlan, block: int) -> Iterator[ScanPath]:
-    """The scan in blocks of at most `block` positions, in read-out order; memory goes with the block.
+    """Iterate over the scan in blocks of at most `block` positions, in read-out order; memory scales with the block.
 
-    Blocks take no notice of lines; only the last may be shorter.
+    Blocks ignore lines; only the last may be shorter.
 
     Raises:
         ValueError: `block` is not positive.
@@ -188,7 +196,7 @@ def path(plan: ScanPlan, first: int, stop: int) -> ScanPath:
 def scan_axes(plan: ScanPlan) -> Floats:
     """Unit vectors of the fast and of the slow axis as rows, (x, y) each, shape (2, 2).
 
-    `rotation_deg` turns the fast axis from +x towards +y (in an image with rows downwards: clockwise).
+    `rotation_deg` rotates the fast axis from +x towards +y (clockwise in an image with rows downwards).
     """
     angle = math.radians(plan.rotation_deg)
     c, s = math.cos(angle), math.sin(angle)
@@ -204,12 +212,12 @@ def along(components: Floats, axes: Floats) -> Floats:
 
 
 def duration_s(plan: ScanPlan) -> float:
-    """From the scan's begin to the end of its last dwell; nothing flies back after that."""
+    """Time from the start of the scan to the end of its last dwell; no flyback follows."""
     return float(path(plan, plan.count - 1, plan.count).end_s[0])
 
 
 def extent_nm(plan: ScanPlan) -> Extent:
-    """The smallest rectangle that holds every position of the grid or list; a sub-sampled scan counts in full."""
+    """Bounding rectangle of the grid or list; of a sub-sampled scan, of the whole grid."""
     if plan.pattern == "list":
         corners = np.array(plan.positions_nm)
     else:
@@ -220,14 +228,14 @@ def extent_nm(plan: ScanPlan) -> Extent:
 
 
 def placed(plan: ScanPlan, width_nm: float, height_nm: float) -> ScanPlan:
-    """The plan itself when it says where its centre lies, else around the middle of a specimen of that size."""
+    """Return the plan, centred in a specimen of that size unless it has a centre."""
     if plan.centre_nm is not None:
         return plan
     return replace(plan, centre_nm=(width_nm / 2, height_nm / 2))
 
 
 def check_dwell(plan: ScanPlan, readout_s: float) -> None:
-    """Refuse a dwell that the camera's read-out takes up whole: nothing would be exposed.
+    """Refuse a dwell time that the camera's read-out fills: nothing would be exposed.
 
     Raises:
         ValueError: with both times.
@@ -241,14 +249,14 @@ def check_dwell(plan: ScanPlan, readout_s: float) -> None:
 
 
 ROUNDING_NM = 1e-9
-"""A scan may touch the specimen's edge; this much beyond it is rounding."""
+"""Tolerance for rounding of a scan that touches the specimen's edge."""
 
 
 def check_extent(plan: ScanPlan, width_nm: float, height_nm: float) -> None:
     """Refuse a scan that leaves a specimen spanning 0 to `width_nm` along x and 0 to `height_nm` along y.
 
     Raises:
-        ValueError: with the scan's extent, the specimen's, and what would help.
+        ValueError: with both extents and a remedy.
     """
     extent = extent_nm(plan)
     for axis, low, high, size in (
@@ -287,29 +295,29 @@ def _lines_and_pixels(plan: ScanPlan, index: NDArray[np.int64]) -> tuple[NDArray
 def _scattered(plan: ScanPlan, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Lines and pixels of a random mask.
 
-    The rows get their share evenly: floor(r count / rows) positions come before row r. Within a row, each choice
-    of that many columns is equally likely and depends on the seed and the row alone.
+    Positions are spread evenly over the rows: floor(r count / rows) come before row r. Within a row, all choices of
+    that many columns are equally likely; the choice depends only on the seed and the row.
     """
     rows, count = plan.rows, plan.count
     row = ((index + 1) * rows - 1) // count
     before = row * count // rows
-    share = (row + 1) * count // rows - before
+    in_row = (row + 1) * count // rows - before
     column = np.empty_like(index)
     for r in np.unique(row):
-        here = row == r
-        visited = _visited_columns(plan.columns, int(share[here][0]), plan.pattern_seed, int(r))
-        column[here] = visited[(index - before)[here]]
-    # With fewer positions than rows, no row has more than one, and lines that visit nothing are not lines.
+        members = row == r
+        visited = _visited_columns(plan.columns, int(in_row[members][0]), plan.pattern_seed, int(r))
+        column[members] = visited[(index - before)[members]]
+    # With fewer positions than rows, no row has more than one; empty rows are not lines.
     return (row if count >= rows else index), np.stack([row, column], axis=1)
 
 
 @lru_cache(maxsize=4)
-def _visited_columns(columns: int, share: int, seed: int, row: int) -> NDArray[np.int64]:
-    """Columns of one row of a random mask, rising, shape (share,)."""
-    return np.sort(np.random.default_rng([seed, 0, row]).permutation(columns)[:share])
+def _visited_columns(columns: int, count: int, seed: int, row: int) -> NDArray[np.int64]:
+    """Columns of one row of a random mask, ascending, shape (count,)."""
+    return np.sort(np.random.default_rng([seed, 0, row]).permutation(columns)[:count])
 
 
 @lru_cache(maxsize=4)
-def _visited_rows(rows: int, share: int, seed: int) -> NDArray[np.int64]:
-    """Rows of a scan sub-sampled by lines, rising, shape (share,)."""
-    return np.sort(np.random.default_rng([seed, 1]).permutation(rows)[:share])
+def _visited_rows(rows: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Rows of a scan sub-sampled by lines, ascending, shape (count,)."""
+    return np.sort(np.random.default_rng([seed, 1]).permutation(rows)[:count])

@@ -1,10 +1,10 @@
 """Diffraction patterns of many positions from the plane waves of the aperture: PRISM (Ophus 2017) on the whole field.
 
-A probe is a sum of plane waves, and moving it turns each one's phase: `Psi(q) = sum_k A(k) exp(-i chi(k) - 2 pi i k r)
-S(k, q)`, with S(k, q) what becomes of the plane wave k behind the specimen. S is computed once per thermal snapshot by
-`ScanRenderer`'s own slices; whatever follows is a product of matrices. The window has to be the whole periodic field:
-then no wave is left out and no probe is cut, and patterns are those of multislice but for rounding. When that pays is
-`Work`'s business.
+A probe is a sum of plane waves, and moving it changes the phase of each: `Psi(q) = sum_k A(k) exp(-i chi(k) -
+2 pi i k r) S(k, q)`, with S(k, q) the far field of plane wave k behind the specimen. S is computed once per thermal
+snapshot with the slices of `ScanRenderer`; the rest are matrix products. The window must be the whole periodic field:
+then no wave is left out and no probe is cropped, and the patterns equal those of multislice to rounding. `Work`
+estimates which is faster.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,42 +20,50 @@ from twin.day import ScanProperties
 from twin.optics import Optics
 from twin.scan.diffraction import Complex, Ray, ScanRenderer, Waves, aperture_wave, ramps
 from twin.scan.plan import ScanPlan
+from twin.scan.setup import Propagation
 
 Floats = NDArray[np.float64]
-Propagation = Literal["auto", "multislice", "prism"]
 
 MAX_MATRIX_BYTES = 448 * 2**20
-"""Plane waves beyond this are not kept: with the libraries, some 500 MiB, a scan stays within 1 GiB."""
+"""Memory limit of the plane waves: with the libraries, some 500 MiB, a scan stays within 1 GiB."""
 
 GROUP = 32
-"""Positions of one product. By rounding, a row of a product depends on its place, but not on what the other rows hold:
-a position has the place of its number in the scan, and rows that are not asked for are zero."""
+"""Positions per matrix product. The rounding of a row depends on its index, but not on the values of other rows: every
+position has the row of its number in the scan, and rows outside the block are zero."""
 
 GAIN = 1.25
-"""How much cheaper plane waves must be in the estimate: it is not better than that on other machines."""
+"""Estimated speed-up from which plane waves are chosen; the estimate is about that accurate on other machines."""
 
-# Nanoseconds of one core, measured by `python -m benchmarks.imaging.prism`; only their ratios count.
-_SLICE_NS = 9.0  # per slice and pixel of the grid
-_ENDS_NS = 1.0  # per pixel of the grid: probe and pattern
-_PRODUCT_NS = 0.09  # per plane wave and pixel of the pattern, in a product of many positions
-_PASS_NS = 0.4  # the same, to read the plane waves once for a line
-_LINE_NS = 0.15  # the same, to sum them for each of a line's beams
-_ALONG_NS = 0.13  # per column of plane waves and pixel of the pattern
-_PIXEL_NS = 2.0  # per pixel of the pattern
+# Costs in nanoseconds on one core, measured by `python -m benchmarks.imaging.prism`. Only their ratios matter: they
+# decide between two ways to the same patterns, never a result.
+SLICE_NS = 9.0
+"""Multislice: transmission and two transforms, per slice and pixel of the grid."""
+ENDS_NS = 1.0
+"""Multislice: making the probe and adding the pattern, per pixel of the grid."""
+GROUP_PRODUCT_NS = 0.09
+"""Plane waves times a group of positions, per position, plane wave and pixel of the pattern."""
+READ_NS = 0.4
+"""Reading all plane waves from memory for one line, per plane wave and pixel of the pattern."""
+COLUMN_SUM_NS = 0.15
+"""Sum over k_y for one beam of a line, per plane wave and pixel of the pattern."""
+LINE_PRODUCT_NS = 0.13
+"""Sum over k_x for one position of a line, per column of plane waves and pixel of the pattern."""
+PATTERN_NS = 2.0
+"""Adding |Psi|^2 of one position, per pixel of the pattern."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a scan asks for, and what it costs by either way; nothing is computed for it.
+    """Size of a scan and estimated times of both propagations.
 
     Attributes:
-        positions, lines: of the scan.
+        positions, lines: numbers of the scan.
         level: every line runs along x, see `lines_are_level`.
-        mixture: what is summed for each position.
-        slices: along the beam.
+        mixture: coherent contributions of each position.
+        slices: number along the beam.
         grid: side of the window, pixels.
-        columns, waves: of the aperture: plane waves side by side, and all of them.
-        pixels: of a pattern that anything looks at.
+        columns, waves: plane waves of the aperture: along k_x, and all of them.
+        pixels: number of pattern pixels that a detector or the camera covers.
     """
 
     positions: int
@@ -70,38 +78,38 @@ class Work:
 
     @property
     def snapshots(self) -> int:
-        """Thermal configurations."""
+        """Number of thermal configurations."""
         return len({ray.snapshot for ray in self.mixture})
 
     @property
     def matrix_bytes(self) -> int:
-        """Of the plane waves behind the specimen and of the sums for one line."""
+        """Memory of the plane waves behind the specimen and of the sums for one line."""
         return 8 * self.pixels * (self.snapshots * self.waves + len(set(_beams(self.mixture))) * self.columns)
 
     @property
     def multislice_s(self) -> float:
-        """Every position by itself."""
+        """Time of multislice at every position."""
         return self.positions * len(self.mixture) * self._wave_s
 
     @property
     def prism_s(self) -> float:
-        """Plane waves, and the products for every position."""
+        """Time of the plane waves and of the products for every position."""
         pairs, rays = self.waves * self.pixels, len(self.mixture)
         built = self.snapshots * self.waves * self._wave_s
         if not self.level:
-            return built + self.positions * rays * (pairs * _PRODUCT_NS + self.pixels * _PIXEL_NS) * 1e-9
-        lines = self.lines * pairs * (self.snapshots * _PASS_NS + len(set(_beams(self.mixture))) * _LINE_NS)
-        along = self.positions * rays * self.pixels * (self.columns * _ALONG_NS + _PIXEL_NS)
+            return built + self.positions * rays * (pairs * GROUP_PRODUCT_NS + self.pixels * PATTERN_NS) * 1e-9
+        lines = self.lines * pairs * (self.snapshots * READ_NS + len(set(_beams(self.mixture))) * COLUMN_SUM_NS)
+        along = self.positions * rays * self.pixels * (self.columns * LINE_PRODUCT_NS + PATTERN_NS)
         return built + (lines + along) * 1e-9
 
     @property
     def _wave_s(self) -> float:
-        """One wave through one snapshot."""
-        return self.grid**2 * (self.slices * _SLICE_NS + _ENDS_NS) * 1e-9
+        """Time of one wave through one snapshot."""
+        return self.grid**2 * (self.slices * SLICE_NS + ENDS_NS) * 1e-9
 
 
 class Choice(NamedTuple):
-    """How a scan is propagated, why, in words, and whether that is slower than it could be for want of memory."""
+    """How a scan is propagated, the reason in words, and whether lack of memory prevented the faster way."""
 
     propagation: Literal["multislice", "prism"]
     reason: str
@@ -111,7 +119,7 @@ class Choice(NamedTuple):
 def work(
     plan: ScanPlan, errors: ScanProperties, optics: Optics, mixture: Sequence[Ray], slices: int, pixels: int
 ) -> Work:
-    """The work of a scan; `pixels` are those of a pattern that anything looks at."""
+    """The work of a scan; `pixels` is the number of pattern pixels that a detector or the camera covers."""
     inside = aperture_wave(optics, Aberrations()) != 0
     return Work(
         positions=plan.count,
@@ -127,7 +135,7 @@ def work(
 
 
 def lines_are_level(plan: ScanPlan, errors: ScanProperties) -> bool:
-    """Whether y is the same all along every line, to the last bit. Jitter shifts whole lines, other errors tilt."""
+    """Whether y is constant to the last bit along every line. Jitter shifts whole lines; other errors tilt them."""
     straight = plan.pattern != "list" and plan.rotation_deg == 0.0
     steady = (
         errors.hum_nm[1] == errors.drift_nm_per_s[1] == errors.drift_walk_nm_per_sqrt_s == 0.0
@@ -137,7 +145,7 @@ def lines_are_level(plan: ScanPlan, errors: ScanProperties) -> bool:
 
 
 def mismatch(optics: Optics, shape: tuple[int, int], cyclic: bool = True) -> str | None:
-    """Why a window is not the whole of a field of (rows, columns), once or several times; None when it is.
+    """Reason why a window is not a whole multiple of a field of (rows, columns); None if it is.
 
     Args:
         optics: window.
@@ -155,60 +163,60 @@ def mismatch(optics: Optics, shape: tuple[int, int], cyclic: bool = True) -> str
     )
 
 
-def too_large(asked: Work) -> str | None:
-    """Why the plane waves of a scan cannot be kept; None when they can."""
-    size = asked.matrix_bytes
+def too_large(scan: Work) -> str | None:
+    """Reason why the plane waves of a scan exceed the memory limit; None if they do not."""
+    size = scan.matrix_bytes
     if size <= MAX_MATRIX_BYTES:
         return None
     return (
-        f"{asked.waves} plane waves through {asked.snapshots} snapshots take {size / 2**20:.0f} MiB at"
-        f" {asked.pixels} pixels each; the limit is {MAX_MATRIX_BYTES / 2**20:.0f} MiB. A smaller window, aperture,"
+        f"{scan.waves} plane waves through {scan.snapshots} snapshots take {size / 2**20:.0f} MiB at"
+        f" {scan.pixels} pixels each; the limit is {MAX_MATRIX_BYTES / 2**20:.0f} MiB. A smaller window, aperture,"
         " detector or fewer snapshots would do"
     )
 
 
-def choose(propagation: Propagation, asked: Work, unfit: str | None) -> Choice:
-    """How to propagate a scan: for "auto" by plane waves when they fit and are cheaper by `GAIN` or more.
+def choose(propagation: Propagation, scan: Work, unfit: str | None) -> Choice:
+    """Choose how to propagate a scan: "auto" takes plane waves if they fit and are faster by `GAIN` or more.
 
     Args:
-        propagation: what was asked for.
-        asked: the scan.
-        unfit: what speaks against plane waves whatever they cost, see `mismatch`.
+        propagation: the setting.
+        scan: its size.
+        unfit: reason that rules plane waves out, see `mismatch`.
 
     Raises:
-        ValueError: "prism" was asked for and cannot be.
+        ValueError: the setting is "prism" and plane waves are impossible.
     """
     if propagation == "multislice":
         return Choice("multislice", "asked for")
-    large = too_large(asked)
+    large = too_large(scan)
     if propagation == "prism":
         if unfit or large:
             raise ValueError(f"propagation prism: {unfit or large}; or propagation auto, which then takes multislice")
         return Choice("prism", "asked for")
     if unfit:
         return Choice("multislice", unfit)
-    gain = asked.multislice_s / asked.prism_s
-    compared = f"{asked.waves} plane waves for {asked.positions} positions: {gain:.2g} times as fast as multislice"
+    gain = scan.multislice_s / scan.prism_s
+    compared = f"{scan.waves} plane waves for {scan.positions} positions: {gain:.2g} times as fast as multislice"
     if gain < GAIN:
         return Choice("multislice", compared)
     return Choice("multislice", large, short_of_memory=True) if large else Choice("prism", compared)
 
 
 class PlaneWaves:
-    """Patterns of a `ScanRenderer` from its plane waves, all of which are propagated at once, before the first pattern.
+    """Patterns of a `ScanRenderer` from its plane waves, which are all propagated before the first pattern.
 
-    Positions on level lines are cheapest: the sum over k_y is the same all along a line and is kept, what is left for
-    each position is one row of plane waves. Other positions are multiplied out in groups.
+    Positions on level lines are cheapest: the sum over k_y is the same along a line and is kept, which leaves a sum
+    over k_x for each position. Other positions are multiplied out in groups.
 
     Args:
-        multislice: the renderer to stand in for.
-        seen: pixels of a pattern that anything looks at, (size, size); the others stay zero. None: all.
+        multislice: the renderer whose patterns are computed.
+        used: pixels of a pattern to compute, (size, size); the others are zero. None: all.
 
     Raises:
         ValueError: the window is not the whole field.
     """
 
-    def __init__(self, multislice: ScanRenderer, seen: NDArray[np.bool_] | None = None) -> None:
+    def __init__(self, multislice: ScanRenderer, used: NDArray[np.bool_] | None = None) -> None:
         optics, field = multislice.optics, multislice.field
         rows, columns = field.functions.shape[-2:]
         obstacle = mismatch(optics, (rows, columns))
@@ -217,10 +225,10 @@ class PlaneWaves:
         self._multislice, self._optics, self._field = multislice, optics, field
         self._size = multislice.size
         kept = multislice.exit_mask > 0
-        self._pixels = np.flatnonzero(kept if seen is None else kept & seen)
+        self._pixels = np.flatnonzero(kept if used is None else kept & used)
         inside = aperture_wave(optics, Aberrations()) != 0
         self._side = len(inside)
-        # By columns, for the sum over k_y goes first.
+        # By columns, since the sum over k_y comes first.
         self._kx, self._ky = np.nonzero(inside.T)
         self._starts = np.searchsorted(self._kx, np.arange(self._side + 1)).tolist()
         self._matrix = np.empty((field.snapshots, len(self._kx), len(self._pixels)), np.complex64)
@@ -230,7 +238,7 @@ class PlaneWaves:
         self._line: tuple[Waves, float, dict[Ray, Complex]] | None = None
 
     def _propagate(self) -> None:
-        """Every plane wave through every snapshot, from where the field begins."""
+        """Propagate every plane wave through every snapshot, from the corner of the field."""
         mask = self._multislice.exit_mask.ravel()[self._pixels]
         place = np.array(self._field.corner_nm)
         single = np.zeros((self._side, self._side), np.complex64)
@@ -241,7 +249,7 @@ class PlaneWaves:
                 single[ky, kx] = 0.0
 
     def waves(self, aberrations: Aberrations) -> Waves:
-        """As `ScanRenderer.waves`; the same object for the same aberrations in succession.
+        """See `ScanRenderer.waves`; returns the same object for the same aberrations in succession.
 
         Raises:
             AliasingError: the window cannot hold the probe.
@@ -253,11 +261,11 @@ class PlaneWaves:
     def patterns(
         self, steps: Iterable[tuple[Waves, Floats]], level: bool = False, first: int = 0
     ) -> Iterator[NDArray[np.float32]]:
-        """As `ScanRenderer.patterns`; the same to the last bit however a scan is cut.
+        """See `ScanRenderer.patterns`; the same to the last bit however a scan is cut into blocks.
 
         Args:
             steps: waves and positions (x, y), nm.
-            level: consecutive positions mostly share y and waves. Any others are as right, but slow.
+            level: consecutive positions mostly share y and waves; others are also correct, but slow.
             first: number of the first step in its scan.
         """
         return self._along_lines(steps) if level else self._in_groups(iter(steps), first % GROUP)
@@ -271,14 +279,14 @@ class PlaneWaves:
             yield self._spread(total)
 
     def _lines(self, waves: Waves, y_nm: float) -> dict[Ray, Complex]:
-        """Sums over k_y for each beam, (columns of plane waves, pixels); those of the last line are kept."""
+        """Sums over k_y for each beam, (columns of plane waves, pixels); keeps those of the last line."""
         if self._line is None or self._line[0] is not waves or self._line[1] != y_nm:
-            self._line = None  # the old ones go before the new ones come
-            found: dict[Ray, Complex] = {}
+            self._line = None  # free the old sums first
+            sums: dict[Ray, Complex] = {}
             for snapshot, matrix in enumerate(self._matrix):
                 beams = [beam for beam in dict.fromkeys(self._beams) if beam.snapshot == snapshot]
-                found.update(zip(beams, self._column_sums(waves, y_nm, beams, matrix), strict=True))
-            self._line = waves, y_nm, found
+                sums.update(zip(beams, self._column_sums(waves, y_nm, beams, matrix), strict=True))
+            self._line = waves, y_nm, sums
         return self._line[2]
 
     def _column_sums(self, waves: Waves, y_nm: float, beams: list[Ray], matrix: Complex) -> Complex:
@@ -305,29 +313,29 @@ class PlaneWaves:
             place = 0
 
     def _amplitudes(self, group: list[tuple[Waves, Floats]], ray: Ray) -> Complex:
-        """Of every plane wave at each step, (steps, plane waves)."""
+        """Amplitude of every plane wave at each step, (steps, plane waves)."""
         positions_nm = np.array([position for _, position in group]) + ray.shift_nm
         along_x, along_y = (
             ramps(self._pixel(positions_nm[:, axis], axis), self._side, self._optics.grid) for axis in (0, 1)
         )
-        found: Complex = along_y[:, self._ky] * along_x[:, self._kx]
-        for row, (waves, _) in zip(found, group, strict=True):
+        amplitudes: Complex = along_y[:, self._ky] * along_x[:, self._kx]
+        for row, (waves, _) in zip(amplitudes, group, strict=True):
             row *= waves[ray.defocus_nm][self._ky, self._kx]
-        return found
+        return amplitudes
 
     def _pixel(self, place_nm: float | Floats, axis: int) -> Floats:
-        """Along x (0) or y (1), pixels from the field's corner, (N,)."""
+        """Position along x (0) or y (1) in pixels from the field's corner, (N,)."""
         return np.atleast_1d(np.asarray(place_nm, np.float64) - self._field.corner_nm[axis]) / self._field.sampling_nm
 
     def _spread(self, intensity: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Pixels to where they are in the pattern, (size, size)."""
+        """Put the computed pixels into the pattern, (size, size)."""
         pattern = np.zeros(self._size**2, np.float32)
         pattern[self._pixels] = intensity
         return pattern.reshape(self._size, self._size)
 
 
 def _beams(mixture: Sequence[Ray]) -> list[Ray]:
-    """For each ray the one that stands for all whose sums over k_y are the same; to a millionth of a nanometre."""
+    """For each ray a representative of all rays with the same sums over k_y, to 1e-9 nm in y."""
     return [Ray(1.0, ray.defocus_nm, (0.0, round(ray.shift_nm[1], 9) + 0.0), ray.snapshot) for ray in mixture]
 
 

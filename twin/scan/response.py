@@ -1,6 +1,6 @@
-"""Fast-scan distortion: a detector that is still decaying when the beam has moved on.
+"""Fast-scan distortion: the light of a slow detector is still decaying when the beam has moved on.
 
-Acts on the signal in read-out order; positions are not its business.
+Acts on the signal in read-out order, not on positions.
 """
 
 import itertools
@@ -15,25 +15,25 @@ from twin.scan.plan import ScanPath
 Floats = NDArray[np.float64]
 TINY = 1e-300
 INSTANT = 1e-15
-"""A response that is shorter than this share of the dwell is none."""
+"""A response shorter than this fraction of the dwell is neglected."""
 NEGLIGIBLE = 1e-18
-"""Share of a signal that is lost in rounding; weights below it are left out."""
+"""Fraction of a signal below rounding; smaller weights are left out."""
 
 
 def response_weights(shape: str, response_s: float, dwell_s: float, taps: int) -> Floats:
-    """Share of a position's signal that is recorded 0, 1, ... positions later, shape (taps,); all of them sum to 1.
+    """Fraction of a position's signal recorded 0, 1, ... positions later, shape (taps,); all of them sum to 1.
 
     The decay is exp(-t / tau) (Friedrich 2023, eq 2.17, beta = dwell / tau per pixel) or 1 / (t^2 + g^2) (eq 2.18,
     alpha = 2 pi g / dwell per pixel). The thesis samples these at whole pixels; here they are integrated over the
-    dwell in which the electron arrives and over that in which its light is recorded, which tends to the same for slow
-    decays and holds for fast ones. Its h lives on x <= 0, seen from the pixel that records; the smear runs with the
-    scan.
+    dwell in which the electron arrives and over that in which its light is recorded: the same limit for slow decays,
+    and exact for fast ones. The thesis defines h on x <= 0, relative to the recording pixel; the smear follows the
+    scan direction.
 
     Args:
         shape: "exponential" or "half_lorentzian".
         response_s: tau, or the half width at half maximum g; 0 is no smear.
         dwell_s: time per position.
-        taps: how many weights.
+        taps: number of weights.
     """
     k = np.arange(taps, dtype=np.float64)
     ratio = response_s / dwell_s
@@ -56,12 +56,12 @@ def response_weights(shape: str, response_s: float, dwell_s: float, taps: int) -
 
 
 class DetectorResponse:
-    """Smears a signal along each line in read-out order, block by block; one per signal and scan.
+    """Smear a signal along each line in read-out order, block by block; one object per signal and scan.
 
-    Before a line, the detector is taken to have seen the line's first position for ever: a flat field stays flat. Of a
-    noisy signal that is what was expected there, not what came: one electron would leave the tail of many.
-    What a line leaves behind at its end decays during the flyback and is not seen; the positions of a list are lines
-    of their own and do not smear. The result does not depend on how the scan is cut into blocks.
+    Each line starts in the steady state of its first position, so that a flat field stays flat; for a noisy signal, of
+    the expected value there, since the noise of one position would persist as if it had lasted for ever. The tail of a
+    line decays during the flyback and is not recorded; the positions of a list are lines of their own and do not
+    smear. The result does not depend on how the scan is cut into blocks.
 
     Args:
         properties: shape and time of the response.
@@ -74,12 +74,12 @@ class DetectorResponse:
     def respond(
         self, signal: NDArray[np.floating], path: ScanPath, expected: NDArray[np.floating] | None = None
     ) -> Floats:
-        """The next block's signal as recorded, shape (N,); a block that starts at 0 starts another scan.
+        """Return the recorded signal of the next block, shape (N,); a block from position 0 starts another scan.
 
         Args:
             signal: one value per position of the path, (N,).
             path: the block.
-            expected: of a signal that came with noise, the signal before it, (N,); default the signal itself.
+            expected: expectation of a noisy signal, (N,); default the signal itself.
 
         Raises:
             ValueError: the block does not follow the last one, or the signal has another length.
@@ -110,12 +110,12 @@ class DetectorResponse:
         return recorded
 
     def _longest_line_weights(self, path: ScanPath) -> Floats:
-        """Weights for a line across the image, the negligible rest left out; two at least.
+        """Weights for a line across the image without the negligible ones, at least two.
 
-        With two or more, the filter sums one sample after the other, however many come at a time.
+        With two or more, the filter sums sample after sample in the same order for blocks of any size.
         """
         properties, columns = self._properties, max(path.plan.shape[1], 2)
         shape, dwell_s = properties.response_shape, path.plan.dwell_s
         weights = response_weights(shape, properties.response_s, dwell_s, columns)
-        seen = np.flatnonzero(weights > NEGLIGIBLE)
-        return weights[: max(int(seen[-1]) + 1, 2)]
+        kept = np.flatnonzero(weights > NEGLIGIBLE)
+        return weights[: max(int(kept[-1]) + 1, 2)]

@@ -1,4 +1,4 @@
-"""Atoms to transmission functions, by abTEM's scattering factors: the specimen's half of a scan's wave optics.
+"""Atoms to transmission functions with abTEM's scattering factors: the specimen's half of a scan's wave optics.
 
 One slice is a thin specimen, several are multislice; thermal snapshots are frozen phonons. The probe's half is in
 `scan/diffraction.py`.
@@ -25,23 +25,24 @@ Floats = NDArray[np.float64]
 Projection = Literal["exact", "abtem"]
 
 MAX_FIELD_BYTES = 4 * 2**30
-"""Transmission functions beyond this are refused."""
+"""Largest size of the transmission functions."""
 
 _ANGSTROM_PER_NM = 10.0
 _ATOMS_AT_ONCE = 2048
 
-# As in multislice.py: nothing that depends on timing or on what other code did before.
-_ABTEM_SETTINGS = {
+ABTEM_SETTINGS = {
     "device": "cpu",
     "precision": "float32",
     "fft": "numpy",
     "dask.lazy": False,
     "diagnostics.progress_bar": False,
 }
+"""One thread, and no FFTW, whose plans depend on timing and on other callers: the same seed gives the same bytes in
+every process."""
 
 
 def slice_count(thickness_nm: float, slice_nm: float) -> int:
-    """Equal slices of at most `slice_nm`.
+    """Number of equal slices of at most `slice_nm`.
 
     Raises:
         ValueError: slice_nm is not positive.
@@ -54,8 +55,8 @@ def slice_count(thickness_nm: float, slice_nm: float) -> int:
 def layout(structure: Structure, optics: Optics) -> tuple[tuple[int, int], tuple[float, float], bool]:
     """Rows and columns of the field, (x, y) of its corner in the specimen in nm, and whether it is cyclic.
 
-    A periodic specimen whose sides are whole pixels is one cell, repeated. Any other gets a margin of half a window or
-    more all round, of its own continuation or of vacuum.
+    A periodic specimen whose sides are whole pixels is cyclic. Any other gets a margin of at least half a window on
+    all sides: its periodic continuation, or vacuum.
     """
     sides = np.array([structure.height_nm, structure.width_nm])
     pixels = sides / optics.sampling_nm
@@ -68,7 +69,7 @@ def layout(structure: Structure, optics: Optics) -> tuple[tuple[int, int], tuple
 
 
 def snapshot_count(structure: Structure, snapshots: int) -> int:
-    """Thermal configurations that differ: one, at rest, when nothing in the structure moves."""
+    """Number of different thermal configurations: one if no atom of the structure vibrates."""
     return snapshots if any(structure.thermal_rms_nm.get(int(z), 0.0) > 0 for z in structure.composition) else 1
 
 
@@ -90,9 +91,9 @@ def transmission_field(
         optics: energy and sampling; a field that is not cyclic has its window as a margin.
         slice_nm: thickest slice.
         snapshots: thermal configurations, see `snapshot_count`.
-        seed: of the thermal motion.
-        projection: "exact" sums the transform of every atom where it is. "abtem" is abTEM's own infinite projection,
-            which shares an atom among four pixels and corrects for it in part (docs/decisions/0005).
+        seed: seed of the thermal motion.
+        projection: "exact" sums the transform of every atom at its position. "abtem" is abTEM's infinite projection,
+            which distributes an atom over four pixels and corrects for it in part (docs/decisions/0005).
 
     Raises:
         ValueError: an unknown projection, fewer than one snapshot, a slice that is not positive, or a field too large.
@@ -122,9 +123,9 @@ def transmission_field(
 def projected_phase(
     structure: Structure, optics: Optics, *, snapshots: int = 1, seed: int = 0
 ) -> tuple[Floats, tuple[float, float]]:
-    """Phase of the whole specimen in projection, averaged over the snapshots of a `transmission_field` alike.
+    """Projected phase of the whole specimen, averaged over the same snapshots as `transmission_field`.
 
-    What a reconstruction looks for: sigma times the projected potential, never wrapped, whatever the slices.
+    The ground truth of a phase reconstruction: sigma times the projected potential, not wrapped.
 
     Args:
         structure: atoms; z runs along the beam.
@@ -132,7 +133,7 @@ def projected_phase(
         snapshots, seed: thermal configurations, as for the field.
 
     Returns:
-        Phase, rad, (rows, columns), the last row and column followed by the first; (x, y) of pixel (0, 0), nm.
+        Phase, rad, (rows, columns), periodic; (x, y) of pixel (0, 0), nm.
     """
     shape, corner_nm, cyclic = layout(structure, optics)
     window = structure if cyclic else within(structure, *corner_nm, *(n * optics.sampling_nm for n in shape[::-1]))
@@ -171,9 +172,9 @@ def _exact(
     for i in range(slices):
         total = np.zeros((rows, len(kx)), np.complex64)
         for z, factor in factors.items():
-            chosen = positions_nm[(where == i) & (structure.numbers == z)] / optics.sampling_nm
-            if len(chosen):
-                total += factor * _transform_of_points(chosen, ky, kx)
+            atoms = positions_nm[(where == i) & (structure.numbers == z)] / optics.sampling_nm
+            if len(atoms):
+                total += factor * _transform_of_points(atoms, ky, kx)
         yield sigma / pixel_area * scipy.fft.irfft2(total, s=shape)
 
 
@@ -197,23 +198,38 @@ def _slice_of(structure: Structure, slices: int) -> NDArray[np.int64]:
 def _by_abtem(
     structure: Structure, positions_nm: Floats, slices: int, shape: tuple[int, int], optics: Optics
 ) -> Iterator[Floats]:
-    """As `_exact`, by abTEM's potential."""
+    """See `_exact`; with abTEM's potential."""
     rows, columns = shape
-    step = structure.thickness_nm / slices * _ANGSTROM_PER_NM
-    cell = (columns * optics.sampling_nm, rows * optics.sampling_nm, structure.thickness_nm)
-    atoms = ase.Atoms(
-        numbers=structure.numbers,
-        positions=positions_nm * _ANGSTROM_PER_NM,
-        cell=np.array(cell) * _ANGSTROM_PER_NM,
-        pbc=True,
-    )
-    with abtem.config.set(_ABTEM_SETTINGS):
-        potential = abtem.Potential(
-            atoms,
-            gpts=(columns, rows),
-            slice_thickness=(step,) * slices,
-            parametrization="lobato",
-            projection="infinite",
-        )
+    cell_nm = (columns * optics.sampling_nm, rows * optics.sampling_nm, structure.thickness_nm)
+    with abtem.config.set(ABTEM_SETTINGS):
+        potential = abtem_potential(structure.numbers, positions_nm, cell_nm, (columns, rows), slices)
         for layer in potential.generate_slices():
             yield optics.interaction_rad_per_v_nm / _ANGSTROM_PER_NM * layer.array[0].T.astype(np.float64)
+
+
+def abtem_potential(
+    numbers: NDArray[np.int64],
+    positions_nm: Floats,
+    cell_nm: tuple[float, float, float],
+    pixels: tuple[int, int],
+    slices: int,
+) -> abtem.Potential:
+    """Potential of independent atoms (Lobato and Van Dyck 2014), each projected into the slice of its centre.
+
+    Args:
+        numbers: atomic numbers, (N,).
+        positions_nm: positions, (N, 3).
+        cell_nm: sides of the periodic cell.
+        pixels: along x and y.
+        slices: number of equal slices.
+    """
+    atoms = ase.Atoms(
+        numbers=numbers,
+        positions=positions_nm * _ANGSTROM_PER_NM,
+        cell=np.array(cell_nm) * _ANGSTROM_PER_NM,
+        pbc=True,
+    )
+    step = cell_nm[2] / slices * _ANGSTROM_PER_NM
+    return abtem.Potential(
+        atoms, gpts=pixels, slice_thickness=(step,) * slices, parametrization="lobato", projection="infinite"
+    )

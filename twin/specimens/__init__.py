@@ -1,9 +1,8 @@
-"""Specimens by name: one file is one specimen, found by its name, built by its `make(options)`."""
+"""Specimens by name: every file is one specimen, built by its `make(options)`."""
 
 import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, cast
 
 from twin.errors import StemtwinError
@@ -17,25 +16,16 @@ class UnknownSpecimen(StemtwinError, ValueError):
 
 
 class SpecimenOptionError(StemtwinError, ValueError):
-    """An option that the specimen does not have, or a value it cannot use."""
+    """An option that the specimen does not have, or an invalid value."""
 
 
 def names() -> list[str]:
-    """Every specimen found, sorted."""
+    """Names of all specimens, sorted."""
     return modules(sys.modules[__name__])
 
 
-def option_names(name: str) -> list[str]:
-    """The options of a specimen.
-
-    Raises:
-        UnknownSpecimen: no such file; names the nearest.
-    """
-    return [f.name for f in fields(_module(name).Options)]
-
-
 def build(name: str, options: Mapping[str, Any] | None = None) -> Structure:
-    """The atoms of a specimen.
+    """Build a specimen.
 
     Args:
         name: one of `names()`.
@@ -43,7 +33,15 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Structure:
 
     Raises:
         UnknownSpecimen: no such file; names the nearest.
-        SpecimenOptionError: an unknown option (names the nearest) or a bad value.
+        SpecimenOptionError: an unknown option (names the nearest) or an invalid value.
+
+    Example:
+        >>> crystal = build("sto_001", {"width_nm": 1.0, "height_nm": 1.0, "thickness_nm": 2.0})
+        >>> crystal.name, len(crystal.numbers)  # 3 x 3 x 5 cells of 5 atoms
+        ('SrTiO3 [001]', 225)
+        >>> build("sto_100")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        twin.specimens.UnknownSpecimen: 'sto_100' is not a specimen (did you mean sto_001?); known: ...
     """
     module, given = _module(name), dict(options or {})
     try:

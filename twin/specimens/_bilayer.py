@@ -1,4 +1,4 @@
-"""Two sheets of a hexagonal lattice, turned against each other about the middle of the field."""
+"""Two sheets of a hexagonal lattice, twisted against each other about the middle of the field."""
 
 import math
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ Sheet = Sequence[tuple[str, tuple[float, float], float]]
 
 @validated
 class BilayerOptions:
-    """A field of twisted bilayer with vacuum round it.
+    """A field of twisted bilayer surrounded by vacuum.
 
     Attributes:
-        angle_deg: twist; the first sheet turns by half of it, the second by half of it the other way.
-        width_nm, height_nm: the field, cut from endless sheets: any angle will do, none has to be commensurate.
+        angle_deg: twist; the sheets rotate by half of it in opposite directions.
+        width_nm, height_nm: size of the field, cut from infinite sheets, so that the angle need not be commensurate.
         thermal: whether the atoms vibrate.
     """
 
@@ -35,9 +35,9 @@ class BilayerOptions:
 
 
 def sheet_positions(sheet: Sheet, lattice_nm: float, turn_deg: float, width_nm: float, height_nm: float) -> Floats:
-    """Atoms (x, y, height) of one endless sheet within a field, (M, 4), the last column the atomic number.
+    """Atoms (x, y, height, atomic number) of one infinite sheet within a field, (M, 4).
 
-    A lattice point lies in the middle of the field; at no turn, one lattice vector is along x.
+    A lattice point lies in the middle of the field; without rotation, one lattice vector is along x.
     """
     reach = math.ceil(math.hypot(width_nm, height_nm) / lattice_nm) + 2
     i, j = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1))

@@ -1,4 +1,4 @@
-"""A support film of amorphous carbon under something, both in one periodic field."""
+"""An object on a support film of amorphous carbon, both in one periodic field."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 
 CARBON = 6
 GAP_NM = 0.2
-"""Between the lowest atoms of an object and the face of the film, and above the highest; about a bond each."""
+"""Gap between the lowest atoms of an object and the face of the film, and above the highest; about a bond length."""
 
 
 def on_carbon(
@@ -23,16 +23,16 @@ def on_carbon(
     thermal_rms_nm: dict[int, float],
     seed: int,
 ) -> Structure:
-    """Atoms on the side of a carbon film where the beam enters; without a film, the field ends in vacuum.
+    """Put atoms on the beam entrance side of a carbon film; without a film, vacuum surrounds the field.
 
     Args:
-        name: what it is.
-        numbers: of the object's atoms, (N,).
-        positions_nm: of the object's atoms, (N, 3); only differences along z matter.
-        side_nm: of the square field.
+        name: name of the specimen.
+        numbers: atomic numbers of the object, (N,).
+        positions_nm: positions of the object's atoms, (N, 3); only differences along z matter.
+        side_nm: side of the square field.
         carbon_nm: thickness of the film, or zero.
-        thermal_rms_nm: of the object's elements; the film brings its own. Empty: nothing moves.
-        seed: of the film.
+        thermal_rms_nm: rms displacement of the object's elements; the film adds its own. Empty: no vibration at all.
+        seed: seed of the film.
 
     Raises:
         TooManyAtoms: the film would be too large.

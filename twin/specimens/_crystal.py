@@ -1,4 +1,4 @@
-"""Perfect crystals down a zone axis, cut to whole cells."""
+"""Perfect crystals along a zone axis, cut to whole cells."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,8 +17,8 @@ class CrystalOptions:
     """Extent of a crystal, rounded to whole cells, at least one.
 
     Attributes:
-        width_nm, height_nm: along x and y.
-        thickness_nm: along the beam.
+        width_nm, height_nm: extent along x and y.
+        thickness_nm: extent along the beam.
         thermal: whether the atoms vibrate.
     """
 
@@ -34,18 +34,18 @@ def crystal(
     """Whole cells of a crystal whose axes are those of the microscope.
 
     Args:
-        name: what it is.
-        basis: element and position in units of the cell's sides; no atom on the lower or upper face, for a slice
-            boundary may lie there.
+        name: name of the specimen.
+        basis: element and position in units of the cell's sides; no atom on the lower or upper face, where a slice
+            boundary may lie.
         cell_nm: sides of one cell.
         rms_nm: rms displacement along one axis, by element.
         options: extent.
 
     Raises:
-        TooManyAtoms: it would be too large.
+        TooManyAtoms: the crystal would be too large.
     """
-    wanted = (options.width_nm, options.height_nm, options.thickness_nm)
-    across, up, deep = (max(1, round(length / side)) for length, side in zip(wanted, cell_nm, strict=True))
+    extent_nm = (options.width_nm, options.height_nm, options.thickness_nm)
+    across, up, deep = (max(1, round(length / side)) for length, side in zip(extent_nm, cell_nm, strict=True))
     check_count(name, across * up * deep * len(basis))
     fractions = np.array([position for _, position in basis])
     positions = tiled(fractions, cell_nm, (across, up, deep))

@@ -1,13 +1,11 @@
-"""What the options of specimens are made of: lengths with limits, and a strict dataclass."""
+"""Types of the options of specimens: lengths with limits."""
 
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Gt, Le
 
 Side = Annotated[float, Gt(0), Le(200)]
 """Lateral extent, nm."""
 
 Thickness = Annotated[float, Gt(0), Le(500)]
 """Extent along the beam, nm."""
-
-Seed = Annotated[int, Ge(0)]

@@ -11,9 +11,9 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from twin.matter.structure import Structure
-from twin.options import validated
+from twin.options import Seed, validated
 from twin.specimens._carbon import on_carbon
-from twin.specimens._options import Seed, Side
+from twin.specimens._options import Side
 from twin.specimens._thermal import element_rms_nm
 
 Floats = NDArray[np.float64]
@@ -34,13 +34,13 @@ class ParticleOptions:
     """One particle in the middle of a square field of film.
 
     Attributes:
-        diameter_nm: across, about: whole shells of atoms.
+        diameter_nm: approximate diameter: whole shells of atoms.
         shape: "wulff" (least surface energy) or "cuboctahedron".
         zone: direction of the particle along the beam.
-        rotation_deg: of the particle about the beam.
+        rotation_deg: rotation of the particle about the beam.
         carbon_nm: thickness of the film; zero for a particle in vacuum.
-        side_nm: of the field.
-        seed: of the film.
+        side_nm: side of the field.
+        seed: seed of the film.
         thermal: whether the atoms vibrate.
     """
 
@@ -57,8 +57,8 @@ class ParticleOptions:
 def particle_positions(metal: Metal, shape: str, diameter_nm: float) -> Floats:
     """Atoms of a particle about the origin along its cubic axes, nm, (N, 3).
 
-    A Wulff construction gets the number of atoms of a sphere of that diameter; a cuboctahedron as many shells as
-    make its width along [110] that.
+    A Wulff construction has the number of atoms of a sphere of that diameter; a cuboctahedron has that width along
+    [110], to whole shells.
     """
     a = metal.lattice_nm * 10
     make: Any = ase.cluster  # without annotations
@@ -76,7 +76,7 @@ def particle_positions(metal: Metal, shape: str, diameter_nm: float) -> Floats:
 
 
 def facing(zone: Miller, rotation_deg: float) -> Floats:
-    """Rotation, (3, 3), that brings a cubic direction to +z and then turns about z; rows are the new axes."""
+    """Rotation matrix, (3, 3), of a cubic direction to +z, then about z; rows are the new axes."""
     up = np.array(zone) / np.linalg.norm(zone)
     across = np.array([1.0, 0.0, 0.0]) if zone == (0, 0, 1) else np.array([1.0, -1.0, 0.0]) / math.sqrt(2)
     axes = np.stack([across, np.cross(up, across), up])
@@ -86,7 +86,7 @@ def facing(zone: Miller, rotation_deg: float) -> Floats:
 
 
 def particle_on_carbon(metal: Metal, options: ParticleOptions) -> Structure:
-    """The particle where the beam enters, its lowest atoms a bond above the film.
+    """A particle on the beam entrance side of a film, its lowest atoms a bond length above it.
 
     Raises:
         ValueError: the particle is wider than the field.

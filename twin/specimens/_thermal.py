@@ -18,7 +18,7 @@ def debye_rms_nm(mass_da: float, debye_k: float, temperature_k: float = ROOM_K) 
     `u^2 = 3 hbar^2 / (M k Theta) [1/4 + (T / Theta)^2 int_0^(Theta/T) x / (e^x - 1) dx]`
 
     Args:
-        mass_da: atomic mass; the mean one of a compound.
+        mass_da: atomic mass; of a compound, the mean.
         debye_k: Debye temperature.
         temperature_k: temperature.
     """
@@ -29,5 +29,5 @@ def debye_rms_nm(mass_da: float, debye_k: float, temperature_k: float = ROOM_K) 
 
 
 def element_rms_nm(number: int, debye_k: float) -> float:
-    """As `debye_rms_nm`, for an elemental solid at room temperature."""
+    """Rms displacement of an elemental solid at room temperature, see `debye_rms_nm`."""
     return debye_rms_nm(float(ase.data.atomic_masses[number]), debye_k)

@@ -1,7 +1,6 @@
 """Twisted bilayer graphene."""
 
 from twin.matter.structure import Structure
-from twin.options import validated
 from twin.specimens._bilayer import BilayerOptions, bilayer
 from twin.specimens._thermal import element_rms_nm
 
@@ -12,10 +11,7 @@ SPACING_NM = 0.335
 DEBYE_K = 2312.0
 """Of the motion in the plane (Tewary and Yang, Phys. Rev. B 79 (2009) 125416)."""
 
-
-@validated
-class Options(BilayerOptions):
-    """See `BilayerOptions`."""
+Options = BilayerOptions
 
 
 def make(options: Options) -> Structure:

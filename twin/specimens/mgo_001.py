@@ -3,7 +3,6 @@
 import math
 
 from twin.matter.structure import Structure
-from twin.options import validated
 from twin.specimens._crystal import CrystalOptions, crystal
 
 LATTICE_NM = 0.4212
@@ -11,10 +10,7 @@ LATTICE_NM = 0.4212
 B_NM2 = {"Mg": 0.31e-2, "O": 0.34e-2}
 """Debye-Waller factors B = 8 pi^2 u^2 at room temperature (Lawrence, Acta Cryst. A 29 (1973) 94), rounded."""
 
-
-@validated
-class Options(CrystalOptions):
-    """See `CrystalOptions`."""
+Options = CrystalOptions
 
 
 def make(options: Options) -> Structure:

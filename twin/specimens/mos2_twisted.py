@@ -1,7 +1,6 @@
 """Twisted bilayer MoS2."""
 
 from twin.matter.structure import Structure
-from twin.options import validated
 from twin.specimens._bilayer import BilayerOptions, bilayer
 from twin.specimens._thermal import debye_rms_nm
 
@@ -13,10 +12,7 @@ SPACING_NM = 0.6147
 DEBYE_K = 600.0
 """Dai et al., Surf. Sci. 660 (2017) 16; both elements alike, with the mean mass."""
 
-
-@validated
-class Options(BilayerOptions):
-    """See `BilayerOptions`."""
+Options = BilayerOptions
 
 
 def make(options: Options) -> Structure:

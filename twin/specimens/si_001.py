@@ -1,7 +1,6 @@
 """Silicon along [001], diamond structure."""
 
 from twin.matter.structure import Structure
-from twin.options import validated
 from twin.specimens._crystal import CrystalOptions, crystal
 from twin.specimens._thermal import element_rms_nm
 
@@ -9,10 +8,7 @@ LATTICE_NM = 0.5431
 DEBYE_K = 543.0
 """From X-ray intensities (Batterman and Chipman, Phys. Rev. 127 (1962) 690)."""
 
-
-@validated
-class Options(CrystalOptions):
-    """See `CrystalOptions`."""
+Options = CrystalOptions
 
 
 def make(options: Options) -> Structure:

@@ -1,4 +1,4 @@
-"""Single atoms of one element, scattered over a field or where they are told to be, on carbon or in vacuum."""
+"""Single atoms of one element, at random or given positions, on carbon or in vacuum."""
 
 from typing import Annotated
 
@@ -8,33 +8,33 @@ from ase.data import atomic_numbers, chemical_symbols
 from pydantic import field_validator
 
 from twin.matter.structure import Structure
-from twin.options import NonNegative, validated
+from twin.options import NonNegative, Seed, validated
 from twin.specimens._carbon import on_carbon
-from twin.specimens._options import Seed, Side
+from twin.specimens._options import Side
 from twin.suggest import nearest
 
 HEAVIEST = 103
-"""Lobato and Van Dyck's potentials end here."""
+"""Largest atomic number of Lobato and Van Dyck's potentials."""
 
 RMS_NM = 0.01
-"""Of an adatom, along one axis; a round value."""
+"""Rms displacement of an adatom along one axis; a round value."""
 
 TRIES = 20_000
-"""Places tried for one atom before the field counts as full."""
+"""Positions tried for one atom before the field counts as full."""
 
 
 @validated
 class Options:
-    """Where the atoms are.
+    """Element and positions.
 
     Attributes:
         element: symbol or atomic number, 1 to 103.
-        count: atoms, at random.
+        count: number of atoms at random positions.
         spacing_nm: closest approach of two of them.
-        positions_nm: (x, y) of each instead.
-        side_nm: of the square field.
+        positions_nm: (x, y) of each, instead of random ones.
+        side_nm: side of the square field.
         carbon_nm: thickness of the film under them; zero for none.
-        seed: of positions and film.
+        seed: seed of positions and film.
         thermal: whether the atoms vibrate.
     """
 
@@ -62,7 +62,7 @@ def make(options: Options) -> Structure:
     """One plane of atoms.
 
     Raises:
-        ValueError: no room for so many, or a position outside the field.
+        ValueError: no room for all atoms, or a position outside the field.
     """
     film_rng, rng = np.random.default_rng(options.seed).spawn(2)
     xy = np.array(options.positions_nm) if options.positions_nm else _scattered(options, rng)

@@ -3,7 +3,6 @@
 import math
 
 from twin.matter.structure import Structure
-from twin.options import validated
 from twin.specimens._crystal import CrystalOptions, crystal
 
 LATTICE_NM = 0.3905
@@ -11,10 +10,7 @@ LATTICE_NM = 0.3905
 B_NM2 = {"Sr": 0.6214e-2, "Ti": 0.4398e-2, "O": 0.7323e-2}
 """Debye-Waller factors B = 8 pi^2 u^2 at room temperature (Abramov et al., Acta Cryst. B 51 (1995) 942)."""
 
-
-@validated
-class Options(CrystalOptions):
-    """See `CrystalOptions`."""
+Options = CrystalOptions
 
 
 def make(options: Options) -> Structure:

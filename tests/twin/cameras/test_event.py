@@ -1,6 +1,9 @@
 """The event camera: its clock, conservation of electrons, deposited energy, dead time and disorder."""
 
 import math
+import runpy
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.stats import chi2, kstest, moyal, norm
 
 from twin.cameras.clusters import cluster
-from twin.cameras.counting import recorded_mean
 from twin.cameras.event import (
     EVENT,
     FINE_NS,
@@ -19,9 +21,11 @@ from twin.cameras.event import (
     events_to_frames,
 )
 from twin.cameras.loops import draw_electrons
-from twin.cameras.properties import TIMEPIX3, EventCamera
+from twin.cameras.properties import EventCamera
 from twin.cameras.sensor import draw_sensor
 from twin.formats.t3p import RECORD
+
+THEORY = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "camera_theory.py")))
 
 SHAPE = (24, 32)
 DWELL_S = 1e-6
@@ -179,7 +183,7 @@ def test_a_pixel_is_dead_while_it_measures_and_stays_so_into_the_next_frame(fram
     mean, dead_share = 20.0, 2.975 / 40
     events = record(camera, np.full((frames, 60, 60), mean / frames), 7, dwell_s=40e-6 / frames)
     counts = np.bincount(events["pixel"], minlength=3600)
-    exact = float(recorded_mean(mean, dead_share, False))
+    exact = float(THEORY.recorded_mean(mean, dead_share, False))
     assert exact < 0.5 * mean
     assert abs(counts.mean() - exact) < SIGMAS * counts.std() / 60
     order = np.lexsort([event_times_ns(events), events["pixel"]])
@@ -218,7 +222,11 @@ def test_disorder_is_bounded_and_there() -> None:
 @settings(deadline=None, max_examples=25)
 def test_blocks_do_not_show(cuts: list[int]) -> None:
     camera = EventCamera(
-        **{name: getattr(TIMEPIX3, name) for name in TIMEPIX3.__dataclass_fields__ if name != "hot_fraction"},
+        **{
+            name: getattr(THEORY.TIMEPIX3, name)
+            for name in THEORY.TIMEPIX3.__dataclass_fields__
+            if name != "hot_fraction"
+        },
         hot_fraction=0.01,
     )
     expected = np.random.default_rng(11).gamma(0.3, 0.02, (60, *SHAPE))

@@ -225,7 +225,7 @@ def test_same_generator_state_same_bytes() -> None:
 
 def test_bad_input_is_refused_with_the_value_and_the_choice() -> None:
     rng = np.random.default_rng(12)
-    with pytest.raises(ValueError, match=r"'cascde' is not one of cascade, two_step \(did you mean cascade\?\)"):
+    with pytest.raises(ValueError, match=r"'cascde' is not a model of the chain \(did you mean cascade\?\)"):
         expose_adf(np.ones(3), ScintillatorChain(), rng, "cascde")
     with pytest.raises(ValueError, match=r"not negative, got -1.5"):
         expose_adf(np.array([1.0, -1.5]), ScintillatorChain(), rng)

@@ -201,15 +201,32 @@ def test_what_the_caller_does_to_info_does_not_reach_the_environment() -> None:
 
 
 def test_an_instrument_without_truth_gives_no_reward() -> None:
-    env = CalibrationEnv(Instrument())
+    env = CalibrationEnv(Instrument(), render_mode="rgb_array")
     env.reset(seed=0)
     _, reward, _, _, info = env.step_nm(np.array([1.0, 2.0, 3.0]))
     assert reward == 0.0
     assert info["dose_e"] == 1e5
     assert isinstance(env.microscope, Instrument)
     assert env.microscope.applied[0].tolist() == [1.0, 2.0, 3.0]
-    env.render_mode = "rgb_array"
     assert env.render() is not None
+
+
+@pytest.mark.parametrize(("render_mode", "asked"), [(None, [0, 1, 2]), ("rgb_array", [1, 2, 3])])
+def test_the_truth_is_asked_for_the_reward_and_for_pictures_alone(render_mode: str | None, asked: list[int]) -> None:
+    env, calls = simulated(render_mode), 0
+    truth = env.microscope.truth  # type: ignore[attr-defined]
+
+    def counted() -> Truth:
+        nonlocal calls
+        calls += 1
+        return truth()
+
+    env.microscope.truth = counted  # type: ignore[attr-defined]
+    seen = []
+    for take in (lambda: env.reset(seed=0), lambda: env.step(np.zeros(3)), lambda: env.step(np.zeros(3))):
+        take()
+        seen.append(calls)
+    assert seen == asked
 
 
 def test_seeds_follow_gymnasium() -> None:

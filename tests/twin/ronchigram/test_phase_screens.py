@@ -77,7 +77,7 @@ def test_the_film_about_the_probe_is_all_that_a_ronchigram_shows(thickness_nm: f
     """The part's film repeated over the whole grid gives the same picture; at 2 % a hidden shift would show."""
     optics, state = Optics(), STATE + Aberrations.of({"C10": c10 - 30.0})
     day = Day(film=FilmProperties(thickness_nm=thickness_nm), camera=CameraProperties(rotation_deg=2.0, scale=1.01))
-    renderer = FastRenderer(optics, day, local=True)
+    renderer = FastRenderer(optics, day, sub_window=True)
     side = renderer.side(state)
     assert side == share * optics.grid
     part = renderer.transmission(3, side)
@@ -94,7 +94,7 @@ def test_the_film_about_the_probe_is_all_that_a_ronchigram_shows(thickness_nm: f
 
 def test_a_wide_probe_has_the_whole_film() -> None:
     state = Aberrations.of({"C10": 170.0})
-    local, usual = (FastRenderer(Optics(), Day(), local=choice) for choice in (True, False))
+    local, usual = (FastRenderer(Optics(), Day(), sub_window=choice) for choice in (True, False))
     assert local.side(state) == usual.side(state) == usual.side(Aberrations()) == Optics().grid
     assert np.array_equal(local.probability([state], [1]), usual.probability([state], [1]))
 

@@ -72,7 +72,7 @@ def test_everything_is_off_by_default(seed: int, pattern: str, rotation_deg: flo
 
 @pytest.mark.parametrize("errors", ERRORS, ids=lambda errors: next(iter(errors)))
 def test_each_error_alone_moves_the_beam(errors: dict[str, Any]) -> None:
-    plan = ScanPlan(rows=8, columns=8, dwell_s=1e-3)
+    plan = ScanPlan(rows=5, columns=7, dwell_s=1e-3)
     moved = displacement_nm(errors, plan)
     assert np.all(np.isfinite(moved))
     assert np.abs(moved).max() > 1e-4
@@ -99,7 +99,7 @@ def test_positions_do_not_depend_on_how_a_scan_is_cut_to_the_bit(
 
 
 def test_the_seed_decides_and_only_the_seed() -> None:
-    plan = ScanPlan(rows=8, columns=8, dwell_s=1e-3)
+    plan = ScanPlan(rows=5, columns=7, dwell_s=1e-3)
     for name in ("jitter_x_nm", "drift_walk_nm_per_sqrt_s", "hum_nm"):
         errors = {name: EVERYTHING[name]}
         assert np.array_equal(displacement_nm(errors, plan, 1), displacement_nm(errors, plan, 1))
@@ -107,7 +107,7 @@ def test_the_seed_decides_and_only_the_seed() -> None:
 
 
 def test_errors_add_up_and_leave_each_other_s_random_numbers_alone() -> None:
-    plan = ScanPlan(rows=8, columns=8, dwell_s=1e-3)
+    plan = ScanPlan(rows=5, columns=7, dwell_s=1e-3)
     independent = [errors for errors in ERRORS if not next(iter(errors)).startswith(("coil", "flyback"))]
     together = {name: value for errors in independent for name, value in errors.items()}
     apart = sum(displacement_nm(errors, plan) for errors in independent)
@@ -115,7 +115,7 @@ def test_errors_add_up_and_leave_each_other_s_random_numbers_alone() -> None:
 
 
 def test_blocks_out_of_order_are_refused() -> None:
-    plan = ScanPlan(rows=4, columns=4)
+    plan = ScanPlan(rows=3, columns=5)
     engine = ScanEngine(ScanProperties(), np.random.default_rng(0))
     engine.displace(path(plan, 0, 6))
     with pytest.raises(ValueError, match=r"starts at position 7, position 6 is next; begin\(clock_s\) starts another"):
@@ -241,7 +241,7 @@ def test_hum_that_is_not_locked_starts_anywhere() -> None:
 
 
 def test_locked_hum_repeats_from_scan_to_scan_and_free_hum_runs_on() -> None:
-    plan = ScanPlan(rows=2, columns=2, dwell_s=1e-4)
+    plan = ScanPlan(rows=2, columns=3, dwell_s=1e-4)
     for locked in (None, 0.0):
         engine = ScanEngine(ScanProperties(hum_nm=(0.1, 0.1), hum_phase_deg=locked), np.random.default_rng(0))
         scans = []
@@ -256,8 +256,8 @@ def test_locked_hum_repeats_from_scan_to_scan_and_free_hum_runs_on() -> None:
 
 
 def test_the_beam_falls_behind_a_specimen_that_drifts_ahead() -> None:
-    plan = ScanPlan(rows=3, columns=3, dwell_s=2.0, flyback_s=1.0, settle_s=0.5, rotation_deg=70.0)
-    middle_s = np.array([1.5, 3.5, 5.5, 9.0, 11.0, 13.0, 16.5, 18.5, 20.5])
+    plan = ScanPlan(rows=2, columns=3, dwell_s=2.0, flyback_s=1.0, settle_s=0.5, rotation_deg=70.0)
+    middle_s = np.array([1.5, 3.5, 5.5, 9.0, 11.0, 13.0])
     moved = displacement_nm({"drift_nm_per_s": (0.3, -0.1)}, plan)
     assert moved == pytest.approx(-middle_s[:, None] * (0.3, -0.1), abs=1e-12)
 
@@ -279,7 +279,7 @@ def test_variance_of_the_walk_grows_linearly_in_time(plan: ScanPlan) -> None:
 
 
 def test_drift_goes_on_between_scans_and_counts_from_the_first_one() -> None:
-    plan = ScanPlan(rows=2, columns=2, dwell_s=0.01)
+    plan = ScanPlan(rows=1, columns=4, dwell_s=0.01)
     properties = ScanProperties(drift_nm_per_s=(0.5, 0.0), drift_walk_nm_per_sqrt_s=0.1)
     still = ScanProperties(drift_nm_per_s=(0.5, 0.0))
     runs = []
