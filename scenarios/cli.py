@@ -244,7 +244,7 @@ def _run(scenario: str, controller: str, seed: int, changes: list[str], out: Pat
     from tqdm import tqdm
 
     from scenarios.calibration.results import Step
-    from scenarios.calibration.run import audit_path, prepare, record
+    from scenarios.calibration.run import audit_path, prepare, run
     from scenarios.schema import load
 
     chosen = load(scenario, changes).for_seed(seed)
@@ -258,7 +258,7 @@ def _run(scenario: str, controller: str, seed: int, changes: list[str], out: Pat
                 bar.set_postfix_str(f"error {step.error_nm:.2f} nm", refresh=False)
             bar.update()
 
-        return record(session, seed, out, show)
+        return run(session, seed, out, show)
 
 
 def _acquire(scenario: str, seed: int, out: Path | None, changes: list[str]) -> "Acquired":

@@ -128,6 +128,15 @@ class Scenario(BaseModel):
             raise ValueError("everything goes with severity: it says what a drawn day has")
         return everything
 
+    def check_drawn(self) -> None:
+        """Refuse a scenario whose day depends on a seed that is not chosen yet.
+
+        Raises:
+            ScenarioError: use `for_seed` first.
+        """
+        if self.severity is not None:
+            raise ScenarioError(f"{self.name}: severity {self.severity:g} draws a day per seed; choose a seed first")
+
     def for_seed(self, seed: int) -> "Scenario":
         """The scenario with its day fixed: itself, or a copy with the day that `seed` draws at its severity.
 

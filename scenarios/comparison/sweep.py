@@ -162,7 +162,7 @@ class Bench:
             session = prepare(scenario, controller)
             for other in self._sessions.values():
                 # The film is built on first use: the one let go of here has none yet.
-                session = replace(session, bench=other.bench, env=other.env)
+                session = replace(session, bench=other.bench)
                 break
             self._sessions[key] = session
         return self._sessions[key]
@@ -183,12 +183,13 @@ def run(job: Job) -> RunRecord:
     session = _BENCH.session(scenario, kind(job.controller))
     # Sums over several threads add up in another order, and idle threads starve the other workers.
     with threadpool_limits(1):
-        steps = tuple(step for step, _, _ in observe(session, job.seed))
-    known = session.truth()
-    if known is None:
-        raise ScenarioError(f"{scenario.name}: errors cannot be compared where nobody knows the truth")
-    truth = tuple(float(value) for value in known.initial_nm)
-    return RunRecord(scenario.name, job.controller, job.seed, truth, steps, digest(scenario, job.controller))
+        scored = [(observation.step, observation.truth) for observation in observe(session, job.seed)]
+    truth = scored[-1][1]
+    if truth is None:
+        raise ScenarioError(f"{scenario.name}: errors cannot be compared without ground truth")
+    initial_nm = tuple(float(value) for value in truth.initial_nm)
+    steps = tuple(step for step, _ in scored)
+    return RunRecord(scenario.name, job.controller, job.seed, initial_nm, steps, digest(scenario, job.controller))
 
 
 # --- many ----------------------------------------------------------------------------------------

@@ -31,7 +31,6 @@ from scenarios.scans.scan import open_scan
 from scenarios.scans.stream import Recorded, choose_agents, make_folder, record, without_nan
 from scenarios.scans.truth import information_limit_nm, ring_correlation, true_phase
 from scenarios.schema import Scenario, ScenarioError
-from twin.envs.calibration import CalibrationEnv
 from twin.probe import probe_d50_nm, strehl_ratio
 from twin.scan.acquisition import Acquisition
 from twin.simulated import SimulatedMicroscope, check_reach
@@ -196,7 +195,7 @@ def calibrate_and_scan(prepared: Prepared, progress: Callable[[Progress], None] 
         raise ScenarioError(f"{scenario.name}: {error}") from error
     result, after, failure = None, None, ""
     if before.recorded.streamed.status != "interrupted":
-        result = calibration.record(prepared.session, seed, out / "calibration")
+        result = calibration.run(prepared.session, seed, out / "calibration")
         if result.status == "stopped":
             failure = f"the calibration stopped: {result.reason}"
         elif result.status == "complete":
@@ -230,7 +229,7 @@ def _session(
             raise ScenarioError(f"--images {images}: a controller looks at one image")
         _check_window(scenario)
         microscope = ImagingMicroscope(scanner, scenario.scan, scenario.scan.plan, agents[0])
-    return scanner, replace(session, bench=Bench(microscope, scanner, scanner), env=CalibrationEnv(microscope))
+    return scanner, replace(session, bench=Bench(microscope, scanner, scanner))
 
 
 def _check_window(scenario: Scenario) -> None:
