@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any, ParamSpec, TypeVar
 
@@ -24,6 +24,20 @@ CONNECT_S = 10
 
 class SweepError(StemtwinError):
     """A sweep that cannot begin or go on; whatever finished before is safe."""
+
+
+def lanes(scheduler: str | None, workers: int, jobs: int) -> AbstractContextManager[list[Executor]]:
+    """Return the workers of a cluster, processes, or this process if one is enough; at most one per job.
+
+    Args:
+        scheduler: address of a Dask scheduler; None works on this machine.
+        workers: processes on this machine; 0 is one per core.
+        jobs: runs to do.
+    """
+    if scheduler and jobs:
+        return dask_cluster(scheduler)
+    count = min(workers or os.cpu_count() or 1, jobs)
+    return processes(count) if count > 1 else serial()
 
 
 class InThisProcess(Executor):

@@ -159,8 +159,13 @@ class Ledger:
             )
         return {key: record for key, job in plan.jobs() if (record := self._read(key, job)) is not None}
 
-    def enter(self, plan: Plan) -> bool:
-        """Write down what is asked for; whether the code is that of the runs that are there.
+    def same_code(self, plan: Plan) -> bool:
+        """Return whether the runs in the folder, if any, were made with this code."""
+        code = plan.config()["code"]
+        return bool(self._config().get("code", code) == code)
+
+    def enter(self, plan: Plan) -> None:
+        """Write the question down.
 
         Raises:
             ScenarioError: the folder cannot be written.
@@ -174,7 +179,6 @@ class Ledger:
             write_text(self.folder / "compare.yaml", text)
         except OSError as error:
             raise ScenarioError(f"{error.filename or self.folder}: {error.strerror}") from error
-        return before.get("code", config["code"]) == config["code"]
 
     def complete(
         self, plan: Plan, records: dict[tuple[str, str, int], RunRecord], lanes: Sequence[Executor]
