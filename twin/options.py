@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import field, fields
 from itertools import takewhile
 from types import ModuleType
-from typing import Annotated, Any, TypeVar, cast, dataclass_transform, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, cast, dataclass_transform, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
 from twin.errors import StemtwinError
@@ -47,18 +47,24 @@ def validated(kind: type[Options]) -> type[Options]:
         Traceback (most recent call last):
         twin.options.OptionError: time_s: input should be greater than 0, got -1
     """
-    kind._no_truth_for_numbers = field_validator("*", mode="before")(classmethod(_no_truth))  # type: ignore[attr-defined]
+    numbers = _numbers(kind)  # by name: a validator of every field would be one of a discriminator, too
+    if numbers:
+        kind._no_truth_for_numbers = field_validator(*numbers, mode="before")(_no_truth)  # type: ignore[attr-defined]
     made = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)(kind)
     return cast("type[Options]", made)
 
 
-def _no_truth(kind: type[Any], value: Any, info: ValidationInfo) -> Any:
-    """Refuse true and false for a number, which pydantic takes for 1 and 0."""
+def _no_truth(value: Any) -> Any:
+    """Refuse true and false, which pydantic takes for 1 and 0."""
     if isinstance(value, bool):
-        takes = set(_types(get_type_hints(kind)[str(info.field_name)]))
-        if takes & {int, float} and bool not in takes:
-            raise ValueError(f"a number is expected, got {value}")
+        raise ValueError(f"a number is expected, got {value}")
     return value
+
+
+def _numbers(kind: type[Any]) -> list[str]:
+    """Names of the fields that take a number and no truth value."""
+    takes = {name: set(_types(hint)) for name, hint in get_type_hints(kind).items() if get_origin(hint) is not ClassVar}
+    return [name for name, types in takes.items() if types & {int, float} and bool not in types]
 
 
 def _types(hint: Any) -> list[Any]:
