@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationInfo, field_validator
 
 from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
-from twin.detectors.geometry import Region
+from twin.detectors.layouts import Region
 from twin.options import validated
-from twin.scan.acquisition import SCAN_OPTICS, ScanSetup
 from twin.scan.plan import ScanPlan
+from twin.scan.setup import SCAN_OPTICS, ScanSetup
 from twin.suggest import nearest
 
 CAMERAS = {"counting": CountingCamera, "integrating": IntegratingCamera, "event": EventCamera}

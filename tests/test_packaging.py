@@ -1,7 +1,9 @@
 """What is installed: pins that agree with each other, data files that travel, the licence."""
 
 import ast
+import json
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -84,3 +86,10 @@ def test_each_package_says_what_it_is_and_the_licence_is_the_gpl(project: dict[s
     assert "GNU GENERAL PUBLIC LICENSE" in (ROOT / "LICENSE").read_text()[:200]
     for package in PACKAGES:
         assert (ROOT / package / "__init__.py").read_text().startswith('"""')
+
+
+@pytest.mark.parametrize("module", ["twin.scan.setup", "twin.detectors.layouts"])
+def test_settings_of_a_scan_import_without_numerics(module: str) -> None:
+    code = f"import {module}, json, sys; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(json.loads(done.stdout)).isdisjoint({"numba", "torch", "abtem", "scipy", "matplotlib"})

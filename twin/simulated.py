@@ -25,7 +25,8 @@ from twin.types import Capabilities, Frame, ScanBlock, ScanTruth, Truth
 
 if TYPE_CHECKING:
     from twin.ronchigram.phase_screens import Renderer
-    from twin.scan.acquisition import Acquisition, ScanSetup
+    from twin.scan.acquisition import Acquisition
+    from twin.scan.setup import ScanSetup
 
 Array = NDArray[np.floating]
 

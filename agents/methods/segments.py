@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from agents.base import Agent, StreamMeta
 from agents.methods.virtual import VirtualDetectors
-from twin.detectors.geometry import Detector, standard
+from twin.detectors.layouts import Detector, standard
 from twin.options import checked_options, validated
 
 NAME = "segments"
@@ -16,7 +16,7 @@ class Options:
     """Settings of `segments`; can be changed while the stream runs. Other segments: agent `virtual`.
 
     Attributes:
-        layout: one of `twin.detectors.geometry.LAYOUTS`; segments count from the camera's +x towards +y.
+        layout: one of `twin.detectors.layouts.LAYOUTS`; segments count from the camera's +x towards +y.
         centre_px: (row, column) of zero angle; None is (H // 2, W // 2).
     """
 

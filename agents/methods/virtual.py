@@ -13,7 +13,8 @@ from pydantic import field_validator
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.block import Block
-from twin.detectors.geometry import LAYOUTS, Detector, DiffractionGrid, Region, labels, standard, weights
+from twin.detectors.geometry import DiffractionGrid, weights
+from twin.detectors.layouts import LAYOUTS, Detector, Region, labels, standard
 from twin.options import NonNegative, OptionError, Positive, checked_options, validated
 from twin.suggest import nearest
 
@@ -45,7 +46,7 @@ class Options:
     """Settings of `virtual`; all can be changed while the stream runs and then count for what is still to come.
 
     Attributes:
-        detectors: names of `twin.detectors.geometry.LAYOUTS`, scaled to the convergence angle, or a mapping of names to
+        detectors: names of `twin.detectors.layouts.LAYOUTS`, scaled to the convergence angle, or a mapping of names to
             rings of one's own, each with inner_mrad, outer_mrad, segments, rotation_deg and centre_mrad; None as
             the ring of a name stands for its layout. Segments count from the camera's +x, not the scan's.
         centre_px: (row, column) of zero angle; None is (H // 2, W // 2).

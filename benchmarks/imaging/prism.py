@@ -29,7 +29,8 @@ from scenarios.schema import load
 from twin import specimens
 from twin.aberrations import Aberrations
 from twin.day import ScanProperties
-from twin.detectors.geometry import Detector, DiffractionGrid, standard, weights
+from twin.detectors.geometry import DiffractionGrid, weights
+from twin.detectors.layouts import Detector, standard
 from twin.optics import Optics
 from twin.scan.diffraction import ScanRenderer, TransmissionField
 from twin.scan.plan import ScanPlan

@@ -51,8 +51,8 @@ def scan(rows: int, columns: int, camera: int) -> Memory:
     """The scan in this process, whose peak memory counts from its start."""
     from twin.day import Day
     from twin.optics import Optics
-    from twin.scan.acquisition import ScanSetup
     from twin.scan.plan import ScanPlan
+    from twin.scan.setup import ScanSetup
     from twin.simulated import SimulatedMicroscope
     from twin.state import FIRST_ORDER
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from twin import specimens
 from twin.aberrations import Aberrations
 from twin.day import Day, ScanProperties
-from twin.detectors.geometry import Detector, DiffractionGrid, Region, weights
+from twin.detectors.geometry import DiffractionGrid, weights
+from twin.detectors.layouts import Detector, Region
 from twin.detectors.scintillator import (
     ScintillatorChain,
     anode_cascade,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from agents.base import Agent, Image
 from agents.sources.twin_scan import TwinScan
-from twin.scan.acquisition import ScanSetup
 from twin.scan.plan import ScanPlan
+from twin.scan.setup import ScanSetup
 from twin.simulated import SimulatedMicroscope
 from twin.types import Capabilities, Frame, ScanBlock, Truth
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from agents.base import Agent, MetaError, Reconstruction, StreamMeta, UnknownAgent, load, names
 from agents.block import FrameBlock
 from agents.events.block import EventBlock
-from twin.detectors.geometry import AngleError
+from twin.detectors.layouts import AngleError
 from twin.formats.dataset import Layout, Metadata
 from twin.optics import electron_wavelength_nm
 from twin.options import OptionError

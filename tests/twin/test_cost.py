@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from twin.cost import Cost, Dose, Ledger, scan_times, scanned_area_nm2
 from twin.day import Day
 from twin.optics import Optics
-from twin.scan.acquisition import ScanSetup
 from twin.scan.plan import ScanPlan, duration_s, paths
+from twin.scan.setup import ScanSetup
 from twin.simulated import SimulatedMicroscope
 from twin.state import FIRST_ORDER
 

@@ -5,108 +5,18 @@ Geometry only: what the electrons inside a region become is `scintillator`.
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Any
 
 import numba
 import numpy as np
-from annotated_types import Ge, Le
 from numpy.typing import NDArray
-from pydantic import model_validator
 
-from twin.errors import StemtwinError
+from twin.detectors.layouts import AngleError, Detector, Region
 from twin.optics import Optics
-from twin.options import Count, NonNegative, Positive, validated
-from twin.suggest import nearest
-
-Positive = Positive
+from twin.options import Count, Positive, validated
 
 FRAMES_AT_ONCE = 16
 """Integer frames are widened this many at a time: they stay in the cache, and a long stack needs no second copy."""
-
-
-class AngleError(StemtwinError, ValueError):
-    """A detector reaches beyond the angles that are sampled."""
-
-
-@validated
-class Region:
-    """A disc or ring of the diffraction plane, cut into equal segments by straight lines through its centre.
-
-    Segments count from +x towards +y: the first one spans from `rotation_deg` on.
-
-    Attributes:
-        inner_mrad, outer_mrad: the ring; inner 0 is a disc.
-        segments: how many.
-        rotation_deg: where the first segment begins, from +x towards +y.
-        centre_mrad: (x, y) of the centre.
-    """
-
-    inner_mrad: NonNegative = 0.0
-    outer_mrad: Positive
-    segments: Annotated[int, Ge(1), Le(360)] = 1
-    rotation_deg: float = 0.0
-    centre_mrad: tuple[float, float] = (0.0, 0.0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.inner_mrad >= self.outer_mrad:
-            raise ValueError(f"inner_mrad {self.inner_mrad} must lie below outer_mrad {self.outer_mrad}")
-        return self
-
-
-Detector = tuple[Region, ...]
-"""Rings that belong together, from the innermost outwards."""
-
-
-class Layout(NamedTuple):
-    """A detector in multiples of the convergence angle.
-
-    Attributes:
-        radii: boundaries of its rings, from the innermost outwards.
-        segments: of every ring.
-        rotation_deg: as in `Region`.
-    """
-
-    radii: tuple[float, ...]
-    segments: int = 1
-    rotation_deg: float = 0.0
-
-
-LAYOUTS = {
-    "bf": Layout((0.0, 1.0)),
-    "abf": Layout((0.5, 1.0)),
-    "adf": Layout((1.0, 4.5)),
-    "haadf": Layout((4.5, 9.5)),
-    "quadrants": Layout((0.0, 1.0), 4, -45.0),
-    "annular_quadrants": Layout((0.5, 1.0), 4, -45.0),
-    "sixteen_segments": Layout((0.0, 0.25, 0.5, 0.75, 1.0), 4, -45.0),
-}
-"""The usual detectors. BF, ADF and HAADF as in Fig. 1.3 of the thesis (20, 90 and 190 mrad at 20 mrad convergence).
-
-ABF is the outer half of the disc (Findlay et al., Ultramicroscopy 110, 903, 2010); quadrants face the axes, the first
-one +x, so that opposite pairs differ by the beam's deflection along x and y; sixteen segments are four rings of four
-(Shibata et al., J. Electron Microsc. 59, 473, 2010).
-"""
-
-
-def standard(name: str, convergence_mrad: float) -> Detector:
-    """A detector of `LAYOUTS`, scaled to the convergence angle.
-
-    Raises:
-        ValueError: unknown name, or a convergence angle that is not positive.
-    """
-    if name not in LAYOUTS:
-        raise ValueError(f"detector {name!r} is not one of {', '.join(LAYOUTS)}{nearest(name, LAYOUTS)}")
-    layout = LAYOUTS[name]
-    return tuple(
-        Region(
-            inner_mrad=inner * convergence_mrad,
-            outer_mrad=outer * convergence_mrad,
-            segments=layout.segments,
-            rotation_deg=layout.rotation_deg,
-        )
-        for inner, outer in zip(layout.radii[:-1], layout.radii[1:], strict=True)
-    )
 
 
 @validated
@@ -160,15 +70,6 @@ def camera_grid(optics: Optics) -> DiffractionGrid:
         pixel_mrad=optics.camera_pixel_mrad,
         centre_px=(centre, centre),
     )
-
-
-def labels(detectors: Mapping[str, Detector]) -> tuple[str, ...]:
-    """One name per signal: the detector's own, with a running number (`quadrants_0`) where it has several segments."""
-    named: list[str] = []
-    for name, rings in detectors.items():
-        count = sum(ring.segments for ring in rings)
-        named += [name] if count == 1 else [f"{name}_{i}" for i in range(count)]
-    return tuple(named)
 
 
 def check_sampled(detectors: Mapping[str, Detector], grid: DiffractionGrid) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.day import Day
-from twin.detectors.geometry import Region, labels
+from twin.detectors.layouts import Region, labels
 from twin.optics import Optics
-from twin.scan.acquisition import ScanSetup
 from twin.scan.plan import ScanPlan
+from twin.scan.setup import ScanSetup
 from twin.simulated import SimulatedMicroscope, check_reach
 from twin.state import StateSpace
 from twin.types import CanScan, HasTruth, Microscope, ScanBlock, Truth

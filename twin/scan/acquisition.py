@@ -6,14 +6,11 @@ What it costs in time and how the instrument drifts meanwhile is the microscope'
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
-from annotated_types import Ge
 from numpy.typing import NDArray
-from pydantic import field_validator
 
 from twin import specimens
 from twin.aberrations import Aberrations
@@ -22,11 +19,11 @@ from twin.cameras.event import EventReadout
 from twin.cameras.properties import CountingCamera, EventCamera, FrameCamera, IntegratingCamera
 from twin.cameras.sensor import Sensor, draw_sensor
 from twin.day import Day
-from twin.detectors.geometry import LAYOUTS, AngleError, Detector, DiffractionGrid, labels, standard, weights
-from twin.detectors.scintillator import MODELS, ScintillatorChain, check_charge, digitise
+from twin.detectors.geometry import DiffractionGrid, weights
+from twin.detectors.layouts import AngleError, Detector, labels
+from twin.detectors.scintillator import MODELS, check_charge, digitise
 from twin.matter.structure import Structure
 from twin.optics import Optics
-from twin.options import Count, Positive, validated
 from twin.scan.diffraction import (
     ScanRenderer,
     Waves,
@@ -39,77 +36,15 @@ from twin.scan.diffraction import (
     to_camera,
 )
 from twin.scan.plan import ScanPath, ScanPlan, check_dwell, check_extent, placed
-from twin.scan.prism import Choice, PlaneWaves, Propagation, choose, lines_are_level, mismatch, work
+from twin.scan.prism import Choice, PlaneWaves, choose, lines_are_level, mismatch, work
 from twin.scan.response import DetectorResponse
-from twin.suggest import check_known, nearest
+from twin.scan.setup import ScanSetup
 
 Floats = NDArray[np.float64]
 Frames = NDArray[np.unsignedinteger]
 Events = NDArray[np.void]
 
 _log = logging.getLogger(__name__)
-
-SCAN_OPTICS = Optics(energy_kev=300.0, convergence_mrad=20.0, grid=256, sampling_nm=0.01, camera_pixels=64, binning=2)
-"""Beam of the thesis' figure 1.3. A focused probe needs a smaller window than a Ronchigram and wants finer pixels: the
-window is 2.56 nm wide, angles are sampled to 63 mrad, and the camera sees 49 mrad, 2.5 times the aperture."""
-
-
-@validated
-class ScanSetup:
-    """What is in the microscope for a scan, as far as an operator knows it.
-
-    Attributes:
-        specimen: one of `specimens.names()`.
-        specimen_options: its options.
-        optics: beam, computing grid and camera of the scan; the Ronchigram's may differ.
-        slice_nm: thickest slice; None takes the whole specimen as one thin slice.
-        snapshots: thermal configurations to average over; one is a frozen specimen, none would vibrate less.
-        specimen_seed: of the thermal configurations.
-        projection: of the atoms' potentials, see `scan.transmission.transmission_field`.
-        propagation: "multislice" takes every position through the slices; "prism" takes the plane waves of the aperture
-            through them, once, and sums these for each position; "auto" does whichever the scan needs less time for.
-            Patterns are the same but for rounding (docs/decisions/0009).
-        detectors: names of `detectors.geometry.LAYOUTS`, scaled to the aperture, or names with rings of one's own.
-        chain: scintillator and photomultiplier behind every detector; None counts electrons.
-        camera: None for neither frames nor events.
-    """
-
-    specimen: str = "sto_001"
-    specimen_options: dict[str, Any] = field(default_factory=dict)
-    optics: Optics = SCAN_OPTICS
-    slice_nm: Positive | None = None
-    snapshots: Count = 1
-    specimen_seed: Annotated[int, Ge(0)] = 0
-    projection: Literal["exact", "abtem"] = "exact"
-    propagation: Propagation = "auto"
-    detectors: dict[str, Detector | None] = field(default_factory=lambda: {"bf": None, "abf": None})
-    chain: ScintillatorChain | None = None
-    camera: CountingCamera | IntegratingCamera | EventCamera | None = CountingCamera()
-
-    @field_validator("propagation", mode="before")
-    @classmethod
-    def _known_propagation(cls, propagation: Any) -> Any:
-        check_known(propagation, get_args(Propagation), "a propagation")
-        return propagation
-
-    @field_validator("detectors")
-    @classmethod
-    def _known(cls, detectors: dict[str, Detector | None]) -> dict[str, Detector | None]:
-        for name, rings in detectors.items():
-            if rings == ():
-                raise ValueError(f"detector {name!r} has no rings")
-            if rings is None and name not in LAYOUTS:
-                known = ", ".join(LAYOUTS)
-                raise ValueError(
-                    f"{name!r} is not a detector{nearest(name, LAYOUTS)}; known: {known}, or give its rings"
-                )
-        return detectors
-
-    @property
-    def regions(self) -> dict[str, Detector]:
-        """Rings of every detector, mrad."""
-        alpha = self.optics.convergence_mrad
-        return {name: standard(name, alpha) if rings is None else rings for name, rings in self.detectors.items()}
 
 
 def check_angles(regions: Mapping[str, Detector], optics: Optics) -> None:

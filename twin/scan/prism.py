@@ -20,9 +20,9 @@ from twin.day import ScanProperties
 from twin.optics import Optics
 from twin.scan.diffraction import Complex, Ray, ScanRenderer, Waves, aperture_wave, ramps
 from twin.scan.plan import ScanPlan
+from twin.scan.setup import Propagation
 
 Floats = NDArray[np.float64]
-Propagation = Literal["auto", "multislice", "prism"]
 
 MAX_MATRIX_BYTES = 448 * 2**20
 """Plane waves beyond this are not kept: with the libraries, some 500 MiB, a scan stays within 1 GiB."""

@@ -12,8 +12,9 @@ from twin.aberrations import Aberrations
 from twin.day import Day
 from twin.formats.dataset import Layout, Metadata
 from twin.optics import Optics
-from twin.scan.acquisition import Acquisition, ScanSetup
+from twin.scan.acquisition import Acquisition
 from twin.scan.plan import ScanPlan, paths
+from twin.scan.setup import ScanSetup
 
 CELL_NM = 0.3905
 OPTICS = Optics(convergence_mrad=20.0, grid=96, sampling_nm=3 * CELL_NM / 96, camera_pixels=24, binning=2)

@@ -17,8 +17,9 @@ from twin.day import Day
 from twin.formats.dataset import Layout, Metadata
 from twin.optics import Optics
 from twin.options import OptionError
-from twin.scan.acquisition import Acquisition, ScanSetup
+from twin.scan.acquisition import Acquisition
 from twin.scan.plan import ScanPlan, path
+from twin.scan.setup import ScanSetup
 
 OPTICS = Optics(energy_kev=80.0, convergence_mrad=30.0, grid=96, sampling_nm=0.0125, camera_pixels=60, binning=1)
 ROTATION_DEG = 25.0

@@ -14,8 +14,9 @@ from twin.day import Day
 from twin.formats.dataset import Layout, Metadata
 from twin.optics import Optics
 from twin.options import OptionError
-from twin.scan.acquisition import Acquisition, ScanSetup
+from twin.scan.acquisition import Acquisition
 from twin.scan.plan import ScanPlan, path
+from twin.scan.setup import ScanSetup
 
 SHAPE = (40, 44)
 WAVES = [(5.0, 3.0), (-9.0, 2.0), (1.5, 8.0)]

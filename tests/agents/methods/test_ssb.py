@@ -20,8 +20,9 @@ from twin.day import Day
 from twin.formats.dataset import Layout, Metadata
 from twin.optics import Optics, electron_wavelength_nm
 from twin.options import OptionError
-from twin.scan.acquisition import Acquisition, ScanSetup
+from twin.scan.acquisition import Acquisition
 from twin.scan.plan import ScanPlan, paths
+from twin.scan.setup import ScanSetup
 
 Floats = NDArray[np.float64]
 

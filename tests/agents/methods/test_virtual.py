@@ -7,7 +7,7 @@ import pytest
 
 from agents.base import MetaError, StreamMeta, load
 from agents.block import FrameBlock
-from twin.detectors.geometry import LAYOUTS, AngleError
+from twin.detectors.layouts import LAYOUTS, AngleError
 from twin.formats.dataset import Layout, Metadata
 from twin.options import OptionError
 

@@ -20,10 +20,10 @@ from scenarios.scans import plots as scan_plots
 from scenarios.scans.acquire import acquire, begin, prepare
 from scenarios.schema import Scenario, ScenarioError, library, load, parse
 from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
-from twin.detectors.geometry import Region
+from twin.detectors.layouts import Region
 from twin.formats import FormatError, open_frames
 from twin.formats.t3p import T3pReader
-from twin.scan.acquisition import SCAN_OPTICS, ScanSetup
+from twin.scan.setup import SCAN_OPTICS, ScanSetup
 from twin.types import ScanBlock
 
 SCANS = ("au_on_carbon", "graphene_twisted", "mos2_twisted", "sto_001")

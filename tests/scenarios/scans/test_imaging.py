@@ -12,8 +12,8 @@ from controller.merit import contrast as quality
 from scenarios.scans.imaging import ImagingMicroscope, encoded
 from twin.day import Day
 from twin.optics import Optics
-from twin.scan.acquisition import ScanSetup
 from twin.scan.plan import ScanPlan
+from twin.scan.setup import ScanSetup
 from twin.simulated import SimulatedMicroscope
 from twin.state import StateSpace
 from twin.types import HasTruth, Microscope

@@ -20,8 +20,9 @@ from scenarios.scans.truth import (
 )
 from twin.day import Day
 from twin.optics import Optics
-from twin.scan.acquisition import Acquisition, ScanSetup
+from twin.scan.acquisition import Acquisition
 from twin.scan.plan import ScanPlan, path
+from twin.scan.setup import ScanSetup
 from twin.scan.transmission import projected_phase, transmission_field
 
 OPTICS = Optics(energy_kev=300.0, convergence_mrad=15.0, grid=64, sampling_nm=0.02, camera_pixels=16, binning=2)

@@ -15,11 +15,12 @@ from twin.cameras.counting import recorded_mean
 from twin.cameras.event import event_times_ns, events_to_frames
 from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
 from twin.day import Day, DriftProperties, ScanProperties
-from twin.detectors.geometry import AngleError, Region
+from twin.detectors.layouts import AngleError, Region
 from twin.detectors.scintillator import ScintillatorChain, relative_variance
 from twin.optics import AliasingError, Optics
-from twin.scan.acquisition import Acquisition, ScanSetup
+from twin.scan.acquisition import Acquisition
 from twin.scan.plan import ScanPlan, paths
+from twin.scan.setup import ScanSetup
 from twin.simulated import SimulatedMicroscope
 from twin.state import StateSpace
 from twin.types import CanScan, HasScanTruth

@@ -11,7 +11,8 @@ import pytest
 
 from twin import specimens
 from twin.aberrations import NAMES, TERMS, Aberrations, aberration_phase, to_abtem
-from twin.detectors.geometry import DiffractionGrid, Region, weights
+from twin.detectors.geometry import DiffractionGrid, weights
+from twin.detectors.layouts import Region
 from twin.matter.carbon_screen import scattering_factor_nm
 from twin.matter.structure import Structure, displaced, within
 from twin.optics import AliasingError, Optics

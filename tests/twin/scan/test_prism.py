@@ -17,14 +17,15 @@ from twin import specimens
 from twin.aberrations import NAMES, TERMS, Aberrations, to_abtem
 from twin.cameras.properties import CountingCamera
 from twin.day import Day, DriftProperties, ScanProperties
-from twin.detectors.geometry import Region
+from twin.detectors.layouts import Region
 from twin.optics import AliasingError, Optics
 from twin.scan import prism as scan_prism
-from twin.scan.acquisition import Acquisition, ScanSetup
+from twin.scan.acquisition import Acquisition
 from twin.scan.diffraction import ScanRenderer, rays
 from twin.scan.errors import ScanEngine
 from twin.scan.plan import ScanPlan, paths
 from twin.scan.prism import GAIN, PlaneWaves, choose, lines_are_level, work
+from twin.scan.setup import ScanSetup
 from twin.scan.transmission import transmission_field
 from twin.simulated import SimulatedMicroscope
 from twin.state import StateSpace

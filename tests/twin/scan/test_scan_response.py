@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from twin.day import Day, ScanProperties
-from twin.detectors.geometry import Region
+from twin.detectors.layouts import Region
 from twin.detectors.scintillator import ScintillatorChain, count_variance
 from twin.optics import Optics
-from twin.scan.acquisition import ScanSetup
 from twin.scan.plan import ScanPlan
 from twin.scan.response import response_weights
+from twin.scan.setup import ScanSetup
 from twin.simulated import SimulatedMicroscope
 from twin.state import StateSpace
 

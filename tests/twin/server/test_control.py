@@ -18,8 +18,8 @@ from twin.day import Day
 from twin.instrument.merlin_control import MerlinControl
 from twin.optics import AliasingError, Optics
 from twin.options import OptionError
-from twin.scan.acquisition import ScanSetup
 from twin.scan.plan import ScanPlan
+from twin.scan.setup import ScanSetup
 from twin.server import control as service
 from twin.server.bench import Bench, ScanSettings, session_entropy
 from twin.server.control import Control
