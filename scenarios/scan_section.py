@@ -1,7 +1,4 @@
-"""The `scan` part of a scenario: what lies under the beam, what detects it, and where the beam goes.
-
-Imported when a scenario has such a part, for the detectors behind it bring compiled code.
-"""
+"""The `scan` part of a scenario: specimen, detectors, camera and scan plan."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -17,21 +14,21 @@ from twin.scan.setup import SCAN_OPTICS, ScanSetup
 from twin.suggest import nearest
 
 CAMERAS = {"counting": CountingCamera, "integrating": IntegratingCamera, "event": EventCamera}
-"""What `camera.kind` can be."""
+"""Values of `camera.kind`."""
 
 
 @validated
 class ScanSection(ScanSetup):
     """A scan as YAML has it: the fields of `ScanSetup`, with shorthands, and the plan.
 
-    Shorthands: `detectors` may be a list of names, a detector of one ring may be that ring; what `optics` leaves out
-    is as in `SCAN_OPTICS`; a `camera` without `kind` counts; an event camera is for the beam's energy, and its most
-    probable deposit two thirds of that.
+    Shorthands: `detectors` may be a list of names; a detector of one ring may be that ring; missing keys of `optics`
+    are as in `SCAN_OPTICS`; a `camera` without `kind` counts electrons; an event camera has the beam's energy, and its
+    most probable deposit is two thirds of that.
 
     Attributes:
         plan: where the beam goes.
-        corrected: begin with the calibrated aberrations undone, as far as the corrector follows; the day's residual
-            ones stay. Otherwise the scan is made in the state that the session starts from.
+        corrected: begin with the calibrated aberrations corrected, as far as the corrector follows; the day's residual
+            ones stay. Otherwise the scan is in the state that the session starts from.
     """
 
     camera: Annotated[CountingCamera | IntegratingCamera | EventCamera, Field(discriminator="kind")] | None = (
