@@ -101,7 +101,7 @@ def compare(
         >>> import tempfile
         >>> from scenarios import compare
         >>> small = ["renderer=fast", "optics.convergence_mrad=14", "optics.sampling_nm=0.05", "optics.grid=256"]
-        >>> small += ["optics.camera_pixels=64", "optics.binning=4"]
+        >>> small += ["optics.camera_pixels=64", "optics.binning=4", "day.same_region=true"]
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     found = compare(["nominal"], ["random"], 2, observations=2, overrides=small, out=folder)
         >>> found.summary["controllers"]["random"]["runs"]

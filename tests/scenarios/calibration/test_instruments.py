@@ -275,6 +275,7 @@ def test_an_instrument_is_brought_back_however_a_run_ends(
             run.run(session, 3, tmp_path, stop_at_two, report=False)
     log = read(tmp_path / "audit.jsonl")
     assert [entry["event"] for entry in log[-3:]] == ["abort", "restoring", "restored"]
+    assert ("interrupted" if isinstance(error, KeyboardInterrupt) else "a program error") in log[-3]["reason"]
     np.testing.assert_allclose(
         list(column.nm.values()), np.array([20.0, -5.0, 3.0]) + log[-1]["cumulative_nm"], atol=1e-6
     )
