@@ -14,7 +14,6 @@ OTHERS = ("gymnasium", "matplotlib", "numba", "pydantic", "zarr")
 OPTIONAL = {
     "train ppo": "stable_baselines3",
     "autoscript backend": "autoscript_tem_microscope_client",
-    "compare on a cluster": "distributed",
     "scan --view, Qt": "PySide6",
     "scan --view, Tk": "tkinter",
 }

@@ -47,7 +47,7 @@ def _acquire(scenario: str, seed: int, out: Path | None, changes: list[str]) -> 
     from twin.types import ScanBlock
 
     session = prepare(load(scenario, changes), seed, out)
-    with tqdm(total=session.setup.plan.count, desc=session.scenario.name, unit="pos", leave=False) as bar:
+    with tqdm(total=session.section.plan.count, desc=session.scenario.name, unit="pos", leave=False) as bar:
 
         def show(block: ScanBlock) -> None:
             bar.update(len(block))
@@ -58,7 +58,7 @@ def _acquire(scenario: str, seed: int, out: Path | None, changes: list[str]) -> 
 def _print(acquired: "Acquired") -> None:
     figures = acquired.summary()
     rows = [
-        ("positions", f"{figures['positions']} of {acquired.plan.count}, {acquired.status}"),
+        ("positions", f"{figures['positions']} of {acquired.scenario.required_scan.plan.count}, {acquired.status}"),
         ("simulated time", f"{figures['simulated_s']:.4g} s"),
         ("electrons", f"{figures['electrons_e']:.3g}"),
         ("dose", f"{figures['e_per_nm2']:.3g} e/nm2"),

@@ -70,7 +70,7 @@ def _run(prepared: "Prepared", scheduler: str | None, workers: int) -> "Comparis
     for record in prepared.records.values():
         last[record.controller].append(record.steps[-1].error_nm)
     try:
-        with tqdm(total=prepared.total, initial=len(prepared.records), desc="runs", unit="run") as bar:
+        with tqdm(total=prepared.total, initial=len(prepared.records), desc="runs", unit="run", leave=False) as bar:
 
             def show(outcome: RunRecord | Failure) -> None:
                 if isinstance(outcome, RunRecord):
@@ -79,7 +79,9 @@ def _run(prepared: "Prepared", scheduler: str | None, workers: int) -> "Comparis
                 bar.set_postfix_str(", ".join(medians) + " nm", refresh=False)
                 bar.update()
 
-            return run(prepared, scheduler, workers, show)
+            compared = run(prepared, scheduler, workers, show)
+            bar.leave = True
+            return compared
     except SweepError as error:
         stop(f"{error}; {_finished(prepared)}", FAILED)
     except KeyboardInterrupt:

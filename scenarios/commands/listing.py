@@ -1,4 +1,4 @@
-"""`stemtwin list`: what there is to choose from. Reads docstrings without importing the modules, which need torch."""
+"""`stemtwin list`: names and summaries. Reads docstrings without importing the modules, which need torch."""
 
 import ast
 from collections.abc import Iterable
@@ -6,7 +6,11 @@ from pathlib import Path
 
 import typer
 
-app = typer.Typer(help="What there is to choose from.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="List scenarios, controllers, agents, microscopes or environments.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @app.command("scenarios")

@@ -1,4 +1,4 @@
-"""How every command ends that cannot do what it is asked: one line on stderr, and one set of exit codes."""
+"""Refusals of the command line: one line on stderr, and one set of exit codes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,9 +30,10 @@ def refusals(interrupted: str = "interrupted", *others: type[Exception]) -> Iter
         interrupted: message after Ctrl-C; it says what is kept on disc.
         others: errors that count as refusals beside `StemtwinError`.
     """
+    kinds: tuple[type[Exception], ...] = (StemtwinError, *others)
     try:
         yield
-    except (StemtwinError, *others) as error:
+    except kinds as error:
         stop(str(error), BAD_INPUT)
     except KeyboardInterrupt:
         stop(interrupted, INTERRUPTED)

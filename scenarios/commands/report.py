@@ -1,4 +1,4 @@
-"""`stemtwin report`: what a bug report has to say about the machine."""
+"""`stemtwin report`: the part of a bug report that a program can write."""
 
 import json
 from typing import Annotated
@@ -16,9 +16,9 @@ def report(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a bug report has to say: `stemtwin report --environment`."""
+    """Print software and machine for a bug report: `stemtwin report --environment`."""
     if not environment:
-        stop("name what to report: --environment")
+        stop("nothing to report; use --environment")
     from scenarios.versions import environment as described
 
     found = described()
