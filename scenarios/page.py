@@ -108,28 +108,16 @@ class Section:
     blocks: Sequence[Table | Picture | Heading | Listing | Items | Details]
 
 
-@dataclass(frozen=True)
-class Link:
-    """A link to a page beside this one; `path` is relative."""
-
-    text: str
-    path: str
-
-    @property
-    def address(self) -> str:
-        """The path as a URL."""
-        return quote(self.path)
-
-
-def page(title: str, lead: str, blocks: Iterable[Section | Cards], link: Link | None = None) -> str:
-    """Return a self-contained page; `link` follows the lead.
+def page(title: str, lead: str, blocks: Iterable[Section | Cards], link: tuple[str, str] | None = None) -> str:
+    """Return a self-contained page; `link`, a text and the relative path of another page, follows the lead.
 
     Example:
         >>> text = page("A < B", "Two frames.", [Section("Table", "", [Table(["frame"], [["1"], ["2"]])])])
         >>> "<h1>A &lt; B</h1>" in text, text.count("<td>")
         (True, 2)
     """
-    return _template().render(title=title, lead=lead, blocks=list(blocks), link=link)
+    words, path = link or ("", "")
+    return _template().render(title=title, lead=lead, blocks=list(blocks), link=words, address=quote(path))
 
 
 @cache

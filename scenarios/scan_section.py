@@ -11,7 +11,7 @@ from twin.detectors.layouts import Region
 from twin.options import validated
 from twin.scan.plan import ScanPlan
 from twin.scan.setup import SCAN_OPTICS, ScanSetup
-from twin.suggest import nearest
+from twin.suggest import check_known
 
 CAMERAS = {"counting": CountingCamera, "integrating": IntegratingCamera, "event": EventCamera}
 """Values of `camera.kind`."""
@@ -49,11 +49,7 @@ class ScanSection(ScanSetup):
         for name, rings in listed.items():
             for ring in rings if isinstance(rings, list) else ():
                 for key in ring if isinstance(ring, Mapping) else ():
-                    if key not in known:
-                        raise ValueError(
-                            f"{key!r} of detector {name!r} is not a key of a ring{nearest(str(key), known)};"
-                            f" known: {', '.join(known)}"
-                        )
+                    check_known(key, known, f"a key of a ring of detector {name!r}")
         return listed
 
     @field_validator("optics", mode="before")
@@ -67,12 +63,9 @@ class ScanSection(ScanSetup):
         if not isinstance(camera, Mapping):
             return camera
         kind = camera.get("kind", "counting")
-        if kind not in CAMERAS:
-            raise ValueError(
-                f"{kind!r} is not a kind of camera{nearest(str(kind), CAMERAS)}; known: {', '.join(CAMERAS)}"
-            )
+        check_known(kind, CAMERAS, "a kind of camera")
         if kind == "event" and "optics" in info.data:
             energy_kev = camera.get("energy_kev", info.data["optics"].energy_kev)
-            share = energy_kev * 2 / 3 if isinstance(energy_kev, int | float) else None
-            camera = {"energy_kev": energy_kev, **({} if share is None else {"deposit_kev": share}), **camera}
+            deposit = {"deposit_kev": energy_kev * 2 / 3} if isinstance(energy_kev, int | float) else {}
+            camera = {"energy_kev": energy_kev, **deposit, **camera}
         return {**camera, "kind": kind}

@@ -10,7 +10,7 @@ import yaml
 from numpy.typing import NDArray
 
 from scenarios.calibration.page import headline
-from scenarios.page import Items, Link, Listing, Picture, Section, Table, page
+from scenarios.page import Items, Listing, Picture, Section, Table, page
 
 if TYPE_CHECKING:
     from scenarios.scans.before_and_after import Loop, Part
@@ -81,11 +81,11 @@ def _lead(loop: "Loop") -> str:
     return f"Calibration: {headline(loop.calibrated)}."
 
 
-def _link(loop: "Loop") -> Link | None:
+def _link(loop: "Loop") -> tuple[str, str] | None:
     """Link to the calibration's own page."""
     if loop.calibrated is None or loop.calibrated.report is None:
         return None
-    return Link("Its own report", loop.calibrated.report.relative_to(loop.report.parent).as_posix())
+    return ("Its own report", loop.calibrated.report.relative_to(loop.report.parent).as_posix())
 
 
 def _pictures(loop: "Loop", truth: Floats) -> Sequence[Section]:

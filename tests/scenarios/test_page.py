@@ -9,7 +9,6 @@ from scenarios.page import (
     Details,
     Heading,
     Items,
-    Link,
     Listing,
     Picture,
     Section,
@@ -30,7 +29,7 @@ def test_every_text_is_escaped() -> None:
         Items([NASTY]),
         Details(NASTY, table),
     ]
-    text = page(NASTY, NASTY, [Cards([Card(NASTY, NASTY, "good")]), Section(NASTY, NASTY, inner)], Link(NASTY, NASTY))
+    text = page(NASTY, NASTY, [Cards([Card(NASTY, NASTY, "good")]), Section(NASTY, NASTY, inner)], (NASTY, NASTY))
     assert "onclick='x'" not in text
     assert text.count("&lt;b onclick=") == 22
     assert re.findall(r'(?:src|href)="([^"]{0,22})', text) == ["%3Cb%20onclick%3D%27x%", "data:image/png;base64,"]
