@@ -446,7 +446,7 @@ def test_the_command_tells_what_a_person_asks(tiny: Callable[..., Scenario], tmp
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("scan.detectors={x: {inner_mrd: 3, outer_mrad: 4}}", "'inner_mrd' of detector 'x' is not a key of a ring"),
+        ("scan.detectors={x: {inner_mrd: 3, outer_mrad: 4}}", "'inner_mrd' is not a key of a ring of detector 'x'"),
         ("scan.detectors={x: {inner_mrad: 5, outer_mrad: 4}}", "scan.detectors.x.0: inner_mrad 5.0 must lie below"),
         ("scan.detectors={x: []}", "scan.detectors: detector 'x' has no rings"),
         ("scan.camera={kind: event, threshold_kev: -1}", "scan.camera.threshold_kev: input should be greater than 0"),
