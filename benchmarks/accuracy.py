@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import regression
-from scenarios.commands.compare import lanes
-from scenarios.comparison.executors import SweepError
+from scenarios.comparison.executors import SweepError, lanes
 from scenarios.comparison.figures import stop_rule
 from scenarios.comparison.ledger import Plan, check_builds, make_plan
 from scenarios.comparison.sweep import Failure, RunRecord, sweep

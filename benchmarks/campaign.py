@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scenarios.commands.compare import compared, told
 from scenarios.comparison.executors import SweepError
-from scenarios.comparison.ledger import Ledger, make_plan
+from scenarios.comparison.ledger import make_plan
+from scenarios.comparison.run import prepare
+from scenarios.comparison.run import run as run_comparison
 from scenarios.schema import ScenarioError
 
 BASELINES = Path(__file__).parent / "baselines"
@@ -90,12 +91,11 @@ def run(name: str, folder: Path, workers: int) -> Path:
     chosen = CAMPAIGN[name]
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.runs)
     plan = make_plan(chosen.scenarios, chosen.controllers, seeds, chosen.observations)
-    ledger = Ledger(folder / name)
-    summary, failures = compared(plan, ledger, ledger.finished(plan, resume=True), workers=workers)
-    if failures:
-        raise SweepError(told(failures))
+    compared = run_comparison(prepare(plan, folder / name, resume=True), workers=workers)
+    if compared.failures:
+        raise SweepError(compared.left_out)
     path = BASELINES / f"accuracy_{name}.json"
-    kept = {scenario: _kept(found) for scenario, found in summary["scenarios"].items()}
+    kept = {scenario: _kept(found) for scenario, found in compared.summary["scenarios"].items()}
     path.write_text(json.dumps(kept, indent=1) + "\n")
     return path
 

@@ -127,10 +127,10 @@ def run(
         sharpness: of the true phase, see `scans.truth.true_phase`.
 
     Raises:
-        ScenarioError: as `acquire.prepare`, or a scan without a grid.
+        ScenarioError: as `acquire.scanning_microscope`, or a scan without a grid.
     """
-    microscope = acquire.prepare(scenario)
-    section = scenario.scan
+    microscope = acquire.scanning_microscope(scenario)
+    section = scenario.required_scan
     if section.camera is None or section.plan.pattern == "list":
         raise ScenarioError(f"{scenario.name}: a dose series needs a camera and a scan on a grid")
     truth = true_phase(Acquisition(section, scenario.day), section.plan, sharpness)
@@ -142,7 +142,7 @@ def run(
             chosen = choose_agents(agents)
             label = f"{dose:g} e/A2, seed {seed}"
             show = None if progress is None else lambda p, label=label: progress(label, p)
-            with open_scan(acquire.begin(microscope, dosed, seed), dosed.scan, seed) as source:
+            with open_scan(acquire.begin(microscope, dosed, seed), dosed.required_scan, seed) as source:
                 found = stream.run(source, chosen, show)
             for agent in chosen:
                 entries[agent, dose] = _joined(entries.get((agent, dose)), _entry(agent, dose, found, truth))

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenarios.calibration.results import Step
-from scenarios.commands.compare import lanes
-from scenarios.comparison.executors import SweepError
+from scenarios.comparison.executors import SweepError, lanes
 from scenarios.comparison.ledger import Ledger, check_builds, group, make_plan, split_controllers
 from scenarios.comparison.sweep import Failure, RunRecord
 from scenarios.schema import ScenarioError

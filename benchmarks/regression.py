@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenarios.calibration.results import write_text
-from scenarios.commands.compare import lanes
-from scenarios.comparison.executors import SweepError
+from scenarios.comparison.executors import SweepError, lanes
 from scenarios.comparison.ledger import Plan, check_builds, make_plan
 from scenarios.comparison.sweep import Failure, Job, RunRecord, run, spread
 from scenarios.versions import versions

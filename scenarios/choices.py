@@ -12,26 +12,30 @@ _COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^\[{]*[\]}])")
 
 
 class ChoiceError(StemtwinError, ValueError):
-    """A list that cannot be read."""
+    """A list with a syntax error."""
 
 
 def split_list(text: str) -> list[str]:
-    """The parts of a comma-separated list, stripped; commas within brackets separate nothing."""
+    """Return the parts of a comma-separated list, stripped; commas within brackets do not separate."""
     return [part.strip() for part in _COMMA_OUTSIDE_BRACKETS.split(text) if part.strip()]
 
 
 def split_choices(text: str, what: str, flag: str) -> tuple[str, ...]:
-    """The names of a list with their options: `a:x=1,y=2,b` are a with two options, and b.
+    """Return the names of a list with their options: `a:x=1,y=2,b` are a with two options, and b.
 
-    A part with an equals sign before any colon is an option of the name before it; a name never has one.
+    A part with an equals sign before any colon is an option of the name before it.
 
     Args:
         text: the list.
-        what: singular of what is named, for messages.
-        flag: the command line's option, for messages.
+        what: noun for messages, singular.
+        flag: option of the command line, for messages.
 
     Raises:
-        ChoiceError: none, or an option without a name.
+        ChoiceError: an empty list, or an option without a name.
+
+    Example:
+        >>> split_choices("ricom:kernel=41,pad=2,adf", "agent", "--agents")
+        ('ricom:kernel=41,pad=2', 'adf')
     """
     found: list[str] = []
     for part in split_list(text):
@@ -48,7 +52,7 @@ def split_choices(text: str, what: str, flag: str) -> tuple[str, ...]:
 
 
 def name_and_options(choice: str, flag: str) -> tuple[str, dict[str, Any]]:
-    """One choice, `name:key=value,key=value`, with values as YAML reads them.
+    """Split one choice, `name:key=value,key=value`, into its name and its options, with values as YAML reads them.
 
     Raises:
         ChoiceError: an option that is not key=value, or one that YAML cannot read.
@@ -58,7 +62,7 @@ def name_and_options(choice: str, flag: str) -> tuple[str, dict[str, Any]]:
 
 
 def options(parts: Iterable[str], label: str) -> dict[str, Any]:
-    """Options from `key=value` parts; `label` opens the error message.
+    """Return options from `key=value` parts; `label` opens the error message.
 
     Raises:
         ChoiceError: as in `name_and_options`.
@@ -79,7 +83,7 @@ def options(parts: Iterable[str], label: str) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """YAML, but numbers such as 1e3, which YAML 1.1 takes for text, are numbers."""
+    """Parse YAML, with numbers such as 1e3 as numbers, which YAML 1.1 takes for text."""
     value = yaml.safe_load(text)
     if isinstance(value, str):
         try:

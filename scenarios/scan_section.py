@@ -1,7 +1,4 @@
-"""The `scan` part of a scenario: what lies under the beam, what detects it, and where the beam goes.
-
-Imported when a scenario has such a part, for the detectors behind it bring compiled code.
-"""
+"""The `scan` part of a scenario: specimen, detectors, camera and scan plan."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -14,24 +11,24 @@ from twin.detectors.layouts import Region
 from twin.options import validated
 from twin.scan.plan import ScanPlan
 from twin.scan.setup import SCAN_OPTICS, ScanSetup
-from twin.suggest import nearest
+from twin.suggest import check_known
 
 CAMERAS = {"counting": CountingCamera, "integrating": IntegratingCamera, "event": EventCamera}
-"""What `camera.kind` can be."""
+"""Values of `camera.kind`."""
 
 
 @validated
 class ScanSection(ScanSetup):
     """A scan as YAML has it: the fields of `ScanSetup`, with shorthands, and the plan.
 
-    Shorthands: `detectors` may be a list of names, a detector of one ring may be that ring; what `optics` leaves out
-    is as in `SCAN_OPTICS`; a `camera` without `kind` counts; an event camera is for the beam's energy, and its most
-    probable deposit two thirds of that.
+    Shorthands: `detectors` may be a list of names; a detector of one ring may be that ring; missing keys of `optics`
+    are as in `SCAN_OPTICS`; a `camera` without `kind` counts electrons; an event camera has the beam's energy, and its
+    most probable deposit is two thirds of that.
 
     Attributes:
         plan: where the beam goes.
-        corrected: begin with the calibrated aberrations undone, as far as the corrector follows; the day's residual
-            ones stay. Otherwise the scan is made in the state that the session starts from.
+        corrected: begin with the calibrated aberrations corrected, as far as the corrector follows; the day's residual
+            ones stay. Otherwise the scan is in the state that the session starts from.
     """
 
     camera: Annotated[CountingCamera | IntegratingCamera | EventCamera, Field(discriminator="kind")] | None = (
@@ -52,11 +49,7 @@ class ScanSection(ScanSetup):
         for name, rings in listed.items():
             for ring in rings if isinstance(rings, list) else ():
                 for key in ring if isinstance(ring, Mapping) else ():
-                    if key not in known:
-                        raise ValueError(
-                            f"{key!r} of detector {name!r} is not a key of a ring{nearest(str(key), known)};"
-                            f" known: {', '.join(known)}"
-                        )
+                    check_known(key, known, f"a key of a ring of detector {name!r}")
         return listed
 
     @field_validator("optics", mode="before")
@@ -70,12 +63,9 @@ class ScanSection(ScanSetup):
         if not isinstance(camera, Mapping):
             return camera
         kind = camera.get("kind", "counting")
-        if kind not in CAMERAS:
-            raise ValueError(
-                f"{kind!r} is not a kind of camera{nearest(str(kind), CAMERAS)}; known: {', '.join(CAMERAS)}"
-            )
+        check_known(kind, CAMERAS, "a kind of camera")
         if kind == "event" and "optics" in info.data:
             energy_kev = camera.get("energy_kev", info.data["optics"].energy_kev)
-            share = energy_kev * 2 / 3 if isinstance(energy_kev, int | float) else None
-            camera = {"energy_kev": energy_kev, **({} if share is None else {"deposit_kev": share}), **camera}
+            deposit = {"deposit_kev": energy_kev * 2 / 3} if isinstance(energy_kev, int | float) else {}
+            camera = {"energy_kev": energy_kev, **deposit, **camera}
         return {**camera, "kind": kind}

@@ -1,4 +1,4 @@
-"""A scenario's microscope behind network ports: what it consists of, and how it is started and stopped.
+"""A scenario's microscope behind network ports: its services, start and stop.
 
 The services themselves are in `twin/server`. Nothing here reads or writes files.
 """
@@ -8,9 +8,11 @@ import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
+from scenarios.scan_section import ScanSection
 from scenarios.schema import Scenario, ScenarioError
+from twin.cameras.properties import EventCamera
 from twin.optics import AliasingError
 from twin.server import event_stream, merlin_camera
 from twin.server.bench import Bench, RonchigramSettings, ScanSettings, session_entropy
@@ -26,23 +28,23 @@ log = logging.getLogger("twin.server")
 Name = Literal["merlin_control", "merlin_data", "events", "corrector", "control"]
 NAMES: tuple[Name, ...] = get_args(Name)
 BY_MODULE: tuple[Name, ...] = ("corrector", "control")
-"""Services of which `twin.server.<name>` has `PORT` and `make(bench)`; left out where there is no such module."""
+"""Services with a module `twin.server.<name>` that has `PORT` and `make(bench)`; left out without such a module."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """How to serve.
+    """Settings of a server.
 
     Attributes:
-        ports: by service; what is not named has its usual port, or a free one with `free_ports`.
+        ports: by service; the others have their usual port, or a free one with `free_ports`.
         free_ports: take free ports.
         paced: frames and events leave no sooner than on the instrument.
-        prepare: compute the whole scan before, and show it as a film.
-        mode: what the Merlin camera sees at first; None is the scan where there is one.
-        event_metadata: tell step and angles in the event stream; LiberTEM's client cannot take that.
-        expose_truth: tell the hidden state over the control channel.
+        prepare: compute the whole scan in advance and replay it.
+        mode: what the Merlin camera records first; None is the scan if there is one.
+        event_metadata: send step and angles in the event stream; LiberTEM's client cannot read them.
+        expose_truth: offer the hidden state on the control channel.
         host: address to listen on.
-        token: what clients have to say first; needed for any host but loopback.
+        token: clients have to send it first; needed for any host but loopback.
     """
 
     ports: Mapping[Name, int] = field(default_factory=dict)
@@ -57,24 +59,24 @@ class Serving:
 
 
 class TwinServer(Running):
-    """A scenario's microscope on the network, from the beginning of a `with` to its end.
+    """A scenario's microscope on the network, for the duration of a `with`.
 
-    A session with the seed has begun when it is ready, the same as that of a calibration or, where the scenario's scan
-    is a corrected one, of an acquisition: the first scan gives the frames that `stemtwin acquire` stores.
+    It begins a session with the seed, the same as that of a calibration or, if the scenario's scan is a corrected one,
+    of an acquisition: the first scan gives the frames that `stemtwin acquire` stores.
 
     Args:
-        scenario: what to serve.
+        scenario: its microscope is served.
         seed: of the session.
-        serving: how.
+        serving: settings.
         progress: of preparing a scan, see `PreparedScan`.
 
     Attributes:
-        bench: behind all services.
-        ports: by service, once it is ready.
-        left_out: why a service is not there, by name.
+        bench: the instrument behind all services.
+        ports: by service.
+        left_out: reason for a missing service, by name.
 
     Raises:
-        ScenarioError: what the microscope, the access or a service refuses, or a port that is taken.
+        ScenarioError: the microscope, the access or a service is refused, or a port is taken.
     """
 
     def __init__(
@@ -108,7 +110,7 @@ class TwinServer(Running):
         return self._listeners.stop(timeout_s)
 
     def _services(self, progress: Callable[[int], None] | None) -> dict[Name, tuple[Service, int]]:
-        """Every service with its usual port."""
+        """Return every service with its usual port."""
         camera = MerlinCamera(self._supplies(progress))
         found: dict[Name, tuple[Service, int]] = {
             "merlin_control": (MerlinControl(camera), merlin_camera.PORT),
@@ -135,16 +137,16 @@ class TwinServer(Running):
         self.left_out[name] = why
 
     def _supplies(self, progress: Callable[[int], None] | None) -> dict[Mode, FrameSupply]:
-        """What the camera can see; the first is what it sees at first."""
+        """Return the camera's sources of frames, the one it starts with first."""
         supplies: dict[Mode, FrameSupply] = {"RONCHIGRAM": RonchigramSupply(self.bench)}
-        wanted = self.serving.mode
+        mode = self.serving.mode
         try:
             prepare = self.serving.prepare
             supplies["SCAN"] = PreparedScan(self.bench, progress=progress) if prepare else ScanSupply(self.bench)
         except NoFrames:
-            if wanted == "scan" or self.serving.prepare:
+            if mode == "scan" or self.serving.prepare:
                 raise
-        if wanted == "ronchigram" or "SCAN" not in supplies:
+        if mode == "ronchigram" or "SCAN" not in supplies:
             return supplies
         return dict(reversed(supplies.items()))
 
@@ -160,16 +162,16 @@ class TwinServer(Running):
 
 
 def build_bench(scenario: Scenario, seed: int, expose_truth: bool = False) -> Bench:
-    """The scenario's microscope with a session, ready for its first frame.
+    """Build the scenario's microscope and begin a session, ready for its first frame.
 
     Raises:
-        ValueError: what microscope, specimen, detectors or the scan's plan refuse.
+        ValueError: microscope, specimen, detectors or the scan's plan are refused.
     """
     section = scenario.scan
     microscope = SimulatedMicroscope(scenario.optics, scenario.space, scenario.day, scenario.renderer, section)
     day = scenario.day
     ronchigram = RonchigramSettings(day.exposure_s, day.overhead_s, day.dose_e)
-    # Once to warm up, and then for the clients: the bytes are those of a first session.
+    # One session to warm up, then the clients' own: their bytes are those of a first session.
     microscope.begin(session_entropy(seed))
     if section is not None and section.corrected:
         microscope.apply(-microscope.truth().state_nm)
@@ -181,11 +183,11 @@ def build_bench(scenario: Scenario, seed: int, expose_truth: bool = False) -> Be
     return bench
 
 
-def _warm_up(microscope: SimulatedMicroscope, section: Any) -> None:
-    """Compile and prepare what a first frame needs: it takes seconds, and the first client would wait for it.
+def _warm_up(microscope: SimulatedMicroscope, section: ScanSection | None) -> None:
+    """Compile and prepare everything for the first frame: it takes seconds, which the first client would wait.
 
     Raises:
-        ValueError: the plan, or what specimen and detectors refuse.
+        ValueError: plan, specimen or detectors are refused.
     """
     microscope.acquire()
     if section is None:
@@ -195,21 +197,18 @@ def _warm_up(microscope: SimulatedMicroscope, section: Any) -> None:
         microscope.scan(section.plan)  # checked, not begun
         next(microscope.scan(middle))
     except AliasingError as error:
-        # It can be calibrated before it scans.
+        # A client can calibrate before it scans.
         log.warning("scans are refused in the state in which the session begins: %s", error)
 
 
 def scan_settings(scenario: Scenario) -> ScanSettings | None:
-    """What an operator knows of the scenario's scans."""
+    """Return the settings of the scenario's scans as an operator knows them."""
     section = scenario.scan
     if section is None:
         return None
-    # Imported with a scan only, for it brings compiled detectors.
-    from twin.cameras.properties import EventCamera
-
     camera = section.camera
     if isinstance(camera, EventCamera):
-        # How late an event leaves, and how much earlier than it happened its stamp may be: jitter, and a tick.
+        # Delay of an event behind its stamp: time walk, jitter and one tick, plus reordering.
         stamp_ns = camera.timewalk_ns_kev / camera.threshold_kev + 8.0 * camera.toa_rms_ns + 25.0
         delay_s = camera.reorder_s + stamp_ns * 1e-9
         return ScanSettings(section.plan, section.optics, events=True, delay_s=delay_s)
@@ -217,7 +216,7 @@ def scan_settings(scenario: Scenario) -> ScanSettings | None:
 
 
 def described(server: TwinServer) -> Iterator[tuple[str, str]]:
-    """Lines for an operator: every service, and its port or why it has none."""
+    """Yield every service with its port, or the reason why it has none."""
     for name in NAMES:
         label = name.replace("_", " ")
         if name in server.ports:

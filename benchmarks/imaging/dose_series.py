@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
             json.dumps(
                 {
                     "scenario": series.scenario,
-                    "truth_limit_per_nm": chosen.sharpness * aperture_limit_per_nm(scenario.scan.optics),
+                    "truth_limit_per_nm": chosen.sharpness * aperture_limit_per_nm(scenario.required_scan.optics),
                     "entries": [without_nan(entry.plain()) for entry in series.entries],
                 }
             )

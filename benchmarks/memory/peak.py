@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from scenarios.scans.acquire import peak_memory_mib
+from scenarios.memory import peak_memory_mib
 
 Size = tuple[int, int, int]
 """Rows and columns of the scan, side of a frame."""

@@ -1,4 +1,4 @@
-"""The microscope of a run: the simulator or a backend, and what is put around it (safety, recording, a dry run)."""
+"""The microscope of a run: the simulator or a backend, wrapped for safety, recording or a dry run."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -21,15 +21,15 @@ from twin.types import HasTruth, Microscope
 
 @dataclass(frozen=True)
 class Wiring:
-    """What a run wants around its microscope.
+    """Wrappers of a run's microscope.
 
     Attributes:
-        record: a recording to make.
-        resume: go on with the recording instead.
-        dry_run: an instrument is not touched; the simulator stands in.
-        audit: the log of an instrument's commands; continued, never replaced. No instrument moves without one.
+        record: file of a recording to make.
+        resume: continue that recording.
+        dry_run: leave the instrument untouched; the simulator stands in.
+        audit: log of an instrument's commands; continued, never replaced. No instrument moves without one.
         seed, controller: for the recording's provenance.
-        show: takes the lines of a dry run.
+        show: receives the lines of a dry run.
     """
 
     record: Path | None = None
@@ -43,13 +43,13 @@ class Wiring:
 
 @dataclass(frozen=True)
 class Bench:
-    """A microscope as a run uses it, and those behind it that know more.
+    """A microscope as a run uses it, and the parts behind it.
 
     Attributes:
-        microscope: the outermost.
-        truth: for the scorer; None where nobody knows.
-        simulator: for its account of time and electrons; None where there is none.
-        guard: to be told when a run ends early; None around what cannot be harmed.
+        microscope: the outermost wrapper.
+        truth: for the scorer; None without ground truth.
+        simulator: has the account of time and electrons; None behind a backend.
+        guard: aborts when a run ends early; None around simulators and replays.
     """
 
     microscope: Microscope
@@ -59,15 +59,15 @@ class Bench:
 
 
 def simulator(scenario: Scenario) -> SimulatedMicroscope:
-    """The scenario's own."""
+    """Build the simulator of a scenario."""
     return SimulatedMicroscope(scenario.optics, scenario.space, scenario.day, scenario.renderer)
 
 
 def build(scenario: Scenario, wiring: Wiring | None = None) -> Bench:
-    """The microscope of a scenario; nothing is connected or exposed yet.
+    """Build the microscope of a scenario; nothing is connected or exposed yet.
 
     Raises:
-        ValueError: whatever the microscope, its limits or the recording refuse.
+        ValueError: the microscope, its limits or the recording are refused.
     """
     wiring = wiring or Wiring()
     if wiring.resume and wiring.record is None:
@@ -106,7 +106,7 @@ def _bare(scenario: Scenario, wiring: Wiring) -> Bench:
             raise ValueError(f"--dry-run is for instruments; {section.kind} moves nothing")
         return Bench(found, found if isinstance(found, HasTruth) else None, None)
     if wiring.dry_run:
-        # Without the log: nothing is sent, and the log of what was must not say so.
+        # Without the audit log: it lists commands that were sent, and a dry run sends none.
         stand_in = simulator(scenario)
         rehearsal = SafeMicroscope(DryRun(found, stand_in, wiring.show), section.safety)
         return Bench(rehearsal, stand_in, stand_in, rehearsal)
@@ -126,7 +126,7 @@ def _provenance(scenario: Scenario, wiring: Wiring) -> dict[str, Any]:
 
 
 def _check_same_run(recording: Recording, scenario: Scenario, wiring: Wiring) -> None:
-    """Refuse to go on with a recording of something else; a run may only get longer.
+    """Refuse to continue the recording of another run; a run may only get longer.
 
     Raises:
         ScenarioError: names what differs.
@@ -141,7 +141,7 @@ def _check_same_run(recording: Recording, scenario: Scenario, wiring: Wiring) ->
 
 
 def _check_log(recording: Recording, limits: Limits, audit: Path | None) -> None:
-    """Refuse to go on under a dose budget without the log that says what of it is spent.
+    """Refuse to continue under a dose budget without the log of the dose spent.
 
     Raises:
         ScenarioError: names log and recording.

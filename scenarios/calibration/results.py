@@ -1,4 +1,4 @@
-"""What a run leaves behind: a table row per observation, a summary, and the directory that holds them.
+"""Results of a run: a table row per observation, a summary, and the directory that holds them.
 
 Rows reach the disc as they come, so that an interrupted run keeps everything it measured.
 """
@@ -19,29 +19,29 @@ from scenarios.schema import Scenario
 from twin.types import Frame
 
 Status = Literal["complete", "interrupted", "stopped"]
-"""Stopped: by the instrument, or by a replay that has no more frames."""
+"""Stopped: by the instrument, or at the end of a replay."""
 Vector = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One observation and what was believed after it. Errors are not a number where nobody knows the truth.
+    """One observation and the estimate after it. Errors are NaN without ground truth.
 
     Attributes:
         observation: counted from 1.
         input_nm: input applied before the exposure.
         cumulative_nm: sum of all inputs so far.
-        estimate_nm, std_nm: of the initial state.
-        sign_probability: of the estimate's sign.
+        estimate_nm, std_nm: estimate of the initial state and its standard deviation.
+        sign_probability: probability of the estimate's sign.
         error_component_nm: true state minus (estimate + cumulative input).
         error_nm: its Euclidean norm.
         in_spec: every component of the error within tolerance.
-        covers_50, covers_90: whether the credible region of that probability holds the truth.
-        seconds: controller computing time (propose, update, estimate).
+        covers_50, covers_90: whether the credible region of that probability contains the truth.
+        seconds: computing time of the controller (propose, update, estimate).
         dose_e: electrons spent so far.
         simulated_s: instrument clock.
-        done: the controller's stop rule says that it may end here.
-        misfit: the controller says that the day is unlike those it was trained for (`Estimate.misfit`).
+        done: the controller's stop rule holds.
+        misfit: the controller's OOD test fires: the frames do not fit its training days (`Estimate.misfit`).
     """
 
     observation: int
@@ -63,7 +63,7 @@ class Step:
 
     @property
     def truth_nm(self) -> Vector:
-        """What the estimate should have been: the true state less the cumulative input.
+        """The true value of the estimate: the true state minus the cumulative input.
 
         The initial state itself, unless the instrument drifts or the corrector is not exact.
         """
@@ -72,11 +72,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Correction:
-    """The final input and what it left.
+    """The final input and the state after it.
 
     Attributes:
         input_nm: brings the cumulative input to minus the estimate.
-        state_nm: the true state afterwards; zero is perfect; empty where nobody knows.
+        state_nm: the true state afterwards; zero is perfect; empty without ground truth.
         frame: one more exposure, for the report; not an observation.
     """
 
@@ -91,7 +91,7 @@ class Result:
     """A run, finished or not.
 
     `cost` is the simulator's own account, the final correction's exposure included (`twin.cost.Cost.plain`).
-    `truth_nm` is empty where nobody knows the truth, or nothing was observed. `reason` says why a run was stopped.
+    `truth_nm` is empty without ground truth or observations. `reason` is why a run was stopped.
     """
 
     scenario: Scenario
@@ -110,11 +110,11 @@ class Result:
 
     @property
     def scored(self) -> bool:
-        """Whether errors are known."""
+        """Whether there is ground truth."""
         return bool(self.truth_nm)
 
     def summary(self) -> dict[str, Any]:
-        """Plain data for `summary.json` and `--json`: lists have one entry per observation."""
+        """Return plain data for `summary.json` and `--json`: lists have one entry per observation."""
         last = self.steps[-1] if self.steps else None
         return {
             "controller": self.controller,
@@ -169,28 +169,28 @@ class RunDirectory:
         self._file.flush()
 
     def append(self, step: Step) -> None:
-        """One row, on disc when this returns."""
+        """Append a row; it is on disc when this returns."""
         self._rows.writerow(_row(step))
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def rewrite(self, steps: Iterable[Step]) -> None:
-        """The whole table again: an interrupt may have fallen into the middle of a row."""
+        """Write the whole table again: an interrupt may have cut a row in two."""
         buffer = io.StringIO(newline="")
         csv.writer(buffer).writerows([_header(self.names), *map(_row, steps)])
         write_text(self.path / "steps.csv", buffer.getvalue())
 
     def close(self) -> None:
-        """No more rows."""
+        """Close the table."""
         self._file.close()
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Whole or not at all."""
+        """Write the summary whole or not at all."""
         write_text(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write by renaming, so that a reader never meets half a file."""
+    """Write by renaming, so that a reader never finds half a file."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8", newline="")
     partial.replace(path)

@@ -1,13 +1,13 @@
-"""One calibration run: a scenario, a controller and a seed become rows, a summary and a report.
+"""One calibration run: a scenario, a controller and a seed become a table, a summary and a report.
 
-Everything is built, and thereby checked, before the first exposure.
+The controller drives the microscope directly. Everything is built, and thereby checked, before the first exposure.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from scenarios.calibration.instruments import Bench, Wiring, build
 from scenarios.calibration.page import render
 from scenarios.calibration.results import Correction, Result, RunDirectory, Status, Step, Vector, write_text
 from scenarios.schema import Scenario, ScenarioError
-from twin.envs.calibration import CalibrationEnv
+from scenarios.schema import load as load_scenario
 from twin.instrument.faults import Departure, MicroscopeFault, Stopped
 from twin.interrupt import remembered
 from twin.types import Frame, Truth
@@ -27,111 +27,136 @@ Array = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Session:
-    """What a run is made of; `truth` is asked by the scorer alone."""
+    """Microscope and controller of a run."""
 
     scenario: Scenario
     name: str
     bench: Bench
-    env: CalibrationEnv
     controller: Controller
 
     def truth(self) -> Truth | None:
-        """The hidden state, where somebody knows it."""
+        """Return the hidden state, for the scorer alone; None where there is no ground truth."""
         return None if self.bench.truth is None else self.bench.truth.truth()
 
 
+class Observation(NamedTuple):
+    """One scored frame."""
+
+    step: Step
+    frame: Frame
+    estimate: Estimate
+    truth: Truth | None
+
+
 def calibrate(
-    scenario: Scenario,
-    controller: str,
-    seed: int,
+    scenario: Scenario | str,
+    controller: str = "vae_em",
+    seed: int = 0,
     out: Path = Path("runs"),
     progress: Callable[[Step], None] | None = None,
     report: bool = True,
 ) -> Result:
-    """Run `controller` on `scenario`: `prepare`, then `record`. An instrument's audit log is in the run's directory.
+    """Calibrate the microscope of a scenario: `prepare`, then `run`.
+
+    Args:
+        scenario: from `load_scenario`, or its name or path.
+        controller: a strategy of `stemtwin list controllers`.
+        seed: the same seed gives the same run.
+        out, progress, report: see `run`. An instrument's audit log goes into the run's directory, too.
+
+    Returns:
+        Every step, the final estimate and correction, and the directory that holds them.
 
     Raises:
-        ScenarioError: as in these two; nothing has been computed.
+        ScenarioError: the scenario or the controller cannot be used; nothing has been computed.
+
+    Example:
+        >>> import tempfile
+        >>> from scenarios import calibrate, load_scenario
+        >>> small = ["renderer=fast", "optics.convergence_mrad=14", "optics.sampling_nm=0.05", "optics.grid=256"]
+        >>> small += ["optics.camera_pixels=64", "optics.binning=4", "task.observations=3"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = calibrate(load_scenario("nominal", small), "random", seed=1, out=folder, report=False)
+        >>> [step.observation for step in result.steps], result.status
+        ([1, 2, 3], 'complete')
     """
+    scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
     wiring = Wiring(audit=audit_path(out, scenario, controller, seed), seed=seed, controller=controller)
-    return record(prepare(scenario.for_seed(seed), controller, wiring), seed, out, progress, report)
+    return run(prepare(scenario.for_seed(seed), controller, wiring), seed, out, progress, report)
 
 
 def audit_path(out: Path, scenario: Scenario, controller: str, seed: int) -> Path:
-    """Where the commands of an instrument are logged: beside what `record` leaves behind."""
+    """Return the log of an instrument's commands, in the run's directory."""
     return _folder(out, scenario, controller, seed) / "audit.jsonl"
 
 
 def _folder(out: Path, scenario: Scenario, controller: str, seed: int) -> Path:
-    return out / scenario.name / controller / str(seed)
+    return Path(out) / scenario.name / controller / str(seed)
 
 
-def record(
+def prepare(scenario: Scenario, controller: str, wiring: Wiring | None = None) -> Session:
+    """Build microscope and controller; nothing is exposed yet.
+
+    One torch thread: two are 10 to 60 times slower on small batched matrices.
+
+    Raises:
+        ScenarioError: microscope or controller refuse, or the scenario's day is not drawn yet (`Scenario.for_seed`).
+    """
+    scenario.check_drawn()
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        chosen = load(controller, scenario.optics, scenario.space, scenario.controllers.get(controller))
+        bench = build(scenario, wiring)
+    except (ValueError, OSError) as error:
+        raise ScenarioError(f"{scenario.name}: {error}") from error
+    return Session(scenario, controller, bench, chosen)
+
+
+def run(
     session: Session,
     seed: int,
     out: Path = Path("runs"),
     progress: Callable[[Step], None] | None = None,
     report: bool = True,
 ) -> Result:
-    """One run of a prepared session, which leaves `out/<scenario>/<controller>/<seed>/` behind.
+    """Run a prepared session and write `out/<scenario>/<controller>/<seed>/`.
 
-    An interrupt (Ctrl-C, SIGTERM) ends the run early, and so does an instrument that stops: what was measured is kept,
-    scored and reported, and the instrument is told to go back to its last good state.
+    An interrupt (Ctrl-C, SIGTERM) or an instrument that stops ends the run early: the steps so far are kept, scored
+    and reported, and the instrument returns to its last good state.
 
     Args:
         session: from `prepare`; may be used again.
         seed: the same seed gives the same run; more observations only continue it.
-        out: where run directories go; an earlier run of the same name there is replaced.
+        out: folder of run directories; an earlier run of the same name there is replaced.
         progress: called after every observation.
         report: write report.html, which takes longer than a short run.
 
     Raises:
         ScenarioError: `out` cannot be written; nothing has been computed.
     """
-    scenario = session.scenario
-    directory = _open(_folder(out, scenario, session.name, seed), scenario)
-    seen: list[tuple[Step, Frame, Estimate]] = []
-    truth: Truth | None = None
-    correction: Correction | None = None
-    status: Status = "complete"
-    reason = ""
-    try:
-        with remembered() as check_interrupt:
-            for observed in observe(session, seed):
-                # Now: where the truth is told over a line, that may be gone in the end.
-                truth = session.truth() if truth is None else truth
-                seen.append(observed)
-                directory.append(observed[0])
-                if progress is not None:
-                    progress(observed[0])
-                check_interrupt()
-            correction = _correct(session, seen[-1][0])
-    except KeyboardInterrupt:
-        status = "interrupted"
-    except (Stopped, Departure, MicroscopeFault) as error:
-        status, reason = "stopped", str(error)
-    finally:
-        # First of all: the disc may be full.
-        _release(session, status, correction is not None)
-        directory.close()
-    steps = tuple(step for step, _, _ in seen)
-    if status != "complete":
+    directory = _open(_folder(out, session.scenario, session.name, seed), session.scenario)
+    measured = _measure(session, seed, directory, progress)
+    observed, simulator = measured.observations, session.bench.simulator
+    steps = tuple(observation.step for observation in observed)
+    if measured.status != "complete":
         directory.rewrite(steps)
-    simulator = session.bench.simulator
+    truth = observed[0].truth if observed else None
     result = Result(
-        scenario=scenario,
+        scenario=session.scenario,
         controller=session.name,
         seed=seed,
-        status=status,
+        status=measured.status,
         directory=directory.path,
         truth_nm=() if truth is None else _vector(truth.initial_nm),
         steps=steps,
-        estimate=seen[-1][2] if seen else None,
-        before=seen[0][1] if seen else None,
-        correction=correction,
+        estimate=observed[-1].estimate if observed else None,
+        before=observed[0].frame if observed else None,
+        correction=measured.correction,
         report=directory.path / "report.html" if report else None,
-        cost=simulator.cost.plain() if seen and simulator is not None else {},
-        reason=reason,
+        cost=simulator.cost.plain() if observed and simulator is not None else {},
+        reason=measured.reason,
     )
     directory.write_summary(result.summary())
     if result.report is not None:
@@ -139,35 +164,41 @@ def record(
     return result
 
 
-def _release(session: Session, status: Status, corrected: bool) -> None:
-    """Leave an instrument where it is after a correction, at its last good state after anything else."""
-    guard = session.bench.guard
-    if guard is not None and not corrected:
-        guard.abort(f"the run ended without a correction ({'a program error' if status == 'complete' else status})")
+class _Measured(NamedTuple):
+    observations: list[Observation]
+    correction: Correction | None
+    status: Status
+    reason: str
 
 
-def prepare(scenario: Scenario, controller: str, wiring: Wiring | None = None) -> Session:
-    """Build microscope, environment and controller; nothing is exposed yet.
-
-    One torch thread: two are 10 to 60 times slower on small batched matrices.
-
-    Raises:
-        ScenarioError: whatever one of them refuses, or a scenario whose day is not drawn yet (`Scenario.for_seed`).
-    """
-    if scenario.severity is not None:
-        raise ScenarioError(
-            f"{scenario.name}: severity {scenario.severity:g} draws a day per seed; choose a seed first"
-        )
-    import torch
-
-    torch.set_num_threads(1)
+def _measure(
+    session: Session, seed: int, directory: RunDirectory, progress: Callable[[Step], None] | None
+) -> _Measured:
+    """Observe and correct; without a correction, an instrument goes back to its last good state."""
+    observations: list[Observation] = []
+    correction: Correction | None = None
+    ending = "a program error"
     try:
-        chosen = load(controller, scenario.optics, scenario.space, scenario.controllers.get(controller))
-        bench = build(scenario, wiring)
-        env = CalibrationEnv(bench.microscope)
-    except (ValueError, OSError) as error:
-        raise ScenarioError(f"{scenario.name}: {error}") from error
-    return Session(scenario, controller, bench, env, chosen)
+        with remembered() as check_interrupt:
+            for observation in observe(session, seed):
+                observations.append(observation)
+                directory.append(observation.step)
+                if progress is not None:
+                    progress(observation.step)
+                check_interrupt()
+            correction = _correct(session, observations[-1].step)
+        return _Measured(observations, correction, "complete", "")
+    except KeyboardInterrupt:
+        ending = "interrupted"
+        return _Measured(observations, correction, "interrupted", "")
+    except (Stopped, Departure, MicroscopeFault) as error:
+        ending = "stopped"
+        return _Measured(observations, correction, "stopped", str(error))
+    finally:
+        # The instrument first: closing the table may fail on a full disc.
+        if session.bench.guard is not None and correction is None:
+            session.bench.guard.abort(f"the run ended without a correction ({ending})")
+        directory.close()
 
 
 def _open(path: Path, scenario: Scenario) -> RunDirectory:
@@ -177,61 +208,70 @@ def _open(path: Path, scenario: Scenario) -> RunDirectory:
         raise ScenarioError(f"{error.filename or path}: {error.strerror}") from error
 
 
-def observe(session: Session, seed: int) -> Iterator[tuple[Step, Frame, Estimate]]:
-    """Ask, apply, expose, tell, score; one item per observation, the first without an input.
+def observe(session: Session, seed: int) -> Iterator[Observation]:
+    """Propose, apply, expose, update, score; yield one item per frame, the first without an input.
 
-    Writes nothing: for sweeps that keep their own books. Microscope and controller have independent streams of
-    random numbers, so that every controller meets the same truth, film and noise on the same seed.
+    Writes nothing: sweeps keep their own records. Microscope and controller have independent random streams, so that
+    every controller meets the same truth, film and noise on the same seed.
     """
-    scenario, env, controller = session.scenario, session.env, session.controller
+    space, microscope, controller = session.scenario.space, session.bench.microscope, session.controller
     of_microscope, of_controller = np.random.SeedSequence(seed).spawn(2)
-    controller.reset(scenario.space, np.random.default_rng(of_controller))
-    _, info = env.reset(seed=int(of_microscope.generate_state(1, np.uint64)[0]))
-    seconds = 0.0
-    for k in range(1, scenario.task.observations + 1):
+    controller.reset(space, np.random.default_rng(of_controller))
+    microscope.reset(np.random.default_rng(int(of_microscope.generate_state(1, np.uint64)[0])))
+    input_nm, cumulative_nm = space.zero, space.zero
+    seconds, dose_e = 0.0, 0.0
+    for k in range(1, session.scenario.task.observations + 1):
         if k > 1:
             started = perf_counter()
-            delta = controller.propose()
+            proposed = controller.propose()
             seconds = perf_counter() - started
-            info = env.step_nm(delta)[-1]
+            input_nm = np.array(proposed, dtype=np.float64)
+            cumulative_nm = space.check_input(input_nm, cumulative_nm)
+            microscope.apply(input_nm)
+        frame = microscope.acquire()
+        dose_e += frame.dose_e
         started = perf_counter()
-        controller.update(info["applied_nm"], info["frame"])
+        controller.update(input_nm.copy(), frame)
         estimate = controller.estimate()
         seconds += perf_counter() - started
-        yield _score(k, info, estimate, session, seconds), info["frame"], estimate
-        if scenario.task.stop and controller.done:
+        truth = session.truth()
+        start_nm = np.full(space.dimension, np.nan) if truth is None else truth.state_nm - cumulative_nm
+        step = Step(
+            observation=k,
+            input_nm=_vector(input_nm),
+            cumulative_nm=_vector(cumulative_nm),
+            **_score(estimate, start_nm, session.scenario),
+            seconds=seconds,
+            dose_e=float(dose_e),
+            simulated_s=float(frame.clock_s),
+            done=controller.done,
+            misfit=estimate.misfit,
+        )
+        yield Observation(step, frame, estimate, truth)
+        if session.scenario.task.stop and controller.done:
             return
 
 
-def _score(k: int, info: Mapping[str, Any], estimate: Estimate, session: Session, seconds: float) -> Step:
-    """Compare a belief with the truth; `info` is the environment's."""
-    # Where inputs that move the instrument exactly would have started from: x[0] itself for exact dynamics, and
-    # what the correction has to undo when drift or actuator errors are on. Not a number where nobody knows.
-    truth = session.truth()
-    start = np.full_like(estimate.mean_nm, np.nan) if truth is None else truth.state_nm - info["cumulative_nm"]
-    error = start - estimate.mean_nm
-    return Step(
-        observation=k,
-        input_nm=_vector(info["applied_nm"]),
-        cumulative_nm=_vector(info["cumulative_nm"]),
-        estimate_nm=_vector(estimate.mean_nm),
-        std_nm=_vector(estimate.std_nm),
-        sign_probability=float(estimate.sign_probability),
-        error_component_nm=_vector(error),
-        error_nm=float(np.linalg.norm(error)),
-        in_spec=session.scenario.space.in_spec(error),
-        covers_50=estimate.covers(start, 0.5),
-        covers_90=estimate.covers(start, 0.9),
-        seconds=seconds,
-        dose_e=float(info["dose_e"]),
-        simulated_s=float(info["simulated_s"]),
-        done=session.controller.done,
-        misfit=estimate.misfit,
-    )
+def _score(estimate: Estimate, start_nm: Array, scenario: Scenario) -> dict[str, Any]:
+    """Compare an estimate with the state that exact inputs would have started from, nm; NaN without ground truth.
+
+    That is x[0] itself for exact dynamics, and what the correction has to undo under drift or actuator errors.
+    """
+    error = start_nm - estimate.mean_nm
+    return {
+        "estimate_nm": _vector(estimate.mean_nm),
+        "std_nm": _vector(estimate.std_nm),
+        "sign_probability": float(estimate.sign_probability),
+        "error_component_nm": _vector(error),
+        "error_nm": float(np.linalg.norm(error)),
+        "in_spec": scenario.space.in_spec(error),
+        "covers_50": estimate.covers(start_nm, 0.5),
+        "covers_90": estimate.covers(start_nm, 0.9),
+    }
 
 
 def _correct(session: Session, last: Step) -> Correction:
-    """Bring the cumulative input to minus the estimate, as far as the corrector reaches, and look once more."""
+    """Bring the cumulative input to minus the estimate, within the corrector's reach, and expose once more."""
     space = session.scenario.space
     target = np.clip(-np.asarray(last.estimate_nm), -space.input, space.input)
     delta = target - np.asarray(last.cumulative_nm)

@@ -1,4 +1,4 @@
-"""The latent space in one picture (the paper's Fig. 4): where states go, and that antipodes go together."""
+"""The latent space in one figure (the paper's Fig. 4): states and their latents, antipodes joined."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ Array = NDArray[np.floating]
 
 
 def plane_states(space: StateSpace, side: int) -> Array:
-    """States on a grid of the plane of the first two coefficients, the others zero, (side^2, n)."""
+    """Return states on a grid in the first two coefficients, the others zero, (side^2, n)."""
     axis = np.linspace(-1, 1, side)
     states = np.zeros((side * side, space.dimension))
     states[:, 0] = np.tile(axis, side) * space.range_nm[0]
@@ -27,7 +27,7 @@ def plane_states(space: StateSpace, side: int) -> Array:
 
 
 def colours(states_nm: Array, range_nm: Array) -> Array:
-    """Hue by direction, saturation by distance, (N, 3): antipodes differ in hue by half a turn."""
+    """Return colours (N, 3), hue by direction and saturation by distance: antipodes differ in hue by half a turn."""
     x, y = (states_nm[:, i] / range_nm[i] for i in (0, 1))
     hue = (np.arctan2(y, x) / (2 * np.pi)) % 1.0
     saturation = np.clip(np.hypot(x, y), 0.0, 1.0)
@@ -36,14 +36,14 @@ def colours(states_nm: Array, range_nm: Array) -> Array:
 
 
 def principal_plane(latents: Array) -> Array:
-    """Latents (N, n_z) on the two directions in which they vary most, (N, 2)."""
+    """Project latents (N, n_z) on their first two principal components, (N, 2)."""
     centred = latents - latents.mean(0)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     return centred @ directions[:2].T
 
 
 def antipodal_distance(latents: Array) -> float:
-    """Median distance of a state's latent to its antipode's, in units of the median distance of random pairs.
+    """Return the median distance of a state's latent to its antipode's, over the median distance of random pairs.
 
     Args:
         latents: (N, n_z) on a grid that is its own mirror image: state k and N - 1 - k are antipodes.
@@ -54,7 +54,7 @@ def antipodal_distance(latents: Array) -> float:
 
 
 def draw(trained: Artefact, space: StateSpace, path: Path, side: int = 21, seed: int = 0) -> float:
-    """Write the figure; returns `antipodal_distance` of what it shows."""
+    """Write the figure; return the `antipodal_distance` of its latents."""
     states = plane_states(space, side)
     data = spectra_on(Day(), trained.optics, space, states, np.random.default_rng(seed))
     latents = encode_mean(trained.vae, data.spectra)

@@ -12,49 +12,50 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from scenarios.commands.arguments import AsJson, Overrides, Scenario, Seed
+from scenarios.commands.refusal import refusals
+
 if TYPE_CHECKING:
     from scenarios.serve import Serving, TwinServer
 
-INTERRUPTED = 130
-LOOK_S = 0.05
-"""How often the command looks whether it should stop."""
+POLL_S = 0.05
+"""Interval at which the command checks whether it should stop."""
 Port = Annotated[int | None, typer.Option(min=0, max=65535, metavar="PORT", help="0 takes a free one.")]
 
 
 def serve(
-    scenario: Annotated[str, typer.Argument(help="A library scenario, or a .yaml file.")] = "sto_001",
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same session.")] = 0,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=0, metavar="0", help="0: free ports for all that have none of their own.")
-    ] = None,
+    scenario: Scenario = "sto_001",
+    seed: Seed = 0,
+    free_ports: Annotated[
+        bool, typer.Option("--free-ports", help="Take a free port for every service without a port option.")
+    ] = False,
+    port: Annotated[int | None, typer.Option(min=0, max=0, hidden=True, help="0 is --free-ports.")] = None,
     merlin_control: Port = None,
     merlin_data: Port = None,
     corrector: Port = None,
     events: Port = None,
     control: Port = None,
     paced: Annotated[
-        bool, typer.Option("--paced/--free", help="In the instrument's time, or as fast as it is computed.")
+        bool,
+        typer.Option("--paced/--free", help="Send data at the instrument's pace, or as fast as they are computed."),
     ] = True,
-    prepare: Annotated[bool, typer.Option(help="Compute the scan before, and show it as a film.")] = False,
+    prepare: Annotated[bool, typer.Option(help="Compute the scan in advance and replay it.")] = False,
     mode: Annotated[
-        Literal["ronchigram", "scan"] | None, typer.Option(help="What the Merlin camera sees at first.")
+        Literal["ronchigram", "scan"] | None, typer.Option(help="What the Merlin camera records first.")
     ] = None,
     event_metadata: Annotated[
-        bool, typer.Option(help="Tell step and angles in the event stream; LiberTEM's client cannot take that.")
+        bool, typer.Option(help="Send step and angles in the event stream; LiberTEM's client cannot read them.")
     ] = False,
-    expose_truth: Annotated[bool, typer.Option(help="Tell the hidden aberrations over the control channel.")] = False,
+    expose_truth: Annotated[bool, typer.Option(help="Offer the hidden aberrations on the control channel.")] = False,
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs a token.")] = "127.0.0.1",
     token: Annotated[
-        str | None, typer.Option(envvar="STEMTWIN_TOKEN", help="Clients have to say it first; see docs/serving.md.")
+        str | None, typer.Option(envvar="STEMTWIN_TOKEN", help="Clients have to send it first; see docs/serving.md.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY.KEY=VALUE", help="Change one value of the scenario.")
-    ] = None,
-    verbose: Annotated[bool, typer.Option(help="Say who comes and goes, on stderr.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the ports as one JSON object.")] = False,
+    overrides: Overrides = None,
+    verbose: Annotated[bool, typer.Option(help="Log connections on stderr.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Serve the microscope to other software: Merlin camera, corrector, events, control. Ctrl-C stops it (exit 0)."""
-    from scenarios.schema import ScenarioError
     from scenarios.serve import Serving
 
     given = {
@@ -65,25 +66,19 @@ def serve(
         "control": control,
     }
     ports = {name: number for name, number in given.items() if number is not None}
-    serving = Serving(ports, port == 0, paced, prepare, mode, event_metadata, expose_truth, host, token)  # type: ignore[arg-type]
+    serving = Serving(ports, free_ports or port == 0, paced, prepare, mode, event_metadata, expose_truth, host, token)  # type: ignore[arg-type]
     _show_log(verbose)
     with _stop_signals() as stop:
-        try:
-            server = _ready(scenario, seed, list(overrides or ()), serving)
+        with refusals("interrupted before the server was ready"):
+            server = _prepare(scenario, seed, list(overrides or ()), serving)
             stop.armed = True
-        except ScenarioError as error:
-            typer.echo(f"stemtwin: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            typer.echo("stemtwin: interrupted before anything was served", err=True)
-            raise typer.Exit(INTERRUPTED) from None
         with server:
-            _tell(server, scenario, seed, as_json)
+            _print_ports(server, scenario, seed, as_json)
             stop.wait()
 
 
 class _Stop:
-    """What Ctrl-C does: an interrupt like any other until the server is ready, its end from then on."""
+    """Handler of Ctrl-C: an interrupt until the server is ready, the server's regular end from then on."""
 
     def __init__(self) -> None:
         self.armed = self.pressed = False
@@ -94,18 +89,18 @@ class _Stop:
         self.pressed = True
 
     def wait(self) -> None:
-        """Until a signal came.
+        """Wait for a signal.
 
-        By looking, not by waiting for a lock: a signal that comes just before a thread falls asleep on one is kept
-        until the thread wakes up, which would be never. Nor may a handler take a lock that its own thread has.
+        By polling, not on a lock: a signal that arrives just before a thread falls asleep on a lock is handled when the
+        thread wakes up, which would be never. Nor may a handler take a lock that its own thread holds.
         """
         while not self.pressed:
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
 
 
 @contextmanager
 def _stop_signals() -> Iterator[_Stop]:
-    """SIGINT and SIGTERM stop the server while this is open."""
+    """Let SIGINT and SIGTERM stop the server while this is open."""
     stop = _Stop()
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -123,8 +118,8 @@ def _show_log(verbose: bool) -> None:
     log.handlers, log.propagate = [handler], False
 
 
-def _ready(scenario: str, seed: int, changes: list[str], serving: "Serving") -> "TwinServer":
-    """The server, its scan prepared if that is wanted, with a progress bar on stderr."""
+def _prepare(scenario: str, seed: int, changes: list[str], serving: "Serving") -> "TwinServer":
+    """Build the server; compute its scan in advance if asked for, with a progress bar on stderr."""
     from tqdm import tqdm
 
     from scenarios.schema import load
@@ -141,14 +136,13 @@ def _ready(scenario: str, seed: int, changes: list[str], serving: "Serving") -> 
         return TwinServer(chosen, seed, serving, show)
 
 
-def _tell(server: "TwinServer", scenario: str, seed: int, as_json: bool) -> None:
-    """The ports, at once: whoever started this is waiting for them."""
+def _print_ports(server: "TwinServer", scenario: str, seed: int, as_json: bool) -> None:
+    """Print the ports and flush: a program that started this command waits for them."""
     from scenarios.serve import described
 
     host = server.serving.host
     if as_json:
-        told = {"scenario": scenario, "seed": seed, "host": host, "ports": server.ports}
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps({"scenario": scenario, "seed": seed, "host": host, "ports": server.ports}))
     else:
         typer.echo(f"{scenario}, seed {seed}, on {host}")
         for name, text in described(server):

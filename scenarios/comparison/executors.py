@@ -1,6 +1,6 @@
-"""Where runs are done: in this process, in processes beside it, or on a Dask cluster.
+"""Workers: this process, processes beside it, or a Dask cluster.
 
-Each gives lanes: executors of one worker each, so that a worker can keep a microscope from job to job.
+Each provides lanes: executors of one worker each, so that a worker can keep a microscope from job to job.
 """
 
 import os
@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,15 +19,29 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 CONNECT_S = 10
-"""How long a scheduler may take to answer."""
+"""Time-out for a scheduler's answer."""
 
 
 class SweepError(StemtwinError):
-    """A sweep that cannot begin or go on; whatever finished before is safe."""
+    """A sweep that cannot begin or continue; finished runs are on disc."""
+
+
+def lanes(scheduler: str | None, workers: int, jobs: int) -> AbstractContextManager[list[Executor]]:
+    """Return the workers of a cluster, processes, or this process if one is enough; at most one per job.
+
+    Args:
+        scheduler: address of a Dask scheduler; None works on this machine.
+        workers: processes on this machine; 0 is one per core.
+        jobs: runs to do.
+    """
+    if scheduler and jobs:
+        return dask_cluster(scheduler)
+    count = min(workers or os.cpu_count() or 1, jobs)
+    return processes(count) if count > 1 else serial()
 
 
 class InThisProcess(Executor):
-    """Does at once what is submitted; an interrupt goes through."""
+    """Call submitted functions at once; an interrupt is passed on."""
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         future: Future[R] = Future()
@@ -40,15 +54,15 @@ class InThisProcess(Executor):
 
 @contextmanager
 def serial() -> Iterator[list[Executor]]:
-    """One lane: this process."""
+    """Provide one lane: this process."""
     yield [InThisProcess()]
 
 
 @contextmanager
 def processes(count: int) -> Iterator[list[Executor]]:
-    """`count` lanes, one spawned process each; whatever ends the block early ends them at once.
+    """Provide `count` lanes, one spawned process each; an exception in the block terminates them.
 
-    The workers ignore Ctrl-C, which is the parent's to handle, and leave when the parent is gone.
+    The workers ignore Ctrl-C, which the parent handles, and exit when the parent has died.
     """
     before = active_children()
     with _interrupts_ignored():
@@ -71,7 +85,7 @@ def processes(count: int) -> Iterator[list[Executor]]:
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """A process started within ignores Ctrl-C from its first instruction on, as that is inherited."""
+    """Let processes that are started inside ignore Ctrl-C from their first instruction on: they inherit it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -88,7 +102,7 @@ def _enter_worker() -> None:
 
 
 def _leave_with_parent() -> None:
-    """A parent that was killed closes nothing: without this its workers would wait for jobs for ever."""
+    """Exit with the parent: a killed parent closes no pipe, and its workers would wait for jobs for ever."""
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -96,19 +110,19 @@ def _leave_with_parent() -> None:
 
 
 def _import_all() -> None:
-    """What takes seconds to import, while the parent checks the jobs."""
+    """Import slow modules while the parent checks the jobs."""
     import scenarios.calibration.run  # noqa: F401
     import twin.ronchigram.multislice  # noqa: F401
 
 
 @contextmanager
 def dask_cluster(address: str) -> Iterator[list[Executor]]:
-    """One lane per worker that the cluster at `address` has now; stemtwin must be installed there.
+    """Provide one lane per worker that the cluster at `address` has now; stemtwin must be installed there.
 
-    A run whose worker is lost is done again by another. Scenario files must be where this machine has them.
+    Another worker repeats the run of a lost one. Scenario files must have the same paths as on this machine.
 
     Raises:
-        SweepError: nobody answers, no workers, or workers with other versions of what figures depend on.
+        SweepError: no answer, no workers, or workers with other versions of packages that change figures.
     """
     client = _connect(address)
     try:

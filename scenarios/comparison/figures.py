@@ -1,6 +1,6 @@
-"""What a comparison of controllers comes to: every figure of summary.json, the table of runs and the page.
+"""Figures of a comparison: everything in summary.json, and the table of runs.
 
-Figures are of the runs alone; how they look is the business of `comparison/plots.py` and `comparison/page.py`.
+`comparison/plots.py` and `comparison/page.py` show them.
 """
 
 import csv
@@ -29,14 +29,14 @@ COMPARED_AT = (3, 5, 10, 20)
 """Observations at which controllers are compared in pairs."""
 
 WANTED_SHARE = 0.95
-"""`observations_to_95_percent`: from when on this share of the runs is in spec."""
+"""Share of runs in spec that `observations_to_95_percent` refers to."""
 
 DRAWN_DAYS = 3
-"""Days that the bound of a scenario with a day per seed is the median of."""
+"""Number of days whose median is the bound of a scenario with a day per seed."""
 
 
 class Record(Protocol):
-    """The part of `sweep.RunRecord` that figures come from."""
+    """The part of `sweep.RunRecord` that figures need."""
 
     @property
     def seed(self) -> int: ...
@@ -51,30 +51,30 @@ Groups = Mapping[str, Mapping[str, Sequence[Record]]]
 
 @dataclass(frozen=True)
 class Run:
-    """A record with what its scenario adds to it."""
+    """A record with its scenario."""
 
     record: Record
     scenario: Scenario
     length: int
 
     def step(self, observation: int) -> Step | None:
-        """The belief after that many frames: of a run that stopped by itself, the last one that it had."""
+        """Return the step after that many frames; the last one of a run that stopped by itself."""
         if observation > self.length:
             return None
         return self.record.steps[min(observation, len(self.record.steps)) - 1]
 
 
 def summarise(groups: Groups, scenarios: Mapping[str, Scenario], cache: Path | None = None) -> dict[str, Any]:
-    """Everything that summary.json holds.
+    """Return everything that summary.json holds.
 
     Args:
         groups: scenario name -> controller -> records in the order of their seeds.
         scenarios: by name, overrides applied.
-        cache: folder in which the Cramer-Rao bounds are kept, which take seconds per scenario; None: not kept.
+        cache: folder for the Cramer-Rao bounds, which take seconds per scenario; None keeps none.
 
     Returns:
-        `controllers` pools the scenarios, `scenarios` has each by itself; nothing in it is infinite or not a number:
-        a median that does not exist (most runs never got there) is None.
+        `controllers` pools the scenarios, `scenarios` has each by itself. No value is infinite or NaN: a median that
+        does not exist (most runs never get there) is None.
     """
     runs = {name: _runs(group, scenarios[name]) for name, group in groups.items()}
     pooled: dict[str, list[Run]] = {}
@@ -111,7 +111,7 @@ def _longest(found: Iterable[Sequence[Run]]) -> int:
 
 
 def figures(runs: Sequence[Run]) -> dict[str, Any]:
-    """Every figure of one controller."""
+    """Return every figure of one controller."""
     reached = [_to_spec(run) for run in runs]
     by_observation = {str(k): _at(runs, k) for k in range(1, _longest([runs]) + 1)}
     return {
@@ -140,7 +140,7 @@ def _at(runs: Sequence[Run], observation: int) -> dict[str, float]:
         "coverage_90": float(np.mean([step.covers_90 for step in steps])),
         "misfit": float(np.mean([step.misfit for step in steps])),
         **_higher_orders(runs, observation),
-        # Of the runs that were still going.
+        # Of the runs that had not stopped.
         "seconds_per_step": float(
             np.median([s.seconds for s in steps if s.observation == observation] or [steps[-1].seconds])
         ),
@@ -148,9 +148,9 @@ def _at(runs: Sequence[Run], observation: int) -> dict[str, float]:
 
 
 def _higher_orders(runs: Sequence[Run], observation: int) -> dict[str, float]:
-    """Of spaces beyond the first order: median error of each pair, and the share of runs that are as good as wanted.
+    """Return, beyond the first order, the median error of each pair and the share of runs within all limits.
 
-    That is the first order in spec, and every other coefficient (a pair by its length) within the pi / 4 of its own.
+    The limits: the first order in spec, and every other coefficient (a pair by its length) below its pi / 4 phase.
     """
     lengths: dict[str, list[float]] = {}
     good = []
@@ -173,12 +173,12 @@ def _higher_orders(runs: Sequence[Run], observation: int) -> dict[str, float]:
 
 
 def _with_part(pair: str) -> str:
-    """A coefficient of `NAMES` that stands for the pair: C21a for C21, C30 for C30."""
+    """Return a coefficient of the pair: C21a for C21, C30 for C30."""
     return pair if pair.endswith("0") else f"{pair}a"
 
 
 def _to_spec(run: Run) -> Step | None:
-    """The first step from which on the run stays in spec; None if it ends out of it."""
+    """Return the first step after which the run stays in spec; None if it ends out of spec."""
     first = None
     for step in reversed(run.record.steps):
         if not step.in_spec:
@@ -188,13 +188,13 @@ def _to_spec(run: Run) -> Step | None:
 
 
 def _median(reached: Sequence[Step | None], quantity: Callable[[Step], float]) -> float | None:
-    """Median over runs, those that never got there as infinity; None if it is infinite."""
+    """Return the median over runs, infinity for those that never get there; None if it is infinite."""
     median = float(np.median([math.inf if step is None else quantity(step) for step in reached]))
     return median if math.isfinite(median) else None
 
 
 def _to_share(by_observation: Mapping[str, Mapping[str, float]]) -> int | None:
-    """First observation from which on `WANTED_SHARE` of the runs is in spec; None if it is not in the end."""
+    """Return the first observation after which `WANTED_SHARE` of the runs stays in spec; None if it never does."""
     first = None
     for k in sorted(map(int, by_observation), reverse=True):
         if by_observation[str(k)]["in_spec"] < WANTED_SHARE:
@@ -204,7 +204,7 @@ def _to_share(by_observation: Mapping[str, Mapping[str, float]]) -> int | None:
 
 
 def stop_rule(runs: Sequence[Sequence[Step]]) -> dict[str, float | None]:
-    """How often, when and how rightly the controller's stop rule declares a run in spec, at its first declaration."""
+    """Return how often and when the stop rule first fires, and its share of false stops (out of spec at that time)."""
     declared = [next((step for step in steps if step.done), None) for steps in runs]
     fired = [step for step in declared if step is not None]
     return {
@@ -215,7 +215,7 @@ def stop_rule(runs: Sequence[Sequence[Step]]) -> dict[str, float | None]:
 
 
 def _per_coefficient(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
-    """Absolute error of each coefficient after the last observation, over the runs that calibrate it."""
+    """Return the absolute error of each coefficient after the last observation, over the runs that calibrate it."""
     errors: dict[str, list[float]] = {}
     for run in runs:
         for name, error in zip(run.scenario.space.names, run.record.steps[-1].error_component_nm, strict=True):
@@ -227,10 +227,10 @@ def _per_coefficient(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
 
 
 def _probe(runs: Sequence[Run]) -> dict[str, Any]:
-    """The probe after correction by the last estimate: first what calibration left, then the whole probe.
+    """Return figures of the probe after correction by the last estimate.
 
-    What calibration left is the error of the calibrated coefficients alone, which is what a controller answers
-    for; `with_residuals` adds the day's other aberrations, without any drift of theirs.
+    First with the errors of the calibrated coefficients alone, which the controller is responsible for;
+    `with_residuals` adds the day's other aberrations, without their drift.
     """
     left = [(run.scenario.optics, _left(run)) for run in runs]
     whole = [
@@ -245,7 +245,7 @@ def _left(run: Run) -> Aberrations:
 
 
 def probe_figures(probes: Sequence[tuple[Optics, Aberrations]]) -> dict[str, dict[str, float]]:
-    """Phase over the aperture, Strehl ratio and size; medians over probes and a share or a worse percentile."""
+    """Return phase over the aperture, Strehl ratio and size: medians over probes, and a share or a worse percentile."""
     phase = [residual_phase_rad(aberrations, optics) for optics, aberrations in probes]
     strehl = [strehl_ratio(aberrations, optics) for optics, aberrations in probes]
     size = [probe_d50_nm(aberrations, optics) for optics, aberrations in probes]
@@ -266,7 +266,7 @@ def probe_figures(probes: Sequence[tuple[Optics, Aberrations]]) -> dict[str, dic
 
 
 def differences(group: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Any]]:
-    """Every pair of controllers, "a - b", by observation; see `paired.py` for the intervals."""
+    """Compare every pair of controllers, "a - b", by observation; see `paired.py` for the intervals."""
     return {f"{a} - {b}": _difference(group[a], group[b]) for a, b in combinations(group, 2)}
 
 
@@ -291,11 +291,11 @@ def _difference(first: Sequence[Run], second: Sequence[Run]) -> dict[str, Any]:
 
 
 def _bounds(scenario: Scenario, observations: int, cache: Path | None) -> dict[str, dict[str, float] | None]:
-    """Cramer-Rao bound of the error norm by number of frames, root mean square and median; None where there is none.
+    """Return the Cramer-Rao bound of the error norm by number of frames, root mean square and median, or None.
 
-    Days that drift or stay on one region have none: their frames are no independent views of one x0. Nor have spaces
-    with coma or three-fold astigmatism, which spectra of sub-areas tell far better than that of a whole frame. Of a
-    scenario that draws its days, the median over the first `DRAWN_DAYS` of them.
+    Days that drift or stay on one region have none: their frames are not independent. Nor have spaces with coma or
+    three-fold astigmatism, on which spectra of sub-areas carry far more information than that of a whole frame. For a
+    scenario that draws its days: the median over the first `DRAWN_DAYS` of them.
     """
     from controller.spectrum.cramer_rao import bound_nm, median_over_rms
 
@@ -316,7 +316,7 @@ def _bounds(scenario: Scenario, observations: int, cache: Path | None) -> dict[s
 
 
 def _information(scenario: Scenario, cache: Path | None) -> Array:
-    """Information of one frame on x0, shape (n, n), per nm^2; from the cache if it is there."""
+    """Return the Fisher information of one frame on x0, shape (n, n), per nm^2; from the cache if possible."""
     from controller.spectrum.cramer_rao import digest, frame_information
 
     key = digest(scenario.optics, scenario.space, scenario.day)
@@ -337,7 +337,7 @@ def _information(scenario: Scenario, cache: Path | None) -> Array:
 
 
 def write_report(summary: Mapping[str, Any], groups: Groups, scenarios: Mapping[str, Scenario], folder: Path) -> None:
-    """`folder/report.html`, one self-contained page, and `folder/runs.csv`, one line per observation of every run."""
+    """Write `folder/report.html`, and `folder/runs.csv` with one line per observation of every run."""
     from scenarios.comparison.page import render
 
     write_text(folder / "runs.csv", table(groups, scenarios))
@@ -345,7 +345,7 @@ def write_report(summary: Mapping[str, Any], groups: Groups, scenarios: Mapping[
 
 
 def table(groups: Groups, scenarios: Mapping[str, Scenario]) -> str:
-    """Every step of every run as CSV; components of one coefficient in a column of its own, empty elsewhere."""
+    """Return every step of every run as CSV; a column per coefficient, empty for runs that do not calibrate it."""
     coefficients = list(dict.fromkeys(name for scenario in scenarios.values() for name in scenario.space.names))
     vectors = ("cumulative_nm", "estimate_nm", "std_nm", "error_component_nm")
     scalars = [name for name in Step.__dataclass_fields__ if not name.endswith("_nm") or name == "error_nm"]

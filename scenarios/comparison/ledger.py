@@ -1,6 +1,6 @@
-"""What a comparison is asked, and the folder that remembers which of its runs are done.
+"""The plan of a comparison, and the folder that holds its finished runs.
 
-`compare.yaml` says what everything follows from; `runs/<scenario>/<controller>/<seed>.json` appear as runs finish.
+`compare.yaml` holds all settings; `runs/<scenario>/<controller>/<seed>.json` appear as runs finish.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ SHOWN_DIFFERENCES = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """Every run that is asked for.
+    """All runs of a comparison.
 
     Attributes:
-        arguments: scenario name -> library name or path it is loaded from.
+        arguments: scenario name -> its library name or path.
         scenarios: scenario name -> the scenario, overrides applied, before any controller's options.
         controllers: names, with options if any.
         seeds: the same for every scenario and controller.
@@ -46,18 +46,18 @@ class Plan:
     overrides: tuple[str, ...]
 
     def job(self, scenario: str, controller: str, seed: int) -> Job:
-        """One of the runs; `scenario` is a name of `scenarios`."""
+        """Return one of the runs; `scenario` is a name of `scenarios`."""
         return Job(self.arguments[scenario], controller, seed, self.observations, self.overrides)
 
     def jobs(self) -> Iterator[tuple[tuple[str, str, int], Job]]:
-        """(scenario name, controller, seed) and job; all controllers meet a seed before the next one begins."""
+        """Yield (scenario name, controller, seed) and job; all controllers run a seed before the next one begins."""
         for scenario in self.scenarios:
             for seed in self.seeds:
                 for controller in self.controllers:
                     yield (scenario, controller, seed), self.job(scenario, controller, seed)
 
     def config(self) -> dict[str, Any]:
-        """Plain data for `compare.yaml`."""
+        """Return plain data for `compare.yaml`."""
         return {
             "versions": versions(),
             "code": code_digest(),
@@ -68,7 +68,7 @@ class Plan:
 
 
 def split_controllers(text: str) -> tuple[str, ...]:
-    """Controllers of a comma-separated list; `a:x=1,y=2,b` are a with two options, and b.
+    """Return the controllers of a comma-separated list; `a:x=1,y=2,b` are a with two options, and b.
 
     Raises:
         ScenarioError: none, one twice, or an option without a controller.
@@ -89,7 +89,7 @@ def make_plan(
     observations: int | None = None,
     overrides: Iterable[str] = (),
 ) -> Plan:
-    """Everything that is asked, read and checked; nothing is built.
+    """Load and check all scenarios and controllers; nothing is built.
 
     Raises:
         ScenarioError: an unknown scenario or controller, a bad override, or two scenarios of one name.
@@ -127,7 +127,7 @@ def check_builds(plan: Plan) -> None:
 
 
 def code_digest() -> str:
-    """SHA-256 of the sources and weights that figures come from (packages twin and controller)."""
+    """Return the SHA-256 of the sources and weights that figures come from (packages twin and controller)."""
     total = hashlib.sha256()
     for package in ("twin", "controller"):
         root = Path(str(files(package)))
@@ -143,14 +143,14 @@ class Ledger:
         self.folder = folder
 
     def finished(self, plan: Plan, resume: bool) -> dict[tuple[str, str, int], RunRecord]:
-        """The runs of the plan that are there; nothing is written.
+        """Return the finished runs of the plan; nothing is written.
 
         Raises:
             ScenarioError: the folder holds runs and `resume` is false, or it holds runs of other settings.
         """
         before = self._config()
         if not resume and (before or any(self.folder.glob("runs/*/*/*.json"))):
-            raise ScenarioError(f"{self.folder} already holds runs: go on with --resume, or choose another --out")
+            raise ScenarioError(f"{self.folder} already holds runs: continue with --resume, or choose another --out")
         differences = list(_differences(before, plan.config()))
         if differences:
             raise ScenarioError(
@@ -159,8 +159,13 @@ class Ledger:
             )
         return {key: record for key, job in plan.jobs() if (record := self._read(key, job)) is not None}
 
-    def enter(self, plan: Plan) -> bool:
-        """Write down what is asked for; whether the code is that of the runs that are there.
+    def same_code(self, plan: Plan) -> bool:
+        """Return whether the runs in the folder, if any, were made with this code."""
+        code = plan.config()["code"]
+        return bool(self._config().get("code", code) == code)
+
+    def enter(self, plan: Plan) -> None:
+        """Write the question down.
 
         Raises:
             ScenarioError: the folder cannot be written.
@@ -174,12 +179,11 @@ class Ledger:
             write_text(self.folder / "compare.yaml", text)
         except OSError as error:
             raise ScenarioError(f"{error.filename or self.folder}: {error.strerror}") from error
-        return before.get("code", config["code"]) == config["code"]
 
     def complete(
         self, plan: Plan, records: dict[tuple[str, str, int], RunRecord], lanes: Sequence[Executor]
     ) -> Iterator[RunRecord | Failure]:
-        """Do the runs of the plan that are not in `records`; each is kept, here and there, before it is handed out.
+        """Do the runs of the plan that are not in `records`; each is on disc and in `records` before it is yielded.
 
         Raises:
             SweepError: a worker died.
@@ -191,13 +195,13 @@ class Ledger:
             yield outcome
 
     def write(self, record: RunRecord) -> None:
-        """Enter a finished run: there whole, or not at all."""
+        """Write a finished run, whole or not at all."""
         path = self.path(record.scenario, record.controller, record.seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, record.to_json() + "\n")
 
     def path(self, scenario: str, controller: str, seed: int) -> Path:
-        """Where a run is kept; `urllib.parse.unquote` gives the controller back from its folder."""
+        """Return the file of a run; `urllib.parse.unquote` gives the controller back from its folder."""
         return self.folder / "runs" / scenario / quote(controller, safe="=,") / f"{seed}.json"
 
     def _config(self) -> dict[str, Any]:
@@ -226,7 +230,7 @@ class Ledger:
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What makes figures incomparable: versions, and settings of scenarios that both have."""
+    """Yield differences that make figures incomparable: versions, and settings of scenarios that both have."""
     if not before:
         return
     yield from _unequal("versions", before.get("versions", {}), now["versions"])
@@ -245,7 +249,7 @@ def _unequal(path: str, before: Any, now: Any) -> Iterator[str]:
 
 
 def group(plan: Plan, records: Mapping[tuple[str, str, int], RunRecord], controllers: Iterable[str]) -> Groups:
-    """Records as a report wants them."""
+    """Group records by scenario and controller."""
     chosen = list(controllers)
     return {
         scenario: {name: [records[scenario, name, seed] for seed in plan.seeds] for name in chosen}

@@ -1,4 +1,4 @@
-"""Two controllers on the same runs: by how much one is better, and how sure that is."""
+"""Two controllers on the same runs: difference and its confidence interval."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ SMALLEST_ERROR_NM = 1e-6
 
 
 def error_ratio(first_nm: Sequence[float], second_nm: Sequence[float]) -> dict[str, float | list[float]]:
-    """Median over runs of first / second error, with its bootstrap interval.
+    """Return the median over runs of first / second error, with its bootstrap interval.
 
     Percentile interval (Efron 1979) of the median log ratio over `RESAMPLES` resamples of whole runs; below 1 the
     first is better. Not corrected for the number of comparisons: one in twenty excludes 1 by chance.
@@ -32,7 +32,7 @@ def error_ratio(first_nm: Sequence[float], second_nm: Sequence[float]) -> dict[s
 
 
 def share_difference(first: Sequence[bool], second: Sequence[bool]) -> dict[str, float | list[float]]:
-    """Difference of the shares of runs in spec, first minus second, with the same kind of interval."""
+    """Return the difference of the shares of runs in spec, first minus second, with the same kind of interval."""
     difference = np.asarray(first, int) - np.asarray(second, int)
     counts = [int(np.sum(difference == value)) for value in (-1, 0, 1)]
     # Resampling runs is drawing how often each of the three outcomes occurs.
@@ -53,7 +53,7 @@ def _interval(resampled: Array) -> list[float]:
 
 @lru_cache(maxsize=16)
 def _median_ranks(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Ranks of the two middle values of every resample of `count` runs, (RESAMPLES,) each; equal if it is odd."""
+    """Return ranks of the two middle values of every resample of `count` runs, (RESAMPLES,); equal for odd counts."""
     rng = np.random.default_rng(SEED)
     low, high = np.empty(RESAMPLES, np.intp), np.empty(RESAMPLES, np.intp)
     middle = ((count - 1) // 2, count // 2)
@@ -64,7 +64,7 @@ def _median_ranks(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """Where the true share lies with 95 % confidence (Wilson 1927), from `share` of `count` independent runs."""
+    """Return the 95 % confidence interval (Wilson 1927) of a share observed in `count` independent runs."""
     z2 = 1.959964**2
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = math.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)

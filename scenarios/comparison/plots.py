@@ -24,7 +24,7 @@ Array = NDArray[np.floating]
 Figures = Mapping[str, Any]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a5230")
-"""Okabe and Ito (2008), told apart by the colour-blind; its yellow is too pale for lines."""
+"""Okabe and Ito (2008), distinguishable for the colour-blind; without its yellow, too pale for lines."""
 
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -34,7 +34,7 @@ MOST_BANDS = 4
 BOUND = "Cramér-Rao bound"
 
 STEP_LIMIT_S = 0.05
-"""Computing time per observation that a controller without refinement is asked to keep."""
+"""Limit of the computing time per observation for a controller without refinement."""
 
 
 def error_curves(summary: Figures, scenarios: Mapping[str, Scenario]) -> bytes:
@@ -89,7 +89,7 @@ def in_spec_curves(summary: Figures) -> bytes:
 
 
 def coverage_curves(summary: Figures) -> bytes:
-    """Share of the runs whose credible region holds the truth; grey: where an honest one stays, 19 times of 20."""
+    """Coverage: share of runs whose credible region contains the truth; grey: 95 % sampling interval."""
     figure, panels = _panels(summary, 3.1)
     for axes, (name, of_scenario) in zip(panels, summary["scenarios"].items(), strict=True):
         controllers = of_scenario["controllers"]
@@ -104,7 +104,7 @@ def coverage_curves(summary: Figures) -> bytes:
                 k, share = _curve(controllers[controller], key)
                 axes.plot(k, share, **{**style, "lw": width, "marker": style["marker"] if width > 1 else None})
             ends[controller] = float(controllers[controller]["by_observation"][str(int(k[-1]))]["coverage_90"])
-        axes.set(ylim=(-0.03, 1.03), ylabel="regions that hold the truth", title=f"{name}: 90 % (thick), 50 % (thin)")
+        axes.set(ylim=(-0.03, 1.03), ylabel="coverage", title=f"{name}: 90 % (thick), 50 % (thin)")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         _observations(axes, controllers)
         _label_ends(axes, float(k[-1]), ends, _styles(controllers))

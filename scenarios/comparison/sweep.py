@@ -1,6 +1,6 @@
-"""Many runs: what one is asked, what it leaves behind, and the order in which workers take them.
+"""Many runs: job, record, and the order in which workers take them.
 
-Where the workers are is the business of `executors.py`; what becomes of the records, of `compare.py`.
+`executors.py` provides the workers; `ledger.py` stores the records.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be done.
+    """A run to do.
 
     Attributes:
         scenario: library name or path of a YAML file.
         controller: name, with options if any: `vae_em:hard=true,candidates=500`.
-        seed: of everything random in the run.
-        observations: Ronchigrams to take; the scenario's own number by default.
+        seed: of every random number in the run.
+        observations: Ronchigrams to take; default as in the scenario.
         overrides: `key.key=value` changes of the scenario.
     """
 
@@ -42,15 +42,15 @@ class Job:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One finished run.
+    """A finished run.
 
     Attributes:
-        scenario: its name, which need not be what the job called it.
+        scenario: its name; the job may have its path.
         controller: as in the job, options included.
         seed: as in the job.
         truth_nm: the initial state x0.
         steps: one per observation.
-        scenario_digest: of everything that the scenario settled, this seed's day and the controller's options included.
+        scenario_digest: of all settings, with this seed's day and the controller's options.
     """
 
     scenario: str
@@ -61,15 +61,15 @@ class RunRecord:
     scenario_digest: str
 
     def to_json(self) -> str:
-        """One object; floats come back from it bit for bit."""
+        """Return one JSON object; it restores floats bit for bit."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "RunRecord":
-        """The record that `to_json` wrote.
+        """Read the text that `to_json` wrote.
 
         Raises:
-            ValueError: it is not one.
+            ValueError: it is no record.
         """
         try:
             plain = json.loads(text)
@@ -81,7 +81,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that raised; the others go on."""
+    """A run that raised an error; the others continue."""
 
     job: Job
     error: str
@@ -106,7 +106,7 @@ def _scenario(name: str, controller: str, observations: int | None, overrides: t
 
 
 def resolve(job: Job) -> Scenario:
-    """The scenario of a job, with its overrides, its controller's options and, on random days, its seed's day.
+    """Return the scenario of a job, with overrides, controller options and, on random days, its seed's day.
 
     Raises:
         ScenarioError: as in `schema.load`.
@@ -116,12 +116,12 @@ def resolve(job: Job) -> Scenario:
 
 
 def kind(controller: str) -> str:
-    """The name of a controller without its options."""
+    """Return the name of a controller without its options."""
     return controller.partition(":")[0]
 
 
 def digest(scenario: Scenario, controller: str) -> str:
-    """SHA-256 of all that settles a run but its seed: the resolved scenario and the options of this controller."""
+    """Return the SHA-256 of the settings of a run without its seed: resolved scenario and controller options."""
     plain = scenario.resolved()
     plain["controllers"] = {kind(controller): plain["controllers"].get(kind(controller), {})}
     del plain["description"]
@@ -129,7 +129,7 @@ def digest(scenario: Scenario, controller: str) -> str:
 
 
 def microscope_key(scenario: Scenario) -> str:
-    """Equal for scenarios that one and the same simulated microscope serves."""
+    """Return a key that is equal for scenarios with the same simulated microscope."""
     plain = scenario.resolved()
     return _canonical({key: plain.get(key) for key in ("optics", "space", "day", "renderer", "microscope")})
 
@@ -139,7 +139,7 @@ def _canonical(plain: Any) -> str:
 
 
 class Bench:
-    """The sessions that a process keeps between runs: one microscope, and the controllers that met it.
+    """The sessions that a process keeps between runs: one microscope, and its controllers.
 
     An atomic film takes seconds to build and hundreds of megabytes to hold, so that there is one at a time.
     """
@@ -149,7 +149,7 @@ class Bench:
         self._sessions: dict[str, Session] = {}
 
     def session(self, scenario: Scenario, controller: str) -> Session:
-        """A session of `controller` (no options) on `scenario`, made or found.
+        """Return a session of `controller` (no options) on `scenario`, a kept one if possible.
 
         Raises:
             ScenarioError: as in `run.prepare`.
@@ -161,8 +161,8 @@ class Bench:
         if key not in self._sessions:
             session = prepare(scenario, controller)
             for other in self._sessions.values():
-                # The film is built on first use: the one let go of here has none yet.
-                session = replace(session, bench=other.bench, env=other.env)
+                # The film is built on first use: the bench that is dropped here has none yet.
+                session = replace(session, bench=other.bench)
                 break
             self._sessions[key] = session
         return self._sessions[key]
@@ -172,10 +172,10 @@ _BENCH = Bench()
 
 
 def run(job: Job) -> RunRecord:
-    """One seeded run, start to end; the same figures in every process, one thread each.
+    """Do one seeded run; the figures are the same in every process, with one thread each.
 
     Raises:
-        ScenarioError: the job's scenario or controller cannot be had.
+        ScenarioError: scenario or controller cannot be used, or there is no ground truth.
     """
     from threadpoolctl import threadpool_limits
 
@@ -183,32 +183,33 @@ def run(job: Job) -> RunRecord:
     session = _BENCH.session(scenario, kind(job.controller))
     # Sums over several threads add up in another order, and idle threads starve the other workers.
     with threadpool_limits(1):
-        steps = tuple(step for step, _, _ in observe(session, job.seed))
-    known = session.truth()
-    if known is None:
-        raise ScenarioError(f"{scenario.name}: errors cannot be compared where nobody knows the truth")
-    truth = tuple(float(value) for value in known.initial_nm)
-    return RunRecord(scenario.name, job.controller, job.seed, truth, steps, digest(scenario, job.controller))
+        scored = [(observation.step, observation.truth) for observation in observe(session, job.seed)]
+    truth = scored[-1][1]
+    if truth is None:
+        raise ScenarioError(f"{scenario.name}: errors cannot be compared without ground truth")
+    initial_nm = tuple(float(value) for value in truth.initial_nm)
+    steps = tuple(step for step, _ in scored)
+    return RunRecord(scenario.name, job.controller, job.seed, initial_nm, steps, digest(scenario, job.controller))
 
 
 # --- many ----------------------------------------------------------------------------------------
 
 
 def sweep(jobs: Sequence[Job], lanes: Sequence[Executor]) -> Iterator[RunRecord | Failure]:
-    """Records of the jobs as they come; see `spread`."""
+    """Yield records of the jobs as they finish; see `spread`."""
     return spread(run, jobs, lanes)
 
 
 def spread(
     task: Callable[[Job], Outcome], jobs: Sequence[Job], lanes: Sequence[Executor]
 ) -> Iterator[Outcome | Failure]:
-    """Do the jobs, one at a time in each lane, and hand out what comes of them as it comes.
+    """Do the jobs, one at a time in each lane, and yield their outcomes as they finish.
 
-    Jobs that share a microscope stay together in a lane as long as there are others for the rest.
+    Jobs with the same microscope stay in one lane as long as the other lanes have work.
 
     Args:
-        task: what a worker does with a job; a function of a module, to be found by the workers.
-        jobs: any order; within one microscope it is kept.
+        task: function that a worker calls with a job; importable by the workers.
+        jobs: any order, which is kept within one microscope.
         lanes: executors of one worker each, see `executors.py`.
 
     Raises:
@@ -229,7 +230,7 @@ def spread(
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
                 lane, job = pending.pop(future)
                 result = _result(future, job)
-                # Handed out before the lane goes on: a lane in this process works while it is fed.
+                # Yielded before the lane gets its next job: a lane in this process does it while it is submitted.
                 yield result
                 feed(lane)
     finally:
@@ -253,7 +254,7 @@ Item = TypeVar("Item")
 
 
 class Queue(Generic[Item]):
-    """Items by group; a lane keeps to its group, then takes an untouched one, then helps with the longest."""
+    """Items by group; a lane works through its group, then an untouched one, then helps with the longest."""
 
     def __init__(self, items: Sequence[Item], group: Callable[[Item], Hashable]) -> None:
         self._groups: dict[Hashable, deque[Item]] = {}
@@ -262,7 +263,7 @@ class Queue(Generic[Item]):
         self._taken: dict[int, Hashable] = {}
 
     def take(self, lane: int) -> Item | None:
-        """The next item for a lane; None when there is nothing left."""
+        """Return the next item for a lane; None when the queue is empty."""
         left = {key: items for key, items in self._groups.items() if items}
         if not left:
             return None

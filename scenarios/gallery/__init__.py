@@ -1,1 +1,1 @@
-"""The gallery page: what the microscope shows."""
+"""The gallery page: scenes that the microscope simulates."""

@@ -1,14 +1,15 @@
-"""What the microscope shows, on one self-contained page: each section is a scene, a figure and what to see in it."""
+"""The gallery: what the microscope simulates, on one page; each section is a scene, a figure and its caption."""
 
 from collections.abc import Callable, Iterable, Sequence
-from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from scenarios.calibration.page import CSS, picture, section
+from scenarios import page
 from scenarios.calibration.results import write_text
+from scenarios.gallery import plots, scenes
 from twin.errors import StemtwinError
-from twin.suggest import nearest
+from twin.optics import Optics
+from twin.suggest import check_known
 
 
 class GalleryError(StemtwinError, ValueError):
@@ -20,8 +21,8 @@ class Section(NamedTuple):
 
     Attributes:
         name: for the command line.
-        title, text: what to see.
-        make: renders it, PNG bytes.
+        title, text: heading and caption.
+        make: renders the figure, PNG bytes.
     """
 
     name: str
@@ -31,17 +32,18 @@ class Section(NamedTuple):
 
 
 def sections(names: Iterable[str] | None = None) -> list[Section]:
-    """All sections, or those named, in the order of the page.
+    """Return all sections, or those named, in the order of the page.
 
     Raises:
-        GalleryError: an unknown name; tells the nearest.
+        GalleryError: an unknown name; the message has the nearest.
     """
-    wanted = list(names or ())
-    known = [each.name for each in SECTIONS]
-    for name in wanted:
-        if name not in known:
-            raise GalleryError(f"{name!r} is not a section{nearest(name, known)}; known: {', '.join(known)}")
-    return [each for each in SECTIONS if not wanted or each.name in wanted]
+    chosen = list(names or ())
+    try:
+        for name in chosen:
+            check_known(name, [each.name for each in SECTIONS], "a section")
+    except ValueError as error:
+        raise GalleryError(str(error)) from None
+    return [each for each in SECTIONS if not chosen or each.name in chosen]
 
 
 def write(out: Path, chosen: Sequence[Section], progress: Callable[[str], None] | None = None) -> None:
@@ -57,91 +59,55 @@ def write(out: Path, chosen: Sequence[Section], progress: Callable[[str], None] 
     """
     if not out.parent.is_dir() or out.is_dir():
         raise GalleryError(f"{out} cannot be written: {out.parent} has to be a directory, {out.name} a file in it")
-    boxes = []
+    made = []
     for each in chosen:
-        boxes.append(section(escape(each.title), each.text, picture(each.make(), each.title)))
+        made.append(page.Section(each.title, each.text, [page.Picture(each.make(), each.title)]))
         if progress is not None:
             progress(each.name)
-    write_text(out, page(boxes))
-
-
-def page(boxes: Sequence[str]) -> str:
-    """The page, as text."""
-    lead = (
-        "Everything here is simulated, by the code that scenarios and environments run. Angles in mrad, lengths in nm."
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>stemtwin gallery</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}'
-        "main { max-width: 1240px; }</style></head>\n"
-        f'<body><main><h1>What the microscope shows</h1><p class="lead">{lead}</p>\n'
-        + "\n".join(boxes)
-        + "\n</main></body></html>\n"
-    )
+    lead = "Everything is simulated by the code that scenarios and environments run. Angles in mrad, lengths in nm."
+    write_text(out, page.page("What the microscope shows", lead, made))
 
 
 def _ronchigrams() -> bytes:
-    from scenarios.gallery import plots as gallery_plots
-    from scenarios.gallery import scenes as gallery_scenes
-    from twin.optics import Optics
-
     defocus, astigmatism, optics = (-80.0, -30.0, 0.0, 30.0, 80.0), (-20.0, 0.0, 20.0), Optics()
-    frames = gallery_scenes.ronchigrams(defocus, astigmatism, optics)
-    return gallery_plots.ronchigrams(frames, defocus, astigmatism, optics)
+    frames = scenes.ronchigrams(defocus, astigmatism, optics)
+    return plots.ronchigrams(frames, defocus, astigmatism, optics)
 
 
 def _probes() -> bytes:
-    from scenarios.gallery import plots as gallery_plots
-    from scenarios.gallery import scenes as gallery_scenes
-
-    return gallery_plots.probes(gallery_scenes.probes(("C10", "C12a", "C21a", "C23a", "C30", "C32a", "C34a")))
+    return plots.probes(scenes.probes(("C10", "C12a", "C21a", "C23a", "C30", "C32a", "C34a")))
 
 
 def _cbeds() -> bytes:
-    from scenarios.gallery import plots as gallery_plots
-    from scenarios.gallery import scenes as gallery_scenes
-
     thicknesses = (0.136, 5.4, 10.9)
     grids, shown = {5.0: (10, 36), 25.0: (6, 72)}, {5.0: 40.0, 25.0: 105.0}
     patterns = {
-        alpha: {t: gallery_scenes.silicon_cbed(alpha, t, 1 if t < 1 else 6, *grid) for t in thicknesses}
+        alpha: {t: scenes.silicon_cbed(alpha, t, 1 if t < 1 else 6, *grid) for t in thicknesses}
         for alpha, grid in grids.items()
     }
-    optics = {alpha: gallery_scenes.silicon_optics(alpha, *grid) for alpha, grid in grids.items()}
-    return gallery_plots.cbeds(patterns, optics, shown)
+    optics = {alpha: scenes.silicon_optics(alpha, *grid) for alpha, grid in grids.items()}
+    return plots.cbeds(patterns, optics, shown)
 
 
 def _strontium_titanate() -> bytes:
-    from scenarios.gallery import plots as gallery_plots
-    from scenarios.gallery import scenes as gallery_scenes
-
-    cells = {name: gallery_scenes.repeated(cell, 90, 2) for name, cell in gallery_scenes.strontium_titanate().items()}
+    cells = {name: scenes.repeated(cell, 90, 2) for name, cell in scenes.strontium_titanate().items()}
     columns = {"Sr": [(1.0, 1.0)], "Ti": [(0.5, 0.5)], "O": [(1.0, 0.5), (0.5, 1.0)]}
-    return gallery_plots.detector_images(cells, columns)
+    return plots.detector_images(cells, columns)
 
 
 def _histogram() -> bytes:
-    from scenarios.gallery import plots as gallery_plots
-    from scenarios.gallery import scenes as gallery_scenes
-
-    return gallery_plots.histogram(gallery_scenes.low_dose())
+    return plots.histogram(scenes.low_dose())
 
 
 def _jitter() -> bytes:
-    from scenarios.gallery import plots as gallery_plots
-    from scenarios.gallery import scenes as gallery_scenes
-
-    cell = gallery_scenes.strontium_titanate()["HAADF 90-135 mrad"]
-    pixels = gallery_scenes.STO_STEPS
-    fine = gallery_scenes.repeated(cell, pixels, 1)
-    return gallery_plots.jitter(gallery_scenes.jitter(fine, gallery_scenes.SRTIO3_NM / pixels))
+    cell = scenes.strontium_titanate()["HAADF 90-135 mrad"]
+    pixels = scenes.STO_STEPS
+    fine = scenes.repeated(cell, pixels, 1)
+    return plots.jitter(scenes.jitter(fine, scenes.SRTIO3_NM / pixels))
 
 
 def _fast_scan() -> bytes:
-    from scenarios.gallery import plots as gallery_plots
-    from scenarios.gallery import scenes as gallery_scenes
-
-    return gallery_plots.fast_scan(gallery_scenes.fast_scan())
+    return plots.fast_scan(scenes.fast_scan())
 
 
 SECTIONS = (

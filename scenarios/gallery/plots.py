@@ -105,7 +105,7 @@ def detector_images(cells: Mapping[str, Array], atoms: Mapping[str, Sequence[tup
 
     Args:
         cells: images in shares of the beam over 2 x 2 cells, by name, (M, M).
-        atoms: columns (x, y) in cells, by what they are.
+        atoms: columns (x, y) in cells, by element.
     """
     figure = _figure(3.15 * len(cells) + 0.2, 5.7)
     axes = figure.subplots(2, len(cells), height_ratios=(1.3, 1.0))
@@ -130,7 +130,7 @@ def detector_images(cells: Mapping[str, Array], atoms: Mapping[str, Sequence[tup
 
 
 def histogram(scene: Histogram) -> bytes:
-    """The noise image and how often each count occurs, with what eqs 2.12-2.13 expect."""
+    """Draw the noise image and the histogram of counts, with the expectation of eqs 2.12-2.13."""
     figure = _figure(9.2, 3.5)
     left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.7))
     shown = left.imshow(scene.image[:128, :128], cmap="gray", vmax=float(np.percentile(scene.image, 99.8)))
@@ -147,7 +147,7 @@ def histogram(scene: Histogram) -> bytes:
         at, width * scene.image.size * scene.density(at), color=BELIEF, lw=1.3, label="two-step model, eqs 2.12-2.13"
     )
     right.set_yscale("log")
-    right.set(ylim=(3.0, None), title="Single electrons can be told apart", xlabel="counts", ylabel="pixels")
+    right.set(ylim=(3.0, None), title="Single electrons are resolved", xlabel="counts", ylabel="pixels")
     for k in range(1, 6):
         place = scene.chain.offset + k * scene.chain.counts_per_electron
         right.axvline(place, color=INK, lw=0.5, ls=":")
@@ -210,7 +210,7 @@ def _extent(image: Array, step: float) -> tuple[float, float, float, float]:
 
 
 def _power(axes: Axes, power: Array, step: float, unit: str, limit: float) -> None:
-    """A power spectrum on a logarithmic scale over four decades, or what there is of them."""
+    """A power spectrum on a logarithmic scale over four decades at most."""
     half = 0.5 / step
     logarithm = np.log10(power + 1e-30)
     high = float(np.percentile(logarithm, 99.95))

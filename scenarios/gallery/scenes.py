@@ -1,4 +1,4 @@
-"""What the gallery shows, as arrays: each function renders one scene through the same code as every scan.
+"""Scenes of the gallery as arrays: each function renders one scene through the same code as every scan.
 
 No figures here (`gallery/plots.py`) and no page (`page.py`).
 """

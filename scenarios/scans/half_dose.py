@@ -1,4 +1,4 @@
-"""Two reconstructions of one scan at half its dose each: what both show was in the specimen."""
+"""Two reconstructions of one scan at half its dose each: their correlation measures the resolution."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ from agents.block import Block, FrameBlock
 
 
 class Halves:
-    """An agent that deals every count to one of two others by the toss of a coin.
+    """An agent that assigns every count at random to one of two others.
 
-    Poisson counts so dealt are two independent exposures of half the dose. A camera that does more to its counts than
-    count electrons makes halves that share what it did.
+    Poisson counts split like this are two independent exposures of half the dose. Camera noise beyond counting
+    (spread of charge, read-out noise) is common to both halves.
 
     Args:
         make: builds one of the two.
-        seed: of the coin.
+        seed: of the split.
     """
 
     def __init__(self, make: Callable[[], Agent], seed: int = 0) -> None:
@@ -35,7 +35,7 @@ class Halves:
             agent.update(FrameBlock(half, block.pixel))
 
     def result(self) -> Reconstruction:
-        """The first image of each half."""
+        """Return the first image of each half."""
         images: dict[str, Image] = {}
         for word, agent in zip(("first", "second"), self.agents, strict=True):
             images[word] = next(iter(agent.result().images.values()))

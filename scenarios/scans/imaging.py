@@ -1,6 +1,6 @@
-"""A microscope whose exposures are scanned images: what a controller needs that judges sharpness, the BEACON way.
+"""A microscope whose exposures are scanned images, for controllers that maximise sharpness (as BEACON does).
 
-The controller sees `Frame`s as before and does not know the difference; one that reads Ronchigrams is no use here.
+The controller gets images as `Frame`s; a controller that reads Ronchigrams cannot use them.
 """
 
 from collections.abc import Iterator
@@ -22,15 +22,15 @@ MAX_COUNT = 65535
 
 
 class ImagingMicroscope:
-    """`Microscope` around one that scans: `acquire` makes a scan and returns the first image of an agent.
+    """`Microscope` around one that scans: `acquire` runs a scan and returns the first image of an agent.
 
-    Every image shows the same region of the specimen, so that nothing but the aberrations changes from one to the next.
+    Every image shows the same region of the specimen, so that only the aberrations change between images.
 
     Args:
         inner: set up for scans.
         setup: its scan's optics and camera.
         plan: a small scan; there is one per exposure.
-        agent: makes the image; started anew for each.
+        agent: reconstructs the image; restarted for each.
 
     Raises:
         ValueError: the microscope cannot scan, or has no camera for it.
@@ -54,7 +54,7 @@ class ImagingMicroscope:
         self.inner.apply(delta_nm)
 
     def acquire(self) -> Frame:
-        """One scan, one image."""
+        """Run one scan and return its image."""
         source = TwinScan(self._scanned(), self.plan, self.setup.optics, frames=True)
         self.agent.start(source.meta)
         for block in source.blocks():
@@ -69,24 +69,24 @@ class ImagingMicroscope:
             yield block
 
     def truth(self) -> Truth:
-        """The hidden state; only the scorer may ask."""
+        """Return the hidden state; for the scorer only."""
         return self.inner.truth()
 
 
 def encoded(image: Image, dose_e: float, exposure_s: float, clock_s: float) -> Frame:
-    """An image as a frame of 16-bit counts, with the settings that `controller.merit.contrast.sharpness` reads.
+    """Encode an image as a frame of 16-bit counts, with the settings that `controller.merit.contrast.sharpness` reads.
 
-    Electrons and detector counts go as they are. Any other image is stretched over the range; `image_norm` then makes
-    its sharpness the variance in its own unit squared, and `image_noise` is its spread's rms. Pixels that are not known
+    Electrons and detector counts stay as they are. Any other image is scaled to the range; `image_norm` then makes its
+    sharpness the variance in its own unit squared, and `image_noise` is the rms of its spread. Pixels without data
     take the mean.
 
     Raises:
-        ValueError: nothing in the image is known.
+        ValueError: the image has no data.
     """
     values, settings = np.asarray(image.values, np.float64), {}
     known = np.isfinite(values)
     if not known.any():
-        raise ValueError("the agent's image holds nothing")
+        raise ValueError("the agent's image has nothing but NaN")
     values = np.where(known, values, values[known].mean())
     if image.unit in ("e", "counts") and values.min() >= 0 and values.max() <= MAX_COUNT:
         counts = values

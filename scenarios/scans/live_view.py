@@ -1,6 +1,6 @@
 """A window that shows every agent's image while the scan runs.
 
-Refreshed by time, not by frame: drawing takes at most `SHARE` of the time, however slow it is.
+Refreshed by time, not by frame: drawing takes at most `SHARE` of the time.
 """
 
 import sys
@@ -17,23 +17,22 @@ if TYPE_CHECKING:
 
 REFRESH_S = 0.5
 SHARE = 0.2
-"""Of the time, for results and drawing."""
+"""Largest share of the time for results and drawing."""
 SIZE_INCH = (11.0, 6.5)
 
 
 class LiveView:
     """Redraws a figure from the agents' results as a stream goes on; made for `agents.stream.run`'s `progress`.
 
-    An agent without a result is left out of the picture. Closing the window stops the drawing, not the scan; so does
-    a screen that goes away.
+    An agent without a result is not shown. Closing the window stops the drawing, not the scan; so does a lost display.
 
     Args:
-        figure: drawn on.
+        figure: canvas.
         agents: by label.
         step_nm: pixel of the scan's grid.
-        show: brings the drawn figure to the screen; returns False once there is none any more.
+        show: brings the drawn figure to the screen; returns False once the window is closed.
         clock: seconds, for tests.
-        tell: what to do with a line for the operator.
+        tell: prints a line for the operator.
     """
 
     def __init__(
@@ -50,21 +49,21 @@ class LiveView:
         self._next_s = -float("inf")
 
     def __call__(self, progress: Progress) -> None:
-        """Redraw if it is time for it."""
+        """Redraw if it is due."""
         begun = self._clock()
         if not self._open or (begun < self._next_s and progress.positions < progress.total):
             return
         try:
             self.draw(progress)
             self._open = self._show()
-        except Exception as error:  # of whatever kind the backend's toolkit has
+        except Exception as error:  # every toolkit has errors of its own
             self._open = False
             self._tell(f"the window is gone, the scan goes on: {type(error).__name__}: {error}")
         now = self._clock()
         self._next_s = now + max(REFRESH_S, (now - begun) * (1 - SHARE) / SHARE)
 
     def draw(self, progress: Progress) -> None:
-        """The picture of this moment."""
+        """Draw the current images."""
         from scenarios.scans.reconstruction_plots import overview
 
         overview(self.figure, self._results(), self.step_nm, title(progress))
@@ -81,7 +80,7 @@ class LiveView:
 
 
 def title(progress: Progress) -> str:
-    """How the stream goes, in one line."""
+    """Return the progress of the stream in one line."""
     share = progress.positions / max(progress.total, 1)
     words = f"{progress.positions} of {progress.total} positions ({share:.0%}), {progress.rate_per_s:.0f} per second"
     if progress.lag_s >= 0.05:
@@ -92,10 +91,10 @@ def title(progress: Progress) -> str:
 
 
 def open_view(agents: Mapping[str, Agent], step_nm: float | None) -> LiveView:
-    """A view in a window of its own.
+    """Open a view in a window of its own.
 
     Raises:
-        ScenarioError: matplotlib has no screen to draw on; says what to do instead.
+        ScenarioError: matplotlib has no screen to draw on.
     """
     try:
         figure, pyplot = _window()
@@ -121,7 +120,7 @@ def open_view(agents: Mapping[str, Agent], step_nm: float | None) -> LiveView:
 
 
 def _window() -> tuple[Any, Any]:
-    """An empty figure on the screen, and pyplot.
+    """Return an empty figure on the screen, and pyplot.
 
     Raises:
         RuntimeError: matplotlib has no backend for a window here, or it finds no screen.

@@ -22,17 +22,17 @@ Array = NDArray[np.floating]
 PANEL_INCH = 3.1
 MOST_COLUMNS = 4
 NOT_VISITED = "#30414f"
-"""No grey, so that nobody takes it for a count."""
+"""Colour of positions without data: no grey, which would look like a count."""
 
 DECADES = 4.0
 """Range of the logarithmic grey scale of a diffraction pattern."""
 
 
 def signals(by_name: Mapping[str, Array], mean_frame: Array | None, section: "ScanSection") -> bytes:
-    """One panel per detector, and the mean frame of the camera, if there is one.
+    """Draw one panel per detector, and the mean frame of the camera if there is one.
 
     Args:
-        by_name: counts by detector, (rows, columns) or (1, N); NaN where the beam has not been.
+        by_name: counts by detector, (rows, columns) or (1, N); NaN at positions without data.
         mean_frame: counts per frame, (H, W), or None.
         section: the plan and the camera's angles.
     """
@@ -54,7 +54,7 @@ def signals(by_name: Mapping[str, Array], mean_frame: Array | None, section: "Sc
 
 
 def scan_image(axes: Axes, image: Array, step_nm: float, title: str, label: str = "counts") -> None:
-    """An image over the scan's own axes, row 0 at the top as it was read out; where it is NaN the beam has not been."""
+    """Draw an image over the scan's own axes, row 0 at the top as it was read out."""
     rows, columns = image.shape
     extent = (0.0, columns * step_nm, rows * step_nm, 0.0)
     axes.set_facecolor(NOT_VISITED)
@@ -64,7 +64,7 @@ def scan_image(axes: Axes, image: Array, step_nm: float, title: str, label: str 
 
 
 def diffraction(axes: Axes, pattern: Array, pixel_mrad: float, title: str, label: str = "log10 counts") -> None:
-    """A diffraction pattern on a logarithmic scale that ends `DECADES` below its largest value."""
+    """Draw a diffraction pattern on a logarithmic scale of `DECADES` below its largest value."""
     half = pattern.shape[0] * pixel_mrad / 2
     top = max(float(np.max(pattern)), 1e-12)
     shown = axes.imshow(

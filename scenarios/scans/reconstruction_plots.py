@@ -1,6 +1,6 @@
-"""Figures of what agents make of a scan: their images with a scale bar, their doubts in words.
+"""Figures of agents' results: images with a scale bar, and trust, figures and notes as text.
 
-Draws on a matplotlib figure that it is given, for pages, files and windows alike; makes none but in `png_of`.
+For pages, files and windows.
 """
 
 import math
@@ -23,18 +23,18 @@ PANEL_INCH = 3.0
 MOST_COLUMNS = 4
 MOST_PANELS = 16
 CLIP_PERCENT = 0.2
-"""Darkest and brightest pixels that may saturate: one stray pixel must not set the grey scale."""
+"""Percentage of pixels that saturate at either end: one stray pixel must not set the grey scale."""
 UNKNOWN = "#c7d2e3"
-"""Colour of where the beam has not been: no grey."""
+"""Colour of positions without data: no grey."""
 
 
 def png_of(label: str, reconstruction: Reconstruction, step_nm: float | None, verdict: str = "") -> bytes:
-    """One agent on a figure of its own.
+    """Draw one agent on a figure of its own.
 
     Args:
         label: of the agent.
         reconstruction: its result.
-        step_nm: pixel of the scan's grid; None where nobody knows.
+        step_nm: pixel of the scan's grid; None if unknown.
         verdict: added to the title.
     """
     panels = _panels(reconstruction)
@@ -54,7 +54,7 @@ def png_of(label: str, reconstruction: Reconstruction, step_nm: float | None, ve
 
 
 def overview(figure: Figure, results: Mapping[str, Reconstruction], step_nm: float | None, title: str = "") -> None:
-    """The first image of every agent side by side; what the figure showed before is gone.
+    """Draw the first image of every agent side by side on a cleared figure.
 
     Args:
         figure: of any size and backend.
@@ -77,7 +77,7 @@ def overview(figure: Figure, results: Mapping[str, Reconstruction], step_nm: flo
 
 
 def before_and_after(before: Reconstruction, after: Reconstruction | None, truth: Floats, step_nm: float) -> bytes:
-    """The first image of an agent before and after, each on its own grey scale, and the true phase beside them."""
+    """Draw the first image of an agent before and after, each on its own grey scale, and the true phase."""
     panels = [(f"{name}, before", image) for name, image in list(before.images.items())[:1]]
     if after is not None:
         panels += [(f"{name}, after", image) for name, image in list(after.images.items())[:1]]
@@ -89,7 +89,7 @@ def before_and_after(before: Reconstruction, after: Reconstruction | None, truth
 
 
 def scan_image(axes: Axes, title: str, image: Image, step_nm: float | None) -> None:
-    """One image in grey with a scale bar; bluish where nothing is known."""
+    """Draw one image in grey with a scale bar; pixels without data are bluish."""
     values = np.atleast_2d(image.values)
     known = values[np.isfinite(values)]
     low, high = np.percentile(known, (CLIP_PERCENT, 100 - CLIP_PERCENT)) if known.size else (0.0, 1.0)
@@ -109,7 +109,7 @@ def scan_image(axes: Axes, title: str, image: Image, step_nm: float | None) -> N
 
 
 def trust_line(trust: Trust | None) -> str:
-    """Whether a reconstruction explains the data, in one line."""
+    """State in one line whether a reconstruction explains the data."""
     if trust is None:
         return "trust: no verdict (no model to test, or too little data for a test)"
     verdict = "fits the data" if trust.fits else "DOES NOT FIT the data"
@@ -123,7 +123,7 @@ def trust_line(trust: Trust | None) -> str:
 
 
 def doubts(reconstruction: Reconstruction) -> list[str]:
-    """Trust, figures and notes, as lines."""
+    """Return trust, figures and notes as lines."""
     lines = [trust_line(reconstruction.trust)]
     if reconstruction.figures:
         lines.append("   ".join(f"{name} {value:.4g}" for name, value in reconstruction.figures.items()))
@@ -131,19 +131,19 @@ def doubts(reconstruction: Reconstruction) -> list[str]:
 
 
 def _grid(count: int) -> tuple[int, int]:
-    """Rows and columns for so many panels, as even as `MOST_COLUMNS` allows."""
+    """Return rows and columns for `count` panels, as even as `MOST_COLUMNS` allows."""
     rows = max(math.ceil(count / MOST_COLUMNS), 1)
     return rows, max(math.ceil(count / rows), 1)
 
 
 def _filling(count: int, width: float, height: float) -> tuple[int, int]:
-    """Rows and columns that leave square panels most room in a figure of a given size."""
+    """Return the rows and columns that make square panels largest in a figure of a given size."""
     grids = [(math.ceil(count / columns), columns) for columns in range(1, max(count, 1) + 1)]
     return max(((max(rows, 1), columns) for rows, columns in grids), key=lambda g: min(height / g[0], width / g[1]))
 
 
 def _panels(reconstruction: Reconstruction) -> list[tuple[str, Image]]:
-    """Images, each followed by its spread; without the spreads where that would be more than `MOST_PANELS`."""
+    """Return images, each followed by its spread; without spreads if that exceeds `MOST_PANELS`."""
     panels: list[tuple[str, Image]] = []
     spreads = sum(image.spread is not None for image in reconstruction.images.values())
     if len(reconstruction.images) + spreads > MOST_PANELS:
@@ -156,7 +156,7 @@ def _panels(reconstruction: Reconstruction) -> list[tuple[str, Image]]:
 
 
 def _left_out(reconstruction: Reconstruction, panels: Sequence[tuple[str, Image]]) -> list[str]:
-    """What there was no room for, as a line."""
+    """Return a line about images and spreads that are not shown."""
     shown = {name for name, _ in panels}
     images = [name for name in reconstruction.images if name not in shown]
     spreads = [f"spread of {name}" for name, image in reconstruction.images.items() if image.spread is not None]
@@ -166,7 +166,7 @@ def _left_out(reconstruction: Reconstruction, panels: Sequence[tuple[str, Image]
 
 
 def round_length_nm(width_nm: float) -> float:
-    """1, 2 or 5 times a power of ten, nm: the longest within a third of the width."""
+    """Return the longest 1, 2 or 5 times a power of ten within a third of the width, nm."""
     goal = width_nm / 3
     decade = 10.0 ** math.floor(math.log10(goal))
     return float(max(step * decade for step in (1, 2, 5) if step * decade <= goal * (1 + 1e-9)))

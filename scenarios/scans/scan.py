@@ -1,4 +1,4 @@
-"""`stemtwin scan`: the scan of a scenario goes through agents as it is made; no frame has to be stored.
+"""The scan of a scenario through agents while it is simulated; no frame has to be stored.
 
 Everything is checked before the first diffraction pattern is computed.
 """
@@ -10,24 +10,20 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from agents.base import Agent
 from agents.sources.twin_scan import TwinScan
 from agents.stream import Progress
+from scenarios.scan_section import ScanSection
 from scenarios.scans import acquire
-from scenarios.scans.stream import Recorded, choose_agents, make_folder, record, without_nan
+from scenarios.scans.data_file import DataFile
+from scenarios.scans.stream import Recorded, choose_agents, make_folder, without_nan
+from scenarios.scans.stream import run as reconstruct
 from scenarios.scans.truth import true_phase
 from scenarios.schema import Scenario, ScenarioError
 from twin.cameras.properties import EventCamera
 from twin.cost import scanned_area_nm2
-from twin.formats.dataset import FrameWriter
-from twin.formats.t3p import T3pWriter
 from twin.scan.acquisition import Acquisition
 from twin.types import ScanBlock
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Session:
     Attributes:
         acquisition: microscope and blocks, which run once; its `out` is where frames are kept.
         agents: by label.
-        out: folder for what they find.
+        out: folder for their images.
         keep: store the frames, too.
     """
 
@@ -49,13 +45,13 @@ class Session:
 
 @dataclass(frozen=True)
 class Scanned:
-    """A scan that agents have seen, and what it cost.
+    """A scan that went through agents, and its cost.
 
     Attributes:
         scenario: with its day drawn.
         seed: of the session.
-        recorded: what the agents found.
-        preparation_s: computing before the first position: the specimen's transmission functions and true phase.
+        recorded: the agents' results.
+        preparation_s: computing time before the first position, for transmission functions and true phase.
         data: the stored frames; None when they were not kept.
         cost: the instrument's own account.
     """
@@ -68,8 +64,8 @@ class Scanned:
     cost: Mapping[str, Any]
 
     def summary(self) -> dict[str, Any]:
-        """The figures as JSON data."""
-        plan = self.scenario.scan.plan
+        """Return the figures as JSON data."""
+        plan = self.scenario.required_scan.plan
         return {
             "scenario": self.scenario.name,
             "seed": self.seed,
@@ -82,10 +78,10 @@ class Scanned:
         }
 
 
-def ready(
+def prepare(
     scenario: Scenario, seed: int, agents: Iterable[str], out: Path | None = None, keep: Path | None = None
 ) -> Session:
-    """Everything checked, nothing computed and nothing written.
+    """Check everything; nothing is computed and nothing is written.
 
     Args:
         scenario: with a `scan` that has a camera.
@@ -95,7 +91,7 @@ def ready(
         keep: file for the frames, by suffix a format of `twin.formats`; None keeps none.
 
     Raises:
-        ScenarioError: no scan, no camera, an agent's refusal, or whatever `acquire.ready` refuses.
+        ScenarioError: no scan, no camera, an agent that refuses its options, or as in `acquire.prepare`.
     """
     chosen = choose_agents(agents)
     if scenario.scan is not None and scenario.scan.camera is None:
@@ -104,21 +100,18 @@ def ready(
     if out.exists() and not out.is_dir():
         raise ScenarioError(f"{out} is not a directory")
     if keep is not None:
-        return Session(acquire.ready(scenario, seed, keep), chosen, out, True)
+        return Session(acquire.prepare(scenario, seed, keep), chosen, out, True)
     scenario = scenario.for_seed(seed)
-    microscope = acquire.prepare(scenario)
-    try:
-        blocks = acquire.begin(microscope, scenario, seed)
-    except ValueError as error:
-        raise ScenarioError(f"{scenario.name}: {error}") from error
+    microscope = acquire.scanning_microscope(scenario)
+    blocks = acquire.begin(microscope, scenario, seed)
     return Session(acquire.Session(scenario, seed, microscope, blocks, out), chosen, out, False)
 
 
-def scan(session: Session, progress: Callable[[Progress], None] | None = None) -> Scanned:
-    """The scan itself: one pass, every block to every agent, then their images on disc.
+def run(session: Session, progress: Callable[[Progress], None] | None = None) -> Scanned:
+    """Scan: one pass, every block to every agent, then their images to disc.
 
     Args:
-        session: from `ready`; used up.
+        session: from `prepare`; used up.
         progress: called a few times per second.
 
     Raises:
@@ -126,7 +119,7 @@ def scan(session: Session, progress: Callable[[Progress], None] | None = None) -
             scan.
     """
     acquisition, scenario = session.acquisition, session.acquisition.scenario
-    section, begun = scenario.scan, perf_counter()
+    section, begun = acquisition.section, perf_counter()
     make_folder(session.out)  # before the specimen is computed
     blocks = acquisition.blocks
     with ExitStack() as stack:
@@ -138,7 +131,7 @@ def scan(session: Session, progress: Callable[[Progress], None] | None = None) -
         except (ValueError, OSError) as error:
             raise ScenarioError(f"{scenario.name}: {error}") from error
         prepared = perf_counter()
-        recorded = record(source, session.agents, session.out, progress, truth)
+        recorded = reconstruct(source, session.agents, session.out, progress, truth)
     return Scanned(
         scenario=scenario,
         seed=acquisition.seed,
@@ -149,26 +142,25 @@ def scan(session: Session, progress: Callable[[Progress], None] | None = None) -
     )
 
 
-def open_scan(blocks: Iterator[ScanBlock], section: Any, seed: int) -> TwinScan:
-    """A scan's blocks as a source; agents that need frames of an event camera get them made.
+def open_scan(blocks: Iterator[ScanBlock], section: ScanSection, seed: int) -> TwinScan:
+    """Offer a scan's blocks as a source; agents that need frames of an event camera get them computed.
 
     Raises:
-        ValueError: what microscope or source refuse.
+        ValueError: microscope or source refuse.
     """
-    largest = None if isinstance(section.camera, EventCamera) else section.camera.largest_count
+    camera = section.camera
+    largest = None if camera is None or isinstance(camera, EventCamera) else camera.largest_count
     return TwinScan(blocks, section.plan, section.optics, largest, {"seed": seed}, frames=True)
 
 
 def _kept(acquisition: acquire.Session) -> Generator[ScanBlock]:
-    """The blocks themselves; each is on disc before anybody sees it."""
-    writer: FrameWriter | T3pWriter | None = None
+    """Yield the blocks; each is on disc before an agent receives it."""
+    file = DataFile(acquisition.out, acquisition.scenario, acquisition.seed)
     try:
         for block in acquisition.blocks:
-            if writer is None:
-                acquisition.out.parent.mkdir(parents=True, exist_ok=True)
-                writer = acquire.open_writer(acquisition, block)
-            acquire.append(block, writer, acquisition.scenario.scan.camera)
+            if not file.is_open:
+                file.open(block)
+            file.append(block)
             yield block
     finally:
-        if writer is not None:
-            writer.close()
+        file.close()

@@ -1,6 +1,6 @@
-"""Agents over a stream: who takes part, what they are told, and what is left on disc of what they found.
+"""Agents over a stream: which ones, their options, and the files that hold their results.
 
-One pass, whatever the source; `scan.py` makes one of a scenario.
+One pass, whatever the source; `scan.py` offers the scan of a scenario as one.
 """
 
 import json
@@ -20,7 +20,7 @@ from agents.source import Source
 from agents.stream import Progress, Streamed
 from scenarios.calibration.results import write_text
 from scenarios.choices import ChoiceError, name_and_options, split_choices
-from scenarios.scans.acquire import peak_memory_mib
+from scenarios.memory import peak_memory_mib
 from scenarios.scans.truth import cross_correlation
 from scenarios.schema import ScenarioError
 from twin.options import OptionError
@@ -35,14 +35,14 @@ SUMMARY = "summary.json"
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a stream left behind on disc, and its figures.
+    """Results of a stream on disc, and their figures.
 
     Attributes:
         streamed: of `agents.stream.run`.
         out: folder of the files.
         likeness: normalised cross-correlation with the true phase by agent and image; empty where there is no truth.
-        peak_memory_mib: largest resident memory of this process, as far as the system tells.
-        aside: results of agents that nothing was written of.
+        peak_memory_mib: largest resident memory of this process; None where the system does not report it.
+        aside: results of further agents, not written.
     """
 
     streamed: Streamed
@@ -52,7 +52,7 @@ class Recorded:
     aside: Mapping[str, Reconstruction] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
-        """The figures as JSON data; what is not a number is null."""
+        """Return the figures as JSON data; NaN and infinity are null."""
         run = self.streamed
         names = [*run.results, *(name for name in run.errors if name not in run.results)]
         plain = {
@@ -73,16 +73,16 @@ class Recorded:
 
     @property
     def of_frames(self) -> int:
-        """Positions that a whole stream has: the scan's, unless it leaves some out on purpose."""
+        """Number of positions of the whole stream: the scan's, unless its plan leaves some out."""
         run = self.streamed
         return run.positions if run.status == "complete" else run.meta.layout.count
 
     @property
     def problems(self) -> list[str]:
-        """What an operator has to know before trusting it, in words."""
+        """Faults and failures, in words."""
         run = self.streamed
         words = [] if run.status == "complete" else [f"{run.status}: {run.positions} of {self.of_frames} frames"]
-        words += [f"{name} was left behind: {error}" for name, error in run.errors.items()]
+        words += [f"{name} failed: {error}" for name, error in run.errors.items()]
         more = run.health.fault_count - len(run.health.faults)
         return [*words, *run.health.faults, *([f"{more} more faults"] if more > 0 else [])]
 
@@ -106,7 +106,7 @@ class Recorded:
 
 
 def without_nan(value: Any) -> Any:
-    """Plain data with None for what JSON cannot say, and plain numbers for numpy's."""
+    """Return plain data with None for NaN and infinity, which JSON cannot hold, and plain numbers for numpy's."""
     if isinstance(value, Mapping):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -117,12 +117,12 @@ def without_nan(value: Any) -> Any:
 
 
 def choose_agents(texts: Iterable[str]) -> dict[str, Agent]:
-    """Agents by label, from lists such as `adf,ricom:kernel=41,ricom:kernel=101`.
+    """Return agents by label, from lists such as `adf,ricom:kernel=41,ricom:kernel=101`.
 
-    The label is the agent's name; of several alike, the second is `ricom-2`.
+    The label is the agent's name; the second agent of that name is `ricom-2`.
 
     Raises:
-        ScenarioError: no agent, an unknown one, or options that it refuses.
+        ScenarioError: no agent, an unknown one, or options that are refused.
     """
     chosen: dict[str, Agent] = {}
     try:
@@ -138,7 +138,7 @@ def choose_agents(texts: Iterable[str]) -> dict[str, Agent]:
     return chosen
 
 
-def record(
+def run(
     source: Source,
     agents: Mapping[str, Agent],
     out: Path,
@@ -147,61 +147,61 @@ def record(
     every_s: float = 0.25,
     aside: Mapping[str, Agent] | None = None,
 ) -> Recorded:
-    """One pass; every agent's images as a figure and as arrays, and the figures, in the folder `out`.
+    """Run agents over a stream in one pass; write images as pictures and arrays, and figures, to the folder `out`.
 
-    An interrupt (Ctrl-C) ends the stream early: what there is then is written all the same.
+    An interrupt (Ctrl-C) ends the stream early; the results up to then are written.
 
     Args:
         source: open; not closed here.
         agents: by label.
-        out: made when it is not there; files of an earlier stream are replaced.
+        out: created if needed; files of an earlier stream are replaced.
         progress: called at most once in `every_s`.
-        truth: the true phase in the shape of the scan, where there is one.
-        every_s: see there.
-        aside: more agents, of which nothing is written.
+        truth: the true phase in the shape of the scan, if there is ground truth.
+        every_s: seconds between calls of `progress`.
+        aside: further agents, whose results are returned but not written.
 
     Raises:
         ScenarioError: `out` cannot be written, before the stream or after it, or no agent can take the stream.
     """
     make_folder(out)
     try:
-        run = stream.run(source, {**agents, **(aside or {})}, progress, every_s)
+        whole = stream.run(source, {**agents, **(aside or {})}, progress, every_s)
     except base.MetaError as error:
         raise ScenarioError(str(error)) from error
     for name in aside or {}:
-        if name in run.errors:
-            run.health.fault(f"{name}: {run.errors[name]}")
+        if name in whole.errors:
+            whole.health.fault(f"{name}: {whole.errors[name]}")
     streamed = replace(
-        run,
-        results=_of(run.results, agents),
-        errors=_of(run.errors, agents),
-        agent_s=_of(run.agent_s, agents),
-        finish_s=_of(run.finish_s, agents),
+        whole,
+        results=_of(whole.results, agents),
+        errors=_of(whole.errors, agents),
+        agent_s=_of(whole.agent_s, agents),
+        finish_s=_of(whole.finish_s, agents),
     )
     likeness = {} if truth is None else {name: compare(found, truth) for name, found in streamed.results.items()}
-    recorded = Recorded(streamed, out, likeness, peak_memory_mib(), _of(run.results, aside or {}))
+    recorded = Recorded(streamed, out, likeness, peak_memory_mib(), _of(whole.results, aside or {}))
     try:
         _write(recorded, truth)
     except OSError as error:
-        raise ScenarioError(f"the results could not be written: {_told_by(error, out)}") from error
+        raise ScenarioError(f"the results could not be written: {_reason(error, out)}") from error
     return recorded
 
 
 def make_folder(out: Path) -> None:
-    """Make the folder for results unless it is there, and try to write in it: better now than after the scan.
+    """Create the folder for results and try to write in it: a scan is too long to fail at its end.
 
     Raises:
-        ScenarioError: it cannot be made, or nothing can be written there.
+        ScenarioError: it cannot be created or written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise ScenarioError(_told_by(error, out)) from error
+        raise ScenarioError(_reason(error, out)) from error
 
 
-def _told_by(error: OSError, out: Path) -> str:
+def _reason(error: OSError, out: Path) -> str:
     return f"{error.filename or out}: {error.strerror or error}"
 
 
@@ -210,16 +210,16 @@ def _of(items: Mapping[str, Item], names: Iterable[str]) -> dict[str, Item]:
 
 
 def compare(found: Reconstruction, truth: Floats) -> dict[str, float]:
-    """Normalised cross-correlation with the truth of every image on the scan's own grid; finer ones are left out.
+    """Return the normalised cross-correlation with the truth of every image on the scan's own grid.
 
-    So are deflections and gradients: a component of a vector is no picture of the phase.
+    Finer grids are left out, and so are deflections and gradients: a component of a vector is no image of the phase.
     """
     alike = {name: image for name, image in found.images.items() if _comparable(image, truth)}
     return {name: cross_correlation(image.values, truth) for name, image in alike.items()}
 
 
 PICTURES = ("rad", "e", "counts", "1")
-"""Units of what may look like a phase."""
+"""Units of images that may resemble a phase."""
 
 
 def _comparable(image: Image, truth: Floats) -> bool:
@@ -227,7 +227,7 @@ def _comparable(image: Image, truth: Floats) -> bool:
 
 
 def verdict(likeness: Mapping[str, float]) -> str:
-    """The first comparison with the truth in words; nothing without one."""
+    """Return the first comparison with the truth in words; empty without one."""
     if not likeness:
         return ""
     name, value = next(iter(likeness.items()))
@@ -248,7 +248,7 @@ def _write(recorded: Recorded, truth: Floats | None) -> None:
 
 
 def _clear(out: Path) -> None:
-    """Take away the pictures of an earlier stream; its other files are written over."""
+    """Delete the pictures of an earlier stream; its other files are overwritten."""
     try:
         earlier = json.loads((out / SUMMARY).read_text(encoding="utf-8"))["agents"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -258,7 +258,7 @@ def _clear(out: Path) -> None:
 
 
 def _write_arrays(recorded: Recorded, truth: Floats | None) -> None:
-    """One zarr group: a group per agent with its images, `spread_<name>` beside those that have one."""
+    """Write one zarr group: a group per agent with its images, and `spread_<name>` for an image with a spread."""
     import zarr
 
     root = zarr.open_group(str(recorded.out / ARRAYS), mode="w")

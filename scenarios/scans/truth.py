@@ -1,6 +1,6 @@
-"""How near a reconstruction comes to what was under the beam: the true phase, its likeness, the smallest detail.
+"""Accuracy of a reconstruction: the true phase, the correlation with it, and the resolution.
 
-The truth comes from the specimen's atoms; only a simulated scan has one.
+The true phase comes from the specimen's atoms; only a simulated scan has one.
 """
 
 import math
@@ -27,17 +27,17 @@ THRESHOLD = 1 / 7
 
 
 def aperture_limit_per_nm(optics: "Optics") -> float:
-    """The finest detail that a focused probe transfers, 2 alpha / lambda, periods per nm."""
+    """Return the finest detail that a focused probe transfers, 2 alpha / lambda, periods per nm."""
     return 2e-3 * optics.convergence_mrad / optics.wavelength_nm
 
 
 def true_phase(acquisition: "Acquisition", plan: "ScanPlan", sharpness: float = 1.0) -> Floats:
-    """Projected phase of the specimen at the intended positions, rad, in the shape of the scan.
+    """Return the projected phase of the specimen at the intended positions, rad, in the shape of the scan.
 
-    Band-limited to `aperture_limit_per_nm`, with a cosine edge: what a focused probe of that aperture cannot transfer
-    is nobody's fault. Iterative ptychography can go beyond, by the dark field, and is then less like this truth than
-    it could be: see `sharpness`. The mean is arbitrary, as that of any reconstruction. Thermal snapshots are averaged.
-    Drift and jitter do not move it: an image that they distort is less like it. NaN where the scan does not go.
+    Band-limited to `aperture_limit_per_nm`, with a cosine edge: a focused probe of that aperture transfers no more.
+    Iterative ptychography can go beyond, by the dark field; compare it at a larger `sharpness`. The mean is arbitrary,
+    as that of any reconstruction. Thermal snapshots are averaged. Drift and jitter do not move it, so that an image
+    that they distort correlates less. NaN at positions that the scan leaves out.
 
     Args:
         acquisition: gives specimen and beam.
@@ -61,7 +61,7 @@ def true_phase(acquisition: "Acquisition", plan: "ScanPlan", sharpness: float = 
 
 
 def low_pass(image: Floats, sampling_nm: float, limit_per_nm: float) -> Floats:
-    """Without frequencies above the limit, fading out over the last `EDGE` of it; (rows, columns), cyclic."""
+    """Remove frequencies above the limit, with a cosine edge over its last `EDGE`; (rows, columns), cyclic."""
     ky = fft.fftfreq(image.shape[0], sampling_nm)[:, None]
     kx = fft.rfftfreq(image.shape[1], sampling_nm)[None, :]
     inside = np.clip((limit_per_nm - np.hypot(ky, kx)) / (EDGE * limit_per_nm), 0.0, 1.0)
@@ -69,9 +69,9 @@ def low_pass(image: Floats, sampling_nm: float, limit_per_nm: float) -> Floats:
 
 
 def cross_correlation(image: Floats, truth: Floats) -> float:
-    """Normalised cross-correlation (Friedrich 2023, eq 4.14) of what is known of both; between -1 and 1.
+    """Return the normalised cross-correlation (Friedrich 2023, eq 4.14) over pixels finite in both; -1 to 1.
 
-    NaN where fewer than two pixels are known, or either is flat.
+    NaN for fewer than two such pixels, or a constant image.
 
     Raises:
         ValueError: different shapes.
@@ -87,7 +87,7 @@ def cross_correlation(image: Floats, truth: Floats) -> float:
 
 
 def ring_correlation(first: Floats, second: Floats, step_nm: float) -> tuple[Floats, Floats]:
-    """Fourier ring correlation (Saxton and Baumeister 1982, eq 3) of two images, under a Hann window.
+    """Return the Fourier ring correlation (Saxton and Baumeister 1982, eq 3) of two images, under a Hann window.
 
     Returns:
         Frequency of each ring, periods per nm, and the correlation, both (R,). The rings are one frequency of the
@@ -117,11 +117,11 @@ def ring_correlation(first: Floats, second: Floats, step_nm: float) -> tuple[Flo
 
 
 def information_limit_nm(frequency_per_nm: Floats, correlation: Floats) -> float:
-    """Period of the finest ring that two half-dose images share: the last above `THRESHOLD` and above chance.
+    """Return the period of the finest ring that two half-dose images share: the last above `THRESHOLD` and noise.
 
-    A crystal fills few rings, so that it is the last one, not the first to fall below. Chance is three standard
-    deviations of the correlation of noise: one over the root of the 2 pi r frequencies of ring r, of which a Hann
-    window leaves fewer. NaN where no ring is above both.
+    The last one, not the first to fall below, because a crystal fills few rings. The noise limit is three standard
+    deviations of the correlation of noise: one over the root of the 2 pi r frequencies of ring r, fewer under a Hann
+    window. NaN if no ring is above both.
 
     Args:
         frequency_per_nm, correlation: from `ring_correlation`, (R,).

@@ -145,3 +145,13 @@ def test_help_needs_no_numerics_at_all() -> None:
         "from typer.testing import CliRunner; from scenarios.cli import app; CliRunner().invoke(app, ['--help'])"
     )
     assert loaded_after(statement).isdisjoint({"scipy", "pydantic", "yaml"})
+
+
+def test_the_environment_is_reported_for_bug_reports() -> None:
+    found = json.loads(stemtwin("report", "--environment", "--json").stdout)
+    assert {"python", "stemtwin", "numpy", "torch"} <= found["versions"].keys()
+    assert "GiB" in found["system"]["memory"]
+    assert found["optional parts"]["train ppo"].startswith("stable_baselines3 is ")
+    lines = stemtwin("report", "--environment").stdout.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == list(found)
+    assert stemtwin("report").exit_code == 2

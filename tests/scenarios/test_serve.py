@@ -19,7 +19,7 @@ from agents.sources.csr import CsrSource
 from agents.sources.merlin import MerlinSource, Options
 from scenarios.calibration.instruments import simulator
 from scenarios.commands import serve as serve_command
-from scenarios.scans.acquire import begin, prepare
+from scenarios.scans.acquire import begin, scanning_microscope
 from scenarios.schema import Scenario, ScenarioError, load
 from scenarios.serve import NAMES, Serving, TwinServer, build_bench, described, scan_settings
 from twin.envs.calibration import CalibrationEnv
@@ -46,7 +46,7 @@ def scanning() -> Scenario:
 @pytest.fixture(scope="module")
 def in_process(scanning: Scenario) -> np.ndarray:
     """Frames of `stemtwin acquire` with seed 3."""
-    frames = [block.frames for block in begin(prepare(scanning), scanning, 3)]
+    frames = [block.frames for block in begin(scanning_microscope(scanning), scanning, 3)]
     return np.concatenate([f for f in frames if f is not None])
 
 
@@ -87,7 +87,7 @@ def test_the_event_stream_carries_the_same_scan(scanning: Scenario, in_process: 
 
 def test_an_event_camera_is_served_event_for_event() -> None:
     scenario = load("sto_001", [*SCAN, "scan.camera={kind: event, reorder_s: 2.0e-5, toa_rms_ns: 1.6}"])
-    events = [block.events for block in begin(prepare(scenario), scenario, 1)]
+    events = [block.events for block in begin(scanning_microscope(scenario), scenario, 1)]
     every = np.concatenate([e for e in events if e is not None])
     where = clock_of(scenario.scan.plan).position(event_time(every, fine=True))
     expected = np.zeros((15, 32 * 32), np.int64)
@@ -207,7 +207,7 @@ def command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_tells_its_ports_and_ends_cleanly(number: int, small_overrides: tuple[str, ...]) -> None:
     changes = [part for override in small_overrides for part in ("--set", override)]
-    with command("nominal", "--port", "0", "--json", "--seed", "4", *changes) as running:
+    with command("nominal", "--free-ports", "--json", "--seed", "4", *changes) as running:
         assert running.stdout is not None
         first = running.stdout.readline()
         assert first, running.communicate(timeout=10)[1]

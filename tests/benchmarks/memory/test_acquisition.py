@@ -22,6 +22,6 @@ def test_a_streamed_scan_does_not_gather_its_frames() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the parent is counted")
 def test_the_peak_of_a_process_is_its_own_and_not_its_parent_s() -> None:
     ballast = np.ones(2**26)  # 512 MiB, touched
-    code = "from scenarios.scans.acquire import peak_memory_mib; print(peak_memory_mib())"
+    code = "from scenarios.memory import peak_memory_mib; print(peak_memory_mib())"
     own = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout
     assert float(own) < ballast.nbytes / 2**20

@@ -44,7 +44,7 @@ LAB = (
 def calibrated(scenario: Scenario, out: Path, controller: str = "random", seed: int = 3, **wiring: Any) -> Result:
     """A run without its report."""
     asked = Wiring(seed=seed, controller=controller, audit=out / "audit.jsonl", **wiring)
-    return run.record(run.prepare(scenario, controller, asked), seed, out, report=False)
+    return run.run(run.prepare(scenario, controller, asked), seed, out, report=False)
 
 
 def without_time(steps: tuple[Step, ...]) -> list[Step]:
@@ -186,7 +186,7 @@ def test_a_killed_calibration_of_an_instrument_goes_on_from_recording_and_log(
     audit = out / "nominal" / "random" / "3" / "audit.jsonl"
     asked = Wiring(record=recording, resume=True, audit=audit, seed=3, controller="random")
     session = run.prepare(small(had + 2, *LAB), "random", asked)
-    result = run.record(session, 3, tmp_path / "resumed", report=False)
+    result = run.run(session, 3, tmp_path / "resumed", report=False)
     assert (result.status, result.reason) == ("complete", "")
     assert len(result.steps) == had + 2
     assert not result.scored
@@ -226,7 +226,7 @@ def test_an_instrument_is_calibrated_without_anybody_knowing_the_truth(
     small: Make, column: Any, tmp_path: Path
 ) -> None:
     session = run.prepare(small(3, *LAB), "random", Wiring(audit=tmp_path / "audit.jsonl"))
-    result = run.record(session, 3, tmp_path)
+    result = run.run(session, 3, tmp_path)
     assert (result.status, result.scored, len(result.steps)) == ("complete", False, 3)
     summary = json.loads((result.directory / "summary.json").read_text())
     assert summary == json.loads(json.dumps(result.summary()))
@@ -268,13 +268,14 @@ def test_an_instrument_is_brought_back_however_a_run_ends(
             raise error
 
     if isinstance(error, KeyboardInterrupt):
-        result = run.record(session, 3, tmp_path, stop_at_two, report=False)
+        result = run.run(session, 3, tmp_path, stop_at_two, report=False)
         assert result.status == "interrupted"
     else:
         with pytest.raises(ZeroDivisionError):
-            run.record(session, 3, tmp_path, stop_at_two, report=False)
+            run.run(session, 3, tmp_path, stop_at_two, report=False)
     log = read(tmp_path / "audit.jsonl")
     assert [entry["event"] for entry in log[-3:]] == ["abort", "restoring", "restored"]
+    assert ("interrupted" if isinstance(error, KeyboardInterrupt) else "a program error") in log[-3]["reason"]
     np.testing.assert_allclose(
         list(column.nm.values()), np.array([20.0, -5.0, 3.0]) + log[-1]["cumulative_nm"], atol=1e-6
     )
@@ -343,7 +344,7 @@ def test_a_full_disc_does_not_keep_an_instrument_from_coming_back(
     monkeypatch.setattr(RunDirectory, "append", full)
     monkeypatch.setattr(RunDirectory, "close", closed)
     with pytest.raises(OSError, match="no space"):
-        run.record(session, 3, tmp_path, report=False)
+        run.run(session, 3, tmp_path, report=False)
     assert [entry["event"] for entry in read(tmp_path / "audit.jsonl")[-2:]] == ["restoring", "restored"]
     np.testing.assert_allclose(list(column.nm.values()), [20.0, -5.0, 3.0], atol=1e-6)
 

@@ -180,10 +180,10 @@ def test_the_same_seed_repeats_and_a_longer_run_only_continues(small: Make, tmp_
 
 def test_a_prepared_session_serves_many_seeds(small: Make, tmp_path: Path) -> None:
     session = run.prepare(small(2), "random")
-    runs = [run.record(session, seed, tmp_path, report=False) for seed in (1, 2, 1)]
+    runs = [run.run(session, seed, tmp_path, report=False) for seed in (1, 2, 1)]
     assert without_time(runs[0].steps) == without_time(runs[2].steps)
     assert runs[0].truth_nm != runs[1].truth_nm
-    observed = tuple(step for step, _, _ in run.observe(session, 1))
+    observed = tuple(step for step, *_ in run.observe(session, 1))
     assert without_time(observed) == without_time(runs[0].steps)
 
 

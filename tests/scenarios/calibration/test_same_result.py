@@ -79,7 +79,7 @@ def server(kept: Server) -> Server:
 def calibrated(scenario: Scenario, out: Path, progress: Callable[[Step], None] | None = None, **wiring: Any) -> Result:
     """A run without its report."""
     asked = Wiring(seed=SEED, controller=CONTROLLER, audit=out / "audit.jsonl", **wiring)
-    return run.record(run.prepare(scenario, CONTROLLER, asked), SEED, out, progress, report=False)
+    return run.run(run.prepare(scenario, CONTROLLER, asked), SEED, out, progress, report=False)
 
 
 def over_the_wire(make: Make, port: int, observations: int = 6, *overrides: str) -> Scenario:
@@ -204,7 +204,7 @@ def test_a_killed_server_leaves_log_and_recording_and_the_run_goes_on(
 
     asked = Wiring(record=recording, audit=audit, seed=SEED, controller=CONTROLLER)
     session = run.prepare(over_the_wire(small, server.port, 6, SCORED), CONTROLLER, asked)
-    result = run.record(session, SEED, out, kill, report=False)
+    result = run.run(session, SEED, out, kill, report=False)
     assert (result.status, len(result.steps)) == ("stopped", 3)
     assert result.truth_nm == whole.truth_nm
     assert "NOT restored" in result.reason

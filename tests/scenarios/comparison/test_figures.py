@@ -2,7 +2,7 @@ import csv
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +126,7 @@ def test_the_first_order_alone_has_no_figures_of_the_second(scenario: Scenario) 
 
 
 def test_a_run_that_stops_early_keeps_its_last_belief(scenario: Scenario) -> None:
-    stopping = scenario.model_copy(update={"task": scenario.task.model_copy(update={"stop": True})})
+    stopping = scenario.model_copy(update={"task": replace(scenario.task, stop=True)})
     group = {"day_a": {"one": [record(0, [3.0]), record(1, [20.0, 5.0])]}}
     carried = summarise(group, {"day_a": stopping})["controllers"]["one"]["by_observation"]["2"]
     assert carried["median_error_nm"] == 4.0

@@ -14,10 +14,11 @@ from typer.testing import CliRunner, Result
 
 from agents.sources.t3p import T3pSource
 from scenarios.cli import app
+from scenarios.memory import peak_memory_mib
 from scenarios.scan_section import ScanSection
-from scenarios.scans import acquire as module
 from scenarios.scans import plots as scan_plots
-from scenarios.scans.acquire import acquire, begin, prepare
+from scenarios.scans.acquire import acquire, begin, scanning_microscope
+from scenarios.scans.data_file import DataFile
 from scenarios.schema import Scenario, ScenarioError, library, load, parse
 from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
 from twin.detectors.layouts import Region
@@ -123,8 +124,8 @@ def test_library_scans_are_ready_to_go(name: str) -> None:
     assert scenario.description.startswith("Scan: ")
     assert scenario.scan.specimen == name
     assert scenario.scan.plan.count >= 1024
-    prepare(scenario)  # detectors within the sampled angles, specimen and options known
-    next_ = begin(prepare(load(name, ["scan.plan.rows=1", "scan.plan.columns=1"])), scenario, 0)
+    scanning_microscope(scenario)  # detectors within the sampled angles, specimen and options known
+    next_ = begin(scanning_microscope(load(name, ["scan.plan.rows=1", "scan.plan.columns=1"])), scenario, 0)
     next_.close()  # type: ignore[attr-defined]
 
 
@@ -138,14 +139,14 @@ def test_the_example_in_the_documentation_is_a_scenario() -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     assert len(text.splitlines()) <= 10
     scenario = parse({"name": "docs", **yaml.safe_load(text)}, "acquire.md")
-    begin(prepare(scenario), scenario, 0)
+    begin(scanning_microscope(scenario), scenario, 0)
 
 
 # --- the data ------------------------------------------------------------------------------------
 
 
 def blocks(scenario: Scenario, seed: int) -> list[ScanBlock]:
-    return list(begin(prepare(scenario), scenario, seed))
+    return list(begin(scanning_microscope(scenario), scenario, seed))
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".mib", ".hspy", ".t3p"])
@@ -234,7 +235,7 @@ def test_an_event_camera_leaves_its_events(tiny: Callable[..., Scenario], tmp_pa
     scenario = tiny(*EVENTS, f"scan.plan.pattern={pattern}")
     file = tmp_path / "a.t3p"
     acquired = acquire(scenario, 3, file)
-    sent = list(begin(prepare(scenario), scenario, 3))
+    sent = list(begin(scanning_microscope(scenario), scenario, 3))
     with T3pReader(file) as events:
         assert events.read(0, events.count).tobytes() == b"".join(
             b.events.tobytes() for b in sent if b.events is not None
@@ -286,12 +287,12 @@ def test_an_event_camera_is_for_the_beam_and_for_event_files(tiny: Callable[...,
 
 def test_corrected_means_that_only_the_residual_aberrations_are_left(tiny: Callable[..., Scenario]) -> None:
     scenario = tiny("day.residual_nm={C30: 100}")
-    microscope = prepare(scenario)
+    microscope = scanning_microscope(scenario)
     begin(microscope, scenario, 1)
     assert microscope.truth().state_nm == pytest.approx(np.zeros(3), abs=1e-9)
     assert np.abs(microscope.truth().initial_nm).max() > 1.0
     loose = tiny("scan.corrected=false", "space.start_nm=[4, 2, 2]")
-    begin(microscope := prepare(loose), loose, 1)
+    begin(microscope := scanning_microscope(loose), loose, 1)
     assert np.array_equal(microscope.truth().state_nm, microscope.truth().initial_nm)
 
 
@@ -345,7 +346,7 @@ def test_a_file_that_takes_nothing_leaves_one_line(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "append", full)
+    monkeypatch.setattr(DataFile, "append", full)
     points = ["scan.plan.pattern=list", "scan.plan.positions_nm=[[0, 0], [0.1, 0]]"] if plan == "list" else []
     with pytest.raises(ScenarioError, match=r"^tiny: .*No space left on device$"):
         acquire(tiny(*points), 0, tmp_path / "a.zarr")
@@ -402,11 +403,11 @@ def test_nothing_is_written_over(tiny: Callable[..., Scenario], tmp_path: Path) 
 
 def test_a_scenario_without_a_scan_says_so() -> None:
     with pytest.raises(ScenarioError, match="nominal: no scan"):
-        prepare(load("nominal"))
+        scanning_microscope(load("nominal"))
 
 
 def test_memory_is_told_in_mebibytes() -> None:
-    peak = module.peak_memory_mib()
+    peak = peak_memory_mib()
     assert peak is None or 20 < peak < 20_000
 
 
@@ -445,7 +446,7 @@ def test_the_command_tells_what_a_person_asks(tiny: Callable[..., Scenario], tmp
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("scan.detectors={x: {inner_mrd: 3, outer_mrad: 4}}", "'inner_mrd' of detector 'x' is not a key of a ring"),
+        ("scan.detectors={x: {inner_mrd: 3, outer_mrad: 4}}", "'inner_mrd' is not a key of a ring of detector 'x'"),
         ("scan.detectors={x: {inner_mrad: 5, outer_mrad: 4}}", "scan.detectors.x.0: inner_mrad 5.0 must lie below"),
         ("scan.detectors={x: []}", "scan.detectors: detector 'x' has no rings"),
         ("scan.camera={kind: event, threshold_kev: -1}", "scan.camera.threshold_kev: input should be greater than 0"),

@@ -16,8 +16,9 @@ from scenarios.calibration.results import RunDirectory
 from scenarios.cli import app
 from scenarios.scans import acquire, reconstruction_plots
 from scenarios.scans import before_and_after as scan_report
-from scenarios.scans.before_and_after import Loop, calibrate_and_scan
-from scenarios.scans.scan import ready, scan
+from scenarios.scans.before_and_after import Loop
+from scenarios.scans.page import problems
+from scenarios.scans.scan import prepare, run
 from scenarios.scans.stream import Recorded
 from scenarios.scans.truth import true_phase
 from scenarios.schema import Scenario, ScenarioError, load
@@ -64,7 +65,7 @@ def images(out: Path) -> dict[str, np.ndarray]:
 
 def test_a_scan_leaves_images_and_figures(tiny: Callable[..., Scenario], tmp_path: Path) -> None:
     scenario, seen = tiny(), list[Progress]()
-    scanned = scan(ready(scenario, 3, AGENTS, tmp_path / "out"), seen.append)
+    scanned = run(prepare(scenario, 3, AGENTS, tmp_path / "out"), seen.append)
     summary = scanned.summary()
     assert (summary["frames"], summary["status"], summary["seed"]) == (56, "complete", 3)
     assert summary["e_per_nm2"] == pytest.approx(5000 / 0.05**2)
@@ -82,9 +83,9 @@ def test_a_scan_leaves_images_and_figures(tiny: Callable[..., Scenario], tmp_pat
 def test_the_same_seed_makes_the_same_images_however_the_frames_are_kept(
     tiny: Callable[..., Scenario], tmp_path: Path
 ) -> None:
-    kept = scan(ready(tiny(), 1, AGENTS, tmp_path / "a", tmp_path / "frames.zarr"))
-    scan(ready(tiny(), 1, AGENTS, tmp_path / "b"))
-    scan(ready(tiny(), 2, AGENTS, tmp_path / "c"))
+    kept = run(prepare(tiny(), 1, AGENTS, tmp_path / "a", tmp_path / "frames.zarr"))
+    run(prepare(tiny(), 1, AGENTS, tmp_path / "b"))
+    run(prepare(tiny(), 2, AGENTS, tmp_path / "c"))
     a, b, c = (images(tmp_path / name)["icom"] for name in "abc")
     assert np.array_equal(a, b)
     assert not np.array_equal(a, c)
@@ -96,7 +97,7 @@ def test_the_same_seed_makes_the_same_images_however_the_frames_are_kept(
 
 
 def test_kept_frames_stream_to_the_same_images(tiny: Callable[..., Scenario], tmp_path: Path) -> None:
-    scan(ready(tiny(), 1, AGENTS, tmp_path / "a", tmp_path / "frames.zarr"))
+    run(prepare(tiny(), 1, AGENTS, tmp_path / "a", tmp_path / "frames.zarr"))
     done = CliRunner().invoke(
         app, ["stream", str(tmp_path / "frames.zarr"), "--agents", "com,icom", "--out", str(tmp_path / "b")]
     )
@@ -107,7 +108,7 @@ def test_kept_frames_stream_to_the_same_images(tiny: Callable[..., Scenario], tm
 
 
 def test_an_interrupt_keeps_what_came(tiny: Callable[..., Scenario], tmp_path: Path) -> None:
-    session = ready(tiny(), 1, AGENTS, tmp_path / "a", tmp_path / "frames.zarr")
+    session = prepare(tiny(), 1, AGENTS, tmp_path / "a", tmp_path / "frames.zarr")
     blocks = session.acquisition.blocks
 
     def torn() -> Any:
@@ -116,7 +117,7 @@ def test_an_interrupt_keeps_what_came(tiny: Callable[..., Scenario], tmp_path: P
         raise KeyboardInterrupt
 
     object.__setattr__(session.acquisition, "blocks", torn())
-    scanned = scan(session)
+    scanned = run(session)
     assert scanned.summary()["status"] == "interrupted"
     assert scanned.summary()["frames"] == 14
     assert np.isfinite(images(tmp_path / "a")["icom"]).sum() == 14
@@ -201,7 +202,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def close(scenario: Scenario, out: Path, progress: Callable[[Progress], None] | None = None) -> Loop:
-    return calibrate_and_scan(scan_report.ready(scenario, 4, ["icom"], "random", out=out), progress)
+    return scan_report.run(scan_report.prepare(scenario, 4, ["icom"], "random", out=out), progress)
 
 
 @pytest.mark.usefixtures("exact")
@@ -236,7 +237,7 @@ def test_a_corrected_scan_is_what_the_loop_ends_with(tiny: Callable[..., Scenari
     """Both in the same state on the same region; the noise is another scan's of the same session, or the same."""
     scenario = tiny("task.observations=1")
     close(scenario, tmp_path / "loop")
-    scan(ready(scenario, 4, ["icom"], tmp_path / "scan"))
+    run(prepare(scenario, 4, ["icom"], tmp_path / "scan"))
     assert np.allclose(images(tmp_path / "loop" / "after")["icom"], images(tmp_path / "scan")["icom"])
 
 
@@ -264,7 +265,7 @@ def test_a_calibration_that_ruins_the_probe_is_reported_all_the_same(
     loop = close(tiny("task.observations=1"), tmp_path)
     assert loop.status == "incomplete"
     assert loop.after is None
-    (problem,) = scan_report.problems(loop)
+    (problem,) = problems(loop)
     assert problem[0] == "after"
     assert "no second scan" in problem[1]
     assert "window" in problem[1]
@@ -293,7 +294,7 @@ def test_the_loop_needs_a_window_for_the_uncorrected_probe(tiny: Callable[..., S
 
 def test_an_event_camera_streams_too(tiny: Callable[..., Scenario], tmp_path: Path) -> None:
     scenario = tiny("scan.camera={kind: event}", "scan.plan.dose_e=2000")
-    scanned = scan(ready(scenario, 1, ["icom,ssb"], tmp_path / "a", tmp_path / "events.t3p"))
+    scanned = run(prepare(scenario, 1, ["icom,ssb"], tmp_path / "a", tmp_path / "events.t3p"))
     summary = scanned.summary()
     assert (summary["frames"], summary["status"]) == (56, "complete")
     # One makes its image of events alone, the other has frames made.

@@ -1,0 +1,71 @@
+"""`stemtwin acquire`: parse, show progress, print."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scenarios.commands.arguments import DATA_FILE, AsJson, Overrides, ScanScenario, Seed
+from scenarios.commands.listing import print_rows
+from scenarios.commands.refusal import INTERRUPTED, refusals
+
+if TYPE_CHECKING:
+    from scenarios.scans.acquire import Acquired
+
+
+def acquire(
+    scenario: ScanScenario = "sto_001",
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar=DATA_FILE,
+            help="Data file [default: runs/SCENARIO/acquire/SEED/scan.zarr]; signals go beside it.",
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Scan a specimen: 4D-STEM data and detector images to disc, in read-out order."""
+    with refusals("interrupted before the first position; nothing was written"):
+        acquired = _acquire(scenario, seed, out, list(overrides or ()))
+    if as_json:
+        typer.echo(json.dumps(acquired.summary()))
+    else:
+        _print(acquired)
+    if acquired.status == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+def _acquire(scenario: str, seed: int, out: Path | None, changes: list[str]) -> "Acquired":
+    """Acquire with a progress bar on stderr that follows the positions."""
+    from tqdm import tqdm
+
+    from scenarios.scans.acquire import prepare, run
+    from scenarios.schema import load
+    from twin.types import ScanBlock
+
+    session = prepare(load(scenario, changes), seed, out)
+    with tqdm(total=session.section.plan.count, desc=session.scenario.name, unit="pos", leave=False) as bar:
+
+        def show(block: ScanBlock) -> None:
+            bar.update(len(block))
+
+        return run(session, show)
+
+
+def _print(acquired: "Acquired") -> None:
+    figures = acquired.summary()
+    rows = [
+        ("positions", f"{figures['positions']} of {acquired.scenario.required_scan.plan.count}, {acquired.status}"),
+        ("simulated time", f"{figures['simulated_s']:.4g} s"),
+        ("electrons", f"{figures['electrons_e']:.3g}"),
+        ("dose", f"{figures['e_per_nm2']:.3g} e/nm2"),
+        ("computing", f"{figures['preparation_s']:.1f} s + {figures['seconds']:.1f} s"),
+        ("rate", f"{figures['positions_per_s'] or 0.0:.0f} positions/s"),
+    ]
+    if figures["peak_memory_mib"] is not None:
+        rows.append(("peak memory", f"{figures['peak_memory_mib']:.0f} MiB"))
+    rows += [(name, str(figures[name])) for name in ("data", "signals", "picture") if figures[name] is not None]
+    print_rows(rows)
