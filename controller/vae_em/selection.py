@@ -65,7 +65,7 @@ def posterior_variance(belief: Ensemble, data: Observations, inputs_nm: Array) -
 
 def _noise_unit(belief: Ensemble) -> Array:
     """Typical noise variance of each latent axis, (d,), so that axes can be added."""
-    return np.median(belief.evidence.noise, axis=(1, 2))
+    return np.median(belief.residuals.noise, axis=(1, 2))
 
 
 def mixture_variance(
