@@ -14,7 +14,7 @@ from botorch.models.model_list_gp_regression import ModelListGP
 from numpy.typing import NDArray
 from torch import Tensor
 
-from controller.base import Estimate
+from controller.base import Estimate, StopsInSpec, uniform_prior
 from controller.merit import surrogate
 from controller.merit.surrogate import Optimum
 from twin.options import Positive, Probability, validated
@@ -70,7 +70,7 @@ class LoopOptions:
         return self.initial or (5 if dimension <= 3 else 16)
 
 
-class BayesianOptimiser:
+class BayesianOptimiser(StopsInSpec):
     """Ask and tell around a surrogate; `measure` and `acquire` make it one strategy or another."""
 
     def __init__(self, space: StateSpace, measure: Measure, acquire: Acquire, options: LoopOptions) -> None:
@@ -88,7 +88,7 @@ class BayesianOptimiser:
         with surrogate.seeded(rng):
             design = surrogate.sobol(initial, surrogate.box(space.input, space))
         self.design_nm = surrogate.from_unit(design, space)
-        self.belief = prior(space, rng, self.options.draws)
+        self.belief = uniform_prior(space, rng, self.options.draws)
 
     def propose(self) -> Array:
         """No input before the first frame, then the initial design, then where the acquisition is largest."""
@@ -127,17 +127,6 @@ class BayesianOptimiser:
     def estimate(self) -> Estimate:
         """Minus the maximiser of the posterior mean, with the spread of the maximisers of posterior draws."""
         return self.belief
-
-    @property
-    def done(self) -> bool:
-        """Every component in spec with the wanted probability."""
-        return bool(self.belief.in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
-
-
-def prior(space: StateSpace, rng: np.random.Generator, count: int) -> Estimate:
-    """Moments of the uniform start box: mean 0, variance start^2 / 3, nm."""
-    weights = np.full(count, 1.0 / count)
-    return Estimate(space.zero, np.diag(space.start**2 / 3), 0.5, space.draw_start(rng, count), weights)
 
 
 def to_estimate(found: Optimum, space: StateSpace, floor_nm: float) -> Estimate:

@@ -19,8 +19,6 @@ from twin.types import Frame
 
 Array = NDArray[np.floating]
 
-DECIDED = 0.99
-"""Probability of the sign from which on there is one maximum to climb to."""
 ITERATIONS = 6
 INFLATION, BIAS_NM = 3.0, 0.3
 """Of the fitted covariance, and per component: as for `spectrum_ml`, which fits the same model."""
@@ -58,7 +56,7 @@ class WhittlePolished:
         self.inner.update(delta_nm, frame)
         self.seen.append(Observation(self.cumulative_nm[self.places], spectrum_model.periodogram(frame)))
         belief = self.inner.estimate()
-        self.mode = self._climbed(belief) if belief.sign_probability >= DECIDED else None
+        self.mode = self._climbed(belief) if belief.sign_decided else None
 
     def _climbed(self, belief: Estimate) -> Mode | None:
         """The maximum near an estimate, if there is one."""
@@ -88,4 +86,4 @@ class WhittlePolished:
     @property
     def done(self) -> bool:
         """Every component in spec with the wanted probability."""
-        return bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.stop_probability)
+        return self.estimate().in_spec(self.space, self.stop_probability)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from controller import candidates as sets
 from controller import preprocess
-from controller.base import Estimate
+from controller.base import Estimate, StopsInSpec
 from controller.candidates import Candidates, Refinement
 from controller.posterior.network import log_densities
 from controller.regression import network as regression_network
@@ -75,7 +75,7 @@ class Belief:
     probability: Array
 
 
-class CnnRegression:
+class CnnRegression(StopsInSpec):
     """Read, weigh both signs, average, look close to the null."""
 
     def __init__(self, space: StateSpace, trained: Regression, options: Options) -> None:
@@ -133,11 +133,6 @@ class CnnRegression:
     def estimate(self) -> Estimate:
         """Moments within the more probable sign."""
         return sets.summarise(self.belief.candidates, self.belief.probability, self.space)
-
-    @property
-    def done(self) -> bool:
-        """Every component in spec with the wanted probability."""
-        return bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> CnnRegression:

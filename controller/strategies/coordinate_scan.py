@@ -11,7 +11,7 @@ import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
 
-from controller.base import Estimate
+from controller.base import Estimate, prior_variance
 from controller.merit import contrast as quality
 from controller.merit.merit_centre import merit_centre
 from twin.optics import Optics
@@ -124,7 +124,7 @@ class CoordinateScan:
         if self.scan:
             at, values = np.array(self.scan).T
             centre[self.coefficient] = float(merit_centre(at[:, None], values)[0])
-        variance = np.minimum(self.std_nm**2 + self.options.bias_nm**2, self.space.start**2 / 3.0)
+        variance = np.minimum(self.std_nm**2 + self.options.bias_nm**2, prior_variance(self.space))
         mean = np.clip(-centre, -self.space.start, self.space.start)
         return Estimate(mean, np.diag(variance))
 

@@ -12,7 +12,7 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 
 from controller import base, preprocess
-from controller.base import Controller, Estimate
+from controller.base import Controller, Estimate, StopsInSpec
 from controller.film import fit as film_fit
 from controller.film import model as film_model
 from controller.film.fit import Exposure, Fit
@@ -61,7 +61,7 @@ class Options:
     stop_probability: Probability = 0.95
 
 
-class JointFit:
+class JointFit(StopsInSpec):
     """Follow the starting controller, then fit film and state to whatever frames the model can hold."""
 
     def __init__(self, optics: Optics, space: StateSpace, options: Options, starter: Controller) -> None:
@@ -125,7 +125,7 @@ class JointFit:
     def _starts(self) -> list[Array]:
         """The starting controller's estimate, its mirror image while the sign is open, and the last fit's."""
         belief = self.starter.estimate()
-        states = [belief.mean_nm] if belief.sign_probability > 0.99 else [belief.mean_nm, -belief.mean_nm]
+        states = [belief.mean_nm] if belief.sign_decided else [belief.mean_nm, -belief.mean_nm]
         return states if self.fit is None else [*states, self.estimate().mean_nm]
 
     def _usable(self, state_nm: Array) -> list[Exposure]:
@@ -155,11 +155,6 @@ class JointFit:
         spread = self.options.inflation**2 * max(1.0, self.fit.misfit) * film_fit.covariance(self.model, self.fit)
         unsettled = DISAGREEMENT_NM * max(0.0, TOLERATED - self.agreement)
         return Estimate(mean, spread + (self.options.bias_nm**2 + unsettled**2) * np.eye(n), SIGN_PROBABILITY)
-
-    @property
-    def done(self) -> bool:
-        """Every component in spec with the wanted probability."""
-        return bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
 
 
 RESTART, SIGNIFICANT = 0.8, 5.0

@@ -5,12 +5,13 @@ input so far; its covariance is the spread of the simplex plus a stated bias of 
 """
 
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.base import Estimate
+from controller.base import Estimate, prior_variance, uniform_prior
 from controller.merit import contrast as quality
 from controller.merit.merit_centre import merit_centre
 from twin.optics import Optics
@@ -120,18 +121,18 @@ class NelderMead:
 
     def estimate(self) -> Estimate:
         """Minus the best input; with the uniform prior's spread until the first simplex is complete."""
-        prior = np.diag(self.space.start**2 / 3.0)
+        prior = uniform_prior(self.space)
         if self.best is None:
-            return Estimate(self.space.zero, prior, 0.5)
+            return prior
         centre = self.best[1]
         if len(self.simplex) <= self.space.dimension:
             centre = merit_centre(np.array(self.visited), np.array(self.values))
         mean = np.clip(-centre, -self.space.start, self.space.start)
         if len(self.simplex) <= self.space.dimension:
-            return Estimate(mean, prior, 0.5)
+            return replace(prior, mean_nm=mean)
         points = np.array([point for _, point in self.simplex])
         spread = np.mean((points - self.best[1]) ** 2, axis=0) + self.options.bias_nm**2
-        variance = np.minimum(spread, self.space.start**2 / 3.0)
+        variance = np.minimum(spread, prior_variance(self.space))
         return Estimate(mean, np.diag(variance))
 
     @property

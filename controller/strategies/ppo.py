@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller import preprocess
-from controller.base import Estimate
+from controller.base import Estimate, StopsInSpec, uniform_prior
 from controller.regression import network as regression_network
 from controller.regression import ppo_policy
 from controller.regression.network import Regression
@@ -39,7 +39,7 @@ class Options:
     stop_probability: Probability = 0.95
 
 
-class Ppo:
+class Ppo(StopsInSpec):
     """Read, go where the policy says."""
 
     def __init__(self, space: StateSpace, policy: Policy, reader: Regression, options: Options) -> None:
@@ -75,14 +75,9 @@ class Ppo:
     def estimate(self) -> Estimate:
         """Minus the input that the policy wants; the uniform prior before the first frame."""
         if not self.even:
-            return Estimate(self.space.zero, np.diag(self.space.start**2 / 3.0), 0.5)
+            return uniform_prior(self.space)
         cov = self.policy.cov_nm2[min(len(self.even), len(self.policy.cov_nm2)) - 1]
         return Estimate(np.clip(-self._target(), -self.space.start, self.space.start), cov)
-
-    @property
-    def done(self) -> bool:
-        """Every component in spec with the wanted probability."""
-        return bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Ppo:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.base import Estimate
+from controller.base import Estimate, uniform_prior
 from twin.optics import Optics
 from twin.options import OptionError
 from twin.state import StateSpace
@@ -16,12 +16,6 @@ Array = NDArray[np.floating]
 
 SAMPLES = 500
 """Draws from the prior that an estimate carries, for pictures."""
-
-
-def prior_estimate(space: StateSpace, rng: np.random.Generator) -> Estimate:
-    """Moments of the uniform start box: mean 0, variance start^2 / 3, nm."""
-    samples = space.draw_start(rng, SAMPLES)
-    return Estimate(space.zero, np.diag(space.start**2 / 3.0), 0.5, samples, np.full(SAMPLES, 1.0 / SAMPLES))
 
 
 class Random:
@@ -35,7 +29,7 @@ class Random:
         self.space = space
         self.rng = rng
         self.cumulative_nm: Array = space.zero
-        self.belief = prior_estimate(space, rng)
+        self.belief = uniform_prior(space, rng, SAMPLES)
 
     def propose(self) -> Array:
         """To a point drawn uniformly from the input box."""

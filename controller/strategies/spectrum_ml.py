@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from controller import preprocess
-from controller.base import Estimate, embed
+from controller.base import Estimate, StopsInSpec, embed, uniform_prior
 from controller.spectrum import fit as spectrum_fit
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.fit import Mode, Observation
@@ -51,7 +51,7 @@ class Options:
     stop_probability: Positive = 0.99
 
 
-class SpectrumMl:
+class SpectrumMl(StopsInSpec):
     """Multi-start on the first frame; then each mode climbs the likelihood of everything seen so far."""
 
     def __init__(self, optics: Optics, space: StateSpace, options: Options) -> None:
@@ -105,15 +105,10 @@ class SpectrumMl:
     def estimate(self) -> Estimate:
         """Moments over the modes of the more probable sign; the uniform prior before the first frame."""
         if not self.modes:
-            return Estimate(self.space.zero, np.diag(self.space.start**2 / 3.0), 0.5)
+            return uniform_prior(self.space)
         mean, covariance, probability = spectrum_fit.moments(self.modes)
         bias = self.options.bias_nm**2 * np.eye(3)
         return embed(mean, self.options.inflation * covariance + bias, probability, self.space, self.places)
-
-    @property
-    def done(self) -> bool:
-        """The credible region lies within tolerance."""
-        return self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability
 
 
 def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> SpectrumMl:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from controller import preprocess
-from controller.base import Estimate, embed
+from controller.base import Estimate, StopsInSpec, embed, uniform_prior
 from controller.spectrum import fit as spectrum_fit
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.fit import Mode, Observation
@@ -92,7 +92,7 @@ def _votes(x_nm: Array, frames: Sequence[Sequence[Mode]], inputs_nm: Array) -> l
     return votes
 
 
-class TwoRonchigram:
+class TwoRonchigram(StopsInSpec):
     """Frame by frame: fit up to sign, combine through the known inputs, move to the other half of the pair."""
 
     def __init__(self, optics: Optics, space: StateSpace, options: Options) -> None:
@@ -144,14 +144,9 @@ class TwoRonchigram:
     def estimate(self) -> Estimate:
         """All frames combined; the uniform prior before the first."""
         if not self.frames:
-            return Estimate(self.space.zero, np.diag(self.space.start**2 / 3.0), 0.5)
+            return uniform_prior(self.space)
         mean, covariance, probability = combine(self.frames, np.array(self.inputs), self.options.bias_nm)
         return embed(mean, covariance, max(0.5, probability), self.space, self.places)
-
-    @property
-    def done(self) -> bool:
-        """The credible region lies within tolerance."""
-        return self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability
 
 
 def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> TwoRonchigram:

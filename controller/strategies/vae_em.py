@@ -13,7 +13,7 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 
 from controller import candidates, preprocess
-from controller.base import Controller, Estimate
+from controller.base import Controller, Estimate, StopsInSpec
 from controller.candidates import Refinement
 from controller.first_order import first_order_first
 from controller.vae_em import artefact, em, latent_map, selection
@@ -52,7 +52,7 @@ class Options:
     stop_probability: Probability = 0.95
 
 
-class VaeEm:
+class VaeEm(StopsInSpec):
     """Algorithm 1: encode, weigh candidates, learn the map, refine, select the next input."""
 
     def __init__(self, space: StateSpace, trained: Artefact, options: Options) -> None:
@@ -98,11 +98,6 @@ class VaeEm:
             return soft
         best = self.ensemble.candidates.states_nm[np.argmax(em.harden(self.ensemble).probability)]
         return replace(soft, mean_nm=best, cov_nm2=soft.cov_nm2 + np.outer(best - soft.mean_nm, best - soft.mean_nm))
-
-    @property
-    def done(self) -> bool:
-        """Every component in spec with the wanted probability."""
-        return bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controller:
