@@ -20,7 +20,7 @@ Array = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Observations:
-    """The data set D.
+    """The data set D of T observations.
 
     Attributes:
         inputs_nm: cumulative inputs, (T, n).
@@ -34,11 +34,11 @@ class Observations:
 
     @classmethod
     def none(cls, axes: int, latents: int) -> "Observations":
-        """No data yet."""
+        """Return an empty data set."""
         return cls(np.zeros((0, axes)), np.zeros((0, latents)), np.zeros(0))
 
     def append(self, input_nm: Array, latent: Array, floor: float) -> "Observations":
-        """With one more observation."""
+        """Return the data set with one more observation."""
         return Observations(
             np.vstack([self.inputs_nm, input_nm]), np.vstack([self.latents, latent]), np.append(self.floors, floor)
         )
@@ -49,13 +49,13 @@ class Observations:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Candidates with their factors; replaced, never changed, by each step.
+    """Candidates with factors and weights; each step returns a new one.
 
     Attributes:
         prior: simulated prior of the map.
-        kernel: kernel of its deviation.
-        candidates: the set.
-        factors: their Cholesky factors, up to date with the data.
+        kernel: kernel of the map's deviation from the prior.
+        candidates: the candidate initial states.
+        factors: Cholesky factors of all observations, per candidate.
         residuals: data relative to the prior mean at their states.
         probability: posterior of the candidates, (M,).
     """
@@ -85,15 +85,15 @@ def _residuals(prior: LatentMap, states_nm: Array, data: Observations, first: in
 
 
 def start(prior: LatentMap, candidates: Candidates) -> Ensemble:
-    """No observation: uniform probabilities."""
+    """Begin without observations, with uniform probabilities."""
     count, axes = candidates.states_nm.shape
-    nothing = _residuals(prior, candidates.states_nm, Observations.none(axes, len(prior.axes)), 0)
+    none = _residuals(prior, candidates.states_nm, Observations.none(axes, len(prior.axes)), 0)
     factors = Factors.empty(len(prior.axes), prior.rank, count)
-    return Ensemble(prior, prior.kernel(), candidates, factors, nothing, sets.weigh(candidates, np.zeros(count)))
+    return Ensemble(prior, prior.kernel(), candidates, factors, none, sets.weigh(candidates, np.zeros(count)))
 
 
 def observe(ensemble: Ensemble, data: Observations) -> Ensemble:
-    """E-step on the data with its new last observations: append to the factors, weigh the candidates."""
+    """E-step: append the new observations to the factors and weigh the candidates."""
     states = ensemble.candidates.states_nm
     latest = _residuals(ensemble.prior, states, data, ensemble.factors.observations)
     residuals = ensemble.residuals.joined(latest, axis=-2)
@@ -105,7 +105,7 @@ def observe(ensemble: Ensemble, data: Observations) -> Ensemble:
 def refine(
     ensemble: Ensemble, data: Observations, space: StateSpace, refinement: Refinement, rng: np.random.Generator
 ) -> Ensemble:
-    """Refined candidates (IV-C2) with weights from the same data; kept candidates keep their factors."""
+    """Refine the candidates (IV-C2) and weigh them on the same data; kept candidates keep their factors."""
     refined = sets.refine(ensemble.candidates, ensemble.probability, space, refinement, rng)
     new = refined.states_nm[len(refined.kept) :]
     fresh = _residuals(ensemble.prior, new, data, 0)
@@ -120,12 +120,12 @@ def refine(
 def step(
     ensemble: Ensemble, data: Observations, space: StateSpace, refinement: Refinement, rng: np.random.Generator
 ) -> Ensemble:
-    """One online iteration: E-step, then refinement until enough candidates carry weight."""
+    """Run one online iteration: E-step, then refinement until the effective sample size suffices."""
     return sets.until_enough(observe(ensemble, data), lambda e: refine(e, data, space, refinement, rng))
 
 
 def harden(ensemble: Ensemble) -> Ensemble:
-    """Hard EM: all probability on the most likely candidate."""
+    """Put all probability on the most likely candidate (hard EM)."""
     probability = np.zeros_like(ensemble.probability)
     probability[np.argmax(latent_gp.log_likelihood(ensemble.factors, ensemble.kernel))] = 1.0
     return replace(ensemble, probability=probability)

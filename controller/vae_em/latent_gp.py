@@ -141,7 +141,7 @@ def log_likelihood(factors: Factors, kernel: Kernel) -> Array:
 
 
 def scale(factors: Factors, kernel: Kernel) -> Array:
-    """Posterior mean of the variance scale of each candidate, (M,); 1 for a Gaussian."""
+    """Posterior mean of each candidate's variance scale, (M,); 1 for a Gaussian."""
     nu, count = kernel.freedom, factors.observations * len(factors.lower)
     if math.isinf(nu):
         return np.ones(factors.lower.shape[-1])
@@ -334,7 +334,7 @@ def predict(
 
 
 def mixture(mean: Array, variance: Array, weights: Array) -> tuple[Array, Array]:
-    """Moments of the posterior of f mixed over candidates (eq 22): (d, Q, K) and (K,) to (d, Q) each."""
+    """Mix the posterior of f over candidates (eq 22): moments (d, Q, K) and weights (K,) to moments (d, Q)."""
     average = mean @ weights
     return average, variance @ weights + (mean**2) @ weights - average**2
 
