@@ -117,7 +117,7 @@ class JointFit(StopsInSpec):
 
     def _fitted(self) -> FilmFit | None:
         """Return a fit to the frames so far that passes its test on the newest frame; None if there is none."""
-        tested = [] if self.fit is None else self._tested(self.model, self.fit, self.exposures[-1])
+        tested = [] if self.fit is None else self.tested(self.model, self.fit, self.exposures[-1])
         if not tested or tested[0][0] < RESTART:
             tested += [pair for state in self._starts() for pair in self._first(state)]
         if not tested:
@@ -128,7 +128,7 @@ class JointFit(StopsInSpec):
         fit = film_fit.promote(self.model, best)
         return film_fit.refine(self.model, fit, film_fit.stack(chosen), self._iterations(chosen))
 
-    def _tested(self, model: Model, fit: FilmFit, unseen: Exposure) -> list[tuple[float, FilmFit]]:
+    def tested(self, model: Model, fit: FilmFit, unseen: Exposure) -> list[tuple[float, FilmFit]]:
         """Return the fit with its agreement with an unseen frame; an empty list if it fails the test."""
         agreement, std = film_fit.agreement(model, fit, film_fit.stack([unseen]))
         return [(agreement, fit)] if agreement > self.options.agreement and agreement > SIGNIFICANT * std else []
@@ -152,7 +152,7 @@ class JointFit(StopsInSpec):
         data, fit = film_fit.stack(fitted), film_fit.start(self.coarse, state_nm, fitted)
         for aperture in COARSE:
             fit = film_fit.refine(self.coarse, fit, data, (self._iterations(fitted) + 1) // 2, aperture)
-        return self._tested(self.coarse, fit, chosen[-1])
+        return self.tested(self.coarse, fit, chosen[-1])
 
     def _iterations(self, chosen: list[Exposure]) -> int:
         return max(1, self.options.work // len(chosen))

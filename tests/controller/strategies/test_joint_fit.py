@@ -1,9 +1,12 @@
 """The strategy: what it gains on one same region, and what it does when the region changes."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from controller.base import Controller, load
+from controller.film import fit as film_fit
 from twin.day import Day
 from twin.optics import Optics
 from twin.options import OptionError
@@ -52,6 +55,22 @@ def test_a_stage_that_moves_ends_the_fit() -> None:
     elsewhere.reset(np.random.default_rng(77))
     controller.update(controller.propose(), elsewhere.acquire())
     assert controller.fit is None  # type: ignore[attr-defined]
+
+
+def test_chance_agreement_within_the_shot_noise_is_not_accepted() -> None:
+    # 12 frames of other regions, of 1e4 electrons: a quarter agrees by more than `agreement`, none by 5 deviations.
+    bright, faint = (SimulatedMicroscope(Optics(), FIRST_ORDER, Day(dose_e=dose), "fast") for dose in (1e6, 1e4))
+    for microscope in (bright, faint):
+        microscope.reset(np.random.default_rng(3))
+        microscope.apply(-bright.truth().initial_nm)
+    controller: Any = load("joint_fit", Optics(), FIRST_ORDER, {"start": "random"})
+    model, null = controller.coarse, -bright.truth().initial_nm
+    exposures = [film_fit.exposure(bright.acquire(), null)]
+    fit = film_fit.refine(model, film_fit.start(model, -null, exposures), film_fit.stack(exposures), 12)
+    assert controller.tested(model, fit, exposures[0]) != []
+    unseen = [film_fit.exposure(faint.acquire(), null) for _ in range(12)]
+    assert max(film_fit.agreement(model, fit, film_fit.stack([exposure]))[0] for exposure in unseen) > 0.5
+    assert [controller.tested(model, fit, exposure) for exposure in unseen] == [[]] * 12
 
 
 def test_it_cannot_start_itself() -> None:
