@@ -1,4 +1,4 @@
-"""What controllers that fit the spectrum model share: tables, places of the first order, the cumulative input."""
+"""Common base of controllers on the spectrum model: tables, places of the first order, the cumulative input."""
 
 from typing import Any
 

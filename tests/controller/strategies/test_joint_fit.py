@@ -1,5 +1,6 @@
 """The strategy: what it gains on one same region, and what it does when the region changes."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,23 @@ def test_a_stage_that_moves_ends_the_fit() -> None:
     elsewhere.reset(np.random.default_rng(77))
     controller.update(controller.propose(), elsewhere.acquire())
     assert controller.fit is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("old", "kept"), [(0.6, 0.95), (0.85, 0.85)])
+def test_a_fit_of_poor_agreement_competes_with_fresh_ones(
+    old: float, kept: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two fresh fits at the third frame, for either sign; at the fourth the old one, then fresh ones of 0.95.
+    scores = iter([0.9, 0.9, old, *[0.95] * 3])
+    monkeypatch.setattr(film_fit, "agreement", lambda *_: (next(scores), 0.01))
+    monkeypatch.setattr(film_fit, "refine", lambda model, fit, *_: replace(fit, misfit=1.0))
+    monkeypatch.setattr(film_fit, "covariance", lambda *_: np.eye(3))
+    microscope = SimulatedMicroscope(Optics(), FIRST_ORDER, Day(), "fast")
+    microscope.reset(np.random.default_rng(4))
+    controller: Any = load("joint_fit", Optics(), FIRST_ORDER, {"start": "random", "start_frames": 3})
+    for _ in range(4):
+        controller.update(FIRST_ORDER.zero, microscope.acquire())
+    assert controller.agreement == kept
 
 
 def test_chance_agreement_within_the_shot_noise_is_not_accepted() -> None:
