@@ -102,7 +102,7 @@ def ready(mixtures: NDArray[np.float32], directions: Array) -> Areas:
 
 
 @numba.njit(cache=True)
-def information(areas, states, held, weight, matrix, vector):  # type: ignore[no-untyped-def]
+def information(areas, states, prior_precision, weight, matrix, vector):  # type: ignore[no-untyped-def]
     """Gradient and curvature about c = 0 of one frame's log likelihood ratio log q / p of the second order, given x.
 
     The components of each mixture are weighted by their responsibility at l = x, as in an E-step. The curvature is
@@ -111,7 +111,7 @@ def information(areas, states, held, weight, matrix, vector):  # type: ignore[no
     Args:
         areas: of one frame, see `ready`.
         states: particles x, scaled, (M, n).
-        held: precision of the isotropic prior at each particle, (M,); see `StateMixture.precision`.
+        prior_precision: precision of the isotropic prior at each particle, (M,); see `StateMixture.precision`.
         weight: weight of each sub-area, below 1 because they overlap and share the network's errors.
         matrix: curvature, (M, m, m), written.
         vector: gradient, (M, m), written.
@@ -146,11 +146,11 @@ def information(areas, states, held, weight, matrix, vector):  # type: ignore[no
                 if part < 1e-6:
                     continue
                 component = k % components
-                prior = min(held[m], SAFE * areas.least[area, component])
+                prior = min(prior_precision[m], SAFE * areas.least[area, component])
                 for u in range(unknowns):
                     for a in range(axes):
                         pull = areas.pull[area, component, u, a] * offset[k, a]
-                        vector[m, u] += part * (pull + held[m] * areas.directions[area, a, u] * states[m, a])
+                        vector[m, u] += part * (pull + prior_precision[m] * areas.directions[area, a, u] * states[m, a])
                     for v in range(unknowns):
                         gain = areas.curvature[area, component, u, v] - prior * areas.overlap[area, u, v]
                         matrix[m, u, v] += part * gain

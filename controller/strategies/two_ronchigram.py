@@ -150,8 +150,7 @@ def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> TwoRo
     Example:
         >>> from twin.state import FIRST_ORDER
         >>> controller = make(Optics(), FIRST_ORDER, {"step_nm": 20.0})
-        >>> controller.frames.append([])  # as after the first frame
-        >>> controller.propose().tolist()
-        [20.0, 0.0, 0.0]
+        >>> controller.propose().tolist()  # no input before the first frame
+        [0.0, 0.0, 0.0]
     """
     return TwoRonchigram(optics, space, checked_options(Options, options))
