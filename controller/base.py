@@ -98,7 +98,7 @@ class Controller(Protocol):
         ...     delta_nm = controller.propose()
         ...     microscope.apply(delta_nm)
         ...     controller.update(delta_nm, microscope.acquire())
-        >>> delta_nm.tolist()  # one end of the range of defocus, then the other places along it
+        >>> delta_nm.tolist()  # from one point of the scan along C10 to the next
         [30.0, 0.0, 0.0]
         >>> controller.done
         False
