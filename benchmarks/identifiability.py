@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
 from controller.vae_em import latent_gp
-from controller.vae_em.latent_gp import Evidence, Factors, Kernel
+from controller.vae_em.latent_gp import Factors, Kernel, Residuals
 
 Array = NDArray[np.floating]
 
@@ -84,7 +84,7 @@ def with_symmetry(seen: Experiment, candidates_nm: Array) -> Array:
     n, count, total = len(seen.start_nm), len(candidates_nm), len(seen.values)
     kernel = Kernel(0, np.full(n, 1.0 / seen.lengthscale_nm), np.ones(1), np.zeros(1), math.inf)
     residual = np.repeat(seen.values[None, :, None], count, axis=2)
-    evidence = Evidence(residual, np.full((1, total, count), seen.noise_std**2), np.zeros((1, 0, total, count)))
+    evidence = Residuals(residual, np.full((1, total, count), seen.noise_std**2), np.zeros((1, 0, total, count)))
     factors = latent_gp.absorb(Factors.empty(1, 0, count), kernel, candidates_nm, seen.inputs_nm, evidence)
     return latent_gp.log_likelihood(factors, kernel)
 

@@ -1,10 +1,9 @@
-"""The controller seam: ask for an input, tell a frame, read an estimate.
+"""The controller seam: propose an input, update with the frame that follows, read the estimate.
 
 A controller is one file in `controller/strategies/`; the file's name is the controller's name and its
-`make(optics, space, options)` builds it. Nothing here knows whether frames come from a simulator.
+`make(optics, space, options)` builds it. Frames may come from a simulator or an instrument.
 """
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -13,28 +12,40 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
+from twin import registry
 from twin.errors import StemtwinError
 from twin.optics import Optics
-from twin.options import modules
 from twin.state import StateSpace
-from twin.suggest import nearest
 from twin.types import Frame
 
 Array = NDArray[np.floating]
 
 
+DECIDED = 0.99
+"""Probability from which on the sign of the state counts as decided."""
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """What a controller believes about the initial state x0, nm.
+    """Posterior of the initial state x0, nm.
 
     Attributes:
-        mean_nm: shape (n,), the estimate within the more probable sign.
-        cov_nm2: shape (n, n), likewise.
-        sign_probability: probability of that sign; 1 - it is the mirror solution's (0.5: undecided).
+        mean_nm: mean within the more probable sign, shape (n,).
+        cov_nm2: covariance within the more probable sign, shape (n, n).
+        sign_probability: probability of that sign; the mirror solution has the rest (0.5: undecided).
         samples_nm: optional support of the posterior, shape (m, n), for pictures.
         weights: probabilities of the samples, shape (m,).
-        misfit: the controller's own test says that the day is unlike those it was trained for: mean and covariance may
-            be wrong. False where a controller has no such test.
+        misfit: the controller's own test finds the day outside its training distribution (OOD): mean and covariance
+            may be wrong. False where a controller has no such test.
+
+    Example:
+        >>> estimate = Estimate(np.array([12.0, -3.0, 0.0]), np.diag([4.0, 1.0, 1.0]))
+        >>> estimate.std_nm
+        array([2., 1., 1.])
+        >>> estimate.covers(np.array([14.0, -3.0, 0.0]), 0.9)
+        True
+        >>> round(estimate.in_spec_probability(np.array([10.0, 10.0, 10.0])), 4)
+        1.0
     """
 
     mean_nm: Array
@@ -50,7 +61,7 @@ class Estimate:
         return np.sqrt(np.diag(self.cov_nm2))
 
     def covers(self, initial_nm: Array, probability: float) -> bool:
-        """Whether the credible ellipsoid of that probability holds `initial_nm`."""
+        """Return whether the credible ellipsoid of that probability contains `initial_nm`."""
         offset = np.asarray(initial_nm) - self.mean_nm
         distance2 = float(offset @ np.linalg.solve(self.cov_nm2, offset))
         return distance2 <= float(chi2.ppf(probability, offset.size))
@@ -61,24 +72,51 @@ class Estimate:
         outside = 2 * norm.sf(np.asarray(tolerance_nm) / std)
         return max(0.0, self.sign_probability * (1.0 - float(np.sum(outside))))
 
+    def in_spec(self, space: StateSpace, probability: float) -> bool:
+        """Return whether every component is within the tolerance of `space` with at least that probability."""
+        return bool(self.in_spec_probability(space.tolerance) >= probability)
+
+    @property
+    def sign_decided(self) -> bool:
+        """Whether the more probable sign is as probable as `DECIDED`."""
+        return bool(self.sign_probability >= DECIDED)
+
 
 @runtime_checkable
 class Controller(Protocol):
-    """Ask and tell. `update` must be told the input that `propose` gave (or any other that was applied)."""
+    """Ask and tell: `propose` an input, apply it, `update` with the input that was applied and the frame that followed.
+
+    Example:
+        >>> from twin.day import Day
+        >>> from twin.simulated import SimulatedMicroscope
+        >>> from twin.state import FIRST_ORDER
+        >>> microscope = SimulatedMicroscope(Optics(), FIRST_ORDER, Day(), "fast")
+        >>> microscope.reset(np.random.default_rng(1))
+        >>> controller = load("coordinate_scan", Optics(), FIRST_ORDER)
+        >>> controller.reset(FIRST_ORDER, np.random.default_rng(1))
+        >>> for _ in range(3):
+        ...     delta_nm = controller.propose()
+        ...     microscope.apply(delta_nm)
+        ...     controller.update(delta_nm, microscope.acquire())
+        >>> delta_nm.tolist()  # from one point of the scan along C10 to the next
+        [30.0, 0.0, 0.0]
+        >>> controller.done
+        False
+    """
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
-        """Forget everything; a new run in `space`."""
+        """Forget everything and start a run in `space`."""
         ...
 
     def propose(self) -> Array:
-        """The next input, nm, shape (n,); the cumulative input stays within `space.input_nm`."""
+        """Return the next input, nm, shape (n,); the cumulative input stays within `space.input_nm`."""
         ...
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
         """Learn from the frame that followed the input.
 
-        The input counts as applied whatever the frame is good for: the instrument has moved. A refused frame changes
-        nothing else, and one taken in its place comes with an input of zero.
+        The input counts as applied even if the frame is refused: the instrument has moved. A refused frame changes
+        nothing else, and a frame taken in its place comes with an input of zero.
 
         Raises:
             ValueError: a frame of another shape than the camera's, or without signal.
@@ -86,44 +124,88 @@ class Controller(Protocol):
         ...
 
     def estimate(self) -> Estimate:
-        """The current belief about x0; valid at any moment after reset."""
+        """Return the current estimate of x0; valid at any moment after reset."""
         ...
 
     @property
     def done(self) -> bool:
-        """The stop rule: the credible region lies within tolerance."""
+        """Whether the stop rule holds: the credible region lies within tolerance."""
         ...
 
 
+class StopsInSpec:
+    """The stop rule of most controllers, for their `space`, `estimate` and `options.stop_probability`."""
+
+    space: StateSpace
+    options: Any
+
+    def estimate(self) -> Estimate:
+        """Return the current estimate of x0."""
+        raise NotImplementedError
+
+    @property
+    def done(self) -> bool:
+        """Whether every component is in spec with probability `options.stop_probability`."""
+        return self.estimate().in_spec(self.space, self.options.stop_probability)
+
+
+def prior_variance(space: StateSpace) -> Array:
+    """Variance of the uniform prior in the start box, nm^2, (n,)."""
+    return np.asarray(space.start**2 / 3.0)
+
+
+def uniform_prior(space: StateSpace, rng: np.random.Generator | None = None, draws: int = 0) -> Estimate:
+    """Estimate before the first frame: moments of the uniform start box, with `draws` samples of it for pictures."""
+    if rng is None:
+        return Estimate(space.zero, np.diag(prior_variance(space)), 0.5)
+    samples = space.draw_start(rng, draws)
+    return Estimate(space.zero, np.diag(prior_variance(space)), 0.5, samples, np.full(draws, 1.0 / draws))
+
+
 def embed(mean_nm: Array, cov_nm2: Array, probability: float, space: StateSpace, places: Sequence[int]) -> Estimate:
-    """Some components in a larger state: whatever nothing was said of keeps the moments of the uniform prior."""
-    mean, covariance = space.zero, np.diag(space.start**2 / 3.0)
+    """Embed an estimate of some components in a larger state; the others keep the moments of the uniform prior."""
+    mean, covariance = space.zero, np.diag(prior_variance(space))
     mean[list(places)] = np.clip(mean_nm, -space.start[list(places)], space.start[list(places)])
     covariance[np.ix_(places, places)] = cov_nm2
     return Estimate(mean, covariance, probability)
 
 
 class UnknownController(StemtwinError, ValueError):
-    """No controller of that name."""
+    """No controller has that name."""
 
 
 def names() -> list[str]:
-    """Every controller found in `controller/strategies/`, sorted."""
+    """Return every controller of `controller/strategies/`, presets included, sorted."""
     from controller import strategies
 
-    return modules(strategies)
+    return registry.names(strategies)
+
+
+def describe(name: str) -> str:
+    """Return one line on a controller, without importing it."""
+    from controller import strategies
+
+    return registry.describe(strategies, name)
 
 
 def load(name: str, optics: Optics, space: StateSpace, options: Mapping[str, Any] | None = None) -> Controller:
     """Build a controller by name.
 
     Raises:
-        UnknownController: no such file; names the nearest.
+        UnknownController: no such controller; names the nearest.
         OptionError: an unknown option or a bad value.
         WeightsError: the shipped weights do not fit `optics` or `space`.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> load("two_ronchigram", Optics(), FIRST_ORDER, {"step_nm": 20}).options.step_nm
+        20.0
+        >>> load("vea_em", Optics(), FIRST_ORDER)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        controller.base.UnknownController: 'vea_em' is not a controller (did you mean vae_em?); known: ...
     """
-    if name not in names():
-        raise UnknownController(f"{name!r} is not a controller{nearest(name, names())}; known: {', '.join(names())}")
-    module = importlib.import_module(f"controller.strategies.{name}")
-    controller: Controller = module.make(optics, space, dict(options or {}))
+    from controller import strategies
+
+    module, chosen = registry.resolve(strategies, name, options or {}, "a controller", UnknownController)
+    controller: Controller = module.make(optics, space, chosen)
     return controller

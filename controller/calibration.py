@@ -1,7 +1,7 @@
-"""Calibrating the posterior itself: closed-loop runs on simulated days tell how wrong it is about its own error.
+"""Calibration of a posterior's coverage from closed-loop runs on simulated days.
 
-Inputs chosen for information bring a run's observations close together, where the day's deviation from every
-model is the same for all of them. Their errors then do not average as independent ones do.
+Inputs chosen for information bring the observations of a run close together, where the day's deviation from the model
+is nearly the same for all. Their errors are correlated and average out less than independent ones.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,12 @@ from twin.state import StateSpace
 Array = NDArray[np.floating]
 
 OBSERVATIONS = 20
-
+"""Frames per run."""
 
 HELD_AT = (5, 10, 15, 20)
-"""Frames after which regions are to hold the truth as often as they say."""
+"""Frames after which the coverage of the credible regions is calibrated."""
 HELD = 0.9
+"""Probability of these credible regions."""
 
 
 def squared_distances(
@@ -32,23 +33,23 @@ def squared_distances(
     rng: np.random.Generator,
     watch: Callable[[], None] | None = None,
 ) -> Array:
-    """Squared Mahalanobis distance of the truth after each of `OBSERVATIONS` frames of a run, (T,); n if calibrated.
+    """Squared Mahalanobis distance of the truth after each of `OBSERVATIONS` frames of a run, (T,).
 
-    `watch` is called after every frame.
+    Its expectation is n for a calibrated posterior. `watch` is called after every frame.
     """
     truth = space.draw_start(rng)
     controller.reset(space, rng)
-    total, found = space.zero, np.empty(OBSERVATIONS)
+    total, distances = space.zero, np.empty(OBSERVATIONS)
     for k in range(OBSERVATIONS):
         delta = controller.propose()
         total = total + delta
         controller.update(delta, source.frame(truth + total))
         estimate = controller.estimate()
         offset = truth - estimate.mean_nm
-        found[k] = offset @ np.linalg.solve(estimate.cov_nm2, offset)
+        distances[k] = offset @ np.linalg.solve(estimate.cov_nm2, offset)
         if watch is not None:
             watch()
-    return found
+    return distances
 
 
 def closed_loop(
@@ -61,16 +62,16 @@ def closed_loop(
     report: Callable[[int], None] | None = None,
     watch: Callable[[], None] | None = None,
 ) -> Array:
-    """`squared_distances` of one run on each of so many simulated days, (R, T).
+    """Run once on each of a number of simulated days; return `squared_distances`, (R, T).
 
     Args:
-        controller: with no correlation in its posterior.
+        controller: without correlation in its posterior.
         optics, space: instrument and task.
-        ranges: where the days come from; other seeds than the training's.
+        ranges: ranges of the days, drawn with other seeds than in training.
         days: number of runs.
         seed: of days, films and noise.
         report: called with the number of runs done.
-        watch: called after every frame of every run, to look at the controller.
+        watch: called after every frame of every run, to inspect the controller.
     """
     distances = []
     for index in range(days):
@@ -83,25 +84,25 @@ def closed_loop(
 
 
 def intra_class_correlation(distances: Array, dimension: int) -> float:
-    """The correlation of a run's errors that makes a controller's posterior honest on simulated days.
+    """Intra-class correlation of a run's errors, from their mean square on simulated days.
 
-    The controller takes its observations for independent; the mean squared distance over its expectation n is the
-    design effect `1 + (T - 1) correlation`. A tenth of the runs, the worst, is cut at the next worst (winsorised).
+    The controller takes its observations as independent; the mean squared distance over its expectation n is then the
+    design effect `1 + (T - 1) correlation`. The largest tenth of the distances is winsorised.
 
     Args:
-        distances: from `closed_loop`, (R, T); the last of each run counts.
+        distances: from `closed_loop`, (R, T); the last of each run is used.
         dimension: n.
     """
     last = distances[:, -1]
-    cut = np.minimum(last, np.quantile(last, 0.9))
-    effect = float(np.mean(cut)) / dimension
-    return max(0.0, effect - 1.0) / (OBSERVATIONS - 1)
+    winsorised = np.minimum(last, np.quantile(last, 0.9))
+    design_effect = float(np.mean(winsorised)) / dimension
+    return max(0.0, design_effect - 1.0) / (OBSERVATIONS - 1)
 
 
 def holding_correlation(distances: Array, dimension: int) -> float:
-    """The least correlation with which regions of probability `HELD` hold the truth that often, over `HELD_AT`.
+    """Least correlation for which credible regions of probability `HELD` have that coverage, over `HELD_AT`.
 
-    Like `intra_class_correlation`, from the share that counts instead of the mean, which few runs decide.
+    Like `intra_class_correlation`, from the coverage instead of the mean square, which few runs dominate.
 
     Args:
         distances: from `closed_loop`, (R, T).
@@ -109,6 +110,6 @@ def holding_correlation(distances: Array, dimension: int) -> float:
     """
     frames = np.array(HELD_AT)
     chosen = distances[:, frames - 1] / chi2.ppf(HELD, dimension)
-    # The correlation from which on each of them is held; a share HELD of these is to be reached.
+    # The correlation from which on each region contains the truth; its quantile gives the coverage HELD.
     needed = np.maximum(0.0, chosen - 1.0) / (frames - 1)
     return float(np.quantile(needed, HELD))

@@ -1,4 +1,4 @@
-"""The discrete set of initial states that EM weighs, and its refinement (section IV-C2)."""
+"""Candidates: a discrete set of initial states with weights, and its refinement (section IV-C2)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from twin.state import StateSpace
 Array = NDArray[np.floating]
 
 SEPARATED = 9.0
-"""Squared Mahalanobis distance of the mean from zero beyond which a posterior counts as two-signed."""
+"""Squared Mahalanobis distance of the mean from zero beyond which the two signs count as separate modes."""
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """How the next candidate set is made; the rest after keeping and exploring is perturbed.
+    """Composition of a refined set of candidates; those neither kept nor drawn uniformly are perturbed.
 
     Attributes:
-        keep: share of the set kept, the most probable first.
-        explore: share drawn uniformly in the start box.
-        perturb_nm: standard deviation of the perturbation (eq 26); None follows the posterior's own width.
+        keep: fraction of the set that is kept, the most probable candidates first.
+        explore: fraction drawn uniformly in the start box.
+        perturb_nm: standard deviation of the perturbation (eq 26); None: the width of the posterior.
         minimum_nm: least perturbation when it follows the posterior.
-        correct_density: weigh by likelihood over the density of candidates (a posterior);
-            False gives the paper's uniform weights on the refined set, which counts crowded regions twice.
+        correct_density: importance weights, likelihood over the density of candidates;
+            False gives the paper's uniform weights on the refined set, which count crowded regions twice.
     """
 
     keep: float = 0.2
@@ -61,13 +61,13 @@ class Candidates:
 
 
 def initial(space: StateSpace, count: int, rng: np.random.Generator) -> Candidates:
-    """A low-discrepancy uniform set in the start box."""
+    """Draw a low-discrepancy uniform set in the start box."""
     unit = qmc.Sobol(space.dimension, rng=rng).random(2 ** int(np.ceil(np.log2(count))))[:count]
     return Candidates((2 * unit - 1) * space.start, np.zeros(count), np.zeros(0, np.int64))
 
 
 def weigh(candidates: Candidates, log_likelihood: Array) -> Array:
-    """Probability of each candidate: likelihood times the uniform prior over the sampling density (eq 23 on)."""
+    """Return the importance weights: likelihood times the uniform prior over the sampling density (eq 23 on)."""
     log_weight = log_likelihood - candidates.log_density
     weight = np.exp(log_weight - log_weight.max())
     return weight / weight.sum()
@@ -89,27 +89,27 @@ def _moments(states_nm: Array, probability: Array) -> tuple[Array, Array]:
 
 
 def summarise(candidates: Candidates, probability: Array, space: StateSpace) -> Estimate:
-    """Mean and covariance within the more probable sign, and that sign's probability.
+    """Return mean and covariance within the more probable sign, and that sign's probability.
 
-    When the posterior is not two separate modes (it straddles the null), it is taken whole.
+    A posterior without two separate modes (it straddles the null) is taken as a whole.
     """
     states = candidates.states_nm
     best = states[np.argmax(probability)]
     side = _side(states, space, best)
-    share = min(1.0, float(probability[side].sum()))  # a sum of shares may round above one
-    mean, cov = _moments(states[side], probability[side] / share)
-    if share < 0.5:
-        side, share = ~side, 1.0 - share
-        mean, cov = _moments(states[side], probability[side] / share)
+    mass = min(1.0, float(probability[side].sum()))  # rounding may exceed one
+    mean, cov = _moments(states[side], probability[side] / mass)
+    if mass < 0.5:
+        side, mass = ~side, 1.0 - mass
+        mean, cov = _moments(states[side], probability[side] / mass)
     floor = np.diag((1e-3 * space.tolerance) ** 2)
     if mean @ np.linalg.solve(cov + floor, mean) < SEPARATED:
         mean, cov = _moments(states, probability)
-        share = 1.0
-    return Estimate(mean, cov + floor, share, states, probability)
+        mass = 1.0
+    return Estimate(mean, cov + floor, mass, states, probability)
 
 
 def perturbation(states_nm: Array, probability: Array, space: StateSpace, refinement: Refinement) -> Array:
-    """Cholesky factor (n, n) of the perturbation of eq 26: given, or the posterior's width about its best side."""
+    """Cholesky factor (n, n) of the perturbation (eq 26): given, or of the covariance within the more probable sign."""
     if refinement.perturb_nm is not None:
         return np.eye(space.dimension) * refinement.perturb_nm
     side = _side(states_nm, space, states_nm[np.argmax(probability)])
@@ -118,42 +118,42 @@ def perturbation(states_nm: Array, probability: Array, space: StateSpace, refine
 
 
 class Weighed(Protocol):
-    """Anything that gives its candidates probabilities, (M,)."""
+    """A set of candidates with probabilities, (M,)."""
 
     @property
     def probability(self) -> Array:
-        """Adds up to one."""
+        """Probabilities of the candidates; their sum is one."""
         ...
 
 
-Belief = TypeVar("Belief", bound=Weighed)
+WeighedSet = TypeVar("WeighedSet", bound=Weighed)
 
 ENOUGH = 0.1
-"""Refinement goes on while the effective share of the candidates is below this ..."""
+"""Effective sample size, as a fraction of the candidates, from which on refinement stops."""
 ROUNDS = 3
-"""... for at most so many rounds per observation."""
+"""Largest number of refinements per observation."""
 
 
-def until_enough(belief: Belief, refined: Callable[[Belief], Belief]) -> Belief:
-    """Refine once, and again until enough candidates carry weight."""
+def until_enough(weighed: WeighedSet, refined: Callable[[WeighedSet], WeighedSet]) -> WeighedSet:
+    """Refine once, and again until the effective sample size is large enough."""
     for _ in range(ROUNDS):
-        belief = refined(belief)
-        if effective_count(belief.probability) > ENOUGH * len(belief.probability):
+        weighed = refined(weighed)
+        if effective_count(weighed.probability) > ENOUGH * len(weighed.probability):
             break
-    return belief
+    return weighed
 
 
 SCALES = np.array([0.35, 1.0])
-"""A child moves by one of these fractions of the perturbation: fine search and coarse search together."""
+"""Fractions of the perturbation, one of which moves each child: fine and coarse search together."""
 
 
 def refine(
     candidates: Candidates, probability: Array, space: StateSpace, refinement: Refinement, rng: np.random.Generator,
     count: int | None = None,
 ) -> Candidates:  # fmt: skip
-    """Keep the best, perturb by weight (eq 26), explore uniformly; every candidate stays inside the box.
+    """Keep the best, perturb parents drawn by weight (eq 26), explore uniformly; all candidates stay inside the box.
 
-    As many candidates as there were, or `count`.
+    Returns as many candidates as before, or `count`.
     """
     states, total = candidates.states_nm, count or len(probability)
     kept = np.argsort(probability)[::-1][: int(refinement.keep * total)]
@@ -163,34 +163,34 @@ def refine(
     parents = states[rng.choice(len(probability), children, p=probability)]
     scales = SCALES if refinement.perturb_nm is None else SCALES[-1:]
     moved = parents + rng.choice(scales, (children, 1)) * (rng.standard_normal(parents.shape) @ factor.T)
-    # Outside the box nothing is known: a child that leaves it explores instead.
-    left = np.any(np.abs(moved) > space.start, axis=1)
-    moved[left] = space.draw_start(rng, int(left.sum()))
+    # A child outside the box is replaced by a uniform draw.
+    outside = np.any(np.abs(moved) > space.start, axis=1)
+    moved[outside] = space.draw_start(rng, int(outside.sum()))
     new = np.concatenate([states[kept], moved, space.draw_start(rng, explorers)])
     if not refinement.correct_density:
         return Candidates(new, np.zeros(total), kept)
-    # Expected candidates about each centre, by scale; the kept ones stand within the narrowest of it.
-    about = np.where(np.isin(SCALES, scales)[:, None], children / len(scales) * probability, 0.0)
-    about[0, kept] += 1.0
-    used = about.max(axis=0) > 1e-7 * about.max()
-    density = _mixture_density(new, states[used], about[:, used] / total, np.linalg.inv(factor), SCALES)
-    uniform = (explorers + int(left.sum())) / total
+    # Expected number of candidates about each centre, by scale; kept candidates count at the finest scale.
+    expected = np.where(np.isin(SCALES, scales)[:, None], children / len(scales) * probability, 0.0)
+    expected[0, kept] += 1.0
+    used = expected.max(axis=0) > 1e-7 * expected.max()
+    density = _mixture_density(new, states[used], expected[:, used] / total, np.linalg.inv(factor), SCALES)
+    uniform = (explorers + int(outside.sum())) / total
     return Candidates(new, np.log(uniform + density * float(np.prod(2 * space.start))), kept)
 
 
 def _mixture_density(points: Array, centres: Array, weights: Array, inverse_factor: Array, scales: Array) -> Array:
     """Density of the perturbed candidates at `points`: Gaussians about `centres`, with weights (scales, centres).
 
-    In single precision, which is plenty for a weight and several times faster.
+    In single precision, accurate enough for a weight and several times faster.
     """
     axes = points.shape[1]
     norm = abs(np.linalg.det(inverse_factor)) / (2 * np.pi) ** (axes / 2)
-    middle = centres.mean(0)  # differences of large coordinates would cost the precision
+    middle = centres.mean(0)  # differences of large coordinates would lose precision
     ours = ((points - middle) @ inverse_factor.T).astype(np.float32)
     theirs = ((centres - middle) @ inverse_factor.T).astype(np.float32)
     distance2 = (ours**2).sum(1)[:, None] + (theirs**2).sum(1)[None, :] - 2 * ours @ theirs.T
     half = -0.5 * np.maximum(distance2, 0.0)
     out = np.zeros(len(points))
-    for share, width in zip(weights, scales, strict=True):
-        out += np.exp(half / np.float32(width**2)) @ share.astype(np.float32) * norm / width**axes
+    for weight, width in zip(weights, scales, strict=True):
+        out += np.exp(half / np.float32(width**2)) @ weight.astype(np.float32) * norm / width**axes
     return out

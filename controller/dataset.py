@@ -1,4 +1,4 @@
-"""Simulated training frames: random days, random states, their normalised spectra."""
+"""Simulated training data: normalised spectra of frames on random days at random states."""
 
 import math
 import os
@@ -22,11 +22,12 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class DayRanges:
-    """Where training days come from; every quantity uniform in its range, the dose in its logarithm.
+    """Ranges of the training days; every quantity is uniform in its range, the dose in its logarithm.
 
-    Test days come from elsewhere (docs/days.md): the library's were chosen by hand, and `Day.random` draws cut normals
-    about the nominal day, inside these ranges at severity 1. The library's `day_a` and `day_b` lie inside; `day_c` lies
-    outside in thickness, coma, three-fold astigmatism and camera rotation. No training day has drift or actuator error.
+    Test days have another origin (docs/days.md): the library's were chosen by hand, and `Day.random` draws truncated
+    normals about the nominal day, inside these ranges at severity 1. The library's `day_a` and `day_b` lie inside;
+    `day_c` lies outside in thickness, coma, three-fold astigmatism and camera rotation. No training day has drift or
+    actuator error.
     """
 
     thickness_nm: Range = (2.5, 9.0)
@@ -45,7 +46,7 @@ class DayRanges:
 
 
 def nominal_ranges() -> DayRanges:
-    """No spread at all: every training day is the nominal twin, `Day()`, at its dose."""
+    """Ranges of zero width: every training day is the nominal day, `Day()`."""
     day = Day()
     return DayRanges(
         thickness_nm=(day.film.thickness_nm,) * 2,
@@ -65,7 +66,7 @@ def nominal_ranges() -> DayRanges:
 
 
 def draw_day(ranges: DayRanges, rng: np.random.Generator) -> Day:
-    """One training day."""
+    """Draw a training day."""
 
     def pick(bounds: Range) -> float:
         return float(rng.uniform(*bounds))
@@ -91,13 +92,13 @@ def draw_day(ranges: DayRanges, rng: np.random.Generator) -> Day:
 
 @dataclass(frozen=True)
 class StateMixture:
-    """Where training states lie: uniform in the whole range, uniform in the start box, or normal about the null.
+    """Distribution of training states: a mixture of uniform in the whole range, uniform in the start box, and normal.
 
     Attributes:
-        whole, start: shares of the two uniform parts.
-        near: (share, standard deviation as a fraction of the range) of each normal part.
-        higher_nm: standard deviation of the coefficients beyond the first order, which are normal, cut at the range,
-            and independent of those before; None: drawn like the others.
+        whole, start: weights of the two uniform parts.
+        near: (weight, standard deviation as a fraction of the range) of each normal part about the null.
+        higher_nm: standard deviation of the coefficients beyond the first order, which are then independent normals,
+            clipped at the range; None: drawn like the others.
     """
 
     whole: float = 0.5
@@ -106,21 +107,21 @@ class StateMixture:
     higher_nm: float | None = None
 
     def __post_init__(self) -> None:
-        shares = (self.whole, self.start, *(share for share, _ in self.near))
-        if min(shares) < 0 or not math.isclose(sum(shares), 1.0):
-            raise ValueError(f"the shares of a state mixture add up to 1; got {shares}")
+        weights = (self.whole, self.start, *(weight for weight, _ in self.near))
+        if min(weights) < 0 or not math.isclose(sum(weights), 1.0):
+            raise ValueError(f"the shares of a state mixture add up to 1; got {weights}")
 
     def draw(self, space: StateSpace, count: int, rng: np.random.Generator) -> Array:
-        """States, nm, shape (count, n), inside the range."""
+        """Draw states, nm, shape (count, n), inside the range."""
         uniform = rng.uniform(-1, 1, (count, space.dimension))
         parts = [(self.whole, uniform * space.range_nm), (self.start, uniform * space.start)]
-        for share, width in self.near:
+        for weight, width in self.near:
             normal = rng.standard_normal((count, space.dimension)) * space.range_nm * width
-            parts.append((share, np.clip(normal, -space.range_nm, space.range_nm)))
+            parts.append((weight, np.clip(normal, -space.range_nm, space.range_nm)))
         states, pick, upper = parts[-1][1], rng.random((count, 1)), 0.0
-        for share, part in parts[:-1]:
-            states = np.where((pick >= upper) & (pick < upper + share), part, states)
-            upper += share
+        for weight, part in parts[:-1]:
+            states = np.where((pick >= upper) & (pick < upper + weight), part, states)
+            upper += weight
         if self.higher_nm is not None:
             higher = ~space.is_first_order
             normal = rng.standard_normal((count, int(higher.sum()))) * self.higher_nm
@@ -128,44 +129,44 @@ class StateMixture:
         return states
 
     def log_density(self, space: StateSpace, scaled: Array) -> Array:
-        """Log density at states / range, (n, M), per unit of the scaled state, (M,); the clipping is neglected.
+        """Log density at states / range, (n, M), per unit of the scaled state, (M,); neglects the clipping.
 
-        Of the first order alone if `higher_nm` is given: `space` and states are then to be those.
+        With `higher_nm`, of the first order alone: `space` and states must then have only the first order.
         """
         start = space.start / space.range_nm
         density = np.full(scaled.shape[1], self.whole / 2.0**space.dimension)
         density += self.start * np.all(np.abs(scaled) <= start[:, None], axis=0) / float(np.prod(2 * start))
-        for share, width in self.near:
+        for weight, width in self.near:
             norm = (2 * math.pi * width**2) ** (-space.dimension / 2)
-            density += share * norm * np.exp(-0.5 * np.sum(scaled**2, axis=0) / width**2)
+            density += weight * norm * np.exp(-0.5 * np.sum(scaled**2, axis=0) / width**2)
         return np.log(density)
 
     def precision(self, space: StateSpace, scaled: Array, log_density: Array) -> Array:
-        """Mean precision h of the parts at states / range, (n, M), by their share there, (M,).
+        """Mean precision h of the parts at states / range, (n, M), weighted by their responsibilities, (M,).
 
-        -h x is the exact gradient of `log_density`, whose value there, (M,), is to be given.
+        -h x is the exact gradient of `log_density`, whose values (M,) at the states are an argument.
         """
-        found = np.zeros(scaled.shape[1])
-        for share, width in self.near:
+        precision = np.zeros(scaled.shape[1])
+        for weight, width in self.near:
             norm = (2 * math.pi * width**2) ** (-space.dimension / 2)
-            found += share * norm * np.exp(-0.5 * np.sum(scaled**2, axis=0) / width**2) / width**2
-        return found / np.exp(log_density)
+            precision += weight * norm * np.exp(-0.5 * np.sum(scaled**2, axis=0) / width**2) / width**2
+        return precision / np.exp(log_density)
 
 
 CLOSED_LOOP = StateMixture(whole=0.05, start=0.3, near=((0.35, 1 / 7), (0.3, 1 / 16)))
-"""Where a closed loop takes its frames: the first one in the start box, the later ones near the null."""
+"""Distribution of the states of a closed loop: first in the start box, then near the null."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Spectra with the states and days they came from.
+    """Spectra with their states and days.
 
     Attributes:
-        spectra: normalised half-plane spectra, (N, H, W), float16 (they carry 10 % speckle each).
+        spectra: normalised half-plane spectra, (N, H, W), float16 (their speckle is 10 % each).
         states_nm: calibrated states, (N, n).
         floors: shot-noise floor of each frame, (N,).
         days: index of the day, (N,).
-        patches: spectra of the sub-areas, (N, P, h, w), float16; P is 0 where nobody asked for them.
+        patches: spectra of the sub-areas, (N, P, h, w), float16; P may be 0.
     """
 
     spectra: NDArray[np.float16]
@@ -175,18 +176,18 @@ class Dataset:
     patches: NDArray[np.float16]
 
     def subset(self, keep: NDArray[np.bool_]) -> "Dataset":
-        """The frames where `keep`, shape (N,), is true."""
+        """Select the frames where `keep`, shape (N,), is true."""
         return Dataset(*(getattr(self, f.name)[keep] for f in fields(self)))
 
 
 def joined(parts: list[Dataset]) -> Dataset:
-    """Several data sets as one."""
+    """Concatenate data sets."""
     return Dataset(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Dataset)))
 
 
 @dataclass(frozen=True)
 class DayJob:
-    """Everything one day's frames follow from."""
+    """Arguments of the simulation of one day's frames."""
 
     optics: Optics
     space: StateSpace
@@ -199,12 +200,12 @@ class DayJob:
 
 
 class DaySource:
-    """A day's frames on demand: renderer and camera defects, set up once.
+    """Source of a day's frames; renderer and camera defects are set up once.
 
     Args:
         day: hidden parameters.
         optics, space: instrument and task.
-        rng: of specimen, noise and defects.
+        rng: for specimen, noise and defects.
     """
 
     def __init__(self, day: Day, optics: Optics, space: StateSpace, rng: np.random.Generator) -> None:
@@ -216,7 +217,7 @@ class DaySource:
         self.defects = draw_defects(day.camera, (optics.camera_pixels,) * 2, rng)
 
     def frame(self, state_nm: Array) -> Frame:
-        """A Ronchigram at a state (n,), on a fresh film region."""
+        """Acquire a Ronchigram at a state (n,), on a fresh film region."""
         from twin.cameras.ronchigram_camera import expose
 
         full = self.space.to_aberrations(state_nm) + self.day.residual
@@ -228,7 +229,7 @@ class DaySource:
 def spectra_on(
     day: Day, optics: Optics, space: StateSpace, states_nm: Array, rng: np.random.Generator, patches: bool = False
 ) -> Dataset:  # fmt: skip
-    """One fresh frame per state (N, n) on one day; all of it numbered day 0."""
+    """Simulate one frame per state (N, n), each on a fresh region of one day's film; the day's index is 0."""
     import torch
 
     torch.set_num_threads(1)
@@ -251,7 +252,7 @@ def _read(frame: Frame, patches: bool) -> tuple[preprocess.Spectrum, NDArray[np.
 
 
 def simulate_day(job: DayJob) -> Dataset:
-    """The frames of one random day; a pure function of the job."""
+    """Simulate the frames of one random day; a pure function of the job."""
     rng = np.random.default_rng([job.seed, job.index])
     day = draw_day(job.ranges, rng)
     states = job.states.draw(job.space, job.frames, rng)

@@ -1,4 +1,4 @@
-"""From a raw camera frame to the power spectrum that the networks see (van Hulst et al. 2026, section II-B)."""
+"""From a raw camera frame to the normalised power spectrum (van Hulst et al. 2026, section II-B)."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,12 @@ from twin.types import Frame
 Array = NDArray[np.floating]
 
 REFERENCE_DOSE_E = 1e6
-"""A shot-noise floor at this dose is 1 in the normalised spectrum."""
+"""Dose of a uniform frame whose shot-noise floor is 1 in the normalised spectrum."""
 
 HOT_SIGMA = 8.0
+"""Deviation from the median of its neighbourhood, in standard deviations of shot noise, of a defective pixel."""
 KNEE = 8.0
+"""Signal, in units of the reference floor, at which the normalised spectrum turns from linear to logarithmic."""
 SMOOTHING_PX = 0.7
 
 
@@ -50,7 +52,7 @@ class NoiseFloor:
     decay: float
 
     def power(self, pixels: int) -> Array:
-        """The floor at every frequency, shape (pixels, pixels), zero frequency at the centre."""
+        """Return the floor at every frequency, shape (pixels, pixels), zero frequency at the centre."""
         return self.level * np.exp(-self.decay * _radius(pixels) ** 2)
 
 
@@ -61,14 +63,13 @@ def _radius(pixels: int) -> Array:
 
 
 BANDS = ((0.6, 0.94), (1.0, 1.3))
-"""Where the film no longer shows, as fractions of Nyquist's frequency: a ring, and the corners beyond it."""
+"""Frequencies without film signal, as fractions of the Nyquist frequency: a ring, and the corners beyond it."""
 
 
 def noise_floor(power: Array) -> NoiseFloor:
-    """Level and decay of the shot noise from the medians of two bands (the noise is exponentially distributed).
+    """Estimate level and decay of the shot noise from the medians of `BANDS` (its power is exponentially distributed).
 
-    The noise is white before the camera blurs it; where the film shows, at low frequency, it cannot be
-    measured and is extrapolated.
+    The noise is white before the camera blurs it. At low frequency the film hides it, and it is extrapolated.
     """
     radius = _radius(power.shape[0]) / (power.shape[0] / 2)
     bands = [(radius > low) & (radius < high) for low, high in BANDS]
@@ -84,39 +85,58 @@ class Spectrum:
 
     Attributes:
         values: half plane of the normalised power spectrum, float32, (H, W // 2), zero frequency at (H // 2, 0).
-        floor: level of the shot noise that was taken off; 1 for a uniform frame of `REFERENCE_DOSE_E`.
+        floor: level of the shot noise that was subtracted; 1 for a uniform frame of `REFERENCE_DOSE_E`.
     """
 
     values: NDArray[np.float32]
     floor: float
 
 
-def normalise(power: Array, windowed_sum: float) -> tuple[Array, NoiseFloor]:
-    """Spectrum without dose and gain, `asinh((S - floor) / knee)`, shape (H, W), and the floor.
+def windowed_sum(counts: Array) -> float:
+    """Sum of Hann window times counts (H, H).
 
-    S is divided by (sum of hann * counts)^2, in which dose and gain cancel, and scaled so that the
-    shot noise of a uniform frame of `REFERENCE_DOSE_E` is one; the floor of the frame itself, which does
-    depend on dose, is measured and taken off. asinh is linear in the noise and logarithmic in the signal.
+    Raises:
+        ValueError: the frame holds no signal.
+    """
+    total = float(np.sum(hann_window(counts.shape[0]) * counts))
+    if not total > 0:  # also when it is not a number
+        raise ValueError("the frame holds no signal above its dark level")
+    return total
+
+
+def per_dose(power: Array, total: float) -> Array:
+    """Divide a spectrum by the squared `windowed_sum` of its counts: dose and gain cancel.
+
+    Scaled such that the shot noise of a uniform frame of `REFERENCE_DOSE_E` is 1.
     """
     # Uniform frame: floor / sum^2 = sum h^2 N / (sum h N)^2 = (9/4) / dose for a separable Hann window.
-    scaled = power / windowed_sum**2 * (REFERENCE_DOSE_E / 2.25)
+    return power / total**2 * (REFERENCE_DOSE_E / 2.25)
+
+
+def normalise(power: Array, total: float) -> tuple[Array, NoiseFloor]:
+    """Normalise a spectrum for dose and gain: return `asinh((S - floor) / knee)`, shape (H, W), and the floor.
+
+    S is the spectrum `per_dose`; the frame's own floor, which depends on its dose, is measured and subtracted.
+    asinh is linear in the noise and logarithmic in the signal.
+    """
+    scaled = per_dose(power, total)
     floor = noise_floor(scaled)
     signal = ndimage.gaussian_filter(scaled - floor.power(len(power)), SMOOTHING_PX)
     return np.arcsinh(signal / KNEE), floor
 
 
 PATCHES = 3
-"""Sub-areas along each axis of the camera, half overlapping: defocus and astigmatism differ from one to the next by
-what coma and three-fold astigmatism make of the angle between them."""
+"""Sub-areas along each axis of the camera, half overlapping. Coma and three-fold astigmatism make the local defocus
+and astigmatism differ between them."""
 
 
 def patch_pixels(side: int) -> int:
-    """Side of a sub-area, camera pixels: 48 of 128."""
+    """Side of a sub-area in camera pixels, for example 48 of 128."""
     return 3 * side // 8
 
 
 def patch_starts(side: int) -> list[int]:
-    """First row, or column, of the sub-areas along an axis."""
+    """First row (or column) of each sub-area along an axis."""
     return [side * (i + 1) // (PATCHES + 1) - patch_pixels(side) // 2 for i in range(PATCHES)]
 
 
@@ -132,7 +152,7 @@ class Patches:
 
 
 def check_shape(frame: Frame, side: int) -> None:
-    """Refuse what is not this camera's.
+    """Refuse a frame that is not (side, side).
 
     Raises:
         ValueError: names both shapes.
@@ -142,19 +162,27 @@ def check_shape(frame: Frame, side: int) -> None:
 
 
 def power_spectrum(frame: Frame) -> Spectrum:
-    """Hann window, transform, squared modulus (eq 3), normalised so that dose and gain drop out.
+    """Return the windowed power spectrum (eq 3), normalised for dose and gain.
 
-    The image is real, so half of the plane is enough; the disc itself, at the lowest three
-    frequencies, is left to the network's per-pixel mean.
+    The image is real, so half of the plane is enough. The disc's own transform, at the lowest three
+    frequencies, stays in; the networks subtract a mean per pixel.
 
     Raises:
         ValueError: the frame is not square, or holds no signal.
+
+    Example:
+        >>> counts = np.random.default_rng(0).poisson(60.0, (128, 128)).astype(np.uint16)
+        >>> spectrum = power_spectrum(Frame(counts, dose_e=1e6, exposure_s=0.5, clock_s=0.0))
+        >>> spectrum.values.shape
+        (128, 64)
+        >>> round(spectrum.floor, 1)  # 60 electrons per pixel are 1e6 electrons on the camera
+        1.0
     """
     return _whole(signal(frame))[0]
 
 
 def whole_and_patches(frame: Frame) -> tuple[Spectrum, Patches]:
-    """The spectrum of the frame and those of its sub-areas, which share its noise floor.
+    """Return the spectrum of the frame and those of its sub-areas, which share its noise floor.
 
     Raises:
         ValueError: the frame is not square, or holds no signal.
@@ -173,14 +201,14 @@ def whole_and_patches(frame: Frame) -> tuple[Spectrum, Patches]:
 def area_powers(
     counts: Array, floor: NoiseFloor, corners: Sequence[tuple[int, int]], height: int, less: Array | None = None
 ) -> Iterator[tuple[Array, Array]]:
-    """Scaled power spectrum and shot noise of each sub-area, (h, h), as `normalise` has them of the whole.
+    """Yield power spectrum (`per_dose`) and shot noise of each sub-area, (h, h).
 
     Args:
         counts: above the dark level, (H, W).
-        floor: of the whole.
-        corners: first row and column of each.
-        height: side, h.
-        less: an expectation to take off before the transform, (H, W).
+        floor: of the whole frame.
+        corners: first row and column of each sub-area.
+        height: side of a sub-area, h.
+        less: expected counts, subtracted before the transform, (H, W).
     """
     side = len(counts)
     window, wide = hann_window(height), hann_window(side)
@@ -189,26 +217,36 @@ def area_powers(
     # Frequency pixels of a sub-area are wider by side / height.
     shape = NoiseFloor(1.0, floor.decay * (side / height) ** 2).power(height)
     for row, column in corners:
-        here = np.s_[row : row + height, column : column + height]
-        part = counts[here]
+        area = np.s_[row : row + height, column : column + height]
+        part = counts[area]
         total = max(float(np.sum(window * part)), 1.0)
         noise = per_count * np.sum(window**2 * part) / total**2
-        power = spectrum(part if less is None else part - less[here])
-        yield power / total**2 * (REFERENCE_DOSE_E / 2.25), noise * shape
+        power = spectrum(part if less is None else part - less[area])
+        yield per_dose(power, total), noise * shape
 
 
-def signal(frame: Frame) -> Array:
-    """Counts above the dark level, without stuck pixels."""
+def above_dark(frame: Frame) -> Array:
+    """Subtract the dark level, (H, H).
+
+    Raises:
+        ValueError: the frame is not square with an even side.
+    """
     counts: Array = np.asarray(frame.counts, dtype=np.float64)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.shape[0] % 2:
         raise ValueError(f"a Ronchigram is square with an even side; got shape {counts.shape}")
-    return remove_defects(counts - frame.settings.get("dark_level", 0.0))
+    return counts - frame.settings.get("dark_level", 0.0)
+
+
+def signal(frame: Frame) -> Array:
+    """Return the counts above the dark level with defective pixels replaced, (H, H).
+
+    Raises:
+        ValueError: the frame is not square with an even side.
+    """
+    return remove_defects(above_dark(frame))
 
 
 def _whole(counts: Array) -> tuple[Spectrum, NoiseFloor]:
-    """The normalised spectrum of the whole frame and the noise floor that was taken off."""
-    windowed_sum = float(np.sum(hann_window(counts.shape[0]) * counts))
-    if not windowed_sum > 0:  # also when it is not a number
-        raise ValueError("the frame holds no signal above its dark level")
-    values, floor = normalise(spectrum(counts), windowed_sum)
+    """Return the normalised spectrum of the whole frame and the noise floor that was subtracted."""
+    values, floor = normalise(spectrum(counts), windowed_sum(counts))
     return Spectrum(values[:, counts.shape[1] // 2 :].astype(np.float32), floor.level), floor

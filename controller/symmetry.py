@@ -1,4 +1,4 @@
-"""What reflections of the camera do to power spectra and to aberration coefficients: free training data."""
+"""Effect of reflections of the camera on power spectra and aberration coefficients, to augment training data."""
 
 import math
 
@@ -13,18 +13,18 @@ Array = NDArray[np.floating]
 
 
 def mirrored(spectra: Tensor, flip: Tensor) -> Tensor:
-    """Half-plane spectra (N, H, W) with y reversed where `flip` (N,), zero frequency at row H / 2."""
+    """Reverse y of half-plane spectra (N, H, W) where `flip` (N,) is true; zero frequency at row H / 2."""
     height = spectra.shape[1]
     return torch.where(flip[:, None, None], spectra[:, (-torch.arange(height)) % height], spectra)
 
 
 def mirror_matrix(names: tuple[str, ...]) -> Array:
-    """What y -> -y does to the coefficients, (n, n): every sine component changes sign."""
+    """Effect of y -> -y on the coefficients, (n, n): every sine component changes sign."""
     return np.diag([-1.0 if TERMS[index(name)].component == "b" else 1.0 for name in names])
 
 
 def transposition_matrix(names: tuple[str, ...]) -> Array:
-    """What exchanging x and y does to the coefficients, (n, n).
+    """Effect of exchanging x and y on the coefficients, (n, n).
 
     phi -> pi/2 - phi: cos(m phi) becomes cos(m pi/2) cos(m phi) + sin(m pi/2) sin(m phi).
     """
@@ -33,22 +33,22 @@ def transposition_matrix(names: tuple[str, ...]) -> Array:
         term = TERMS[index(name)]
         cos, sin = math.cos(term.m * math.pi / 2), math.sin(term.m * math.pi / 2)
         pair = {"": {"": 1.0}, "a": {"a": cos, "b": sin}, "b": {"a": sin, "b": -cos}}[term.component]
-        for component, share in pair.items():
+        for component, factor in pair.items():
             partner = name[:-1] + component if component else name
             if partner in names:
-                matrix[names.index(partner), column] = round(share)
+                matrix[names.index(partner), column] = round(factor)
     return matrix
 
 
 def whole_plane(half: Tensor) -> Tensor:
-    """Half-plane spectra (N, H, W) to the whole plane (N, H, 2 W) by inversion symmetry; zero frequency at (H/2, W)."""
+    """Complete half-plane spectra (N, H, W) to (N, H, 2 W) by inversion symmetry; zero frequency at (H / 2, W)."""
     height = half.shape[1]
     inverted = half[:, (-torch.arange(height)) % height][:, :, 1:].flip(2)
     return torch.cat([inverted[:, :, :1], inverted, half], 2)  # -Nyquist is not in the half plane: its neighbour
 
 
 def transposed(spectra: Tensor, swap: Tensor) -> Tensor:
-    """Half-plane spectra (N, H, H / 2) with x and y exchanged where `swap` (N,)."""
+    """Exchange x and y of half-plane spectra (N, H, H / 2) where `swap` (N,) is true."""
     height = spectra.shape[1]
     exchanged = whole_plane(spectra).transpose(1, 2)[:, :, height // 2 :]
     return torch.where(swap[:, None, None], exchanged, spectra)

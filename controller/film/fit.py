@@ -1,8 +1,8 @@
-"""Film and aberrations fitted together to Ronchigrams of one same region, through the model in `film/model.py`.
+"""Joint fit of film and aberrations to Ronchigrams of one same region, with the model in `film/model.py`.
 
-Maximum a posteriori: the phase screens with the film's power spectrum as prior, the initial state, the residual
-aberrations and what the day hides. The idea is blind ptychography's (Thibault and Menzel, Nature 494 (2013) 68) with
-the corrector's known inputs in the place of scan positions.
+Maximum a posteriori estimate of the phase screens, with the film's power spectrum as prior, the initial state, the
+residual aberrations and the nuisance parameters. The idea is that of blind ptychography (Thibault and Menzel, Nature
+494 (2013) 68), with the corrector's known inputs instead of scan positions.
 """
 
 import math
@@ -23,18 +23,19 @@ Array = NDArray[np.floating]
 
 STIFFNESS = 300.0
 SOFTEST = 0.02
-"""Curvature given to the parameters in the search, about that of the film's noise; nats."""
+"""Curvature of the objective along the search directions, about that along the film's unit noise, nats; and the least
+curvature that is scaled to it, as a fraction."""
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """A frame made ready for the fit.
+    """A frame prepared for the fit.
 
     Attributes:
-        signal: counts less dark level, sharpened by the camera's own transfer, over their sum, (H, W).
-        precision: inverse variance of the signal, zero where a pixel is not to be used, (H, W).
+        signal: counts above the dark level, with the camera's transfer undone, over their sum, (H, W).
+        precision: inverse variance of the signal, zero at unused pixels, (H, W).
         input_nm: cumulative input, (n,).
-        radius_px, centre_px: the disc, found by its area and centre of mass; (x, y) from the camera's middle.
+        radius_px, centre_px: of the disc, from its area and centre of mass; (x, y) from the camera's middle.
     """
 
     signal: Array
@@ -45,12 +46,12 @@ class Exposure:
 
 
 def exposure(frame: Frame, input_nm: Array) -> Exposure:
-    """Undo the camera's transfer, which makes the noise white again, and estimate its variance.
+    """Undo the camera's transfer, which makes the noise white, and estimate the variance of the noise.
 
     Raises:
-        ValueError: no signal above the dark level.
+        ValueError: the frame is not square, or no signal above the dark level.
     """
-    raw = np.asarray(frame.counts, np.float64) - frame.settings.get("dark_level", 0.0)
+    raw = preprocess.above_dark(frame)
     counts = preprocess.remove_defects(raw)
     side, total = counts.shape[0], float(counts.sum())
     if not total > 0:
@@ -75,15 +76,15 @@ def exposure(frame: Frame, input_nm: Array) -> Exposure:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A point of the search.
+class FilmFit:
+    """Film and parameters at a point of the search.
 
     Attributes:
-        film: unit noise that makes the screens, (slices, grid, grid).
-        values: the parameters, in the order of `Model.parameters`, (P,).
+        film: unit noise from which the screens are filtered, (slices, grid, grid).
+        values: parameters, in the order of `Model.parameters`, (P,).
         misfit: chi-square per pixel of the frames.
         objective: minus log posterior, nats.
-        curvature: of the objective along the parameters with the film held, in units of `Model.unit`, (P, P).
+        curvature: of the objective along the parameters with the film held fixed, in units of `Model.unit`, (P, P).
     """
 
     film: Tensor
@@ -93,20 +94,20 @@ class Fit:
     curvature: Array | None = None
 
 
-def start(model: Model, state_nm: Array, exposures: Sequence[Exposure]) -> Fit:
-    """No film, the given state (n,), the disc as it was found."""
+def start(model: Model, state_nm: Array, exposures: Sequence[Exposure]) -> FilmFit:
+    """Begin without a film, at a state (n,), with the mean disc of the exposures."""
     values = model.prior_mean.clone()
     values[: len(state_nm)] = torch.from_numpy(np.asarray(state_nm, np.float32))
     nominal = model.optics.convergence_mrad / model.optics.pixel_mrad
-    found = {
+    disc = {
         "log_scale": math.log(float(np.mean([e.radius_px for e in exposures])) / nominal),
         "shift_x_px": float(np.mean([e.centre_px[0] for e in exposures])),
         "shift_y_px": float(np.mean([e.centre_px[1] for e in exposures])),
     }
-    for name, value in found.items():
+    for name, value in disc.items():
         values[model.parameters.index(name)] = value
     grid = model.optics.grid
-    return Fit(torch.zeros(model.slices, grid, grid), values)
+    return FilmFit(torch.zeros(model.slices, grid, grid), values)
 
 
 @dataclass(frozen=True)
@@ -119,20 +120,20 @@ class Data:
 
 
 def stack(exposures: Sequence[Exposure]) -> Data:
-    """Exposures as single-precision tensors."""
+    """Stack exposures to single-precision tensors."""
     parts = ([e.signal for e in exposures], [e.precision for e in exposures], [e.input_nm for e in exposures])
     return Data(*(torch.from_numpy(np.stack(part).astype(np.float32)) for part in parts))
 
 
-def refine(model: Model, fit: Fit, data: Data, iterations: int, aperture: float = 1.0) -> Fit:
+def refine(model: Model, fit: FilmFit, data: Data, iterations: int, aperture: float = 1.0) -> FilmFit:
     """Climb the posterior by L-BFGS from `fit`.
 
     Args:
         model: see `model`.
-        fit: where to start.
+        fit: starting point.
         data: the frames.
-        iterations: bound on evaluations of the gradient.
-        aperture: only pixels within this share of the disc count: the phase there is small, the valley wide.
+        iterations: largest number of gradient evaluations.
+        aperture: fraction of the disc whose pixels are fitted; near the middle the phase is small and the valley wide.
     """
     precision = _within(model, data.precision, aperture)
     film = fit.film.clone().requires_grad_()
@@ -154,8 +155,8 @@ def refine(model: Model, fit: Fit, data: Data, iterations: int, aperture: float 
         values = (fit.values + directions @ moved).detach()
         misfit = _chi2(model, film, values, data, precision)
         value = float(objective(model, film, values, data, precision))
-    found = Fit(film.detach(), values, misfit, value)
-    return replace(found, curvature=_curvature(model, found, data, precision))
+    point = FilmFit(film.detach(), values, misfit, value)
+    return replace(point, curvature=_curvature(model, point, data, precision))
 
 
 def _chi2(model: Model, film: Tensor, values: Tensor, data: Data, precision: Tensor) -> float:
@@ -163,12 +164,12 @@ def _chi2(model: Model, film: Tensor, values: Tensor, data: Data, precision: Ten
     return float((residual**2 * precision).sum() / (precision > 0).sum())
 
 
-def agreement(model: Model, fit: Fit, unseen: Data) -> tuple[float, float]:
-    """Regression of the structure in frames that the fit has not seen on the structure that it predicts.
+def agreement(model: Model, fit: FilmFit, unseen: Data) -> tuple[float, float]:
+    """Regress the structure of frames that were not fitted on its prediction.
 
     Returns:
-        The coefficient: 1 if the film is the same and the fit right, 0 if the frames show another film; and its
-        standard deviation from shot noise.
+        The regression coefficient, 1 if the film is the same and the fit correct, 0 if the frames show another film;
+        and its standard deviation from shot noise.
     """
     with torch.no_grad():
         flat = expected(model, torch.zeros_like(fit.film), fit.values, unseen.inputs_nm)
@@ -178,10 +179,10 @@ def agreement(model: Model, fit: Fit, unseen: Data) -> tuple[float, float]:
     return product / max(weight, 1e-12), 1.0 / math.sqrt(max(weight, 1e-12))
 
 
-def _directions(model: Model, fit: Fit) -> Tensor:
-    """Combinations of parameters that change the frames independently and each by about the same, (P, P).
+def _directions(model: Model, fit: FilmFit) -> Tensor:
+    """Return combinations of parameters that change the frames independently and about equally, (P, P).
 
-    C10, C30, focal spread and thickness work alike: along the single coefficients the search would crawl.
+    C10, C30, focal spread and thickness have similar effects: along single coefficients the search would be slow.
     """
     if fit.curvature is None:
         return torch.diag(model.unit)  # without a film no aberration shows
@@ -190,15 +191,18 @@ def _directions(model: Model, fit: Fit) -> Tensor:
     return model.unit[:, None] * torch.from_numpy(scaled.astype(np.float32))
 
 
-def _curvature(model: Model, fit: Fit, data: Data, precision: Tensor) -> Array:
+def _curvature(model: Model, fit: FilmFit, data: Data, precision: Tensor) -> Array:
     """Gauss-Newton curvature of the objective along the parameters, in units of `Model.unit`, (P, P)."""
     slopes = _slopes(model, fit, data, precision)
     total = slopes.T @ slopes + torch.diag((model.unit / model.prior_std) ** 2)
     return np.asarray(total.double().numpy())
 
 
-def covariance(model: Model, fit: Fit) -> Array:
-    """Of the initial state, nm^2, (n, n): every other parameter marginalised, the film held. Too small by itself."""
+def covariance(model: Model, fit: FilmFit) -> Array:
+    """Covariance of the initial state, nm^2, (n, n), marginal over the other parameters but with the film held fixed.
+
+    It is therefore too small without an inflation.
+    """
     if fit.curvature is None:
         raise ValueError("a fit has no covariance before it was refined")
     n = model.space.dimension
@@ -207,23 +211,23 @@ def covariance(model: Model, fit: Fit) -> Array:
     return (block + block.T) / 2
 
 
-def promote(model: Model, fit: Fit) -> Fit:
-    """A one-slice fit as the start of one with the slices of `model`: the phase is shared equally."""
+def promote(model: Model, fit: FilmFit) -> FilmFit:
+    """Spread the phase of a one-slice fit equally over the slices of `model`."""
     if len(fit.film) == model.slices:
         return fit
     film = (fit.film / math.sqrt(model.slices)).repeat(model.slices, 1, 1)
     return replace(fit, film=film)
 
 
-def _slopes(model: Model, fit: Fit, data: Data, precision: Tensor) -> Tensor:
+def _slopes(model: Model, fit: FilmFit, data: Data, precision: Tensor) -> Tensor:
     """Change of the frames, in standard deviations of their noise, per unit of each parameter, (pixels, P)."""
     with torch.no_grad():
-        here = expected(model, fit.film, fit.values, data.inputs_nm)
+        base = expected(model, fit.film, fit.values, data.inputs_nm)
         root = torch.sqrt(precision)
         columns = []
         for step in torch.diag(model.unit):
-            there = expected(model, fit.film, fit.values + step, data.inputs_nm)
-            columns.append(((there - here) * root).flatten())
+            moved = expected(model, fit.film, fit.values + step, data.inputs_nm)
+            columns.append(((moved - base) * root).flatten())
     return torch.stack(columns, 1)
 
 

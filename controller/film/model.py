@@ -1,8 +1,8 @@
-"""Ronchigrams of one same region as a function of film, aberrations and what the day hides, in torch, differentiable.
+"""Differentiable model, in torch, of Ronchigrams of one region: film, aberrations and nuisance parameters.
 
-Cheaper than `ronchigram/phase_screens.py`, of which it takes the film's prior: one sample per camera pixel, so that
-the window is lambda / (camera pixel), 4.3 nm, and only frames near the null, whose probe fits, can be used. The
-search is in `film/fit.py`.
+Cheaper than `ronchigram/phase_screens.py`, whose film statistics it uses as prior: with one sample per camera pixel
+the window is lambda / (camera pixel), 4.3 nm, so only frames near the null, whose probe fits, can be used. The search
+is in `film/fit.py`.
 """
 
 import math
@@ -23,7 +23,7 @@ from twin.state import StateSpace
 Array = NDArray[np.floating]
 
 RESIDUALS = {"C21a": 60.0, "C21b": 60.0, "C23a": 60.0, "C23b": 60.0, "C30": 1000.0}
-"""Prior standard deviation of the aberrations that are not calibrated, nm."""
+"""Prior standard deviation of the uncalibrated aberrations, nm."""
 
 DAY = {
     "focal": (0.0, 0.2),
@@ -36,9 +36,9 @@ DAY = {
     "shading": (0.0, 0.2),
     "blur": (0.0, 0.15),
 }
-"""Prior mean and standard deviation of what the day hides. Focal spread and thickness are `FOCAL_NM` and `THICKNESS_NM`
-times exp(tanh(value)), which keeps the search from running off; `blur` is minus the log of a transfer at Nyquist's
-frequency, beside the one that `exposure` has undone."""
+"""Prior mean and standard deviation of the nuisance parameters. Focal spread and thickness are `FOCAL_NM` and
+`THICKNESS_NM` times exp(tanh(value)), which bounds the search; `blur` is minus the log of the camera's transfer at the
+Nyquist frequency that `exposure` has left."""
 
 FOCAL_NM, THICKNESS_NM = 1.5, 4.5
 
@@ -47,14 +47,13 @@ UNITS = {
     **{"focal": 0.1, "thickness": 0.1, "rotation_rad": 0.005, "log_scale": 0.001},
     **{"shift_x_px": 0.05, "shift_y_px": 0.05, "log_gain": 0.003, "shading": 0.02, "blur": 0.02},
 }
-"""Step that changes the frames by about their noise: the search runs in these units. Aberrations by order, nm."""
+"""Units of the search: steps that change the frames by about their noise. Aberrations by order, nm."""
 
 PROBE_SHARE = 0.6
-"""Frames whose probe is wider than this share of the window are left out."""
+"""Largest probe diameter of a usable frame, as a fraction of the window."""
 
 GUARD = 1.25
-"""The grid is this much wider than the camera, so that little of what scatters beyond it wraps onto the disc."""
-
+"""Width of the grid over that of the camera, so that few electrons scattered beyond the camera wrap onto the disc."""
 
 EDGE_STEEPNESS = 10.0
 """Logistic slope of the aperture's edge, per pixel."""
@@ -62,7 +61,7 @@ EDGE_STEEPNESS = 10.0
 
 @dataclass(frozen=True)
 class Model:
-    """What does not change during a run.
+    """Everything that stays fixed during a run.
 
     Attributes:
         optics: energy, aperture, and a grid with one pixel per camera pixel.
@@ -71,7 +70,7 @@ class Model:
         focus: (offset, weight) of the focal quadrature, offsets in units of the focal spread.
         filter: film phase per unit noise on the half plane of frequencies, (grid, grid // 2 + 1).
         coefficients: names of all fitted aberrations, the calibrated ones first.
-        parameters: names of everything fitted beside the film.
+        parameters: names of all fitted parameters except the film.
         prior_mean, prior_std, unit: of the parameters, (P,).
     """
 
@@ -88,7 +87,7 @@ class Model:
 
 
 def model(optics: Optics, space: StateSpace, slices: int = 2) -> Model:
-    """The model for an instrument and a task; one slice also stands for a single focus, five times as fast."""
+    """Build the model for an instrument and a task; one slice also means a single focus, five times as fast."""
     grid = 2 * math.ceil(GUARD * optics.camera_pixels / 2)
     window_nm = optics.wavelength_nm / (optics.camera_pixel_mrad * 1e-3)
     near = replace(optics, grid=grid, sampling_nm=window_nm / grid, binning=1)
@@ -105,22 +104,22 @@ def model(optics: Optics, space: StateSpace, slices: int = 2) -> Model:
 
 
 def usable(model: Model, state_nm: Array) -> bool:
-    """Whether the probe at a state (n,) fits the model's window."""
+    """Return whether the probe at a state (n,) fits the model's window."""
     extent = probe_extent_nm(model.optics, model.space.to_aberrations(state_nm))
     return extent < PROBE_SHARE * model.optics.window_nm
 
 
 def expected(model: Model, film: Tensor, values: Tensor, inputs_nm: Tensor) -> Tensor:
-    """Signal of frames at cumulative inputs, as shares of the beam per camera pixel; differentiable.
+    """Expected signal of frames at cumulative inputs, as a fraction of the beam per camera pixel; differentiable.
 
     Args:
         model: see `model`.
         film: unit noise, (slices, grid, grid).
-        values: the parameters, (P,).
+        values: parameters, (P,).
         inputs_nm: (K, n).
 
     Returns:
-        (K, H, W), in the camera's own axes: the aberrations are turned and scaled, not the image.
+        (K, H, W), in the camera's axes: the aberrations are rotated and scaled, not the image.
     """
     hidden = dict(zip(model.parameters, values, strict=True))
     inside, amplitude, basis = _aperture(model, hidden)
@@ -146,9 +145,9 @@ def expected(model: Model, film: Tensor, values: Tensor, inputs_nm: Tensor) -> T
 
 
 def _aperture(model: Model, hidden: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Flat indices of the grid's pixels in the disc, (N,), its amplitude there, (N,), and rad/nm, (C + 1, N).
+    """Flat indices of the pixels in the disc, (N,), their amplitude, (N,), and the phase basis, rad/nm, (C + 1, N).
 
-    The last row is defocus, for focal spread and depth, whether or not C10 is among the coefficients.
+    The last row of the basis is defocus, for focal spread and depth, whether or not C10 is among the coefficients.
     """
     optics = model.optics
     axis = torch.arange(optics.grid, dtype=torch.float32) - optics.grid // 2
@@ -158,15 +157,15 @@ def _aperture(model: Model, hidden: dict[str, Tensor]) -> tuple[Tensor, Tensor, 
     x, y = (cos * px - sin * py) * optics.pixel_mrad, (sin * px + cos * py) * optics.pixel_mrad
     edge_px = ((optics.convergence_mrad - torch.hypot(x, y)) / optics.pixel_mrad * scale).flatten()
     inside = torch.nonzero(edge_px.detach() > -2.0)[:, 0]
-    # Steep, for `_on_camera` spreads the edge over a pixel; not a step, for scale and shift have to show.
-    share = torch.sigmoid(EDGE_STEEPNESS * edge_px[inside])
+    # Steep, because `_on_camera` spreads the edge over a pixel; no step, so that scale and shift have a gradient.
+    lit = torch.sigmoid(EDGE_STEEPNESS * edge_px[inside])
     beam_px = math.pi * (optics.convergence_mrad / optics.pixel_mrad * scale) ** 2
     basis = _basis((*model.coefficients, "C10"), x.flatten()[inside], y.flatten()[inside], optics.wavelength_nm)
-    return inside, torch.sqrt(share / beam_px), basis
+    return inside, torch.sqrt(lit / beam_px), basis
 
 
 def _basis(names: Sequence[str], x_mrad: Tensor, y_mrad: Tensor, wavelength_nm: float) -> Tensor:
-    """rad/nm of aberrations at angles (N,), shape (C, N): `twin.aberrations.aberration_basis` in torch."""
+    """Phase of aberrations at angles (N,), rad/nm, shape (C, N): `twin.aberrations.aberration_basis` in torch."""
     omega = torch.complex(x_mrad, y_mrad) * 1e-3
     radius2 = (x_mrad**2 + y_mrad**2) * 1e-6
     rows = []
@@ -193,7 +192,7 @@ def _propagator(model: Model, distance_nm: Tensor) -> Tensor:
 
 
 def _on_camera(model: Model, intensity: Tensor, hidden: dict[str, Tensor]) -> Tensor:
-    """Pixels integrate, blur and amplify: intensity (K, grid, grid) in the order of an FFT to (K, H, W)."""
+    """Integrate over pixels, blur and amplify: intensity (K, grid, grid) in the order of an FFT to (K, H, W)."""
     grid, camera = model.optics.grid, model.optics.camera_pixels
     y, x = torch.fft.fftfreq(grid)[:, None], torch.fft.rfftfreq(grid)[None, :]
     transfer = torch.sinc(y) * torch.sinc(x) * torch.exp(-hidden["blur"] * 4 * (y**2 + x**2))

@@ -1,7 +1,7 @@
-"""The loop that every Bayesian-optimisation strategy shares: measure a figure of merit, model it, acquire.
+"""The loop of all Bayesian-optimisation strategies: measure a figure of merit, model it, acquire the next input.
 
-The optimisation variable is the cumulative input U: the figure of merit is best where x0 + U = 0, so that the
-estimate is x0 = -U*, with U* the maximiser of the posterior mean. Nothing else is assumed about the figure.
+The optimisation variable is the cumulative input U. The figure of merit is assumed to be best where x0 + U = 0, so the
+estimate is x0 = -U*, where U* maximises the posterior mean.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from botorch.models.model_list_gp_regression import ModelListGP
 from numpy.typing import NDArray
 from torch import Tensor
 
-from controller.base import Estimate
+from controller.base import Estimate, StopsInSpec, uniform_prior
 from controller.merit import surrogate
 from controller.merit.surrogate import Optimum
 from twin.options import Positive, Probability, validated
@@ -24,18 +24,18 @@ from twin.types import Frame
 Array = NDArray[np.floating]
 
 Measure = Callable[[Frame], Array]
-"""Figures of merit of a frame, shape (m,), each larger for a better frame."""
+"""Return the figures of merit of a frame, shape (m,), each larger for a better frame."""
 
 
 @dataclass(frozen=True)
 class History:
-    """What an acquisition sees.
+    """Observations and surrogate, as input of an acquisition.
 
     Attributes:
         points: cumulative inputs in the surrogate's coordinates, (N, n).
-        box: the input box in them, (2, n).
+        box: the input box in the same coordinates, (2, n).
         values: figures of merit, (N, m).
-        model: surrogate fitted to them, outputs standardised.
+        model: surrogate of the figures of merit, outputs standardised.
     """
 
     points: Tensor
@@ -45,7 +45,7 @@ class History:
 
 
 Acquire = Callable[[History], Tensor]
-"""The next point of the box, (n,); called with torch's generator seeded."""
+"""Return the next point of the box, (n,); called with torch's generator seeded."""
 
 
 @validated
@@ -53,10 +53,10 @@ class LoopOptions:
     """Settings of the loop.
 
     Attributes:
-        initial: Sobol points after the first frame; 0 takes 5 for up to three coefficients and 16 for more
-            (the counts of the two published studies, BEACON and arXiv 2601.18972).
-        draws: posterior draws of the optimum, for the covariance.
-        floor_nm: standard deviation that an estimate never goes below.
+        initial: number of Sobol points after the first frame; 0 takes 5 for up to three coefficients and 16 for more,
+            as in the two published studies (BEACON and arXiv 2601.18972).
+        draws: number of posterior draws of the optimum, for the covariance.
+        floor_nm: least standard deviation of an estimate.
         stop_probability: done when every component is in spec with this probability.
     """
 
@@ -66,19 +66,19 @@ class LoopOptions:
     stop_probability: Probability = 0.95
 
     def design_points(self, dimension: int) -> int:
-        """Number of Sobol points for a state of that dimension."""
+        """Return the number of Sobol points for a state of that dimension."""
         return self.initial or (5 if dimension <= 3 else 16)
 
 
-class BayesianOptimiser:
-    """Ask and tell around a surrogate; `measure` and `acquire` make it one strategy or another."""
+class BayesianOptimiser(StopsInSpec):
+    """Bayesian optimisation over the cumulative input; `measure` and `acquire` define the strategy."""
 
     def __init__(self, space: StateSpace, measure: Measure, acquire: Acquire, options: LoopOptions) -> None:
         self.measure, self.acquire, self.options = measure, acquire, options
         self.reset(space, np.random.default_rng(0))
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
-        """No observation; a fresh Sobol design."""
+        """Forget all observations and draw a new Sobol design."""
         self.space, self.rng = space, rng
         self.input_nm: Array = space.zero
         self.inputs_nm: Array = np.empty((0, space.dimension))
@@ -88,15 +88,15 @@ class BayesianOptimiser:
         with surrogate.seeded(rng):
             design = surrogate.sobol(initial, surrogate.box(space.input, space))
         self.design_nm = surrogate.from_unit(design, space)
-        self.belief = prior(space, rng, self.options.draws)
+        self.posterior = uniform_prior(space, rng, self.options.draws)
 
     def propose(self) -> Array:
-        """No input before the first frame, then the initial design, then where the acquisition is largest."""
-        seen = len(self.inputs_nm)
-        if seen == 0:
+        """Return no input before the first frame, then the initial design, then the maximiser of the acquisition."""
+        count = len(self.inputs_nm)
+        if count == 0:
             return self.space.zero
-        if seen <= len(self.design_nm) or self.history is None:
-            target = self.design_nm[min(seen, len(self.design_nm)) - 1]
+        if count <= len(self.design_nm) or self.history is None:
+            target = self.design_nm[min(count, len(self.design_nm)) - 1]
         else:
             with surrogate.seeded(self.rng):
                 point = self.acquire(self.history)
@@ -104,7 +104,7 @@ class BayesianOptimiser:
         return np.asarray(target - self.input_nm)
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Measure the frame, fit the surrogate, locate its optimum.
+        """Measure the frame, fit the surrogate and locate its optimum.
 
         Raises:
             ValueError: a frame that the figure of merit cannot read.
@@ -120,30 +120,19 @@ class BayesianOptimiser:
         with surrogate.seeded(self.rng):
             model = surrogate.fit(points, self.values, surrogate.orders(space))
             # The state starts within +-start, so its correction lies there too.
-            found = surrogate.optimum(model, surrogate.box(space.start, space), self.options.draws)
+            optimum = surrogate.optimum(model, surrogate.box(space.start, space), self.options.draws)
         self.history = History(points, surrogate.box(space.input, space), self.values, model)
-        self.belief = to_estimate(found, space, self.options.floor_nm)
+        self.posterior = to_estimate(optimum, space, self.options.floor_nm)
 
     def estimate(self) -> Estimate:
-        """Minus the maximiser of the posterior mean, with the spread of the maximisers of posterior draws."""
-        return self.belief
-
-    @property
-    def done(self) -> bool:
-        """Every component in spec with the wanted probability."""
-        return bool(self.belief.in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
+        """Return minus the maximiser of the posterior mean; its covariance is that of posterior draws' maximisers."""
+        return self.posterior
 
 
-def prior(space: StateSpace, rng: np.random.Generator, count: int) -> Estimate:
-    """Moments of the uniform start box: mean 0, variance start^2 / 3, nm."""
-    weights = np.full(count, 1.0 / count)
-    return Estimate(space.zero, np.diag(space.start**2 / 3), 0.5, space.draw_start(rng, count), weights)
-
-
-def to_estimate(found: Optimum, space: StateSpace, floor_nm: float) -> Estimate:
-    """The belief about x0 = -U*; the covariance is the draws' second moment about the estimate itself."""
-    mean = np.clip(-surrogate.from_unit(found.point, space), -space.start, space.start)
-    samples = np.clip(-surrogate.from_unit(found.draws, space), -space.start, space.start)
+def to_estimate(optimum: Optimum, space: StateSpace, floor_nm: float) -> Estimate:
+    """Return the estimate of x0 = -U*; the covariance is the draws' second moment about it."""
+    mean = np.clip(-surrogate.from_unit(optimum.point, space), -space.start, space.start)
+    samples = np.clip(-surrogate.from_unit(optimum.draws, space), -space.start, space.start)
     offsets = samples - mean
     covariance = offsets.T @ offsets / len(offsets) + floor_nm**2 * np.eye(space.dimension)
     return Estimate(mean, covariance, 1.0, samples, np.full(len(samples), 1.0 / len(samples)))

@@ -1,9 +1,9 @@
 """Figures of merit that need no training, of a Ronchigram or a scanned image; larger for a better aligned beam.
 
 A Ronchigram of a thin amorphous film is a shadow image whose magnification grows without limit towards focus, and a
-weak phase object in focus shows no contrast. The null is therefore where the pattern is *flattest*, the reverse of a
-scanned image, and its figures are negative: the criterion behind minimum-contrast focusing and behind "maximise the
-flat area of the Ronchigram". A scanned image is sharpest at the null, and its figure is positive.
+weak phase object in focus shows no contrast. The pattern is therefore *flattest* at the null, the reverse of a
+scanned image, and its figures of merit are negative: the criterion behind minimum-contrast focusing and behind
+"maximise the flat area of the Ronchigram". A scanned image is sharpest at the null; its figure of merit is positive.
 """
 
 import math
@@ -20,19 +20,19 @@ from twin.types import Frame
 Array = NDArray[np.floating]
 
 Contrast = Literal["gradient", "image", "scan"]
-"""What the normalised variance is taken of. Of the image, the published choice for scanned images, it rises within
-15 nm of the null and is level beyond, a needle in the box; the gradient keeps rising with the aberrations. "scan" is
-for frames that are scanned images themselves, see `sharpness`."""
+"""Quantity whose normalised variance is measured. That of the "image", the published choice for scanned images, rises
+within 15 nm of the null and is constant beyond; that of the "gradient" keeps rising with the aberrations. "scan" is for
+frames that are scanned images themselves, see `sharpness`."""
 
 GRADIENT_PX, SCORE_PX = (4.0, 24.0), (4.0, 36.0)
-"""Bands, frequency pixels: below them the disc's own transform, above them shot noise alone."""
+"""Bands in frequency pixels, between the disc's own transform and shot noise alone."""
 VISIBLE = 2.0
-"""Power above which a frequency counts as showing the film, in units of the shot noise."""
+"""Power, in units of the shot noise, above which the film counts as visible at a frequency."""
 
 
 @lru_cache(maxsize=4)
 def disc_square(optics: Optics) -> slice:
-    """Rows (and columns) of the largest centred square inside the bright-field disc, two pixels clear of its edge."""
+    """Rows (and columns) of the largest centred square inside the bright-field disc, two pixels from its edge."""
     half = int((optics.convergence_mrad / optics.camera_pixel_mrad - 2) / math.sqrt(2))
     centre = optics.camera_pixels // 2
     return slice(centre - half, centre + half)
@@ -41,15 +41,14 @@ def disc_square(optics: Optics) -> slice:
 def normalised_variance(frame: Frame, optics: Optics) -> float:
     """Variance over squared mean inside the disc, without shot noise (Pattison et al. 2024, for scanned images).
 
-    Shot noise adds one over the electrons per pixel, which follow from the nominal dose; read-out noise and the
-    camera's shading stay in, the same in every frame of a run.
+    The contribution of shot noise, one over the electrons per pixel at the nominal dose, is subtracted; read-out noise
+    and the camera's shading, the same in every frame of a run, are not.
 
     Raises:
         ValueError: the frame holds no signal.
     """
     inside = disc_square(optics)
-    counts = preprocess.remove_defects(np.asarray(frame.counts, np.float64) - frame.settings.get("dark_level", 0.0))
-    square = counts[inside, inside]
+    square = preprocess.signal(frame)[inside, inside]
     mean = float(square.mean())
     if not mean > 0:
         raise ValueError("the frame holds no signal above its dark level")
@@ -58,10 +57,10 @@ def normalised_variance(frame: Frame, optics: Optics) -> float:
 
 
 def sharpness(frame: Frame) -> float:
-    """Variance over squared mean of a scanned image, without its noise (Pattison et al. 2024, the BEACON way).
+    """Variance over squared mean of a scanned image, without its noise (Pattison et al. 2024, BEACON).
 
-    Counts of a detector need no settings: the noise is Poisson's, and the mean is above `dark_level`. An image in other
-    units comes with `image_noise`, the rms of its noise, and `image_norm`, what stands in for the mean, both in counts.
+    Detector counts need no settings: their noise is Poisson noise, and the mean counts from `dark_level`. An image in
+    other units needs the settings `image_noise`, its rms noise, and `image_norm`, which replaces the mean, in counts.
 
     Raises:
         ValueError: the image holds no signal.
@@ -87,10 +86,10 @@ def contrast(frame: Frame, optics: Optics, of: Contrast = "gradient") -> float:
 
 
 def rms_gradient(frame: Frame) -> float:
-    """Root-mean-square gradient over the mean, per camera pixel, of what stands out of the shot noise.
+    """Root-mean-square gradient over the mean, per camera pixel, of the film signal above the shot noise.
 
-    By Parseval from the power spectrum of the windowed frame, over the visible frequencies of `GRADIENT_PX`. The
-    squared gradient is an autofocus function (Groen, Young and Ligthart 1985), there of a scanned image and maximised.
+    By Parseval's theorem from the power spectrum of the windowed frame, over the visible frequencies of `GRADIENT_PX`.
+    The squared gradient is an autofocus function of scanned images (Groen, Young and Ligthart 1985), there maximised.
 
     Raises:
         ValueError: as `preprocess.power_spectrum`.
@@ -102,9 +101,9 @@ def rms_gradient(frame: Frame) -> float:
 
 
 def spectrum_score(frame: Frame) -> float:
-    """Minus the share of frequencies, of `SCORE_PX`, at which the film stands out of the shot noise.
+    """Minus the fraction of the frequencies in `SCORE_PX` at which the film is visible above the shot noise.
 
-    The film's features shrink on the camera as the aberrations grow, so the visible spectrum spreads out.
+    The film's features on the camera become smaller as the aberrations grow, so the visible spectrum widens.
 
     Raises:
         ValueError: as `preprocess.power_spectrum`.
@@ -116,12 +115,12 @@ def spectrum_score(frame: Frame) -> float:
 def _visible(frame: Frame, low_px: float, high_px: float) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Normalised power without shot noise, frequency in pixels, and where in the band the film is visible; (H, W / 2).
 
-    Frequencies with noise alone would outweigh the film in any sum: at 2e5 electrons they hide it altogether.
+    Frequencies with noise alone would dominate any sum: at 2e5 electrons they hide the film altogether.
     """
-    seen = preprocess.power_spectrum(frame)
-    power = preprocess.KNEE * np.sinh(seen.values.astype(np.float64))
+    spectrum = preprocess.power_spectrum(frame)
+    power = preprocess.KNEE * np.sinh(spectrum.values.astype(np.float64))
     radius = _radius(*power.shape)
-    return power, radius, (power > VISIBLE * seen.floor) & (radius >= low_px) & (radius <= high_px)
+    return power, radius, (power > VISIBLE * spectrum.floor) & (radius >= low_px) & (radius <= high_px)
 
 
 @lru_cache(maxsize=4)

@@ -1,4 +1,4 @@
-"""Where a figure of merit points to while too few points are measured to fit anything."""
+"""Optimum of a figure of merit while too few points are measured for a fit."""
 
 import numpy as np
 from numpy.typing import NDArray

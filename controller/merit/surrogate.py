@@ -1,7 +1,7 @@
-"""Gaussian-process surrogate of noisy figures of merit over the input box, and where it puts the optimum.
+"""Gaussian-process surrogate of noisy figures of merit over the input box, and the posterior of its optimum.
 
-Modelling and acquisition are botorch's (Balandat et al. 2020); this module fixes what every strategy shares:
-inputs within the unit cube, outputs standardised, noise estimated, random numbers from the caller's generator.
+Modelling and acquisition are botorch's (Balandat et al. 2020). All strategies share: inputs in the unit cube,
+standardised outputs, estimated noise, random numbers from the caller's generator.
 """
 
 import math
@@ -35,20 +35,20 @@ from twin.state import StateSpace
 Array = NDArray[np.floating]
 
 FIT_ITERATIONS = 60
-"""Of L-BFGS over lengthscales, noise and mean; the posterior no longer changes visibly beyond."""
+"""Iterations of L-BFGS over lengthscales, noise and mean; more change the posterior by nothing visible."""
 SHORTEST = 0.025
-"""Lengthscales, of the unit cube, stay above; botorch's."""
+"""Lower bound of the lengthscales, as a fraction of the unit cube; botorch's."""
 RESTARTS, RAW_SAMPLES, ASCENT_ITERATIONS = 4, 128, 40
-"""Multi-start ascent of an acquisition: starts, Sobol points they are chosen from, L-BFGS iterations."""
+"""Multi-start ascent of an acquisition: starts, Sobol points from which they are chosen, L-BFGS iterations."""
 CANDIDATES = 128
-"""Points of the candidate set on which the optimum's distribution is drawn, of each kind."""
+"""Points of each kind in the candidate set on which the distribution of the optimum is drawn."""
 
 
 @contextmanager
 def seeded(rng: np.random.Generator) -> Iterator[None]:
-    """Torch's global generator follows from `rng` inside the block and is what it was after it.
+    """Seed torch's global generator from `rng` inside the block, and restore it afterwards.
 
-    botorch draws from the global generator without being asked. Its remarks (few points, hard fits) stay inside too.
+    botorch draws from the global generator. Its warnings (few points, hard fits) are suppressed.
     """
     seed = int(rng.integers(2**31))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -67,30 +67,30 @@ def orders(space: StateSpace) -> NDArray[np.integer]:
 def scale_nm(space: StateSpace) -> Array:
     """Half a unit of the surrogate's coordinates in nm, (n,): the widest input of the same radial order.
 
-    One scale per order, because a nanometre of defocus and one of astigmatism bend the phase equally: their
-    lengthscales are one, and a surrogate that need not learn each from a few frames is much sharper.
+    One scale per order, because a nanometre of defocus and one of astigmatism bend the phase equally. They share a
+    lengthscale, and a surrogate that learns one lengthscale instead of three from a few frames is much sharper.
     """
     order, reach = orders(space), space.input
     return np.array([reach[order == n].max() for n in order])
 
 
 def to_unit(inputs_nm: Array, space: StateSpace) -> Tensor:
-    """Cumulative inputs (..., n), nm, in the surrogate's coordinates; the input box lies within the unit cube."""
+    """Convert cumulative inputs (..., n), nm, to the surrogate's coordinates: the input box lies in the unit cube."""
     return torch.from_numpy(0.5 + np.asarray(inputs_nm) / (2 * scale_nm(space)))
 
 
 def from_unit(points: Tensor, space: StateSpace) -> Array:
-    """Points (..., n) of the surrogate's coordinates as cumulative inputs, nm."""
+    """Convert points (..., n) of the surrogate's coordinates to cumulative inputs, nm."""
     return cast(Array, (2 * points.detach().numpy() - 1) * scale_nm(space))
 
 
 def box(half_nm: Array, space: StateSpace) -> Tensor:
-    """Inputs within +-half_nm (n,) as bounds (2, n)."""
+    """Return the inputs within +-half_nm (n,) as bounds (2, n)."""
     return to_unit(np.stack([-half_nm, half_nm]), space)
 
 
 def sobol(count: int, bounds: Tensor) -> Tensor:
-    """Scrambled Sobol points in a box (2, n), shape (count, n); call within `seeded`."""
+    """Draw scrambled Sobol points in a box (2, n), shape (count, n); call within `seeded`."""
     seed = int(torch.randint(2**31, ()).item())
     engine = torch.quasirandom.SobolEngine(bounds.shape[1], scramble=True, seed=seed)
     return bounds[0] + (bounds[1] - bounds[0]) * engine.draw(count, dtype=bounds.dtype)
@@ -99,8 +99,8 @@ def sobol(count: int, bounds: Tensor) -> Tensor:
 def kernel(order: NDArray[np.integer]) -> Kernel:
     """Squared exponential with an amplitude and one lengthscale per radial order, from the coordinates' orders (n,).
 
-    Lengthscale prior: log-normal, scaled with the dimension (Hvarfner et al. 2024), as botorch's default. A free
-    amplitude, wide prior as botorch's before, lets long lengthscales stand for the bowl that a figure of merit is:
+    Lengthscale prior: log-normal, scaled with the dimension (Hvarfner et al. 2024), botorch's default. The amplitude is
+    free, with botorch's former wide prior, so that long lengthscales can model the bowl shape of a figure of merit:
     with unit amplitude the optimum of an almost noiseless bowl was 2 nm off.
     """
     prior = LogNormalPrior(math.sqrt(2) + math.log(len(order)) / 2, math.sqrt(3))
@@ -117,9 +117,9 @@ def kernel(order: NDArray[np.integer]) -> Kernel:
 
 
 def fit(points: Tensor, values: Array, order: NDArray[np.integer]) -> ModelListGP:
-    """Surrogate of values (N, m), larger is better, at points (N, n) whose coordinates are of `order`; N >= 2.
+    """Fit a surrogate to values (N, m), larger is better, at points (N, n) with the radial orders `order`; N >= 2.
 
-    One process per column, standardised, with a constant mean and its noise variance estimated.
+    One Gaussian process per standardised column, with constant mean and estimated noise variance.
     """
     spread = values.std(0)
     standard = (values - values.mean(0)) / np.where(spread > 0, spread, 1.0)
@@ -135,21 +135,21 @@ def fit(points: Tensor, values: Array, order: NDArray[np.integer]) -> ModelListG
 
 
 def lengthscales(model: ModelListGP, dimension: int) -> Tensor:
-    """Of the first output's process, one per coordinate, (dimension,)."""
+    """Lengthscale of the first output along each coordinate, (dimension,)."""
     whole = cast(Any, model.models[0].covar_module).base_kernel
-    found = torch.ones(dimension).double()
+    scales = torch.ones(dimension).double()
     for part in whole.kernels if isinstance(whole, ProductKernel) else [whole]:
-        found[part.active_dims] = part.lengthscale.detach().flatten()
-    return found
+        scales[part.active_dims] = part.lengthscale.detach().flatten()
+    return scales
 
 
 def scalarised(model: ModelListGP) -> ScalarizedPosteriorTransform:
-    """All standardised outputs with equal weight."""
+    """Average all standardised outputs with equal weight."""
     return ScalarizedPosteriorTransform(torch.full((model.num_outputs,), 1.0 / model.num_outputs).double())
 
 
 def best_mean(model: ModelListGP, points: Tensor) -> tuple[Tensor, float]:
-    """The observed point (n,) of highest posterior mean and that mean: the incumbent under noise."""
+    """Return the observed point (n,) of highest posterior mean, and that mean: the incumbent under noise."""
     with torch.no_grad():
         means = model.posterior(points, posterior_transform=scalarised(model)).mean.squeeze(-1)
     best = int(means.argmax())
@@ -157,7 +157,7 @@ def best_mean(model: ModelListGP, points: Tensor) -> tuple[Tensor, float]:
 
 
 def ascend(acquisition: AcquisitionFunction, bounds: Tensor) -> Tensor:
-    """Where an acquisition is largest in a box (2, n), by multi-start L-BFGS; shape (n,); call within `seeded`."""
+    """Maximise an acquisition in a box (2, n) by multi-start L-BFGS; return (n,); call within `seeded`."""
     point, _ = optimize_acqf(
         acquisition,
         bounds,
@@ -172,10 +172,10 @@ def ascend(acquisition: AcquisitionFunction, bounds: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Optimum:
-    """Where the surrogate puts the maximum.
+    """Posterior of the maximiser, in the unit cube.
 
     Attributes:
-        point: argmax of the posterior mean, (n,), unit cube.
+        point: argmax of the posterior mean, (n,).
         draws: argmax of posterior draws, (count, n).
     """
 
@@ -184,10 +184,10 @@ class Optimum:
 
 
 def optimum(model: ModelListGP, bounds: Tensor, draws: int) -> Optimum:
-    """Posterior of the maximiser in a box (2, n); call within `seeded`.
+    """Draw the posterior of the maximiser in a box (2, n); call within `seeded`.
 
-    Its distribution comes from joint posterior draws on a finite set: Sobol points of the box, then once more with a
-    cloud of the first draws' spread about the point, so that it resolves what the box's points are too sparse for.
+    Joint posterior draws on a finite set are maximised twice: on Sobol points of the box, then also on a cloud of
+    points with the spread of the first maximisers, because the Sobol points are too sparse near the optimum.
     """
     point = ascend(PosteriorMean(model, scalarised(model)), bounds)
     cover = sobol(CANDIDATES, bounds)
@@ -203,18 +203,18 @@ def _second_moment(offsets: Tensor) -> Tensor:
 
 
 def _cloud(centre: Tensor, spread: Tensor, bounds: Tensor) -> Tensor:
-    """Normal points about a centre (n,) at half and full `spread` (n, n; a Cholesky factor), kept in the box."""
+    """Draw normal points about a centre (n,) at half and full `spread` (a Cholesky factor), clipped to the box."""
     noise = torch.randn(CANDIDATES, len(centre), dtype=torch.float64)
     noise[::2] *= 0.5
     return torch.clamp(centre + noise @ spread.mT, bounds[0], bounds[1])
 
 
 def argmax_draws(model: ModelListGP, candidates: Tensor, count: int) -> Tensor:
-    """Maximisers among candidates (M, n) of `count` joint posterior draws, (count, n)."""
+    """Return the maximisers among candidates (M, n) of `count` joint posterior draws, (count, n)."""
     with torch.no_grad():
         posterior = model.posterior(candidates, posterior_transform=scalarised(model))
         mean, covariance = posterior.mean.squeeze(-1), posterior.mvn.covariance_matrix
-        # Draws through the eigenvectors: near-coincident candidates make the Cholesky factor fail.
+        # Draw through the eigenvectors: the Cholesky factor fails for nearly coincident candidates.
         power, vectors = torch.linalg.eigh(covariance)
         noise = torch.randn(count, len(power), dtype=torch.float64)
         values = mean + (noise * power.clamp(min=0).sqrt()) @ vectors.mT

@@ -1,10 +1,10 @@
-"""Expected spectra of a thin film in the sub-areas of a Ronchigram: the model behind the second order's fit.
+"""Expected spectra of a thin film in the sub-areas of a Ronchigram: the model of the second-order fit.
 
-As `spectrum.model` for a window off the axis: at an angle theta the film frequency q meets the local state
-`l = x + G(theta) c` (`sub_areas.local_state`), its two sidebands reach the window from angles on either side, and focal
-spread damps them as far as their paths differ there, `pi lambda (q^2 -+ 2 q.theta / lambda)`. The fringes of a sideband
-have the curvature half way between it and the beam, at theta -+ lambda q / 2: at the disc's rim, where the outer one is
-missing, a window sees the second order as from nearer the axis.
+Extends `spectrum.model` to windows off the axis. At an angle theta the local state is `l = x + G(theta) c`
+(`sub_areas.local_state`); the two sidebands of film frequency q reach the window from angles on either side, and focal
+spread damps them by their phase per nm of defocus, `pi lambda (q^2 -+ 2 q.theta / lambda)`. The fringes of a sideband
+have the curvature half way between sideband and beam, at theta -+ lambda q / 2: at the rim of the disc, where the outer
+sideband is missing, the effective angle is closer to the axis.
 """
 
 import math
@@ -26,29 +26,30 @@ Array = NDArray[np.floating]
 AXIS = 5
 """Sub-areas along each axis, three quarters overlapping."""
 REACH = 30 / 128
-"""Of the outer ones' middles from the camera's, in sides of the camera."""
+"""Distance of the outer sub-areas' centres from the camera's, as a fraction of its side."""
 LOWEST_PX = 3
-"""Frequencies below are the disc's own."""
+"""Lowest frequency: the disc's own transform lies below."""
 HIGHEST = 0.85
-"""Of Nyquist's frequency, as in `spectrum.model.band`."""
+"""Highest frequency, as a fraction of the Nyquist frequency, as in `spectrum.model.band`."""
 RADII, ANGLES = 64, 72
+"""Size of the polar grid of film frequencies."""
 
 
 @dataclass(frozen=True)
 class AreaGrid:
-    """Sub-areas and the tables on them, P in number.
+    """P sub-areas with tables of aperture overlap.
 
     Attributes:
         nodes: film frequencies, for the side of a sub-area.
-        corners: first row and column of each.
-        directions: local states made by one nm of each coefficient of the second order, (P, 3, 4).
+        corners: first row and column of each sub-area.
+        directions: local state per nm of each second-order coefficient, (P, 3, 4).
         power: nominal film's power per node for 1 nm of film, (R,).
-        overlap: window-weighted share of the disc that each sideband reaches, (2, P, A, R).
-        both: share that both reach, twice, (P, A, R).
-        origin_rad: angle (x, y) off the sub-area's own at which each sideband's fringes arise, (2, 2, P, A, R).
-        middle_rad: likewise of the part that both sidebands reach, (2, P, A, R).
-        path: phase by which a nm of defocus moves each sideband against the beam, rad, (2, P, A, R).
-        correlation: of the periodograms of overlapping sub-areas at one frequency, (P, P).
+        overlap: window-weighted fraction of the disc that each sideband reaches, (2, P, A, R).
+        both: twice the fraction that both sidebands reach, (P, A, R).
+        origin_rad: angle (x, y), relative to the sub-area's, at which each sideband's fringes arise, (2, 2, P, A, R).
+        middle_rad: mean angle (x, y), relative to the sub-area's, where both sidebands interfere, (2, P, A, R).
+        path: phase of each sideband relative to the beam per nm of defocus, rad, (2, P, A, R).
+        correlation: between the periodograms of sub-areas at one frequency, (P, P).
     """
 
     nodes: Nodes
@@ -65,7 +66,7 @@ class AreaGrid:
 
 @lru_cache(maxsize=2)
 def area_grid(optics: Optics) -> AreaGrid:
-    """Tables for one instrument."""
+    """Build the tables for one instrument."""
     side = optics.camera_pixels
     height = side // 2
     reach = round(REACH * side)
@@ -75,8 +76,8 @@ def area_grid(optics: Optics) -> AreaGrid:
     middles, tables = [], []
     for corner in corners:
         x, y, window = _lit(optics, corner, height)
-        share = window**2 / np.sum(window**2)
-        middles.append((float(share @ x), float(share @ y)))
+        weight = window**2 / np.sum(window**2)
+        middles.append((float(weight @ x), float(weight @ y)))
         tables.append(_overlaps(x, y, window, nodes, optics))
     overlap, both, origin, middle = (np.stack(parts) for parts in zip(*tables, strict=True))
     return AreaGrid(
@@ -94,7 +95,7 @@ def area_grid(optics: Optics) -> AreaGrid:
 
 
 def _lit(optics: Optics, corner: tuple[int, int], height: int) -> tuple[Array, Array, Array]:
-    """Angles x and y, rad, and window of a quarter of a sub-area's pixels, as far as the disc lights them."""
+    """Angles x and y, rad, and window of every fourth pixel of a sub-area, where the disc lights it."""
     side, rad = optics.camera_pixels, optics.camera_pixel_mrad * 1e-3
     axis = (np.arange(side) - side // 2) * rad
     y, x = np.meshgrid(axis[corner[0] :][:height:2], axis[corner[1] :][:height:2], indexing="ij")
@@ -103,8 +104,8 @@ def _lit(optics: Optics, corner: tuple[int, int], height: int) -> tuple[Array, A
 
 
 def _overlaps(x: Array, y: Array, window: Array, nodes: Nodes, optics: Optics) -> tuple[Array, ...]:
-    """Of a sub-area: `AreaGrid.overlap` (2, A, R), `both` (A, R), `origin_rad` (2, 2, A, R), `middle_rad` (2, A, R)."""
-    # Sums over a quarter of the pixels: as in `spectrum.model.overlap_tables`.
+    """A sub-area's tables `overlap` (2, A, R), `both` (A, R), `origin_rad` (2, 2, A, R) and `middle_rad` (2, A, R)."""
+    # Sums over every fourth pixel: factors of 4 as in `spectrum.model.overlap_tables`.
     scale = nodes.pixels**2 * 4.0 / (4.0 * window.sum()) ** 2 * preprocess.REFERENCE_DOSE_E / 2.25
     weight = scale * window**2
     middle = np.array([weight @ x, weight @ y]) / weight.sum()
@@ -121,7 +122,7 @@ def _overlaps(x: Array, y: Array, window: Array, nodes: Nodes, optics: Optics) -
         for side, inside in enumerate(within):
             total, *first = (inside @ moments).T
             overlap[side, a] = total
-            # Half way from the pixels that the sideband reaches to where it comes from.
+            # Half way between the pixels that the sideband reaches and its origin.
             half_way = (0.5 if side else -0.5) * shift
             origin[side, :, a] = np.stack(first) / np.maximum(total, least) + half_way
         total, *first = ((within[0] & within[1]) @ moments).T
@@ -131,7 +132,7 @@ def _overlaps(x: Array, y: Array, window: Array, nodes: Nodes, optics: Optics) -
 
 
 def _paths(middles: Array, nodes: Nodes) -> Array:
-    """`AreaGrid.path` from the sub-areas' angles (P, 2), rad."""
+    """Compute `AreaGrid.path` from the sub-areas' angles (P, 2), rad."""
     direction = np.stack([np.cos(nodes.angles_rad), np.sin(nodes.angles_rad)])
     along = (middles @ direction)[:, :, None] * nodes.q_per_nm
     own = nodes.wavelength_nm * nodes.q_per_nm**2
@@ -139,7 +140,7 @@ def _paths(middles: Array, nodes: Nodes) -> Array:
 
 
 def _correlations(corners: tuple[tuple[int, int], ...], height: int) -> Array:
-    """Squared overlap of the windows of every two sub-areas, (P, P); separable, as the window is."""
+    """Squared overlap of the windows of every two sub-areas, (P, P); separable, like the window."""
     line = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(height) / height)
     starts = np.array(corners)
 
@@ -153,7 +154,7 @@ def _correlations(corners: tuple[tuple[int, int], ...], height: int) -> Array:
 
 @lru_cache(maxsize=2)
 def band(height: int) -> NDArray[np.bool_]:
-    """Frequencies that the likelihood uses, (h, h // 2), each pair +-f once."""
+    """Select the frequencies of the likelihood, (h, h // 2), each pair +-f once."""
     y, x = np.mgrid[-height // 2 : height // 2, 0 : height // 2]
     radius = np.hypot(y, x)
     return np.asarray((radius >= LOWEST_PX) & (radius <= HIGHEST * height / 2) & ((x > 0) | (y > 0)))
@@ -165,7 +166,7 @@ class AreaPeriodograms:
 
     Attributes:
         values: power in units of the shot noise inside `band`, (P, F).
-        levels: of the shot noise, as in `preprocess.area_powers`, (P,).
+        levels: shot-noise level of each sub-area, see `preprocess.area_powers`, (P,).
     """
 
     values: Array
@@ -173,18 +174,18 @@ class AreaPeriodograms:
 
 
 def periodograms(counts: Array, mean: Array, frames: int, grid: AreaGrid) -> AreaPeriodograms:
-    """Of a frame's counts (H, W), above the dark level, less the mean of so many frames, itself among them.
+    """Measure the sub-areas' spectra of a frame less the mean of several frames, itself included.
 
-    The disc's edge, sharp inside the outer windows, is the same in every frame.
+    The mean removes the disc's edge, sharp inside the outer windows and the same in every frame.
 
     Args:
-        counts: of the frame.
-        mean: of frames scaled to a sum of one, (H, W).
-        frames: at least two.
+        counts: above the dark level, (H, W).
+        mean: mean of the frames, each scaled to a sum of one, (H, W).
+        frames: number of frames in the mean, at least two.
         grid: sub-areas.
     """
     height = grid.nodes.pixels
-    _, floor = preprocess.normalise(preprocess.spectrum(counts), float(np.sum(hann_window(len(counts)) * counts)))
+    _, floor = preprocess.normalise(preprocess.spectrum(counts), preprocess.windowed_sum(counts))
     keep = band(height)
     values, levels = [], []
     for power, noise in preprocess.area_powers(counts, floor, grid.corners, height, mean * counts.sum()):
@@ -194,25 +195,25 @@ def periodograms(counts: Array, mean: Array, frames: int, grid: AreaGrid) -> Are
 
 
 def node_power(grid: AreaGrid, nuisance: Nuisance) -> NodePower:
-    """Power per film frequency for one day, (P, A, R)."""
+    """Compute the power per film frequency for one day, (P, A, R)."""
     power = spectrum_model.blurred_power(grid.power, nuisance, grid.nodes)
     minus, plus = np.exp(-0.5 * (nuisance.focal_spread_nm * grid.path) ** 2)
-    of_minus, of_plus = grid.overlap[0] * minus**2, grid.overlap[1] * plus**2
-    both = of_minus + of_plus
-    share = np.divide(np.stack([of_minus, of_plus]), both, out=np.zeros((2, *both.shape)), where=both > 0)
-    lean = np.einsum("spar,sxpar->xpar", share, grid.origin_rad)
+    power_minus, power_plus = grid.overlap[0] * minus**2, grid.overlap[1] * plus**2
+    both = power_minus + power_plus
+    weight = np.divide(np.stack([power_minus, power_plus]), both, out=np.zeros((2, *both.shape)), where=both > 0)
+    lean = np.einsum("spar,sxpar->xpar", weight, grid.origin_rad)
     cross = power * spectrum_model.through_thickness(nuisance, grid.nodes) * grid.both * minus * plus
     return NodePower(power * both, cross, lean, grid.middle_rad)
 
 
 def expected_signal(first_nm: Array, second_nm: Array, nuisance: Nuisance, grid: AreaGrid, power: NodePower) -> Array:
-    """Expected film signal of each sub-area inside `band`, (P, F); 1 is the shot noise of a frame of 1e6 electrons.
+    """Expected film signal of each sub-area inside `band`, (P, F), in units of the shot noise of 1e6 electrons.
 
     Args:
         first_nm, second_nm: aberrations (3,) and (4,), in the order of `sub_areas`.
-        nuisance: of the day.
+        nuisance: nuisance parameters of the day.
         grid: sub-areas.
-        power: `node_power` of the same nuisance.
+        power: from `node_power` with the same nuisance parameters.
     """
     angles = grid.nodes.angles_rad
     cosine, sine = np.cos(angles), np.sin(angles)

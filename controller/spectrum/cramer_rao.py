@@ -1,9 +1,9 @@
-"""A floor under the error of estimators that use power spectra of independent regions: the Cramer-Rao bound.
+"""Cramer-Rao bound of estimators that use power spectra of frames from independent film regions.
 
-The information is that of the Whittle likelihood (Whittle 1953; Kay 1993, section 3.9): the bins of a periodogram
-are exponential with mean S(k; x). It knows the whole day but x0. A fit of several frames of one region may go below
-it, for it gets to know the film; so may a prior, and spectra of sub-areas for coma and three-fold astigmatism.
-Imports torch through the renderer.
+Fisher information of the Whittle likelihood (Whittle 1953; Kay 1993, section 3.9): the bins of a periodogram are
+exponentially distributed with mean S(k; x). All operating conditions except x0 are taken as known. A fit of several
+frames of one region can have a smaller error, because it learns the film; so can an estimator with a prior, or with
+spectra of sub-areas for coma and three-fold astigmatism. Imports torch through the renderer.
 """
 
 import hashlib
@@ -27,33 +27,33 @@ from twin.state import StateSpace
 Array = NDArray[np.floating]
 
 HANN_CORRELATION = (1 + 2 * ((2 / 3) ** 2 + (1 / 6) ** 2)) ** 2
-"""Bins that count as one behind a Hann window, (35/18)^2 = 3.78.
+"""Design effect of a Hann window, (35/18)^2 = 3.78: correlated bins per independent one.
 
-Sum over neighbours of the squared correlation of their amplitudes, which are 2/3 and 1/6 at one and two bins along
-an axis: the variance of any smooth sum over the periodogram is larger by this than independent bins would have it.
+Sum over neighbours of the squared correlation of their amplitudes, which is 2/3 and 1/6 at one and two bins along an
+axis. The variance of a smooth sum over the periodogram is larger by this factor than for independent bins.
 """
 
 LOWEST_PX = 3.0
-"""Below it the disc itself, which is no noise, dominates the spectrum; the estimators here leave it out, too."""
+"""Lowest frequency: below it the disc's own transform dominates; the estimators leave it out as well."""
 
 VERSION = 1
-"""Part of `digest`: raised when the same arguments give another bound."""
+"""Part of `digest`; increased when the same arguments give another bound."""
 
 MOST_SLICES = 4
-"""Enough for the spectrum of thick films; more only take longer."""
+"""Largest number of slices; more do not change the spectrum of thick films."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """At which states, and how carefully, the information is estimated.
+    """States and numbers of film regions for estimating the information.
 
     Attributes:
         tolerances: |component| of the states, in tolerances of the space. Not zero: the spectrum is even in x to
-            first order, so that a frame at x = 0 says nothing; from 2 to 6 tolerances of 10 nm a frame of a library day
-            says most, and about equally much.
-        states: how many sign patterns, spread over all there are up to x -> -x, which changes little.
-        regions: film regions per state.
-        step_tolerances: step of the difference, in tolerances.
+            first order, so that a frame at x = 0 carries no information. From 2 to 6 tolerances of 10 nm the
+            information of a frame of a library day is largest, and nearly constant.
+        states: number of sign patterns, drawn from all patterns up to x -> -x, which changes little.
+        regions: number of film regions per state.
+        step_tolerances: step of the finite difference, in tolerances.
         seed: of regions and patterns.
     """
 
@@ -65,14 +65,18 @@ class Design:
 
 
 def default_design(space: StateSpace) -> Design:
-    """More regions for more coefficients: of the odd orders a frame says little, and that has to be seen in speckle."""
+    """Return more regions for more coefficients: odd orders carry little information, which speckle hides."""
     return Design(regions=8 * math.ceil(space.dimension / 3))
 
 
 def bound_nm(information_per_nm2: Array, frames: int) -> float:
-    """Least root-mean-square error norm, nm, of an unbiased estimate of x0 from that many independent frames.
+    """Least root-mean-square error norm, nm, of an unbiased estimate of x0 from independent frames.
 
-    Infinite if the information is not positive definite: some direction was not seen above the speckle.
+    Infinite if the information is not positive definite: in some direction it does not exceed the speckle.
+
+    Example:
+        >>> bound_nm(np.diag([1.0, 1.0, 1.0]), frames=3)
+        1.0
     """
     if np.linalg.eigvalsh(information_per_nm2)[0] <= 0:
         return math.inf
@@ -80,9 +84,9 @@ def bound_nm(information_per_nm2: Array, frames: int) -> float:
 
 
 def median_over_rms(information_per_nm2: Array) -> float:
-    """Median over root mean square of the error norm of a Gaussian estimate that reaches the bound.
+    """Ratio of median to root mean square of the error norm of a Gaussian estimate at the bound.
 
-    0.67 for one coefficient, 0.89 for three that are equally well known. From fixed draws, good to 0.3 %.
+    0.67 for one coefficient, 0.89 for three of equal variance. From fixed draws, accurate to 0.3 %.
     """
     variances = np.linalg.eigvalsh(np.linalg.inv(information_per_nm2))
     draws = np.random.default_rng(0).standard_normal((100_000, variances.size))
@@ -90,7 +94,7 @@ def median_over_rms(information_per_nm2: Array) -> float:
 
 
 def digest(optics: Optics, space: StateSpace, day: Day, design: Design | None = None) -> str:
-    """SHA-256 of all that `frame_information` depends on beside the code."""
+    """SHA-256 of all arguments of `frame_information` and the constants that it depends on."""
     parts = (VERSION, LOWEST_PX, optics, space, day, design or default_design(space))
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -98,8 +102,8 @@ def digest(optics: Optics, space: StateSpace, day: Day, design: Design | None = 
 def frame_information(optics: Optics, space: StateSpace, day: Day, design: Design | None = None) -> Array:
     """Fisher information of one frame's power spectrum on the state, shape (n, n), per nm^2.
 
-    The mean over the design's states: what a frame says on average when inputs bring the state there. Films
-    are phase screens (`FastRenderer`), whatever the scenario's renderer.
+    The mean over the design's states, where inputs are assumed to bring the state. Films are phase screens
+    (`FastRenderer`), whatever the scenario's renderer.
     """
     design = design or default_design(space)
     rng = np.random.default_rng(design.seed)
@@ -114,7 +118,7 @@ def frame_information(optics: Optics, space: StateSpace, day: Day, design: Desig
 
 
 def design_states(space: StateSpace, design: Design, rng: np.random.Generator) -> Array:
-    """Corners of the box of `design.tolerances`, the first component positive, shape (states, n), nm."""
+    """Draw corners of the box of `design.tolerances`, the first component positive, shape (states, n), nm."""
     patterns = np.array([(1.0, *rest) for rest in product((1.0, -1.0), repeat=space.dimension - 1)])
     chosen = rng.permutation(len(patterns))[np.arange(design.states) % len(patterns)]
     corners: Array = design.tolerances * patterns[chosen] * space.tolerance
@@ -122,7 +126,7 @@ def design_states(space: StateSpace, design: Design, rng: np.random.Generator) -
 
 
 def informative_bins(pixels: int) -> NDArray[np.bool_]:
-    """Which frequencies count, (pixels, pixels), zero at the centre: all but the disc's own."""
+    """Select all frequencies but the disc's own, (pixels, pixels), zero frequency at the centre."""
     axis = np.arange(pixels) - pixels // 2
     return np.hypot(axis[:, None], axis[None, :]) >= LOWEST_PX
 
@@ -130,21 +134,21 @@ def informative_bins(pixels: int) -> NDArray[np.bool_]:
 def whittle_information(derivative: Array, power: Array, bins: NDArray[np.bool_]) -> Array:
     """Sum over independent frequencies of (d log S / dx)(d log S / dx)^T, shape (n, n).
 
-    A mean over R regions still carries their speckle, whose square would count as information. Products of two
-    different regions do not: sum over r != s of D_r D_s^T / (R (R - 1) S^2). A real image has each frequency twice,
-    and behind the Hann window `HANN_CORRELATION` bins count as one.
+    A mean over R regions still contains their speckle, whose square would be mistaken for information. Products of two
+    different regions are unbiased: sum over r != s of D_r D_s^T / (R (R - 1) S^2). A real image contains each frequency
+    twice, and `HANN_CORRELATION` bins behind the Hann window carry the information of one.
 
     Args:
         derivative: dP/dx of the periodogram of each region, (R, n, H, W), R >= 2.
         power: expected periodogram, (H, W).
-        bins: which frequencies count, (H, W).
+        bins: frequencies to sum over, (H, W).
 
     Raises:
         ValueError: fewer than two regions.
     """
     count = len(derivative)
     if count < 2:
-        raise ValueError(f"the information needs 2 regions or more to be told from their speckle; got {count}")
+        raise ValueError(f"the information needs 2 regions or more to be separated from speckle; got {count}")
     slopes = derivative[..., bins] / power[bins]
     together, alone = slopes.sum(0), np.einsum("rif,rjf->ij", slopes, slopes)
     information: Array = (together @ together.T - alone) / (count * (count - 1)) / (2 * HANN_CORRELATION)
@@ -154,10 +158,10 @@ def whittle_information(derivative: Array, power: Array, bins: NDArray[np.bool_]
 def spectra_and_slopes(
     renderer: FastRenderer, space: StateSpace, state_nm: Array, design: Design, seeds: Sequence[int] | NDArray[np.int64]
 ) -> tuple[Array, Array]:
-    """dP/dx of every region, (R, n, H, W), and the expected periodogram, shot noise included, (H, W).
+    """Return dP/dx of every region, (R, n, H, W), and the expected periodogram including shot noise, (H, W).
 
-    Forward differences on one and the same film, which is as good as central ones half a step away: S is smooth.
-    Without noise, for shot noise adds a floor to P that does not depend on x. Units: squared counts.
+    Forward differences on the same film equal central ones half a step away, and S is smooth. Frames are noiseless:
+    the floor that shot noise adds to P does not depend on x. Units: squared counts.
     """
     import torch
 
@@ -205,6 +209,6 @@ def _transfer2(day: Day, pixels: int) -> Array:
 
 
 def _smooth(power: Array) -> Array:
-    """Mean of a bin and its eight neighbours, which the Hann window mixes anyway: less speckle in 1 / S^2."""
+    """Average each bin with its eight neighbours, which the Hann window mixes anyway: less speckle in 1 / S^2."""
     smooth: Array = ndimage.uniform_filter(power, size=3, mode="wrap")
     return smooth

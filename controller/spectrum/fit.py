@@ -1,7 +1,7 @@
-"""Maximum a posteriori fit of the spectrum model to several frames at once: initial state and the day's nuisances.
+"""Maximum a posteriori fit of the spectrum model to several frames at once: initial state and nuisance parameters.
 
 Fisher scoring on the Whittle likelihood (its information is J^T J with J the derivative of the log spectrum). The
-+-x ambiguity leaves separate modes; each is fitted, and they are weighed by Laplace's approximation.
++-x ambiguity leaves separate modes; each is fitted, and their weights follow from Laplace's approximation.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import qmc
 
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.model import Grid, Nuisance, Periodogram
@@ -21,19 +22,20 @@ PRIOR_MEAN = np.array([0.0, 0.0, 0.0, np.log(1.6), np.log(0.04), np.log(5.0)])
 PRIOR_STD = np.array([0.15, 0.02, 0.05, 0.4, 0.35, 0.35])
 """Log amplitude, log scale, rotation [rad], log focal spread [nm], log source size [nm], log thickness [nm]."""
 STEPS = np.array([0.3, 0.3, 0.3, 0.02, 0.003, 0.01, 0.05, 0.05, 0.05])
-"""Finite differences, the state's in nm first."""
+"""Steps of the finite differences: state in nm, then nuisance parameters."""
 TILE = 8
+"""Side of the tiles of the misfit test, frequency pixels."""
 CHUNK = 64
-"""States whose spectra are worked out at once."""
+"""States whose spectra are computed together."""
 APART_NM = 8.0
-"""Starting points nearer than this would find the same mode."""
+"""Least distance between starting points: nearer ones would find the same mode."""
 NEGLIGIBLE, MOST_MODES = 12.0, 6
-"""Modes this many nats below the best are dropped, and all beyond this many."""
+"""Modes so many nats below the best are dropped, and the number kept."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A frame's spectrum and the cumulative input it was taken at, nm, shape (3,)."""
+    """A frame's periodogram and its cumulative input, nm, shape (3,)."""
 
     input_nm: Array
     spectrum: Periodogram
@@ -44,10 +46,10 @@ class Mode:
     """One local maximum of the posterior.
 
     Attributes:
-        theta: state [nm] and nuisances, (9,), in the order of `PRIOR_MEAN`.
-        covariance: Laplace's, (9, 9), inflated by `misfit`.
-        log_weight: log posterior mass, nats, tempered by the misfit.
-        misfit: mean squared deviation of tiles of the spectrum in units of its expectation, at least 1.
+        theta: state [nm] and nuisance parameters, (9,), in the order of `PRIOR_MEAN`.
+        covariance: of Laplace's approximation, (9, 9), inflated by `misfit`.
+        log_weight: log posterior mass, nats, tempered by `misfit`.
+        misfit: variance inflation, see `tile_misfit`.
     """
 
     theta: Array
@@ -62,44 +64,44 @@ class Mode:
 
 
 def nuisance(theta: Array) -> Nuisance:
-    """The day part of a parameter vector (9,)."""
+    """Return the nuisance parameters of a parameter vector (9,)."""
     amplitude, scale, rotation, focal, source, thickness = (float(v) for v in theta[3:])
     return Nuisance(amplitude, scale, rotation, float(np.exp(focal)), float(np.exp(source)), float(np.exp(thickness)))
 
 
-def expected(theta: Array, seen: Sequence[Observation], grid: Grid) -> Array:
+def expected(theta: Array, observations: Sequence[Observation], grid: Grid) -> Array:
     """Expected periodograms of all frames, (K, P)."""
-    inputs = np.array([o.input_nm for o in seen])
-    floors = np.array([o.spectrum.floor for o in seen])
+    inputs = np.array([o.input_nm for o in observations])
+    floors = np.array([o.spectrum.floor for o in observations])
     signal = spectrum_model.expected_signal(theta[:3] + inputs, nuisance(theta), grid)
     return 1.0 + signal[:, spectrum_model.band(grid.pixels)] / floors[:, None]
 
 
 def log_posterior(theta: Array, mean: Array, measured: Array) -> float:
-    """Whittle log-likelihood of (K, P) and the nuisances' Gaussian prior, nats."""
+    """Whittle log-likelihood of (K, P) plus the log of the nuisance parameters' Gaussian prior, nats."""
     likelihood = -float(np.sum(np.log(mean) + measured / mean)) / spectrum_model.CORRELATION
     return likelihood - 0.5 * float(np.sum(((theta[3:] - PRIOR_MEAN) / PRIOR_STD) ** 2))
 
 
-def fit(theta: Array, seen: Sequence[Observation], grid: Grid, box_nm: Array, iterations: int) -> Mode:
+def fit(theta: Array, observations: Sequence[Observation], grid: Grid, box_nm: Array, iterations: int) -> Mode:
     """Climb from theta (9,) by damped Fisher scoring; the state stays within +-box_nm."""
-    measured = np.array([o.spectrum.values for o in seen])
+    measured = np.array([o.spectrum.values for o in observations])
     theta, damping = theta.copy(), 1e-2
-    mean = expected(theta, seen, grid)
+    mean = expected(theta, observations, grid)
     best = log_posterior(theta, mean, measured)
-    information, score = _curvature(theta, mean, measured, seen, grid)
+    information, score = _curvature(theta, mean, measured, observations, grid)
     for _ in range(iterations):
         step = np.linalg.solve(information + damping * np.diag(np.diag(information)), score)
         trial = theta + np.clip(step, -30 * STEPS, 30 * STEPS)
         trial[:3] = np.clip(trial[:3], -box_nm, box_nm)
-        trial_mean = expected(trial, seen, grid)
+        trial_mean = expected(trial, observations, grid)
         value = log_posterior(trial, trial_mean, measured)
         if value <= best:
             damping *= 10
             continue
         gained, best = value - best, value
         theta, mean, damping = trial, trial_mean, damping / 5
-        information, score = _curvature(theta, mean, measured, seen, grid)
+        information, score = _curvature(theta, mean, measured, observations, grid)
         if gained < 0.01:
             break
     misfit = tile_misfit(measured / mean, grid.pixels)
@@ -109,14 +111,14 @@ def fit(theta: Array, seen: Sequence[Observation], grid: Grid, box_nm: Array, it
 
 
 def _curvature(
-    theta: Array, mean: Array, measured: Array, seen: Sequence[Observation], grid: Grid
+    theta: Array, mean: Array, measured: Array, observations: Sequence[Observation], grid: Grid
 ) -> tuple[Array, Array]:
     """Fisher information (9, 9) and score (9,) of the log posterior."""
     slopes, log_mean = np.empty((len(theta), mean.size)), np.log(mean)
     for i, step in enumerate(STEPS):
         up = theta.copy()
         up[i] += step
-        slopes[i] = (np.log(expected(up, seen, grid)) - log_mean).ravel() / step
+        slopes[i] = (np.log(expected(up, observations, grid)) - log_mean).ravel() / step
     precision = np.concatenate([np.full(3, 1e-6), 1 / PRIOR_STD**2])
     offset = np.concatenate([np.zeros(3), PRIOR_MEAN - theta[3:]])
     residual = (measured / mean - 1).ravel()
@@ -125,9 +127,9 @@ def _curvature(
 
 
 def tile_misfit(ratio: Array, pixels: int) -> float:
-    """How far tiles of measured over expected power (K, P) lie from 1, in variances of their means; at least 1.
+    """Variance inflation of measured over expected power (K, P): chi-square per tile of the spectrum, at least 1.
 
-    A model that is right gives 1: each tile's mean has variance CORRELATION / frequencies in it.
+    Under a correct model the mean of a tile has variance CORRELATION / number of its frequencies, which gives 1.
     """
     y, x = np.mgrid[0:pixels, 0 : pixels // 2]
     _, tile = np.unique((y // TILE * pixels + x // TILE)[spectrum_model.band(pixels)], return_inverse=True)
@@ -138,12 +140,17 @@ def tile_misfit(ratio: Array, pixels: int) -> float:
 
 
 def starting_theta(state_nm: Array) -> Array:
-    """A state (3,) and the nuisances' prior mean."""
+    """Complete a state (3,) with the prior mean of the nuisance parameters, (9,)."""
     return np.concatenate([state_nm, PRIOR_MEAN])
 
 
+def quasi_random(count: int, half_nm: Array, rng: np.random.Generator) -> Array:
+    """Return Halton points within +-half_nm (3,), (count, 3)."""
+    return np.asarray((2 * qmc.Halton(3, rng=rng).random(count) - 1) * half_nm)
+
+
 def separated(states_nm: Array, score: Array, count: int, distance_nm: float) -> list[int]:
-    """Indices of the best-scoring states (N, 3) that lie at least a distance apart."""
+    """Return the indices of the best-scoring states (N, 3) that lie at least a distance apart."""
     chosen: list[int] = []
     for i in np.argsort(-score):
         if all(np.linalg.norm(states_nm[i] - states_nm[j]) > distance_nm for j in chosen):
@@ -153,30 +160,30 @@ def separated(states_nm: Array, score: Array, count: int, distance_nm: float) ->
     return chosen
 
 
-def scanned(states_nm: Array, seen: Sequence[Observation], grid: Grid, count: int) -> list[Array]:
-    """Where fits may start: the best, well separated, of these states (N, 3), by their likelihood on a nominal day.
+def scanned(states_nm: Array, observations: Sequence[Observation], grid: Grid, count: int) -> list[Array]:
+    """Select starting points: the well separated states (N, 3) of highest likelihood on the nominal day.
 
     Returns:
-        At most `count` of them, as in `starting_theta`.
+        At most `count` parameter vectors, as from `starting_theta`.
     """
     day, score = nuisance(starting_theta(states_nm[0])), np.zeros(len(states_nm))
     for chunk in np.array_split(np.arange(len(states_nm)), max(1, len(states_nm) // CHUNK)):
-        for o in seen:
+        for o in observations:
             mean = spectrum_model.expected_periodogram(states_nm[chunk] + o.input_nm, day, grid, o.spectrum.floor)
             score[chunk] += spectrum_model.whittle(o.spectrum, mean)
     return [starting_theta(states_nm[i]) for i in separated(states_nm, score, count, APART_NM)]
 
 
 def fit_modes(
-    starts: Sequence[Array], seen: Sequence[Observation], grid: Grid, box_nm: Array, iterations: int
+    starts: Sequence[Array], observations: Sequence[Observation], grid: Grid, box_nm: Array, iterations: int
 ) -> list[Mode]:
-    """Fit from every start (9,) and drop what ran into a better mode; best first.
+    """Fit from every start (9,) and drop duplicates of better modes; best first.
 
-    Modes share one misfit, the best mode's, so that their weights compare.
+    All modes are weighted with the same misfit, the smallest, so that their weights are comparable.
     """
-    modes = [fit(start, seen, grid, box_nm, iterations) for start in starts]
+    modes = [fit(start, observations, grid, box_nm, iterations) for start in starts]
     shared = min(mode.misfit for mode in modes)
-    weighed = [_reweigh(mode, shared, seen, grid) for mode in modes]
+    weighed = [_reweighted(mode, shared, observations, grid) for mode in modes]
     kept: list[Mode] = []
     for mode in sorted(weighed, key=lambda mode: -mode.log_weight):
         if all(np.linalg.norm(mode.state_nm - other.state_nm) > 2.0 for other in kept):
@@ -184,14 +191,15 @@ def fit_modes(
     return [mode for mode in kept if mode.log_weight > kept[0].log_weight - NEGLIGIBLE][:MOST_MODES]
 
 
-def _reweigh(mode: Mode, misfit: float, seen: Sequence[Observation], grid: Grid) -> Mode:
-    value = log_posterior(mode.theta, expected(mode.theta, seen, grid), np.array([o.spectrum.values for o in seen]))
+def _reweighted(mode: Mode, misfit: float, observations: Sequence[Observation], grid: Grid) -> Mode:
+    measured = np.array([o.spectrum.values for o in observations])
+    value = log_posterior(mode.theta, expected(mode.theta, observations, grid), measured)
     volume = 0.5 * float(np.linalg.slogdet(mode.covariance)[1])
     return replace(mode, log_weight=value / misfit + volume)
 
 
 def mirrored(mode: Mode) -> Mode:
-    """The mode's +-x twin: the model is even in the state."""
+    """Return the mirror image of a mode: the model is even in the state."""
     flip = np.repeat([-1.0, 1.0], (3, 6))
     return replace(mode, theta=mode.theta * flip, covariance=mode.covariance * np.outer(flip, flip))
 
@@ -213,7 +221,7 @@ def moments(modes: Sequence[Mode]) -> tuple[Array, Array, float]:
 
 
 def first_order(space: StateSpace) -> list[int]:
-    """Places of C10, C12a, C12b in a state space.
+    """Return the places of C10, C12a, C12b in a state space.
 
     Raises:
         ValueError: the space lacks one of them.

@@ -2,19 +2,20 @@
 
 For a weak phase phi(q) and chi quadratic in k with curvature M = [[C10 + C12a, C12b], [C12b, C10 - C12a]], film
 frequency q appears in the shadow image as `A_- exp(-i W) - A_+ exp(i W)` times a fringe of frequency
-`rho = lambda M q`, with `W = pi lambda q.M q` and A_-+ the aperture shifted by +-q. Its power is
+`rho = lambda M q`, with `W = pi lambda q.M q` and A_-+ the aperture shifted by +-q. Its power,
 
     PSD(q) [P(|q|) - R(|q|) cos 2W]     (4 sin^2 W where both shifted apertures overlap the disc, 1 where one does)
 
-deposited at rho; P and R carry aperture overlap and focal spread, a source blurs the potential, a film of thickness t
-multiplies cos 2W by sinc(lambda q^2 t). Contrast transfer as in Lin and Cowley (1986, Ultramicroscopy 19, 31), shadow
-magnification and its use for defocus and astigmatism in Kimoto and Ishizuka (2003) and Lupini et al. (2010).
-Odd and spherical aberrations, at most 1 to 3 nm of curvature at the edge of the disc, are left out.
+appears at rho. P and R include aperture overlap and focal spread; the source size blurs the potential; a film of
+thickness t multiplies cos 2W by sinc(lambda q^2 t). Contrast transfer as in Lin and Cowley (1986, Ultramicroscopy 19,
+31), shadow magnification and its use for defocus and astigmatism as in Kimoto and Ishizuka (2003) and Lupini et al.
+(2010). Odd and spherical aberrations, at most 1 to 3 nm of curvature at the edge of the disc, are neglected.
 """
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -29,21 +30,21 @@ from twin.types import Frame
 Array = NDArray[np.floating]
 
 CORRELATION = 3.78
-"""Sum of squared correlations between a Hann periodogram's neighbours: 1 + 2 (4/9 + 1/36) per axis, squared. The
-log-likelihood of independent frequencies is divided by it."""
+"""Design effect of a Hann periodogram: the sum of squared correlations between neighbouring frequencies,
+1 + 2 (4/9 + 1/36) per axis, squared. The log-likelihood of independent frequencies is divided by it."""
 
 FOCAL_NM = np.arange(0.0, 6.01, 0.25)
-"""Focal spreads tabulated, rms nm."""
+"""Focal spreads of the tables, rms nm."""
 
 
 @dataclass(frozen=True)
 class Nuisance:
-    """What the day hides beside the state.
+    """Nuisance parameters: operating conditions that the spectrum depends on beside the state.
 
     Attributes:
-        log_amplitude: of the film's power, over the nominal film's.
-        log_scale: of the camera.
-        rotation_rad: of the camera against the corrector.
+        log_amplitude: log of the film's power over the nominal film's.
+        log_scale: log of the camera's scale.
+        rotation_rad: rotation of the camera relative to the corrector.
         focal_spread_nm, source_size_nm: rms.
         thickness_nm: of the film.
     """
@@ -56,14 +57,13 @@ class Nuisance:
     thickness_nm: float = 5.0
 
 
-@dataclass(frozen=True)
-class Nodes:
-    """Film frequencies in polar coordinates, half a plane, seen by a square camera or part of one.
+class Nodes(NamedTuple):
+    """Film frequencies on a polar grid over half a plane, for a square camera or a square part of it.
 
     Attributes:
         q_per_nm: radii, (R,).
-        angles_rad: (A,), half a turn.
-        bin_nm: one frequency pixel of the spectrum, nm.
+        angles_rad: over half a turn, (A,).
+        bin_nm: width of a frequency pixel of the spectrum, nm.
         wavelength_nm: of the beam.
         pixels: side of the square.
     """
@@ -77,12 +77,12 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Grid:
-    """Film frequencies and the tables on them, for the whole camera.
+    """Film frequencies for the whole camera, with tables of P and R.
 
     Attributes:
         nodes: film frequencies.
-        power: nominal film's power per node for 1 nm of film, in units of the floor of 1e6 e, (R,).
-        direct, cross: P and R of the module's docstring over the focal spreads, (F, R).
+        power: nominal film's power per node for 1 nm of film, in units of the shot noise of 1e6 electrons, (R,).
+        direct, cross: P and R of the module's docstring at each focal spread, (F, R).
     """
 
     nodes: Nodes
@@ -97,11 +97,11 @@ class Grid:
 
 
 REACH_PER_NM = 9.0
-"""Film frequency beyond which the film scatters little."""
+"""Highest film frequency: the film scatters little beyond."""
 
 
 def nodes(optics: Optics, pixels: int, radii: int, angles: int) -> Nodes:
-    """Film frequencies for a square of so many pixels of the camera."""
+    """Return film frequencies for a square of `pixels` camera pixels a side."""
     pixel_per_nm = optics.camera_pixel_mrad * 1e-3 / optics.wavelength_nm
     q = (np.arange(radii) + 0.5) * REACH_PER_NM / radii
     turn = (np.arange(angles) + 0.5) * math.pi / angles
@@ -109,7 +109,7 @@ def nodes(optics: Optics, pixels: int, radii: int, angles: int) -> Nodes:
 
 
 def film_power(nodes: Nodes, optics: Optics) -> Array:
-    """The nominal film's power at each radius for 1 nm of film, all angles alike, (R,)."""
+    """Power of 1 nm of the nominal film at each radius, the same at all angles, (R,)."""
     q = nodes.q_per_nm
     area = q * (REACH_PER_NM / len(q)) * math.pi / len(nodes.angles_rad)
     power: Array = phase_psd_rad2_nm2(q, FilmProperties(), optics, 1.0) * area
@@ -118,16 +118,16 @@ def film_power(nodes: Nodes, optics: Optics) -> Array:
 
 @lru_cache(maxsize=2)
 def grid(optics: Optics, radii: int = 80, angles: int = 120) -> Grid:
-    """Tables for one instrument."""
-    of_camera = nodes(optics, optics.camera_pixels, radii, angles)
-    return Grid(of_camera, film_power(of_camera, optics), *overlap_tables(of_camera.q_per_nm, optics))
+    """Build the tables for one instrument."""
+    whole = nodes(optics, optics.camera_pixels, radii, angles)
+    return Grid(whole, film_power(whole, optics), *overlap_tables(whole.q_per_nm, optics))
 
 
 def overlap_tables(q_per_nm: Array, optics: Optics) -> tuple[Array, Array]:
-    """P and R: window-weighted overlaps with focal-spread damping, each (F, R), by Parseval's sum over the camera.
+    """P and R, each (F, R): window-weighted aperture overlap with focal-spread damping, summed over the camera.
 
-    The damping of exp(-i (chi(k -+ q) - chi(k))) over a Gaussian defocus of rms s is
-    exp(-(pi lambda s (q^2 -+ 2 k.q))^2 / 2). The window is taken as isotropic: q points along x.
+    A Gaussian focal spread of rms s damps exp(-i (chi(k -+ q) - chi(k))) by
+    exp(-(pi lambda s (q^2 -+ 2 k.q))^2 / 2). The window is approximated as isotropic: q points along x.
     """
     wavelength, n = optics.wavelength_nm, optics.camera_pixels
     axis = (np.arange(0, n, 2) - n // 2) * optics.camera_pixel_mrad * 1e-3 / wavelength
@@ -136,21 +136,21 @@ def overlap_tables(q_per_nm: Array, optics: Optics) -> tuple[Array, Array]:
     edge = optics.convergence_mrad * 1e-3 / wavelength
     inside = np.hypot(x, y) <= edge
     x, y, h = x[inside], y[inside], window[inside]
-    # Sums over a quarter of the pixels: N sum(h^2) / sum(h)^2 keeps one factor of 4 too many below and above.
+    # Sums run over every fourth pixel; the factors of 4 make N sum(h^2) / sum(h)^2 that of all pixels.
     scale = n * n * 4.0 / (4.0 * h.sum()) ** 2 * preprocess.REFERENCE_DOSE_E / 2.25
     direct, cross = np.empty((2, len(FOCAL_NM), len(q_per_nm)))
     for j, q in enumerate(q_per_nm):
-        here = [np.hypot(x - s * q, y) <= edge for s in (1, -1)]
+        overlap = [np.hypot(x - s * q, y) <= edge for s in (1, -1)]
         path = [math.pi * wavelength * (q * q - s * 2 * x * q) for s in (1, -1)]
         for i, focal in enumerate(FOCAL_NM):
-            minus, plus = (o * np.exp(-0.5 * (focal * p) ** 2) for o, p in zip(here, path, strict=True))
+            minus, plus = (o * np.exp(-0.5 * (focal * p) ** 2) for o, p in zip(overlap, path, strict=True))
             direct[i, j] = scale * np.sum(h**2 * (minus**2 + plus**2))
             cross[i, j] = scale * np.sum(h**2 * 2 * minus * plus)
     return direct, cross
 
 
 def tables(grid: Grid, nuisance: Nuisance) -> tuple[Array, Array]:
-    """Power per film frequency, (R,): the constant part and the amplitude of cos 2W, for one day."""
+    """Interpolate the tables to one day: the constant power and the amplitude of cos 2W per film frequency, (R,)."""
     focal = float(np.clip(nuisance.focal_spread_nm, 0.0, FOCAL_NM[-1] - 1e-9)) / (FOCAL_NM[1] - FOCAL_NM[0])
     low, part = int(focal), focal - int(focal)
     power = blurred_power(grid.power, nuisance, grid.nodes)
@@ -160,19 +160,37 @@ def tables(grid: Grid, nuisance: Nuisance) -> tuple[Array, Array]:
 
 
 def blurred_power(power: Array, nuisance: Nuisance, nodes: Nodes) -> Array:
-    """`film_power` of a day's film behind its source, (R,)."""
-    of_film: Array = power * nuisance.thickness_nm * math.exp(nuisance.log_amplitude)
-    return of_film * np.exp(-4 * (math.pi * nuisance.source_size_nm * nodes.q_per_nm) ** 2)
+    """Scale `film_power` to a day's film and blur it by the day's source size, (R,)."""
+    scaled: Array = power * nuisance.thickness_nm * math.exp(nuisance.log_amplitude)
+    return scaled * np.exp(-4 * (math.pi * nuisance.source_size_nm * nodes.q_per_nm) ** 2)
 
 
 def through_thickness(nuisance: Nuisance, nodes: Nodes) -> Array:
-    """What is left of the interference of a film's slices, (R,)."""
+    """Damping of the interference term by the film's thickness, (R,)."""
     return np.asarray(np.sinc(nodes.wavelength_nm * nodes.q_per_nm**2 * nuisance.thickness_nm))
 
 
+class NodePower(NamedTuple):
+    """Power at every film frequency; one table per state, or one for all states, (B or 1, A, R).
+
+    Attributes:
+        direct, cross: the constant power and the amplitude of the interference.
+        lean: mean angle (x, y), rad, off the middle of the window of the pixels where the fringes arise,
+            (2, B or 1, A, R).
+        tilt: mean angle of the pixels where both sidebands interfere, (2, B or 1, A, R).
+    """
+
+    direct: Array
+    cross: Array
+    lean: Array
+    tilt: Array
+
+
 @numba.njit(cache=True)
-def _deposit(curvature, bend, lean, tilt, wavelength, per_bin, q, cosine, sine, direct, cross, out):  # type: ignore[no-untyped-def]
-    """Spread the film's power over fringe frequencies; tables (T, A, R), one for every state or one for all."""
+def _deposit(curvature, bend, nodes, cosine, sine, per_bin, power_table, out):  # type: ignore[no-untyped-def]
+    """Add the film's power to the fringe frequencies of each state's spectrum, bilinearly; see `deposited`."""
+    direct, cross, lean, tilt = power_table
+    q, wavelength = nodes.q_per_nm, nodes.wavelength_nm
     half = out.shape[1] // 2
     for b in range(curvature.shape[0]):
         xx, xy, yy = curvature[b, 0], curvature[b, 1], curvature[b, 2]
@@ -205,28 +223,12 @@ def _deposit(curvature, bend, lean, tilt, wavelength, per_bin, q, cosine, sine, 
                     out[b, i + 1, j + 1] += power * u * v
 
 
-@dataclass(frozen=True)
-class NodePower:
-    """Power at every film frequency, one table for every state or one for all, (B or 1, A, R).
-
-    Attributes:
-        direct, cross: the constant part and the amplitude of the interference.
-        lean: angle (x, y), rad, off the middle of the window at which its fringes arise, (2, B or 1, A, R).
-        tilt: likewise where both sidebands interfere.
-    """
-
-    direct: Array
-    cross: Array
-    lean: Array
-    tilt: Array
-
-
 def deposited(
     states_nm: Array, nuisance: Nuisance, nodes: Nodes, power: NodePower, bend_nm: Array | None = None
 ) -> Array:
-    """Spectra for states (B, 3), shape (B, H, W // 2).
+    """Expected spectra for states (B, 3), shape (B, H, W // 2).
 
-    `bend_nm`, (2, A, 2), is what the curvature times q / |q| changes by per rad along x and along y; None for nothing.
+    `bend_nm`, (2, A, 2), is the change of curvature times q / |q| per rad along x and along y; None: no change.
     """
     turn = np.exp(2j * nuisance.rotation_rad) * (states_nm[:, 1] + 1j * states_nm[:, 2])
     curvature = np.stack([states_nm[:, 0] + turn.real, turn.imag, states_nm[:, 0] - turn.real], 1)
@@ -234,8 +236,7 @@ def deposited(
     out = np.zeros((len(states_nm), n, n // 2 + 4))
     per_bin = math.exp(-nuisance.log_scale) / nodes.bin_nm
     bend = np.zeros((2, len(nodes.angles_rad), 2)) if bend_nm is None else bend_nm
-    where = (nodes.wavelength_nm, per_bin, nodes.q_per_nm, np.cos(nodes.angles_rad), np.sin(nodes.angles_rad))
-    _deposit(curvature, bend, power.lean, power.tilt, *where, power.direct, power.cross, out)
+    _deposit(curvature, bend, nodes, np.cos(nodes.angles_rad), np.sin(nodes.angles_rad), per_bin, power, out)
     # Leakage of the Hann window: |(1/4, 1/2, 1/4)|^2, normalised.
     for axis in (1, 2):
         out = out * (2 / 3) + (np.roll(out, 1, axis) + np.roll(out, -1, axis)) / 6
@@ -243,9 +244,9 @@ def deposited(
 
 
 def expected_signal(states_nm: Array, nuisance: Nuisance, grid: Grid) -> Array:
-    """Expected film signal for states (B, 3), shape (B, H, W // 2); 1 is the shot noise of a frame of 1e6 electrons.
+    """Expected film signal for states (B, 3), shape (B, H, W // 2), in units of the shot noise of 1e6 electrons.
 
-    Zero frequency at (H // 2, 0), as `preprocess.Spectrum.values`. The camera's transfer is left out: divide a
+    Zero frequency at (H // 2, 0), as `preprocess.Spectrum.values`. The camera's transfer is not included: divide a
     measurement by its noise floor, which has the same transfer.
     """
     states = np.atleast_2d(np.asarray(states_nm, np.float64))
@@ -256,14 +257,14 @@ def expected_signal(states_nm: Array, nuisance: Nuisance, grid: Grid) -> Array:
 
 @lru_cache(maxsize=2)
 def pixel_transfer(pixels: int) -> Array:
-    """Power transfer of a square camera pixel, (H, W // 2): a fringe is averaged over it."""
+    """Power transfer of a square camera pixel, which averages a fringe over its area, (H, W // 2)."""
     f = np.arange(-pixels // 2, pixels // 2) / pixels
     return np.asarray(np.sinc(f)[:, None] ** 2 * np.sinc(f)[None, pixels // 2 :] ** 2)
 
 
 @lru_cache(maxsize=2)
 def band(pixels: int) -> NDArray[np.bool_]:
-    """Frequencies that the likelihood uses, (H, W // 2): away from the disc's own transform, each pair +-f once."""
+    """Select the frequencies of the likelihood, (H, W // 2): beyond the disc's own transform, each pair +-f once."""
     y, x = np.mgrid[-pixels // 2 : pixels // 2, 0 : pixels // 2]
     radius = np.hypot(y, x)
     return np.asarray((radius >= 4) & (radius <= 0.85 * pixels / 2) & ((x > 0) | (y > 0)))
@@ -283,19 +284,13 @@ class Periodogram:
 
 
 def periodogram(frame: Frame) -> Periodogram:
-    """Hann-windowed spectrum over its own noise floor, unsmoothed.
+    """Divide the Hann-windowed spectrum by its own noise floor, without smoothing.
 
     Raises:
         ValueError: the frame is not square, or holds no signal.
     """
-    counts: Array = np.asarray(frame.counts, np.float64)
-    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.shape[0] % 2:
-        raise ValueError(f"a Ronchigram is square with an even side; got shape {counts.shape}")
-    counts = preprocess.remove_defects(counts - frame.settings.get("dark_level", 0.0))
-    total = float(np.sum(preprocess.hann_window(len(counts)) * counts))
-    if not total > 0:
-        raise ValueError("the frame holds no signal above its dark level")
-    power = preprocess.spectrum(counts) / total**2 * (preprocess.REFERENCE_DOSE_E / 2.25)
+    counts = preprocess.signal(frame)
+    power = preprocess.per_dose(preprocess.spectrum(counts), preprocess.windowed_sum(counts))
     floor = preprocess.noise_floor(power)
     n = len(counts)
     return Periodogram((power / floor.power(n))[:, n // 2 :][band(n)], floor.level)
@@ -307,5 +302,5 @@ def expected_periodogram(states_nm: Array, nuisance: Nuisance, grid: Grid, floor
 
 
 def whittle(measured: Periodogram, expected: Array) -> Array:
-    """Whittle log-likelihood (Whittle 1953) of expectations (B, P), nats, (B,), for correlated neighbours."""
+    """Whittle log-likelihood (Whittle 1953) of expectations (B, P), corrected for `CORRELATION`, nats, (B,)."""
     return -np.sum(np.log(expected) + measured.values / expected, axis=-1) / CORRELATION

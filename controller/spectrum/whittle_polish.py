@@ -1,7 +1,7 @@
 """Another controller's estimate, moved to the nearest maximum of the Whittle likelihood of all frames' spectra.
 
-The parametric spectrum (`spectrum.model`) knows the physics of a thin film exactly and nothing of thick ones: on a day
-that it describes it is sharper than a network, on another it is biased.
+The parametric spectrum (`spectrum.model`) describes thin films only: on a day within its assumptions it is more precise
+than a network, on other days it is biased.
 """
 
 from dataclasses import replace
@@ -19,17 +19,16 @@ from twin.types import Frame
 
 Array = NDArray[np.floating]
 
-DECIDED = 0.99
-"""Probability of the sign from which on there is one maximum to climb to."""
 ITERATIONS = 6
+"""Scoring steps per frame."""
 INFLATION, BIAS_NM = 3.0, 0.3
-"""Of the fitted covariance, and per component: as for `spectrum_ml`, which fits the same model."""
+"""Variance inflation and model error per component, as for `spectrum_ml`, which fits the same model."""
 NEAR = 5.0
-"""A maximum further than so many of the other estimate's deviations is another one: the estimate is left alone."""
+"""Largest Mahalanobis distance between estimate and maximum; a maximum further off belongs to another mode."""
 
 
 class WhittlePolished:
-    """Asks and learns as the inner controller does; its estimate is climbed from there."""
+    """Propose and update as the inner controller; climb from its estimate to the maximum of the likelihood."""
 
     def __init__(self, optics: Optics, space: StateSpace, inner: Controller, stop_probability: float) -> None:
         self.inner, self.stop_probability = inner, stop_probability
@@ -39,7 +38,7 @@ class WhittlePolished:
 
     def _forget(self) -> None:
         self.cumulative_nm: Array = self.space.zero
-        self.seen: list[Observation] = []
+        self.observations: list[Observation] = []
         self.mode: Mode | None = None
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
@@ -49,43 +48,43 @@ class WhittlePolished:
         self._forget()
 
     def propose(self) -> Array:
-        """The inner controller's input."""
+        """Return the inner controller's input."""
         return self.inner.propose()
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Tell the inner controller, then climb from its estimate once the sign is decided."""
+        """Update the inner controller, then climb from its estimate once the sign is decided."""
         self.cumulative_nm = self.cumulative_nm + delta_nm
         self.inner.update(delta_nm, frame)
-        self.seen.append(Observation(self.cumulative_nm[self.places], spectrum_model.periodogram(frame)))
-        belief = self.inner.estimate()
-        self.mode = self._climbed(belief) if belief.sign_probability >= DECIDED else None
+        self.observations.append(Observation(self.cumulative_nm[self.places], spectrum_model.periodogram(frame)))
+        inner = self.inner.estimate()
+        self.mode = self._climbed(inner) if inner.sign_decided else None
 
-    def _climbed(self, belief: Estimate) -> Mode | None:
-        """The maximum near an estimate, if there is one."""
-        start = belief.mean_nm[self.places]
+    def _climbed(self, inner: Estimate) -> Mode | None:
+        """Return the maximum near an estimate, if there is one."""
+        start = inner.mean_nm[self.places]
         theta = spectrum_fit.starting_theta(start) if self.mode is None else self.mode.theta.copy()
         theta[:3] = start
-        found = spectrum_fit.fit(theta, self.seen, self.grid, self.space.start[self.places], ITERATIONS)
-        offset = found.state_nm - start
-        cov = belief.cov_nm2[np.ix_(self.places, self.places)] + self._covariance(found)
-        return found if offset @ np.linalg.solve(cov, offset) < NEAR**2 else None
+        mode = spectrum_fit.fit(theta, self.observations, self.grid, self.space.start[self.places], ITERATIONS)
+        offset = mode.state_nm - start
+        cov = inner.cov_nm2[np.ix_(self.places, self.places)] + self._covariance(mode)
+        return mode if offset @ np.linalg.solve(cov, offset) < NEAR**2 else None
 
     def _covariance(self, mode: Mode) -> Array:
         return INFLATION * mode.covariance[:3, :3] + BIAS_NM**2 * np.eye(3)
 
     def estimate(self) -> Estimate:
-        """The maximum's state and curvature where there is one; the inner estimate of everything else."""
-        belief = self.inner.estimate()
+        """Return the inner estimate, with state and covariance of the maximum in the first order if there is one."""
+        inner = self.inner.estimate()
         if self.mode is None:
-            return belief
-        mean, cov = belief.mean_nm.copy(), belief.cov_nm2.copy()
+            return inner
+        mean, cov = inner.mean_nm.copy(), inner.cov_nm2.copy()
         limit = self.space.start[self.places]
         mean[self.places] = np.clip(self.mode.state_nm, -limit, limit)
         cov[self.places, :] = cov[:, self.places] = 0.0
         cov[np.ix_(self.places, self.places)] = self._covariance(self.mode)
-        return replace(belief, mean_nm=mean, cov_nm2=cov, samples_nm=None, weights=None)
+        return replace(inner, mean_nm=mean, cov_nm2=cov, samples_nm=None, weights=None)
 
     @property
     def done(self) -> bool:
-        """Every component in spec with the wanted probability."""
-        return bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.stop_probability)
+        """Whether every component is in spec with probability `stop_probability`."""
+        return self.estimate().in_spec(self.space, self.stop_probability)

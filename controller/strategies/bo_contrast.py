@@ -1,8 +1,8 @@
 """Bayesian optimisation of image contrast by an upper confidence bound (BEACON: Pattison et al. 2024, 2410.14873).
 
 Needs no training: the figure of merit is the normalised variance, see `merit.contrast`, of a Ronchigram or, with
-`contrast: scan`, of a microscope's scanned images (`scenarios.scans.imaging`), as BEACON does it. Assumes that it is
-largest where the aberrations vanish; what breaks that (residual aberrations, film thickness) biases the estimate.
+`contrast: scan`, of scanned images (`scenarios.scans.imaging`), as in BEACON. Assumes that it is best where the
+aberrations vanish; residual aberrations and film thickness bias the estimate.
 """
 
 from functools import partial
@@ -29,7 +29,7 @@ class Options:
     """Settings of `bo_contrast`.
 
     Attributes:
-        kappa: standard deviations above the mean that the bound lies; BEACON's 2.
+        kappa: distance of the bound above the mean, in standard deviations; 2 as in BEACON.
         contrast: see `merit.contrast.Contrast`.
         loop: see `bayesian_optimisation.LoopOptions`.
     """
@@ -40,7 +40,7 @@ class Options:
 
 
 def upper_confidence_bound(history: History, kappa: float) -> Tensor:
-    """Where mean + kappa standard deviations of the surrogate is largest."""
+    """Return the point that maximises mean + kappa standard deviations of the surrogate."""
     return surrogate.ascend(UpperConfidenceBound(history.model, beta=kappa**2), history.box)
 
 
@@ -49,6 +49,14 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Bayesian
 
     Raises:
         OptionError: an unknown option or a bad value.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> controller = make(Optics(), FIRST_ORDER, {"kappa": 1.0})
+        >>> counts = np.random.default_rng(0).poisson(60.0, (128, 128))
+        >>> controller.update(controller.propose(), Frame(counts, dose_e=1e6, exposure_s=0.5, clock_s=0.0))
+        >>> controller.propose().shape  # the first point of the Sobol design
+        (3,)
     """
     chosen = checked_options(Options, options)
 

@@ -1,9 +1,9 @@
 """Multi-objective Bayesian optimisation of contrast and a spectrum score (arXiv 2601.18972).
 
 The next input has the largest expected hypervolume improvement (Daulton et al. 2020, in its logarithmic form, Ament
-et al. 2023) over the Pareto front of the surrogate's means. The decision is the maximiser of the two standardised
-posterior means' average: the published work leaves the choice on the front to the operator. Assumes that both figures
-are best near zero aberration, and that what biases one does not bias the other the same way.
+et al. 2023) over the Pareto front of the surrogate's means. The estimate maximises the average of the two standardised
+posterior means: the published work leaves the choice on the front to the operator. Assumes that both figures of merit
+are best near zero aberration, and that their biases differ.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ from twin.types import Frame
 Array = NDArray[np.floating]
 
 SAMPLES = 64
-"""Quasi-random draws of the expectation."""
+"""Number of quasi-random draws of the expectation."""
 
 
 @validated
@@ -45,7 +45,10 @@ class Options:
 
 
 def hypervolume_improvement(history: History) -> Tensor:
-    """Over the front of posterior means at the observed inputs: noisy observations would inflate it."""
+    """Return the point of largest expected improvement over the front of posterior means at the observed inputs.
+
+    A front of the observations themselves would be inflated by their noise.
+    """
     with torch.no_grad():
         means = history.model.posterior(history.points).mean
     reference = infer_reference_point(means[is_non_dominated(means)])
@@ -63,6 +66,11 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Bayesian
 
     Raises:
         OptionError: an unknown option or a bad value.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> make(Optics(), FIRST_ORDER, {"loop": {"initial": 8}}).propose().tolist()  # no input before the first frame
+        [0.0, 0.0, 0.0]
     """
     chosen = checked_options(Options, options)
 

@@ -1,8 +1,8 @@
 """Bayesian optimisation of a network's scalar quality by expected improvement (van Hulst et al., IEEE Access 13, 2025).
 
-The way before VAE-EM: a network trained on simulated random days reads the size of the aberrations from each
+The predecessor of VAE-EM: a network trained on simulated random days reads the size of the aberrations from each
 Ronchigram, and its negative (rounded at the tip) is maximised over the inputs. Assumes that the network's errors
-average out over film regions; learns nothing about the day. First order only, as the network.
+average out over film regions; does not adapt to the day. First order only, as the network.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ from twin.types import Frame
 Array = NDArray[np.floating]
 
 ROUNDING_NM = 10.0
-"""Radius of the rounded tip of the cone |x|, which a smooth process follows badly."""
+"""Radius of the rounded tip of the cone |x|, which a smooth Gaussian process fits badly."""
 
 
 @validated
@@ -44,17 +44,25 @@ class Options:
 
 
 def expected_improvement(history: History) -> Tensor:
-    """Over the best posterior mean at an observed input: with noise, a best observation would be a lucky one."""
+    """Return the point of largest expected improvement over the best posterior mean at an observed input.
+
+    The best observation itself is a lucky one, because of its noise.
+    """
     _, incumbent = surrogate.best_mean(history.model, history.points)
     return surrogate.ascend(LogExpectedImprovement(history.model, incumbent), history.box)
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controller:
-    """Build the controller for an instrument and a task; of a second-order task it calibrates the first order.
+    """Build the controller for an instrument and a task; in a second-order task it calibrates the first order.
 
     Raises:
         OptionError: an unknown option or a bad value.
         WeightsError: weights for other optics, coefficients or ranges.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> make(Optics(), FIRST_ORDER, {}).propose().tolist()  # no input before the first frame
+        [0.0, 0.0, 0.0]
     """
     chosen = checked_options(Options, options)
 

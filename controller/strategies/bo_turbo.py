@@ -1,7 +1,7 @@
 """Bayesian optimisation of image contrast in a trust region (TuRBO-1: Eriksson et al., NeurIPS 2019).
 
-The surrogate is trusted in a box about the best input only; the box grows with successes and shrinks with failures,
-and the next input is a Thompson draw's maximiser inside. Same figure of merit and assumptions as `bo_contrast`.
+The surrogate is used only in a box (trust region) around the best input, which grows with successes and shrinks with
+failures; the next input maximises a Thompson draw inside. Figure of merit and assumptions are those of `bo_contrast`.
 """
 
 from functools import partial
@@ -29,9 +29,9 @@ class Options:
     """Settings of `bo_turbo`; the defaults are the paper's, for one evaluation at a time.
 
     Attributes:
-        length: side of the first trust region, of the unit cube.
+        length: side of the first trust region, as a fraction of the unit cube.
         shortest, longest: bounds of the side.
-        successes: improvements in a row after which the side doubles.
+        successes: number of improvements in a row after which the side doubles.
         contrast: see `merit.contrast.Contrast`.
         loop: see `bayesian_optimisation.LoopOptions`.
     """
@@ -45,15 +45,16 @@ class Options:
 
 
 THOMPSON_CANDIDATES = 512
+"""Number of points on which a posterior draw is maximised."""
 IMPROVEMENT = 1e-3
 """Relative improvement that counts as a success."""
 
 
 def side(values: Array, dimension: int, options: Options) -> float:
-    """Side of the trust region after observations (N,), in the order in which they were made.
+    """Side of the trust region after observations (N,), in their order.
 
-    Failures in a row that halve it: max(4, n), the paper's for single evaluations. Instead of a restart at the
-    shortest side, which a run of tens of frames does not reach, it stays there.
+    max(4, n) failures in a row halve it, as in the paper for single evaluations. At the shortest side, which a run of
+    tens of frames does not reach, it stays instead of restarting.
     """
     length, successes, failures = options.length, 0, 0
     for k in range(1, len(values)):
@@ -68,14 +69,14 @@ def side(values: Array, dimension: int, options: Options) -> float:
 
 
 def trust_region(centre: Tensor, lengthscales: Tensor, length: float, box: Tensor) -> Tensor:
-    """Bounds (2, n) about a centre (n,) within a box: sides as the lengthscales (n,), of geometric mean `length`."""
+    """Bounds (2, n) around a centre (n,) in a box: sides proportional to `lengthscales`, of geometric mean `length`."""
     weights = lengthscales / lengthscales.log().mean().exp()
     half = weights * length / 2
     return torch.clamp(torch.stack([centre - half, centre + half]), box[0], box[1])
 
 
 def thompson(history: History, initial: int, options: Options) -> Tensor:
-    """Maximiser of one posterior draw over Sobol points of the trust region, few coordinates changed at a time."""
+    """Maximise one posterior draw over Sobol points of the trust region, with few coordinates changed at a time."""
     dimension = history.points.shape[1]
     after_design = history.values[initial:, 0]
     best_of_design = history.values[:initial, 0].max(keepdims=True)
@@ -93,6 +94,11 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Bayesian
 
     Raises:
         OptionError: an unknown option or a bad value.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> make(Optics(), FIRST_ORDER, {"successes": 2}).propose().tolist()  # no input before the first frame
+        [0.0, 0.0, 0.0]
     """
     chosen = checked_options(Options, options)
 

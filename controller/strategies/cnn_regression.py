@@ -1,8 +1,8 @@
-"""Regression baseline: a network reads the state up to sign from each frame, known inputs tell the sign.
+"""Regression baseline: a network reads the state up to sign from each frame; known inputs decide the sign.
 
-The usual deep-learning way: least squares on simulated Ronchigrams, an error model fitted afterwards. Frames are
-averaged by their calibrated errors; both signs of every frame, and that it was misread, stay possible (candidates
-weighed by the residuals). Assumes exact, known inputs, an even spectrum and a day like the training days.
+The usual deep-learning approach: least squares on simulated Ronchigrams, then a fitted error model. Frames are averaged
+with their calibrated errors over weighted candidates, which allow for both signs of every frame and for outliers.
+Assumes exact, known inputs, an even spectrum and a day within the training distribution.
 """
 
 import math
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from controller import candidates as sets
 from controller import preprocess
-from controller.base import Estimate
+from controller.base import Estimate, StopsInSpec
 from controller.candidates import Candidates, Refinement
 from controller.posterior.network import log_densities
 from controller.regression import network as regression_network
@@ -35,7 +35,7 @@ class Options:
     Attributes:
         weights: shipped weights by name, or a path.
         candidates: number of candidate initial states.
-        offset_nm: distance from the estimated null at which frames are taken, in a random direction.
+        offset_nm: distance of the frames from the estimated null, in a random direction.
         refinement: candidate refinement, see `candidates.Refinement`.
         stop_probability: done when every component is in spec with this probability.
     """
@@ -48,54 +48,54 @@ class Options:
 
 
 def packed(reading: Reading) -> NDArray[np.float32]:
-    """Two antipodal pairs of Gaussians as `posterior.network.log_densities` takes them, (2, 1 + n + n n)."""
+    """Pack two antipodal pairs of Gaussians for `posterior.network.log_densities`, (2, 1 + n + n n)."""
     n = len(reading.mean_nm)
     rows = []
-    for share, widening in ((1 - reading.loose, 1.0), (reading.loose, reading.widening)):
+    for weight, widening in ((1 - reading.loose, 1.0), (reading.loose, reading.widening)):
         white = np.linalg.inv(np.linalg.cholesky(reading.cov_nm2)) / widening
-        constant = math.log(share / 2) + float(np.log(np.diag(white)).sum()) - 0.5 * n * math.log(2 * math.pi)
+        constant = math.log(weight / 2) + float(np.log(np.diag(white)).sum()) - 0.5 * n * math.log(2 * math.pi)
         rows.append(np.concatenate([[constant], reading.mean_nm, white.ravel()]))
     return np.array(rows, np.float32)
 
 
 def log_likelihood(readings: list[Reading], inputs_nm: list[Array], states_nm: Array, volume_nm: float) -> Array:
-    """What frames at cumulative inputs say of initial states (M, n), either sign of each, or nothing, (M,)."""
-    total, one = np.zeros(len(states_nm)), np.empty(len(states_nm))
+    """Log-likelihood (M,) of initial states (M, n): either sign of each reading, or a uniformly distributed outlier."""
+    total, log_density = np.zeros(len(states_nm)), np.empty(len(states_nm))
     for reading, input_nm in zip(readings, inputs_nm, strict=True):
-        log_densities(packed(reading), np.ascontiguousarray((states_nm + input_nm).T), one)
-        total += np.logaddexp(math.log1p(-DOUBT) + one, math.log(DOUBT / volume_nm))
+        log_densities(packed(reading), np.ascontiguousarray((states_nm + input_nm).T), log_density)
+        total += np.logaddexp(math.log1p(-DOUBT) + log_density, math.log(DOUBT / volume_nm))
     return total
 
 
 @dataclass(frozen=True)
-class Belief:
-    """Candidates and their probabilities, (M,)."""
+class Weighted:
+    """Candidates and their weights, (M,)."""
 
     candidates: Candidates
     probability: Array
 
 
-class CnnRegression:
-    """Read, weigh both signs, average, look close to the null."""
+class CnnRegression(StopsInSpec):
+    """Read each frame, weigh the candidates by all readings, take the next frame close to the null."""
 
     def __init__(self, space: StateSpace, trained: Regression, options: Options) -> None:
         self.trained, self.options = trained, options
         self.reset(space, np.random.default_rng(0))
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
-        """Uniform candidates, no frame."""
+        """Forget all frames and draw uniform candidates."""
         self.space, self.rng = space, rng
         self.volume_nm = float(np.prod(2 * space.range_nm))
         self.readings: list[Reading] = []
         self.input_nm: Array = space.zero
         self.inputs_nm: list[Array] = []
         first = sets.initial(space, self.options.candidates, rng)
-        self.belief = Belief(first, sets.weigh(first, np.zeros(self.options.candidates)))
+        self.posterior = Weighted(first, sets.weigh(first, np.zeros(self.options.candidates)))
 
     def propose(self) -> Array:
-        """No input before the first frame; then to `offset_nm` from where the null should be.
+        """Return no input before the first frame, then the input to `offset_nm` from the estimated null.
 
-        With the sign undecided this is also the step that decides it: the wrong sign ends up twice as far off.
+        This input also decides an open sign: with the wrong sign the state ends up twice as far off.
         """
         if not self.readings:
             return self.space.zero
@@ -115,29 +115,24 @@ class CnnRegression:
         self.learn(self.trained.read(preprocess.power_spectrum(frame)))
 
     def learn(self, reading: Reading) -> None:
-        """Weigh the candidates by one more reading, taken at the cumulative input, and refine them."""
+        """Add a reading at the cumulative input, weigh the candidates and refine them."""
         self.readings.append(reading)
         self.inputs_nm.append(self.input_nm)
-        self.belief = sets.until_enough(self._weighed(self.belief.candidates), self._refined)
+        self.posterior = sets.until_enough(self._weighed(self.posterior.candidates), self._refined)
 
-    def _refined(self, belief: Belief) -> Belief:
+    def _refined(self, weighted: Weighted) -> Weighted:
         refinement = self.options.refinement
-        return self._weighed(sets.refine(belief.candidates, belief.probability, self.space, refinement, self.rng))
+        return self._weighed(sets.refine(weighted.candidates, weighted.probability, self.space, refinement, self.rng))
 
-    def _weighed(self, candidates: Candidates) -> Belief:
-        """By all readings, with errors that the frames of a run share allowed for (power posterior)."""
-        found = log_likelihood(self.readings, self.inputs_nm, candidates.states_nm, self.volume_nm)
-        effect = 1.0 + (len(self.readings) - 1) * self.trained.correlation
-        return Belief(candidates, sets.weigh(candidates, found / effect))
+    def _weighed(self, candidates: Candidates) -> Weighted:
+        """Weigh candidates by all readings; the design effect allows for errors common to a run (power posterior)."""
+        log_weight = log_likelihood(self.readings, self.inputs_nm, candidates.states_nm, self.volume_nm)
+        design_effect = 1.0 + (len(self.readings) - 1) * self.trained.correlation
+        return Weighted(candidates, sets.weigh(candidates, log_weight / design_effect))
 
     def estimate(self) -> Estimate:
-        """Moments within the more probable sign."""
-        return sets.summarise(self.belief.candidates, self.belief.probability, self.space)
-
-    @property
-    def done(self) -> bool:
-        """Every component in spec with the wanted probability."""
-        return bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
+        """Return the moments within the more probable sign."""
+        return sets.summarise(self.posterior.candidates, self.posterior.probability, self.space)
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> CnnRegression:
@@ -146,6 +141,12 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> CnnRegre
     Raises:
         OptionError: an unknown option or a bad value.
         WeightsError: weights for other optics, coefficients or ranges.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> controller = make(Optics(), FIRST_ORDER, {"candidates": 64})
+        >>> controller.propose().tolist()  # no input before the first frame
+        [0.0, 0.0, 0.0]
     """
     chosen = checked_options(Options, options)
     return CnnRegression(space, regression_network.load_for(chosen.weights, optics, space), chosen)

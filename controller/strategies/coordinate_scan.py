@@ -1,4 +1,4 @@
-"""Scan one coefficient after the other through a figure of merit and stay at its best, as an operator does.
+"""Scan one coefficient after the other and move to the optimum of a figure of merit, as an operator does.
 
 Each scan takes a few inputs along one coefficient and ends at the vertex of a fitted parabola; further sweeps scan a
 narrower range. Assumes that the figure of merit is best where the aberrations vanish.
@@ -11,7 +11,7 @@ import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
 
-from controller.base import Estimate
+from controller.base import Estimate, prior_variance
 from controller.merit import contrast as quality
 from controller.merit.merit_centre import merit_centre
 from twin.optics import Optics
@@ -28,10 +28,10 @@ class Options:
 
     Attributes:
         points: frames per scan.
-        shrink: range of the next sweep over this one's.
-        contrast: normalised variance of the image's "gradient" or of the "image" itself.
-        bias_nm: standard deviation of the best point of the figure of merit about the null, per component.
-        stop_nm: done when every coefficient's standard deviation, bias apart, is below this.
+        shrink: ratio of the range of the next sweep to the present one.
+        contrast: see `merit.contrast.Contrast`.
+        bias_nm: standard deviation, per component, of the optimum of the figure of merit about the null.
+        stop_nm: done when every coefficient's standard deviation, without the bias, is below this.
     """
 
     points: Annotated[int, Ge(3)] = 5
@@ -44,11 +44,12 @@ class Options:
 def vertex(at_nm: Array, values: Array) -> tuple[float, float]:
     """Maximum and its standard deviation, nm, of a parabola fitted to the best point and its neighbours.
 
-    Args:
-        at_nm: where, (P,), ascending, at least three.
-        values: figure of merit there, (P,), larger is better.
+    The maximum stays within the three points. The standard deviation is half their spacing: the figure of merit is no
+    parabola.
 
-    The maximum stays within the three points, and half their spacing is the deviation: the shape is not a parabola.
+    Args:
+        at_nm: inputs, (P,), ascending, at least three.
+        values: figure of merit at the inputs, (P,), larger is better.
     """
     middle = int(np.clip(np.argmax(values), 1, len(values) - 2))
     x, y = at_nm[middle - 1 : middle + 2], values[middle - 1 : middle + 2]
@@ -58,14 +59,14 @@ def vertex(at_nm: Array, values: Array) -> tuple[float, float]:
 
 
 class CoordinateScan:
-    """One coefficient at a time, in the order of the space."""
+    """Scan one coefficient at a time, in the order of the space."""
 
     def __init__(self, optics: Optics, space: StateSpace, options: Options) -> None:
         self.optics, self.options = optics, options
         self.reset(space, np.random.default_rng(0))
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
-        """Back to the middle, the widest sweep, the first coefficient."""
+        """Begin at zero input with the widest sweep of the first coefficient."""
         self.space = space
         self.cumulative_nm: Array = space.zero
         self.centre_nm: Array = space.zero
@@ -74,24 +75,24 @@ class CoordinateScan:
         self.coefficient = 0
         self.first = True
         self.scan: list[tuple[float, float]] = []
-        self.wanted: list[float] = self._line()
+        self.remaining: list[float] = self._line()
 
     def _line(self) -> list[float]:
-        """Inputs of the next scan, ascending, within the limits."""
+        """Return the inputs of the next scan, ascending, within the limits."""
         i = self.coefficient
         line = self.centre_nm[i] + np.linspace(-1, 1, self.options.points) * self.half_nm[i]
         return [float(v) for v in np.unique(np.clip(line, -self.space.input[i], self.space.input[i]))]
 
     def propose(self) -> Array:
-        """The next point of the scan; nothing for the first frame."""
+        """Return no input before the first frame, then the input to the next point of the scan."""
         if self.first:
             return self.space.zero
         target = self.centre_nm.copy()
-        target[self.coefficient] = self.wanted[0]
+        target[self.coefficient] = self.remaining[0]
         return target - self.cumulative_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """File the value under where the scan stands; at the end of a line, move its centre.
+        """Measure the frame; at the end of a scan, move the centre to its vertex.
 
         Raises:
             ValueError: a frame of another shape than the camera's, or without signal.
@@ -99,13 +100,13 @@ class CoordinateScan:
         self.cumulative_nm = self.cumulative_nm + delta_nm
         value = quality.contrast(frame, self.optics, self.options.contrast)
         others = np.arange(self.space.dimension) != self.coefficient
-        here = float(self.cumulative_nm[self.coefficient])
+        position = float(self.cumulative_nm[self.coefficient])
         on_line = np.allclose(self.cumulative_nm[others], self.centre_nm[others], rtol=0, atol=1e-6)
         if on_line:
-            self.scan.append((here, value))
-            self.wanted = [v for v in self.wanted if abs(v - here) > 1e-6]
+            self.scan.append((position, value))
+            self.remaining = [v for v in self.remaining if abs(v - position) > 1e-6]
         self.first = False
-        if not self.wanted:
+        if not self.remaining:
             self._finish()
 
     def _finish(self) -> None:
@@ -116,21 +117,21 @@ class CoordinateScan:
         self.coefficient = (i + 1) % self.space.dimension
         if self.coefficient == 0:
             self.half_nm = self.half_nm * self.options.shrink
-        self.scan, self.wanted = [], self._line()
+        self.scan, self.remaining = [], self._line()
 
     def estimate(self) -> Estimate:
-        """Minus the centre reached, or the weighted centre of the scan under way; its spread is from before."""
+        """Return minus the centre, in the scanned coefficient the weighted centre of the scan under way."""
         centre = self.centre_nm.copy()
         if self.scan:
             at, values = np.array(self.scan).T
             centre[self.coefficient] = float(merit_centre(at[:, None], values)[0])
-        variance = np.minimum(self.std_nm**2 + self.options.bias_nm**2, self.space.start**2 / 3.0)
+        variance = np.minimum(self.std_nm**2 + self.options.bias_nm**2, prior_variance(self.space))
         mean = np.clip(-centre, -self.space.start, self.space.start)
         return Estimate(mean, np.diag(variance))
 
     @property
     def done(self) -> bool:
-        """The last sweep was fine enough."""
+        """Whether the last sweep was finer than `stop_nm` in every coefficient."""
         return bool(np.all(self.std_nm < self.options.stop_nm))
 
 
@@ -139,5 +140,13 @@ def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> Coord
 
     Raises:
         OptionError: an unknown option or a bad value.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> controller = make(Optics(), FIRST_ORDER, {"points": 3})
+        >>> counts = np.random.default_rng(0).poisson(60.0, (128, 128))
+        >>> controller.update(controller.propose(), Frame(counts, dose_e=1e6, exposure_s=0.5, clock_s=0.0))
+        >>> controller.propose().tolist()  # the lower end of the range of C10
+        [-60.0, 0.0, 0.0]
     """
     return CoordinateScan(optics, space, checked_options(Options, options))

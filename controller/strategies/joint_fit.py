@@ -1,8 +1,8 @@
 """Joint fit: film and aberrations fitted together to all frames of one same region (see `film.fit`).
 
-Another controller starts: its estimate is where the fit begins, its sign is checked by the fit. Assumes that the stage
-stays where it is, exact inputs, and nothing that moves between frames. The fit says when that is not so, for no one
-film then explains the frames; the estimate is then the other controller's, and so is the next input.
+Another controller starts: the fit begins at its estimate and checks its sign. Assumes exact inputs, a stage that stays
+in place and no drift between frames. Otherwise no single film explains the frames, the fit fails its test, and
+estimate and next input are the starting controller's.
 """
 
 from typing import Annotated, Any
@@ -12,10 +12,10 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 
 from controller import base, preprocess
-from controller.base import Controller, Estimate
+from controller.base import Controller, Estimate, StopsInSpec
 from controller.film import fit as film_fit
 from controller.film import model as film_model
-from controller.film.fit import Exposure, Fit
+from controller.film.fit import Exposure, FilmFit
 from controller.film.model import Model
 from twin.optics import Optics
 from twin.options import Count, NonNegative, OptionError, Positive, Probability, checked_options, validated
@@ -25,10 +25,21 @@ from twin.types import Frame
 Array = NDArray[np.floating]
 
 LEAST_FRAMES = 3
-"""Two to fit and one to test on."""
+"""Two frames to fit and one to test on."""
 
 COARSE = (0.5, 0.7, 1.0)
-"""The first fit widens from the middle of the disc, where an error of the state makes little phase."""
+"""Apertures of the first fit, as fractions of the disc: near its middle an error of the state makes little phase."""
+
+RESTART, SIGNIFICANT = 0.8, 5.0
+"""Agreement with a new frame below which the fit is also started afresh, and least agreement in standard deviations of
+shot noise."""
+
+TOLERATED, DISAGREEMENT_NM = 0.9, 4.0
+"""Agreement below which a fit has not settled, and standard deviation of the state per unit of agreement below it."""
+
+SIGN_PROBABILITY = 0.999
+"""Sign probability of a fit that passes its test: the mirror image, moved by the same inputs, needs another film for
+every frame."""
 
 
 @validated
@@ -36,16 +47,16 @@ class Options:
     """Settings of the joint fit.
 
     Attributes:
-        start: the controller that starts, by name, with its default options.
-        start_frames: frames that it takes by its own rule before the fit begins.
-        offset_nm: distance from the null at which later frames are taken, cycling through the coefficients.
-        frames: the fit uses the latest of the frames that it can use, at most so many.
-        work: gradient evaluations times frames per update; 160 are about 2 s on one thread.
-        agreement: a fit is believed if it has predicted the structure of a frame that it had not seen, by at least so
-            much (1: all of it, 0: the frame shows another film).
-        attempts: fits from nothing that may fail, one after the other, before the starting controller is left alone.
-        inflation: of the standard deviations from the curvature with the film held.
-        bias_nm: standard deviation of the model's own error per component, added to the covariance.
+        start: name of the starting controller, which has its default options.
+        start_frames: frames under the starting controller before the first fit.
+        offset_nm: distance from the null of later frames, cycling through the coefficients.
+        frames: largest number of frames fitted, the latest usable ones.
+        work: gradient evaluations times frames per update; 160 take about 2 s on one thread.
+        agreement: least regression coefficient of a frame not fitted on its prediction, for a fit to be accepted
+            (1: the fit predicts it, 0: the frame shows another film).
+        attempts: number of failed fits in a row after which no further fit is tried.
+        inflation: factor on the standard deviations, which come from the curvature with the film held fixed.
+        bias_nm: standard deviation of the model error per component, added to the covariance.
         stop_probability: done when every component is in spec with this probability.
     """
 
@@ -61,27 +72,27 @@ class Options:
     stop_probability: Probability = 0.95
 
 
-class JointFit:
-    """Follow the starting controller, then fit film and state to whatever frames the model can hold."""
+class JointFit(StopsInSpec):
+    """Follow the starting controller, then fit film and state to all frames that fit the model's window."""
 
     def __init__(self, optics: Optics, space: StateSpace, options: Options, starter: Controller) -> None:
         self.optics, self.options, self.starter = optics, options, starter
         self.reset(space, np.random.default_rng(0))
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
-        """Forget everything, the film too."""
+        """Forget everything, including the film."""
         self.space = space
         self.model = film_model.model(self.optics, space)
         self.coarse = film_model.model(self.optics, space, slices=1)
         self.starter.reset(space, rng)
         self.cumulative_nm: Array = space.zero
         self.exposures: list[Exposure] = []
-        self.fit: Fit | None = None
+        self.fit: FilmFit | None = None
         self.agreement = 1.0
         self.failures = 0
 
     def propose(self) -> Array:
-        """The starting controller's input, or, once there is a fit, the next of the places about its null."""
+        """Return the starting controller's input or, once there is a fit, the next place around its null."""
         if self.fit is None:
             return self.starter.propose()
         n = self.space.dimension
@@ -91,7 +102,7 @@ class JointFit:
         return np.clip(target, -self.space.input, self.space.input) - self.cumulative_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Tell the starting controller, then fit.
+        """Update the starting controller, then fit.
 
         Raises:
             ValueError: a frame of another shape than the camera's, or without signal.
@@ -104,11 +115,11 @@ class JointFit:
             self.fit = self._fitted()
             self.failures = 0 if self.fit is not None else self.failures + 1
 
-    def _fitted(self) -> Fit | None:
-        """A fit to the frames so far that has passed its test on the newest; None if none has."""
-        tested = [] if self.fit is None else self._tested(self.model, self.fit, self.exposures[-1])
+    def _fitted(self) -> FilmFit | None:
+        """Return a fit to the frames so far that passes its test on the newest frame; None if there is none."""
+        tested = [] if self.fit is None else self.tested(self.model, self.fit, self.exposures[-1])
         if not tested or tested[0][0] < RESTART:
-            tested += [found for state in self._starts() for found in self._first(state)]
+            tested += [pair for state in self._starts() for pair in self._first(state)]
         if not tested:
             return None
         self.agreement, best = max(tested, key=lambda pair: pair[0])
@@ -117,37 +128,37 @@ class JointFit:
         fit = film_fit.promote(self.model, best)
         return film_fit.refine(self.model, fit, film_fit.stack(chosen), self._iterations(chosen))
 
-    def _tested(self, model: Model, fit: Fit, unseen: Exposure) -> list[tuple[float, Fit]]:
-        """The fit with its agreement with a frame it has not seen, or nothing if it may not be believed."""
-        found, std = film_fit.agreement(model, fit, film_fit.stack([unseen]))
-        return [(found, fit)] if found > self.options.agreement and found > SIGNIFICANT * std else []
+    def tested(self, model: Model, fit: FilmFit, unseen: Exposure) -> list[tuple[float, FilmFit]]:
+        """Return the fit with its agreement with an unseen frame; an empty list if it fails the test."""
+        agreement, std = film_fit.agreement(model, fit, film_fit.stack([unseen]))
+        return [(agreement, fit)] if agreement > self.options.agreement and agreement > SIGNIFICANT * std else []
 
     def _starts(self) -> list[Array]:
-        """The starting controller's estimate, its mirror image while the sign is open, and the last fit's."""
+        """Return the starting controller's estimate, its mirror image while the sign is open, and the last fit's."""
         belief = self.starter.estimate()
-        states = [belief.mean_nm] if belief.sign_probability > 0.99 else [belief.mean_nm, -belief.mean_nm]
+        states = [belief.mean_nm] if belief.sign_decided else [belief.mean_nm, -belief.mean_nm]
         return states if self.fit is None else [*states, self.estimate().mean_nm]
 
     def _usable(self, state_nm: Array) -> list[Exposure]:
         fitting = [e for e in self.exposures if film_model.usable(self.model, state_nm + e.input_nm)]
         return fitting[-self.options.frames :]
 
-    def _first(self, state_nm: Array) -> list[tuple[float, Fit]]:
-        """A fit with one slice from nothing but a state, to all frames but the newest, and its test on that."""
+    def _first(self, state_nm: Array) -> list[tuple[float, FilmFit]]:
+        """Fit one slice to all frames but the newest, starting from a state alone, and test it on the newest."""
         chosen = self._usable(state_nm)
         if len(chosen) < LEAST_FRAMES:
             return []
-        seen = chosen[:-1]
-        data, fit = film_fit.stack(seen), film_fit.start(self.coarse, state_nm, seen)
+        fitted = chosen[:-1]
+        data, fit = film_fit.stack(fitted), film_fit.start(self.coarse, state_nm, fitted)
         for aperture in COARSE:
-            fit = film_fit.refine(self.coarse, fit, data, (self._iterations(seen) + 1) // 2, aperture)
-        return self._tested(self.coarse, fit, chosen[-1])
+            fit = film_fit.refine(self.coarse, fit, data, (self._iterations(fitted) + 1) // 2, aperture)
+        return self.tested(self.coarse, fit, chosen[-1])
 
     def _iterations(self, chosen: list[Exposure]) -> int:
         return max(1, self.options.work // len(chosen))
 
     def estimate(self) -> Estimate:
-        """The fit's, or the starting controller's as long as there is none that explains the frames."""
+        """Return the fit's estimate; the starting controller's while no fit has passed its test."""
         if self.fit is None:
             return self.starter.estimate()
         n = self.space.dimension
@@ -156,29 +167,20 @@ class JointFit:
         unsettled = DISAGREEMENT_NM * max(0.0, TOLERATED - self.agreement)
         return Estimate(mean, spread + (self.options.bias_nm**2 + unsettled**2) * np.eye(n), SIGN_PROBABILITY)
 
-    @property
-    def done(self) -> bool:
-        """Every component in spec with the wanted probability."""
-        return bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
-
-
-RESTART, SIGNIFICANT = 0.8, 5.0
-"""A fit that agrees less with a new frame is begun anew too; one so near zero, in deviations, is not believed."""
-
-TOLERATED, DISAGREEMENT_NM = 0.9, 4.0
-"""Standard deviation of the state per lack of agreement beyond the tolerated: a fit that has not settled yet."""
-
-SIGN_PROBABILITY = 0.999
-"""Of a fit that explains the frames: the mirror image, moved by the same inputs, needs another film per frame."""
-
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> JointFit:
     """Build the controller for an instrument and a task.
 
     Raises:
         OptionError: an unknown option or a bad value.
-        UnknownController: no controller of the name in `start`.
+        UnknownController: `start` names no controller.
         WeightsError: the starting controller's weights do not fit.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> controller = make(Optics(), FIRST_ORDER, {"start": "two_ronchigram", "start_frames": 2})
+        >>> controller.propose().tolist()  # the starting controller's
+        [0.0, 0.0, 0.0]
     """
     chosen = checked_options(Options, options)
     if chosen.start == "joint_fit":

@@ -1,16 +1,17 @@
-"""Downhill simplex on a measured figure of merit (Nelder and Mead 1965), as ask and tell.
+"""Downhill simplex on a measured figure of merit (Nelder and Mead 1965).
 
-Assumes that the contrast is best where the aberrations vanish; noise is not modelled. The estimate is minus the best
-input so far; its covariance is the spread of the simplex plus a stated bias of the figure of merit.
+Assumes that the figure of merit is best where the aberrations vanish; does not model noise. The estimate is minus the
+best input so far; its covariance is the spread of the simplex plus an assumed bias of the figure of merit.
 """
 
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.base import Estimate
+from controller.base import Estimate, prior_variance, uniform_prior
 from controller.merit import contrast as quality
 from controller.merit.merit_centre import merit_centre
 from twin.optics import Optics
@@ -27,9 +28,9 @@ class Options:
     """Settings of `nelder_mead`.
 
     Attributes:
-        edge: first edge along each coefficient, as a share of the input range.
-        contrast: normalised variance of the image's "gradient" or of the "image" itself.
-        bias_nm: standard deviation of the best point of the figure of merit about the null, per component.
+        edge: first edge along each coefficient, as a fraction of the input range.
+        contrast: see `merit.contrast.Contrast`.
+        bias_nm: standard deviation, per component, of the optimum of the figure of merit about the null.
         stop_nm: done when the simplex is narrower than this along every coefficient.
     """
 
@@ -40,15 +41,15 @@ class Options:
 
 
 def fold(point: Array, limit: Array) -> Array:
-    """A point (n,) outside +-limit is mirrored at the edge: clipping would flatten the simplex onto it for good."""
+    """Mirror a point (n,) outside +-limit at the edge: clipping would flatten the simplex onto the edge for good."""
     over = np.maximum(np.abs(point) - limit, 0.0)
     return np.asarray(np.clip(point - 2 * np.sign(point) * over, -limit, limit))
 
 
 def simplex_search(start: Array, edges: Array, limit: Array, simplex: Simplex) -> Generator[Array, float, None]:
-    """Yields points (n,) to measure within +-limit and is sent their values, larger is better; never returns.
+    """Yield points (n,) within +-limit and receive their values by `send`, larger is better; never return.
 
-    `simplex` is kept best first. Coefficients 1, 2, 1/2, 1/2 as published; points outside are folded back.
+    `simplex` is sorted best first. Coefficients 1, 2, 1/2, 1/2 as published; points outside are folded back.
     """
     simplex.append(((yield start), start))
     for i, edge in enumerate(edges):
@@ -81,30 +82,29 @@ def simplex_search(start: Array, edges: Array, limit: Array, simplex: Simplex) -
 
 
 class NelderMead:
-    """Feeds the search: a frame's figure of merit for the point asked for."""
+    """Answer the search with the figure of merit of each frame."""
 
     def __init__(self, optics: Optics, space: StateSpace, options: Options) -> None:
         self.optics, self.options = optics, options
         self.reset(space, np.random.default_rng(0))
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
-        """A new simplex at the present alignment."""
+        """Begin a new simplex at the present alignment."""
         self.space = space
         self.cumulative_nm: Array = space.zero
         self.simplex: Simplex = []
         self.visited: list[Array] = []
         self.values: list[float] = []
         self.best: tuple[float, Array] | None = None
-        # Away from the nearer limit is unknown at the start: upwards along each coefficient.
         self.search = simplex_search(space.zero, self.options.edge * space.input, space.input, self.simplex)
         self.asked: Array = next(self.search)
 
     def propose(self) -> Array:
-        """To the point the simplex wants next."""
+        """Return the input to the next point of the search."""
         return self.asked - self.cumulative_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Tell the search, unless the instrument was elsewhere than asked; the best point counts either way.
+        """Measure the frame and continue the search; a point that was not asked for only counts as a possible best.
 
         Raises:
             ValueError: a frame of another shape than the camera's, or without signal.
@@ -119,24 +119,24 @@ class NelderMead:
             self.asked = self.search.send(value)
 
     def estimate(self) -> Estimate:
-        """Minus the best input; with the uniform prior's spread until the first simplex is complete."""
-        prior = np.diag(self.space.start**2 / 3.0)
+        """Return minus the best input, with the uniform prior's covariance until the first simplex is complete."""
+        prior = uniform_prior(self.space)
         if self.best is None:
-            return Estimate(self.space.zero, prior, 0.5)
+            return prior
         centre = self.best[1]
         if len(self.simplex) <= self.space.dimension:
             centre = merit_centre(np.array(self.visited), np.array(self.values))
         mean = np.clip(-centre, -self.space.start, self.space.start)
         if len(self.simplex) <= self.space.dimension:
-            return Estimate(mean, prior, 0.5)
+            return replace(prior, mean_nm=mean)
         points = np.array([point for _, point in self.simplex])
         spread = np.mean((points - self.best[1]) ** 2, axis=0) + self.options.bias_nm**2
-        variance = np.minimum(spread, self.space.start**2 / 3.0)
+        variance = np.minimum(spread, prior_variance(self.space))
         return Estimate(mean, np.diag(variance))
 
     @property
     def done(self) -> bool:
-        """The simplex has shrunk."""
+        """Whether the simplex is narrower than `stop_nm` along every coefficient."""
         if len(self.simplex) <= self.space.dimension:
             return False
         return bool(np.all(np.ptp([point for _, point in self.simplex], axis=0) < self.options.stop_nm))
@@ -147,5 +147,13 @@ def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> Nelde
 
     Raises:
         OptionError: an unknown option or a bad value.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> controller = make(Optics(), FIRST_ORDER, {"edge": 0.5})
+        >>> counts = np.random.default_rng(0).poisson(60.0, (128, 128))
+        >>> controller.update(controller.propose(), Frame(counts, dose_e=1e6, exposure_s=0.5, clock_s=0.0))
+        >>> controller.propose().tolist()  # the second vertex
+        [30.0, 0.0, 0.0]
     """
     return NelderMead(optics, space, checked_options(Options, options))

@@ -1,8 +1,8 @@
 """Reinforcement learning baseline: a policy trained by proximal policy optimisation drives the state to the null.
 
 Schulman et al. 2017 (arXiv 1707.06347), trained with Stable-Baselines3; running needs neither. The policy reads the
-last three frames through the regression network. It holds no belief: its estimate of the initial state is minus the
-input that it would settle at next, with the error that such estimates had on simulated days after as many frames.
+last three frames through the regression network. It has no posterior: its estimate of the initial state is minus the
+input it would choose next, with the covariance of such estimates on simulated days after as many frames.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller import preprocess
-from controller.base import Estimate
+from controller.base import Estimate, StopsInSpec, uniform_prior
 from controller.regression import network as regression_network
 from controller.regression import ppo_policy
 from controller.regression.network import Regression
@@ -30,7 +30,7 @@ class Options:
 
     Attributes:
         weights: shipped weights of the policy by name, or a path.
-        reader: those of the regression network that it was trained with.
+        reader: weights of the regression network that the policy was trained with.
         stop_probability: done when every component is in spec with this probability.
     """
 
@@ -39,8 +39,8 @@ class Options:
     stop_probability: Probability = 0.95
 
 
-class Ppo:
-    """Read, go where the policy says."""
+class Ppo(StopsInSpec):
+    """Read each frame and apply the policy's input."""
 
     def __init__(self, space: StateSpace, policy: Policy, reader: Regression, options: Options) -> None:
         self.policy, self.reader, self.options = policy, reader, options
@@ -54,11 +54,11 @@ class Ppo:
         self.inputs_nm: list[Array] = []
 
     def _target(self) -> Array:
-        """The cumulative input (n,), nm, that the policy wants next."""
+        """Return the policy's next cumulative input (n,), nm."""
         return self.policy.chosen(np.array([self.even]), np.array([self.inputs_nm]), self.space)[0]
 
     def propose(self) -> Array:
-        """No input before the first frame, then the policy's."""
+        """Return no input before the first frame, then the policy's."""
         return self._target() - self.input_nm if self.even else self.space.zero
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
@@ -73,16 +73,11 @@ class Ppo:
         self.inputs_nm.append(self.input_nm)
 
     def estimate(self) -> Estimate:
-        """Minus the input that the policy wants; the uniform prior before the first frame."""
+        """Return minus the policy's next input; the uniform prior before the first frame."""
         if not self.even:
-            return Estimate(self.space.zero, np.diag(self.space.start**2 / 3.0), 0.5)
+            return uniform_prior(self.space)
         cov = self.policy.cov_nm2[min(len(self.even), len(self.policy.cov_nm2)) - 1]
         return Estimate(np.clip(-self._target(), -self.space.start, self.space.start), cov)
-
-    @property
-    def done(self) -> bool:
-        """Every component in spec with the wanted probability."""
-        return bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Ppo:
@@ -91,6 +86,11 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Ppo:
     Raises:
         OptionError: an unknown option or a bad value.
         WeightsError: weights for other optics, coefficients or ranges, or a policy trained with another reader.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> make(Optics(), FIRST_ORDER, {}).estimate().std_nm.round(1).tolist()  # the uniform prior
+        [34.6, 17.3, 17.3]
     """
     chosen = checked_options(Options, options)
     reader = regression_network.load_for(chosen.reader, optics, space)

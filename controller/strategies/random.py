@@ -1,4 +1,4 @@
-"""Baseline that learns nothing: random inputs, and the prior as its estimate."""
+"""Baseline that learns nothing: random inputs, with the prior as estimate."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.base import Estimate
+from controller.base import Estimate, uniform_prior
 from twin.optics import Optics
 from twin.options import OptionError
 from twin.state import StateSpace
@@ -15,17 +15,11 @@ from twin.types import Frame
 Array = NDArray[np.floating]
 
 SAMPLES = 500
-"""Draws from the prior that an estimate carries, for pictures."""
-
-
-def prior_estimate(space: StateSpace, rng: np.random.Generator) -> Estimate:
-    """Moments of the uniform start box: mean 0, variance start^2 / 3, nm."""
-    samples = space.draw_start(rng, SAMPLES)
-    return Estimate(space.zero, np.diag(space.start**2 / 3.0), 0.5, samples, np.full(SAMPLES, 1.0 / SAMPLES))
+"""Draws from the prior in an estimate, for pictures."""
 
 
 class Random:
-    """What every controller has to beat."""
+    """The baseline that every controller has to beat."""
 
     def __init__(self, space: StateSpace) -> None:
         self.reset(space, np.random.default_rng(0))
@@ -35,18 +29,18 @@ class Random:
         self.space = space
         self.rng = rng
         self.cumulative_nm: Array = space.zero
-        self.belief = prior_estimate(space, rng)
+        self.belief = uniform_prior(space, rng, SAMPLES)
 
     def propose(self) -> Array:
-        """To a point drawn uniformly from the input box."""
+        """Return the input to a point drawn uniformly from the input box."""
         return self.rng.uniform(-1.0, 1.0, self.space.dimension) * self.space.input - self.cumulative_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Remember where the input led; the frame goes unread."""
+        """Add the input to the cumulative one; the frame is ignored."""
         self.cumulative_nm = self.cumulative_nm + delta_nm
 
     def estimate(self) -> Estimate:
-        """The prior, whatever was seen."""
+        """Return the prior."""
         return self.belief
 
     @property
@@ -60,6 +54,13 @@ def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> Rando
 
     Raises:
         OptionError: any option is given.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> controller = make(Optics(), FIRST_ORDER, {})
+        >>> controller.update(controller.propose(), Frame(np.ones((128, 128)), dose_e=1e6, exposure_s=0.5, clock_s=0.0))
+        >>> controller.estimate().mean_nm.tolist()  # the prior's
+        [0.0, 0.0, 0.0]
     """
     if options:
         raise OptionError(f"random takes no options, got {', '.join(options)}")

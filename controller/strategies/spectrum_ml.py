@@ -1,7 +1,7 @@
 """Maximum likelihood of the film's power spectrum over all frames (Whittle 1953; model in `spectrum.model`).
 
-Assumes a thin amorphous film, first-order aberrations, exact inputs and a day that stays as it is; focal spread,
-source, thickness, camera scale and rotation are fitted. The sign comes from frames with a known input between them.
+Assumes a thin amorphous film, first-order aberrations, exact inputs and a day without drift; focal spread, source
+size, thickness, camera scale and rotation are fitted. Frames with a known input between them decide the sign.
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,10 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
-from controller import preprocess
-from controller.base import Estimate, embed
+from controller.base import Estimate, embed, uniform_prior
 from controller.spectrum import fit as spectrum_fit
-from controller.spectrum import model as spectrum_model
+from controller.spectrum.base import SpectrumController
 from controller.spectrum.fit import Mode, Observation
 from twin.optics import Optics
 from twin.options import Count, NonNegative, Positive, checked_options, validated
@@ -32,13 +30,13 @@ class Options:
     """Settings of `spectrum_ml`.
 
     Attributes:
-        particles: initial states scored on the first frame, from which the modes are sought.
-        modes: how many of them are refined.
-        iterations: scoring steps per mode on each of the first two frames; later ones start warm and take three.
-        offset_nm: how far from the null later frames are taken, cycling through the coefficients and their signs.
-        inflation: of the fitted covariance; the curvature alone covered too little on the two simulated days it was
-            tried on.
-        bias_nm: standard deviation of the model's own error per component, added to the covariance.
+        particles: number of initial states scored on the first frame, as starting points of the modes.
+        modes: number of modes refined.
+        iterations: scoring steps per mode on each of the first two frames; later frames start warm and take three.
+        offset_nm: distance from the null of later frames, cycling through the coefficients and their signs.
+        inflation: factor on the fitted covariance; the curvature alone gave too little coverage on the two simulated
+            days it was tried on.
+        bias_nm: standard deviation of the model error per component, added to the covariance.
         stop_probability: done when all components are within tolerance with this probability.
     """
 
@@ -51,32 +49,26 @@ class Options:
     stop_probability: Positive = 0.99
 
 
-class SpectrumMl:
-    """Multi-start on the first frame; then each mode climbs the likelihood of everything seen so far."""
+class SpectrumMl(SpectrumController):
+    """Fit from many starting points to the first frame; then each mode climbs the likelihood of all frames so far."""
 
-    def __init__(self, optics: Optics, space: StateSpace, options: Options) -> None:
-        self.options = options
-        self.grid = spectrum_model.grid(optics)
-        self.pixels = optics.camera_pixels
-        self.reset(space, np.random.default_rng(0))
+    options: Options
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
-        """Forget everything; `space` must hold C10, C12a and C12b."""
-        self.space, self.rng = space, rng
-        self.places = spectrum_fit.first_order(space)
+        """Forget everything; `space` must contain C10, C12a and C12b."""
+        super().reset(space, rng)
         self.box_nm = space.start[self.places]
-        self.cumulative_nm: Array = space.zero
-        self.seen: list[Observation] = []
+        self.observations: list[Observation] = []
         self.modes: list[Mode] = []
 
     def propose(self) -> Array:
-        """To the best mode's null, a known offset beside it; the mirror mode then lies twice its distance away."""
+        """Return the input to a known offset from the best mode's null: its mirror image then lies twice as far off."""
         if not self.modes:
             return self.space.zero
-        offset = DIRECTIONS[(len(self.seen) - 1) % len(DIRECTIONS)] * self.options.offset_nm
+        offset = DIRECTIONS[(len(self.observations) - 1) % len(DIRECTIONS)] * self.options.offset_nm
         target = self.space.zero
         target[self.places] = offset - self.modes[0].state_nm
-        return np.clip(target, -self.space.input, self.space.input) - self.cumulative_nm
+        return self.input_to(target)
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
         """Add the frame to the likelihood and refit.
@@ -84,36 +76,28 @@ class SpectrumMl:
         Raises:
             ValueError: a frame of another shape than the camera's, or without signal.
         """
-        self.cumulative_nm = self.cumulative_nm + delta_nm
-        preprocess.check_shape(frame, self.pixels)
-        measured = spectrum_model.periodogram(frame)
-        self.seen.append(Observation(self.cumulative_nm[self.places], measured))
-        early = len(self.seen) <= 2
+        measured = self.measure(delta_nm, frame)
+        self.observations.append(Observation(self.cumulative_nm[self.places], measured))
+        early = len(self.observations) <= 2
         starts = self._starts() if early else [mode.theta for mode in self.modes]
         iterations = self.options.iterations if early else 3  # warm starts
-        self.modes = spectrum_fit.fit_modes(starts, self.seen, self.grid, self.box_nm, iterations)
+        self.modes = spectrum_fit.fit_modes(starts, self.observations, self.grid, self.box_nm, iterations)
 
     def _starts(self) -> list[Array]:
-        """The best and well separated of quasi-random states, on the frames so far at the nominal day."""
-        draws = qmc.Halton(3, rng=self.rng).random(self.options.particles)
-        states = (2 * draws - 1) * self.box_nm
-        starts = spectrum_fit.scanned(states, self.seen, self.grid, self.options.modes)
+        """Return the best, well separated quasi-random states on the nominal day, and the modes with mirror images."""
+        states = spectrum_fit.quasi_random(self.options.particles, self.box_nm, self.rng)
+        starts = spectrum_fit.scanned(states, self.observations, self.grid, self.options.modes)
         # On one frame every mode has a mirror image, which quasi-random states may have missed.
         mirrored = [spectrum_fit.mirrored(mode).theta for mode in self.modes]
         return starts + [mode.theta for mode in self.modes] + mirrored
 
     def estimate(self) -> Estimate:
-        """Moments over the modes of the more probable sign; the uniform prior before the first frame."""
+        """Return the moments over the modes of the more probable sign; the uniform prior before the first frame."""
         if not self.modes:
-            return Estimate(self.space.zero, np.diag(self.space.start**2 / 3.0), 0.5)
+            return uniform_prior(self.space)
         mean, covariance, probability = spectrum_fit.moments(self.modes)
         bias = self.options.bias_nm**2 * np.eye(3)
         return embed(mean, self.options.inflation * covariance + bias, probability, self.space, self.places)
-
-    @property
-    def done(self) -> bool:
-        """The credible region lies within tolerance."""
-        return self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability
 
 
 def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> SpectrumMl:
@@ -122,5 +106,11 @@ def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> Spect
     Raises:
         OptionError: an unknown option or a bad value.
         ValueError: the state lacks one of C10, C12a, C12b.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> controller = make(Optics(), FIRST_ORDER, {"offset_nm": 10})
+        >>> controller.propose().tolist()
+        [0.0, 0.0, 0.0]
     """
     return SpectrumMl(optics, space, checked_options(Options, options))

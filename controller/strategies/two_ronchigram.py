@@ -1,7 +1,7 @@
 """Defocus and astigmatism from pairs of Ronchigrams a known defocus apart (after Kimoto and Ishizuka 2003).
 
-Each frame alone gives its state up to sign, from its power spectrum; the known step between the two frames of a pair
-tells which signs belong together. Pairs are averaged by their precision. Assumes a thin amorphous film, an exact
+The power spectrum of each frame gives its state up to sign; the known step between the two frames of a pair decides
+which signs belong together. Pairs are averaged with their precision as weight. Assumes a thin amorphous film, an exact
 defocus step and the nominal camera: scale and rotation are fitted per frame within their priors, not across frames.
 """
 
@@ -11,12 +11,10 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
-from controller import preprocess
-from controller.base import Estimate, embed
+from controller.base import Estimate, embed, uniform_prior
 from controller.spectrum import fit as spectrum_fit
-from controller.spectrum import model as spectrum_model
+from controller.spectrum.base import SpectrumController
 from controller.spectrum.fit import Mode, Observation
 from twin.optics import Optics
 from twin.options import Count, NonNegative, Positive, checked_options, validated
@@ -31,10 +29,10 @@ class Options:
     """Settings of `two_ronchigram`.
 
     Attributes:
-        step_nm: defocus between the two frames of a pair.
-        starts: quasi-random states scored per frame, over the whole reach of the corrector.
-        modes: how many of them are refined.
-        bias_nm: standard deviation of the model's own error per component, not averaged away.
+        step_nm: defocus step between the two frames of a pair.
+        starts: number of quasi-random states scored per frame, over the whole reach of the corrector.
+        modes: number of modes refined per frame.
+        bias_nm: standard deviation of the model error per component, not averaged away.
         stop_probability: done when all components are within tolerance with this probability.
     """
 
@@ -46,15 +44,16 @@ class Options:
 
 
 def combine(frames: Sequence[Sequence[Mode]], inputs_nm: Array, bias_nm: float) -> tuple[Array, Array, float]:
-    """Initial state, covariance and sign probability from every frame's own modes.
+    """Combine the modes of all frames to an initial state, its covariance and the probability of its sign.
+
+    Each mode of each frame, less its input, is a hypothesis of the initial state. Every frame votes for it with the
+    log density of its most probable mode there, at least `OUTLIER`. The modes that voted for the winner are averaged
+    with their precision as weight.
 
     Args:
-        frames: per frame the modes of its state, sign mirrored ones included.
+        frames: per frame the modes of its state, mirror images included.
         inputs_nm: cumulative inputs at the frames, (K, 3).
         bias_nm: added in quadrature at the end.
-
-    Each mode of each frame, less its input, is tried as the initial state; the others vote with their most probable
-    mode's density there, never below `OUTLIER` of its peak. The winner's votes are then averaged by precision.
     """
     candidates = [mode.state_nm - u for modes, u in zip(frames, inputs_nm, strict=True) for mode in modes]
     votes = [_votes(x, frames, inputs_nm) for x in candidates]
@@ -73,12 +72,14 @@ def combine(frames: Sequence[Sequence[Mode]], inputs_nm: Array, bias_nm: float) 
     return mean, covariance + bias_nm**2 * np.eye(3), 1.0 / (1.0 + against)
 
 
+ITERATIONS = 8
+"""Scoring steps per mode."""
 OUTLIER = -12.0
-"""Least log vote, nats: a frame fitted in the wrong mode neither decides nor joins the average."""
+"""Least log vote, nats: a frame fitted in the wrong mode neither decides nor enters the average."""
 
 
 def _votes(x_nm: Array, frames: Sequence[Sequence[Mode]], inputs_nm: Array) -> list[tuple[float, Mode]]:
-    """Per frame the best log vote for an initial state, (3,), and the mode that gave it."""
+    """Return each frame's highest log vote for an initial state (3,) and the mode that casts it."""
     votes = []
     for modes, u in zip(frames, inputs_nm, strict=True):
         values = []
@@ -92,25 +93,19 @@ def _votes(x_nm: Array, frames: Sequence[Sequence[Mode]], inputs_nm: Array) -> l
     return votes
 
 
-class TwoRonchigram:
-    """Frame by frame: fit up to sign, combine through the known inputs, move to the other half of the pair."""
+class TwoRonchigram(SpectrumController):
+    """Fit each frame up to sign, combine the frames through the known inputs, move to the other half of the pair."""
 
-    def __init__(self, optics: Optics, space: StateSpace, options: Options) -> None:
-        self.options = options
-        self.grid = spectrum_model.grid(optics)
-        self.pixels = optics.camera_pixels
-        self.reset(space, np.random.default_rng(0))
+    options: Options
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
-        """Forget everything; `space` must hold C10, C12a and C12b."""
-        self.space, self.rng = space, rng
-        self.places = spectrum_fit.first_order(space)
-        self.cumulative_nm: Array = space.zero
+        """Forget everything; `space` must contain C10, C12a and C12b."""
+        super().reset(space, rng)
         self.frames: list[list[Mode]] = []
         self.inputs: list[Array] = []
 
     def propose(self) -> Array:
-        """First a plain defocus step; later pairs straddle the estimated null by half a step on either side."""
+        """Return a defocus step for the first pair; later pairs lie half a step to either side of the null."""
         target = self.space.zero
         if not self.frames:
             return target
@@ -120,38 +115,29 @@ class TwoRonchigram:
         else:
             target = -self.estimate().mean_nm
             target[defocus] += self.options.step_nm / 2 * (1 if len(self.frames) % 2 else -1)
-        return np.clip(target, -self.space.input, self.space.input) - self.cumulative_nm
+        return self.input_to(target)
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Fit this frame alone.
+        """Fit the modes of this frame alone.
 
         Raises:
             ValueError: a frame of another shape than the camera's, or without signal.
         """
-        self.cumulative_nm = self.cumulative_nm + delta_nm
-        preprocess.check_shape(frame, self.pixels)
-        measured = spectrum_model.periodogram(frame)
+        observation = [Observation(np.zeros(3), self.measure(delta_nm, frame))]
         reach = (self.space.start + self.space.input)[self.places]
-        seen = [Observation(np.zeros(3), measured)]
-        draws = qmc.Halton(3, rng=self.rng).random(self.options.starts)
-        states = (2 * draws - 1) * reach
+        states = spectrum_fit.quasi_random(self.options.starts, reach, self.rng)
         states[:, 0] = np.abs(states[:, 0])  # up to sign
-        starts = spectrum_fit.scanned(states, seen, self.grid, self.options.modes)
-        modes = spectrum_fit.fit_modes(starts, seen, self.grid, reach, 8)
+        starts = spectrum_fit.scanned(states, observation, self.grid, self.options.modes)
+        modes = spectrum_fit.fit_modes(starts, observation, self.grid, reach, ITERATIONS)
         self.frames.append([signed for mode in modes for signed in (mode, spectrum_fit.mirrored(mode))])
         self.inputs.append(self.cumulative_nm[self.places])
 
     def estimate(self) -> Estimate:
-        """All frames combined; the uniform prior before the first."""
+        """Combine all frames; the uniform prior before the first."""
         if not self.frames:
-            return Estimate(self.space.zero, np.diag(self.space.start**2 / 3.0), 0.5)
+            return uniform_prior(self.space)
         mean, covariance, probability = combine(self.frames, np.array(self.inputs), self.options.bias_nm)
         return embed(mean, covariance, max(0.5, probability), self.space, self.places)
-
-    @property
-    def done(self) -> bool:
-        """The credible region lies within tolerance."""
-        return self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability
 
 
 def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> TwoRonchigram:
@@ -160,5 +146,11 @@ def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> TwoRo
     Raises:
         OptionError: an unknown option or a bad value.
         ValueError: the state lacks one of C10, C12a, C12b.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> controller = make(Optics(), FIRST_ORDER, {"step_nm": 20.0})
+        >>> controller.propose().tolist()  # no input before the first frame
+        [0.0, 0.0, 0.0]
     """
     return TwoRonchigram(optics, space, checked_options(Options, options))

@@ -1,7 +1,7 @@
 """VAE-EM: joint estimation of state and latent map (van Hulst et al. 2026, Algorithm 1).
 
-Assumes exact, known inputs (eq 1) and an even latent map; learns the map's deviation from its simulated
-prior in the run. Options: see `Options`.
+Assumes exact, known inputs (eq 1) and an even latent map; learns during the run how the map deviates from its
+simulated prior.
 """
 
 import logging
@@ -13,7 +13,7 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 
 from controller import candidates, preprocess
-from controller.base import Controller, Estimate
+from controller.base import Controller, Estimate, StopsInSpec
 from controller.candidates import Refinement
 from controller.first_order import first_order_first
 from controller.vae_em import artefact, em, latent_map, selection
@@ -38,7 +38,7 @@ class Options:
         candidates: number of candidate initial states.
         selection: "information" (expected information gain), or the paper's "variance", "mixture_variance", "random".
         hard: hard EM, all weight on the most likely candidate.
-        model_estimation: learn the map in the run; False takes the prior mean as known.
+        model_estimation: learn the map during the run; False takes the prior mean as known.
         refinement: candidate refinement, see `candidates.Refinement`.
         stop_probability: done when every component is in spec with this probability.
     """
@@ -52,7 +52,7 @@ class Options:
     stop_probability: Probability = 0.95
 
 
-class VaeEm:
+class VaeEm(StopsInSpec):
     """Algorithm 1: encode, weigh candidates, learn the map, refine, select the next input."""
 
     def __init__(self, space: StateSpace, trained: Artefact, options: Options) -> None:
@@ -60,7 +60,7 @@ class VaeEm:
         self.reset(space, np.random.default_rng(0))
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
-        """Uniform candidates, no observation."""
+        """Forget all observations and draw uniform candidates."""
         prior = self.trained.prior if self.options.model_estimation else latent_map.known(self.trained.prior)
         self.space, self.rng, self.input_nm = space, rng, space.zero
         self.data = Observations.none(space.dimension, len(prior.axes))
@@ -69,7 +69,7 @@ class VaeEm:
         self.elbo_nats: list[float] = []
 
     def propose(self) -> Array:
-        """No input before the first frame, then the most informative one (eqs 24-25)."""
+        """Return no input before the first frame, then the most informative one (eqs 24-25)."""
         if len(self.data) == 0:
             return self.space.zero
         target = selection.select(self.options.selection, self.ensemble, self.data, self.space, self.rng)
@@ -87,37 +87,39 @@ class VaeEm:
         latent = self.trained.prior.observe(encode_mean(self.trained.vae, spectrum.values[None]))
         self.data = self.data.append(self.input_nm, latent, spectrum.floor)
         self.ensemble = em.step(self.ensemble, self.data, self.space, self.options.refinement, self.rng)
-        belief = em.harden(self.ensemble) if self.options.hard else self.ensemble
-        self.elbo_nats.append(belief.elbo_nats)
-        LOG.info("observation %d: ELBO %.2f nats", len(self.data), belief.elbo_nats)
+        posterior = em.harden(self.ensemble) if self.options.hard else self.ensemble
+        self.elbo_nats.append(posterior.elbo_nats)
+        LOG.info("observation %d: ELBO %.2f nats", len(self.data), posterior.elbo_nats)
 
     def estimate(self) -> Estimate:
-        """Moments within the more probable sign; hard EM: the likeliest candidate, with the spread of all about it."""
+        """Return the moments within the more probable sign; for hard EM about the most likely candidate."""
         soft = candidates.summarise(self.ensemble.candidates, self.ensemble.probability, self.space)
         if not self.options.hard or len(self.data) == 0:
             return soft
         best = self.ensemble.candidates.states_nm[np.argmax(em.harden(self.ensemble).probability)]
         return replace(soft, mean_nm=best, cov_nm2=soft.cov_nm2 + np.outer(best - soft.mean_nm, best - soft.mean_nm))
 
-    @property
-    def done(self) -> bool:
-        """Every component in spec with the wanted probability."""
-        return bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
-
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controller:
-    """Build the controller for an instrument and a task; of a second-order task it calibrates the first order.
+    """Build the controller for an instrument and a task; in a second-order task it calibrates the first order.
 
     Raises:
         OptionError: an unknown option or a bad value.
         WeightsError: weights for other optics, coefficients or ranges.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> controller = make(Optics(), FIRST_ORDER, {"candidates": 64})
+        >>> controller.propose().tolist()  # no input before the first frame
+        [0.0, 0.0, 0.0]
+        >>> bool(controller.estimate().std_nm[0] > 15)  # the uniform prior: 30 nm / sqrt(3) in defocus
+        True
     """
-    chosen = checked_options(Options, options)
-    return build(optics, space, chosen)
+    return build(optics, space, checked_options(Options, options))
 
 
 def build(optics: Optics, space: StateSpace, options: Options) -> Controller:
-    """Build it from options already checked."""
+    """Build the controller from validated options."""
     return first_order_first(
         space, lambda first: VaeEm(first, artefact.load_for(options.weights, optics, first), options)
     )

@@ -1,7 +1,7 @@
 """Kernel and noise of the latent map by marginal likelihood over simulated days (section IV-B1).
 
 Every training day is one draw of the map f: its residual from the prior mean is a Gaussian process
-whose variance *is* the reality gap. gpytorch holds the kernels; `latent_gp.py` evaluates them online.
+whose variance *is* the reality gap. The kernels are gpytorch's; `latent_gp.py` evaluates them online.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from twin.suggest import check_known
+
 Array = NDArray[np.floating]
 
 RADIAL_KNOTS = (0.0, 0.04, 0.1, 0.2, 0.4, 0.7, 1.1, 1.8)
-"""Knots of the noise level in |x / range|; the state box ends at sqrt(n)."""
+"""Knots of the noise level in |x / range|; the corners of the state box lie at sqrt(n)."""
 
 KERNELS: dict[str, Callable[[int], gpytorch.kernels.Kernel]] = {
     "rbf": lambda n: gpytorch.kernels.RBFKernel(ard_num_dims=n),
@@ -35,13 +37,13 @@ class SymmetrisedKernel(gpytorch.kernels.Kernel):
         self.base = base
 
     def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **params: bool) -> Tensor:
-        """Covariance of the two sets of states, scaled by their range."""
+        """Covariance between two sets of states, each scaled by their range."""
         return (self.base(x1, x2, diag=diag, **params) + self.base(x1, -x2, diag=diag, **params)) / 2
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What the E-step needs.
+    """Kernel and noise of the latent map.
 
     Attributes:
         kernel: name in `KERNELS`.
@@ -49,8 +51,8 @@ class Hyperparameters:
         signal_variance: of the state-dependent deviation, per latent axis, shape (d,).
         offset_variance: of a deviation common to all states of a day, shape (d,).
         log_noise: log variance of the noise at `RADIAL_KNOTS`, shape (knots, d).
-        noise_slope: its change with the log shot-noise floor, shape (knots, d).
-        freedom: degrees of freedom of the day's own scale, common to all axes; large means Gaussian.
+        noise_slope: change of `log_noise` with the log shot-noise floor, shape (knots, d).
+        freedom: degrees of freedom of the day's own variance scale, common to all axes; large means Gaussian.
         correlation: intra-class correlation of a run's observations beyond the model, see `calibration.py`.
     """
 
@@ -64,7 +66,7 @@ class Hyperparameters:
     correlation: float = 0.0
 
     def noise_variance(self, scaled_states: Array, log_floor: Array) -> Array:
-        """Noise variance at states / range (N, n) and centred log floor (N,), to (N, d)."""
+        """Interpolate the noise variance to states / range (N, n) and centred log floor (N,), (N, d)."""
         weights = radial_weights(scaled_states)
         return np.exp(weights @ self.log_noise + log_floor[:, None] * (weights @ self.noise_slope))
 
@@ -74,11 +76,11 @@ def radial_weights(scaled_states: Array) -> Array:
     knots = np.asarray(RADIAL_KNOTS)
     radius = np.clip(np.linalg.norm(scaled_states, axis=-1), 0.0, knots[-1])
     low = np.clip(np.searchsorted(knots, radius, side="right") - 1, 0, len(knots) - 2)
-    share = (radius - knots[low]) / (knots[low + 1] - knots[low])
+    fraction = (radius - knots[low]) / (knots[low + 1] - knots[low])
     weights = np.zeros((len(radius), len(knots)))
     rows = np.arange(len(radius))
-    weights[rows, low] = 1 - share
-    weights[rows, low + 1] += share
+    weights[rows, low] = 1 - fraction
+    weights[rows, low + 1] += fraction
     return weights
 
 
@@ -99,8 +101,8 @@ def fit(
 ) -> Hyperparameters:
     """Maximise the marginal likelihood of the residuals of many days.
 
-    A day's residuals are Gaussian given its own scale; the scale, integrated over, makes them Student's t
-    (Shah, Wilson & Ghahramani, AISTATS 2014), with as many degrees of freedom as the days ask for.
+    A day's residuals are Gaussian given the day's own scale. Integrating over the scale makes them Student's t (Shah,
+    Wilson & Ghahramani, AISTATS 2014), whose degrees of freedom are fitted as well.
 
     Args:
         scaled_states: states / range, (days, frames, n).
@@ -111,10 +113,9 @@ def fit(
         report: called with (step, negative log-likelihood per observation).
 
     Raises:
-        ValueError: unknown kernel.
+        ValueError: unknown kernel; names the nearest.
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"{kernel!r} is not a kernel; known: {', '.join(KERNELS)}")
+    check_known(kernel, KERNELS, "a kernel")
     x = torch.from_numpy(scaled_states).double()
     y = torch.from_numpy(residuals).double().permute(2, 0, 1)
     floor = torch.from_numpy(log_floor).double()[..., None]
@@ -140,7 +141,7 @@ def fit(
         log_determinant = 2 * torch.diagonal(lower, dim1=-2, dim2=-1).log().sum(-1)
         freedom = 2.5 + log_freedom.clamp(max=5.0).exp()
         density = student_log_density(white.square().sum((0, -1)), log_determinant.sum(0), frames * latents, freedom)
-        # A weak pull to smooth noise levels that do not depend on the floor.
+        # A weak prior for smooth noise levels that do not depend on the floor.
         penalty = 0.1 * (log_noise[1:] - log_noise[:-1]).square().sum() + 0.1 * noise_slope.square().sum()
         loss = (penalty - density.sum()) / y.numel()
         loss.backward()

@@ -1,11 +1,11 @@
 """Gaussian processes over the latent map, one per candidate initial state: E-step and M-step (section IV-B).
 
-For a candidate x0 the states visited are x0 + U, so each candidate has its own covariance. Factors are
-kept and grown a row per observation; the candidates run along the last, contiguous axis.
+Candidate x0 has visited the states x0 + U, so each candidate has its own covariance. Cholesky factors are
+kept and grown by a row per observation; candidates run along the last, contiguous axis.
 """
 
 import math
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -17,15 +17,14 @@ Array = NDArray[np.floating]
 KERNEL_CODES = {"rbf": 0, "matern52": 1, "matern32": 2}
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(NamedTuple):
     """Symmetrised stationary kernel with a constant, per latent axis (eqs 14-15).
 
     Attributes:
         code: entry of `KERNEL_CODES`.
         inverse_lengthscale: 1/nm, shape (n,).
         signal_variance, offset_variance: shape (d,).
-        freedom: degrees of freedom of the day's own scale; infinite is the paper's Gaussian.
+        freedom: degrees of freedom of the day's own variance scale; infinite is the paper's Gaussian.
         correlation: intra-class correlation of a run's observations beyond the model; zero is the paper's.
     """
 
@@ -37,34 +36,40 @@ class Kernel:
     correlation: float = 0.0
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """The observations as each of M candidates sees them.
+class Residuals(NamedTuple):
+    """The T observations relative to the prior at the states that each of M candidates has visited.
 
     Attributes:
         residual: z - m(x0 + U), (d, T, M).
-        noise: noise variance there, (d, T, M).
-        modes: the day modes there, (d, r, T, M); r may be zero.
+        noise: noise variance at these states, (d, T, M).
+        modes: day modes at these states, (d, r, T, M); r may be zero.
     """
 
     residual: Array
     noise: Array
     modes: Array
 
+    def chosen(self, keep: NDArray[np.int64]) -> "Residuals":
+        """Select candidates."""
+        return Residuals(*(a[..., keep] for a in self))
 
-@dataclass(frozen=True)
-class Factors:
+    def joined(self, other: "Residuals", axis: int) -> "Residuals":
+        """Concatenate along observations (-2) or candidates (-1)."""
+        return Residuals(*(np.concatenate(pair, axis=axis) for pair in zip(self, other, strict=True)))
+
+
+class Factors(NamedTuple):
     """Cholesky factors of the marginal covariance (eq 19), for M candidates and d latent axes.
 
-    The r day modes, common to all axes, enter as a linear model on top: their whitened columns and normal
-    equations are kept, so that no axis needs the others' covariance.
+    The r day modes, common to all axes, enter as a linear model on top. Their whitened columns and normal
+    equations suffice: no axis needs the covariance of another.
 
     Attributes:
         lower: packed rows of the factor, (d, T (T + 1) / 2, M).
         whitened: factor^-1 (z - mean), (d, T, M).
         modes: factor^-1 modes, (d, r, T, M).
         normal: modes' modes summed over axes and observations, (r, r, M).
-        projection: modes' whitened, likewise, (r, M).
+        projection: modes' whitened summed over axes and observations, (r, M).
         quadratic: squared length of `whitened`, (M,).
         log_determinant: of the covariance, all axes, (M,).
     """
@@ -79,7 +84,7 @@ class Factors:
 
     @classmethod
     def empty(cls, latents: int, modes: int, candidates: int) -> "Factors":
-        """No observation yet."""
+        """Return the factors before the first observation."""
         none, zero = np.zeros((latents, 0, candidates)), np.zeros(candidates)
         return cls(
             none, none, np.zeros((latents, modes, 0, candidates)), np.zeros((modes, modes, candidates)),
@@ -87,20 +92,19 @@ class Factors:
         )  # fmt: skip
 
     @property
-    def count(self) -> int:
-        """Observations absorbed, T."""
+    def observations(self) -> int:
+        """Number of observations absorbed, T."""
         return self.whitened.shape[1]
 
 
 def chosen(factors: Factors, keep: NDArray[np.int64]) -> Factors:
-    """The factors of some candidates."""
-    return Factors(*(getattr(factors, f.name)[..., keep] for f in fields(Factors)))
+    """Select the factors of some candidates."""
+    return Factors(*(a[..., keep] for a in factors))
 
 
-def joined(one: Factors, other: Factors) -> Factors:
-    """The factors of two groups of candidates, after equally many observations."""
-    pairs = ((getattr(one, f.name), getattr(other, f.name)) for f in fields(Factors))
-    return Factors(*(np.concatenate(pair, axis=-1) for pair in pairs))
+def joined(first: Factors, second: Factors) -> Factors:
+    """Concatenate the factors of two groups of candidates after equally many observations."""
+    return Factors(*(np.concatenate(pair, axis=-1) for pair in zip(first, second, strict=True)))
 
 
 def mode_posterior(factors: Factors) -> tuple[Array, Array]:
@@ -119,12 +123,11 @@ def log_likelihood(factors: Factors, kernel: Kernel) -> Array:
     """Marginal log-likelihood of each candidate over all latent axes, (M,) (eq 23).
 
     The weights of the day modes and the day's own scale of all residuals are integrated out (Student's t
-    process, Shah et al. 2014). What the model does not explain is shared by observations made close together,
-    as those of a run are: the log-likelihood is divided by the design effect `1 + (T - 1) correlation` (Kish,
-    Survey Sampling, 1965), a power posterior. No modes, infinite degrees of freedom and no correlation give
-    eq 23 itself.
+    process, Shah et al. 2014). Model errors are correlated between the observations of a run, which lie close
+    together: the log-likelihood is divided by the design effect `1 + (T - 1) correlation` (Kish, Survey Sampling,
+    1965), a power posterior. No modes, infinite degrees of freedom and no correlation give eq 23 itself.
     """
-    count = factors.count * len(factors.lower)
+    count = factors.observations * len(factors.lower)
     quadratic = _residual_quadratic(factors)
     precision = np.eye(len(factors.normal)) + np.moveaxis(factors.normal, -1, 0)
     half_determinant = 0.5 * (factors.log_determinant + np.linalg.slogdet(precision)[1])
@@ -134,12 +137,12 @@ def log_likelihood(factors: Factors, kernel: Kernel) -> Array:
     else:
         constant = float(gammaln((nu + count) / 2) - gammaln(nu / 2)) - 0.5 * count * math.log(math.pi * nu)
         density = constant - half_determinant - 0.5 * (nu + count) * np.log1p(quadratic / nu)
-    return density / (1.0 + max(0, factors.count - 1) * kernel.correlation)
+    return density / (1.0 + max(0, factors.observations - 1) * kernel.correlation)
 
 
 def scale(factors: Factors, kernel: Kernel) -> Array:
-    """Posterior mean of the variance scale of each candidate, (M,); 1 for a Gaussian."""
-    nu, count = kernel.freedom, factors.count * len(factors.lower)
+    """Posterior mean of each candidate's variance scale, (M,); 1 for a Gaussian."""
+    nu, count = kernel.freedom, factors.observations * len(factors.lower)
     if math.isinf(nu):
         return np.ones(factors.lower.shape[-1])
     return (nu + _residual_quadratic(factors)) / (nu + count - 2)
@@ -158,8 +161,9 @@ def _profile(code: int, r2: float) -> float:
 
 
 @numba.njit(cache=True, fastmath=True)
-def _kernel_row(code, inverse, candidates, from_inputs, to_input, out):  # type: ignore[no-untyped-def]
+def _kernel_row(kernel, candidates, from_inputs, to_input, out):  # type: ignore[no-untyped-def]
     """Base kernel between x0 + to_input and x0 + each of from_inputs, for every candidate; out (T, M)."""
+    code, inverse = kernel.code, kernel.inverse_lengthscale
     axes, count = candidates.shape
     for s in range(from_inputs.shape[0]):
         near = 0.0
@@ -187,18 +191,18 @@ def _solve_row(packed, row, total):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, fastmath=True)
-def _append(  # type: ignore[no-untyped-def]
-    code, inverse, signal, offset, candidates, inputs, residual, noise, features, lower, whitened,
-    modes, normal, projection, quadratic, log_determinant, start,
-):  # fmt: skip
-    """Grow the factors by the rows start..T-1; inputs (T, n), the rest as in `Evidence` and `Factors`."""
+def _append(kernel, candidates, inputs, residuals, factors, start):  # type: ignore[no-untyped-def]
+    """Write the rows start..T-1 of `factors`; candidates (n, M), inputs (T, n)."""
+    signal, offset = kernel.signal_variance, kernel.offset_variance
+    residual, noise, features = residuals
+    lower, whitened, modes, normal, projection, quadratic, log_determinant = factors
     latents, count = residual.shape[0], candidates.shape[1]
     total, rank = inputs.shape[0], features.shape[1]
     base = np.empty((total, count))
     row = np.empty((total, count))
     pivot = np.empty(count)
     for t in range(start, total):
-        _kernel_row(code, inverse, candidates, inputs[: t + 1], inputs[t], base)
+        _kernel_row(kernel, candidates, inputs[: t + 1], inputs[t], base)
         first = t * (t + 1) // 2
         for j in range(latents):
             packed = lower[j]
@@ -236,50 +240,47 @@ def _append(  # type: ignore[no-untyped-def]
                         normal[q, r, i] = normal[r, q, i]
 
 
-def absorb(factors: Factors, kernel: Kernel, candidates_nm: Array, inputs_nm: Array, evidence: Evidence) -> Factors:
-    """E-step: factors grown to the last observation; earlier rows are reused.
+def absorb(factors: Factors, kernel: Kernel, candidates_nm: Array, inputs_nm: Array, residuals: Residuals) -> Factors:
+    """E-step: grow the factors to the last observation; earlier rows are reused.
 
     Args:
         factors: of these candidates, up to some earlier observation.
         kernel: of the deviation.
         candidates_nm: (M, n).
         inputs_nm: cumulative inputs U, (T, n).
-        evidence: all T observations as these candidates see them.
+        residuals: all T observations relative to the prior at these candidates' states.
     """
-    latents, total, count = evidence.residual.shape
-    rank, done = evidence.modes.shape[1], factors.count
+    latents, total, count = residuals.residual.shape
+    rank, done = residuals.modes.shape[1], factors.observations
     lower = np.empty((latents, total * (total + 1) // 2, count))
     whitened = np.empty((latents, total, count))
     modes = np.empty((latents, rank, total, count))
     lower[:, : factors.lower.shape[1]] = factors.lower
     whitened[:, :done] = factors.whitened
     modes[:, :, :done] = factors.modes
-    normal, projection = factors.normal.copy(), factors.projection.copy()
-    quadratic, log_determinant = factors.quadratic.copy(), factors.log_determinant.copy()
-    _append(
-        kernel.code, kernel.inverse_lengthscale, kernel.signal_variance, kernel.offset_variance,
-        np.ascontiguousarray(candidates_nm.T), np.ascontiguousarray(inputs_nm),
-        evidence.residual, evidence.noise, evidence.modes,
-        lower, whitened, modes, normal, projection, quadratic, log_determinant, done,
-    )  # fmt: skip
-    return Factors(lower, whitened, modes, normal, projection, quadratic, log_determinant)
+    grown = Factors(lower, whitened, modes, *(a.copy() for a in factors[3:]))
+    # Contiguous arrays: another layout would be compiled again, and run slower.
+    compact = np.ascontiguousarray
+    _append(kernel, compact(candidates_nm.T), compact(inputs_nm), Residuals(*map(compact, residuals)), grown, done)
+    return grown
 
 
 @numba.njit(cache=True, fastmath=True)
-def _predict(  # type: ignore[no-untyped-def]
-    code, inverse, signal, offset, candidates, inputs, query_inputs, lower, whitened, modes, weight,
-    spread, features, mean, variance,
-):  # fmt: skip
+def _predict(kernel, candidates, inputs, factors, weights, query_inputs, features, mean, variance):  # type: ignore[no-untyped-def]
+    """Write mean and variance of f at every query (Q, n); `weights` as from `mode_posterior`."""
+    signal, offset = kernel.signal_variance, kernel.offset_variance
+    lower, whitened, modes = factors.lower, factors.whitened, factors.modes
+    weight, spread = weights
     latents, total, count = whitened.shape
     rank = modes.shape[1]
     base = np.empty((total + 1, count))
     row = np.empty((total, count))
-    left = np.empty((rank, count))
+    remainder = np.empty((rank, count))
     points = np.empty((total + 1, inputs.shape[1]))
     points[:total] = inputs
     for q in range(query_inputs.shape[0]):
         points[total] = query_inputs[q]
-        _kernel_row(code, inverse, candidates, points, query_inputs[q], base)
+        _kernel_row(kernel, candidates, points, query_inputs[q], base)
         for j in range(latents):
             for s in range(total):
                 for i in range(count):
@@ -289,26 +290,26 @@ def _predict(  # type: ignore[no-untyped-def]
                 mean[j, q, i] = 0.0
                 variance[j, q, i] = signal[j] * base[total, i] + offset[j]
                 for r in range(rank):
-                    left[r, i] = features[j, r, q, i]
+                    remainder[r, i] = features[j, r, q, i]
             for s in range(total):
                 for i in range(count):
                     mean[j, q, i] += row[s, i] * whitened[j, s, i]
                     variance[j, q, i] -= row[s, i] * row[s, i]
                 for r in range(rank):
                     for i in range(count):
-                        left[r, i] -= row[s, i] * modes[j, r, s, i]
+                        remainder[r, i] -= row[s, i] * modes[j, r, s, i]
             for r in range(rank):
                 for i in range(count):
-                    mean[j, q, i] += left[r, i] * weight[i, r]
+                    mean[j, q, i] += remainder[r, i] * weight[i, r]
                 for p in range(rank):
                     for i in range(count):
-                        variance[j, q, i] += left[r, i] * spread[i, r, p] * left[p, i]
+                        variance[j, q, i] += remainder[r, i] * spread[i, r, p] * remainder[p, i]
 
 
 def predict(
     factors: Factors, kernel: Kernel, candidates_nm: Array, inputs_nm: Array, query_inputs_nm: Array, query_modes: Array
 ) -> tuple[Array, Array]:
-    """M-step: posterior of f at x0 + query input for every candidate (eqs 21 and 24).
+    """M-step: return the posterior of f at x0 + query input for every candidate (eqs 21 and 24).
 
     Args:
         factors: of these candidates, up to date; see `chosen`.
@@ -323,19 +324,17 @@ def predict(
     """
     shape = (len(factors.lower), len(query_inputs_nm), len(candidates_nm))
     mean, variance = np.empty(shape), np.empty(shape)
-    weight, spread = mode_posterior(factors)
     compact = np.ascontiguousarray
+    weights = tuple(map(compact, mode_posterior(factors)))
     _predict(
-        kernel.code, kernel.inverse_lengthscale, kernel.signal_variance, kernel.offset_variance,
-        compact(candidates_nm.T), compact(inputs_nm), compact(query_inputs_nm),
-        compact(factors.lower), compact(factors.whitened), compact(factors.modes),
-        compact(weight), compact(spread), compact(query_modes), mean, variance,
+        kernel, compact(candidates_nm.T), compact(inputs_nm), Factors(*map(compact, factors)), weights,
+        compact(query_inputs_nm), compact(query_modes), mean, variance,
     )  # fmt: skip
     return mean, np.maximum(variance, 1e-12)
 
 
 def mixture(mean: Array, variance: Array, weights: Array) -> tuple[Array, Array]:
-    """Moments of the posterior of f mixed over candidates (eq 22): (d, Q, K) and (K,) to (d, Q) each."""
+    """Mix the posterior of f over candidates (eq 22): moments (d, Q, K) and weights (K,) to moments (d, Q)."""
     average = mean @ weights
     return average, variance @ weights + (mean**2) @ weights - average**2
 

@@ -17,20 +17,20 @@ Array = NDArray[np.floating]
 NODES = {1: 25, 2: 21, 3: 13}
 MODE_ROUNDS = 5
 FLOOR_REACH = 2.5
-"""Training days span about this much of the log floor either way; a frame beyond counts as at the end."""
+"""Half-range of the log floor over the training days; frames beyond are clipped to it."""
 
 
 @dataclass(frozen=True)
 class LatentMap:
-    """Prior of z = f(x) + e, latent axes independent of one another.
+    """Prior of z = f(x) + e with independent latent axes.
 
     Attributes:
-        axes: from the encoder's latents to independent axes, `z = axes @ (latent - origin)`, (d, n_z).
+        axes: map from the encoder's latents to independent axes, `z = axes @ (latent - origin)`, (d, n_z).
         origin: shape (n_z,).
         grid: nodes of the prior mean.
         node_values: at the nodes, in groups of d columns: prior mean, its slope in the centred log floor,
             and the r day modes, (nodes, (2 + r) d).
-        log_floor: mean log shot-noise floor of the training frames, about which it is centred.
+        log_floor: mean log shot-noise floor of the training frames, the origin of the centred log floor.
         range_nm: half-range of the state, shape (n,).
         hyperparameters: kernel and noise.
     """
@@ -44,7 +44,7 @@ class LatentMap:
     hyperparameters: Hyperparameters
 
     def observe(self, latents: Array) -> Array:
-        """Encoder means (N, n_z) to independent axes (N, d)."""
+        """Map encoder means (N, n_z) to independent axes (N, d)."""
         return (latents - self.origin) @ self.axes.T
 
     @property
@@ -53,7 +53,7 @@ class LatentMap:
         return self.node_values.shape[1] // len(self.axes) - 2
 
     def moments(self, states_nm: Array, floors: Array) -> tuple[Array, Array, Array]:
-        """What is expected at states (N, n) and shot-noise floors (N,).
+        """Return the prior's moments at states (N, n) and shot-noise floors (N,).
 
         Returns:
             Prior mean m(x) (eq 18), (d, N); noise variance, (d, N); day modes, (d, r, N).
@@ -64,7 +64,7 @@ class LatentMap:
         return values[0] + covariate * values[1], noise.T, np.ascontiguousarray(values[2:].swapaxes(0, 1))
 
     def kernel(self) -> Kernel:
-        """The kernel of the deviation that the modes leave."""
+        """Return the kernel of the deviation that the day modes do not explain."""
         h = self.hyperparameters
         return Kernel(
             KERNEL_CODES[h.kernel],
@@ -79,8 +79,8 @@ class LatentMap:
 def independent_axes(residuals: Array, days: NDArray[np.int64]) -> Array:
     """Linear map after which noise is white and day-to-day offsets are uncorrelated, (d, d).
 
-    Noise is the scatter about each day's own mean residual, the offset is the scatter of those means:
-    one generalised eigenproblem diagonalises both.
+    Noise is the scatter about each day's mean residual, the offset is the scatter of these means: one generalised
+    eigenproblem diagonalises both.
 
     Args:
         residuals: latents minus prior mean, (N, d).
@@ -98,7 +98,7 @@ def independent_axes(residuals: Array, days: NDArray[np.int64]) -> Array:
 
 
 def _day_weights(residual: Array, modes: Array, days: NDArray[np.int64], noise_variance: Array) -> Array:
-    """Posterior mean weights of the modes on each day, standard normal before, (days, r).
+    """Posterior mean weights of the modes on each day, with a standard normal prior, (days, r).
 
     Args:
         residual: (N, d).
@@ -128,8 +128,8 @@ def fit_modes(
 ) -> tuple[Array, Array]:
     """Prior mean, floor slope and `rank` day modes by alternating least squares.
 
-    f_day(x) = a(x) + c b(x) + sum_r w_r(day) phi_r(x), all even, w standard normal: what days have in common
-    in how they differ (thickness, focal spread and source size act on all latents at once).
+    f_day(x) = a(x) + c b(x) + sum_r w_r(day) phi_r(x), all even, w standard normal. The modes phi_r describe the
+    differences between days that act on all latents at once, such as thickness, focal spread and source size.
 
     Args:
         grid: nodes.
@@ -140,7 +140,7 @@ def fit_modes(
         rank: number of modes; may be zero.
 
     Returns:
-        Node values (nodes, (2 + rank) d) and what they leave of the values, (N, d).
+        Node values (nodes, (2 + rank) d) and residuals of the values, (N, d).
     """
     covariates = covariate[:, None]
     nodes = fit_even(grid, states_nm, values, covariates)
@@ -148,24 +148,24 @@ def fit_modes(
     def parts(nodes: Array) -> Array:
         return grid.evaluate(nodes, states_nm).reshape(len(values), -1, values.shape[1]).transpose(1, 0, 2)
 
-    def left(nodes: Array, covariates: Array) -> Array:
+    def residual(nodes: Array, covariates: Array) -> Array:
         level, *slopes = parts(nodes)
         return values - level - sum(c[:, None] * s for c, s in zip(covariates.T, slopes, strict=True))
 
     if rank == 0:
-        return nodes, left(nodes, covariates)
-    weights = _first_weights(left(nodes, covariates), days, rank)
+        return nodes, residual(nodes, covariates)
+    weights = _first_weights(residual(nodes, covariates), days, rank)
     nodes = np.concatenate([nodes, np.zeros((grid.size, rank * values.shape[1]))], axis=1)
     for _ in range(MODE_ROUNDS):
         covariates = np.column_stack([covariate, weights[days]])
         nodes = fit_even(grid, states_nm, values, covariates, guess=nodes)
         level, slope, *modes = parts(nodes)
-        variance = left(nodes, covariates).var(0)
+        variance = residual(nodes, covariates).var(0)
         weights = _day_weights(values - level - covariate[:, None] * slope, np.stack(modes), days, variance)
         weights = (weights - weights.mean(0)) / weights.std(0)
     covariates = np.column_stack([covariate, weights[days]])
     nodes = fit_even(grid, states_nm, values, covariates, guess=nodes)
-    return nodes, left(nodes, covariates)
+    return nodes, residual(nodes, covariates)
 
 
 def fit(
@@ -179,7 +179,7 @@ def fit(
     steps: int = 200,
     report: Callable[[int, float], None] | None = None,
 ) -> LatentMap:
-    """Prior mean and day modes by even least squares, then hyperparameters by marginal likelihood over days.
+    """Fit prior mean and day modes by even least squares, then hyperparameters by marginal likelihood over days.
 
     Args:
         states_nm: (N, n).
@@ -187,7 +187,7 @@ def fit(
         latents: encoder means, (N, n_z).
         days: (N,), every day with equally many frames.
         range_nm: half-range of the states, (n,).
-        rank: number of day modes, at most n_z; zero on a single kind of day.
+        rank: number of day modes, at most n_z; zero if all days have the same conditions.
         kernel: name in `hyperparameters.KERNELS`.
         steps: optimiser steps.
         report: progress, called with (step, loss).
@@ -232,13 +232,12 @@ def widened(
     steps: int = 200,
     report: Callable[[int, float], None] | None = None,
 ) -> LatentMap:
-    """The prior with a kernel as wide as these days stray from it; its mean and its noise stay.
+    """Refit the kernel of a prior to frames of other days; its mean and noise stay.
 
-    A map trained on one kind of day knows nothing of other days: how far they may lie is what the kernel of
-    section IV-B1 has to say.
+    A map trained on days of the same conditions needs a kernel (section IV-B1) as wide as the deviation of other days.
 
     Args:
-        prior: of one kind of day, without modes.
+        prior: trained on days of the same conditions, without modes.
         states_nm, floors, latents, days: frames of other days, as in `fit`.
         steps, report: as in `fit`.
     """
@@ -260,7 +259,7 @@ def widened(
 
 
 def known(prior: LatentMap) -> LatentMap:
-    """The prior mean taken for the truth: no deviation, no day modes (the paper's case of a known map)."""
+    """Take the prior mean as the true map: no deviation, no day modes (the paper's case of a known map)."""
     h, d = prior.hyperparameters, len(prior.axes)
     still = replace(h, signal_variance=np.zeros(d), offset_variance=np.zeros(d))
     return replace(prior, node_values=prior.node_values[:, : 2 * d], hyperparameters=still)

@@ -16,7 +16,7 @@ class VaeConfig:
     """Shape of the network.
 
     Attributes:
-        height, width: spectrum, a half plane; both multiples of 32.
+        height, width: of the half-plane spectrum; multiples of 32.
         channels: output channels of the five stride-2 convolutions.
         latent: latent dimension n_z.
         noise_std: fixed standard deviation of the decoder's Gaussian likelihood, in normalised units.
@@ -74,16 +74,16 @@ class Vae(nn.Module):
         )
 
     def standardise(self, spectra: Tensor) -> Tensor:
-        """(N, H, W) to (N, 1, H, W): per-pixel training mean off, one common scale."""
+        """Subtract the training mean per pixel and divide by a common scale: (N, H, W) to (N, 1, H, W)."""
         return (spectra[:, None] - self.offset) / self.spread
 
     def encode(self, standard: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent mean and log-variance, each (N, latent)."""
+        """Return latent mean and log-variance, each (N, latent)."""
         features = self.down(standard)
         return self.mean(features), self.log_variance(features)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Mean spectrum in standardised units, (N, 1, H, W)."""
+        """Return the mean spectrum in standardised units, (N, 1, H, W)."""
         decoded: Tensor = self.up(self.expand(latent))
         return decoded
 
@@ -110,7 +110,7 @@ def elbo(vae: Vae, standard: Tensor, generator: torch.Generator) -> tuple[Tensor
 
 
 def encode_mean(vae: Vae, spectra: NDArray[np.floating], batch: int = 256) -> NDArray[np.float64]:
-    """Latent representation of spectra (N, H, W): the encoder mean, (N, latent) (eq 8)."""
+    """Encode spectra (N, H, W) by the encoder mean, (N, latent) (eq 8)."""
     vae.eval()
     with torch.no_grad():
         parts = [

@@ -1,6 +1,6 @@
 """Even piecewise-linear functions of the state: the prior mean of the latent map and its noise (section V-A).
 
-A value per node of a grid that is finer near the null, linear between, the same at x and -x.
+One value per node of a grid that is finer near the null, multilinear between nodes, equal at x and -x.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ Array = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class SymmetricGrid:
-    """Nodes of the grid: per axis `sinh`-spaced in +-range, symmetric about zero.
+    """Grid of nodes, per axis `sinh`-spaced in +-range and symmetric about zero.
 
     Attributes:
         range_nm: half-range per axis, shape (n,).
         nodes: odd number of nodes per axis, shape (n,).
-        crowding: ratio of the outermost to the innermost cell, roughly.
+        crowding: approximate ratio of the outermost to the innermost cell.
     """
 
     range_nm: tuple[float, ...]
@@ -34,7 +34,7 @@ class SymmetricGrid:
 
     @property
     def size(self) -> int:
-        """Number of nodes, all axes."""
+        """Total number of nodes."""
         return int(np.prod(self.nodes))
 
     def position(self, states_nm: Array) -> Array:
@@ -51,28 +51,28 @@ class SymmetricGrid:
         fraction = position - low
         count, axes = position.shape
         numbers = np.zeros((count, 1), np.int64)
-        shares = np.ones((count, 1))
+        weights = np.ones((count, 1))
         for axis in range(axes):
             step = np.stack([low[:, axis], low[:, axis] + 1], 1)
-            share = np.stack([1 - fraction[:, axis], fraction[:, axis]], 1)
+            linear = np.stack([1 - fraction[:, axis], fraction[:, axis]], 1)
             numbers = (numbers[:, :, None] * self.nodes[axis] + step[:, None, :]).reshape(count, -1)
-            shares = (shares[:, :, None] * share[:, None, :]).reshape(count, -1)
-        return numbers, shares
+            weights = (weights[:, :, None] * linear[:, None, :]).reshape(count, -1)
+        return numbers, weights
 
     def evaluate(self, values: Array, states_nm: Array) -> Array:
-        """Even function with node values (size, d) at states (N, n); returns (N, d).
+        """Interpolate node values (size, d) to states (N, n), (N, d).
 
-        Node values are even already when they come from `fit_even`: node k and its mirror agree.
+        The function is even if the node values are, as from `fit_even`: node k and its mirror image agree.
         """
         out: Array = _interpolate(self.position(np.atleast_2d(states_nm)), np.asarray(self.nodes), values)
         return out
 
     def design(self, states_nm: Array) -> sparse.csr_matrix:
         """Sparse matrix (N, size) of interpolation weights, averaged over x and -x."""
-        numbers, shares = self.weights(states_nm)
+        numbers, weights = self.weights(states_nm)
         rows = np.repeat(np.arange(len(numbers)), numbers.shape[1])
         columns = np.concatenate([numbers.ravel(), (self.size - 1 - numbers).ravel()])
-        values = np.concatenate([shares.ravel(), shares.ravel()]) / 2
+        values = np.concatenate([weights.ravel(), weights.ravel()]) / 2
         return sparse.csr_matrix((values, (np.tile(rows, 2), columns)), shape=(len(numbers), self.size))
 
     def roughness(self) -> sparse.csr_matrix:
@@ -99,13 +99,13 @@ def _interpolate(position, nodes, values):  # type: ignore[no-untyped-def]
             low[a] = min(int(position[i, a]), nodes[a] - 2)
             fraction[a] = position[i, a] - low[a]
         for corner in range(1 << axes):
-            node, share = 0, 1.0
+            node, weight = 0, 1.0
             for a in range(axes):
                 up = (corner >> a) & 1
                 node = node * nodes[a] + low[a] + up
-                share *= fraction[a] if up else 1.0 - fraction[a]
+                weight *= fraction[a] if up else 1.0 - fraction[a]
             for j in range(latents):
-                out[i, j] += share * values[node, j]
+                out[i, j] += weight * values[node, j]
     return out
 
 
@@ -117,10 +117,10 @@ def fit_even(
     smoothing: float = 0.3,
     guess: Array | None = None,
 ) -> Array:
-    """Node values of the even functions `a` and `b_c` with `a(x) + sum_c covariate_c b_c(x)` nearest to samples.
+    """Fit the even functions `a` and `b_c` of `a(x) + sum_c covariate_c b_c(x)` to samples; return their node values.
 
-    Least squares with a penalty on second differences, and on the size of the `b`; exactly even: nodes at x
-    and -x agree.
+    Least squares with a penalty on second differences and on the size of the `b_c`; exactly even: nodes at x and -x
+    agree.
 
     Args:
         grid: nodes.
@@ -128,7 +128,7 @@ def fit_even(
         values: (N, d).
         covariates: centred, (N, C).
         smoothing: weight of the second differences.
-        guess: node values to start from, as returned.
+        guess: initial node values, as returned.
 
     Returns:
         (size, (1 + C) d): a, then b_1 to b_C.

@@ -1,4 +1,4 @@
-"""Which input next (section IV-C1): the paper's rule, its variants, and expected information gain."""
+"""Selection of the next input (section IV-C1): the paper's rule, its variants, and expected information gain."""
 
 import numba
 import numpy as np
@@ -7,31 +7,20 @@ from numpy.typing import NDArray
 from controller.vae_em import latent_gp
 from controller.vae_em.em import Ensemble, Observations
 from twin.state import StateSpace
-from twin.suggest import nearest
+from twin.suggest import check_known
 
 Array = NDArray[np.floating]
 
 RULES = ("information", "variance", "mixture_variance", "random")
 
 
-def check_rule(rule: str) -> str:
-    """The rule's name.
-
-    Raises:
-        ValueError: unknown; names the nearest.
-    """
-    if rule not in RULES:
-        raise ValueError(f"{rule!r} is not an input selection{nearest(rule, RULES)}; known: {', '.join(RULES)}")
-    return rule
-
-
 def sample_inputs(
     states_nm: Array, probability: Array, space: StateSpace, count: int, rng: np.random.Generator
 ) -> Array:
-    """Cumulative inputs to choose from, (count, n): half over the whole box, half that bring the state near the null.
+    """Draw cumulative inputs to choose from, (count, n): half over the whole box, half that lead close to the null.
 
-    The second half subtracts a probable candidate and adds an offset of a few tolerances, log-uniform in
-    size: a frame says most about the state from a small, nonzero distance.
+    The second half cancels a probable candidate and adds an offset of a few tolerances, log-uniform in size: a frame
+    is most informative at a small, nonzero distance from the null.
     """
     whole = rng.uniform(-1, 1, (count - count // 2, space.dimension)) * space.input
     picks = rng.choice(len(probability), count // 2, p=probability)
@@ -43,39 +32,40 @@ def sample_inputs(
 
 
 def _predictive(
-    belief: Ensemble, data: Observations, inputs_nm: Array, keep: NDArray[np.int64]
+    ensemble: Ensemble, data: Observations, inputs_nm: Array, keep: NDArray[np.int64]
 ) -> tuple[Array, Array, Array]:
-    """Mean, variance of f and noise variance at x0 + input for the candidates `keep`; each (d, Q, K)."""
-    candidates_nm = belief.candidates.states_nm[keep]
+    """Predict mean and variance of f and the noise variance at x0 + input for the candidates `keep`; each (d, Q, K)."""
+    candidates_nm = ensemble.candidates.states_nm[keep]
     states = candidates_nm[None, :, :] + inputs_nm[:, None, :]
-    moments = belief.prior.moments(states.reshape(-1, states.shape[-1]), np.full(states[..., 0].size, data.floors[-1]))
+    floors = np.full(states[..., 0].size, data.floors[-1])
+    moments = ensemble.prior.moments(states.reshape(-1, states.shape[-1]), floors)
     prior_mean, noise, modes = (a.reshape(*a.shape[:-1], *states.shape[:2]) for a in moments)
-    factors = latent_gp.chosen(belief.factors, keep)
-    mean, variance = latent_gp.predict(factors, belief.kernel, candidates_nm, data.inputs_nm, inputs_nm, modes)
-    day = latent_gp.scale(factors, belief.kernel)
+    factors = latent_gp.chosen(ensemble.factors, keep)
+    mean, variance = latent_gp.predict(factors, ensemble.kernel, candidates_nm, data.inputs_nm, inputs_nm, modes)
+    day = latent_gp.scale(factors, ensemble.kernel)
     return mean + prior_mean, day * variance, day * noise
 
 
-def posterior_variance(belief: Ensemble, data: Observations, inputs_nm: Array) -> Array:
+def posterior_variance(ensemble: Ensemble, data: Observations, inputs_nm: Array) -> Array:
     """Variance of f at the most likely candidate, in units of the noise, summed over latent axes, (Q,) (eq 24)."""
-    best = np.array([np.argmax(belief.probability)])
-    _, variance, _ = _predictive(belief, data, inputs_nm, best)
-    return np.sum(variance[:, :, 0] / _noise_unit(belief)[:, None], axis=0)
+    best = np.array([np.argmax(ensemble.probability)])
+    _, variance, _ = _predictive(ensemble, data, inputs_nm, best)
+    return np.sum(variance[:, :, 0] / _noise_unit(ensemble)[:, None], axis=0)
 
 
-def _noise_unit(belief: Ensemble) -> Array:
-    """Typical noise variance of each latent axis, (d,), so that axes can be added."""
-    return np.median(belief.evidence.noise, axis=(1, 2))
+def _noise_unit(ensemble: Ensemble) -> Array:
+    """Typical noise variance of each latent axis, (d,): the unit in which axes can be added."""
+    return np.median(ensemble.residuals.noise, axis=(1, 2))
 
 
 def mixture_variance(
-    belief: Ensemble, data: Observations, inputs_nm: Array, rng: np.random.Generator, support: int = 64
+    ensemble: Ensemble, data: Observations, inputs_nm: Array, rng: np.random.Generator, support: int = 64
 ) -> Array:
     """Variance of f mixed over candidates, summed over latent axes, (Q,) (eq 22)."""
-    keep = rng.choice(len(belief.probability), support, p=belief.probability)
-    mean, variance, _ = _predictive(belief, data, inputs_nm, keep)
+    keep = rng.choice(len(ensemble.probability), support, p=ensemble.probability)
+    mean, variance, _ = _predictive(ensemble, data, inputs_nm, keep)
     _, total = latent_gp.mixture(mean, variance, np.full(support, 1.0 / support))
-    return np.sum(total / _noise_unit(belief)[:, None], axis=0)
+    return np.sum(total / _noise_unit(ensemble)[:, None], axis=0)
 
 
 @numba.njit(cache=True, fastmath=True)
@@ -99,35 +89,34 @@ def _pairwise_information(mean, variance):  # type: ignore[no-untyped-def]
 
 
 def information_gain(
-    belief: Ensemble, data: Observations, inputs_nm: Array, rng: np.random.Generator, support: int = 96
+    ensemble: Ensemble, data: Observations, inputs_nm: Array, rng: np.random.Generator, support: int = 96
 ) -> Array:
-    """Expected information about x0 in the next latent observation, nats, (Q,).
+    """Expected information gain about x0 from the next latent observation, nats, (Q,).
 
-    Mutual information between the candidate and its Gaussian prediction, bounded from below by pairwise
-    Bhattacharyya distances (Kolchinsky & Tracey, Entropy 19 (2017) 361).
+    Lower bound of the mutual information between the candidate and its Gaussian prediction, from pairwise Bhattacharyya
+    distances (Kolchinsky & Tracey, Entropy 19 (2017) 361).
     """
-    keep = rng.choice(len(belief.probability), support, p=belief.probability)
-    mean, variance, noise = _predictive(belief, data, inputs_nm, keep)
+    keep = rng.choice(len(ensemble.probability), support, p=ensemble.probability)
+    mean, variance, noise = _predictive(ensemble, data, inputs_nm, keep)
     gain: Array = _pairwise_information(mean, variance + noise)
     return gain
 
 
 def select(
-    rule: str, belief: Ensemble, data: Observations, space: StateSpace, rng: np.random.Generator, count: int = 64
+    rule: str, ensemble: Ensemble, data: Observations, space: StateSpace, rng: np.random.Generator, count: int = 64
 ) -> Array:
-    """The next cumulative input, shape (n,): the best of `count` sampled ones by the rule (eq 25).
+    """Select the next cumulative input, shape (n,): the best of `count` random ones by the rule (eq 25).
 
     Raises:
-        ValueError: unknown rule.
+        ValueError: unknown rule; names the nearest.
     """
-    check_rule(rule)
+    check_known(rule, RULES, "an input selection")
     if rule == "random":
         return rng.uniform(-1, 1, space.dimension) * space.input
     if rule == "information":
-        inputs = sample_inputs(belief.candidates.states_nm, belief.probability, space, count, rng)
-        return inputs[np.argmax(information_gain(belief, data, inputs, rng))]
+        inputs = sample_inputs(ensemble.candidates.states_nm, ensemble.probability, space, count, rng)
+        return inputs[np.argmax(information_gain(ensemble, data, inputs, rng))]
     inputs = rng.uniform(-1, 1, (count, space.dimension)) * space.input
-    score = (
-        posterior_variance(belief, data, inputs) if rule == "variance" else mixture_variance(belief, data, inputs, rng)
-    )
-    return inputs[np.argmax(score)]
+    if rule == "variance":
+        return inputs[np.argmax(posterior_variance(ensemble, data, inputs))]
+    return inputs[np.argmax(mixture_variance(ensemble, data, inputs, rng))]

@@ -1,8 +1,6 @@
 """`stemtwin list`: names and summaries. Reads docstrings without importing the modules, which need torch."""
 
-import ast
 from collections.abc import Iterable
-from pathlib import Path
 
 import typer
 
@@ -23,33 +21,28 @@ def scenarios() -> None:
 
 @app.command("controllers")
 def controllers() -> None:
-    """Calibration strategies: one file each in controller/strategies."""
-    from controller import strategies
-    from controller.base import names
+    """Calibration strategies: one file each in controller/strategies, and presets of them."""
+    from controller.base import describe, names
 
-    folder = Path(strategies.__path__[0])
-    print_rows((name, _first_docstring_line(folder / f"{name}.py")) for name in names())
+    print_rows((name, describe(name)) for name in names())
 
 
 @app.command("agents")
 def agents() -> None:
-    """Streaming reconstructions: one file each in agents/methods."""
-    from agents import methods
-    from agents.base import names
+    """Streaming reconstructions: one file each in agents/methods, and presets of them."""
+    from agents.base import describe, names
 
-    folder = Path(methods.__path__[0])
-    print_rows((name, _first_docstring_line(folder / f"{name}.py")) for name in names())
+    print_rows((name, describe(name)) for name in names())
 
 
 @app.command("microscopes")
 def microscopes() -> None:
     """Microscopes that a scenario can run on: the simulator, and one file each in twin/backends."""
-    from twin import backends
+    import twin
+    from twin import backends, registry
 
-    folder = Path(backends.__path__[0])
-    simulator = _first_docstring_line(folder.parent / "simulated.py")
-    rows = {name: _first_docstring_line(folder / f"{name}.py") for name in backends.kinds() if name != "simulated"}
-    print_rows(sorted({**rows, "simulated": simulator}.items()))
+    packages = {name: twin if name == backends.SIMULATED else backends for name in backends.kinds()}
+    print_rows((name, registry.describe(package, name)) for name, package in packages.items())
 
 
 @app.command("environments")
@@ -68,11 +61,6 @@ def environments() -> None:
             coefficients = spec.kwargs.get("space", FIRST_ORDER).names
             rows.append((name, f"{summary} {', '.join(coefficients)}; {spec.max_episode_steps} steps"))
     print_rows(rows)
-
-
-def _first_docstring_line(path: Path) -> str:
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    return docstring.splitlines()[0] if docstring else ""
 
 
 def print_rows(rows: Iterable[tuple[str, str]]) -> None:

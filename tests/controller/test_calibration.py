@@ -8,7 +8,7 @@ from controller import calibration
 from controller.dataset import DayRanges
 from controller.strategies.random import Random
 from controller.vae_em import latent_gp
-from controller.vae_em.latent_gp import Evidence, Factors, Kernel
+from controller.vae_em.latent_gp import Factors, Kernel, Residuals
 from twin.optics import Optics
 from twin.state import FIRST_ORDER
 
@@ -18,7 +18,7 @@ SMALL = Optics(grid=512, sampling_nm=0.025, camera_pixels=64, binning=3)
 def log_likelihood(correlation: float, count: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     inputs, states = rng.normal(size=(count, 3)), rng.normal(size=(4, 3))
-    evidence = Evidence(rng.normal(size=(2, count, 4)), np.ones((2, count, 4)), np.zeros((2, 0, count, 4)))
+    evidence = Residuals(rng.normal(size=(2, count, 4)), np.ones((2, count, 4)), np.zeros((2, 0, count, 4)))
     kernel = Kernel(0, np.ones(3), np.ones(2), np.ones(2), np.inf, correlation)
     factors = latent_gp.absorb(Factors.empty(2, 0, 4), kernel, states, inputs, evidence)
     return latent_gp.log_likelihood(factors, kernel)

@@ -5,13 +5,14 @@ its docstring. `ADDRESS`, if present, names the option that follows the colon of
 `INSTRUMENT = False` marks a backend that moves no hardware. `make` connects to nothing; `reset` does.
 """
 
-import importlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+from twin import registry
 from twin.errors import StemtwinError
 from twin.optics import Optics
-from twin.options import OptionError, modules
+from twin.options import OptionError
 from twin.state import StateSpace
 from twin.suggest import check_known
 from twin.types import Microscope
@@ -25,10 +26,8 @@ class UnknownBackend(StemtwinError, ValueError):
 
 
 def kinds() -> list[str]:
-    """Return every kind of microscope, the simulator included, sorted."""
-    import twin.backends
-
-    return sorted([SIMULATED, *modules(twin.backends)])
+    """Every kind of microscope, the simulator included, sorted."""
+    return sorted([SIMULATED, *registry.names(sys.modules[__name__])])
 
 
 def check_kind(kind: str) -> None:
@@ -37,10 +36,7 @@ def check_kind(kind: str) -> None:
     Raises:
         UnknownBackend: names the nearest.
     """
-    try:
-        check_known(kind, kinds(), "a kind of microscope")
-    except ValueError as error:
-        raise UnknownBackend(str(error)) from None
+    check_known(kind, kinds(), "a kind of microscope", UnknownBackend)
 
 
 def load(kind: str, options: Mapping[str, Any], optics: Optics, space: StateSpace) -> Microscope:
@@ -61,8 +57,9 @@ def load(kind: str, options: Mapping[str, Any], optics: Optics, space: StateSpac
     """
     check_kind(kind)
     if kind == SIMULATED:
-        raise UnknownBackend("the simulator is built from a day: SimulatedMicroscope(optics, space, day)")
-    microscope: Microscope = importlib.import_module(f"twin.backends.{kind}").make(dict(options), optics, space)
+        raise UnknownBackend("the simulator is made from a day: SimulatedMicroscope(optics, space, day)")
+    module, chosen = _resolve(kind, options)
+    microscope: Microscope = module.make(chosen, optics, space)
     return microscope
 
 
@@ -78,7 +75,7 @@ def from_address(text: str) -> tuple[str, dict[str, Any]]:
     address = rest.removeprefix("//")
     if not address:
         return kind, {}
-    option = None if kind == SIMULATED else getattr(importlib.import_module(f"twin.backends.{kind}"), "ADDRESS", None)
+    option = None if kind == SIMULATED else getattr(_resolve(kind)[0], "ADDRESS", None)
     if option is None:
         raise OptionError(f"{text}: {kind} takes no address; write --microscope {kind}")
     return kind, {option: address}
@@ -91,4 +88,8 @@ def is_instrument(kind: str) -> bool:
         UnknownBackend: no such kind.
     """
     check_kind(kind)
-    return kind != SIMULATED and bool(getattr(importlib.import_module(f"twin.backends.{kind}"), "INSTRUMENT", True))
+    return kind != SIMULATED and bool(getattr(_resolve(kind)[0], "INSTRUMENT", True))
+
+
+def _resolve(kind: str, options: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    return registry.resolve(sys.modules[__name__], kind, options or {}, "a kind of microscope", UnknownBackend)

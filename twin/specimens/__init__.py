@@ -1,14 +1,13 @@
 """Specimens by name: every file is one specimen, built by its `make(options)`."""
 
-import importlib
 import sys
 from collections.abc import Mapping
 from typing import Any, cast
 
+from twin import registry
 from twin.errors import StemtwinError
 from twin.matter.structure import Structure
-from twin.options import OptionError, checked_options, modules
-from twin.suggest import nearest
+from twin.options import OptionError, checked_options
 
 
 class UnknownSpecimen(StemtwinError, ValueError):
@@ -20,8 +19,8 @@ class SpecimenOptionError(StemtwinError, ValueError):
 
 
 def names() -> list[str]:
-    """Names of all specimens, sorted."""
-    return modules(sys.modules[__name__])
+    """Every specimen found, sorted."""
+    return registry.names(sys.modules[__name__])
 
 
 def build(name: str, options: Mapping[str, Any] | None = None) -> Structure:
@@ -43,15 +42,9 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Structure:
         Traceback (most recent call last):
         twin.specimens.UnknownSpecimen: 'sto_100' is not a specimen (did you mean sto_001?); known: ...
     """
-    module, given = _module(name), dict(options or {})
+    module, given = registry.resolve(sys.modules[__name__], name, options or {}, "a specimen", UnknownSpecimen)
     try:
         chosen = checked_options(module.Options, given)
     except OptionError as error:
         raise SpecimenOptionError(f"{name}: {error}") from error
     return cast("Structure", module.make(chosen))
-
-
-def _module(name: str) -> Any:
-    if name not in names():
-        raise UnknownSpecimen(f"{name!r} is not a specimen{nearest(name, names())}; known: {', '.join(names())}")
-    return importlib.import_module(f"twin.specimens.{name}")

@@ -41,7 +41,7 @@ def same_region() -> tuple[list[Exposure], NDArray[np.float64]]:
     return frames(DAY)
 
 
-def fitted(exposures: list[Exposure], state_nm: NDArray[np.float64], apertures: tuple[float, ...]) -> film_fit.Fit:
+def fitted(exposures: list[Exposure], state_nm: NDArray[np.float64], apertures: tuple[float, ...]) -> film_fit.FilmFit:
     model = film_model.model(OPTICS, FIRST_ORDER, slices=1)
     fit, data = film_fit.start(model, state_nm, exposures), film_fit.stack(exposures)
     for aperture in apertures:

@@ -1,9 +1,13 @@
 """The strategy: what it gains on one same region, and what it does when the region changes."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from controller.base import Controller, load
+from controller.film import fit as film_fit
 from twin.day import Day
 from twin.optics import Optics
 from twin.options import OptionError
@@ -52,6 +56,39 @@ def test_a_stage_that_moves_ends_the_fit() -> None:
     elsewhere.reset(np.random.default_rng(77))
     controller.update(controller.propose(), elsewhere.acquire())
     assert controller.fit is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("old", "kept"), [(0.6, 0.95), (0.85, 0.85)])
+def test_a_fit_of_poor_agreement_competes_with_fresh_ones(
+    old: float, kept: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two fresh fits at the third frame, for either sign; at the fourth the old one, then fresh ones of 0.95.
+    scores = iter([0.9, 0.9, old, *[0.95] * 3])
+    monkeypatch.setattr(film_fit, "agreement", lambda *_: (next(scores), 0.01))
+    monkeypatch.setattr(film_fit, "refine", lambda model, fit, *_: replace(fit, misfit=1.0))
+    monkeypatch.setattr(film_fit, "covariance", lambda *_: np.eye(3))
+    microscope = SimulatedMicroscope(Optics(), FIRST_ORDER, Day(), "fast")
+    microscope.reset(np.random.default_rng(4))
+    controller: Any = load("joint_fit", Optics(), FIRST_ORDER, {"start": "random", "start_frames": 3})
+    for _ in range(4):
+        controller.update(FIRST_ORDER.zero, microscope.acquire())
+    assert controller.agreement == kept
+
+
+def test_chance_agreement_within_the_shot_noise_is_not_accepted() -> None:
+    # 12 frames of other regions, of 1e4 electrons: a quarter agrees by more than `agreement`, none by 5 deviations.
+    bright, faint = (SimulatedMicroscope(Optics(), FIRST_ORDER, Day(dose_e=dose), "fast") for dose in (1e6, 1e4))
+    for microscope in (bright, faint):
+        microscope.reset(np.random.default_rng(3))
+        microscope.apply(-bright.truth().initial_nm)
+    controller: Any = load("joint_fit", Optics(), FIRST_ORDER, {"start": "random"})
+    model, null = controller.coarse, -bright.truth().initial_nm
+    exposures = [film_fit.exposure(bright.acquire(), null)]
+    fit = film_fit.refine(model, film_fit.start(model, -null, exposures), film_fit.stack(exposures), 12)
+    assert controller.tested(model, fit, exposures[0]) != []
+    unseen = [film_fit.exposure(faint.acquire(), null) for _ in range(12)]
+    assert max(film_fit.agreement(model, fit, film_fit.stack([exposure]))[0] for exposure in unseen) > 0.5
+    assert [controller.tested(model, fit, exposure) for exposure in unseen] == [[]] * 12
 
 
 def test_it_cannot_start_itself() -> None:

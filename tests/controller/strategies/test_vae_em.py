@@ -58,7 +58,7 @@ def test_a_run_keeps_its_books(trained: Artefact, selection: str, hard: bool):
     np.testing.assert_array_equal(inputs[0], 0.0)
     np.testing.assert_allclose(controller.data.inputs_nm, np.cumsum(inputs, axis=0), atol=1e-12)
     assert np.all(np.abs(np.cumsum(inputs, axis=0)) <= FIRST_ORDER.input + 1e-9)
-    assert controller.ensemble.factors.count == len(controller.elbo_nats) == 4
+    assert controller.ensemble.factors.observations == len(controller.elbo_nats) == 4
     assert np.all(np.isfinite(controller.elbo_nats))
     estimate = controller.estimate()
     assert np.all(np.abs(estimate.mean_nm) <= FIRST_ORDER.start)

@@ -1,7 +1,7 @@
 """Expectation maximisation over candidates: it finds x0 although the map is not the one it expected."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def estimate(ensemble: Ensemble, space: StateSpace) -> candidates.Estimate:
 def test_no_observation_leaves_the_candidates_equal(make_map: MakeMap):
     ensemble = em.start(make_map(), candidates.initial(FIRST_ORDER, 64, np.random.default_rng(1)))
     np.testing.assert_allclose(ensemble.probability, 1 / 64)
-    assert ensemble.factors.count == 0
+    assert ensemble.factors.observations == 0
     assert ensemble.elbo_nats == pytest.approx(0.0, abs=1e-12)
 
 
@@ -88,7 +88,7 @@ def test_one_by_one_or_all_at_once_makes_no_difference(make_map: MakeMap, freedo
     for k in range(5):
         ensemble = em.observe(ensemble, first(data, k + 1))
     np.testing.assert_allclose(ensemble.probability, whole.probability, rtol=1e-8, atol=1e-300)
-    np.testing.assert_allclose(ensemble.evidence.residual, whole.evidence.residual)
+    np.testing.assert_allclose(ensemble.residuals.residual, whole.residuals.residual)
 
 
 def test_refined_candidates_weigh_as_if_they_had_been_there_from_the_start(make_map: MakeMap):
@@ -99,8 +99,8 @@ def test_refined_candidates_weigh_as_if_they_had_been_there_from_the_start(make_
     refined = em.refine(ensemble, data, FIRST_ORDER, Refinement(), rng)
     fresh = em.observe(em.start(prior, refined.candidates), data)
     np.testing.assert_allclose(refined.probability, fresh.probability, rtol=1e-7, atol=1e-300)
-    for f in fields(latent_gp.Evidence):
-        np.testing.assert_allclose(getattr(refined.evidence, f.name), getattr(fresh.evidence, f.name), err_msg=f.name)
+    for name in latent_gp.Residuals._fields:
+        np.testing.assert_allclose(getattr(refined.residuals, name), getattr(fresh.residuals, name), err_msg=name)
     assert np.any(refined.candidates.states_nm != ensemble.candidates.states_nm)
     # ... and they take the next observation just as well.
     more = observed(prior, FIRST_ORDER, TRUTH, 5, 3)
@@ -119,9 +119,9 @@ def test_evidence_is_that_of_the_states_visited_at_their_own_floors(make_map: Ma
         for i in (0, 17):
             state = ensemble.candidates.states_nm[i] + data.inputs_nm[t]
             mean, noise, modes = prior.moments(state[None], data.floors[t : t + 1])
-            np.testing.assert_allclose(ensemble.evidence.residual[:, t, i], data.latents[t] - mean[:, 0])
-            np.testing.assert_allclose(ensemble.evidence.noise[:, t, i], noise[:, 0])
-            np.testing.assert_allclose(ensemble.evidence.modes[:, :, t, i], modes[:, :, 0])
+            np.testing.assert_allclose(ensemble.residuals.residual[:, t, i], data.latents[t] - mean[:, 0])
+            np.testing.assert_allclose(ensemble.residuals.noise[:, t, i], noise[:, 0])
+            np.testing.assert_allclose(ensemble.residuals.modes[:, :, t, i], modes[:, :, 0])
 
 
 def test_the_same_seed_gives_the_same_bytes(make_map: MakeMap):

@@ -157,5 +157,5 @@ def test_days_with_scales_of_their_own_ask_for_few_degrees_of_freedom():
 
 
 def test_an_unknown_kernel_is_refused():
-    with pytest.raises(ValueError, match="'rbff' is not a kernel; known: rbf"):
+    with pytest.raises(ValueError, match="'rbff' is not a kernel \\(did you mean rbf\\?\\)"):
         fit(np.zeros((1, 2, 2)), np.zeros((1, 2)), np.zeros((1, 2, 1)), kernel="rbff")

@@ -1,6 +1,6 @@
 """E-step and M-step against dense linear algebra: one covariance matrix at a time, from gpytorch's kernels."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal, multivariate_t
 
 from controller.vae_em import latent_gp
 from controller.vae_em.hyperparameters import KERNELS, SymmetrisedKernel
-from controller.vae_em.latent_gp import KERNEL_CODES, Evidence, Factors, Kernel
+from controller.vae_em.latent_gp import KERNEL_CODES, Factors, Kernel, Residuals
 
 Array = NDArray[np.floating]
 
@@ -31,33 +31,33 @@ class Case:
 
     candidates: Array
     inputs: Array
-    evidence: Evidence
+    residuals: Residuals
 
     @property
     def rank(self) -> int:
-        return self.evidence.modes.shape[1]
+        return self.residuals.modes.shape[1]
 
     def visited(self, candidate: int) -> Array:
         return self.candidates[candidate] + self.inputs
 
     def factors(self, k: Kernel, upto: int = OBSERVATIONS, older: Factors | None = None) -> Factors:
         older = Factors.empty(LATENTS, self.rank, CANDIDATES) if older is None else older
-        e = self.evidence
-        seen = Evidence(e.residual[:, :upto], e.noise[:, :upto], e.modes[:, :, :upto])
+        e = self.residuals
+        seen = Residuals(e.residual[:, :upto], e.noise[:, :upto], e.modes[:, :, :upto])
         return latent_gp.absorb(older, k, self.candidates, self.inputs[:upto], seen)
 
     def residual(self, candidate: int) -> Array:
         """All latent axes one after the other, (d T,)."""
-        return self.evidence.residual[:, :, candidate].ravel()
+        return self.residuals.residual[:, :, candidate].ravel()
 
     def loadings(self, candidate: int) -> Array:
         """The day modes of all axes, (d T, r)."""
-        return self.evidence.modes[:, :, :, candidate].transpose(0, 2, 1).reshape(LATENTS * OBSERVATIONS, -1)
+        return self.residuals.modes[:, :, :, candidate].transpose(0, 2, 1).reshape(LATENTS * OBSERVATIONS, -1)
 
     def covariance(self, name: str, candidate: int) -> Array:
         """Of all observations on all axes, (d T, d T): deviation, noise, and modes of standard normal weight."""
         x = self.visited(candidate)
-        blocks = [dense(name, j, x, x) + np.diag(self.evidence.noise[j, :, candidate]) for j in range(LATENTS)]
+        blocks = [dense(name, j, x, x) + np.diag(self.residuals.noise[j, :, candidate]) for j in range(LATENTS)]
         return block_diag(*blocks) + self.loadings(candidate) @ self.loadings(candidate).T
 
 
@@ -75,7 +75,7 @@ def make_case(rank: int) -> Case:
     box = np.array([60.0, 30.0, 30.0])
     inputs = np.vstack([np.zeros(3), rng.uniform(-1, 1, (OBSERVATIONS - 1, 3)) * box])
     shape = (OBSERVATIONS, CANDIDATES)
-    evidence = Evidence(
+    evidence = Residuals(
         rng.standard_normal((LATENTS, *shape)),
         rng.uniform(0.05, 0.4, (LATENTS, *shape)),
         rng.standard_normal((LATENTS, rank, *shape)),
@@ -102,11 +102,11 @@ def test_the_factors_are_the_cholesky_factors_of_the_dense_covariance(name: str)
     for i in range(CANDIDATES):
         for j in range(LATENTS):
             x = case.visited(i)
-            matrix = dense(name, j, x, x) + np.diag(case.evidence.noise[j, :, i])
+            matrix = dense(name, j, x, x) + np.diag(case.residuals.noise[j, :, i])
             lower = np.zeros_like(matrix)
             lower[np.tril_indices(OBSERVATIONS)] = factors.lower[j, :, i]
             np.testing.assert_allclose(lower, np.linalg.cholesky(matrix), rtol=1e-5, atol=1e-6)
-            np.testing.assert_allclose(lower @ factors.whitened[j, :, i], case.evidence.residual[j, :, i], atol=1e-6)
+            np.testing.assert_allclose(lower @ factors.whitened[j, :, i], case.residuals.residual[j, :, i], atol=1e-6)
         full = case.covariance(name, i)
         y = case.residual(i)
         np.testing.assert_allclose(factors.log_determinant[i], np.linalg.slogdet(full)[1], rtol=1e-6)
@@ -139,14 +139,14 @@ def test_growing_row_by_row_is_the_same_as_all_at_once(case: Case, steps: tuple[
         grown = case.factors(k, upto, grown)
     assert grown is not None
     whole = case.factors(k)
-    for f in fields(Factors):
-        np.testing.assert_allclose(getattr(grown, f.name), getattr(whole, f.name), rtol=1e-9, atol=1e-11)
-    assert grown.count == OBSERVATIONS
+    for one, other in zip(grown, whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
+    assert grown.observations == OBSERVATIONS
 
 
 def test_growing_leaves_the_older_factors_alone(case: Case):
     older = case.factors(kernel(), 4)
-    before = {f.name: getattr(older, f.name).copy() for f in fields(Factors)}
+    before = {name: value.copy() for name, value in older._asdict().items()}
     case.factors(kernel(), OBSERVATIONS, older)
     for name, value in before.items():
         np.testing.assert_array_equal(getattr(older, name), value)
@@ -187,8 +187,8 @@ def test_the_modes_weights_are_their_regression_on_the_residual():
 
 def test_modes_that_are_nowhere_change_nothing():
     bare, case = make_case(0), make_case(2)
-    nowhere = Evidence(bare.evidence.residual, bare.evidence.noise, np.zeros_like(case.evidence.modes))
-    silent = replace(bare, evidence=nowhere)
+    nowhere = Residuals(bare.residuals.residual, bare.residuals.noise, np.zeros_like(case.residuals.modes))
+    silent = replace(bare, residuals=nowhere)
     k = kernel(freedom=6.0)
     np.testing.assert_allclose(
         latent_gp.log_likelihood(silent.factors(k), k), latent_gp.log_likelihood(bare.factors(k), k), rtol=1e-12
@@ -238,11 +238,11 @@ def test_without_data_the_prediction_is_the_prior():
 
 def test_a_visited_state_is_predicted_as_well_as_its_noise_allows(case: Case):
     everyone = np.arange(CANDIDATES)
-    _, variance = predicted(case, kernel(), case.inputs[2:3], case.evidence.modes[:, :, 2:3], everyone)
-    assert np.all(variance[:, 0] < case.evidence.noise[:, 2])
-    quiet = replace(case, evidence=replace(case.evidence, noise=np.full_like(case.evidence.noise, 1e-8)))
-    mean, variance = predicted(quiet, kernel(), case.inputs[2:3], case.evidence.modes[:, :, 2:3], everyone)
-    np.testing.assert_allclose(mean[:, 0], case.evidence.residual[:, 2], atol=1e-5)
+    _, variance = predicted(case, kernel(), case.inputs[2:3], case.residuals.modes[:, :, 2:3], everyone)
+    assert np.all(variance[:, 0] < case.residuals.noise[:, 2])
+    quiet = replace(case, residuals=case.residuals._replace(noise=np.full_like(case.residuals.noise, 1e-8)))
+    mean, variance = predicted(quiet, kernel(), case.inputs[2:3], case.residuals.modes[:, :, 2:3], everyone)
+    np.testing.assert_allclose(mean[:, 0], case.residuals.residual[:, 2], atol=1e-5)
     assert variance.max() < 1e-6
 
 

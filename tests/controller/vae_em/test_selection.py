@@ -32,7 +32,7 @@ def belief_of(prior: LatentMap, states_nm: Array, inputs_nm: Array, seed: int = 
 
 def with_probability(belief: Ensemble, probability: Array) -> Ensemble:
     return Ensemble(
-        belief.prior, belief.kernel, belief.candidates, belief.factors, belief.evidence, np.asarray(probability, float)
+        belief.prior, belief.kernel, belief.candidates, belief.factors, belief.residuals, np.asarray(probability, float)
     )
 
 
