@@ -1,4 +1,4 @@
-"""The latent space in one picture (the paper's Fig. 4): where states go, and that antipodes go together."""
+"""Figure of the latent space (the paper's Fig. 4): latents of states on a plane, antipodes joined."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def antipodal_distance(latents: Array) -> float:
 
 
 def draw(trained: Artefact, space: StateSpace, path: Path, side: int = 21, seed: int = 0) -> float:
-    """Write the figure; returns `antipodal_distance` of what it shows."""
+    """Write the figure; return the `antipodal_distance` of its latents."""
     states = plane_states(space, side)
     data = spectra_on(Day(), trained.optics, space, states, np.random.default_rng(seed))
     latents = encode_mean(trained.vae, data.spectra)
