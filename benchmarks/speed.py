@@ -126,10 +126,11 @@ def em_step() -> Figure:
     from controller.candidates import Refinement, initial, summarise
     from controller.vae_em import em
     from controller.vae_em.artefact import load
-    from controller.weights_file import find
+    from controller.weights import SHIPPED
+    from learning.weights_file import find
     from twin.state import FIRST_ORDER as SPACE
 
-    prior = load(find("vae_random_days")).prior
+    prior = load(find("vae_random_days", SHIPPED)).prior
     rng = np.random.default_rng(0)
     x0 = SPACE.draw_start(rng)
     data = em.Observations.none(SPACE.dimension, len(prior.axes))

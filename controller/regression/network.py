@@ -1,15 +1,13 @@
-"""A network that reads the state itself, up to sign, from a Ronchigram's power spectrum, with a calibrated error.
+"""A regression network: the state, up to sign, from a Ronchigram's power spectrum, with a calibrated error.
 
-The classical learned baseline: least squares on what an even spectrum can tell, and a model of the error fitted
-afterwards. Where different states give alike spectra it answers with something in between, and a wider error.
+The classical learned baseline: least squares on an even function of the state, and an error model fitted afterwards.
+Where different states give similar spectra, it predicts an average of them with a wider error.
 """
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +16,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from controller import weights_file
 from controller.preprocess import Spectrum
 from controller.vae_em.network import NEGATIVE_SLOPE
-from controller.weights_file import Purpose
+from controller.weights import SHIPPED
+from learning.weights_file import WeightsFile
 from twin.optics import Optics
 from twin.state import StateSpace
 
@@ -29,18 +27,18 @@ Array = NDArray[np.floating]
 
 FORMAT = "stemtwin-regression-1"
 KNEE_NM = 5.0
-"""Sizes are read as log(1 + |x| / knee): relative accuracy far off, absolute near the null."""
+"""The network predicts log(1 + |x| / knee): relative accuracy far from the null, absolute accuracy near it."""
 DOUBT = 1e-3
-"""Probability that a frame says nothing at all: bounds what one bad frame can do."""
+"""Probability that a reading is unrelated to the state; bounds the influence of one bad frame."""
 CHANNELS = (12, 24, 48, 96, 128)
 HIDDEN = 128
 
 
 def even_part(states_nm: Array) -> Array:
-    """All that an even function needs of states (N, n): log(1 + |x| / knee) x x' / |x|^2, packed, (N, n (n + 1) / 2).
+    """Even function of states (N, n) that determines them up to sign: log(1 + |x| / knee) x x' / |x|^2.
 
-    Continuous where the state itself, up to sign, is not; off-diagonal elements carry sqrt(2), so that distances
-    are those of the matrices (Frobenius).
+    Unlike the state up to sign, it is continuous. Symmetric matrices, packed to (N, n (n + 1) / 2); off-diagonal
+    elements are multiplied by sqrt(2), so that distances are those of the matrices (Frobenius norm).
     """
     rows, columns, scale = _packing(states_nm.shape[1])
     size = np.linalg.norm(states_nm, axis=1, keepdims=True)
@@ -51,7 +49,7 @@ def even_part(states_nm: Array) -> Array:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The eigendecomposition of an `even_part`, or of the mixture of several that least squares answers with.
+    """Eigendecomposition of an `even_part`, or of the mean of several, which least squares predicts.
 
     Attributes:
         direction: leading eigenvector, its sign arbitrary, (N, n).
@@ -76,7 +74,7 @@ class Decoded:
 
     @property
     def spread(self) -> Array:
-        """0 for one direction, towards 1 - 1 / n for all of them, (N,)."""
+        """Directional ambiguity, (N,): 0 for one direction, up to 1 - 1 / n for all directions equally."""
         return 1.0 - self.leading / self.trace
 
     def states_nm(self, weights: tuple[float, float, float] = (0.0, 0.0, 1.0)) -> Array:
@@ -120,13 +118,13 @@ class RegressionNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Reading:
-    """What one frame says of its own state x: +-N(mean, cov); wider with probability `loose`; nothing with `DOUBT`.
+    """Likelihood of the state x in one frame: the Gaussian pair +-N(mean, cov), with a wide and a uniform part.
 
     Attributes:
         mean_nm: (n,), its sign arbitrary.
         cov_nm2: (n, n).
-        loose: probability that the standard deviations are `widening` times as large.
-        widening: that factor.
+        loose: weight of the wide part; the weight of the uniform part is `DOUBT`.
+        widening: ratio of the standard deviations of the wide part to those of the narrow one.
     """
 
     mean_nm: Array
@@ -140,15 +138,15 @@ Linear = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class ErrorModel:
-    """How wrong a reading is: a Gaussian along and across it, and a wider one of the same shape.
+    """Error of a reading: a Gaussian along and across its direction, and a wider one of the same shape.
 
-    Widths are log-linear, the wide one's share is logit-linear, in (1, log size, centred log floor, `Decoded.spread`).
+    Log widths and the logit of the wide part's weight are linear in (1, log size, centred log floor, `Decoded.spread`).
 
     Attributes:
-        size: weights of the log size, see `Decoded.states_nm`.
-        along, across: log standard deviations, nm.
-        loose: logit of the wide Gaussian's share.
-        log_widening: log of how much wider it is.
+        size: coefficients of the log size, see `Decoded.states_nm`.
+        along, across: coefficients of the log standard deviations, nm.
+        loose: coefficients of the logit of the wide part's weight.
+        log_widening: log ratio of the standard deviations.
     """
 
     size: tuple[float, float, float]
@@ -158,13 +156,13 @@ class ErrorModel:
     log_widening: float
 
     def terms(self, means_nm: Array, log_floor: Array, spread: Array) -> tuple[Array, Array, Array]:
-        """Log standard deviations along and across, nm, and logit of the wide share; each (N,)."""
+        """Log standard deviations along and across, nm, and logit of the wide part's weight; each (N,)."""
         basis = _basis(means_nm, log_floor, spread)
         along, across, loose = (basis @ np.asarray(part) for part in (self.along, self.across, self.loose))
         return along, across, loose
 
     def reading(self, decoded: Decoded, log_floor: float) -> Reading:
-        """Of one frame's answer."""
+        """Reading of one frame, from the output of the network."""
         mean = decoded.states_nm(self.size)
         along, across, loose = (float(t[0]) for t in self.terms(mean, np.array([log_floor]), decoded.spread))
         inside = np.outer(decoded.direction[0], decoded.direction[0])
@@ -172,13 +170,13 @@ class ErrorModel:
         return Reading(mean[0], cov, 1 / (1 + math.exp(-loose)), math.exp(self.log_widening))
 
     def log_density(self, decoded: Decoded, log_floor: Array, states_nm: Array, volume_nm: float) -> Array:
-        """log p of the true states (N, n) given the answers, (N,); what says nothing lies anywhere in the volume."""
+        """Log density of the true states (N, n) given the outputs, (N,); the uniform part fills the volume."""
         means = decoded.states_nm(self.size)
         along, across, loose = self.terms(means, log_floor, decoded.spread)
         tight = _log_pair(decoded.direction, means, states_nm, along, across) - np.logaddexp(0.0, loose)
         wide = _log_pair(decoded.direction, means, states_nm, along + self.log_widening, across + self.log_widening)
-        told = np.logaddexp(tight, wide - np.logaddexp(0.0, -loose))
-        total: Array = np.logaddexp(math.log1p(-DOUBT) + told, math.log(DOUBT / volume_nm))
+        both = np.logaddexp(tight, wide - np.logaddexp(0.0, -loose))
+        total: Array = np.logaddexp(math.log1p(-DOUBT) + both, math.log(DOUBT / volume_nm))
         return total
 
 
@@ -201,10 +199,10 @@ def _log_pair(direction: Array, means_nm: Array, states_nm: Array, along: Array,
 
 
 def fit_errors(decoded: Decoded, log_floor: Array, states_nm: Array, volume_nm: float) -> ErrorModel:
-    """Least squares for the size, then maximum likelihood, on frames that the network was not trained on.
+    """Fit the size by least squares, then the errors by maximum likelihood, on held-out frames.
 
     Args:
-        decoded: the network's answers.
+        decoded: outputs of the network.
         log_floor: centred, (N,).
         states_nm: truths, (N, n).
         volume_nm: of the states' range, nm^n.
@@ -218,7 +216,7 @@ def fit_errors(decoded: Decoded, log_floor: Array, states_nm: Array, volume_nm: 
         return ErrorModel(weights, along, across, loose, float(theta[-1]))
 
     def cost(theta: Array) -> float:
-        # The faint pull towards zero keeps slopes finite that few frames bear on.
+        # Weak regularisation: some slopes are hardly constrained by the frames.
         density = model(theta).log_density(decoded, log_floor, states_nm, volume_nm)
         return float(-density.mean() + 1e-4 * np.sum(theta**2))
 
@@ -228,16 +226,15 @@ def fit_errors(decoded: Decoded, log_floor: Array, states_nm: Array, volume_nm: 
 
 @dataclass(frozen=True)
 class Regression:
-    """A trained network, its errors, and what it was trained for.
+    """A trained regression network with its error model.
 
     Attributes:
         network: in evaluation mode.
-        errors: of its readings.
-        space: the task it was trained for.
-        optics: the instrument it was trained for.
+        errors: error model of its readings.
+        space, optics: task and instrument of the training.
         log_floor: mean log shot-noise floor of the training frames.
         correlation: intra-class correlation of the errors of a run's frames, see `calibration.py`.
-        provenance: training configuration and figures, plain values.
+        provenance: training settings and figures, plain values.
     """
 
     network: RegressionNetwork
@@ -249,13 +246,13 @@ class Regression:
     provenance: Mapping[str, Any]
 
     def even(self, spectrum: Spectrum) -> Array:
-        """The network's answer for one frame, an `even_part`, (n (n + 1) / 2,)."""
+        """Output of the network for one frame, an `even_part`, (n (n + 1) / 2,)."""
         floor = torch.tensor([self._log_floor(spectrum)]).float()
         values: Array = read_even(self.network, torch.from_numpy(spectrum.values[None]), floor)[0]
         return values
 
     def read(self, spectrum: Spectrum) -> Reading:
-        """What one frame says."""
+        """Reading of one frame."""
         decoded = Decoded.of(self.even(spectrum)[None], self.space.dimension)
         return self.errors.reading(decoded, self._log_floor(spectrum))
 
@@ -264,56 +261,28 @@ class Regression:
 
 
 def read_even(network: RegressionNetwork, spectra: Tensor, log_floor: Tensor, batch: int = 256) -> Array:
-    """The network's answers as they come, (N, n (n + 1) / 2), for spectra (N, H, W) of any float type."""
+    """Outputs of the network, (N, n (n + 1) / 2), for spectra (N, H, W) of any float type."""
     with torch.no_grad():
         parts = [network(spectra[i : i + batch].float(), log_floor[i : i + batch]) for i in
                  range(0, len(spectra), batch)]  # fmt: skip
     return np.asarray(torch.cat(parts).double().numpy())
 
 
-def save(trained: Regression, path: Path) -> None:
-    """Write one safetensors file; everything that is not a tensor goes into its metadata as JSON."""
-    metadata = {
-        "format": FORMAT,
-        "optics": asdict(trained.optics),
-        "space": weights_file.space_fields(trained.space),
-        "errors": asdict(trained.errors),
-        "log_floor": trained.log_floor,
-        "correlation": trained.correlation,
-        "provenance": dict(trained.provenance),
-    }
-    weights_file.write(path, trained.network.state_dict(), metadata)
+def _contents(trained: Regression) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    keys = ("space", "errors", "log_floor", "correlation")
+    return trained.network.state_dict(), {key: getattr(trained, key) for key in keys}
 
 
-def load(path: Path) -> Regression:
-    """Read what `save` wrote.
-
-    Raises:
-        WeightsError: missing, damaged or of another format.
-    """
-    return weights_file.load(path, FORMAT, _assembled)
-
-
-def _assembled(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Regression:
-    plain = {key: json.loads(value) for key, value in metadata.items() if key != "format"}
-    space = weights_file.space_of(plain["space"])
+def _rebuild(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Regression:
+    space, errors = metadata["space"], metadata["errors"]
     height, width = tensors["offset"].shape
     network = RegressionNetwork(height, width, space.dimension)
     network.load_state_dict(tensors)
-    log_widening = plain["errors"].pop("log_widening")
-    errors = ErrorModel(**{k: tuple(v) for k, v in plain["errors"].items()}, log_widening=log_widening)
-    optics, floor, correlation = Optics(**plain["optics"]), plain["log_floor"], plain["correlation"]
-    return Regression(network.eval(), errors, space, optics, floor, correlation, plain["provenance"])
+    log_widening = errors.pop("log_widening")
+    model = ErrorModel(**{key: tuple(value) for key, value in errors.items()}, log_widening=log_widening)
+    further = (metadata[key] for key in ("optics", "log_floor", "correlation", "provenance"))
+    return Regression(network.eval(), model, space, *further)
 
 
-def load_for(name_or_path: str, optics: Optics, space: StateSpace) -> Regression:
-    """Load and make sure that the weights fit the instrument and the task.
-
-    Raises:
-        WeightsError: other optics, other coefficients, or a wider range than trained; says how to retrain.
-    """
-    path = weights_file.find(name_or_path)
-    trained = load(path)
-    purpose = Purpose(trained.optics, trained.space.names, trained.space.range_nm, "stemtwin train regression")
-    weights_file.check_fit(path, purpose, optics, space)
-    return trained
+WEIGHTS = WeightsFile(FORMAT, "regression", SHIPPED, _contents, _rebuild)
+save, load, load_for = WEIGHTS.save, WEIGHTS.load, WEIGHTS.load_for

@@ -1,29 +1,30 @@
-"""Training of the PPO policy on a surrogate of the calibration task, with Stable-Baselines3 (the `rl` extra).
+"""Policy of ppo, on the readings of the regression network.
 
-The surrogate renders nothing: a reading at a state is the true one plus the error of a recorded frame taken nearby. It
-forgets that a day's frames share part of their errors; the estimate's covariance is therefore learnt on rendered days.
+It needs Stable-Baselines3 (the `rl` extra). PPO runs on a surrogate of the calibration task that renders nothing: a
+reading at a state is the true one plus the error of a recorded frame taken nearby. The surrogate ignores that a day's
+frames share part of their errors; the covariance of the estimate is therefore calibrated on rendered days.
 """
 
-import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import gymnasium
 import numpy as np
 import torch
+from annotated_types import Gt, Le
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.stats import chi2
-from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import VecEnv
 
 from controller.calibration import OBSERVATIONS
 from controller.dataset import DayRanges, DaySource, draw_day
+from controller.frame_set import simulated
+from controller.posterior.examples import frame_sets
+from controller.regression import network as regression_network
+from controller.regression import ppo_policy
 from controller.regression.network import KNEE_NM, Regression, even_part, read_even
 from controller.regression.ppo_policy import (
     HIDDEN,
@@ -33,66 +34,68 @@ from controller.regression.ppo_policy import (
     observation_size,
     observations,
     perceptron,
-    save,
 )
-from controller.strategies.ppo import Options, Ppo
-from controller.training.frames import Progress, simulated
-from controller.training.optimisation import load_checkpoint, save_checkpoint
-from controller.training.regression import RegressionTraining, split, without_nuisances
-from controller.training.vae import timed_in
-from twin.optics import Optics
+from controller.strategies import ppo
+from controller.training.regression import split, without_nuisances
+from learning.optimisation import load_checkpoint, save_checkpoint
+from learning.training import MissingPackage, Training, TrainingRun
+from twin.options import Count, Positive, Seed, validated
 from twin.state import StateSpace
+
+try:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import VecEnv
+except ModuleNotFoundError as error:
+    raise MissingPackage("training ppo needs stable_baselines3: pip install 'stemtwin[rl]'") from error
 
 Array = NDArray[np.floating]
 
 NEIGHBOURS = 12
-"""A reading's error is that of one of so many recorded frames nearest in `even_part`."""
+"""The error of a reading is drawn from this many recorded frames, the nearest in `even_part`."""
 PROBABILITY = 0.9
-"""The covariance is scaled so that this much of the error is inside its credible region on simulated days."""
+"""The covariance is scaled so that its credible region of this probability has this coverage on simulated days."""
 NEARBY = 1.5
 """Steps whose numbers differ by this factor or less are scaled together."""
+SURROGATE_RUNS = 4096
 
 
-@dataclass(frozen=True)
-class PpoTraining:
-    """Everything a training follows from.
+@validated
+class Options:
+    """Settings of the training.
 
     Attributes:
-        optics, space: instrument and task.
-        steps: of the surrogate, all runs together.
+        steps: surrogate steps, all runs together.
         runs: surrogate runs side by side.
         legs: parts of the training; an interruption loses one at most.
-        epochs, batch, learning_rate, discount: of PPO; lambda of the advantages equals the discount.
+        epochs: passes over each rollout.
+        batch: transitions per step.
+        learning_rate: initial learning rate; decreases linearly to zero.
+        discount: discount of PPO; lambda of the advantages equals it.
         calibration_runs: closed-loop runs that scale the covariance, one simulated day each.
-        seed: of everything.
+        seed: seed of all random numbers.
+        reader: weights of the training regression: a shipped name or a file.
     """
 
-    optics: Optics
-    space: StateSpace
-    steps: int = 2_000_000
-    runs: int = 256
-    legs: int = 20
-    epochs: int = 8
-    batch: int = 1024
-    learning_rate: float = 1e-3
-    discount: float = 0.9
-    calibration_runs: int = 60
-    seed: int = 1
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON values."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
+    steps: Count = 2_000_000
+    runs: Count = 256
+    legs: Count = 20
+    epochs: Count = 8
+    batch: Count = 1024
+    learning_rate: Positive = 1e-3
+    discount: Annotated[float, Gt(0), Le(1)] = 0.9
+    calibration_runs: Count = 60
+    seed: Seed = 1
+    reader: str = "regression"
 
 
 @dataclass(frozen=True)
 class Readings:
-    """Recorded frames: what was read and what was there.
+    """Readings of recorded frames with their errors.
 
     Attributes:
         even: `even_part` of the true states, (N, P).
-        errors: reading less that, (N, P).
-        tree: over `even`.
+        errors: reading minus `even`, (N, P).
+        tree: for the nearest neighbours in `even`.
     """
 
     even: Array
@@ -101,12 +104,12 @@ class Readings:
 
     @classmethod
     def of(cls, states_nm: Array, read: Array) -> "Readings":
-        """From true states (N, n) and the network's answers (N, P)."""
+        """From true states (N, n) and the network's readings (N, P)."""
         even = even_part(states_nm)
         return cls(even, read - even, KDTree(even))
 
     def at(self, states_nm: Array, rng: np.random.Generator) -> Array:
-        """A reading at each state (E, n), (E, P)."""
+        """Draw a reading at each state (E, n), (E, P)."""
         even = even_part(states_nm)
         _, near = self.tree.query(even, min(NEIGHBOURS, len(self.even)))
         near = near.reshape(len(even), -1)
@@ -116,8 +119,8 @@ class Readings:
 class Surrogate:
     """Many calibration runs side by side, without frames.
 
-    An action moves the inputs (`ppo_policy.next_input`); the reward is minus log(1 + |x| / knee) where that leads.
-    A run ends after `OBSERVATIONS` readings and the next begins.
+    An action moves the inputs (`ppo_policy.next_input`); the reward is -log(1 + |x| / knee) at the new state. All runs
+    end after `OBSERVATIONS` readings.
     """
 
     def __init__(self, readings: Readings, space: StateSpace, runs: int, seed: int) -> None:
@@ -143,13 +146,13 @@ class Surrogate:
 
 
 class SurrogateVec(VecEnv):
-    """The surrogate as Stable-Baselines3 wants it."""
+    """The surrogate as a vectorised environment of Stable-Baselines3."""
 
     def __init__(self, surrogate: Surrogate) -> None:
         self.surrogate = surrogate
         n = surrogate.space.dimension
-        seen = gymnasium.spaces.Box(-np.inf, np.inf, (observation_size(n),), np.float32)
-        super().__init__(surrogate.runs, seen, gymnasium.spaces.Box(-1.0, 1.0, (n,), np.float32))
+        observed = gymnasium.spaces.Box(-np.inf, np.inf, (observation_size(n),), np.float32)
+        super().__init__(surrogate.runs, observed, gymnasium.spaces.Box(-1.0, 1.0, (n,), np.float32))
 
     def reset(self) -> Any:
         """First observations."""
@@ -160,13 +163,13 @@ class SurrogateVec(VecEnv):
         self.actions = actions
 
     def step_wait(self) -> Any:
-        """All runs one step on; ended ones begin anew."""
-        seen, reward, ended = self.surrogate.step(self.actions.astype(np.float64))
+        """Step all runs; when they have ended, start new ones."""
+        observed, reward, ended = self.surrogate.step(self.actions.astype(np.float64))
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if ended:
-            infos = [{"terminal_observation": last, "TimeLimit.truncated": True} for last in seen]
-            seen = self.surrogate.reset()
-        return seen, reward, np.full(self.num_envs, ended), infos
+            infos = [{"terminal_observation": last, "TimeLimit.truncated": True} for last in observed]
+            observed = self.surrogate.reset()
+        return observed, reward, np.full(self.num_envs, ended), infos
 
     def close(self) -> None:
         """Nothing to close."""
@@ -188,60 +191,60 @@ class SurrogateVec(VecEnv):
         return [False] * len(list(self._get_indices(indices)))
 
 
-def recorded(reader: Regression, frames: Path, progress: Progress, workers: int) -> Readings:
-    """The regression network's readings of the frames that it was not trained on."""
-    plain = reader.provenance["training"]
-    counts = {key: plain[key] for key in ("days", "loop_days", "frames_per_day", "batch", "seed")}
-    sets = RegressionTraining(reader.optics, reader.space, **counts).frame_sets
-    whole, loop = (simulated(wanted, frames, progress, workers) for wanted in sets)
-    _, unseen = split((whole, loop))
-    held = without_nuisances(unseen, reader.log_floor)
-    states_nm = unseen.states_nm[:, : reader.space.dimension]  # the frames vary coma and three-fold, too
-    return Readings.of(states_nm, read_even(reader.network, held.spectra, held.log_floor))
+def recorded(reader: Regression, run: TrainingRun) -> Readings:
+    """Readings by the regression network of the frames that it was not trained on."""
+    trained = reader.provenance["training"]
+    numbers = (trained[key] for key in ("days", "loop_days", "frames_per_day", "seed"))
+    sets = frame_sets(reader.optics, *numbers)
+    whole, loop = (simulated(frames, run.frames, run.progress, run.workers) for frames in sets)
+    _, held_out = split((whole, loop))
+    examples = without_nuisances(held_out, reader.log_floor)
+    states_nm = held_out.states_nm[:, : reader.space.dimension]  # the frames vary coma and three-fold, too
+    return Readings.of(states_nm, read_even(reader.network, examples.spectra, examples.log_floor))
 
 
-def optimise(readings: Readings, config: PpoTraining, work: Path, progress: Progress) -> torch.nn.Sequential:
-    """PPO on the surrogate; seeded, with a checkpoint in the folder `work` after every leg.
+def optimise(readings: Readings, options: Options, run: TrainingRun) -> torch.nn.Sequential:
+    """Run PPO on the surrogate; seeded, with a checkpoint in the work folder after every leg.
 
     A leg draws its own random numbers and begins new runs, so that a resumed training goes the same way.
     """
-    surrogate = Surrogate(readings, config.space, config.runs, config.seed)
-    checkpoint, leg = work / "network.safetensors", 0
+    surrogate = Surrogate(readings, run.space, options.runs, options.seed)
+    checkpoint, leg = run.work / "network.safetensors", 0
     with _global_generators_kept():
         model = PPO(
             "MlpPolicy",
             SurrogateVec(surrogate),
             # A leg ends with a whole rollout, beyond its steps.
-            learning_rate=lambda left: config.learning_rate * (1 - (leg + 1 - max(left, 0.0)) / config.legs),
+            learning_rate=lambda left: options.learning_rate * (1 - (leg + 1 - max(left, 0.0)) / options.legs),
             n_steps=OBSERVATIONS,
-            batch_size=config.batch,
-            n_epochs=config.epochs,
-            gamma=config.discount,
-            gae_lambda=config.discount,
+            batch_size=options.batch,
+            n_epochs=options.epochs,
+            gamma=options.discount,
+            gae_lambda=options.discount,
             ent_coef=0.0,
             policy_kwargs={"net_arch": {"pi": [HIDDEN] * 2, "vf": [HIDDEN] * 2}, "log_std_init": -1.0},
             device="cpu",
-            seed=config.seed,
+            seed=options.seed,
         )
 
         def report(local: dict[str, Any], _: dict[str, Any]) -> bool:
-            if (model.num_timesteps // config.runs) % OBSERVATIONS == 0:
-                done = min(leg * config.steps // config.legs + model.num_timesteps, config.steps)
-                progress("optimising the policy", done, config.steps, f"reward {np.mean(local['rewards']):.3f}")
+            if (model.num_timesteps // options.runs) % OBSERVATIONS == 0:
+                done = min(leg * options.steps // options.legs + model.num_timesteps, options.steps)
+                run.progress("optimising the policy", done, options.steps, f"reward {np.mean(local['rewards']):.3f}")
             return True
 
         begun = load_checkpoint(model.policy, model.policy.optimizer, checkpoint) if checkpoint.exists() else 0
-        for leg in range(begun, config.legs):
-            model.set_random_seed(config.seed * 1000 + leg)
-            surrogate.rng = np.random.default_rng([config.seed, leg])
-            model.learn(config.steps // config.legs, callback=report)
+        for leg in range(begun, options.legs):
+            model.set_random_seed(options.seed * 1000 + leg)
+            surrogate.rng = np.random.default_rng([options.seed, leg])
+            model.learn(options.steps // options.legs, callback=report)
             save_checkpoint(model.policy, model.policy.optimizer, leg + 1, checkpoint)
-        return exported(model.policy.state_dict(), config.space.dimension)
+        return exported(model.policy.state_dict(), run.space.dimension)
 
 
 @contextmanager
 def _global_generators_kept() -> Iterator[None]:
-    """Stable-Baselines3 seeds and uses the global generators: they are put back as they were."""
+    """Put the global generators back, which Stable-Baselines3 seeds and uses."""
     before = random.getstate(), np.random.get_state()  # noqa: NPY002 (put back, not used)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -252,7 +255,7 @@ def _global_generators_kept() -> Iterator[None]:
 
 
 def exported(learnt: dict[str, torch.Tensor], dimension: int) -> torch.nn.Sequential:
-    """The mean action's perceptron out of an actor-critic's weights."""
+    """Perceptron of the mean action, from the weights of an actor-critic."""
     network = perceptron(dimension)
     layers = {"0": "mlp_extractor.policy_net.0", "2": "mlp_extractor.policy_net.2", "4": "action_net"}
     parts = {f"{mine}.{kind}": learnt[f"{theirs}.{kind}"] for mine, theirs in layers.items()
@@ -264,20 +267,20 @@ def exported(learnt: dict[str, torch.Tensor], dimension: int) -> torch.nn.Sequen
 def surrogate_covariance(policy: Policy, readings: Readings, runs: int, seed: int) -> Array:
     """Second moments of the estimates' errors on the surrogate after 1, 2, ... frames, nm^2, (T, n, n)."""
     surrogate = Surrogate(readings, policy.space, runs, seed)
-    seen = surrogate.reset()
-    out = []
+    observed = surrogate.reset()
+    moments = []
     for _ in range(OBSERVATIONS):
         with torch.no_grad():
-            seen, _, _ = surrogate.step(policy.network(torch.from_numpy(seen)).double().numpy())
+            observed, _, _ = surrogate.step(policy.network(torch.from_numpy(observed)).double().numpy())
         error = surrogate.initial_nm + surrogate.inputs_nm[:, -1]
-        out.append(error.T @ error / runs)
-    return np.array(out)
+        moments.append(error.T @ error / runs)
+    return np.array(moments)
 
 
 def rendered_errors(policy: Policy, reader: Regression, runs: int, seed: int, report: Callable[[int], None]) -> Array:
     """Errors of the estimates on rendered random days after 1, 2, ... frames, nm, (R, T, n)."""
-    space, out = policy.space, np.zeros((runs, OBSERVATIONS, policy.space.dimension))
-    controller = Ppo(space, policy, reader, Options())
+    space, errors = policy.space, np.zeros((runs, OBSERVATIONS, policy.space.dimension))
+    controller = ppo.Ppo(space, policy, reader, ppo.Options())
     for index in range(runs):
         rng = np.random.default_rng([seed, 2_000_000 + index])
         source = DaySource(draw_day(DayRanges(), rng), policy.optics, space, rng)
@@ -287,60 +290,60 @@ def rendered_errors(policy: Policy, reader: Regression, runs: int, seed: int, re
             delta = controller.propose()
             total = total + delta
             controller.update(delta, source.frame(truth + total))
-            out[index, step] = truth - controller.estimate().mean_nm
+            errors[index, step] = truth - controller.estimate().mean_nm
         report(index + 1)
-    return out
+    return errors
 
 
 def scaled(cov_nm2: Array, errors_nm: Array) -> Array:
-    """Covariances (T, n, n) scaled so that `PROBABILITY` of the errors (R, T, n) lie inside."""
+    """Scale covariances (T, n, n) so that their regions cover `PROBABILITY` of the errors (R, T, n)."""
     steps, n = errors_nm.shape[1:]
     columns = np.swapaxes(errors_nm, 0, 1)[..., None]
     distance2 = np.sum(columns[..., 0] * np.linalg.solve(cov_nm2[:, None], columns)[..., 0], -1)
     number = np.arange(1, steps + 1)
-    out = []
+    covariances = []
     for step in number:
         near = (number <= step * NEARBY) & (number * NEARBY >= step)
-        out.append(cov_nm2[step - 1] * np.quantile(distance2[near], PROBABILITY) / chi2.ppf(PROBABILITY, n))
-    return np.array(out)
+        covariances.append(cov_nm2[step - 1] * np.quantile(distance2[near], PROBABILITY) / chi2.ppf(PROBABILITY, n))
+    return np.array(covariances)
 
 
-def train_ppo(
-    config: PpoTraining, reader: Regression, out: Path, work: Path, frames: Path, progress: Progress, workers: int = 0
-) -> Policy:
-    """From the frames of the regression's training to one weights file at `out`; what `work` already holds stands.
-
-    Raises:
-        ResumeError: `work` holds another configuration's files, or those of another regression.
-    """
-    mine = config.plain() | {"reader": digest(reader)}
-    free = ("calibration_runs",)
-    policy = timed_in(work, mine, free, lambda: _train(config, reader, work, frames, progress, workers))
-    save(policy, out)
-    return policy
+def load_reader(options: Options, run: TrainingRun) -> Regression:
+    """Load the regression network that reads the frames."""
+    return regression_network.load_for(options.reader, run.optics, run.space)
 
 
-def _train(
-    config: PpoTraining, reader: Regression, work: Path, frames: Path, progress: Progress, workers: int
-) -> Policy:
-    """The stages one after the other."""
-    readings = recorded(reader, frames, progress, workers)
-    network = optimise(readings, config, work, progress)
-    n = config.space.dimension
-    policy = Policy(network, np.zeros((0, n, n)), digest(reader), config.space, config.optics, {})
-    moments = surrogate_covariance(policy, readings, 4096, config.seed + 1)
+def train(options: Options, run: TrainingRun) -> Policy:
+    """Record readings, optimise the policy on the surrogate, calibrate its covariance on rendered days."""
+    reader, n = load_reader(options, run), run.space.dimension
+    readings = recorded(reader, run)
+    network = optimise(readings, options, run)
+    policy = Policy(network, np.zeros((0, n, n)), digest(reader), run.space, run.optics, {})
+    moments = surrogate_covariance(policy, readings, SURROGATE_RUNS, options.seed + 1)
     policy = replace(policy, cov_nm2=moments)
-    runs = config.calibration_runs
+    runs = options.calibration_runs
     errors = rendered_errors(
-        policy, reader, runs, config.seed, lambda done: progress("calibrating the policy", done, runs, "")
+        policy, reader, runs, options.seed, lambda done: run.progress("calibrating the policy", done, runs, "")
     )
-    provenance = {
-        "training": config.plain(),
-        "median_error_nm": _by_step(np.median(np.linalg.norm(errors, axis=2), axis=0)),
-        "versions": {name: version(name) for name in ("torch", "numpy", "stable-baselines3")},
-    }
-    return replace(policy, cov_nm2=scaled(moments, errors), provenance=provenance)
+    medians = np.median(np.linalg.norm(errors, axis=2), axis=0)
+    figures = {"median_error_nm": [round(float(median), 2) for median in medians]}
+    return replace(policy, cov_nm2=scaled(moments, errors), provenance=figures)
 
 
-def _by_step(values: Sequence[float] | Array) -> list[float]:
-    return [round(float(v), 2) for v in values]
+def summary(trained: Policy, _: TrainingRun) -> Mapping[str, str]:
+    """Return the median error after two frames and at the end."""
+    errors = trained.provenance["median_error_nm"]
+    text = f"{errors[1]:.1f} nm after 2 frames of random days, {errors[-1]:.1f} nm after {len(errors)}"
+    return {"median error": text}
+
+
+TRAINING = Training(
+    Options,
+    train,
+    ppo_policy.WEIGHTS,
+    summary,
+    last_stages=("calibration_runs",),
+    further=lambda options, run: {"reader": digest(load_reader(options, run))},
+    packages=("stable-baselines3",),
+    threads=1,
+)

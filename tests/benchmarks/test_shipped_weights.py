@@ -8,7 +8,7 @@ import pytest
 from safetensors import safe_open
 
 from controller.vae_em.artefact import FORMAT, load
-from controller.weights_file import SHIPPED
+from controller.weights import SHIPPED
 from scenarios.calibration.results import Step
 from scenarios.comparison.sweep import Job, run
 

@@ -12,7 +12,7 @@ import pytest
 
 from controller import strategies
 from controller.base import Controller, Estimate, UnknownController, load, names
-from controller.weights_file import WeightsError
+from learning.weights_file import WeightsError
 from twin.day import Day
 from twin.optics import Optics
 from twin.options import OptionError

@@ -1,4 +1,4 @@
-"""What every option of every controller, agent, backend, source and specimen refuses, and how.
+"""What every option of every controller, training, agent, backend, source and specimen refuses, and how.
 
 Options are found, not listed: a new file is under this contract by itself. A number that may be negative is named in
 `SIGNED`, with the reason; all others have to refuse one.
@@ -19,12 +19,15 @@ from pydantic.dataclasses import is_pydantic_dataclass
 import agents.methods
 import agents.sources
 import controller.strategies
+import controller.training
 import twin.backends
 import twin.specimens
 from twin.instrument.base import CameraView
 from twin.options import OptionError, checked_options
 
-PACKAGES = (controller.strategies, agents.methods, agents.sources, twin.backends, twin.specimens)
+PACKAGES = (
+    controller.strategies, controller.training, agents.methods, agents.sources, twin.backends, twin.specimens,
+)  # fmt: skip
 SIGNED = {
     "rotation_deg",  # an angle
     "rotation",

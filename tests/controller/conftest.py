@@ -8,13 +8,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from controller import frame_set
 from controller.dataset import CLOSED_LOOP, Dataset, DayJob, simulate_day
 from controller.posterior.artefact import PosteriorArtefact
 from controller.posterior.check import FrameCheck
 from controller.posterior.misfit import MEASURES
 from controller.posterior.network import PosteriorConfig, PosteriorNetwork
 from controller.posterior.precision import PrecisionMap
-from controller.training import frames
 from controller.vae_em.hyperparameters import RADIAL_KNOTS, Hyperparameters
 from controller.vae_em.latent_map import LatentMap
 from controller.vae_em.prior_mean import SymmetricGrid
@@ -116,6 +116,6 @@ def days_made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             made.append(job.index)
             yield simulate_day(job)
 
-    monkeypatch.setattr(frames, "simulate", serial)
-    monkeypatch.setattr(frames, "SHARD_DAYS", 3)
+    monkeypatch.setattr(frame_set, "simulate", serial)
+    monkeypatch.setattr(frame_set, "SHARD_DAYS", 3)
     return made

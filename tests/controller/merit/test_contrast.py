@@ -10,8 +10,7 @@ import torch
 from controller.dataset import DaySource
 from controller.merit import contrast as quality
 from controller.merit import quality_network
-from controller.training.vae import TrainConfig
-from controller.weights_file import WeightsError
+from learning.weights_file import WeightsError
 from twin.day import Day
 from twin.optics import Optics
 from twin.state import FIRST_ORDER, SECOND_ORDER
@@ -91,20 +90,6 @@ def test_shipped_network_reads_the_size_of_the_aberrations(frames: dict[float, l
     for size, seen in frames.items():
         read = trained.size_nm(np.stack([power_spectrum(f).values for f in seen]))
         assert np.abs(np.median(read) - size) < 3 + 0.15 * size
-
-
-def test_training_from_nothing_saves_what_it_loads_and_is_seeded(tmp_path: Path):
-    config = TrainConfig(OPTICS, FIRST_ORDER, days=20, frames_per_day=4, epochs=1, batch=16, seed=3)
-    notes: list[str] = []
-    work = tmp_path / "work"
-    first = quality_network.train_quality(config, tmp_path / "a.safetensors", work, lambda *a: notes.append(a[0]), 1)
-    assert "fitting the quality network" in notes
-    quality_network.train_quality(config, tmp_path / "b.safetensors", work, lambda *_: None, 1)
-    loaded, again = (quality_network.load(tmp_path / f"{name}.safetensors") for name in "ab")
-    for name, tensor in loaded.network.state_dict().items():
-        assert torch.equal(again.network.state_dict()[name], tensor), name
-    assert loaded.provenance["held_out_r2"] == first.provenance["held_out_r2"]
-    assert loaded.provenance["training"] == config.plain()
 
 
 def test_weights_for_something_else_are_refused(tmp_path: Path):

@@ -11,13 +11,14 @@ import torch
 from scipy.linalg import block_diag
 from scipy.stats import multivariate_normal
 
-from controller import preprocess, weights_file
+from controller import preprocess
 from controller.base import Estimate
 from controller.candidates import Candidates, effective_count
 from controller.dataset import CLOSED_LOOP, Dataset, DayRanges
 from controller.posterior import artefact as posterior_artefact
 from controller.posterior.artefact import PosteriorArtefact, tail
 from controller.posterior.check import COMPONENTS, fit_check
+from controller.posterior.examples import HIGHER_NM, Examples, Symmetries, moved, nuisances_of
 from controller.posterior.frames import MARGINALISED, FramePosteriors, deviance
 from controller.posterior.frames import SECOND_ORDER as HIGHER
 from controller.posterior.likelihood import UNINFORMATIVE, Likelihood, likelihood
@@ -44,17 +45,11 @@ from controller.posterior.precision import fit_precision, symmetric_exponential,
 from controller.preprocess import Patches, Spectrum
 from controller.spectrum import sub_areas
 from controller.strategies.neural_posterior import NeuralPosterior, Options
-from controller.training import examples as posterior_examples
-from controller.training.examples import Examples, Symmetries
-from controller.training.posterior import (
-    HIGHER_NM,
-    PosteriorTraining,
-    Reading,
-    calibrated_weight,
-    examples,
-    fit_network,
-    nuisances_of,
-)
+from controller.training import posterior as training_posterior
+from controller.training.posterior import Outputs, calibrated_weight
+from controller.weights import SHIPPED
+from learning import weights_file
+from learning.training import TrainingRun, silent
 from twin.day import CameraProperties, Day, FilmProperties
 from twin.optics import Optics
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
@@ -277,19 +272,21 @@ def toy(count: int, seed: int) -> Examples:
         values.astype(np.float16), np.hstack([states * FIRST_ORDER.range_nm, higher]), np.ones(count),
         np.arange(count), parts.astype(np.float16),
     )  # fmt: skip
-    return examples(data, hidden, SECOND_ORDER, 0.0)
+    return Examples.of(data, hidden, SECOND_ORDER, 0.0)
 
 
 def test_training_finds_what_the_spectra_show_and_resumes_to_the_bit(
     posterior: PosteriorArtefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(Symmetries, "scramble", lambda self, chosen, generator: chosen)  # the toy has no such symmetry
-    config = PosteriorTraining(posterior.optics, epochs=3, batch=32)
+    options = training_posterior.Options(epochs=3, batch=32)
+    run = TrainingRun(posterior.optics, SECOND_ORDER, tmp_path / "a", tmp_path)
     training, test = toy(640, 1), toy(128, 2)
     notes: list[str] = []
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    straight = fit_network(training, test, config, tmp_path / "a", lambda s, d, t, note: notes.append(note))
+    noted = replace(run, progress=lambda s, d, t, note: notes.append(note))
+    straight = training_posterior.fit(training, test, options, noted)
     losses = [float(note.split()[2]) for note in notes]
     assert losses[-1] < losses[0] - 0.3
 
@@ -301,8 +298,8 @@ def test_training_finds_what_the_spectra_show_and_resumes_to_the_bit(
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        fit_network(training, test, config, tmp_path / "b", cut)
-    resumed = fit_network(training, test, config, tmp_path / "b", lambda *_: None)
+        training_posterior.fit(training, test, options, replace(run, work=tmp_path / "b", progress=cut))
+    resumed = training_posterior.fit(training, test, options, replace(run, work=tmp_path / "b", progress=silent))
     for name, tensor in straight.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
 
@@ -344,7 +341,7 @@ def test_a_reflected_frame_has_the_reflected_sub_areas():
     yes, no = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
     for found, coins in zip(parts, ((yes, no, no), (no, yes, no), (no, no, yes)), strict=True):
         tries = (coins, (no, no, no), (yes, yes, no))
-        speckle = [posterior_examples.moved(start, *turns)[0].numpy()[:, :, 3:] for turns in tries]
+        speckle = [moved(start, *turns)[0].numpy()[:, :, 3:] for turns in tries]
         right, *wrong = (np.corrcoef(other.ravel(), found[:, :, 3:].ravel())[0, 1] for other in speckle)
         assert right > 0.75
         assert max(wrong) < 0.5
@@ -362,7 +359,7 @@ def test_weights_survive_the_file_and_are_refused_elsewhere(posterior: Posterior
     with pytest.raises(weights_file.WeightsError, match="train posterior"):
         posterior_artefact.load_for(str(path), Optics(), FIRST_ORDER)
     with pytest.raises(weights_file.WeightsError, match="expected"):
-        posterior_artefact.load(weights_file.SHIPPED / "vae_random_days.safetensors")
+        posterior_artefact.load(SHIPPED / "vae_random_days.safetensors")
 
 
 def test_a_frame_of_another_shape_is_refused(posterior: PosteriorArtefact):
@@ -420,7 +417,7 @@ def test_the_weight_of_the_sub_areas_is_the_likeliest():
     vector = np.einsum("nij,nj->ni", matrix, higher) + noise
     none = np.zeros((count, 3), np.float32)
     empty = torch.zeros(0)
-    reading = Reading(none, higher, empty, empty, np.zeros((count, 3, 3)), 2 * matrix, 2 * vector)
+    reading = Outputs(none, higher, empty, empty, np.zeros((count, 3, 3)), 2 * matrix, 2 * vector)
     assert calibrated_weight(reading) == pytest.approx(0.5, rel=0.06)
 
 

@@ -6,12 +6,12 @@ import pytest
 from controller import preprocess
 from controller.dataset import DayRanges, DaySource, draw_day
 from controller.posterior import second_order as second_order_fit
+from controller.posterior.examples import nuisances_of
 from controller.posterior.second_order import LEAST_FRAMES, SecondOrderFit, expand
 from controller.spectrum import areas as area_spectrum
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.areas import AreaPeriodograms
 from controller.spectrum.model import NodePower, Nuisance
-from controller.training.posterior import nuisances_of
 from twin.day import Day, FilmProperties
 from twin.optics import Optics
 from twin.state import SECOND_ORDER

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
-from controller import weights_file
 from controller.dataset import Dataset
 from controller.preprocess import Spectrum
 from controller.regression import network as regression_network
@@ -26,7 +25,10 @@ from controller.regression.network import (
     fit_errors,
 )
 from controller.strategies.cnn_regression import CnnRegression, Options, log_likelihood
-from controller.training.regression import RegressionTraining, fit_network, split, without_nuisances
+from controller.training import regression as training_regression
+from controller.training.regression import split, without_nuisances
+from learning import weights_file
+from learning.training import Progress, TrainingRun, silent
 from twin.optics import Optics
 from twin.state import FIRST_ORDER, SECOND_ORDER
 from twin.types import Frame
@@ -188,25 +190,25 @@ def test_a_fit_reads_the_state_and_resumes_bit_for_bit(tmp_path: Path):
     assert set(unseen.days) == {36, 37, 38, 39}
     assert not set(seen.days) & set(unseen.days)
     training, test = (without_nuisances(part, 0.0) for part in (seen, unseen))
-    config = RegressionTraining(SMALL, FIRST_ORDER, 40, 1, epochs=2, batch=32)
     notes: list[str] = []
-    whole = fit_network(training, test, config, _folder(tmp_path / "a"), lambda *a: notes.append(a[3]))
-    work = _folder(tmp_path / "b")
+
+    def fit(folder: str, progress: Progress = silent) -> RegressionNetwork:
+        run = TrainingRun(SMALL, FIRST_ORDER, tmp_path / folder, tmp_path, progress)
+        run.work.mkdir(exist_ok=True)
+        options = training_regression.Options(days=40, epochs=2, batch=32)
+        return training_regression.fit(training, test, options, run)
+
+    whole = fit("a", lambda *a: notes.append(a[3]))
 
     def stop(stage: str, done: int, total: int, note: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit_network(training, test, config, work, stop)
-    resumed = fit_network(training, test, config, work, lambda *a: None)
+        fit("b", stop)
+    resumed = fit("b")
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
     assert len(notes) == 2
-
-
-def _folder(path: Path) -> Path:
-    path.mkdir()
-    return path
 
 
 def test_weights_come_back_and_refuse_what_they_are_not_for(tmp_path: Path, trained: Regression):

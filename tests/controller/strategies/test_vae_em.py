@@ -14,7 +14,7 @@ from controller.vae_em import artefact
 from controller.vae_em.artefact import Artefact
 from controller.vae_em.latent_map import LatentMap
 from controller.vae_em.network import Vae, VaeConfig
-from controller.weights_file import WeightsError
+from learning.weights_file import WeightsError
 from twin.optics import Optics
 from twin.options import OptionError, checked_options
 from twin.state import FIRST_ORDER

@@ -10,14 +10,16 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from controller import weights_file
 from controller.calibration import OBSERVATIONS
 from controller.regression import network as regression_network
 from controller.regression import ppo_policy
 from controller.regression.network import ErrorModel, Regression, RegressionNetwork, even_part
 from controller.regression.ppo_policy import Policy, next_input, observation_size, observations
 from controller.strategies.ppo import Options, Ppo
-from controller.training.ppo import PpoTraining, Readings, Surrogate, SurrogateVec, exported, optimise, scaled
+from controller.training import ppo as training
+from controller.training.ppo import Readings, Surrogate, SurrogateVec, exported, optimise, scaled
+from learning import weights_file
+from learning.training import Progress, TrainingRun, silent
 from twin.optics import Optics
 from twin.state import FIRST_ORDER
 from twin.types import Frame
@@ -49,6 +51,10 @@ def readings() -> Readings:
     rng = np.random.default_rng(1)
     states = rng.uniform(-1, 1, (4000, 3)) * FIRST_ORDER.range_nm * rng.choice([1.0, 0.1], (4000, 1))
     return Readings.of(states, even_part(states) + 0.05 * rng.standard_normal((4000, 6)))
+
+
+def run_in(work: Path, progress: Progress = silent) -> TrainingRun:
+    return TrainingRun(SMALL, FIRST_ORDER, work, work, progress)
 
 
 def test_actions_reach_the_whole_box_and_move_finely_in_the_middle():
@@ -101,10 +107,10 @@ def test_the_surrogate_moves_as_the_microscope_does_and_rewards_the_null(reading
 
 
 def test_a_short_training_improves_the_policy_and_leaves_global_generators_alone(readings: Readings, tmp_path: Path):
-    config = PpoTraining(SMALL, FIRST_ORDER, steps=30_000, runs=64, legs=6, batch=256, epochs=5)
+    options = training.Options(steps=30_000, runs=64, legs=6, batch=256, epochs=5)
     before = _next_global_numbers()
     notes: list[str] = []
-    network = optimise(readings, config, tmp_path, lambda *a: notes.append(a[3]))
+    network = optimise(readings, options, run_in(tmp_path, lambda *a: notes.append(a[3])))
     assert _next_global_numbers() == before
     with torch.random.fork_rng():
         torch.manual_seed(6)
@@ -114,20 +120,20 @@ def test_a_short_training_improves_the_policy_and_leaves_global_generators_alone
 
 
 def test_an_interrupted_training_goes_the_same_way(readings: Readings, tmp_path: Path):
-    config = PpoTraining(SMALL, FIRST_ORDER, steps=6000, runs=32, legs=3, batch=128, epochs=2)
+    options = training.Options(steps=6000, runs=32, legs=3, batch=128, epochs=2)
     (tmp_path / "once").mkdir()
     (tmp_path / "twice").mkdir()
-    once = optimise(readings, config, tmp_path / "once", lambda *_: None)
+    once = optimise(readings, options, run_in(tmp_path / "once"))
 
     def interrupt(stage: str, done: int, total: int, note: str) -> None:
         if done > total / 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        optimise(readings, config, tmp_path / "twice", interrupt)
+        optimise(readings, options, run_in(tmp_path / "twice", interrupt))
     begun: list[int] = []
-    twice = optimise(readings, config, tmp_path / "twice", lambda _, done, *rest: begun.append(done))
-    assert min(begun) > config.steps / 3
+    twice = optimise(readings, options, run_in(tmp_path / "twice", lambda _, done, *rest: begun.append(done)))
+    assert min(begun) > options.steps / 3
     for one, other in zip(once.parameters(), twice.parameters(), strict=True):
         assert torch.equal(one, other)
 

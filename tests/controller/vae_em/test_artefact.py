@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from controller import weights_file
 from controller.vae_em import artefact
 from controller.vae_em.artefact import Artefact
 from controller.vae_em.latent_map import LatentMap
 from controller.vae_em.network import Vae, VaeConfig, encode_mean
-from controller.weights_file import WeightsError
+from learning import weights_file
+from learning.weights_file import WeightsError
 from twin.optics import Optics
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 
@@ -151,17 +151,5 @@ def test_a_file_that_lacks_a_part_is_refused(weights: Path):
 
 
 def test_a_missing_file_is_refused(tmp_path: Path):
-    with pytest.raises(WeightsError, match=r"nowhere.safetensors: no such file"):
-        weights_file.find(str(tmp_path / "nowhere.safetensors"))
     with pytest.raises(WeightsError, match="cannot be read"):
         artefact.load(tmp_path / "nowhere.safetensors")
-
-
-def test_an_unknown_name_suggests_the_nearest(monkeypatch: pytest.MonkeyPatch, weights: Path):
-    monkeypatch.setattr(weights_file, "SHIPPED", weights.parent)
-    assert weights_file.find("toy") == weights
-    with pytest.raises(WeightsError, match=r"'toi' are not shipped weights \(did you mean toy\?\); known: toy"):
-        weights_file.find("toi")
-    monkeypatch.setattr(weights_file, "SHIPPED", weights.parent / "empty")
-    with pytest.raises(WeightsError, match="known: none"):
-        weights_file.find("toy")

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from controller import frame_set
 from controller.dataset import CLOSED_LOOP, Dataset, DayJob, DayRanges, StateMixture, nominal_ranges, simulate_day
-from controller.training import frames
-from controller.training.frames import FrameSet, simulated
+from controller.frame_set import FrameSet, simulated
+from learning.training import silent
 from twin.optics import Optics
 from twin.state import FIRST_ORDER
 
@@ -22,10 +23,6 @@ pytestmark = pytest.mark.usefixtures("days_made")
 
 class Interrupted(Exception):
     """Stands for a power cut."""
-
-
-def silent(stage: str, done: int, total: int, note: str) -> None:
-    pass
 
 
 def same(one: Dataset, other: Dataset) -> bool:
@@ -61,7 +58,7 @@ def test_an_interrupted_shard_leaves_nothing_behind_that_counts(tmp_path: Path, 
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(frames, "simulate", cut)
+        patch.setattr(frame_set, "simulate", cut)
         with pytest.raises(Interrupted):
             simulated(WANTED, tmp_path, silent)
     assert list(tmp_path.rglob("*.npz")) == []

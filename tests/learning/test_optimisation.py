@@ -1,13 +1,14 @@
 """The pass that trainings share: every frame at most once, the same again from seed and epoch, gradients in bounds."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from controller.training.optimisation import one_cycle, one_epoch
+from learning.optimisation import fit, one_cycle, one_epoch
 
 
 @dataclass(frozen=True)
@@ -71,3 +72,37 @@ def test_one_cycle_climbs_for_a_tenth_and_falls_to_nothing() -> None:
     assert np.all(np.diff(factor[:101]) > 0)
     assert np.all(np.diff(factor[100:]) < 0)
     assert np.abs(np.diff(factor)).max() < 0.02
+
+
+def line(work: Path, interrupt: int = 99) -> tuple[nn.Linear, list[int]]:
+    """A line fitted to noisy examples by a loss that draws random numbers; the epochs reported."""
+    torch.manual_seed(8)
+    network, x = nn.Linear(2, 1), torch.randn(33, 2)
+    optimiser, epochs = torch.optim.AdamW(network.parameters(), lr=0.1), []
+
+    def loss(chosen: Tensor, generator: torch.Generator, _: float) -> Tensor:
+        noise = torch.randn(len(chosen), generator=generator)
+        return ((network(x[chosen])[:, 0] - x[chosen, 0] + 0.1 * noise) ** 2).mean()
+
+    def report(epoch: int) -> None:
+        epochs.append(epoch)
+        if epoch == interrupt:
+            raise KeyboardInterrupt
+
+    fit(network, optimiser, Fit(), len(x), loss, work / "line.safetensors", report)
+    return network, epochs
+
+
+def test_a_resumed_fit_is_the_uninterrupted_one_to_the_bit(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    straight, epochs = line(tmp_path / "a")
+    assert epochs == [1, 2, 3, 4]
+    with pytest.raises(KeyboardInterrupt):
+        line(tmp_path, interrupt=2)
+    resumed, epochs = line(tmp_path)
+    assert epochs == [3, 4]
+    assert torch.equal(resumed.weight, straight.weight)
+    assert torch.equal(resumed.bias, straight.bias)
+    finished, epochs = line(tmp_path)
+    assert epochs == []
+    assert torch.equal(finished.weight, straight.weight)

@@ -1,4 +1,4 @@
-"""The latent space in one figure (the paper's Fig. 4): states and their latents, antipodes joined."""
+"""Figure of the latent space (the paper's Fig. 4): latents of states on a plane, antipodes joined."""
 
 from pathlib import Path
 

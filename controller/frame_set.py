@@ -1,23 +1,21 @@
-"""Simulated frames on disk: every training that asks for the same ones shares them; made in shards, resumable."""
+"""Simulated frames on disc, in resumable shards; trainings that ask for the same frames share them."""
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controller.dataset import Dataset, DayJob, DayRanges, StateMixture, joined, simulate
+from learning.training import Progress
 from twin.optics import Optics
 from twin.state import StateSpace
 
-Progress = Callable[[str, int, int, str], None]
-"""Called with (stage, done, total, note)."""
-
 SHARD_DAYS = 50
 VERSION = 3
-"""Part of every digest: raised when the same set would give other frames."""
+"""Part of every digest; raised when the same set would give other frames."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +24,11 @@ class FrameSet:
 
     Attributes:
         optics, space: instrument and task.
-        ranges: where the days come from.
-        states: where the states lie.
-        days, frames_per_day: how many.
+        ranges: distribution of the days.
+        states: distribution of the states.
+        days, frames_per_day: numbers.
         seed: of everything; day i of a longer set is day i of a shorter one.
-        patches: whether the spectra of sub-areas are wanted, too.
+        patches: whether the spectra of sub-areas are stored, too.
     """
 
     optics: Optics
@@ -43,25 +41,35 @@ class FrameSet:
     patches: bool = False
 
     def folder(self, root: Path) -> Path:
-        """Where its shards lie: one folder for sets that differ in their length alone."""
+        """Folder of the shards, the same for sets that differ only in their number of days."""
         plain = asdict(self) | {"version": VERSION}
         del plain["days"], plain["space"]["tolerance_nm"]  # no frame depends on them
         text = json.dumps(plain, sort_keys=True)
         return root / hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def shards(self, root: Path) -> dict[range, Path]:
-        """Days of each shard and its file; a last one that is not full has a name of its own."""
+        """Days of each shard and its file; a last, incomplete shard has a name of its own."""
         spans = [range(a, min(a + SHARD_DAYS, self.days)) for a in range(0, self.days, SHARD_DAYS)]
         return {span: self.folder(root) / f"days-{span.start:05d}-{span.stop:05d}.npz" for span in spans}
 
 
+def held_out_days(count: int) -> int:
+    """Number of held-out days among `count`: the last twentieth, at least one."""
+    return max(1, count // 20)
+
+
+def held_out(days: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    """True for frames of the held-out days, given the day of each frame, (N,)."""
+    return days >= count - held_out_days(count)
+
+
 def simulated(wanted: FrameSet, root: Path, progress: Progress, workers: int = 0) -> Dataset:
-    """The frames of every day; shards already under `root` are read, missing ones are made.
+    """Return the frames of every day; read the shards that exist under `root` and simulate the others.
 
     Args:
         wanted: which frames.
-        root: where sets of frames are kept.
-        progress: called after every day made.
+        root: folder of all sets.
+        progress: called after every simulated day.
         workers: simulating processes; 0 is one per core.
     """
     shards = wanted.shards(root)

@@ -1,0 +1,1 @@
+"""What controllers and agents share when they learn: weights files, resumable optimisation, work folders, trainings."""
