@@ -299,7 +299,7 @@ def test_a_setting_changes_while_it_runs() -> None:
     assert 0 < figures["mode_1_share"] < 0.3
     with pytest.raises(OptionError, match="binning holds for a whole stream"):
         agent.configure(binning=2)
-    with pytest.raises(OptionError, match="modes must be 1 to 6"):
+    with pytest.raises(OptionError, match="modes: input should be less than or equal to 6"):
         agent.configure(modes=7)
 
 

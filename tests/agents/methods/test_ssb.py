@@ -295,7 +295,7 @@ def test_a_position_that_comes_again_counts_once() -> None:
     order = np.arange(SCAN[0] * SCAN[1])
     found = feed(ssb, frames, np.concatenate([order[:40], order[:70], order[70:], order[-5:]]), block=55)
     np.testing.assert_array_equal(phase_of(found), phase_of(run(frames)))
-    assert any("45 positions came again" in note for note in found.notes)
+    assert any("45 repeated positions were left out" in note for note in found.notes)
 
 
 def test_what_has_been_scanned_is_there_at_any_moment() -> None:
@@ -428,7 +428,7 @@ def test_notes_warn_of_a_coarse_scan_and_of_a_disc_beside_its_place() -> None:
     assert run(frames).notes == ()
     assert any("too coarse" in note for note in run(frames, step_nm=0.03).notes)
     moved = run(np.roll(frames, 2, axis=3))
-    assert any("beside its assumed middle" in note and "+" in note for note in moved.notes)
+    assert any("shifted from its assumed centre" in note and "+" in note for note in moved.notes)
     centred = run(np.roll(frames, (1, -1), axis=(2, 3)), {"centre_px": (13, 11)})
     np.testing.assert_array_equal(phase_of(centred), phase_of(run(frames)))
 
@@ -446,9 +446,9 @@ def test_streams_that_it_cannot_take_are_refused() -> None:
     ("options", "message"),
     [
         ({"aberrations": {"C99": 1.0}}, "C99"),
-        ({"rotation": "ato"}, "rotation is meta, auto"),
+        ({"rotation": "ato"}, "rotation: input should be .meta. or .auto. or a valid number"),
         ({"binning": -1}, "binning"),
-        ({"weighting": "nice"}, "weighting is one of"),
+        ({"weighting": "nice"}, "weighting: input should be .flat., .white., .overlap. or .wiener."),
         ({"cutoff": 1.0}, "cutoff"),
     ],
 )
