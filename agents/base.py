@@ -4,7 +4,6 @@ An agent is one file in `agents/methods/`; the file's name is the agent's name a
 agent holds a whole 4D dataset, and none knows where its blocks come from.
 """
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -13,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.block import Block
+from twin import registry
 from twin.errors import StemtwinError
 from twin.formats.dataset import Layout, Metadata
-from twin.options import modules
-from twin.suggest import nearest
 
 Floats = NDArray[np.float64]
 
@@ -154,7 +152,14 @@ def names() -> list[str]:
     """Every agent found in `agents/methods/`, sorted."""
     from agents import methods
 
-    return modules(methods)
+    return registry.names(methods)
+
+
+def describe(name: str) -> str:
+    """One line on an agent, without importing it."""
+    from agents import methods
+
+    return registry.describe(methods, name)
 
 
 def load(name: str, options: Mapping[str, Any] | None = None) -> Agent:
@@ -164,7 +169,8 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Agent:
         UnknownAgent: no such file; names the nearest.
         OptionError: an unknown option or a bad value.
     """
-    if name not in names():
-        raise UnknownAgent(f"{name!r} is not an agent{nearest(name, names())}; known: {', '.join(names())}")
-    agent: Agent = importlib.import_module(f"agents.methods.{name}").make(dict(options or {}))
+    from agents import methods
+
+    module, chosen = registry.resolve(methods, name, options or {}, "an agent", UnknownAgent)
+    agent: Agent = module.make(chosen)
     return agent

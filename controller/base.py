@@ -4,7 +4,6 @@ A controller is one file in `controller/strategies/`; the file's name is the con
 `make(optics, space, options)` builds it. Nothing here knows whether frames come from a simulator.
 """
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -13,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
+from twin import registry
 from twin.errors import StemtwinError
 from twin.optics import Optics
-from twin.options import modules
 from twin.state import StateSpace
-from twin.suggest import nearest
 from twin.types import Frame
 
 Array = NDArray[np.floating]
@@ -108,10 +106,17 @@ class UnknownController(StemtwinError, ValueError):
 
 
 def names() -> list[str]:
-    """Every controller found in `controller/strategies/`, sorted."""
+    """Return every controller of `controller/strategies/`, presets included, sorted."""
     from controller import strategies
 
-    return modules(strategies)
+    return registry.names(strategies)
+
+
+def describe(name: str) -> str:
+    """Return one line on a controller, without importing it."""
+    from controller import strategies
+
+    return registry.describe(strategies, name)
 
 
 def load(name: str, optics: Optics, space: StateSpace, options: Mapping[str, Any] | None = None) -> Controller:
@@ -122,8 +127,8 @@ def load(name: str, optics: Optics, space: StateSpace, options: Mapping[str, Any
         OptionError: an unknown option or a bad value.
         WeightsError: the shipped weights do not fit `optics` or `space`.
     """
-    if name not in names():
-        raise UnknownController(f"{name!r} is not a controller{nearest(name, names())}; known: {', '.join(names())}")
-    module = importlib.import_module(f"controller.strategies.{name}")
-    controller: Controller = module.make(optics, space, dict(options or {}))
+    from controller import strategies
+
+    module, chosen = registry.resolve(strategies, name, options or {}, "a controller", UnknownController)
+    controller: Controller = module.make(optics, space, chosen)
     return controller

@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 some run failed (`compare`), an instrument stopped (`calib
 agent left behind (`scan`, `stream`), 2 bad input (one line on stderr), 130 interrupted.
 """
 
-import ast
 import atexit
 import gc
 import json
@@ -176,32 +175,26 @@ def list_scenarios() -> None:
 @listing.command("controllers")
 def list_controllers() -> None:
     """Calibration strategies: one file each in controller/strategies."""
-    from controller import strategies
-    from controller.base import names
+    from controller.base import describe, names
 
-    folder = Path(strategies.__path__[0])
-    _print_list([(name, _first_docstring_line(folder / f"{name}.py")) for name in names()])
+    _print_list([(name, describe(name)) for name in names()])
 
 
 @listing.command("agents")
 def list_agents() -> None:
     """Streaming reconstructions: one file each in agents/methods."""
-    from agents import methods
-    from agents.base import names
+    from agents.base import describe, names
 
-    folder = Path(methods.__path__[0])
-    _print_list([(name, _first_docstring_line(folder / f"{name}.py")) for name in names()])
+    _print_list([(name, describe(name)) for name in names()])
 
 
 @listing.command("microscopes")
 def list_microscopes() -> None:
     """What can be behind the seam: the simulator, and one file each in twin/backends."""
-    from twin import backends
+    import twin
+    from twin import backends, registry
 
-    folder = Path(backends.__path__[0])
-    simulator = _first_docstring_line(folder.parent / "simulated.py")
-    rows = {name: _first_docstring_line(folder / f"{name}.py") for name in backends.kinds() if name != "simulated"}
-    _print_list(sorted({**rows, "simulated": simulator}.items()))
+    _print_list([(k, registry.describe(twin if k == backends.SIMULATED else backends, k)) for k in backends.kinds()])
 
 
 @listing.command("environments")
@@ -225,12 +218,6 @@ def list_environments() -> None:
 def _fail(message: str) -> None:
     typer.echo(f"stemtwin: {' '.join(message.split())}", err=True)
     raise typer.Exit(2)
-
-
-def _first_docstring_line(path: Path) -> str:
-    """Read, not imported: listing controllers must not load torch."""
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    return docstring.splitlines()[0] if docstring else ""
 
 
 def _print_list(rows: list[tuple[str, str]]) -> None:

@@ -1,10 +1,8 @@
 """Settings as data: frozen dataclasses that refuse what they cannot use, and errors that name the nearest choice."""
 
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import field, fields
 from itertools import takewhile
-from types import ModuleType
 from typing import Annotated, Any, TypeVar, cast, dataclass_transform, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -114,8 +112,3 @@ def located_problem(error: ValidationError) -> tuple[str, str]:
 def _common_start(places: list[tuple[int | str, ...]]) -> list[int | str]:
     together = takewhile(lambda parts: len(set(parts)) == 1, zip(*places, strict=False))
     return [parts[0] for parts in together]
-
-
-def modules(package: ModuleType) -> list[str]:
-    """Names of the modules of a package, sorted; those that begin with an underscore are not offered."""
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")

@@ -10,12 +10,12 @@ def nearest(value: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def check_known(value: object, known: Iterable[str], what: str) -> None:
+def check_known(value: object, known: Iterable[str], what: str, error: type[Exception] = ValueError) -> None:
     """Refuse a name that is none of the known ones; `what` they are, with its article.
 
     Raises:
-        ValueError: names the value, the nearest and all of them.
+        error: names the value, the nearest and all of them.
     """
     names = list(known)
     if value not in names:
-        raise ValueError(f"{value!r} is not {what}{nearest(str(value), names)}; known: {', '.join(names)}")
+        raise error(f"{value!r} is not {what}{nearest(str(value), names)}; known: {', '.join(names)}")

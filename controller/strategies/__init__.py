@@ -1,1 +1,16 @@
 """One file, one controller; the file name is its name."""
+
+from twin.registry import Preset
+
+PRESETS = {
+    "vae_em_hard": Preset(
+        "vae_em",
+        {"hard": True},
+        "vae_em with hard=true: all weight on the most likely candidate (van Hulst et al. 2026, section IV-B3).",
+    ),
+    "vae_fixed": Preset(
+        "vae_em",
+        {"model_estimation": False},
+        "vae_em with model_estimation=false: the simulated latent map is taken as known (van Hulst et al. 2026, III).",
+    ),
+}

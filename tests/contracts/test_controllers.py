@@ -5,10 +5,12 @@ Runs for whatever `controller.base.names()` finds.
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from controller import strategies
 from controller.base import Controller, Estimate, UnknownController, load, names
 from controller.weights_file import WeightsError
 from twin.day import Day
@@ -28,7 +30,7 @@ def microscope() -> SimulatedMicroscope:
     return SimulatedMicroscope(OPTICS, SPACE, Day(), "fast")
 
 
-@pytest.fixture(params=names())
+@pytest.fixture(params=[name for name in names() if name not in strategies.PRESETS])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -226,3 +228,22 @@ def test_another_state_space_works_or_is_refused_at_once(name: str) -> None:
 def test_an_unknown_controller_suggests_the_nearest() -> None:
     with pytest.raises(UnknownController, match=r"did you mean vae_em\?"):
         load("vae_me", OPTICS, SPACE)
+
+
+@pytest.mark.parametrize("preset", strategies.PRESETS)
+def test_a_preset_is_its_controller_with_those_options(preset: str, microscope: SimulatedMicroscope) -> None:
+    module, options, _ = strategies.PRESETS[preset]
+    runs = []
+    for chosen in (load(preset, OPTICS, SPACE), load(module, OPTICS, SPACE, options)):
+        chosen.reset(SPACE, np.random.default_rng(1))
+        runs.append(
+            [(delta.tolist(), estimate.mean_nm.tolist()) for delta, _, estimate in observe(chosen, microscope, 2)]
+        )
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("preset", strategies.PRESETS)
+def test_options_given_to_a_preset_take_precedence(preset: str) -> None:
+    module, options, _ = strategies.PRESETS[preset]
+    plain: Any = load(preset, OPTICS, SPACE, {name: not value for name, value in options.items()})
+    assert plain.options == cast("Any", load(module, OPTICS, SPACE)).options

@@ -5,15 +5,16 @@ is what lists show. `ADDRESS`, if it has one, names the option that follows the 
 `INSTRUMENT = False` says that nothing can be harmed. Making one connects to nothing; `reset` does.
 """
 
-import importlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+from twin import registry
 from twin.errors import StemtwinError
 from twin.optics import Optics
-from twin.options import OptionError, modules
+from twin.options import OptionError
 from twin.state import StateSpace
-from twin.suggest import nearest
+from twin.suggest import check_known
 from twin.types import Microscope
 
 SIMULATED = "simulated"
@@ -26,9 +27,7 @@ class UnknownBackend(StemtwinError, ValueError):
 
 def kinds() -> list[str]:
     """Every kind of microscope, the simulator included, sorted."""
-    import twin.backends
-
-    return sorted([SIMULATED, *modules(twin.backends)])
+    return sorted([SIMULATED, *registry.names(sys.modules[__name__])])
 
 
 def check_kind(kind: str) -> None:
@@ -37,10 +36,7 @@ def check_kind(kind: str) -> None:
     Raises:
         UnknownBackend: names the nearest.
     """
-    if kind not in kinds():
-        raise UnknownBackend(
-            f"{kind!r} is not a kind of microscope{nearest(kind, kinds())}; known: {', '.join(kinds())}"
-        )
+    check_known(kind, kinds(), "a kind of microscope", UnknownBackend)
 
 
 def load(kind: str, options: Mapping[str, Any], optics: Optics, space: StateSpace) -> Microscope:
@@ -54,7 +50,8 @@ def load(kind: str, options: Mapping[str, Any], optics: Optics, space: StateSpac
     check_kind(kind)
     if kind == SIMULATED:
         raise UnknownBackend("the simulator is made from a day: SimulatedMicroscope(optics, space, day)")
-    microscope: Microscope = importlib.import_module(f"twin.backends.{kind}").make(dict(options), optics, space)
+    module, chosen = _resolve(kind, options)
+    microscope: Microscope = module.make(chosen, optics, space)
     return microscope
 
 
@@ -70,7 +67,7 @@ def from_address(text: str) -> tuple[str, dict[str, Any]]:
     address = rest.removeprefix("//")
     if not address:
         return kind, {}
-    option = None if kind == SIMULATED else getattr(importlib.import_module(f"twin.backends.{kind}"), "ADDRESS", None)
+    option = None if kind == SIMULATED else getattr(_resolve(kind)[0], "ADDRESS", None)
     if option is None:
         raise OptionError(f"{text}: {kind} takes no address; write --microscope {kind}")
     return kind, {option: address}
@@ -83,4 +80,8 @@ def is_instrument(kind: str) -> bool:
         UnknownBackend: no such kind.
     """
     check_kind(kind)
-    return kind != SIMULATED and bool(getattr(importlib.import_module(f"twin.backends.{kind}"), "INSTRUMENT", True))
+    return kind != SIMULATED and bool(getattr(_resolve(kind)[0], "INSTRUMENT", True))
+
+
+def _resolve(kind: str, options: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    return registry.resolve(sys.modules[__name__], kind, options or {}, "a kind of microscope", UnknownBackend)

@@ -1,15 +1,13 @@
 """Specimens by name: one file is one specimen, found by its name, built by its `make(options)`."""
 
-import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, cast
 
+from twin import registry
 from twin.errors import StemtwinError
 from twin.matter.structure import Structure
-from twin.options import OptionError, checked_options, modules
-from twin.suggest import nearest
+from twin.options import OptionError, checked_options
 
 
 class UnknownSpecimen(StemtwinError, ValueError):
@@ -22,16 +20,7 @@ class SpecimenOptionError(StemtwinError, ValueError):
 
 def names() -> list[str]:
     """Every specimen found, sorted."""
-    return modules(sys.modules[__name__])
-
-
-def option_names(name: str) -> list[str]:
-    """The options of a specimen.
-
-    Raises:
-        UnknownSpecimen: no such file; names the nearest.
-    """
-    return [f.name for f in fields(_module(name).Options)]
+    return registry.names(sys.modules[__name__])
 
 
 def build(name: str, options: Mapping[str, Any] | None = None) -> Structure:
@@ -45,15 +34,9 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Structure:
         UnknownSpecimen: no such file; names the nearest.
         SpecimenOptionError: an unknown option (names the nearest) or a bad value.
     """
-    module, given = _module(name), dict(options or {})
+    module, given = registry.resolve(sys.modules[__name__], name, options or {}, "a specimen", UnknownSpecimen)
     try:
         chosen = checked_options(module.Options, given)
     except OptionError as error:
         raise SpecimenOptionError(f"{name}: {error}") from error
     return cast("Structure", module.make(chosen))
-
-
-def _module(name: str) -> Any:
-    if name not in names():
-        raise UnknownSpecimen(f"{name!r} is not a specimen{nearest(name, names())}; known: {', '.join(names())}")
-    return importlib.import_module(f"twin.specimens.{name}")
