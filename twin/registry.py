@@ -54,14 +54,14 @@ def describe(package: ModuleType, name: str) -> str:
         >>> describe(twin.specimens, "si_001").split()[0]
         'Silicon'
     """
-    module, options, summary = presets(package).get(name, Preset(name, {}))
-    if summary:
-        return summary
-    spec = find_spec(f"{package.__name__}.{module}")
+    preset = presets(package).get(name, Preset(name, {}))
+    if preset.summary:
+        return preset.summary
+    spec = find_spec(f"{package.__name__}.{preset.module}")
     source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
     line = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
-    settings = ", ".join(f"{key}={value}" for key, value in options.items())
-    return f"{module} with {settings}: {line}" if settings else line
+    settings = ", ".join(f"{key}={value}" for key, value in preset.options.items())
+    return f"{preset.module} with {settings}: {line}" if settings else line
 
 
 def resolve(
