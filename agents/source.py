@@ -64,7 +64,7 @@ class Source(ABC):
 
     @abstractmethod
     def blocks(self) -> Iterator[Block]:
-        """Yield blocks in order of arrival to the end of the stream. A fault ends the stream; earlier blocks stay valid."""
+        """Yield blocks in order of arrival. A fault ends the stream; earlier blocks stay valid."""
 
     def close(self) -> None:  # noqa: B027  (optional)
         """Release files and connections."""

@@ -46,7 +46,7 @@ class Signal:
     contrast: float | None = None
 
     def missed(self, excess: float, sigma: float) -> dict[str, float | None]:
-        """Fields of `Trust` that compare the excess of a model's squared residuals, with standard error, with the signal."""
+        """Fields of `Trust` that compare the excess of the squared residuals with the signal."""
         return {
             "unexplained": excess / self.power,
             "unexplained_sigma": sigma / self.power,
@@ -219,6 +219,6 @@ def _neighbours(r: Floats, known: NDArray[np.bool_], axis: int) -> tuple[float, 
 
 
 def _sidak(score: float, tests: int) -> float:
-    """Probability that the largest of `tests` independent standard normal variables exceeds `score` in absolute value."""
+    """Probability that the largest of independent standard normal variables exceeds `score` in absolute value."""
     single = math.erfc(score / math.sqrt(2.0))
     return 1.0 if single >= 1.0 else -math.expm1(tests * math.log1p(-single))

@@ -70,7 +70,7 @@ class Data:
             yield amplitude, Places.of(self.geometry.positions(pixel[chosen]), self.geometry.size, self.sub_pixel)
 
     def start_probe(self, aberrations_nm: Mapping[str, float], modes: int) -> Complex:
-        """Probe modes of an aperture centred on the mean frame's disc, as bright as the mean frame; see `start_probe`."""
+        """Probe modes of an aperture centred on the mean frame's disc, with the counts of the mean frame."""
         size, finer = self.window.size, self.geometry.size // self.window.size
         centre = pattern_centre(self.store.mean.reshape(size, size))
         # The points of pixel k are finer * k, finer * k + 1, ...: their mean is the centre of the pixel.

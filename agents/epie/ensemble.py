@@ -1,4 +1,4 @@
-"""Standard deviation of the pictures from an ensemble: the reconstruction repeated with its own noise in each member."""
+"""Standard deviation of the pictures from an ensemble: the reconstruction repeated with resampled counts."""
 
 import numpy as np
 from numpy.typing import NDArray

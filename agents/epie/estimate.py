@@ -60,7 +60,7 @@ class ObjectAndProbe:
 
     @classmethod
     def start(cls, shape: tuple[int, int], probe: Complex) -> Self:
-        """Begin with a transparent object of `shape` and probe modes (K, N, N), centred at N // 2, in their precision."""
+        """A transparent object of `shape` and probe modes (K, N, N), centred at N // 2, in their precision."""
         real = probe.real.dtype
         planes = np.zeros((2, *shape), real)
         planes[0] = 1.0

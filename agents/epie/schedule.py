@@ -73,5 +73,6 @@ class Schedule:
         before = errors[max(0, len(errors) - 1 - FLAT_PASSES)]
         return (
             f"not converged: the {len(errors)} passes allowed are over (option passes);"
-            f" the last {min(len(errors) - 1, FLAT_PASSES)} changed the error by {abs(errors[-1] / before - 1):.2g} of it"
+            f" the last {min(len(errors) - 1, FLAT_PASSES)} changed the error by"
+            f" {abs(errors[-1] / before - 1):.2g} of it"
         )

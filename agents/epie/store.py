@@ -101,7 +101,7 @@ class FrameStore:
                 self._close()
 
     def amplitudes(self, chosen: NDArray[np.integer], out: NDArray[np.floating]) -> None:
-        """Write sqrt(counts) of stored frames, chosen by number in order of arrival, to `out`, (len(chosen), pixels)."""
+        """Write sqrt(counts) of stored frames, by their number in order of arrival, to `out`, (len(chosen), pixels)."""
         starts = np.asarray(self._starts, np.int64)
         for i, number in enumerate(chosen):
             if number >= self._closed:

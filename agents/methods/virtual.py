@@ -169,9 +169,7 @@ def camera_grid(meta: StreamMeta, centre_px: tuple[float, float] | None, agent: 
     Raises:
         MetaError: the stream lacks the angle of a pixel.
     """
-    return DiffractionGrid(
-        shape=meta.layout.camera, pixel_mrad=meta.need("pixel_mrad", agent), centre_px=centre_px
-    )
+    return DiffractionGrid(shape=meta.layout.camera, pixel_mrad=meta.need("pixel_mrad", agent), centre_px=centre_px)
 
 
 def make(options: Mapping[str, Any]) -> Agent:
