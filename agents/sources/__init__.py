@@ -48,9 +48,16 @@ def open_source(spec: str | Path, meta: Mapping[str, Any] | None = None, **optio
         OptionError: an unknown option or a bad value.
 
     Example:
-        >>> open_source("scan.mob")
-        Traceback (most recent call last):
-        agents.source.SourceError: scan.mob: no source for .mob (did you mean .mib?); known: .mib, .zarr, .hspy, ...
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from twin.formats import Layout, create
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with create(f"{folder}/scan.mib", Layout((2, 3), (8, 8))) as writer:
+        ...         writer.append(np.ones((6, 8, 8), np.uint16))
+        ...     with open_source(f"{folder}/scan.mib", meta={"energy_kev": 300}) as source:
+        ...         positions = [block.pixel.tolist() for block in source.blocks()]
+        >>> source.meta.layout.scan, source.meta.metadata.energy_kev, positions
+        ((2, 3), 300.0, [[[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]])
     """
     scheme, separator, where = str(spec).partition("://")
     if separator:

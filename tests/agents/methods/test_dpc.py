@@ -127,7 +127,7 @@ def test_a_wrong_rotation_is_told():
     assert right.notes == ()
     wrong = result(frames, meta(transposed=False, rotation_deg=45.0))
     assert not wrong.trust.fits
-    assert any("where 45.0 deg is given" in note for note in wrong.notes)
+    assert any("not the given 45.0 deg" in note for note in wrong.notes)
     mirrored = result(frames, meta(transposed=True, rotation_deg=25.0))
     assert not mirrored.trust.fits
     assert any("the data suggest that the camera is not transposed" in note for note in mirrored.notes)
