@@ -1,4 +1,4 @@
-"""From the metadata of a stream to the window, the geometry and the empty store of a ptychographic reconstruction."""
+"""Window, geometry and empty store of a ptychographic reconstruction, from the metadata of a stream."""
 
 import math
 

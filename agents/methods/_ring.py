@@ -51,10 +51,6 @@ class Options:
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent of a preset.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-    """
+    """Build the agent of a preset; see `agents.load`."""
     checked = checked_options(Options, options)
     return VirtualDetectors(checked.layout, checked)

@@ -77,9 +77,5 @@ def _figures(shift: Floats, noise: Floats, electrons: Floats, unit: str) -> dict
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-    """
+    """Build the agent; see `agents.load`."""
     return Com(checked_options(Options, options))

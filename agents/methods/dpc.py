@@ -145,9 +145,5 @@ def _remarks(used: Turn, found: Turn, rotation_deg: float | None, transposed: bo
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-    """
+    """Build the agent; see `agents.load`."""
     return Dpc(checked_options(Options, options))

@@ -201,9 +201,5 @@ class Epie:
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-    """
+    """Build the agent; see `agents.load`."""
     return Epie(checked_options(Options, options))

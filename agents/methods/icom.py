@@ -89,9 +89,5 @@ class Icom(ComAgent[Options]):
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-    """
+    """Build the agent; see `agents.load`."""
     return Icom(checked_options(Options, options))

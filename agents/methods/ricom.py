@@ -144,9 +144,5 @@ def _reached(known: NDArray[np.bool_], kernel_shape: tuple[int, ...]) -> NDArray
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-    """
+    """Build the agent; see `agents.load`."""
     return Ricom(checked_options(Options, options))

@@ -33,9 +33,5 @@ class Options:
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-    """
+    """Build the agent; see `agents.load`."""
     return VirtualDetectors(NAME, checked_options(Options, options))

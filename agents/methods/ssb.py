@@ -190,9 +190,5 @@ def _notes(decided: Decided, repeated: int) -> tuple[str, ...]:
 
 
 def make(options: Mapping[str, Any]) -> Ssb:
-    """Build the agent.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-    """
+    """Build the agent; see `agents.load`."""
     return Ssb(checked_options(Options, options))

@@ -173,9 +173,5 @@ def camera_grid(meta: StreamMeta, centre_px: tuple[float, float] | None, agent: 
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-    """
+    """Build the agent; see `agents.load`."""
     return VirtualDetectors(NAME, checked_options(Options, options))

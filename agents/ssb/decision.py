@@ -32,7 +32,7 @@ CERTAIN_DEG = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What the weights depend on, but for the orientation.
+    """All that the weights depend on, except the orientation.
 
     Attributes:
         experiment: beam, scan and camera.
@@ -69,7 +69,7 @@ class Decided:
     """Sums with a known orientation.
 
     Args:
-        setup: see there.
+        setup: see `Setup`.
         orientation: of the camera against the scan.
         earlier: phase of the positions before the aberrations were changed.
     """
@@ -106,7 +106,7 @@ class Undecided:
     """Held rows of a scan whose orientation is not known.
 
     Attributes:
-        setup: see there.
+        setup: see `Setup`.
         rotation_deg, transposed: the part of the orientation that is known, else None.
         held: counts of every square and (row, column) of the positions so far, in parts.
     """

@@ -205,3 +205,12 @@ def test_a_list_of_positions_is_one_row(frames):
     agent.update(FrameBlock(frames, np.stack([np.zeros(20, int), np.arange(20)], axis=1)))
     image = agent.result().images["bf"].values
     np.testing.assert_array_equal(image[0], run("bf", frames).images["bf"].values.ravel())
+
+
+@pytest.mark.parametrize("name", ["bf", "abf", "adf", "haadf"])
+@pytest.mark.parametrize(
+    "bad", [{"inner_mrad": -1.0}, {"outer_mrad": 0.0}, {"inner_mrad": math.nan}, {"centre_px": "x"}, {"inner": 1.0}]
+)
+def test_a_ring_refuses_what_is_no_radius(name, bad):
+    with pytest.raises(OptionError, match=next(iter(bad))):
+        load(name, bad)
