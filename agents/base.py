@@ -1,20 +1,22 @@
-"""The agent seam: what a stream is before its first frame, and what an agent makes of it.
+"""The agent seam: metadata of a stream, the methods of an agent, and its result.
 
 An agent is one file in `agents/methods/`; the file's name is the agent's name and its `make(options)` builds it. No
-agent holds a whole 4D dataset, and none knows where its blocks come from.
+agent holds a whole 4D dataset, and none depends on the kind of source.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.block import Block
 from twin import registry
 from twin.errors import StemtwinError
 from twin.formats.dataset import Layout, Metadata
+
+if TYPE_CHECKING:  # blocks bring numba, and the registry has to be light
+    from agents.block import Block
 
 Floats = NDArray[np.float64]
 
@@ -24,19 +26,19 @@ class UnknownAgent(StemtwinError, ValueError):
 
 
 class MetaError(StemtwinError, ValueError):
-    """A stream does not say what an agent must know, or is not of a kind that it can take."""
+    """The metadata of a stream lack what an agent needs, or the agent cannot take this kind of stream."""
 
 
 @dataclass(frozen=True)
 class StreamMeta:
-    """What is known before the first block.
+    """Metadata of a stream, known before the first block.
 
     Attributes:
-        layout: of scan and camera.
-        metadata: the beam and the scan, as far as known. `rotation_deg` turns the scan's fast axis from the camera's +x
-            (columns) towards its +y (rows).
-        transposed: the camera's rows and columns are swapped against the scan's; None when nobody knows.
-        has_frames: False where events come that nobody should make frames of.
+        layout: shapes of scan and camera.
+        metadata: beam and scan, as far as known. `rotation_deg` is the angle from the camera's +x (columns) to the
+            scan's fast axis, towards +y (rows).
+        transposed: the camera's rows and columns are swapped against the scan's; None if unknown.
+        has_frames: False for a stream of events that are not to be summed to frames.
     """
 
     layout: Layout
@@ -45,21 +47,21 @@ class StreamMeta:
     has_frames: bool = True
 
     def need(self, name: str, agent: str) -> float:
-        """A figure of the metadata that an agent cannot do without.
+        """Return an entry of the metadata that an agent requires.
 
         Raises:
-            MetaError: it is not known; says how to give it.
+            MetaError: it is not known; the message shows how to give it.
         """
         value = getattr(self.metadata, name)
         if value is None:
-            raise MetaError(f"{agent} needs {name}, which this stream does not tell; give it with --meta {name}=VALUE")
+            raise MetaError(f"{agent} needs {name}, which is not known; give it with --meta {name}=VALUE")
         return float(value)
 
     def need_grid(self, agent: str) -> tuple[int, int]:
         """Rows and columns of the scan.
 
         Raises:
-            MetaError: a list of positions has none.
+            MetaError: the scan is a list of positions.
         """
         if len(self.layout.scan) != 2:
             raise MetaError(f"{agent} needs a scan in rows and columns; this one is a list of {self.layout.count}")
@@ -68,13 +70,13 @@ class StreamMeta:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """One picture on the scan's grid.
+    """One image, on the grid of the scan or on a grid of its own.
 
     Attributes:
-        values: (rows, columns); NaN where nothing is known yet. May be on a finer grid of its own, see `step_nm`.
-        unit: of the values: "e", "counts", "px", "mrad", "rad", "1".
-        spread: standard deviation of an ensemble of reconstructions, of the same shape; None where there is none.
-        step_nm: pixel of a grid that is not the scan's.
+        values: (rows, columns); NaN where unknown.
+        unit: unit of the values: "e", "counts", "px", "mrad", "rad", "1".
+        spread: standard deviation, of the same shape; None if unknown.
+        step_nm: pixel size of a grid that is not the scan's, else None.
     """
 
     values: Floats
@@ -85,18 +87,19 @@ class Image:
 
 @dataclass(frozen=True)
 class Trust:
-    """Whether a reconstruction explains the data: r = (y - Hx) / sqrt(Hx) against white noise of variance one.
+    """Goodness of fit: test of the residuals r = (y - Hx) / sqrt(Hx) against white noise of variance one.
 
     Attributes:
-        mean, variance: of the residuals.
+        mean, variance: moments of the residuals.
         correlation: largest correlation between neighbouring residuals.
-        probability: of residuals at least as strange if the model were right.
-        fits: the probability is above the test's level.
-        model: what H is, in words.
-        unexplained: share of the signal that the model misses, noise taken off (`agents.trust.Signal`): with enough
-            electrons every model fails the test, and this says by how much. None where there is no signal to compare.
-        unexplained_sigma: its standard error.
-        contrast: of the data over that of the model; None likewise.
+        probability: p-value of the test.
+        fits: the p-value is above the level of the test.
+        model: description of H.
+        unexplained: fraction of the signal that the model does not explain, corrected for noise
+            (`agents.trust.Signal`): with enough electrons every model fails the test, and this measures the misfit.
+            None without a signal to compare.
+        unexplained_sigma: standard error of `unexplained`.
+        contrast: contrast of the data over that of the model, or None.
     """
 
     mean: float
@@ -112,13 +115,13 @@ class Trust:
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """What an agent knows at a moment.
+    """The result of an agent at one moment.
 
     Attributes:
-        images: by name; the first is the one to look at.
-        figures: numbers worth a line, by name with their unit at the end.
-        trust: None where no forward model exists, or nothing has come yet.
-        notes: what an operator has to know: assumptions made, settings found, doubts.
+        images: images by name, the principal one first.
+        figures: scalar results by name; the names end in the unit.
+        trust: goodness of fit; None without a forward model or data.
+        notes: remarks for the operator: assumptions, settings found from the data, warnings.
     """
 
     images: Mapping[str, Image]
@@ -129,34 +132,48 @@ class Reconstruction:
 
 @runtime_checkable
 class Agent(Protocol):
-    """Streaming reconstruction: one pass, bounded memory, a result at any moment after `start`."""
+    """Streaming reconstruction: one pass, bounded memory, a result at any moment after `start`.
+
+    Optional methods: `finish()`, called once at the end of the stream, and `configure(**changes)`, which changes
+    options while the stream runs.
+
+    Example:
+        >>> from agents import Agent, load
+        >>> isinstance(load("com"), Agent)
+        True
+    """
 
     def start(self, meta: StreamMeta) -> None:
-        """A new stream: forget the old one.
+        """Begin a new stream; forget the old one.
 
         Raises:
-            MetaError: the stream is not of a kind that this agent can take.
+            MetaError: the agent cannot take this kind of stream.
         """
         ...
 
-    def update(self, block: Block) -> None:
-        """Fold in the next positions, in whatever order they come."""
+    def update(self, block: "Block") -> None:
+        """Fold in the next positions, in any order."""
         ...
 
     def result(self) -> Reconstruction:
-        """Of what has arrived; may be asked for at any time and changes nothing."""
+        """Return the result of the positions so far; changes nothing."""
         ...
 
 
 def names() -> list[str]:
-    """Every agent found in `agents/methods/`, sorted."""
+    """Names of all agents and presets in `agents/methods/`, sorted.
+
+    Example:
+        >>> [name for name in names() if "com" in name]
+        ['com', 'icom', 'ricom']
+    """
     from agents import methods
 
     return registry.names(methods)
 
 
 def describe(name: str) -> str:
-    """One line on an agent, without importing it."""
+    """Describe an agent in one line, without importing it."""
     from agents import methods
 
     return registry.describe(methods, name)
@@ -166,8 +183,14 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Agent:
     """Build an agent by name.
 
     Raises:
-        UnknownAgent: no such file; names the nearest.
+        UnknownAgent: no agent of that name; the message suggests the nearest.
         OptionError: an unknown option or a bad value.
+
+    Example:
+        >>> agent = load("ricom", {"kernel_px": 31})
+        >>> load("rikom")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        agents.base.UnknownAgent: 'rikom' is not an agent (did you mean ricom?); known: ...
     """
     from agents import methods
 

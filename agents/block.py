@@ -1,6 +1,6 @@
-"""What reaches an agent: consecutive positions of a scan with what the camera saw at each.
+"""Blocks: consecutive positions of a scan with their frames or events.
 
-A block of frames and a block of events offer the same sums, so that an agent that lives on them takes both.
+Blocks of frames and of events offer the same sums: an agent that needs only sums takes both.
 """
 
 from abc import ABC, abstractmethod
@@ -16,9 +16,9 @@ Frames = NDArray[np.unsignedinteger]
 
 
 class Block(ABC):
-    """N consecutive positions in the order in which they arrived. Immutable.
+    """N positions in order of arrival. Immutable.
 
-    Sums are kept: several agents that ask for the same ones pay once.
+    Sums are cached for agents that need the same ones.
 
     Attributes:
         pixel: (row, column) of each position in the image, (N, 2).
@@ -36,8 +36,8 @@ class Block(ABC):
     def moments(self, region: Region | None = None) -> Floats:
         """Counts, sum of column * counts and sum of row * counts of each position, (N, 3).
 
-        Columns and rows count from zero at the middle of the first pixel. Whole pixels: those whose middle lies in
-        the region; None is the whole camera.
+        Columns and rows count from zero at the centre of the first pixel. A pixel belongs to the region if its centre
+        does; None is the whole camera.
         """
         if region not in self._moments:
             self._moments[region] = self._compute_moments(region)
@@ -47,7 +47,7 @@ class Block(ABC):
     def squares(self, region: Region | None = None) -> Floats:
         """Sum of (column^2 + row^2) * counts of each position, (N,); pixels as in `moments`.
 
-        With the moments it gives the width of the pattern, and so the noise of its centre of mass.
+        With the moments it gives the width of the pattern, hence the noise of its centre of mass.
         """
         if region not in self._squares:
             self._squares[region] = self._compute_squares(region)
@@ -61,18 +61,17 @@ class Block(ABC):
     @property
     @abstractmethod
     def frames(self) -> Frames:
-        """Counts, (N, H, W), y before x; of either byte order. Blocks of events have to build them."""
+        """Counts, (N, H, W), y before x, of either byte order. Blocks of events have to compute them."""
 
     @abstractmethod
     def _compute_moments(self, region: Region | None) -> Floats: ...
 
     def _compute_squares(self, region: Region | None) -> Floats:
-        # Of frames that a block of events has to build; one that can do without overrides this.
         return dense.squares(self.frames, region)
 
 
 class FrameBlock(Block):
-    """Frames of a camera as they came, of either byte order: kernels swap bytes on the way.
+    """Frames of a camera, of either byte order: kernels swap bytes on reading.
 
     Args:
         frames: counts, (N, H, W).

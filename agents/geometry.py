@@ -1,4 +1,4 @@
-"""From camera pixels to angles along the scan's axes, and from angles to the gradient of a phase.
+"""Deflections of the beam along the axes of the scan, and the gradient of the phase that causes them.
 
 Conventions: docs/conventions.md. Positive phase attracts the beam: it bends by `theta = lambda grad(phi) / (2 pi)`.
 """
@@ -12,12 +12,16 @@ Floats = NDArray[np.float64]
 
 
 def along_scan(shift_px: Floats, rotation_deg: float, transposed: bool = False) -> Floats:
-    """Components along the scan's fast and slow axis of vectors (column, row) on the camera, shape (..., 2).
+    """Rotate vectors (column, row) on the camera to components along the scan's fast and slow axis, (..., 2).
 
     Args:
         shift_px: (..., 2), columns first.
-        rotation_deg: turns the fast axis from the camera's +x towards its +y.
+        rotation_deg: angle from the camera's +x to the fast axis, towards +y.
         transposed: the camera's rows and columns are swapped; undone before the rotation.
+
+    Example:
+        >>> along_scan(np.array([1.0, 0.0]), rotation_deg=90.0).round(3)
+        array([ 0., -1.])
     """
     x, y = shift_px[..., 0], shift_px[..., 1]
     if transposed:

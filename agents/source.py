@@ -1,6 +1,6 @@
-"""Where blocks come from: the contract of a file, a camera on the network or the twin's own scan.
+"""The source seam: blocks from a file, a camera on the network or a simulated scan.
 
-A source that is faster than its agents waits for them, and counts how often; it never drops a frame silently.
+A source that is faster than the agents waits for them and counts how often; it never drops a frame silently.
 """
 
 from abc import ABC, abstractmethod
@@ -15,22 +15,22 @@ from twin.errors import StemtwinError
 
 
 class SourceError(StemtwinError, ValueError):
-    """A source that cannot be opened, or that is no such stream. Faults within a stream are in its `Health` instead."""
+    """A source cannot be opened, or is no valid stream. Faults within a stream are noted in its `Health` instead."""
 
 
 @dataclass
 class Health:
-    """What went wrong and what it cost, as it happens.
+    """Faults and losses of a stream so far.
 
     Attributes:
-        received: positions handed on.
-        missing: positions that never came.
-        duplicates: positions that came again and were left out.
-        waits: times the source was held up because agents were busy (back-pressure).
-        waiting: positions that have come and that nobody has taken yet.
-        reconnects: connections restored.
-        faults: in words, the first `KEEP` of them; `fault_count` has all.
-        fault_count: faults in all.
+        received: positions passed to the agents.
+        missing: positions that never arrived.
+        duplicates: repeated positions, which were left out.
+        waits: number of times the source had to wait for the agents (back-pressure).
+        waiting: positions that have arrived and were not passed on yet.
+        reconnects: number of restored connections.
+        faults: messages of the first `KEEP` faults.
+        fault_count: number of all faults.
     """
 
     received: int = 0
@@ -45,18 +45,18 @@ class Health:
     KEEP = 100
 
     def fault(self, text: str) -> None:
-        """Note one."""
+        """Note a fault."""
         self.fault_count += 1
         if len(self.faults) < self.KEEP:
             self.faults.append(text)
 
 
 class Source(ABC):
-    """A stream of blocks, to be run through once. Use it in a `with`, or close it.
+    """A stream of blocks, read once. Use it in a `with` statement, or close it.
 
     Attributes:
-        meta: known once the source is open.
-        health: kept up to date while blocks are taken.
+        meta: metadata, known once the source is open.
+        health: up to date while blocks are taken.
     """
 
     meta: StreamMeta
@@ -64,10 +64,10 @@ class Source(ABC):
 
     @abstractmethod
     def blocks(self) -> Iterator[Block]:
-        """Blocks in order of arrival, to the end of the stream. A fault ends the stream; what had come stays good."""
+        """Yield blocks in order of arrival. A fault ends the stream; earlier blocks stay valid."""
 
-    def close(self) -> None:  # noqa: B027  (most sources have something to let go of, not all)
-        """Let go of files and connections."""
+    def close(self) -> None:  # noqa: B027  (optional)
+        """Release files and connections."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,6 @@
-"""Any number of agents over one source, in one pass.
+"""Run any number of agents over one source, in one pass.
 
-One agent's trouble is its own: it is left behind with what it had, and the others go on.
+An agent that raises has failed: its result so far is kept, and the others go on.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,16 +19,15 @@ Status = Literal["complete", "incomplete", "interrupted"]
 
 @dataclass(frozen=True)
 class Progress:
-    """How a stream goes.
+    """Progress of a stream.
 
     Attributes:
-        positions: folded in so far.
+        positions: positions processed so far.
         total: positions of the scan.
-        seconds: since the first block was asked for.
+        seconds: time since the first block was requested.
         rate_per_s: positions per second since the last report.
-        lag_s: how long the agents will take for what has come and is waiting; zero for a source that does not read
-            ahead.
-        health: of the source; it changes as the stream goes on.
+        lag_s: time the agents need for the positions that are waiting; zero for a source that does not read ahead.
+        health: health of the source; it changes while the stream runs.
     """
 
     positions: int
@@ -41,17 +40,17 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Streamed:
-    """What a stream left behind.
+    """Outcome of a stream.
 
     Attributes:
-        status: "incomplete" where positions are missing, "interrupted" by the operator.
-        meta: of the stream.
-        results: of every agent that had one, by name.
-        errors: of agents that could not start or were left behind, by name.
-        health: of the source.
-        positions: that agents have seen.
-        seconds: from the first block asked for to the last one folded in.
-        agent_s: of that, time inside each agent, by name. Sums that several agents share count for the first.
+        status: "incomplete" if positions are missing, "interrupted" by the operator, else "complete".
+        meta: metadata of the stream.
+        results: result of every agent that has one, by name.
+        errors: error messages of the agents that failed, by name.
+        health: health of the source.
+        positions: positions that were processed.
+        seconds: time from the request of the first block to the end of the last.
+        agent_s: time inside each agent, by name. Sums that several agents share are attributed to the first.
         finish_s: time of each agent's `finish` after the stream.
     """
 
@@ -73,7 +72,7 @@ class Streamed:
 
 @dataclass
 class _Run:
-    """The agents that still go, and the books."""
+    """The agents that are running, and results, errors and times so far."""
 
     agents: dict[str, Agent]
     results: dict[str, Reconstruction] = field(default_factory=dict)
@@ -86,10 +85,10 @@ class _Run:
             try:
                 agent.start(meta)
             except Exception as error:
-                self.errors[name] = _words(error)
+                self.errors[name] = _message(error)
                 del self.agents[name]
         if self.errors and not self.agents:
-            raise MetaError("; ".join(f"{name}: {words}" for name, words in self.errors.items()))
+            raise MetaError("; ".join(f"{name}: {message}" for name, message in self.errors.items()))
 
     def update(self, block: Block) -> None:
         for name, agent in list(self.agents.items()):
@@ -97,7 +96,7 @@ class _Run:
             try:
                 agent.update(block)
             except Exception as error:
-                self.leave_behind(name, error)
+                self.fail(name, error)
             finally:
                 self.agent_s[name] = self.agent_s.get(name, 0.0) + perf_counter() - begun
 
@@ -110,12 +109,12 @@ class _Run:
             try:
                 finish()
             except Exception as error:
-                self.leave_behind(name, error)
+                self.fail(name, error)
             self.finish_s[name] = perf_counter() - begun
 
-    def leave_behind(self, name: str, error: Exception) -> None:
-        """Note the error and keep what the agent still can tell."""
-        self.errors[name] = _words(error)
+    def fail(self, name: str, error: Exception) -> None:
+        """Drop an agent; note its error and keep its result so far."""
+        self.errors[name] = _message(error)
         agent = self.agents.pop(name)
         with suppress(Exception):
             self.results[name] = agent.result()
@@ -125,7 +124,7 @@ class _Run:
             try:
                 self.results[name] = agent.result()
             except Exception as error:
-                self.errors[name] = _words(error)
+                self.errors[name] = _message(error)
 
 
 def run(
@@ -134,65 +133,79 @@ def run(
     progress: Callable[[Progress], None] | None = None,
     every_s: float = 0.5,
 ) -> Streamed:
-    """One pass of all agents over a stream; the source is not closed.
+    """Run all agents over a stream in one pass; the source is not closed.
 
-    An agent that cannot start on this stream, or raises in the middle, is left behind with its error noted. Ctrl-C ends
-    the stream once every agent has the block in work, and keeps what has come; so does an error of the source, which
-    becomes a fault in its `Health`. At the end `finish()` is called on agents that have one, but not after Ctrl-C:
-    someone who wants to stop does not want to wait for convergence. A second Ctrl-C comes through at once.
+    An agent that cannot start, or raises later, has failed: its error is noted, and the others go on. Ctrl-C ends the
+    stream after the current block and keeps the results so far; so does an error of the source, which becomes a fault
+    in its `Health`. At the end `finish()` is called on agents that have it, but not after Ctrl-C: convergence may take
+    long. A second Ctrl-C takes effect at once.
 
     Args:
         source: open and not yet used.
-        agents: by the name under which their results go.
-        progress: called between blocks, at most once in `every_s`, and after the last one.
-        every_s: see above.
+        agents: agents by the name of their results.
+        progress: called between blocks, at most once in `every_s` seconds, and after the last block.
+        every_s: interval of the reports.
 
     Raises:
-        MetaError: not one of the agents can start; names each and what it lacks.
+        MetaError: no agent can start; the message has the reason of each.
         ValueError: no agents.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from agents import load
+        >>> from agents.sources import open_source
+        >>> from twin.formats import Layout, Metadata, create
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with create(f"{folder}/scan.zarr", Layout((2, 3), (8, 8)), Metadata(pixel_mrad=2.0)) as writer:
+        ...         writer.append(np.ones((6, 8, 8), np.uint16))
+        ...     with open_source(f"{folder}/scan.zarr") as source:
+        ...         outcome = run(source, {"com": load("com")})
+        >>> outcome.status, outcome.positions, outcome.results["com"].figures["electrons_e"]
+        ('complete', 6, 64.0)
     """
     if not agents:
         raise ValueError("a stream needs at least one agent")
-    books = _Run(dict(agents))
-    books.start(source.meta)
+    running = _Run(dict(agents))
+    running.start(source.meta)
     clock = _Clock(source, progress, every_s)
     interrupted = False
     try:
         with remembered() as check_interrupt:
-            _fold(source, books, clock, check_interrupt)
-            books.finish()
+            _fold(source, running, clock, check_interrupt)
+            running.finish()
     except KeyboardInterrupt:
         interrupted = True
-    books.collect()
+    running.collect()
     complete = source.health.missing == 0 and clock.positions > 0
     return Streamed(
         status="interrupted" if interrupted else "complete" if complete else "incomplete",
         meta=source.meta,
-        results={name: books.results[name] for name in agents if name in books.results},
-        errors=books.errors,
+        results={name: running.results[name] for name in agents if name in running.results},
+        errors=running.errors,
         health=source.health,
         positions=clock.positions,
         seconds=clock.seconds,
-        agent_s=books.agent_s,
-        finish_s=books.finish_s,
+        agent_s=running.agent_s,
+        finish_s=running.finish_s,
     )
 
 
-def _fold(source: Source, books: _Run, clock: "_Clock", check_interrupt: Callable[[], None]) -> None:
-    """Every block into every agent, until the stream or the last agent ends."""
+def _fold(source: Source, running: _Run, clock: "_Clock", check_interrupt: Callable[[], None]) -> None:
+    """Give every block to every agent, until the stream ends or all agents have failed."""
     blocks = source.blocks()
     try:
         for block in blocks:
-            with deferred():  # or some agents would have half of the block, and others none of it
-                books.update(block)
+            with deferred():  # every agent takes the whole block
+                running.update(block)
                 clock.tick(len(block))
             check_interrupt()
-            if not books.agents:
-                source.health.fault("no agent is left; the stream was given up")
+            if not running.agents:
+                source.health.fault("all agents have failed; the stream was stopped")
                 source.health.missing = max(source.health.missing, source.meta.layout.count - clock.positions)
                 break
     except Exception as error:
-        source.health.fault(f"the source failed: {_words(error)}")
+        source.health.fault(f"the source failed: {_message(error)}")
         source.health.missing = max(source.health.missing, source.meta.layout.count - clock.positions)
     finally:
         clock.stop()
@@ -202,7 +215,7 @@ def _fold(source: Source, books: _Run, clock: "_Clock", check_interrupt: Callabl
 
 
 class _Clock:
-    """Counts positions and time, and reports."""
+    """Counts positions and time, and reports progress."""
 
     def __init__(self, source: Source, progress: Callable[[Progress], None] | None, every_s: float) -> None:
         self.positions, self.seconds = 0, 0.0
@@ -231,7 +244,7 @@ class _Clock:
         self._progress(Progress(self.positions, self._source.meta.layout.count, self.seconds, rate, lag_s, health))
 
 
-def _words(error: BaseException) -> str:
-    """An error as one line; its kind only where the text alone would be a riddle."""
+def _message(error: BaseException) -> str:
+    """Message of an error on one line; with its class unless it is a ValueError with a message."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"

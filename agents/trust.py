@@ -1,7 +1,7 @@
-"""Whether a reconstruction explains the data, and how much of it is noise.
+"""Goodness of fit and noise of reconstructions.
 
-The test of the residuals `r = (y - Hx) / sqrt(Hx)`: if the model H and the reconstruction x are right, they are white
-noise of mean zero and variance one, and neighbours have nothing in common.
+Test of the residuals `r = (y - Hx) / sqrt(Hx)`: for the right model H and reconstruction x they are white noise of mean
+zero and variance one.
 """
 
 import math
@@ -17,36 +17,36 @@ from agents.base import Trust
 Floats = NDArray[np.float64]
 
 LEVEL = 0.01
-"""A right model is called wrong this often."""
+"""Level of the test: probability of rejecting the right model."""
 
 LEAST_EXPECTED = 0.1
-"""Expected counts below which a pixel says too little, and that too erratically, for a test of its own."""
+"""Smallest expected counts of a residual: below them its distribution is too skewed."""
 
 LEAST_RESIDUALS = 64
-"""Fewer residuals are no test."""
+"""Smallest number of residuals for a test."""
 
 LEAST_CONTRAST = 0.02
 LEAST_CORRELATION = 0.05
-"""Deviations from 1 and 0 that are worth a word."""
+"""Deviations from 1 and 0 above which `misfit_words` mentions them."""
 
 MEMBERS = 16
-"""Noise realisations of an ensemble: its spread is then known to 1 / sqrt(2 * 16) = 18 %."""
+"""Noise realisations of an ensemble: the standard error of its spread is 1 / sqrt(2 * 16) = 18 %."""
 
 
 @dataclass(frozen=True)
 class Signal:
-    """What a model has to explain, in the units in which residuals are squared: variances of the noise.
+    """Signal that a model has to explain, in units of the variance of the noise.
 
     Attributes:
-        power: sum of the squares of what the data would be without noise, less a model of nothing.
-        contrast: of the data over that of the model, see `frame_signal`; None where nobody asks.
+        power: sum of squares of the noise-free data minus their mean.
+        contrast: contrast of the data over that of the model, see `frame_signal`; None if unknown.
     """
 
     power: float
     contrast: float | None = None
 
     def missed(self, excess: float, sigma: float) -> dict[str, float | None]:
-        """The figures of `Trust` that compare a model's excess of squares, known to `sigma`, with it."""
+        """Fields of `Trust` that compare the excess of the squared residuals with the signal."""
         return {
             "unexplained": excess / self.power,
             "unexplained_sigma": sigma / self.power,
@@ -55,18 +55,18 @@ class Signal:
 
 
 def frame_signal(counts: NDArray[np.number[Any]], expected: Floats, least: float = LEAST_EXPECTED) -> Signal | None:
-    """What tells frames from their mean frame: the specimen, as far as it differs from position to position.
+    """Signal of frames: their differences from the mean frame, caused by the specimen.
 
-    The power is sum((y - <y>)^2 - y) / <y>, over all frames, in which Poisson noise has no share on average. The
-    contrast is the slope of y - <y> against Hx - <Hx>, each square with the weight of its noise.
+    The power is sum((y - <y>)^2 - y) / <y> over all frames, to which Poisson noise does not contribute on average. The
+    contrast is the slope of y - <y> against Hx - <Hx>, by least squares with the inverse variance of the noise.
 
     Args:
         counts: y, frames first, (N, ...); NaN where nothing was measured.
         expected: Hx, of the same shape.
-        least: mean expected counts of a pixel below which it is left out.
+        least: smallest mean expected counts of a pixel that is used.
 
     Returns:
-        None for fewer than two frames, or where noise hides that there is a signal.
+        None for fewer than two frames, or if the signal is not significant.
     """
     n = len(counts)
     if n < 2:
@@ -79,17 +79,17 @@ def frame_signal(counts: NDArray[np.number[Any]], expected: Floats, least: float
     if power <= 3.0 * math.sqrt(2.0 * max(y.size, 1)):
         return None
     square = float((predicted**2 / level).sum())
-    # A model that hardly varies has no contrast, but for its rounding.
+    # The contrast of a constant model would be rounding.
     return Signal(power, float((varied * predicted / level).sum()) / square if square > 1e-6 * power else None)
 
 
 def poisson_residual(counts: NDArray[np.number[Any]], expected: Floats, least: float = LEAST_EXPECTED) -> Floats:
-    """r = (y - Hx) / sqrt(Hx); NaN where fewer than `least` electrons are expected, or nothing is known.
+    """Residuals r = (y - Hx) / sqrt(Hx); NaN where y or Hx is NaN or fewer than `least` counts are expected.
 
     Args:
         counts: y, any shape; NaN where nothing was measured.
         expected: Hx, of the same shape.
-        least: smallest expected counts that are used.
+        least: smallest expected counts.
     """
     expected = np.where(expected >= least, expected, np.nan)
     return np.asarray((counts - expected) / np.sqrt(expected), np.float64)
@@ -106,31 +106,32 @@ def whiteness(
     signal: Signal | None = None,
     level: float = LEVEL,
 ) -> Trust | None:
-    """Test of residuals against white noise of mean zero and variance one.
+    """Test residuals against white noise of mean zero and variance one.
 
-    With n residuals, these are standard normal for a right model, by the central limit theorem, and uncorrelated:
+    With n residuals of the right model these statistics are standard normal, by the central limit theorem, and
+    uncorrelated:
 
     - mean: sum(r) / sqrt(n);
-    - variance: (sum(c) + p) / sqrt(2 (n - p)), where c = r^2 - 1 for normal residuals. For counts that expect m it is
+    - variance: (sum(c) + p) / sqrt(2 (n - p)), where c = r^2 - 1 for normal residuals. For counts of expectation m,
       c = r^2 - 1 - r / sqrt(m) = ((y - m)^2 - y) / m, the second Charlier polynomial: its variance is 2 for every m and
-      it is uncorrelated with r, so that low counts need no normal approximation of their own;
-    - one for each axis: sum(r r') / sqrt(pairs) over neighbours along it. Its variance is 1 for every m. A fit leaves
-      neighbours correlated: by no more than p in the sum, by which the sum is brought nearer to zero.
+      it is uncorrelated with r, also at low counts;
+    - correlation along each axis: sum(r r') / sqrt(pairs) over neighbours. Its variance is 1 for every m. A fit
+      correlates neighbours, by at most p in the sum: the sum is shrunk towards zero by p.
 
-    The probability is that of the largest of them in absolute value, after Sidak: 1 - (1 - p)^tests.
+    The p-value is that of the largest statistic in absolute value, with Sidak's correction: 1 - (1 - p)^tests.
 
     Args:
-        residual: (...,), NaN where there is none; neighbours on the grid are neighbours on the camera or in the scan.
-        model: what H is, in words.
-        expected: Hx of the same shape, for counts; None for residuals that are normal.
-        axes: along which neighbours are compared; None for all. Leave out an axis along which there is no order.
-        fitted: p, parameters that were fitted to these very data: each takes the share of one residual of the variance.
-        noise_uncertainty: relative standard error of the variance by which the residuals were divided.
-        signal: in these data; the verdict then says what share of it the excess of the squares is.
-        level: the probability below which the model is called wrong.
+        residual: (...,), NaN if unknown; neighbours in the array are neighbours on the camera or in the scan.
+        model: description of H.
+        expected: Hx of the same shape, for counts; None for normal residuals.
+        axes: axes along which neighbours are compared; None for all. Leave out an axis without order.
+        fitted: p, the number of parameters fitted to the same data: each takes one degree of freedom.
+        noise_uncertainty: relative standard error of the variance that the residuals were normalised with.
+        signal: signal of the data, to compare the excess of squared residuals with.
+        level: level of the test.
 
     Returns:
-        The verdict, or None for fewer than `LEAST_RESIDUALS` residuals.
+        The outcome, or None for fewer than `LEAST_RESIDUALS` residuals.
     """
     known = np.isfinite(residual)
     n = int(known.sum())
@@ -159,7 +160,7 @@ def whiteness(
 
 
 def misfit_words(trust: Trust) -> str:
-    """By how much a model that does not fit is wrong, and which way."""
+    """Describe size and kind of the misfit of a model that was rejected."""
     words = []
     if trust.unexplained is not None and trust.unexplained_sigma is not None:
         sure = max(trust.unexplained_sigma, 1e-4)
@@ -185,13 +186,13 @@ def misfit_words(trust: Trust) -> str:
 def linear_spread(
     reconstruct: Callable[[Floats], Floats], deviation: Floats, members: int = MEMBERS, seed: int = 0
 ) -> Floats:
-    """Standard deviation of a linear reconstruction: noise alone goes through it, `members` times.
+    """Standard deviation of a linear reconstruction, by reconstructing noise alone.
 
     Args:
-        reconstruct: linear; from data of `deviation`'s shape to an image.
+        reconstruct: linear map from data of the shape of `deviation` to an image.
         deviation: standard deviation of the data, zero or NaN where there are none.
-        members: noise realisations.
-        seed: of the noise.
+        members: number of noise realisations.
+        seed: seed of the noise.
     """
     rng = np.random.default_rng(seed)
     scale = np.nan_to_num(deviation)
@@ -202,7 +203,7 @@ def linear_spread(
 
 
 def _order(r: Floats, known: NDArray[np.bool_], axes: Iterable[int], fitted: float) -> tuple[list[float], float]:
-    """Scores of neighbours along each axis, and the largest mean product of them."""
+    """Statistic of neighbours along each axis, and their largest mean product."""
     scores, means = [], [0.0]
     for product, pairs in (_neighbours(r, known, axis) for axis in axes):
         if pairs:
@@ -212,12 +213,12 @@ def _order(r: Floats, known: NDArray[np.bool_], axes: Iterable[int], fitted: flo
 
 
 def _neighbours(r: Floats, known: NDArray[np.bool_], axis: int) -> tuple[float, int]:
-    """Sum of the products of neighbours along an axis, and how many there are; unknown residuals are zero."""
+    """Sum of the products of neighbours along an axis, and their number; unknown residuals are zero."""
     r, known = np.moveaxis(r, axis, 0), np.moveaxis(known, axis, 0)
     return float((r[1:] * r[:-1]).sum()), int((known[1:] & known[:-1]).sum())
 
 
 def _sidak(score: float, tests: int) -> float:
-    """Probability that the largest of independent standard normal scores exceeds this in absolute value."""
+    """Probability that the largest of independent standard normal variables exceeds `score` in absolute value."""
     single = math.erfc(score / math.sqrt(2.0))
     return 1.0 if single >= 1.0 else -math.expm1(tests * math.log1p(-single))

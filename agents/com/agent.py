@@ -1,4 +1,4 @@
-"""What the agents of the COM family share: blocks go into a map, and settings change while the stream runs."""
+"""Base of the agents of the COM family: blocks go into a map, and options can change while the stream runs."""
 
 from dataclasses import asdict
 from typing import Any, Generic, TypeVar
@@ -12,12 +12,12 @@ Settings = TypeVar("Settings", bound=ComOptions)
 
 
 class ComAgent(Generic[Settings]):
-    """An agent without its `result`.
+    """An agent without `result`.
 
     Attributes:
-        name: of the agent; opens error messages.
-        options: in force.
-        map: what has come; there from `start` on.
+        name: name of the agent, for error messages.
+        options: current options.
+        map: centres of mass so far; set by `start`.
     """
 
     name: str
@@ -26,23 +26,24 @@ class ComAgent(Generic[Settings]):
         self.options = options
 
     def start(self, meta: StreamMeta) -> None:
-        """Forget the old stream.
+        """Begin a new stream.
 
         Raises:
-            MetaError, ValueError: a setting that this stream does not allow.
+            MetaError, ValueError: an option that this stream does not allow.
         """
         self.map = ComMap(self.options, self.name)
         self.check(self.options, meta)
         self.map.start(meta)
 
     def update(self, block: Block) -> None:
+        """Add the centres of mass of the positions to the map."""
         self.map.add(block)
 
     def configure(self, **changes: Any) -> None:
-        """Other settings from now on; radii count for what is still to come, all else for the whole map.
+        """Change options; radii apply to the positions to come, all else to the whole map.
 
         Raises:
-            OptionError, MetaError, ValueError: as on making and starting; nothing has changed.
+            OptionError, MetaError, ValueError: as in `make` and `start`; nothing has changed.
         """
         options = checked_options(type(self.options), {**asdict(self.options), **changes})
         self.check(options, self.map.meta)
@@ -50,8 +51,8 @@ class ComAgent(Generic[Settings]):
         self.options = options
 
     def check(self, options: Settings, meta: StreamMeta) -> None:
-        """Refuse what the map does not know of; by default nothing.
+        """Check the options of the method itself; by default nothing.
 
         Raises:
-            MetaError, ValueError: a setting that this stream does not allow.
+            MetaError, ValueError: an option that this stream does not allow.
         """

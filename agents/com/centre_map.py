@@ -1,7 +1,7 @@
-"""The map of centres of mass that every method of the COM family starts from.
+"""Map of the centres of mass of a scan, the basis of every method of the COM family.
 
-One entry per scan position, whatever the order in which they come; a position that comes again replaces the old one.
-Memory goes with the scan, 32 bytes per position.
+One entry per scan position, in any order of arrival; a repeated position replaces the earlier value. Memory: 32 bytes
+per position.
 """
 
 import math
@@ -25,23 +25,23 @@ Reference = Literal["mean", "plane", "lines", "centre", "vacuum"]
 
 @validated
 class ComOptions:
-    """Where the centre of mass is taken, what it is compared with, and how the camera lies against the scan.
+    """Region and reference of the centre of mass, and orientation of the camera against the scan.
 
-    Radii and `centre_px` can be changed while the stream runs and count from then on; all else also counts for what
-    has been seen.
+    All can be changed while the stream runs. Radii and `centre_px` apply to the positions to come, all else to the
+    whole map.
 
     Attributes:
-        inner_px, outer_px: disc or ring of camera pixels; the whole camera without them.
+        inner_px, outer_px: disc or ring of camera pixels; without them the whole camera.
         inner_mrad, outer_mrad: the same as angles.
-        centre_px: (row, column) of its middle; None is (H // 2, W // 2).
-        reference: what the shift counts from. "mean": the average of the positions known so far, at the end that of
-            the scan. "plane": a plane fitted to them, for a scan that drags the pattern along (descan). "lines": an
-            offset for every line and one slope along it. "centre": `centre_px`. "vacuum": one of the next three.
+        centre_px: (row, column) of its centre; None is (H // 2, W // 2).
+        reference: zero of the shift. "mean": the mean of the positions so far. "plane": a plane fitted to them, for
+            incomplete descan. "lines": an offset for every line and one common slope along the lines. "centre":
+            `centre_px`. "vacuum": one of the next three.
         vacuum_px: (row, column) of the centre of mass without a specimen.
-        vacuum_area: scan positions without a specimen: first row, row behind the last, first column, column behind.
-        vacuum_file: frames without a specimen, of any format that `twin.formats` opens.
-        rotation_deg: turns the scan's fast axis from the camera's +x towards its +y; None takes it from the stream.
-        transposed: the camera's rows and columns are swapped; None takes it from the stream.
+        vacuum_area: scan positions without a specimen: first row, row after the last, first column, column after.
+        vacuum_file: frames without a specimen, in any format that `twin.formats` opens.
+        rotation_deg: angle from the camera's +x to the scan's fast axis, towards +y; None is that of the stream.
+        transposed: the camera's rows and columns are swapped; None is that of the stream.
     """
 
     inner_px: NonNegative | None = None
@@ -75,10 +75,10 @@ class ComOptions:
         return self
 
     def region(self, meta: StreamMeta, agent: str) -> Region | None:
-        """Pixels that the centre of mass is taken over; None is the whole camera.
+        """Pixels of the centre of mass; None is the whole camera.
 
         Raises:
-            MetaError: radii in mrad on a camera whose angles are not known.
+            MetaError: radii in mrad, but the angle of a pixel is not known.
         """
         height, width = meta.layout.camera
         inner, outer = self.inner_px, self.outer_px
@@ -88,46 +88,46 @@ class ComOptions:
             outer = None if self.outer_mrad is None else self.outer_mrad / pixel_mrad
         if inner is None and outer is None:
             return None
-        # Without an outer radius: beyond the farthest corner from wherever the centre may lie.
+        # Default outer radius: beyond the farthest corner.
         centre = self.centre(meta)
         reach = math.hypot(height, width) + math.hypot(*centre)
         return Region(centre, outer_px=reach if outer is None else outer, inner_px=inner or 0.0)
 
     def centre(self, meta: StreamMeta) -> tuple[float, float]:
-        """(row, column) of the middle of the pattern."""
+        """(row, column) of the centre of the pattern."""
         height, width = meta.layout.camera
         return (float(height // 2), float(width // 2)) if self.centre_px is None else self.centre_px
 
 
 class ComMap:
-    """Centres of mass of a scan, and what follows from them without the frames.
+    """Centres of mass of a scan, their shifts, gradients and variances.
 
-    A position that received no electron has no centre of mass: it is NaN as if it had not come.
+    A position without an electron has no centre of mass: it is NaN, like one that has not arrived.
 
     Args:
-        options: see there.
-        agent: for whom; opens error messages.
+        options: see `ComOptions`.
+        agent: name of the agent, for error messages.
     """
 
     def __init__(self, options: ComOptions, agent: str) -> None:
         self.options, self.agent = options, agent
 
     def start(self, meta: StreamMeta) -> None:
-        """Forget the old scan.
+        """Begin a new scan.
 
         Raises:
-            MetaError: radii or a rotation that this stream does not allow.
+            MetaError: an option that this stream does not allow.
         """
         self.meta = meta
         scan = meta.layout.scan
         self.shape: tuple[int, int] = (scan[0], scan[1]) if len(scan) == 2 else (1, scan[0])
-        # Counts and the sums of column, row and column^2 + row^2 over them.
+        # Counts, and sums of column, row and column^2 + row^2 times counts.
         self._sums: Floats = np.zeros((*self.shape, 4))
-        self.seen: NDArray[np.bool_] = np.zeros(self.shape, bool)
+        self.visited: NDArray[np.bool_] = np.zeros(self.shape, bool)
         self.configure(self.options)
 
     def configure(self, options: ComOptions) -> None:
-        """Other settings from now on; see `ComOptions` for what they do to positions already seen.
+        """Change the options; see `ComOptions` for their effect on earlier positions.
 
         Raises:
             MetaError: as in `start`; nothing has changed.
@@ -148,43 +148,43 @@ class ComMap:
         row, column = block.pixel.T
         self._sums[row, column, :3] = moments
         self._sums[row, column, 3] = block.squares(self._region)
-        self.seen[row, column] = True
+        self.visited[row, column] = True
         return _ratio(moments[:, 1:3], moments[:, 0])
 
     @property
     def electrons(self) -> Floats:
-        """Counts that each centre of mass rests on, (rows, columns); NaN where nothing arrived."""
-        return np.where(self.seen, self._sums[..., 0], np.nan)
+        """Counts of each centre of mass, (rows, columns); NaN where not visited."""
+        return np.where(self.visited, self._sums[..., 0], np.nan)
 
     @property
     def known_rotation_deg(self) -> float | None:
-        """Of the scan against the camera: as set, else as the stream says."""
+        """Rotation of the scan against the camera by the options, else by the stream; None if unknown."""
         set_deg = self.options.rotation_deg
         return self.meta.metadata.rotation_deg if set_deg is None else set_deg
 
     @property
     def known_transposed(self) -> bool | None:
-        """Whether the camera's axes are swapped: as set, else as the stream says."""
+        """Transpose of the camera by the options, else by the stream; None if unknown."""
         return self.meta.transposed if self.options.transposed is None else self.options.transposed
 
     @property
     def rotation_deg(self) -> float:
-        """The known rotation, or zero."""
+        """The known rotation, else zero."""
         return 0.0 if self.known_rotation_deg is None else self.known_rotation_deg
 
     @property
     def transposed(self) -> bool:
-        """The known orientation, or not transposed."""
+        """The known transpose, else False."""
         return bool(self.known_transposed)
 
     @property
     def takes_whole_camera(self) -> bool:
-        """No region is left out."""
+        """The region is the whole camera."""
         return self._region is None
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What had to be assumed."""
+        """Assumptions about the orientation."""
         assumed = []
         if self.known_rotation_deg is None:
             assumed.append("rotation of the scan against the camera not known: taken as 0 deg")
@@ -193,11 +193,11 @@ class ComMap:
         return tuple(assumed)
 
     def centre_px(self) -> Floats:
-        """Centres of mass on the camera, (rows, columns, 2), (column, row); NaN where not known."""
+        """Centres of mass on the camera, (rows, columns, 2), (column, row); NaN where unknown."""
         return _ratio(self._sums[..., 1:3], self._sums[..., 0])
 
     def reference_px(self) -> Floats:
-        """What each shift counts from, (column, row), (rows, columns, 2), or (2,) where it is one for all."""
+        """Reference of each shift, (column, row), (rows, columns, 2), or (2,) if it is the same for all."""
         centre, kind = self.centre_px(), self.options.reference
         if kind == "centre":
             return np.array(self.options.centre(self.meta)[::-1])
@@ -211,13 +211,13 @@ class ComMap:
         return lines(centre) if kind == "lines" else _mean(centre)
 
     def camera_shift_px(self) -> Floats:
-        """Shift against the reference along the camera's (column, row), (rows, columns, 2)."""
+        """Shift from the reference along the camera's (column, row), (rows, columns, 2)."""
         shift = self.centre_px()
         shift -= self.reference_px()
         return shift
 
     def shift_px(self) -> Floats:
-        """Shift against the reference along the scan's (fast, slow) axes, (rows, columns, 2), px of the camera."""
+        """Shift from the reference along the scan's (fast, slow) axes, (rows, columns, 2), camera pixels."""
         return along_scan(self.camera_shift_px(), self.rotation_deg, self.transposed)
 
     def gradient(self) -> Floats:
@@ -229,7 +229,7 @@ class ComMap:
         return phase_gradient(self.shift_px(), *self.calibration())
 
     def calibration(self) -> tuple[float, float]:
-        """Angle of a camera pixel, mrad, and wavelength, nm: what `geometry.phase_gradient` takes.
+        """Angle of a camera pixel, mrad, and wavelength, nm, for `geometry.phase_gradient`.
 
         Raises:
             MetaError: pixel_mrad or energy_kev is not known.
@@ -238,19 +238,19 @@ class ComMap:
         return pixel_mrad, electron_wavelength_nm(self.meta.need("energy_kev", self.agent))
 
     def width_px2(self) -> Floats:
-        """Mean squared distance of each pattern's electrons from their own centre of mass, (rows, columns)."""
+        """Mean squared distance of each pattern's electrons from their centre of mass, (rows, columns)."""
         centre = self.centre_px()
         return _ratio(self._sums[..., 3:], self._sums[..., 0])[..., 0] - (centre**2).sum(axis=-1)
 
     def variance_px2(self) -> Floats:
-        """Variance of each centre of mass along either axis, (rows, columns), when each count is one electron.
+        """Poisson variance of each centre of mass along either axis, (rows, columns), if a count is one electron.
 
-        Width of the pattern about its own centre of mass, averaged over the scan and over both axes, over the counts.
-        NaN where no centre of mass is known.
+        It is the variance of the pattern, pooled over the scan and both axes, divided by the counts. NaN where the
+        centre of mass is unknown.
         """
         counts, x, y, squares = np.moveaxis(self._sums, -1, 0)
         about = squares - _ratio((x**2 + y**2)[..., None], counts)[..., 0]
-        # Each centre of mass was found from the same counts and takes one of them.
+        # Bessel's correction: each centre of mass takes one degree of freedom.
         free = np.where(counts > 1, counts - 1, 0.0)
         if not free.any():
             return np.full(self.shape, np.nan)
@@ -259,10 +259,10 @@ class ComMap:
 
 
 def plane(centre: Floats) -> Floats:
-    """Least-squares plane through each component of a map, (rows, columns, 2); its mean where the map fixes no plane.
+    """Fit a plane to each component of a map, (rows, columns, 2), by least squares of least norm about the mean.
 
     Args:
-        centre: (rows, columns, 2), NaN where not known.
+        centre: (rows, columns, 2), NaN where unknown.
     """
     known = np.isfinite(centre[..., 0])
     rows, columns = np.indices(known.shape)
@@ -271,10 +271,10 @@ def plane(centre: Floats) -> Floats:
 
 
 def lines(centre: Floats) -> Floats:
-    """An offset for every line and one slope along all of them, fitted to each component of a map.
+    """Fit an offset for every line and one common slope along the lines to each component of a map.
 
     Args:
-        centre: (rows, columns, 2), NaN where not known; a line of which nothing is known stays NaN.
+        centre: (rows, columns, 2), NaN where unknown; a line without known positions stays NaN.
     """
     known = np.isfinite(centre[..., 0])
     count = np.maximum(known.sum(axis=1), 1)
@@ -291,7 +291,7 @@ def lines(centre: Floats) -> Floats:
 
 
 def _fitted(basis: Floats, centre: Floats, known: NDArray[np.bool_]) -> Floats:
-    """Least squares of each component of `centre` over the last axis of `basis`; of least norm if not unique."""
+    """Fit each component of `centre` by the functions along the last axis of `basis`, least squares of least norm."""
     if not known.any():
         return np.full(centre.shape, np.nan)
     mean = centre[known].mean(axis=0)
@@ -302,21 +302,21 @@ def _fitted(basis: Floats, centre: Floats, known: NDArray[np.bool_]) -> Floats:
 def _mean(centre: Floats) -> Floats:
     """Mean of the known entries, (2,); NaN where there are none."""
     known = np.isfinite(centre[..., 0])
-    # Without a copy of the known ones: a map may be large.
+    # `where` avoids a copy of a large map.
     return np.asarray(centre.mean(axis=(0, 1), where=known[..., None])) if known.any() else np.full(2, np.nan)
 
 
 def _ratio(sums: Floats, counts: Floats) -> Floats:
-    """Sums (..., k) over counts (...,), NaN where nothing was counted."""
+    """Divide sums (..., k) by counts (...,); NaN for zero counts."""
     counts = np.where(counts > 0, counts, np.nan)
     return np.asarray(sums / counts[..., None])
 
 
 def _check_area(area: tuple[int, int, int, int], shape: tuple[int, int], agent: str) -> None:
-    """Refuse a part of the scan that it does not have.
+    """Refuse an area beyond the scan.
 
     Raises:
-        MetaError: names both.
+        MetaError: the message has both shapes.
     """
     top, bottom, left, right = area
     if not (0 <= top < bottom <= shape[0] and 0 <= left < right <= shape[1]):
@@ -324,10 +324,10 @@ def _check_area(area: tuple[int, int, int, int], shape: tuple[int, int], agent: 
 
 
 def _vacuum(options: ComOptions, meta: StreamMeta, region: Region | None) -> Floats:
-    """(column, row) of the centre of mass without a specimen; NaN unless `vacuum_px` or `vacuum_file` says.
+    """(column, row) of the centre of mass without a specimen; NaN without `vacuum_px` and `vacuum_file`.
 
     Raises:
-        MetaError: the file holds frames of another camera, or no electron.
+        MetaError: the file has frames of another shape, or no electron.
     """
     if options.vacuum_px is not None:
         return np.array(options.vacuum_px[::-1])
@@ -344,5 +344,5 @@ def _vacuum(options: ComOptions, meta: StreamMeta, region: Region | None) -> Flo
         for _, frames in reader.blocks():
             total += dense.moments(frames, region).sum(axis=0)
     if total[0] == 0:
-        raise MetaError(f"{options.vacuum_file} holds no electron in the region that the centre of mass is taken over")
+        raise MetaError(f"{options.vacuum_file} has no electron in the region of the centre of mass")
     return total[1:] / total[0]

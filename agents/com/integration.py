@@ -1,7 +1,7 @@
-"""Integration of a gradient map by Fourier transforms (iCOM, thesis eq 3.5), and what of a map no phase explains.
+"""Integration of a gradient map by Fourier transforms (iCOM, thesis eq 3.5), and the part of it that has no potential.
 
-A scan does not repeat. Mirrored at its edges it does: its phase is then a sum of cosines, the gradient of sines along
-the one and cosines along the other axis, and the fit is the best one on the scan itself.
+A scan is not periodic. Mirrored at its edges it is: the phase becomes a sum of cosines, its gradient a product of sines
+along one and cosines along the other axis, and the fit is the least-squares fit on the scan itself.
 """
 
 import math
@@ -15,11 +15,11 @@ Floats = NDArray[np.float64]
 Boundary = Literal["mirror", "periodic"]
 
 MARGIN = 2
-"""Positions at every edge that the residual test leaves out: next to an edge, mirroring costs accuracy."""
+"""Positions at every edge that the test of residuals leaves out: mirroring is inaccurate there."""
 TAPER = 10
-"""Positions over which the tested part then sets in."""
+"""Positions of the smooth rise of the tested part."""
 TESTED = 8
-"""Positions along a side of the part under test, at least."""
+"""Smallest side of the tested part, positions."""
 
 
 def integrate(
@@ -29,13 +29,13 @@ def integrate(
     k_min_per_nm: float | None = None,
     k_max_per_nm: float | None = None,
 ) -> Floats:
-    """The phase whose gradient is nearest to a map in the sense of least squares (eq 3.5), of mean zero.
+    """Phase of mean zero whose gradient is the least-squares fit to a map (eq 3.5).
 
     Args:
-        gradient: along the fast and the slow axis, (R, C, 2), rad / nm; zero where nothing is known.
-        step_nm: distance of scan positions.
-        boundary: "mirror" for a scan like any other, "periodic" for one that continues at its opposite edge.
-        k_min_per_nm, k_max_per_nm: frequencies that are kept (eq 3.9), cycles per nm; None for no limit.
+        gradient: along the fast and the slow axis, (R, C, 2), rad / nm; zero where unknown.
+        step_nm: scan step.
+        boundary: "mirror", or "periodic" for a scan of whole periods of the specimen.
+        k_min_per_nm, k_max_per_nm: band of frequencies (eq 3.9), cycles per nm; None for no limit.
 
     Returns:
         (R, C), rad.
@@ -47,7 +47,7 @@ def integrate(
         spectrum = scipy.fft.rfft2(gradient, axes=(0, 1))
         divergence = k_x * spectrum[..., 0] + k_y * spectrum[..., 1]
         return scipy.fft.irfft2(-1j * gain * divergence, shape)
-    # Cosine number p has p / 2 cycles along the axis; its derivative is minus the sine of the same number.
+    # Cosine p has p / 2 cycles along the axis; its derivative is minus the sine of the same number.
     k_y, k_x = np.arange(shape[0])[:, None] / (2 * shape[0]), np.arange(shape[1]) / (2 * shape[1])
     gain = _gain(k_x, k_y, step_nm, k_min_per_nm, k_max_per_nm)
     fast = scipy.fft.dct(_sines(gradient[..., 0], 1), axis=0, norm="ortho")
@@ -56,15 +56,15 @@ def integrate(
 
 
 def unexplained(gradient: Floats, variance: Floats) -> Floats:
-    """What of a gradient map is the gradient of no phase, over its noise: white and of variance one if the rest is one.
+    """Solenoidal part of a gradient map over its noise: white and of variance one if the map is a gradient.
 
-    The phase that fits best is cut out smoothly, so that the map repeats and derivatives are exact for every frequency
-    that the scan holds. Of each frequency, the component across the wave vector is what no phase has. Of two numbers
-    per position that leaves one: the other was fitted.
+    The best-fitting phase is multiplied by a smooth window: the map becomes periodic, and derivatives are exact for
+    every frequency of the scan. At each frequency no phase has a gradient across the wave vector. This component is one
+    residual per position; the other one was fitted.
 
     Args:
         gradient: (R, C, 2), every position known; any unit.
-        variance: of either component, (R, C), in the unit's square.
+        variance: variance of either component, (R, C), in the square of this unit.
 
     Returns:
         (R, C), NaN near the edges; all NaN for a scan that is too small.
@@ -79,7 +79,7 @@ def unexplained(gradient: Floats, variance: Floats) -> Floats:
     window = window_y[:, None] * window_x
     phase = integrate(gradient)
     phase -= (window * phase).sum() / window.sum()
-    # The gradient of window times phase; the measured gradient where there is one.
+    # Gradient of window times phase, with the measured gradient of the phase.
     fast = window * gradient[..., 0] + phase * window_y[:, None] * slope_x
     slow = window * gradient[..., 1] + phase * slope_y[:, None] * window_x
     across_y, across_x = _across((rows, columns))
@@ -94,7 +94,7 @@ def unexplained(gradient: Floats, variance: Floats) -> Floats:
 def _repeating(shape: tuple[int, int]) -> tuple[Floats, Floats]:
     """Frequencies along the slow and the fast axis for `rfft2`, cycles per position.
 
-    Zero for the highest one of an even number: a real wave of that frequency has no derivative on the grid.
+    The Nyquist frequency of an even number is set to zero: a real wave of it has no derivative on the grid.
     """
     k_y, k_x = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])
     return np.where(np.abs(k_y) == 0.5, 0.0, k_y), np.where(k_x == 0.5, 0.0, k_x)
@@ -112,14 +112,14 @@ def _gain(k_x: Floats, k_y: Floats, step_nm: float, k_min_per_nm: float | None, 
 
 
 def _sines(values: Floats, axis: int) -> Floats:
-    """Sine coefficients with number p at index p: zero first, and without the last one, which belongs to no cosine."""
+    """Sine coefficients with number p at index p; the last one, which has no cosine, is dropped."""
     shifted = np.roll(scipy.fft.dst(values, axis=axis, norm="ortho"), 1, axis=axis)
     np.moveaxis(shifted, axis, 0)[0] = 0.0
     return shifted
 
 
 def _across(shape: tuple[int, int]) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
-    """Unit vector across each wave vector, slow and fast component, times i, for `rfft2`; zero for the mean."""
+    """Unit vector normal to each wave vector, slow and fast component, times i, for `rfft2`; zero for the mean."""
     k_y, k_x = _repeating(shape)
     k = np.hypot(k_x, k_y)
     k = np.where(k > 0, k, np.inf)
@@ -127,7 +127,7 @@ def _across(shape: tuple[int, int]) -> tuple[NDArray[np.complex128], NDArray[np.
 
 
 def _window(size: int, taper: int) -> tuple[Floats, Floats]:
-    """A window of `MARGIN` zeros, a smooth rise, ones, and the same backwards; and its derivative, per position."""
+    """Window of `MARGIN` zeros, a smooth rise, ones, and the mirror image; and its derivative per position."""
     m = np.arange(size)
     t = np.clip((np.minimum(m, size - 1 - m) - MARGIN) / taper, 0.0, 1.0)
     slope = 30.0 * t**2 * (1.0 - t) ** 2 / taper

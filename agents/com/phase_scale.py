@@ -1,4 +1,4 @@
-"""From camera pixels and scan steps to the unit of an integrated image: rad where the stream says enough."""
+"""Scale of an integrated image: rad if the metadata suffice, else camera pixels times scan steps."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from twin.optics import electron_wavelength_nm
 
 @dataclass(frozen=True)
 class PhaseScale:
-    """What a shift of the centre of mass by one pixel means for the phase.
+    """Gradient of the phase for a shift of the centre of mass by one pixel.
 
     Attributes:
-        gradient_per_px: gradient of the phase per pixel of shift, rad / nm; 1 where that is not known.
-        step_nm: of the scan; 1 where rad / nm or the step is not known.
-        unit: of shifts integrated over the scan: "rad", or "px" for camera pixels times scan steps.
-        notes: what is missing.
+        gradient_per_px: gradient of the phase per pixel of shift, rad / nm; 1 if unknown.
+        step_nm: scan step; 1 if the gradient or the step is unknown.
+        unit: unit of the integrated shift: "rad", or "px" for camera pixels times scan steps.
+        notes: missing metadata.
     """
 
     gradient_per_px: float
@@ -27,7 +27,7 @@ class PhaseScale:
 
     @classmethod
     def of(cls, meta: StreamMeta) -> "PhaseScale":
-        """From what is known before the first frame."""
+        """Compute the scale from the metadata of a stream."""
         known = meta.metadata
         missing = [name for name in ("step_nm", "pixel_mrad", "energy_kev") if getattr(known, name) is None]
         if known.step_nm is None or known.pixel_mrad is None or known.energy_kev is None:

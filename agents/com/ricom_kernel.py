@@ -1,7 +1,7 @@
-"""The riCOM kernel: what the gradient at one probe position adds to the image around it, and what it transfers.
+"""The riCOM kernel, the contribution of one probe position to the image around it, and its transfer function.
 
 Yu, Friedrich, Jannis, Van Aert and Verbeeck, Microsc. Microanal. 28, 1526 (2022): eqs 3.4 and 3.6-3.9 of Friedrich's
-thesis (2023). Adding it up is `ricom_scatter`.
+thesis (2023). The summation is in `ricom_scatter`.
 """
 
 import math
@@ -14,25 +14,25 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 LARGEST_FILTERED = 2049
-"""Along a side: filtering takes arrays of three times that, 0.3 GB each."""
+"""Largest side of a filtered kernel: filtering takes arrays of three times this side, 0.3 GB each."""
 
 
 def kernel(
     size: int, step_nm: float = 1.0, k_min_per_nm: float | None = None, k_max_per_nm: float | None = None
 ) -> Floats:
-    """Kernel `step / (2 pi) * m / |m|^2` of eq 3.4, filtered on request as in eq 3.8.
+    """Kernel `step / (2 pi) * m / |m|^2` of eq 3.4, filtered as in eq 3.8 if limits are given.
 
-    With a gradient in rad / nm, the sum over kernel times gradient is a phase in rad: eq 3.3 with a = step^2. The value
-    at the probe itself is zero.
+    The sum over kernel times gradient in rad / nm is a phase in rad: eq 3.3 with a = step^2. The kernel is zero at the
+    probe itself.
 
     Args:
         size: n, odd: pixels along a side.
-        step_nm: distance of scan positions; 1 for a kernel and frequencies in pixels.
-        k_min_per_nm, k_max_per_nm: frequencies that are kept (eq 3.9), cycles per nm; None for no limit.
+        step_nm: scan step; 1 for a kernel and frequencies in pixels.
+        k_min_per_nm, k_max_per_nm: band of frequencies (eq 3.9), cycles per nm; None for no limit.
 
     Returns:
-        Components along the fast and the slow axis, (2, n, n); element (c, i, j) is for a pixel that lies
-        i - (n - 1) / 2 rows and j - (n - 1) / 2 columns from the probe. Odd under a turn by 180 degrees, exactly.
+        Components along the fast and the slow axis, (2, n, n); element (c, i, j) is for a pixel i - (n - 1) / 2 rows
+        and j - (n - 1) / 2 columns from the probe. Exactly odd under a rotation by 180 degrees.
 
     Raises:
         ValueError: an even size, a band that the scan's step cannot hold, or a filter of a kernel too large for it.
@@ -47,16 +47,16 @@ def kernel(
     distance2[size // 2, size // 2] = 1.0
     along_fast = m / distance2
     if filtered:
-        # A filter of twice the size reaches from every pixel of the kernel to every other.
+        # A filter of twice the size extends from every pixel of the kernel to every other.
         weights = band_pass(2 * size - 1, step_nm, k_min_per_nm, k_max_per_nm)
         along_fast = _symmetric(scipy.signal.fftconvolve(along_fast, weights, mode="same"))
     return np.stack([along_fast, along_fast.T]) * (step_nm / (2.0 * math.pi))
 
 
 def band_pass(size: int, step_nm: float, k_min_per_nm: float | None, k_max_per_nm: float | None) -> Floats:
-    """Real-space weights of a filter with hard limits (eq 3.9), (size, size), the middle pixel in the middle.
+    """Real-space weights of a filter with sharp limits (eq 3.9), (size, size), centred.
 
-    The transform of the frequency disc is exact, not sampled: the weights do not depend on the size.
+    The transform of the disc of frequencies is exact, not sampled: the weights do not depend on the size.
     """
     weights = np.zeros((size, size))
     if k_max_per_nm is None:
@@ -69,13 +69,13 @@ def band_pass(size: int, step_nm: float, k_min_per_nm: float | None, k_max_per_n
 
 
 def transfer(vector_kernel: Floats, k_x: Floats, k_y: Floats) -> Floats:
-    """What a kernel makes of each frequency of a phase, exactly: 1 where the gradient is integrated faultlessly.
+    """Exact transfer function of a kernel for the phase; 1 for perfect integration.
 
-    The image of `exp(2 pi i k r)` is this times the same wave, when its gradient is measured faultlessly.
+    The image of `exp(2 pi i k r)`, from its exact gradient, is the transfer function times the same wave.
 
     Args:
         vector_kernel: (2, n, m) for a step of one pixel; divide one in nm by the step.
-        k_x, k_y: frequencies along the fast and the slow axis, cycles per pixel, one shape (...,).
+        k_x, k_y: frequencies along the fast and the slow axis, cycles per pixel, both (...,).
 
     Returns:
         (...,), real.
@@ -85,27 +85,27 @@ def transfer(vector_kernel: Floats, k_x: Floats, k_y: Floats) -> Floats:
     wave_y = np.exp(-2j * math.pi * np.multiply.outer(k_y, y))
     wave_x = np.exp(-2j * math.pi * np.multiply.outer(k_x, x))
     spectrum = np.einsum("...i,cij,...j->c...", wave_y, vector_kernel, wave_x, optimize=True)
-    # The gradient of the wave is 2 pi i k; the kernel's transform is imaginary, for the kernel is odd.
+    # The gradient of the wave is 2 pi i k; the transform of the kernel is imaginary, because the kernel is odd.
     return np.real(2j * math.pi * (k_x * spectrum[0] + k_y * spectrum[1]))
 
 
 def line_transfer(size: int, k: Floats) -> Floats:
-    """Transfer of eqs 3.6-3.7: 1 - cos(2 pi k (n - 1) / 2), for integration along a single line.
+    """Transfer function of eqs 3.6-3.7, 1 - cos(2 pi k (n - 1) / 2), for integration along a single line.
 
-    Eq 3.7 has this times N / (2 pi k), for it weighs the gradient instead of the phase.
+    Eq 3.7 has this times N / (2 pi k), because it refers to the gradient instead of the phase.
 
     Args:
-        size: n of the kernel.
+        size: side n of the kernel.
         k: cycles per pixel, any shape.
     """
     return 1.0 - np.cos(math.pi * (size - 1) * k)
 
 
 def check_size(size: int) -> None:
-    """Refuse a kernel without a middle.
+    """Refuse an even size.
 
     Raises:
-        ValueError: names the odd sizes beside it.
+        ValueError: the message suggests the nearest odd sizes.
     """
     if size < 1 or size % 2 == 0:
         choice = "1" if size < 1 else f"{size - 1} or {size + 1}"
@@ -113,7 +113,7 @@ def check_size(size: int) -> None:
 
 
 def check_band(k_min_per_nm: float | None, k_max_per_nm: float | None, step_nm: float) -> None:
-    """Refuse frequencies that a scan of this step cannot hold.
+    """Refuse frequencies beyond the Nyquist limit of the scan.
 
     Raises:
         ValueError: not 0 < k_min < k_max < 1 / (2 step).
@@ -122,7 +122,7 @@ def check_band(k_min_per_nm: float | None, k_max_per_nm: float | None, step_nm: 
     for label, k in (("k_min_per_nm", k_min_per_nm), ("k_max_per_nm", k_max_per_nm)):
         if k is not None and not 0.0 < k < nyquist:
             raise ValueError(
-                f"{label} {k:g} must lie between 0 and {nyquist:g}, half the scan's frequency; None is no limit"
+                f"{label} {k:g} must lie between 0 and {nyquist:g}, the scan's Nyquist frequency; None is no limit"
             )
     if k_min_per_nm is not None and k_max_per_nm is not None and k_min_per_nm >= k_max_per_nm:
         raise ValueError(f"k_min_per_nm {k_min_per_nm:g} must lie below k_max_per_nm {k_max_per_nm:g}")
@@ -139,6 +139,6 @@ def _disc(size: int, k: float) -> Floats:
 
 
 def _symmetric(along_fast: Floats) -> Floats:
-    """Odd in columns and even in rows to the last bit, which a Fourier convolution is not."""
+    """Make it exactly odd in columns and even in rows, which a Fourier convolution is only to rounding."""
     odd = (along_fast - along_fast[:, ::-1]) / 2
     return (odd + odd[::-1]) / 2

@@ -1,7 +1,7 @@
-"""riCOM as it comes in: every probe position adds the kernel, weighted with its gradient, to the image around it.
+"""Live riCOM: every probe position adds the kernel, weighted with its gradient, to the image around it.
 
-Everything is double precision: on today's processors that costs a quarter of the speed of single precision, and the
-image equals the offline correlation to rounding however many positions have come and gone.
+Double precision costs a quarter of the speed of single precision; the image equals the offline correlation to rounding,
+however often positions are replaced.
 """
 
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 RUN = 8
-"""Neighbouring positions that are added in one pass over the image rows."""
+"""Neighbouring positions added in one pass over the rows of the image."""
 LANES = 8
-"""Numbers in a vector register of 64 bytes: widths are multiples of it, so that no loop has a remainder."""
+"""Numbers in a vector register of 64 bytes: widths are multiples of it, so that loops have no remainder."""
 LARGEST_LIVE = 201**2
-"""Pixels of a kernel, as far as the scan can tell, that are added position by position. The time of that goes with the
-area; beyond, Fourier transforms when someone looks are cheaper than keeping up."""
+"""Largest number of pixels of a kernel that is added position by position. The time is proportional to the area; beyond
+it a Fourier transform at each result is faster."""
 
 
 @dataclass(frozen=True, eq=False)
 class PaddedKernel:
-    """A kernel as the inner loop wants it.
+    """A kernel padded for the inner loop.
 
     Attributes:
-        x, y: components, (n, width + RUN - 1): RUN - 1 zeros, a row of the kernel, zeros. With the zeros, a run of
-            positions adds one row of `width` numbers to the image, whichever of them a number belongs to.
-        columns: of the kernel itself.
+        x, y: components, (n, width + RUN - 1): RUN - 1 zeros, a row of the kernel, zeros. The padding lets a run of
+            positions add one row of `width` numbers to the image.
+        columns: columns of the kernel without padding.
     """
 
     x: Floats
@@ -40,7 +40,7 @@ class PaddedKernel:
 
     @classmethod
     def of(cls, vector_kernel: Floats) -> Self:
-        """From components (2, n, m)."""
+        """Pad a kernel (2, n, m)."""
         rows, columns = vector_kernel.shape[1:]
         width = -(-(columns + RUN - 1) // LANES) * LANES
         padded = np.zeros((2, rows, width + RUN - 1))
@@ -49,19 +49,19 @@ class PaddedKernel:
 
     @property
     def width(self) -> int:
-        """Numbers in an image row that a run of positions may touch."""
+        """Numbers of an image row that a run of positions may change."""
         return self.x.shape[1] - RUN + 1
 
 
 class RunningCorrelation:
-    """Sum over scan positions of kernel times vector, (R, C), at any moment that of all positions that have come.
+    """Correlation of a kernel with the vectors of the positions so far, (R, C).
 
-    A position that comes again replaces its old vector. Memory: 16 bytes per position and the image with its frame.
+    A repeated position replaces its vector. Memory: 16 bytes per position, and the padded image.
 
     Args:
         vector_kernel: (2, n, n), n odd.
         scan: (R, C).
-        vectors: of positions that have come already, (R, C, 2), NaN or zero elsewhere; copied.
+        vectors: vectors of earlier positions, (R, C, 2), NaN or zero elsewhere; copied.
     """
 
     def __init__(self, vector_kernel: Floats, scan: tuple[int, int], vectors: Floats | None = None) -> None:
@@ -75,10 +75,10 @@ class RunningCorrelation:
                 inside(self._canvas, self._padded, scan)[:] = correlate(self.kernel, self.vectors)
 
     def add(self, pixel: NDArray[np.integer], vectors: Floats) -> None:
-        """Fold in positions in the order in which they came.
+        """Add positions in order of arrival.
 
         Args:
-            pixel: (row, column) of each, (N, 2), in any order.
+            pixel: (row, column) of each, (N, 2).
             vectors: (N, 2); NaN counts as zero.
 
         Raises:
@@ -92,38 +92,38 @@ class RunningCorrelation:
 
     @property
     def image(self) -> Floats:
-        """(R, C), a copy."""
+        """A copy of the image, (R, C)."""
         if self.live:
             return inside(self._canvas, self._padded, self.scan).copy()
         return correlate(self.kernel, self.vectors)
 
 
 def trimmed(vector_kernel: Floats, scan: tuple[int, int]) -> Floats:
-    """The part of a kernel (2, n, n) that can reach one scan position from another: at most (2, 2 R - 1, 2 C - 1)."""
+    """Trim a kernel (2, n, n) to the extent of the scan: at most (2, 2 R - 1, 2 C - 1)."""
     middle = vector_kernel.shape[1] // 2
     up, left = min(middle, scan[0] - 1), min(middle, scan[1] - 1)
     return vector_kernel[:, middle - up : middle + up + 1, middle - left : middle + left + 1]
 
 
 def canvas(kernel: PaddedKernel, scan: tuple[int, int]) -> Floats:
-    """An empty image with room around it for every kernel that begins in it: nothing wraps, nothing is checked."""
+    """An empty image with a margin for the kernels at its edges, so that the inner loop checks no bounds."""
     return np.zeros((scan[0] + len(kernel.x) - 1, scan[1] - 1 + kernel.width))
 
 
 def inside(canvas: Floats, kernel: PaddedKernel, scan: tuple[int, int]) -> Floats:
-    """The image itself, (R, C): a view."""
+    """View of the image without the margin, (R, C)."""
     top, left = len(kernel.x) // 2, kernel.columns // 2
     return canvas[top : top + scan[0], left : left + scan[1]]
 
 
 def scatter(canvas: Floats, kernel: PaddedKernel, pixel: NDArray[np.integer], vectors: Floats) -> None:
-    """Add the contributions of positions to a canvas.
+    """Add the kernels of positions to a canvas.
 
     Args:
-        canvas: of that kernel and the scan; changed.
-        kernel: what a position adds around it.
+        canvas: from `canvas`; changed.
+        kernel: contribution of a position.
         pixel: (row, column) of each position, (N, 2), within the scan (not checked), in any order.
-        vectors: by which the kernel's components are weighted, (N, 2).
+        vectors: weights of the kernel's components, (N, 2).
     """
     flat = np.empty(len(pixel), np.int64)
     if not _flatten(pixel, canvas.shape[1], flat):
@@ -133,11 +133,11 @@ def scatter(canvas: Floats, kernel: PaddedKernel, pixel: NDArray[np.integer], ve
 
 
 def correlate(vector_kernel: Floats, vectors: Floats) -> Floats:
-    """The image that `scatter` of all positions would make, by Fourier transforms.
+    """Compute the image that `scatter` makes, by Fourier transforms.
 
     Args:
         vector_kernel: (2, n, m), both odd.
-        vectors: (R, C, 2), zero where nothing has come.
+        vectors: (R, C, 2), zero where not visited.
 
     Returns:
         (R, C).
@@ -146,7 +146,7 @@ def correlate(vector_kernel: Floats, vectors: Floats) -> Floats:
 
 
 def convolve_sum(kernels: Floats, maps: Floats) -> Floats:
-    """Sum over c of kernels[c] convolved with maps[c], zero beyond the edges, the kernels' middles at the origin.
+    """Sum over c of the convolutions of kernels[c], centred, with maps[c], zero beyond the edges.
 
     Args:
         kernels: (c, n, m), n and m odd.
@@ -156,9 +156,9 @@ def convolve_sum(kernels: Floats, maps: Floats) -> Floats:
         (R, C).
     """
     (n, m), (rows, columns) = kernels.shape[1:], maps.shape[1:]
-    # Long enough that what wraps round stays clear of the image.
+    # Large enough to keep the cyclic convolution's wrap-around off the image.
     size = tuple(scipy.fft.next_fast_len(max(s + k // 2, k), real=True) for s, k in ((rows, n), (columns, m)))
-    # One component after the other: half the memory.
+    # One component at a time: half the memory.
     spectrum = np.zeros((size[0], size[1] // 2 + 1), np.complex128)
     for kernel, values in zip(kernels, maps, strict=True):
         spectrum += scipy.fft.rfft2(kernel, size) * scipy.fft.rfft2(values, size)
@@ -168,9 +168,9 @@ def convolve_sum(kernels: Floats, maps: Floats) -> Floats:
 
 @numba.njit(cache=True, nogil=True)
 def _replace(stored: Floats, pixel: NDArray[np.integer], vectors: Floats, change: Floats) -> bool:
-    """Store vectors, one after the other, NaN as zero; `change` becomes by how much each differs from what was there.
+    """Store vectors, NaN as zero, and write their difference from the earlier ones to `change`.
 
-    False, and nothing has been stored, when a position lies outside.
+    Return False, and store nothing, if a position lies outside.
     """
     for i in range(len(pixel)):
         if not (0 <= pixel[i, 0] < stored.shape[0] and 0 <= pixel[i, 1] < stored.shape[1]):
@@ -186,7 +186,7 @@ def _replace(stored: Floats, pixel: NDArray[np.integer], vectors: Floats, change
 
 @numba.njit(cache=True, nogil=True)
 def _flatten(pixel: NDArray[np.integer], columns: int, flat: Integers) -> bool:
-    """Index of each position in rows of so many columns; whether the indices rise."""
+    """Write the flat index of each position to `flat`; return whether the indices rise."""
     rising = True
     for i in range(len(pixel)):
         flat[i] = pixel[i, 0] * columns + pixel[i, 1]
@@ -196,7 +196,7 @@ def _flatten(pixel: NDArray[np.integer], columns: int, flat: Integers) -> bool:
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _add(image: Floats, kernel_x: Floats, kernel_y: Floats, flat: Integers, vectors: Floats) -> None:
-    """Positions in rising order of `flat`, their index in the canvas' rows: RUN columns at a time, or one by one."""
+    """Add positions in rising order of `flat`, their flat index in the canvas: RUN columns at a time, or one by one."""
     columns = image.shape[1]
     run = np.empty((2, RUN))
     i = 0
@@ -230,7 +230,7 @@ def _add_one(
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 def _add_run(image: Floats, kernel_x: Floats, kernel_y: Floats, row: int, column: int, run: Floats) -> None:
-    """RUN neighbours: their gradients stay in registers, and each number of the image is read and written once."""
+    """Add RUN neighbours: their vectors stay in registers, and each pixel is read and written once."""
     a0, a1, a2, a3, a4, a5, a6, a7 = run[0]
     b0, b1, b2, b3, b4, b5, b6, b7 = run[1]
     width = kernel_x.shape[1] - (RUN - 1)

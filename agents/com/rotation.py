@@ -1,20 +1,19 @@
-"""The scan's rotation against the camera, and whether the camera is transposed, from a map of centres of mass.
+"""Rotation of the scan against the camera, and transpose of the camera, from a map of centres of mass.
 
-The deflection of the beam is the gradient of a phase, and a gradient has no curl. Turned by a wrong angle it has: with
-C and D the curl and the divergence of the map as it lies on the camera, those along axes turned by t are
+The deflection of the beam is the gradient of a phase and has no curl. Rotated by a wrong angle it has: with C and D the
+curl and the divergence along the axes of the camera, those along axes rotated by t are
 
     curl = C cos t - D sin t        divergence = D cos t + C sin t
 
-so that the mean of curl^2 is (CC + DD) / 2 + (CC - DD) / 2 cos 2t - CD sin 2t, least where tan 2t = 2 CD / (DD - CC).
-A transposed camera mirrors the map; whichever of the two leaves the smaller share of curl is right. t and t + 180 deg
-leave the same: they differ in the sign of the phase. Atoms attract electrons, so the divergence has sharp minima at
-atoms (a negative skewness), and where it is low more electrons are scattered to large angles. Neither is a law: a
-honeycomb that is hardly resolved has its sharp extrema in the hollow sites.
+The mean of curl^2 is (CC + DD) / 2 + (CC - DD) / 2 cos 2t - CD sin 2t, with its minimum at tan 2t = 2 CD / (DD - CC).
+A transposed camera mirrors the map; of the two orientations, the one with the smaller fraction of curl is chosen. t and
+t + 180 deg have the same curl: they differ in the sign of the phase. Atoms attract electrons: the divergence has sharp
+minima at atoms (a negative skewness), and more electrons are scattered to large angles where it is low. Neither always
+holds: a barely resolved honeycomb has its sharp extrema in the hollow sites.
 
-Aberrations alone do no harm: behind a thin specimen the map is that gradient blurred by the intensity of the spot,
-whatever its shape (thesis eq 3.3), which has no curl either. A thick specimen, a camera that cuts scattered electrons
-off, a ring instead of the whole camera and steps wider than the details do make curl. The uncertainty knows nothing
-of them.
+Aberrations alone do not matter: for a thin specimen the map is the gradient convolved with the intensity of the probe
+(thesis eq 3.3), which has no curl either. A thick specimen, electrons beyond the camera, a ring instead of the whole
+camera and undersampling cause curl; the standard errors do not include them.
 """
 
 import math
@@ -30,13 +29,13 @@ from twin.errors import StemtwinError
 Floats = NDArray[np.float64]
 
 RESAMPLES = 200
-"""Of the bootstrap: its standard deviation is then known to 5 %."""
+"""Number of bootstrap resamples: the standard error of their standard deviation is 5 %."""
 
 LARGEST_TILE = 8
-"""Side in positions of what the bootstrap takes or leaves as a whole: neighbouring curls come from the same data."""
+"""Largest side of a bootstrap block, positions: neighbouring curls share data."""
 
 LEAST_TILES = 4
-"""Fewer are no bootstrap."""
+"""Smallest number of blocks for a bootstrap."""
 
 
 SECOND_ORDER = np.array([-1.0, 0.0, 1.0]) / 2.0
@@ -45,27 +44,27 @@ FOURTH_ORDER = np.array([1.0, -8.0, 0.0, 8.0, -1.0]) / 12.0
 
 
 ROUNDING = 1e-12
-"""Curls below this share of the map's largest entry are rounding."""
+"""Curls below this fraction of the map's largest entry are rounding errors."""
 
 
 class RotationError(StemtwinError, ValueError):
-    """Too little of the scan is known to find its rotation."""
+    """The map does not determine the rotation."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """How the scan lies against the camera, as `agents.geometry.along_scan` takes it.
+    """Orientation of the scan against the camera, for `agents.geometry.along_scan`.
 
     Attributes:
-        rotation_deg: -180 to 180; turns the fast axis from the camera's +x towards its +y.
-        std_deg: of the rotation by bootstrap over positions, the sign apart; zero where it was given.
+        rotation_deg: angle from the camera's +x to the fast axis, towards +y, -180 to 180.
+        std_deg: standard error of the rotation modulo 180 deg, by bootstrap; zero if it was given.
         transposed: the camera's rows and columns are swapped.
-        orientation_score: by how many of its standard deviations the other orientation has more curl; infinite where
-            it was given.
-        curl_share: of curl^2 in curl^2 + divergence^2; 0 for a gradient without noise, 0.5 for noise alone.
-        sign_score: by how many standard deviations of noise atoms attract; negative only where a given rotation makes
-            them repel. Below 3 the rotation may as well be 180 deg more.
-        sign_doubt: the other way of telling the sign contradicts with 3 standard deviations or more.
+        orientation_score: excess curl of the other orientation in units of its standard error; infinite if it was
+            given.
+        curl_share: curl^2 / (curl^2 + divergence^2); 0 for a gradient without noise, 0.5 for noise alone.
+        sign_score: evidence that atoms attract, in standard deviations of noise; negative only if a given rotation
+            makes them repel. Below 3 the rotation may be off by 180 deg.
+        sign_doubt: the other criterion of the sign contradicts with 3 standard deviations or more.
     """
 
     rotation_deg: float
@@ -78,16 +77,16 @@ class Turn:
 
 
 def curl_and_divergence(field: Floats) -> tuple[Floats, Floats]:
-    """Curl and divergence per position of a map along the scan's (fast, slow) axes.
+    """Curl and divergence per scan step of a map along the (fast, slow) axes of the scan.
 
-    Central differences of fourth order where five neighbours in line are known along both axes, else of second order.
+    Central differences of fourth order where five neighbours are known along both axes, else of second order.
 
     Args:
-        field: (rows, columns, 2), NaN where not known.
+        field: (rows, columns, 2), NaN where unknown.
 
     Returns:
-        d(slow)/d(column) - d(fast)/d(row) and d(fast)/d(column) + d(slow)/d(row), each (rows, columns), NaN where
-        a neighbour is not known.
+        d(slow)/d(column) - d(fast)/d(row) and d(fast)/d(column) + d(slow)/d(row), each (rows, columns), NaN where a
+        neighbour is unknown.
     """
     fast, slow = field[..., 0], field[..., 1]
     fine = [_stencil(component, axis, FOURTH_ORDER) for component, axis in ((slow, 1), (fast, 0), (fast, 1), (slow, 0))]
@@ -100,10 +99,10 @@ def curl_and_divergence(field: Floats) -> tuple[Floats, Floats]:
 
 
 def noise_of_curl(variance: Floats) -> Floats:
-    """Standard deviation of curl and divergence alike, (rows, columns), for independent noise of the map.
+    """Standard deviation of curl and of divergence, (rows, columns), for independent noise of the map.
 
     Args:
-        variance: of either component, (rows, columns); NaN where not known.
+        variance: variance of either component, (rows, columns); NaN where unknown.
     """
     fine, rough = (
         _stencil(variance, 0, order**2) + _stencil(variance, 1, order**2) for order in (FOURTH_ORDER, SECOND_ORDER)
@@ -119,20 +118,20 @@ def find_turn(
     transposed: bool | None = None,
     seed: int = 0,
 ) -> Turn:
-    """What is not given of rotation and orientation, by the least curl.
+    """Find rotation and transpose, unless given, by minimising the curl.
 
     Args:
-        shift_px: of the beam along the camera's (column, row), (rows, columns, 2); NaN where not known.
-        scattering: larger where more electrons go to large angles, (rows, columns); helps to tell the sign.
-        rotation_deg, transposed: what is known already.
-        seed: of the bootstrap.
+        shift_px: shift of the beam along the camera's (column, row), (rows, columns, 2); NaN where unknown.
+        scattering: a measure of the electrons scattered to large angles, (rows, columns), for the sign.
+        rotation_deg, transposed: known values; None if unknown.
+        seed: seed of the bootstrap.
 
     Raises:
-        RotationError: fewer than `LEAST_TILES` tiles with curls, or a map that does not vary.
+        RotationError: fewer than `LEAST_TILES` blocks with curls, or a constant map.
     """
     fits = [
-        # The same seed for both, so that their difference is one of the same positions.
-        _fit(along_scan(shift_px, 0.0, swap), rotation_deg, np.random.default_rng(seed))
+        # The same seed for both: their difference is then taken over the same resamples.
+        _least_curl_of(along_scan(shift_px, 0.0, swap), rotation_deg, np.random.default_rng(seed))
         for swap in ((False, True) if transposed is None else (transposed,))
     ]
     best = int(np.argmin([fit.share for fit in fits]))
@@ -141,8 +140,7 @@ def find_turn(
     if len(fits) == 2:
         margin = _score(fits[1 - best].share - chosen.share, fits[1 - best].shares - chosen.shares)
     turned = along_scan(shift_px, math.degrees(chosen.angle), swap)
-    sharpness, scattered = _attraction(curl_and_divergence(turned)[1], scattering)
-    sign, other = sorted((sharpness, scattered), key=abs, reverse=True)
+    sign, other = sorted(_attraction(curl_and_divergence(turned)[1], scattering), key=abs, reverse=True)
     repelled = sign < 0 and rotation_deg is None
     return Turn(
         rotation_deg=_wrapped_deg(math.degrees(chosen.angle) + (180.0 if repelled else 0.0)),
@@ -155,8 +153,8 @@ def find_turn(
     )
 
 
-class _Fit(NamedTuple):
-    """Angle, rad, and the share of curl that it leaves, and the same of each resample, (B,)."""
+class _LeastCurl(NamedTuple):
+    """Angle, rad, and fraction of curl at this angle; the same of each resample, (B,)."""
 
     angle: float
     share: float
@@ -164,19 +162,19 @@ class _Fit(NamedTuple):
     shares: Floats
 
 
-def _fit(field: Floats, rotation_deg: float | None, rng: np.random.Generator) -> _Fit:
-    """The angle of least curl, or what a given angle leaves."""
+def _least_curl_of(field: Floats, rotation_deg: float | None, rng: np.random.Generator) -> _LeastCurl:
+    """Minimise the curl over the angle, or evaluate it at a given angle."""
     curl, divergence = curl_and_divergence(field)
     sums = _tiles(np.stack([curl**2, curl * divergence, divergence**2], axis=-1))
     resampled = np.concatenate([sums.sum(axis=0, keepdims=True), _draws(len(sums), rng) @ sums])
     if resampled[0, 0] + resampled[0, 2] <= (ROUNDING * np.nanmax(np.abs(field))) ** 2 * field.size:
-        raise RotationError("the centre of mass is the same at every position: nothing tells the rotation")
+        raise RotationError("the centre of mass is the same at every position")
     angles, shares = _least_curl(resampled, None if rotation_deg is None else math.radians(rotation_deg))
-    return _Fit(float(angles[0]), float(shares[0]), angles[1:], shares[1:])
+    return _LeastCurl(float(angles[0]), float(shares[0]), angles[1:], shares[1:])
 
 
 def _least_curl(sums: Floats, angle: float | None) -> tuple[Floats, Floats]:
-    """Angle, rad, and share of curl there, (B,) each, from sums of CC, CD and DD, (B, 3)."""
+    """Angle of least curl, rad, and fraction of curl there, (B,) each, from sums of CC, CD and DD, (B, 3)."""
     cc, cd, dd = sums.T
     angles = np.arctan2(2 * cd, dd - cc) / 2 if angle is None else np.full(len(sums), angle)
     curl = (cc + dd) / 2 + (cc - dd) / 2 * np.cos(2 * angles) - cd * np.sin(2 * angles)
@@ -185,9 +183,10 @@ def _least_curl(sums: Floats, angle: float | None) -> tuple[Floats, Floats]:
 
 
 def _attraction(divergence: Floats, scattering: Floats | None) -> tuple[float, float]:
-    """Scores, in standard deviations of noise alone, for the sign of the phase; positive where atoms attract.
+    """Two statistics of the sign of the phase, standard normal for noise alone; positive if atoms attract.
 
-    By sharpness: the skewness of n values of noise has a variance of 6 / n. By scattering: a correlation has 1 / n.
+    Skewness of the divergence, whose variance is 6 / n for n values of noise, and its correlation with the scattering,
+    whose variance is 1 / n.
     """
     known = np.isfinite(divergence)
     d = divergence[known] - divergence[known].mean()
@@ -202,15 +201,15 @@ def _attraction(divergence: Floats, scattering: Floats | None) -> tuple[float, f
 
 
 def _draws(tiles: int, rng: np.random.Generator) -> Floats:
-    """How often each resample takes each tile, (B, tiles)."""
+    """Multiplicity of each block in each bootstrap resample, (B, tiles)."""
     return rng.multinomial(tiles, np.full(tiles, 1 / tiles), RESAMPLES).astype(np.float64)
 
 
 def _tiles(values: Floats) -> Floats:
-    """Sums of (rows, columns, k) over square tiles where all k are known, (tiles, k); tiles without any are left out.
+    """Sum (rows, columns, k) over square blocks, (tiles, k), where all k are known; empty blocks are left out.
 
     Raises:
-        RotationError: too few tiles.
+        RotationError: too few blocks.
     """
     known = np.isfinite(values).all(axis=-1)
     rows, columns = np.nonzero(known)
@@ -228,7 +227,7 @@ def _tiles(values: Floats) -> Floats:
 
 
 def _stencil(values: Floats, axis: int, weights: Floats) -> Floats:
-    """Sum of neighbours along an axis under an odd number of weights, itself in the middle; NaN at the edges."""
+    """Correlate along an axis with an odd number of centred weights; NaN at the edges."""
     out = np.full(values.shape, np.nan)
     v, o = np.moveaxis(values, axis, 0), np.moveaxis(out, axis, 0)
     inner = len(v) - len(weights) + 1
@@ -239,17 +238,17 @@ def _stencil(values: Floats, axis: int, weights: Floats) -> Floats:
 
 
 def _score(value: float, resampled: Floats) -> float:
-    """A figure over its standard deviation among resamples; zero where it is zero."""
+    """A value over its bootstrap standard error; zero if that is zero."""
     spread = float(np.std(resampled))
     return float(value) / spread if spread > 0 else 0.0
 
 
 def _axial_std(differences: Floats) -> float:
-    """Standard deviation of angles, rad, that mean the same half a turn further."""
+    """Root mean square of angle differences, rad, modulo 180 degrees."""
     wrapped = (differences + math.pi / 2) % math.pi - math.pi / 2
     return float(np.sqrt(np.mean(wrapped**2)))
 
 
 def _wrapped_deg(angle_deg: float) -> float:
-    """The same angle within -180 (excluded) to 180."""
+    """Wrap an angle to (-180, 180]."""
     return 180.0 - (180.0 - angle_deg) % 360.0

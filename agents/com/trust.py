@@ -1,7 +1,7 @@
-"""Whether a map of centres of mass is the gradient of a phase, within its noise: the trust of the COM family.
+"""Goodness of fit of the COM family: test whether a map of centres of mass is the gradient of a phase.
 
-For a thin specimen under a beam that is collected in full it is one, exactly (thesis eq 3.2). A wrong rotation or a
-transposed camera, scan distortions, a thick specimen or beam lost beyond the camera make it something else.
+For a thin specimen and a camera that collects all electrons it is, exactly (thesis eq 3.2). A wrong rotation or
+transpose, scan distortions, a thick specimen or electrons beyond the camera make the test fail.
 """
 
 import math
@@ -19,21 +19,21 @@ Floats = NDArray[np.float64]
 MODEL = "centres of mass are the gradient of one phase"
 
 LARGEST_PART = 512
-"""Positions along a side that are tested as one: larger maps are cut, which bounds memory."""
+"""Largest side that is tested as one, positions: larger maps are cut to bound memory."""
 
 NOISE_UNCERTAINTY = 0.02
-"""Relative standard error of the variance: the pattern's width is averaged over the scan and over both axes."""
+"""Relative standard error of the variance, which is pooled over the scan and both axes."""
 
 
 def gradient_trust(gradient: Floats, variance: Floats) -> Trust | None:
-    """Test of the rows that are complete.
+    """Test the complete rows of a map.
 
     Args:
-        gradient: along the fast and the slow axis, (R, C, 2), NaN where nothing is known.
-        variance: of either component, (R, C), in the square of the gradient's unit.
+        gradient: along the fast and the slow axis, (R, C, 2), NaN where unknown.
+        variance: variance of either component, (R, C), in the square of the gradient's unit.
 
     Returns:
-        The verdict, or None when too few rows are complete, or for data without noise.
+        The outcome, or None if too few rows are complete or the data have no noise.
     """
     rows = complete_rows(np.isfinite(gradient).all(axis=2) & (variance > 0))
     if rows.stop == rows.start:
@@ -46,7 +46,7 @@ def gradient_trust(gradient: Floats, variance: Floats) -> Trust | None:
 
 
 def complete_rows(known: NDArray[np.bool_]) -> slice:
-    """The longest run of rows in which every position is known; an empty slice when there is none."""
+    """Longest run of rows in which every position is known; an empty slice if there is none."""
     full = np.concatenate([[False], known.all(axis=1), [False]]).astype(np.int8)
     starts, stops = np.flatnonzero(np.diff(full) == 1), np.flatnonzero(np.diff(full) == -1)
     if not len(starts):
@@ -56,6 +56,6 @@ def complete_rows(known: NDArray[np.bool_]) -> slice:
 
 
 def _parts(side: int) -> list[slice]:
-    """A side cut into as few nearly equal parts as may be."""
+    """Cut a side into the fewest nearly equal parts of at most `LARGEST_PART`."""
     cuts = np.linspace(0, side, math.ceil(side / LARGEST_PART) + 1).round().astype(int).tolist()
     return [slice(first, stop) for first, stop in pairwise(cuts)]

@@ -1,15 +1,16 @@
-"""Retained frames with where each was taken: passes over them, how well a reconstruction fits them, how sure it is."""
+"""Retained frames and their positions: passes over them, misfit and test of residuals."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Trust
-from agents.epie.engine import Estimate, Misfit, Places, Steps, intensity, misfit, sweep
-from agents.epie.probe import Geometry, Window
+from agents.epie.engine import Misfit, Steps, intensity, misfit, sweep
+from agents.epie.estimate import Complex, ObjectAndProbe, Places
+from agents.epie.probe import Beam, Geometry, Window, pattern_centre, start_probe
 from agents.epie.store import CHUNK, FrameStore
 from agents.trust import frame_signal, poisson_residual, whiteness
 
@@ -21,24 +22,26 @@ AT_ONCE = 32
 """Frames unpacked at a time."""
 
 STORE_NOISE = 0.002
-"""More than rounding in the store adds to the variance of a residual."""
+"""Upper bound of the relative variance that rounding in the store adds to a residual."""
 
 COUNTS_PER_RESIDUAL = 1.0
-"""In the bright-field disc: pixels are added up until there are as many."""
+"""Least counts per residual in the bright-field disc: pixels are added up until they have as many."""
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Frames and what they mean.
+    """Retained frames with their angles and positions.
 
     Attributes:
         store: the frames.
-        window: what each pixel of them is.
-        geometry: what each position is on the object.
-        sub_pixel: take positions as they are, not rounded.
+        beam: wavelength, aperture and angle of the model's pixel.
+        window: camera pixels of each pixel of the frames.
+        geometry: positions on the object.
+        sub_pixel: use positions as they are; False rounds them.
     """
 
     store: FrameStore
+    beam: Beam
     window: Window
     geometry: Geometry
     sub_pixel: bool = True
@@ -48,16 +51,16 @@ class Data:
         return np.arange(len(self.store))
 
     def evenly(self, count: int) -> Integers:
-        """Numbers of `count` frames spread over the scan, or of all there are."""
+        """Numbers of `count` frames spread evenly over the scan, or of all."""
         kept = len(self.store)
         return np.unique(np.linspace(0, kept - 1, min(count, kept)).astype(np.int64)) if kept else np.arange(0)
 
     def measured(self, dtype: np.dtype[np.floating]) -> Real:
-        """1 where the camera has a pixel, (N, N)."""
+        """1 where the camera has a pixel, else 0, (N, N)."""
         return self.window.measured.reshape(self.window.size, -1).astype(dtype)
 
     def unpacked(self, numbers: Integers, dtype: np.dtype[np.floating]) -> Iterator[tuple[Real, Places]]:
-        """Amplitudes, (n, N, N), and places of frames in the order given, some at a time; the array is used again."""
+        """Yield amplitudes, (n, N, N), and positions of frames, some at a time; the next step overwrites the array."""
         size, pixel = self.window.size, self.store.pixel
         buffer = np.empty((AT_ONCE, size, size), dtype)
         for first in range(0, len(numbers), AT_ONCE):
@@ -66,9 +69,17 @@ class Data:
             self.store.amplitudes(chosen, amplitude.reshape(len(chosen), -1))
             yield amplitude, Places.of(self.geometry.positions(pixel[chosen]), self.geometry.size, self.sub_pixel)
 
+    def start_probe(self, aberrations_nm: Mapping[str, float], modes: int) -> Complex:
+        """Probe modes of an aperture centred on the mean frame's disc, with the counts of the mean frame."""
+        size, finer = self.window.size, self.geometry.size // self.window.size
+        centre = pattern_centre(self.store.mean.reshape(size, size))
+        # The points of pixel k are finer * k, finer * k + 1, ...: their mean is the centre of the pixel.
+        kx, ky = (finer * k + (finer - 1) / 2 for k in centre)
+        return start_probe(self.beam, size * finer, self.store.mean_counts, (kx, ky), aberrations_nm, modes)
 
-def one_pass(estimate: Estimate, data: Data, numbers: Integers, steps: Steps, rng: np.random.Generator) -> Misfit:
-    """Every frame of `numbers` once, in random order; changes the estimate."""
+
+def one_pass(estimate: ObjectAndProbe, data: Data, numbers: Integers, steps: Steps, rng: np.random.Generator) -> Misfit:
+    """Sweep once over the frames of `numbers` in random order; changes the estimate."""
     dtype, total = estimate.planes.dtype, Misfit()
     measured = data.measured(dtype)
     for amplitude, places in data.unpacked(rng.permutation(numbers), dtype):
@@ -77,15 +88,15 @@ def one_pass(estimate: Estimate, data: Data, numbers: Integers, steps: Steps, rn
 
 
 def resampled(data: Data, numbers: Integers, draw: list[int]) -> Data:
-    """Frames of these numbers, drawn anew from Poisson distributions whose means are the counts themselves.
+    """Parametric bootstrap: draw the frames of `numbers` from Poisson distributions whose means are their counts.
 
     Args:
         data: the frames.
-        numbers: of them.
-        draw: seed; a frame becomes the same one whatever the others.
+        numbers: numbers of the frames.
+        draw: seed; what a frame becomes does not depend on the others.
     """
     side, pixel = data.window.size, data.store.pixel
-    store = FrameStore(side**2, 2 * (len(numbers) + 2 * CHUNK) * side**2)  # room for all of them
+    store = FrameStore(side**2, 2 * (len(numbers) + 2 * CHUNK) * side**2)  # room for all
     for first in range(0, len(numbers), AT_ONCE):
         chosen = numbers[first : first + AT_ONCE]
         amplitude = np.empty((len(chosen), side**2))
@@ -99,34 +110,34 @@ def resampled(data: Data, numbers: Integers, draw: list[int]) -> Data:
 
 
 def patch(data: Data, count: int) -> Integers:
-    """Numbers of at most about `count` frames that lie together in the middle of those there are, in a rectangle."""
+    """Numbers of about `count` frames, at most, in a rectangle in the middle of the scan."""
     pixel = data.store.pixel
     if len(pixel) <= count:
         return data.everything()
     middle, extent = (pixel.min(axis=0) + pixel.max(axis=0)) / 2, np.ptp(pixel, axis=0) + 1
-    share = math.sqrt(count / len(pixel))
-    near: NDArray[np.bool_] = np.all(np.abs(pixel - middle) <= share * extent / 2, axis=1)
+    scale = math.sqrt(count / len(pixel))
+    near: NDArray[np.bool_] = np.all(np.abs(pixel - middle) <= scale * extent / 2, axis=1)
     return np.flatnonzero(near)
 
 
-def misfit_of(estimate: Estimate, data: Data, numbers: Integers) -> Misfit:
-    """Of some frames under one estimate."""
+def misfit_of(estimate: ObjectAndProbe, data: Data, numbers: Integers) -> Misfit:
+    """Misfit of the frames of `numbers` under one estimate."""
     dtype, total = estimate.planes.dtype, Misfit()
     for amplitude, places in data.unpacked(numbers, dtype):
         total += misfit(estimate, amplitude, places, data.measured(dtype))
     return total
 
 
-def trust(estimate: Estimate, data: Data, numbers: Integers, fitted_per_frame: float) -> Trust | None:
-    """Test of r = (y - Hx) / sqrt(Hx) over frames of `numbers`, neighbours along both axes of the camera.
+def trust(estimate: ObjectAndProbe, data: Data, numbers: Integers, fitted_per_frame: float) -> Trust | None:
+    """Test the residuals r = (y - Hx) / sqrt(Hx) of some frames, with neighbours along both axes of the camera.
 
-    Where the bright-field disc has less than `COUNTS_PER_RESIDUAL`, pixels are added up in squares.
+    Pixels are added up in squares if the bright-field disc has less than `COUNTS_PER_RESIDUAL`.
 
     Args:
         estimate: x.
         data: y.
-        numbers: frames to look at.
-        fitted_per_frame: parameters that were fitted, over all frames they were fitted to.
+        numbers: numbers of the frames.
+        fitted_per_frame: number of fitted parameters over the number of frames they were fitted to.
     """
     counted, expected = [], []
     dtype = np.dtype(np.float64)
@@ -154,14 +165,14 @@ def trust(estimate: Estimate, data: Data, numbers: Integers, fitted_per_frame: f
 
 
 def _block(mean: Floats) -> int:
-    """Side of the squares in which the mean frame's disc has `COUNTS_PER_RESIDUAL`; it divides the frame's."""
+    """Side of the squares in which the mean frame's disc has `COUNTS_PER_RESIDUAL`; it divides the frame's side."""
     disc = float(np.nanpercentile(mean, 95))
-    wanted = math.sqrt(COUNTS_PER_RESIDUAL / disc) if disc > 0 else 1.0
+    smallest = math.sqrt(COUNTS_PER_RESIDUAL / disc) if disc > 0 else 1.0
     sides = [side for side in range(1, len(mean) + 1) if len(mean) % side == 0]
-    return next((side for side in sides if side >= wanted), len(mean))
+    return next((side for side in sides if side >= smallest), len(mean))
 
 
 def _added(frames: Floats, block: int) -> Floats:
-    """Frames (n, N, N) with block x block pixels added up; NaN where one is unknown."""
+    """Frames (n, N, N), summed over squares of block x block pixels; NaN if one of them is NaN."""
     side = frames.shape[1] // block
     return np.asarray(frames.reshape(len(frames), side, block, side, block).sum(axis=(2, 4)))

@@ -1,7 +1,8 @@
-"""Fourier transforms of small squares, compiled, so that a whole ptychographic sweep stays in one kernel.
+"""Fourier transforms of small squares, compiled with numba.
 
-Real and imaginary parts are planes of their own. A transform leaves its result transposed: one transposition is saved,
-and spectra are simply kept that way round, [kx, ky] with zero frequency first.
+Own code, because library transforms cannot be called from a numba kernel, and a sweep of ePIE is one kernel. Real and
+imaginary parts are separate planes, which vectorises. The result is transposed, which saves a transposition: spectra
+are [kx, ky] with zero frequency first.
 """
 
 from dataclasses import dataclass
@@ -15,21 +16,21 @@ Real = NDArray[np.floating]
 Integers = NDArray[np.int64]
 
 REORDER = {"contract", "reassoc", "nsz", "arcp"}
-"""What the compiler may assume of floating-point numbers: everything but that none is infinite or undefined."""
+"""Floating-point optimisations that are allowed: all, except to assume that no number is infinite or NaN."""
 
 RADICES = (4, 2, 3, 5)
 TILE = 16
-"""Columns transposed at a time: a cache line of single precision."""
+"""Columns transposed at a time: a cache line in single precision."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """How to transform squares of one size.
+    """Plan of the transform of squares of one size.
 
     Attributes:
         size: side N.
         radices: factors of N in the order of the passes.
-        turns: real and imaginary part of exp(-2 pi i j / N), (2, N).
+        turns: real and imaginary part of the twiddle factors exp(-2 pi i j / N), (2, N).
     """
 
     size: int
@@ -38,7 +39,7 @@ class Plan:
 
 
 def smooth_size(size: int) -> int:
-    """The smallest side of at least `size` without a prime factor above 5."""
+    """Smallest side of at least `size` without a prime factor above 5."""
     while _factors(size) is None:
         size += 1
     return size
@@ -46,10 +47,10 @@ def smooth_size(size: int) -> int:
 
 @lru_cache(maxsize=16)
 def plan(size: int, dtype: str = "float32") -> Plan:
-    """The transform of a square.
+    """Plan the transform of a square.
 
     Raises:
-        ValueError: a side with a prime factor above 5; says which larger one would do.
+        ValueError: a side with a prime factor above 5; the message has the next larger side without.
     """
     factors = _factors(size)
     if factors is None:
@@ -62,7 +63,7 @@ def plan(size: int, dtype: str = "float32") -> Plan:
 
 
 def _factors(size: int) -> list[int] | None:
-    """Radices whose product is `size`; None if there are none."""
+    """Factors of `size` among `RADICES`; None if there are others."""
     factors = []
     for radix in RADICES:
         while size % radix == 0:
@@ -75,10 +76,10 @@ def _factors(size: int) -> list[int] | None:
 def transform(re: Real, im: Real, out_re: Real, out_im: Real, radices: Integers, turns: Real) -> None:
     """`out[k, j] = sum over (m, n) of exp(-2 pi i (j m + k n) / N) (re + i im)[m, n]`, not normalised; (N, N) planes.
 
-    The input is used up. With the planes exchanged on both sides it is the inverse, times N^2.
+    The input is overwritten. Exchanging real and imaginary planes of input and output gives the inverse, times N^2.
 
-    Stockham's self-sorting passes along the first axis (Van Loan 1992, section 1.7), a transposition, the same again:
-    an odd number of moves from one pair of planes to the other in all.
+    Stockham's self-sorting passes along the first axis (Van Loan 1992, section 1.7), a transposition, and the passes
+    again: an odd number of moves between the two pairs of planes.
     """
     _along_columns(re, im, out_re, out_im, radices, turns)
     if len(radices) % 2:
@@ -93,7 +94,7 @@ def transform(re: Real, im: Real, out_re: Real, out_im: Real, radices: Integers,
 
 @numba.njit(cache=True, fastmath=REORDER)
 def transpose(source: Real, target: Real) -> None:
-    """`target = source.T`, tile by tile."""
+    """Write the transpose of `source` to `target`, tile by tile."""
     size = len(source)
     tiled = size - size % TILE
     for first in range(0, tiled, TILE):
@@ -107,7 +108,7 @@ def transpose(source: Real, target: Real) -> None:
 
 @numba.njit(cache=True, fastmath=REORDER)
 def _along_columns(re: Real, im: Real, other_re: Real, other_im: Real, radices: Integers, turns: Real) -> None:
-    """The passes over the first axis, to and fro: an odd number of them ends in `other`, an even one in `re, im`."""
+    """Make the passes over the first axis: an odd number of them ends in `other`, an even one in `re, im`."""
     size = len(re)
     xr, xi, yr, yi = re.ravel(), im.ravel(), other_re.ravel(), other_im.ravel()
     left, stride = size, 1
@@ -125,7 +126,7 @@ def _along_columns(re: Real, im: Real, other_re: Real, other_im: Real, radices: 
 def _pass(xr: Real, xi: Real, yr: Real, yi: Real, radix: int, left: int, stride: int, turns: Real) -> None:
     """One pass of any radix r: row r p + k is the sum over j of exp(-2 pi i k (j / r + p / (r left))) row p + left j.
 
-    Rows hold `stride` lines. Each output costs r products: for small r only.
+    A row is `stride` lines. Each output takes r products, hence small r.
     """
     size = turns.shape[1]
     length = stride * size
@@ -152,7 +153,7 @@ def _pass(xr: Real, xi: Real, yr: Real, yi: Real, radix: int, left: int, stride:
 def _pass4(xr: Real, xi: Real, yr: Real, yi: Real, left: int, stride: int, turns: Real) -> None:
     """`_pass` of radix 4, whose four sums need no products.
 
-    Slices, not offsets: the compiler has to see that rows begin at their own zero, or it does not vectorise.
+    Slices instead of offsets: the compiler vectorises loops that begin at index zero.
     """
     length = stride * turns.shape[1]
     far = left * length

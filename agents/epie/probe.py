@@ -1,6 +1,6 @@
-"""What ptychography works on: the part of the camera that is used, positions in the object's pixels, the start probe.
+"""Geometry of ptychography: window of the camera, positions in pixels of the object, start probe.
 
-The object lies along the camera's axes; its pixel follows from the angles that the window spans.
+The object is along the axes of the camera; its pixel size follows from the angles of the window.
 """
 
 import math
@@ -19,19 +19,18 @@ Complex = NDArray[np.complexfloating]
 Frames = NDArray[np.unsignedinteger]
 
 MARGIN_PX = 4
-"""Pixels of the object beyond the outermost probe's window."""
+"""Pixels of the object beyond the window of the outermost probes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """The square of angles, N x N, that frames are laid into, [kx, ky] with zero frequency first.
+    """The square of angles, N x N, of the frames in memory, [kx, ky] with zero frequency first.
 
     Attributes:
         size: N.
-        source: flat camera pixels that add up to each of them, (binning^2, N * N).
-        measured: 1 where the camera has all of those, 0 where it has not, (N * N,).
-        transposed: frames are transposed first.
-        camera: (H, W) as it comes.
+        source: flat camera pixels that are summed for each pixel of the window, (binning^2, N * N).
+        measured: 1 where the camera has all of them, else 0, (N * N,).
+        camera: (H, W).
     """
 
     size: int
@@ -43,12 +42,12 @@ class Window:
     def of(
         cls, camera: tuple[int, int], binning: int = 1, reach_px: float = math.inf, transposed: bool = False
     ) -> Self:
-        """The smallest square around pixel (H // 2, W // 2) that holds the camera, or its pixels within a reach.
+        """Smallest square centred on pixel (H // 2, W // 2) that contains the camera, or its pixels within a reach.
 
         Args:
             camera: (H, W).
-            binning: camera pixels along a side of one of the window's.
-            reach_px: angle along rows and columns, in camera pixels, up to which the window goes.
+            binning: camera pixels along the side of a pixel of the window.
+            reach_px: largest angle along rows and columns, in camera pixels.
             transposed: the camera's rows and columns are swapped.
 
         Raises:
@@ -61,7 +60,7 @@ class Window:
         reach = math.ceil(reach_px / binning) if math.isfinite(reach_px) else needed
         size = smooth_size(min(needed, 2 * reach + 1))
         by_row, by_column = _members(rows, size, binning), _members(columns, size, binning)
-        # The slow index of a spectrum is kx, the camera's column: unless these are swapped, frames are transposed.
+        # The slow index of a spectrum is kx, the column of a camera that is not transposed.
         pair = (by_row[:, None, :, None], by_column[None, :, None, :])
         row, column = np.broadcast_arrays(*pair)
         flat = np.where((row >= 0) & (column >= 0), row * camera[1] + column, -1)
@@ -72,7 +71,7 @@ class Window:
         return cls(size, np.where(measured > 0, source, 0), measured, camera)
 
     def laid(self, frames: Frames) -> NDArray[np.unsignedinteger]:
-        """Frames (n, H, W) of either byte order as (n, N * N) in the machine's; nothing measured is nothing counted."""
+        """Sum frames (n, H, W) of either byte order to (n, N * N); zero where not measured."""
         flat = frames.reshape(len(frames), -1)
         total = np.zeros((len(frames), self.size**2), np.uint32)
         for source in self.source:
@@ -83,14 +82,15 @@ class Window:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where scan positions lie on the object.
+    """Scan positions on the object.
 
     Attributes:
-        pixel_nm: of the object.
-        step_px: of the scan, in those.
-        rotation_deg: turns the scan's fast axis from the camera's +x towards its +y.
+        pixel_nm: pixel size of the object.
+        step_px: scan step in pixels of the object.
+        rotation_deg: angle from the camera's +x to the scan's fast axis, towards +y.
         scan: rows and columns.
         size: side of the probe's window.
+        shape: rows and columns of the object.
     """
 
     pixel_nm: float
@@ -111,12 +111,12 @@ class Geometry:
         object.__setattr__(self, "shape", (int(sides[0]), int(sides[1])))
 
     def positions(self, pixel: NDArray[np.integer]) -> Floats:
-        """(row, column) on the object of scan positions (row, column), (n, 2)."""
+        """Map scan positions (row, column), (n, 2), to (row, column) on the object."""
         return self._turned(pixel) + np.array(self._origin)
 
     @property
     def scanned(self) -> tuple[slice, slice]:
-        """The smallest rectangle of the object that holds every position."""
+        """Smallest rectangle of the object that contains every position."""
         before = self.size // 2 + MARGIN_PX
         after = self.size - self.size // 2 + MARGIN_PX - 1
         rows, columns = self.shape
@@ -130,16 +130,16 @@ class Geometry:
 
 
 def pattern_centre(mean: Floats) -> tuple[float, float]:
-    """(kx, ky) of the bright-field disc's middle in pixels from zero.
+    """(kx, ky) of the centre of the bright-field disc in pixels from zero.
 
-    The centre of mass of the disc, whose pixels count from nothing at a quarter of its height to full at three
-    quarters: pixels at the edge count by their share, so that noise moves it smoothly. A threshold lets them jump.
+    Centre of mass with weights that rise linearly from 0 at a quarter of the disc's height to 1 at three quarters. It
+    varies smoothly with noise, unlike that of a threshold.
 
     Args:
-        mean: counts, (N, N), [kx, ky] with zero frequency first.
+        mean: mean counts, (N, N), [kx, ky] with zero frequency first.
     """
     centred = np.fft.fftshift(mean)
-    # The height is a high percentile: single hot pixels are not the disc.
+    # A percentile for the height ignores single hot pixels.
     height = float(np.percentile(centred, 98))
     if height <= 0:
         return 0.0, 0.0
@@ -150,11 +150,11 @@ def pattern_centre(mean: Floats) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Beam:
-    """What is known of the probe.
+    """Wavelength and aperture of the probe.
 
     Attributes:
-        wavelength_nm, convergence_mrad: of the beam.
-        pixel_mrad: angle of the window's pixel.
+        wavelength_nm, convergence_mrad: wavelength and semi-angle of the beam.
+        pixel_mrad: angle of a pixel of the model.
     """
 
     wavelength_nm: float
@@ -163,7 +163,7 @@ class Beam:
 
     @property
     def disc_px(self) -> float:
-        """Radius of the bright-field disc in the window's pixels."""
+        """Radius of the bright-field disc in pixels of the model."""
         return self.convergence_mrad / self.pixel_mrad
 
 
@@ -175,18 +175,18 @@ def start_probe(
     aberrations_nm: Mapping[str, float] | None = None,
     modes: int = 1,
 ) -> Complex:
-    """Probe modes, (modes, N, N), rows along y, centre at N // 2; the sum of their squares is `counts`.
+    """Probe modes, (modes, N, N), rows along y, centred at N // 2; the sum of their squares is `counts`.
 
-    The first is the aperture with a soft edge of one pixel and known aberrations. The others are its companions: the
-    first times x, y, x^2, ... over the window, orthonormal, with 2 % of the counts each.
+    The first is the probe of an aperture with a soft edge of one pixel and known aberrations. The others are the first
+    one times x, y, x^2, ..., orthonormalised, with 2 % of the counts each.
 
     Args:
         beam: aperture and angles.
         size: N.
-        counts: of one frame.
-        centre: (kx, ky) of the aperture, pixels.
+        counts: counts of a frame.
+        centre: (kx, ky) of the centre of the aperture, pixels.
         aberrations_nm: Krivanek coefficients by name (twin/aberrations.py).
-        modes: K, at most 6.
+        modes: number of modes, at most 6.
     """
     axis = np.fft.fftfreq(size, 1 / size)
     kx, ky = np.meshgrid(axis - centre[0], axis - centre[1])
@@ -194,35 +194,32 @@ def start_probe(
     aberrations = Aberrations.of(aberrations_nm or {})
     chi = aberration_phase(aberrations, kx * beam.pixel_mrad, ky * beam.pixel_mrad, beam.wavelength_nm)
     wave = np.fft.fftshift(np.fft.ifft2(np.sqrt(inside) * np.exp(-1j * chi), norm="ortho"))
-    shares = np.array([1.0 - 0.02 * (modes - 1)] + [0.02] * (modes - 1))
-    return np.asarray(_orthonormal(wave, modes) * np.sqrt(counts * shares)[:, None, None])
+    fractions = np.array([1.0 - 0.02 * (modes - 1)] + [0.02] * (modes - 1))
+    return np.asarray(_orthonormal(wave, modes) * np.sqrt(counts * fractions)[:, None, None])
 
 
 def rim_share(probe: Complex) -> float:
-    """Share of the probe's intensity in the outermost sixteenth of the window on each side."""
+    """Fraction of the probe's intensity in the outermost sixteenth of the window on each side."""
     beam = np.sum(np.abs(probe) ** 2, axis=0)
     rim = max(1, len(beam) // 16)
     return float(1.0 - beam[rim:-rim, rim:-rim].sum() / beam.sum())
 
 
 def intensity_centre(probe: Complex) -> Floats:
-    """(row, column) of the centre of mass of the modes (K, N, N), in pixels from N // 2.
-
-    On a circle, for a window repeats itself.
-    """
+    """(row, column) of the centre of mass of the modes (K, N, N), in pixels from N // 2, in a periodic window."""
     weight = np.sum(np.abs(probe) ** 2, axis=0)
     size = len(weight)
-    turn = np.exp(2j * np.pi * (np.arange(size) - size // 2) / size)
-    angles = np.angle([weight.sum(axis=1) @ turn, weight.sum(axis=0) @ turn])
+    circle = np.exp(2j * np.pi * (np.arange(size) - size // 2) / size)
+    angles = np.angle([weight.sum(axis=1) @ circle, weight.sum(axis=0) @ circle])
     return np.asarray(angles * size / (2 * np.pi))
 
 
 def _orthonormal(wave: Complex, modes: int) -> NDArray[np.complex128]:
-    """The wave and its products with 1, x, y, x^2, xy, y^2, made orthonormal in this order."""
+    """Orthonormalise the products of the wave with 1, x, y, x^2, xy, y^2 in this order."""
     size = len(wave)
     y, x = np.indices(wave.shape).astype(np.float64) - size // 2
     factors: list[Any] = [np.ones(wave.shape), x, y, x * x, x * y, y * y][:modes]
-    # Products with a real-space coordinate reach far beyond the aperture's tails: kept to the probe's surroundings.
+    # A factor of x amplifies the tails of the probe: limit the products to its surroundings.
     near = np.exp(-(x**2 + y**2) / (0.125 * size**2))
     columns = np.stack([(wave * f * near if i else wave).ravel() for i, f in enumerate(factors)], axis=1)
     basis, triangle = np.linalg.qr(columns)
@@ -231,25 +228,25 @@ def _orthonormal(wave: Complex, modes: int) -> NDArray[np.complex128]:
 
 
 def _bins(side: int, binning: int) -> NDArray[np.int64]:
-    """Bin of each camera pixel along one axis; the one of zero angle, side // 2, is the first in bin 0."""
+    """Bin of each camera pixel along one axis; zero angle, pixel side // 2, is the first pixel of bin 0."""
     return (np.arange(side) - side // 2) // binning
 
 
 def _whole(bins: NDArray[np.int64], binning: int) -> tuple[int, int]:
-    """First and last bin of which no pixel is missing."""
+    """First and last complete bin."""
     numbers, counts = np.unique(bins, return_counts=True)
     complete = numbers[counts == binning]
     return int(complete[0]), int(complete[-1])
 
 
 def _span(bins: NDArray[np.int64], binning: int) -> int:
-    """Side of a window, zero at its pixel side // 2, that holds these bins."""
+    """Side of a window, centred at its pixel side // 2, that contains these bins."""
     first, last = _whole(bins, binning)
     return max(-2 * first, 2 * last + 1)
 
 
 def _members(bins: NDArray[np.int64], size: int, binning: int) -> NDArray[np.int64]:
-    """Camera pixels of each frequency, zero first, (binning, size); -1 where there is none."""
+    """Camera pixels of each frequency, zero first, (binning, size); -1 for none."""
     first, last = _whole(bins, binning)
     out = np.full((binning, size), -1)
     for frequency in range(max(first, -(size // 2)), min(last, (size - 1) // 2) + 1):

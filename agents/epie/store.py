@@ -1,6 +1,4 @@
-"""Frames that an iterative method comes back to, in bounded memory: rounded to their noise, thinned out when full."""
-
-from collections.abc import Iterator
+"""Frames for an iterative method in bounded memory: rounded to a fraction of their noise, thinned out when full."""
 
 import numba
 import numpy as np
@@ -13,27 +11,27 @@ Integers = NDArray[np.int64]
 Codes = NDArray[np.unsignedinteger]
 
 EXACT = 64
-"""Counts below this are kept as they are."""
+"""Smaller counts are stored exactly."""
 
 PER_ROOT = 16
-"""Steps per unit of sqrt(counts) above that: rounding adds (1/16)^2 / 12 to a variance of 1/4, 0.13 %."""
+"""Steps per unit of sqrt(counts) for larger counts: rounding adds (1/16)^2 / 12 to a variance of 1/4, 0.13 %."""
 
 LARGEST_COUNT = ((2**16 - 1 + EXACT) / PER_ROOT) ** 2
-"""Larger counts are cut to this, 1.7e7."""
+"""Larger counts are clipped to this, 1.7e7."""
 
 CHUNK = 64
-"""Frames whose bytes per pixel are chosen together."""
+"""Frames that share one number of bytes per pixel."""
 
 
 def encoded(counts: Counts) -> NDArray[np.uint16]:
-    """Codes of counts: the counts below 64, then 16 sqrt(counts) - 64, which goes on with the same slope."""
+    """Encode counts: below 64 as they are, above as 16 sqrt(counts) - 64, which continues with the same slope."""
     root = PER_ROOT * np.sqrt(np.minimum(counts, LARGEST_COUNT), dtype=np.float64) - EXACT
     return np.where(counts < EXACT, counts, np.rint(root)).astype(np.uint16)
 
 
 @numba.njit(cache=True, fastmath=REORDER)
 def decode(codes: Codes, amplitude: NDArray[np.floating]) -> None:
-    """sqrt(counts) of flat codes into `amplitude`, to 1/32 at most."""
+    """Write sqrt(counts) of flat codes to `amplitude`, with an error of 1/32 at most."""
     real = amplitude.dtype.type
     exact, step = real(EXACT), real(1.0 / PER_ROOT)
     for i in range(len(codes)):
@@ -42,20 +40,25 @@ def decode(codes: Codes, amplitude: NDArray[np.floating]) -> None:
 
 
 class FrameStore:
-    """The frames of a scan, or an even part of them, in at most `limit_bytes`.
+    """The frames of a scan, or an evenly spaced subset, in at most `limit_bytes`.
 
-    When it is full every second position goes, in turns by diagonals and by rows and columns, so that those that stay
-    lie evenly on the scan; later positions off that pattern are not taken. What stays depends on the order of arrival
-    alone. Codes take one byte per pixel where the counts of a chunk allow it, else two.
+    A full store drops every second position, alternately by diagonals and by rows and columns: the others remain
+    evenly spaced; later positions off this pattern are not stored. Codes take one byte per pixel if the counts of a
+    chunk allow it, else two.
 
     Args:
-        pixels: of a frame.
-        limit_bytes: room for one chunk of two bytes per pixel at least is taken in any case.
+        pixels: pixels of a frame.
+        limit_bytes: limit; one chunk with two bytes per pixel is stored in any case.
+
+    Attributes:
+        arrived: frames that were added, stored or not.
+        total: their total counts, (pixels,).
+        halvings: how often every second position was dropped.
     """
 
     def __init__(self, pixels: int, limit_bytes: int) -> None:
         self.pixels, self.limit_bytes = pixels, limit_bytes
-        self.halvings = 0
+        self.arrived, self.total, self.halvings = 0, np.zeros(pixels), 0
         self._chunks: list[tuple[Integers, Codes]] = []
         self._starts: list[int] = []
         self._open_pixel = np.empty((CHUNK, 2), np.int64)
@@ -67,16 +70,28 @@ class FrameStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all codes."""
+        """Memory of all codes."""
         return self._open.nbytes + sum(codes.nbytes for _, codes in self._chunks)
 
     @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean of all frames that were added, (pixels,)."""
+        return self.total / self.arrived
+
+    @property
+    def mean_counts(self) -> float:
+        """Mean counts of a frame, over all frames that were added."""
+        return float(self.total.sum()) / self.arrived
+
+    @property
     def pixel(self) -> Integers:
-        """(row, column) of each frame in the order of arrival, (n, 2)."""
+        """(row, column) of each stored frame in the order of arrival, (n, 2)."""
         return np.concatenate([*(pixel for pixel, _ in self._chunks), self._open_pixel[: self._filled]])
 
     def add(self, pixel: NDArray[np.integer], counts: Counts) -> None:
-        """Frames, (n, pixels), with (row, column) of each, (n, 2)."""
+        """Add frames, (n, pixels), with their (row, column), (n, 2)."""
+        self.total += counts.sum(axis=0)
+        self.arrived += len(pixel)
         for place, frame in zip(pixel.astype(np.int64), encoded(counts), strict=True):
             if not _stays(place[None], self.halvings)[0]:
                 continue
@@ -86,7 +101,7 @@ class FrameStore:
                 self._close()
 
     def amplitudes(self, chosen: NDArray[np.integer], out: NDArray[np.floating]) -> None:
-        """sqrt(counts) of chosen frames, by their number in the order of arrival, into `out`, (len(chosen), pixels)."""
+        """Write sqrt(counts) of stored frames, by their number in order of arrival, to `out`, (len(chosen), pixels)."""
         starts = np.asarray(self._starts, np.int64)
         for i, number in enumerate(chosen):
             if number >= self._closed:
@@ -97,11 +112,11 @@ class FrameStore:
 
     @property
     def _closed(self) -> int:
-        """Frames in closed chunks."""
+        """Number of frames in closed chunks."""
         return self._starts[-1] + len(self._chunks[-1][0]) if self._chunks else 0
 
     def _close(self) -> None:
-        """Put the open chunk to the others; make room when that was too much."""
+        """Close the open chunk; thin out if the limit is exceeded."""
         self._append(self._open_pixel.copy(), self._open)
         self._filled = 0
         while self.nbytes > self.limit_bytes and self._closed > 1:
@@ -115,7 +130,7 @@ class FrameStore:
         self._chunks.append((pixel, codes.astype(np.uint8 if small else np.uint16)))
 
     def _halve(self) -> None:
-        """Let every second position go, chunk by chunk."""
+        """Drop every second position, chunk by chunk."""
         self.halvings += 1
         old, self._chunks, self._starts = self._chunks[::-1], [], []
         pixels: list[Integers] = []
@@ -131,15 +146,10 @@ class FrameStore:
 
 
 def _stays(pixel: Integers, halvings: int) -> NDArray[np.bool_]:
-    """Whether positions (n, 2) are on the pattern that is left after so many halvings."""
+    """True for positions, (n, 2), that remain after a number of halvings."""
     row, column = pixel[:, 0], pixel[:, 1]
     coarse = 1 << (halvings // 2)
     stays = (row % coarse == 0) & (column % coarse == 0)
     if halvings % 2:
         stays &= (row // coarse + column // coarse) % 2 == 0
     return stays
-
-
-def groups(order: NDArray[np.integer], size: int) -> Iterator[NDArray[np.integer]]:
-    """An order of frames in pieces of at most `size`."""
-    return (order[first : first + size] for first in range(0, len(order), size))

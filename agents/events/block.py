@@ -1,4 +1,4 @@
-"""Events of consecutive positions, as an agent gets them; frames are built only when somebody asks for them."""
+"""Blocks of events; frames are computed only on request."""
 
 from functools import lru_cache
 from typing import Self
@@ -16,19 +16,17 @@ Events = NDArray[np.void]
 
 
 class EventBlock(Block):
-    """What a camera of events saw at N consecutive positions.
-
-    Within a position the order of events means nothing. `of_records` and `of_csr` build one.
+    """Events of a camera at N consecutive positions; their order within a position is irrelevant.
 
     Args:
-        index: pixel of every event, y W + x, (n,); those beyond the camera count nothing.
-        weight: what each counts, (n,), or None where each counts one.
+        index: pixel of every event, y W + x, (n,); pixels beyond the camera are ignored.
+        weight: counts of each event, (n,); None if each counts one.
         indptr: events of position k are `indptr[k]` to `indptr[k + 1]`, (N + 1,).
         pixel: (row, column) of each position in the image, (N, 2).
         camera: (H, W).
 
     Raises:
-        ValueError: boundaries that fall, leave the events, or do not suit the positions.
+        ValueError: boundaries that fall, exceed the events, or do not match the positions.
     """
 
     def __init__(
@@ -42,11 +40,11 @@ class EventBlock(Block):
         super().__init__(pixel, camera)
         bounds = np.ascontiguousarray(indptr, np.int64)
         if bounds.shape != (len(pixel) + 1,):
-            raise ValueError(f"{len(pixel)} positions have {len(pixel) + 1} boundaries; got shape {bounds.shape}")
+            raise ValueError(f"{len(pixel)} positions need {len(pixel) + 1} boundaries; got shape {bounds.shape}")
         if bounds[0] < 0 or bounds[-1] > len(index) or np.any(np.diff(bounds) < 0):
-            raise ValueError(f"boundaries rise from 0 to {len(index)} at most; got {bounds[0]} to {bounds[-1]}")
+            raise ValueError(f"boundaries must rise from 0 to at most {len(index)}; got {bounds[0]} to {bounds[-1]}")
         if weight is not None and weight.shape != index.shape:
-            raise ValueError(f"{len(index)} events have as many weights; got shape {weight.shape}")
+            raise ValueError(f"{len(index)} events need {len(index)} weights; got shape {weight.shape}")
         self.index, self.weight, self.indptr = index, weight, bounds
         self._frames: Frames | None = None
 
@@ -58,19 +56,19 @@ class EventBlock(Block):
         pixel: NDArray[np.integer],
         camera: tuple[int, int],
     ) -> Self:
-        """From records of `twin.formats.t3p`, (n,), contiguous, position by position; nothing is copied."""
+        """Build a block from records of `twin.formats.t3p`, (n,), contiguous, position by position; without a copy."""
         if events.dtype != RECORD:
             raise ValueError(f"events are records of {RECORD.names}; got {events.dtype}")
         return cls(events.view(np.uint32).reshape(-1, 4)[:, 0], None, indptr, pixel, camera)
 
     @property
     def count(self) -> int:
-        """Events."""
+        """Number of events."""
         return int(self.indptr[-1] - self.indptr[0])
 
     @property
     def frames(self) -> Frames:
-        """Counts, uint32, (N, H, W): N H W numbers, however few the events are. Built once."""
+        """Counts, uint32, (N, H, W); computed once."""
         if self._frames is None:
             built = np.zeros((len(self), self.camera[0] * self.camera[1]), np.uint32)
             event_sums.frames(self.indptr, self.index, self.weight, built)
@@ -102,9 +100,7 @@ class EventBlock(Block):
 
 @lru_cache(maxsize=16)
 def inside(region: Region, camera: tuple[int, int]) -> NDArray[np.uint8]:
-    """One for every pixel of the region, (H W,), read-only: blocks are small, and ask for the same again and again."""
-    row, column = np.indices(camera)
-    distance = np.hypot(row - region.centre_px[0], column - region.centre_px[1])
-    mask = ((region.inner_px <= distance) & (distance <= region.outer_px)).astype(np.uint8).ravel()
+    """One for every pixel of the region, (H W,), read-only and cached: blocks are many and small."""
+    mask = region.mask(camera).astype(np.uint8).ravel()
     mask.flags.writeable = False
     return mask

@@ -1,6 +1,6 @@
-"""The compiled loops of `events.order`: events as four 32-bit words each, (n, 4), as they lie in a `.t3p` record.
+"""Compiled loops of `events.order` over events as four 32-bit words, (n, 4), the layout of a `.t3p` record.
 
-All in one file: numba's cache looks at the file of the function that is called, and would miss a change elsewhere.
+All in one file: numba's cache checks the file of the function that is called, and would miss a change elsewhere.
 """
 
 import numba
@@ -13,14 +13,14 @@ Words = NDArray[np.uint32]
 Indptr = NDArray[np.int64]
 
 OUTSIDE, ABSURD, LATE, EARLY = -5, -6, -7, -8
-"""In place of a position: beyond the camera, no time at all, of a position that is done, far ahead of the rest."""
+"""Codes instead of a position: beyond the camera, invalid time, of a finished position, far ahead of the others."""
 
 NEVER = np.iinfo(np.int64).min
-"""What is no time."""
+"""Invalid time."""
 
 
 def ended(time: int, clock: Ticks) -> int:
-    """Positions whose dwell is over at a time, in quarters of a picosecond."""
+    """Number of positions whose dwell time has ended at a time, in quarters of a picosecond."""
     line, within = divmod(time - clock.start, clock.line)
     column = min(max((within - clock.settle) // clock.dwell, 0), clock.columns)
     return min(max(line * clock.columns + column, 0), clock.positions)
@@ -28,7 +28,7 @@ def ended(time: int, clock: Ticks) -> int:
 
 @numba.njit(cache=True)
 def arrival(words: Words, i: int, fine: int) -> int:
-    """Time of one event in quarters of a picosecond, or NEVER; the `event_clock.event_time` of one record."""
+    """Time of one event in quarters of a picosecond, or NEVER; see `event_clock.event_time`."""
     tick = np.int64(np.uint64(words[i, 1]) | (np.uint64(words[i, 2]) << np.uint64(32)))
     if not 0 <= tick < LAST_TICK:
         return NEVER
@@ -37,9 +37,9 @@ def arrival(words: Words, i: int, fine: int) -> int:
 
 @numba.njit(cache=True)
 def divide(time: int, unit: int, inverse: float) -> tuple[int, int]:
-    """Quotient and rest of a time that is not negative, without the slow division of whole numbers.
+    """Quotient and remainder of a non-negative time without an integer division, which is slow.
 
-    The product with the inverse is off by less than one, for quotients below 2^31; the rest tells.
+    For quotients below 2^31 the product with the inverse is wrong by less than one; the remainder corrects it.
     """
     quotient = int(time * inverse)
     rest = time - quotient * unit
@@ -52,7 +52,7 @@ def divide(time: int, unit: int, inverse: float) -> tuple[int, int]:
 
 @numba.njit(cache=True)
 def place(time: int, clock: Ticks) -> int:
-    """`EventClock.position` of one event."""
+    """Position of one event, see `EventClock.position`."""
     if time < clock.start:
         return BEFORE
     if time >= clock.end:
@@ -69,17 +69,17 @@ def place(time: int, clock: Ticks) -> int:
 
 @numba.njit(cache=True)
 def begins(position: int, clock: Ticks) -> int:
-    """When a position's dwell begins."""
+    """Start of the dwell time of a position."""
     line = position // clock.columns
     return clock.start + line * clock.line + clock.settle + (position - line * clock.columns) * clock.dwell
 
 
 @numba.njit(cache=True)
 def in_order(words: Words, pixels: int, fine: int) -> bool:
-    """Whether no event comes before the one in front of it, and none is garbage on the face of it.
+    """True if the times do not fall and no event is obviously invalid.
 
-    Without a branch per event, in pieces: a stream that is not in order shows that soon. A tick of 2^46, 20 days, is as
-    good as garbage here.
+    Without a branch per event, in pieces, to end early for a stream that is not in order. A tick of 2^46, 20 days, is
+    taken for invalid.
     """
     before, back = np.int64(0), np.int64(fine > 0)
     for begin in range(0, len(words), 1024):
@@ -97,7 +97,7 @@ def in_order(words: Words, pixels: int, fine: int) -> bool:
 
 @numba.njit(cache=True)
 def split_ordered(words: Words, pixels: int, fine: int, clock: Ticks, first: int, indptr: Indptr) -> int:
-    """`split_sorted` of events that are `in_order` within a scan without pauses: only the boundaries are looked for."""
+    """Compute `split_sorted` of events in order in a scan without pauses, by a search for the boundaries alone."""
     whole = clock.accept == clock.dwell and clock.settle == 0 and clock.line == clock.columns * clock.dwell
     if not whole or not in_order(words, pixels, fine):
         return -1
@@ -123,20 +123,20 @@ def split_ordered(words: Words, pixels: int, fine: int, clock: Ticks, first: int
 
 @numba.njit(cache=True)
 def split_sorted(words: Words, pixels: int, fine: int, clock: Ticks, first: int, indptr: Indptr) -> int:
-    """Boundaries of positions within events that are in order already; how many events they hold.
+    """Find the boundaries of positions in events that are in order.
 
-    Runs of one position cost a comparison each: the division is done once per run.
+    Consecutive events of one position take a comparison each: there is one division per position.
 
     Args:
         words: (n, 4).
-        pixels: of the camera.
-        fine: length of a step of fine time, zero to go by the tick alone.
-        clock: of the scan.
-        first: position.
+        pixels: number of camera pixels.
+        fine: length of a step of fine time; zero to use the tick alone.
+        clock: clock of the scan.
+        first: first position.
         indptr: result, (N + 1,), for N positions from the first.
 
     Returns:
-        Events within these positions, or -1 when the events are not in order or one belongs nowhere.
+        Number of events in these positions, or -1 if the events are not in order or one has no position.
     """
     stop, position = first + len(indptr) - 1, first
     low, high, given = 0, 0, -1
@@ -146,15 +146,15 @@ def split_sorted(words: Words, pixels: int, fine: int, clock: Ticks, first: int,
             return -1
         if low <= time < high:
             continue
-        here = place(time, clock)
-        if here < position:
+        current = place(time, clock)
+        if current < position:
             return -1
-        for k in range(position, min(here, stop)):
+        for k in range(position, min(current, stop)):
             indptr[k - first + 1] = i
-        if here >= stop and given < 0:
+        if current >= stop and given < 0:
             given = i
-        position = here
-        low = begins(here, clock)
+        position = current
+        low = begins(current, clock)
         high = low + clock.accept
     given = len(words) if given < 0 else given
     for k in range(position, stop):
@@ -164,7 +164,7 @@ def split_sorted(words: Words, pixels: int, fine: int, clock: Ticks, first: int,
 
 @numba.njit(cache=True)
 def classify(words: Words, pixels: int, fine: int, clock: Ticks, position: NDArray[np.int64]) -> None:
-    """The position of each event into `position`, (n,), or what speaks against it."""
+    """Write the position of each event, or the code of its fault, to `position`, (n,)."""
     for i in range(len(words)):
         time = arrival(words, i, fine)
         if words[i, 0] >= pixels:
@@ -177,7 +177,7 @@ def classify(words: Words, pixels: int, fine: int, clock: Ticks, position: NDArr
 
 @numba.njit(cache=True)
 def refuse(words: Words, fine: int, done: int, known: int, limit: int, position: NDArray[np.int64]) -> None:
-    """Marks events that come too late, before position `done`, and waiting ones that are still beyond `limit`."""
+    """Mark events of positions before `done` as late, and earlier waiting ones beyond `limit` as early."""
     for i in range(len(words)):
         if 0 <= position[i] < done:
             position[i] = LATE
@@ -187,16 +187,16 @@ def refuse(words: Words, fine: int, done: int, known: int, limit: int, position:
 
 @numba.njit(cache=True)
 def tally(position: NDArray[np.int64], first: int, indptr: Indptr, dropped: NDArray[np.int64]) -> int:
-    """Counts events by position.
+    """Count events by position.
 
     Args:
-        position: of each event, or the negative code of what speaks against it, (n,).
-        first: position.
+        position: position of each event, or the negative code of its fault, (n,).
+        first: first position.
         indptr: result, (N + 1,): boundaries of N positions from the first.
-        dropped: result: how many events there are of each code.
+        dropped: result: number of events of each code.
 
     Returns:
-        Events of later positions.
+        Number of events of later positions.
     """
     later = 0
     indptr[:] = 0
@@ -216,7 +216,7 @@ def tally(position: NDArray[np.int64], first: int, indptr: Indptr, dropped: NDAr
 def group(
     words: Words, position: NDArray[np.int64], first: int, indptr: Indptr, ordered: Words, waiting: Words
 ) -> None:
-    """Events into their places by position, and those of later positions into `waiting`; both in order of arrival."""
+    """Sort events by position into `ordered`, those of later positions into `waiting`, both in order of arrival."""
     free = indptr[:-1].copy()
     later = 0
     for i in range(len(words)):
@@ -235,42 +235,42 @@ def group(
 
 
 @numba.njit(cache=True)
-def latest(words: Words, pixels: int, fine: int, most: int) -> NDArray[np.int64]:
-    """Times of the last `most` events that are no garbage on the face of it, in order of arrival."""
-    found = np.empty(most, np.int64)
+def latest(words: Words, pixels: int, fine: int, number: int) -> NDArray[np.int64]:
+    """Times of the last `number` events that are not obviously invalid, in order of arrival."""
+    found = np.empty(number, np.int64)
     count = 0
     for i in range(len(words) - 1, -1, -1):
         time = arrival(words, i, fine)
         if words[i, 0] < pixels and time != NEVER:
             found[count] = time
             count += 1
-            if count == most:
+            if count == number:
                 break
     return found[:count][::-1].copy()
 
 
 @numba.njit(cache=True)
 def unwrap(words: Words, bits: int, reference: int) -> int:
-    """Count on over the rollovers of a tick counter, in place; the stream's time in ticks after these events.
+    """Unwrap a tick counter that rolls over, in place; return the time of the stream in ticks after these events.
 
-    A time jumps by less than half the counter's range: a larger jump backwards is a rollover, a larger one forwards an
-    event from before it.
+    Times jump by less than half the range of the counter: a larger jump backwards is a rollover, a larger one forwards
+    an event from before it.
 
     Args:
         words: (n, 4).
-        bits: of the counter; a time beyond it, or before its first round, becomes none.
-        reference: what came of the last call.
+        bits: bits of the counter; a time beyond it, or before its first round, becomes invalid.
+        reference: result of the last call.
     """
     span = 1 << bits
-    half, most = span >> 1, span >> 3
+    half, limit = span >> 1, span >> 3
     for i in range(len(words)):
         tick = int(words[i, 1]) | int(words[i, 2]) << 32
         if not 0 <= tick < span:
             words[i, 1], words[i, 2] = np.uint32(2**32 - 1), np.uint32(2**31 - 1)
             continue
         step = ((tick - reference + half) & (span - 1)) - half
-        known = np.uint64(reference + step)  # before the first round: beyond 2^63, no time
-        words[i, 1], words[i, 2] = np.uint32(known & np.uint64(0xFFFFFFFF)), np.uint32(known >> np.uint64(32))
-        # Not the whole step at once: a few events with a broken time must not carry the count into another round.
-        reference += min(max(step, -most), most)
+        unwrapped = np.uint64(reference + step)  # before the first round: beyond 2^63, invalid
+        words[i, 1], words[i, 2] = np.uint32(unwrapped & np.uint64(0xFFFFFFFF)), np.uint32(unwrapped >> np.uint64(32))
+        # A limited step: a few events with an invalid time must not move the reference to another round.
+        reference += min(max(step, -limit), limit)
     return reference

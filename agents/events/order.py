@@ -1,8 +1,8 @@
-"""Events in the order in which a camera sends them, grouped by scan position.
+"""Grouping of a camera's events by scan position.
 
-A camera sends events nearly in order of time: by `window_s` at most an event comes after later ones. Its clock may roll
-over, some events are garbage, and nothing marks where a line begins: positions follow from the time alone
-(`twin.formats.event_clock`). Memory is bounded by the events within the window, and by `most_pending` whatever comes.
+A camera sends events nearly in order of time: an event is delayed by at most `window_s`. Its clock may roll over, some
+events are invalid, and nothing marks the beginning of a line: positions follow from the time alone
+(`twin.formats.event_clock`). Memory is bounded by the events within the window, and by `most_pending` in any case.
 """
 
 import math
@@ -36,29 +36,29 @@ Words = NDArray[np.uint32]
 Indptr = NDArray[np.int64]
 
 RECENT = 15
-"""The stream's time is the median of so many latest events: a few with a broken time do not carry it away."""
+"""Number of latest events whose median is the time of the stream: a few invalid times do not affect it."""
 
 FAULTS = {
     "outside_camera": "outside the camera",
-    "absurd_time": "with a time that is none",
-    "late": "out of order by more than the window, of positions that were done",
+    "absurd_time": "with an invalid time",
+    "late": "out of order by more than the window, of positions that were complete",
     "early": "out of order by more than the window, ahead of all others",
 }
-"""Counts of `EventCounts` that a healthy stream does not have, in words."""
+"""Descriptions of the counts of `EventCounts` that are faults."""
 
 
 @dataclass
 class EventCounts:
-    """Where the events went.
+    """Numbers of events by their use.
 
     Attributes:
-        accepted: into a position.
-        before, after: the scan.
+        accepted: assigned to a position.
+        before, after: before and after the scan.
         between_lines: during settling and flyback.
-        beyond_acceptance: later in the dwell than is accepted.
-        outside_camera: pixels that the camera does not have.
-        absurd_time: a time beyond 26 days, or beyond the counter.
-        late: of a position that had been handed on: delayed by more than the window.
+        beyond_acceptance: in the part of the dwell time that is not accepted.
+        outside_camera: of pixels that the camera does not have.
+        absurd_time: with a time beyond 26 days, or beyond the counter.
+        late: delayed by more than the window: the position had been passed on.
         early: ahead of the stream by more than the window.
     """
 
@@ -74,7 +74,7 @@ class EventCounts:
 
     @property
     def total(self) -> int:
-        """All events."""
+        """Number of all events."""
         return sum(getattr(self, field.name) for field in fields(self))
 
 
@@ -90,13 +90,13 @@ _COUNTS = {
 }
 
 
-class Run(NamedTuple):
+class EventRun(NamedTuple):
     """Consecutive positions with their events.
 
     Attributes:
-        first: the first of them.
-        indptr: (N + 1,), into `events`.
-        events: of `t3p.RECORD`, position by position; within one in order of arrival.
+        first: first position.
+        indptr: events of each position are `indptr[k]` to `indptr[k + 1]`, (N + 1,).
+        events: records of `t3p.RECORD`, position by position, within a position in order of arrival.
     """
 
     first: int
@@ -105,23 +105,23 @@ class Run(NamedTuple):
 
 
 class EventOrder:
-    """Takes events as they come and gives positions that are complete, each once and in order, empty ones included.
+    """Takes events as they arrive and yields complete positions, each once and in order, empty ones included.
 
-    A position is complete when the stream's time has passed its end by `window_s`. An event that comes later still is
-    left out and counted; so is one that stays ahead of the stream by more than the window.
+    A position is complete when the time of the stream has passed its end by `window_s`. Later events of it are dropped
+    and counted, as are events that remain ahead of the stream by more than the window.
 
     Args:
-        clock: of the scan.
-        pixels: of the camera.
-        window_s: how far out of order events may be.
-        fine: positions by the fine time.
-        counter_bits: of a tick counter that rolls over; None for one that does not.
-        most_pending: events kept waiting. When more do, positions are given that may not be complete.
-        most_positions: in one run.
+        clock: clock of the scan.
+        pixels: number of camera pixels.
+        window_s: largest delay of an event.
+        fine: use the fine time.
+        counter_bits: bits of a tick counter that rolls over; None for one that does not.
+        most_pending: largest number of waiting events; beyond it, positions are passed on that may be incomplete.
+        most_positions: largest number of positions in a run.
 
     Attributes:
-        counts: of all events so far.
-        done: positions given.
+        counts: numbers of events so far.
+        done: number of positions passed on.
     """
 
     def __init__(
@@ -150,53 +150,53 @@ class EventOrder:
         self._now = -(2**62)
         self.counts, self.done = EventCounts(), 0
 
-    def push(self, events: Events) -> Iterator[Run]:
-        """The next events, (n,), in order of arrival; runs of the positions that are complete with them.
+    def push(self, events: Events) -> Iterator[EventRun]:
+        """Take the next events, (n,), in order of arrival; yield runs of the positions that are now complete.
 
-        To be iterated to its end before the next push.
+        Iterate to the end before the next push.
         """
         fresh, known = _words(events), len(self._pending)
         if self._bits and len(fresh):
             fresh = fresh.copy()
             self._count_on(fresh)
         if not self._follow(fresh):
-            known = 0  # too few have come since to say that one is ahead of them all
+            known = 0  # too few events since to decide that one is ahead of all others
         self._pending = np.concatenate([self._pending, fresh]) if len(self._pending) else fresh
         yield from self._give(max(self.done, ended(self._now - self._window, self._clock)), known)
         while len(self._pending) > self._most_pending:
             position = self._positions()
             yield from self._give(int(np.sort(position)[len(position) // 2]) + 1, 0)
 
-    def flush(self, until: int = 0) -> Iterator[Run]:
-        """Everything that is still waiting, once nothing more comes.
+    def flush(self, until: int = 0) -> Iterator[EventRun]:
+        """Yield the remaining positions at the end of the stream.
 
         Args:
-            until: positions known to be complete, with events or without.
+            until: number of positions known to be complete, with or without events.
         """
         last = int(self._positions().max(initial=-1)) + 1
         yield from self._give(max(self.done, last, min(until, self._clock.positions)), 0)
 
     def _count_on(self, words: Words) -> None:
-        """Rollovers of the counter, in place; the first time is taken to be in the counter's first round."""
+        """Unwrap the counter in place; the first time is assumed to be in its first round."""
         if self._reference < 0:
             ticks = words[:RECENT, 1].astype(np.int64) | words[:RECENT, 2].astype(np.int64) << 32
             self._reference = int(np.sort(ticks % 2**self._bits)[(len(ticks) - 1) // 2])
         self._reference = unwrap(words, self._bits, self._reference)
 
     def _follow(self, fresh: Words) -> bool:
-        """Move the stream's time on to the median of its latest events; whether it is that of these alone."""
-        found = latest(fresh, self._pixels, self._fine, RECENT)
-        self._recent = np.concatenate([self._recent, found])[-RECENT:]
+        """Advance the time of the stream to the median of its latest events; return whether all of them are fresh."""
+        times = latest(fresh, self._pixels, self._fine, RECENT)
+        self._recent = np.concatenate([self._recent, times])[-RECENT:]
         if len(self._recent):
             self._now = max(self._now, int(np.sort(self._recent)[(len(self._recent) - 1) // 2]))
-        return len(found) == RECENT
+        return len(times) == RECENT
 
-    def _give(self, stop: int, known: int) -> Iterator[Run]:
-        """Positions up to `stop`, in runs; the events of later ones stay.
+    def _give(self, stop: int, known: int) -> Iterator[EventRun]:
+        """Yield positions up to `stop` in runs; keep the events of later ones.
 
         Args:
             stop: positions before it are complete.
-            known: how many of the waiting events, from the first, have been waiting before.
+            known: number of waiting events that have been waiting since an earlier push.
         """
         while True:
             count = min(stop - self.done, self._most_positions)
@@ -205,19 +205,19 @@ class EventOrder:
             if given < 0:
                 given = split_sorted(self._pending, self._pixels, self._fine, self._clock, self.done, indptr)
             if given >= 0:
-                # A copy of the rest: a view of it would keep everything in memory.
+                # Copy the rest: a view would keep everything in memory.
                 words, self._pending = self._pending[:given], self._pending[given:].copy()
             else:
                 words = self._sort(indptr, known)
             self.counts.accepted += len(words)
-            run, self.done, known = Run(self.done, indptr, words.view(RECORD)[:, 0]), self.done + count, 0
+            run, self.done, known = EventRun(self.done, indptr, words.view(RECORD)[:, 0]), self.done + count, 0
             if count:
                 yield run
             if self.done >= stop:
                 return
 
     def _sort(self, indptr: Indptr, known: int) -> Words:
-        """Events grouped by position, whatever their order; leaves out those that belong nowhere."""
+        """Group events in any order by position; drop those without a position."""
         words, position = self._pending, self._positions()
         refuse(words, self._fine, self.done, known, self._now + self._window, position)
         dropped = np.zeros(len(_COUNTS) + 1, np.int64)
@@ -230,12 +230,12 @@ class EventOrder:
         return ordered
 
     def _positions(self) -> NDArray[np.int64]:
-        """Of the waiting events."""
+        """Positions of the waiting events."""
         position = np.empty(len(self._pending), np.int64)
         classify(self._pending, self._pixels, self._fine, self._clock, position)
         return position
 
 
 def _words(events: Events) -> Words:
-    """Records as four 32-bit words each, (n, 4): numpy copies these at once, and records field by field."""
+    """View records as four 32-bit words each, (n, 4), which numpy copies faster than records."""
     return np.ascontiguousarray(events).view(np.uint32).reshape(-1, 4)

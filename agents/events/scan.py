@@ -1,4 +1,4 @@
-"""Events of one scan as they come, turned into blocks of whole positions: what every source of records does."""
+"""Blocks of whole positions from the events of a scan."""
 
 from collections.abc import Iterator
 
@@ -6,25 +6,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.events.block import EventBlock
-from agents.events.order import EventOrder, Run
+from agents.events.order import EventOrder, EventRun
 from twin.scan.plan import ScanPlan, path
 
 Events = NDArray[np.void]
 
 STRETCH = 4096
-"""Positions whose pixels are computed at a time: blocks may be much shorter."""
+"""Positions whose pixels are computed at a time; blocks may be much shorter."""
 
 
 class EventScan:
-    """Puts each position where the plan visits it.
+    """Groups events by position and gives each position its pixel in the image.
 
     Args:
-        plan: of the scan.
+        plan: plan of the scan.
         camera: (H, W).
-        order: fresh, for the plan's clock and the camera's pixels.
+        order: new, for the clock of the plan and the pixels of the camera.
 
     Attributes:
-        order: has the counts, and the positions that are done.
+        order: has the counts of events and the number of positions so far.
     """
 
     def __init__(self, plan: ScanPlan, camera: tuple[int, int], order: EventOrder) -> None:
@@ -32,14 +32,14 @@ class EventScan:
         self._first, self._pixel = 0, np.empty((0, 2), np.int32)
 
     def push(self, events: Events) -> Iterator[EventBlock]:
-        """The next events; blocks of the positions that are complete with them. To be iterated to its end."""
+        """Take the next events; yield blocks of the positions that are now complete. Iterate to the end."""
         return map(self._block, self.order.push(events))
 
     def flush(self, until: int = 0) -> Iterator[EventBlock]:
-        """What is still waiting; positions before `until` are known to be complete, with events or without."""
+        """Yield the remaining positions, at least up to `until`, with or without events."""
         return map(self._block, self.order.flush(until))
 
-    def _block(self, run: Run) -> EventBlock:
+    def _block(self, run: EventRun) -> EventBlock:
         stop = run.first + len(run.indptr) - 1
         if run.first < self._first or stop > self._first + len(self._pixel):
             self._first = run.first

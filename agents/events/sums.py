@@ -1,7 +1,7 @@
-"""Sums over the events of each position, without frames: compiled loops over events that lie position by position.
+"""Sums over the events of each position, without frames; compiled.
 
-Positions are runs of events: those of position k are `indptr[k]` to `indptr[k + 1]`. `weight` is what each event
-counts, (n,), or None where each counts one. A pixel beyond the camera counts nothing.
+The events of position k are `indptr[k]` to `indptr[k + 1]`. `weight` has the counts of each event, (n,), or is None if
+each counts one. Pixels beyond the camera are ignored.
 """
 
 import numba
@@ -15,12 +15,12 @@ Weight = NDArray[np.unsignedinteger] | None
 
 @numba.njit(cache=True)
 def moments(indptr: NDArray[np.int64], pixel: Pixels, weight: Weight, width: int, out: Floats) -> int:
-    """Sums over the events of each position into `out`, (N, 4): of 1, column, row, and column^2 + row^2.
+    """Write the sums of 1, column, row, and column^2 + row^2 over the events of each position to `out`, (N, 4).
 
-    Returns the largest pixel: whether one is beyond the camera is not looked at event by event, for lack of time.
+    Return the largest pixel: a check of each event against the camera would take too long.
 
-    The row is a product instead of a quotient: exact below 2^28 pixels, for (pixel + 1/2) / width is then further from
-    a whole number than it is rounded. Whole numbers throughout, so that the sums are exact.
+    The row is a product instead of a quotient. This is exact below 2^28 pixels, where (pixel + 1/2) / width is farther
+    from an integer than its rounding error. Integer sums are exact.
     """
     inverse, largest = 1.0 / width, np.int64(-1)
     for k in range(len(indptr) - 1):
@@ -49,7 +49,7 @@ def moments(indptr: NDArray[np.int64], pixel: Pixels, weight: Weight, width: int
 def moments_inside(
     indptr: NDArray[np.int64], pixel: Pixels, weight: Weight, inside: NDArray[np.uint8], width: int, out: Floats
 ) -> None:
-    """`moments` of the pixels for which `inside`, (H W,), is one."""
+    """Compute `moments` of the pixels where `inside`, (H W,), is one."""
     inverse = 1.0 / width
     for k in range(len(indptr) - 1):
         counts, columns, rows, squares = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
@@ -69,7 +69,7 @@ def moments_inside(
 
 @numba.njit(cache=True)
 def sums(indptr: NDArray[np.int64], pixel: Pixels, weight: Weight, images: NDArray[np.float32], out: Floats) -> None:
-    """Counts under each image, (D, H W), into `out`, (N, D)."""
+    """Write the counts weighted with each image, (D, H W), to `out`, (N, D)."""
     for k in range(len(indptr) - 1):
         for d in range(images.shape[0]):
             total = 0.0
@@ -83,7 +83,7 @@ def sums(indptr: NDArray[np.int64], pixel: Pixels, weight: Weight, images: NDArr
 
 @numba.njit(cache=True)
 def frames(indptr: NDArray[np.int64], pixel: Pixels, weight: Weight, out: NDArray[np.uint32]) -> None:
-    """Adds the counts of each position to `out`, (N, H W)."""
+    """Add the counts of each position to `out`, (N, H W)."""
     for k in range(len(indptr) - 1):
         for i in range(indptr[k], indptr[k + 1]):
             p = np.int64(pixel[i])

@@ -1,12 +1,10 @@
-"""Sums over frames: moments of whole frames or of a region, and counts under weight images.
+"""Sums over frames: moments of whole frames or of a region, and counts weighted with images.
 
-Kernels read frames as they lie in memory: uint8, uint16 or uint32 of either byte order, in blocks that may be cut out
-of a larger array or file, as long as the pixels of a row are neighbours. Anything else is copied once, or, if it is of
-another type, computed by the plain definition in float64. Sums of whole counts are exact below 2^53.
+Kernels read uint8, uint16 and uint32 of either byte order in place, also in slices of a larger array or file, if the
+pixels of a row are contiguous. Other layouts are copied; other types are summed in float64 by the definition. Sums of
+integer counts are exact below 2^53.
 """
 
-import weakref
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numba
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from agents.frames.prefetch import AHEAD_BYTES, LINE_BYTES, prefetch, prefetch_all
 from agents.frames.region import Region
+from agents.frames.runs import compiled, region_runs
 
 Floats = NDArray[np.float64]
 Frames = NDArray[np.unsignedinteger]
@@ -34,7 +33,7 @@ def squares(frames: Frames, region: Region | None) -> Floats:
 
 
 def moments_and_squares(frames: Frames, region: Region | None) -> Floats:
-    """The moments and, in a fourth column, the squares, (N, 4): reading the frames once gives both."""
+    """Moments and, in a fourth column, squares, (N, 4), in one pass over the frames."""
     if not _is_counted(frames):
         return _plain_sums(frames, _moment_weights(region, frames.shape[1:]))
     pixels = _pixels(frames)
@@ -44,16 +43,16 @@ def moments_and_squares(frames: Frames, region: Region | None) -> Floats:
     if region is None:
         _whole_moments(*pixels, columns, rows, out)
     else:
-        runs, mask = _region_runs(region, (height, width), columns.itemsize)
+        runs, mask = region_runs(region, (height, width), columns.itemsize)
         _region_moments(*pixels, runs, mask, columns, rows, out)
     return out
 
 
 def sums(frames: Frames, weights: NDArray[np.float32]) -> Floats:
-    """Counts under each weight image, (N, D).
+    """Counts weighted with each image, (N, D).
 
-    Weights are compiled to runs of pixels, so that none is read that no detector covers. Read-only weights are compiled
-    only once; others may have changed between two calls and are compiled at each.
+    Weights are compiled to runs of pixels: pixels without weight are not read. Read-only weights are compiled once,
+    others at each call, because they may have changed.
 
     Args:
         frames: counts, (N, H, W).
@@ -67,17 +66,17 @@ def sums(frames: Frames, weights: NDArray[np.float32]) -> Floats:
     if not _is_counted(frames):
         return _plain_sums(frames, weights)
     out = np.zeros((len(frames), len(weights)))
-    _weighted_sums(*_pixels(frames), *_compiled(weights), out)
+    _weighted_sums(*_pixels(frames), *compiled(weights), out)
     return out
 
 
 class Pixels(NamedTuple):
-    """A block of frames as kernels read it: pixel (y, x) of frame n is `data[n * frame_step + y * row_step + x]`.
+    """A block of frames for the kernels: pixel (y, x) of frame n is `data[n * frame_step + y * row_step + x]`.
 
     Attributes:
-        data: all of the block's memory in one piece, read-only, in the machine's own byte order whatever it holds.
+        data: memory of the block, flat and read-only, viewed in native byte order.
         frame_step, row_step: items from one frame or row to the next.
-        swapped: the counts are of the other byte order.
+        swapped: the counts are in the other byte order.
     """
 
     data: Frames
@@ -87,12 +86,12 @@ class Pixels(NamedTuple):
 
 
 def _is_counted(frames: NDArray[Any]) -> bool:
-    """Whether the kernels know the type."""
+    """True for the data types of the kernels."""
     return frames.dtype.kind == "u" and frames.dtype.itemsize in (1, 2, 4)
 
 
 def _pixels(frames: Frames) -> Pixels:
-    """The same memory where the pixels of a row are neighbours, else a copy."""
+    """View the memory of frames if the pixels of a row are contiguous, else copy them."""
     item = frames.itemsize
     count, height, width = frames.shape
     steps = frames.strides
@@ -108,101 +107,25 @@ def _pixels(frames: Frames) -> Pixels:
 
 
 def _scratch(pixels: Pixels, size: int) -> Frames:
-    """Room for sums over a row or a column of the largest camera."""
+    """Scratch memory for sums over rows or columns, of a type that does not overflow."""
     return np.empty(size, np.uint64 if pixels.data.itemsize == 4 else np.uint32)
 
 
-def _inside(region: Region | None, camera: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Whole pixels of a region, (H, W)."""
-    if region is None:
-        return np.ones(camera, bool)
-    row, column = np.indices(camera)
-    distance = np.hypot(row - region.centre_px[0], column - region.centre_px[1])
-    return np.asarray((region.inner_px <= distance) & (distance <= region.outer_px))
-
-
 def _moment_weights(region: Region | None, camera: tuple[int, ...]) -> Floats:
-    """What counts are multiplied by for each moment and for the squares, (4, H, W)."""
+    """Factors of the counts in each moment and in the squares, (4, H, W)."""
     row, column = np.indices(camera)
-    return np.stack([np.ones(camera), column, row, column**2 + row**2]) * _inside(region, camera)
+    inside = 1 if region is None else region.mask((camera[0], camera[1]))
+    return np.stack([np.ones(camera), column, row, column**2 + row**2]) * inside
 
 
 def _plain_sums(frames: NDArray[Any], weights: NDArray[np.floating]) -> Floats:
-    """The definition, for types that no kernel knows."""
+    """The definition, for other data types."""
     return np.einsum("nhw,dhw->nd", frames.astype(np.float64), weights.astype(np.float64))
-
-
-@lru_cache(maxsize=16)
-def _region_runs(region: Region, camera: tuple[int, int], itemsize: int) -> tuple[Integers, Frames]:
-    """A region as runs of pixels, (row, first column, behind the last, where its mask begins), (R, 4), rows rising.
-
-    The mask of a pixel inside has all bits set.
-    """
-    inside = _inside(region, camera).astype(np.float32)
-    runs, weights = compile_weights(inside[None])
-    wide = np.dtype(f"u{itemsize}")
-    # Contiguous whatever their number, so that the kernel is compiled for one layout of memory.
-    return np.ascontiguousarray(runs[:, 1:]), np.where(weights > 0, np.iinfo(wide).max, 0).astype(wide)
-
-
-LONGEST_GAP = 64
-"""Pixels without weight that are read nevertheless: to stop and start again takes longer."""
-
-
-class Compiled(NamedTuple):
-    """Weight images as runs of pixels, from the top of the camera downwards.
-
-    Attributes:
-        runs: (detector, row, first column, column behind the last, where its weights begin), (R, 5).
-        weights: of all runs, one after the other.
-    """
-
-    runs: Integers
-    weights: NDArray[np.float32]
-
-
-_compiled_before: dict[int, tuple["weakref.ref[NDArray[np.float32]]", Compiled]] = {}
-
-
-def _compiled(weights: NDArray[np.float32]) -> Compiled:
-    """Compile weights, or find what was compiled of the same read-only array."""
-    key = id(weights)
-    known = _compiled_before.get(key)
-    if known is not None and known[0]() is weights:
-        return known[1]
-    made = compile_weights(weights)
-    if not weights.flags.writeable and (weights.base is None or not weights.base.flags.writeable):
-        _compiled_before[key] = (weakref.ref(weights, lambda _: _compiled_before.pop(key, None)), made)
-    return made
-
-
-def compile_weights(weights: NDArray[np.float32]) -> Compiled:
-    """Weight images, (D, H, W), as what the kernel walks through."""
-    runs: list[tuple[int, ...]] = []
-    parts: list[NDArray[np.float32]] = [np.empty(0, np.float32)]
-    begin = 0
-    # Rows first: memory is then read from its beginning to its end, once for all detectors.
-    for row, detector in np.argwhere((weights != 0).any(axis=2).T).tolist():
-        line = weights[detector, row]
-        for first, behind in _hulls(line != 0).tolist():
-            runs.append((detector, row, first, behind, begin))
-            parts.append(line[first:behind])
-            begin += behind - first
-    return Compiled(np.array(runs, np.intp).reshape(-1, 5), np.concatenate(parts).astype(np.float32))
-
-
-def _hulls(line: NDArray[np.bool_]) -> Integers:
-    """(first, behind the last) of the stretches of a row that hold all true entries and no long gap, (R, 2)."""
-    at = np.flatnonzero(line)
-    if not len(at):
-        return np.empty((0, 2), np.intp)
-    gaps = np.flatnonzero(np.diff(at) > LONGEST_GAP)
-    return np.stack([at[np.append(0, gaps + 1)], at[np.append(gaps, len(at) - 1)] + 1], axis=1)
 
 
 @numba.njit(inline="always", cache=True)
 def _count(value: Any, data: Frames, swapped: bool) -> Any:
-    """A count in the machine's own byte order; `data` tells its type when the kernel is compiled."""
+    """Convert a count to native byte order; `data` has its type."""
     if not swapped or data.itemsize == 1:
         return data.dtype.type(value)
     if data.itemsize == 2:
@@ -213,7 +136,7 @@ def _count(value: Any, data: Frames, swapped: bool) -> Any:
 
 @numba.njit(fastmath={"reassoc", "nsz"}, cache=True)
 def _by_index(counts: NDArray[np.unsignedinteger]) -> tuple[float, float, float]:
-    """Sums of counts, index * counts and index^2 * counts: whole numbers, so that their order does not matter."""
+    """Sums of counts, index * counts and index^2 * counts: integers, hence exact in any order."""
     total, first, second = 0.0, 0.0, 0.0
     for i in range(counts.size):
         count = np.float64(counts[i])
@@ -227,13 +150,13 @@ def _by_index(counts: NDArray[np.unsignedinteger]) -> tuple[float, float, float]
 def _whole_moments(
     data: Frames, frame_step: int, row_step: int, swapped: bool, columns: Frames, rows: Frames, out: Floats
 ) -> None:
-    """Moments and squares of whole frames into `out`, (N, 4).
+    """Write moments and squares of whole frames to `out`, (N, 4).
 
-    Two rows at a time: half as many passes over the sums of the columns.
+    Two rows at a time halve the passes over the sums of the columns.
 
     Args:
         data, frame_step, row_step, swapped: see `Pixels`.
-        columns, rows: scratch of a frame's width and height, of a type that holds the sum of each.
+        columns, rows: scratch memory of the width and height of a frame.
         out: (N, 4).
     """
     wide, width, height = columns.dtype.type, columns.size, rows.size
@@ -276,7 +199,7 @@ def _region_moments(
     rows: Frames,
     out: Floats,
 ) -> None:
-    """Moments and squares of the pixels of a region, see `_region_runs`; else as `_whole_moments`."""
+    """Write moments and squares of a region (`runs.region_runs`) to `out`; see `_whole_moments`."""
     wide = columns.dtype.type
     line, near = LINE_BYTES // data.itemsize, _runs_ahead(runs[:, 2] - runs[:, 1], data.itemsize)
     for n in range(len(out)):
@@ -305,7 +228,7 @@ def _region_moments(
 
 @numba.njit(cache=True)
 def _runs_ahead(lengths: Integers, itemsize: int) -> int:
-    """How many runs of these lengths lie `AHEAD_BYTES` apart, at most all of them."""
+    """Number of runs of these lengths in `AHEAD_BYTES`, at most all."""
     total = max(1, lengths.sum() * itemsize)
     return min(len(lengths), 1 + AHEAD_BYTES * len(lengths) // total)
 
@@ -320,7 +243,7 @@ def _weighted_sums(
     weights: NDArray[np.float32],
     out: Floats,
 ) -> None:
-    """Counts under weight images into `out`, (N, D), which comes in as zeros; see `Pixels` and `Compiled`."""
+    """Add counts weighted with images to `out`, (N, D); see `Pixels` and `runs.Compiled`."""
     line, near = LINE_BYTES // data.itemsize, _runs_ahead(runs[:, 3] - runs[:, 2], data.itemsize)
     for n in range(len(out)):
         for i in range(len(runs)):
@@ -332,8 +255,8 @@ def _weighted_sums(
                 prefetch(data, x)
             detector, row, first, behind, begin = runs[i]
             start = n * frame_step + row * row_step
-            counts, share = data[start + first : start + behind], weights[begin : begin + behind - first]
+            counts, weight = data[start + first : start + behind], weights[begin : begin + behind - first]
             total = 0.0
             for x in range(counts.size):
-                total += np.float64(share[x]) * np.float64(_count(counts[x], data, swapped))
+                total += np.float64(weight[x]) * np.float64(_count(counts[x], data, swapped))
             out[n, detector] += total

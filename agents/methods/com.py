@@ -1,6 +1,6 @@
-"""Centre of mass of every diffraction pattern, along the scan's axes: how far the specimen bends the beam.
+"""Centre of mass of every diffraction pattern, along the scan's axes: the deflection of the beam by the specimen.
 
-For a thin specimen it is the gradient of the phase, blurred by the probe (thesis eqs 3.1-3.2).
+For a thin specimen it is the gradient of the phase, convolved with the probe's intensity (thesis eqs 3.1-3.2).
 """
 
 from collections.abc import Mapping
@@ -21,11 +21,26 @@ NAME = "com"
 
 @validated
 class Options(ComOptions):
-    """See `ComOptions`."""
+    """Options of the centre of mass, see `ComOptions`."""
 
 
 class Com(ComAgent[Options]):
-    """The map of the centres of mass as it is: in mrad where the stream knows its angles, else in camera pixels."""
+    """Map of the centres of mass, in mrad if the angle of a camera pixel is known, else in pixels.
+
+    Example:
+        >>> import numpy as np
+        >>> from agents import load
+        >>> from agents.base import StreamMeta
+        >>> from agents.block import FrameBlock
+        >>> from twin.formats.dataset import Layout
+        >>> agent = load("com", {"reference": "centre"})
+        >>> agent.start(StreamMeta(Layout((1, 3), (8, 8))))
+        >>> frames = np.zeros((3, 8, 8), np.uint16)
+        >>> frames[[0, 1, 2], 4, [3, 4, 6]] = 100  # the beam moves along the columns, from (4, 4)
+        >>> agent.update(FrameBlock(frames, np.array([[0, 0], [0, 1], [0, 2]])))
+        >>> agent.result().images["com_x"].values
+        array([[-1.,  0.,  2.]])
+    """
 
     name = NAME
 
@@ -48,7 +63,7 @@ class Com(ComAgent[Options]):
 
 
 def _figures(shift: Floats, noise: Floats, electrons: Floats, unit: str) -> dict[str, float]:
-    """Root mean square of the shift and of its noise per component, and electrons per position; none of nothing."""
+    """Root mean square of the shift and of its noise per component, and mean electrons per position, where known."""
     figures = {}
     for name, values, power in (
         (f"shift_rms_{unit}", shift, 2),
@@ -62,5 +77,5 @@ def _figures(shift: Floats, noise: Floats, electrons: Floats, unit: str) -> dict
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent."""
+    """Build the agent; see `agents.load`."""
     return Com(checked_options(Options, options))

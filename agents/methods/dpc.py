@@ -1,7 +1,7 @@
-"""Differential phase contrast: gradient of the phase, its divergence and its curl, which tells the scan's rotation.
+"""Differential phase contrast: gradient of the phase, its divergence and its curl, which shows the scan's rotation.
 
-What neither the options nor the stream say of rotation and orientation is found by the least curl
-(agents/com/rotation.py).
+Rotation and transpose are found by minimising the curl (agents/com/rotation.py) if neither the options nor the stream
+have them.
 """
 
 from collections.abc import Mapping
@@ -24,30 +24,40 @@ Floats = NDArray[np.float64]
 NAME = "dpc"
 
 CLEAR_SCORE = 3.0
-"""Standard deviations from which on something found in the data is taken as known."""
+"""Standard deviations at which an orientation found from the data is significant."""
 
 LARGEST_STD_DEG = 10.0
-"""A rotation less certain than this is no more than a guess."""
+"""Standard error above which a rotation is a guess."""
 
 SAME_DEG = 2.0
-"""A rotation found within this of the given one agrees with it, however certain it is."""
+"""Tolerated difference between the found and the given rotation, however small its standard error."""
 
 
 @validated
 class Options(ComOptions):
-    """See `ComOptions`; `rotation_deg` and `transposed` that nobody knows are found."""
+    """Options of the centre of mass, see `ComOptions`; unknown `rotation_deg` and `transposed` are found."""
 
 
 class Dpc(ComAgent[Options]):
-    """Gradient, divergence and curl of the map of the centres of mass, along the scan's axes."""
+    """Gradient, divergence and curl of the map of the centres of mass, along the scan's axes.
+
+    Example:
+        >>> from agents import load
+        >>> from agents.base import StreamMeta
+        >>> from twin.formats.dataset import Layout
+        >>> agent = load("dpc", {"rotation_deg": 30, "transposed": False})
+        >>> agent.start(StreamMeta(Layout((5, 7), (16, 16))))
+        >>> list(agent.result().images)
+        ['divergence', 'curl', 'gradient_x', 'gradient_y']
+    """
 
     name = NAME
 
     def start(self, meta: StreamMeta) -> None:
-        """Forget the old stream.
+        """Begin a new stream.
 
         Raises:
-            MetaError: a list of positions, or a setting that this stream does not allow.
+            MetaError: a list of positions, or an option that this stream does not allow.
         """
         meta.need_grid(NAME)
         super().start(meta)
@@ -74,7 +84,7 @@ class Dpc(ComAgent[Options]):
         )
 
     def _turn(self, shift_px: Floats) -> tuple[tuple[float, bool], Turn | None, tuple[str, ...]]:
-        """Rotation and orientation to use, what the data say about both, and what to tell of it."""
+        """Rotation and transpose to use, both as found from the data, and notes."""
         given = self.map.known_rotation_deg
         known = (self.map.rotation_deg, self.map.transposed)
         try:
@@ -88,12 +98,12 @@ class Dpc(ComAgent[Options]):
         return (used.rotation_deg, used.transposed), found, _remarks(used, found, given, self.map.known_transposed)
 
     def _scattering(self) -> Floats | None:
-        """Width of the patterns, (rows, columns), where the whole camera is taken: it grows with the scattering."""
+        """Variance of the patterns, (rows, columns), if the whole camera is used: it grows with the scattering."""
         return self.map.width_px2() if self.map.takes_whole_camera else None
 
 
 def _figures(found: Turn | None) -> dict[str, float]:
-    """What the data say about rotation and orientation."""
+    """Rotation and transpose as found from the data."""
     if found is None:
         return {}
     return {
@@ -105,35 +115,35 @@ def _figures(found: Turn | None) -> dict[str, float]:
 
 
 def _remarks(used: Turn, found: Turn, rotation_deg: float | None, transposed: bool | None) -> tuple[str, ...]:
-    """What an operator should know about the rotation that was used."""
+    """Notes for the operator on the rotation that was used."""
     remarks = []
     if rotation_deg is None:
         remarks.append(
-            f"rotation found from the data: {used.rotation_deg:.1f} deg, uncertain by {used.std_deg:.1f} deg;"
-            " atoms are taken to attract electrons"
+            f"rotation found from the data: {used.rotation_deg:.1f} +- {used.std_deg:.1f} deg;"
+            " atoms are assumed to attract electrons"
         )
         if used.std_deg > LARGEST_STD_DEG:
-            remarks.append("too little signal for a rotation: what was found is a guess")
+            remarks.append("too little signal to find the rotation: it is a guess")
         if used.sign_score < CLEAR_SCORE or used.sign_doubt:
             remarks.append("the sign is not clear: the rotation may be 180 deg more and all signs reversed")
     elif found.std_deg <= LARGEST_STD_DEG and found.transposed == used.transposed:
         apart = abs((found.rotation_deg - rotation_deg + 90.0) % 180.0 - 90.0)
         if apart > max(SAME_DEG, CLEAR_SCORE * found.std_deg):
             remarks.append(
-                f"the data say a rotation of {found.rotation_deg:.1f} deg or 180 deg more, uncertain by"
-                f" {found.std_deg:.1f} deg, where {rotation_deg:.1f} deg is given"
+                f"the data suggest a rotation of {found.rotation_deg:.1f} +- {found.std_deg:.1f} deg or 180 deg more,"
+                f" not the given {rotation_deg:.1f} deg"
             )
         elif used.sign_score < -CLEAR_SCORE:
-            remarks.append("atoms seem to repel electrons: the given rotation may be 180 deg off")
+            remarks.append("atoms appear to repel electrons: the given rotation may be off by 180 deg")
     if transposed is None:
         remarks.append(f"camera found to be {'transposed' if used.transposed else 'not transposed'}")
         if used.orientation_score < CLEAR_SCORE:
-            remarks.append("too little signal to tell whether the camera is transposed")
+            remarks.append("too little signal to determine whether the camera is transposed")
     elif found.transposed != transposed and found.orientation_score >= CLEAR_SCORE:
-        remarks.append(f"the data say that the camera is {'' if found.transposed else 'not '}transposed")
+        remarks.append(f"the data suggest that the camera is {'' if found.transposed else 'not '}transposed")
     return tuple(remarks)
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent."""
+    """Build the agent; see `agents.load`."""
     return Dpc(checked_options(Options, options))

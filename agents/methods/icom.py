@@ -1,6 +1,6 @@
-"""iCOM: the phase by Fourier integration of the map of centres of mass, best once the scan is complete.
+"""iCOM: the phase by Fourier integration of the map of centres of mass, best for a complete scan.
 
-Thesis eq 3.5. Positions that have not come count as undeflected. How it compares with riCOM: docs/ricom.md.
+Thesis eq 3.5. Positions not yet visited count as undeflected. Comparison with riCOM: docs/ricom.md.
 """
 
 from collections.abc import Mapping
@@ -26,11 +26,11 @@ NAME = "icom"
 
 @validated
 class Options(ComOptions):
-    """Settings of the integration, beside those of the centre of mass; all can be changed while the stream runs.
+    """Options of the integration, besides those of the centre of mass; all can be changed while the stream runs.
 
     Attributes:
-        boundary: "mirror" for a scan like any other, "periodic" for one that continues at its opposite edge.
-        k_min_per_nm, k_max_per_nm: frequencies that are kept, cycles per nm; None for no limit.
+        boundary: "mirror", or "periodic" for a scan of whole periods of the specimen.
+        k_min_per_nm, k_max_per_nm: band of frequencies, cycles per nm; None for no limit.
     """
 
     boundary: Boundary = "mirror"
@@ -39,16 +39,27 @@ class Options(ComOptions):
 
 
 class Icom(ComAgent[Options]):
-    """Holds the map of centres of mass; integrates when someone looks."""
+    """Phase by integration of the map of centres of mass at each `result`.
+
+    Example:
+        >>> from agents import load
+        >>> from agents.base import StreamMeta
+        >>> from twin.formats.dataset import Layout, Metadata
+        >>> agent = load("icom", {"boundary": "periodic", "k_max_per_nm": 5.0})
+        >>> beam = Metadata(energy_kev=300, pixel_mrad=2, step_nm=0.02, rotation_deg=0)
+        >>> agent.start(StreamMeta(Layout((5, 7), (16, 16)), beam, transposed=False))
+        >>> agent.result().images["icom"].unit
+        'rad'
+    """
 
     name = NAME
 
     def start(self, meta: StreamMeta) -> None:
-        """Forget the old stream.
+        """Begin a new stream.
 
         Raises:
-            MetaError: a list of positions, or a setting that this stream does not allow.
-            ValueError: frequencies that the scan's step cannot hold.
+            MetaError: a list of positions, or an option that this stream does not allow.
+            ValueError: frequencies beyond the Nyquist limit of the scan.
         """
         meta.need_grid(NAME)
         self.scale = PhaseScale.of(meta)
@@ -71,12 +82,12 @@ class Icom(ComAgent[Options]):
         )
 
     def _integrate(self, shift_px: Floats) -> Floats:
-        """The image of shifts along the scan's axes, (rows, columns, 2), zero where not known."""
+        """Integrate shifts along the scan's axes, (rows, columns, 2), zero where unknown."""
         step_nm, options = self.map.meta.metadata.step_nm or 1.0, self.options
         unit = integrate(shift_px, step_nm, options.boundary, options.k_min_per_nm, options.k_max_per_nm) / step_nm
         return unit * (self.scale.gradient_per_px * self.scale.step_nm)
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent."""
+    """Build the agent; see `agents.load`."""
     return Icom(checked_options(Options, options))

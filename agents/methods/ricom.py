@@ -1,6 +1,6 @@
-"""riCOM: integrated centre of mass in real time, every probe position adding its kernel to the image around it.
+"""riCOM: integrated centre of mass in real time; every probe position adds its kernel to the image around it.
 
-Thesis chapter 3. Which frequencies a kernel keeps and what the settings do: docs/ricom.md.
+Thesis chapter 3. Transfer functions and options: docs/ricom.md.
 """
 
 from collections.abc import Mapping
@@ -29,11 +29,11 @@ NAME = "ricom"
 
 @validated
 class Options(ComOptions):
-    """Settings of the kernel, beside those of the centre of mass; all can be changed while the stream runs.
+    """Options of the kernel, besides those of the centre of mass; all can be changed while the stream runs.
 
     Attributes:
-        kernel_px: scan positions along a side of the kernel, odd. Periods much longer than it are suppressed.
-        k_min_per_nm, k_max_per_nm: frequencies that are kept, cycles per nm; None for no limit.
+        kernel_px: side of the kernel in scan positions, odd. Much longer periods are suppressed.
+        k_min_per_nm, k_max_per_nm: band of frequencies, cycles per nm; None for no limit.
     """
 
     kernel_px: Count = 61
@@ -47,17 +47,29 @@ class Options(ComOptions):
 
 
 class Ricom:
-    """The image is the correlation of the kernel with the gradient map of what has arrived (eq 3.4), at any moment."""
+    """Correlation of the kernel with the gradient map of the positions so far (eq 3.4).
+
+    Example:
+        >>> from agents import load
+        >>> from agents.base import StreamMeta
+        >>> from twin.formats.dataset import Layout, Metadata
+        >>> agent = load("ricom", {"kernel_px": 5})
+        >>> beam = Metadata(energy_kev=300, pixel_mrad=2, step_nm=0.02, rotation_deg=0)
+        >>> agent.start(StreamMeta(Layout((5, 7), (16, 16)), beam, transposed=False))
+        >>> agent.configure(kernel_px=3)
+        >>> agent.result().figures
+        {'kernel_px': 3.0}
+    """
 
     def __init__(self, options: Options) -> None:
         self.options = options
 
     def start(self, meta: StreamMeta) -> None:
-        """Forget the old stream.
+        """Begin a new stream.
 
         Raises:
-            MetaError: a list of positions, or a setting that this stream does not allow.
-            ValueError: frequencies that the scan's step cannot hold.
+            MetaError: a list of positions, or an option that this stream does not allow.
+            ValueError: frequencies beyond the Nyquist limit of the scan.
         """
         self.shape = meta.need_grid(NAME)
         self.scale = PhaseScale.of(meta)
@@ -69,10 +81,10 @@ class Ricom:
         self.sum.add(block.pixel, self.map.add(block) - self._origin_px)
 
     def configure(self, **changes: Any) -> None:
-        """Other settings from now on, for the whole image: it is made again from the map of centres of mass.
+        """Change options for the whole image, which is recomputed from the map of centres of mass.
 
         Raises:
-            OptionError, MetaError, ValueError: as on making and starting; nothing has changed.
+            OptionError, MetaError, ValueError: as in `make` and `start`; nothing has changed.
         """
         old, new = self.options, checked_options(Options, {**asdict(self.options), **changes})
         try:
@@ -82,13 +94,13 @@ class Ricom:
             raise
 
     def result(self) -> Reconstruction:
-        # First, while there is no image yet: the test needs most memory.
+        # First, before there is an image: the test needs most memory.
         trust = gradient_trust(self.map.shift_px(), self.map.variance_px2())
         known = np.isfinite(self.map.centre_px()[..., 0])
         reference = np.where(known[..., None], self.map.reference_px() - self._origin_px, 0.0)
         image = self.sum.image - correlate(self.sum.kernel, reference)
         variance = np.nan_to_num(self.map.variance_px2())
-        # Noise of different positions has nothing in common: variances add, weighted with the squared kernel.
+        # Noise of different positions is independent: variances add, weighted with the squared kernel.
         power = convolve_sum((self.sum.kernel**2).sum(axis=0)[None], variance[None])
         reached = _reached(known, self.sum.kernel.shape[1:])
         spread = np.where(reached, np.sqrt(np.maximum(power, 0.0)), np.nan)
@@ -105,32 +117,32 @@ class Ricom:
         self._begin()
 
     def _begin(self) -> None:
-        """The sum from what the map holds, with the settings in force."""
+        """Compute the sum from the map with the current options."""
         options, meta = self.options, self.map.meta
         row, column = options.centre(meta)
-        # Shifts are summed from a fixed origin; what they should count from may only be known later.
+        # Shifts are summed from a fixed origin: their reference may be known only later.
         self._origin_px = np.array([column, row])
         self.sum = RunningCorrelation(self._camera_kernel(meta), self.shape, self.map.centre_px() - self._origin_px)
 
     def _camera_kernel(self, meta: StreamMeta) -> Floats:
-        """The kernel for shifts (column, row) on the camera in px: (2, n, n), in the image's unit per px."""
+        """Kernel for shifts (column, row) in camera pixels, (2, n, n), in the unit of the image per pixel."""
         options, size, step_nm = self.options, self.options.kernel_px, 1.0
         if options.k_min_per_nm is not None or options.k_max_per_nm is not None:
             step_nm = meta.need("step_nm", NAME)
         else:
-            size = min(size, 2 * max(self.shape) - 1)  # the rest reaches no position from any other
+            size = min(size, 2 * max(self.shape) - 1)  # no position is farther away
         axes = along_scan(np.eye(2), self.map.rotation_deg, self.map.transposed)
         along = kernel(size, step_nm, options.k_min_per_nm, options.k_max_per_nm)
         return np.einsum("dc,cij->dij", axes, along) * (self.scale.gradient_per_px * self.scale.step_nm / step_nm)
 
 
 def _reached(known: NDArray[np.bool_], kernel_shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Pixels that have a known position within the kernel's reach."""
+    """Pixels within the kernel of a known position."""
     if known.all():
         return known
     return scipy.ndimage.maximum_filter(known.astype(np.uint8), size=kernel_shape, mode="constant") > 0
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent."""
+    """Build the agent; see `agents.load`."""
     return Ricom(checked_options(Options, options))

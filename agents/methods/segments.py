@@ -16,7 +16,7 @@ class Options:
     """Settings of `segments`; can be changed while the stream runs. Other segments: agent `virtual`.
 
     Attributes:
-        layout: one of `twin.detectors.layouts.LAYOUTS`; segments count from the camera's +x towards +y.
+        layout: one of `twin.detectors.layouts.LAYOUTS`; segments are counted from the camera's +x towards +y.
         centre_px: (row, column) of zero angle; None is (H // 2, W // 2).
     """
 
@@ -24,10 +24,14 @@ class Options:
     centre_px: tuple[float, float] | None = None
 
     def detectors_of(self, meta: StreamMeta, agent: str) -> dict[str, Detector]:
-        """See `DetectorOptions`."""
+        """The segments in mrad; see `DetectorOptions`."""
         return {self.layout: standard(self.layout, meta.need("convergence_mrad", agent))}
+
+    def remarks(self, meta: StreamMeta, agent: str) -> tuple[str, ...]:
+        """None."""
+        return ()
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent."""
+    """Build the agent; see `agents.load`."""
     return VirtualDetectors(NAME, checked_options(Options, options))

@@ -1,11 +1,11 @@
-"""Virtual detectors: what discs, rings and segments of the camera count at each position, any number in one pass.
+"""Virtual detectors: counts in discs, rings and segments of the camera at each position, any number in one pass.
 
-Every pixel counts with the share of its area that lies inside (twin/detectors/geometry.py).
+A pixel cut by the edge of a detector counts in proportion to the area inside (twin/detectors/geometry.py).
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,16 @@ from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.block import Block
 from twin.detectors.geometry import DiffractionGrid, weights
 from twin.detectors.layouts import LAYOUTS, Detector, Region, labels, standard
-from twin.options import NonNegative, OptionError, Positive, checked_options, validated
+from twin.options import checked_options, validated
 from twin.suggest import nearest
 
 Floats = NDArray[np.float64]
-
 
 NAME = "virtual"
 
 
 class DetectorOptions(Protocol):
-    """Settings that say which detectors there are. A dataclass."""
+    """Options that define detectors. A dataclass."""
 
     @property
     def centre_px(self) -> tuple[float, float] | None:
@@ -33,22 +32,26 @@ class DetectorOptions(Protocol):
         ...
 
     def detectors_of(self, meta: StreamMeta, agent: str) -> dict[str, Detector]:
-        """Their rings in mrad, by name.
+        """Rings of the detectors in mrad, by name.
 
         Raises:
-            MetaError: the stream does not tell an angle that they are multiples of.
+            MetaError: the stream lacks the convergence angle, and radii are multiples of it.
         """
+        ...
+
+    def remarks(self, meta: StreamMeta, agent: str) -> tuple[str, ...]:
+        """Notes for the operator."""
         ...
 
 
 @validated
 class Options:
-    """Settings of `virtual`; all can be changed while the stream runs and then count for what is still to come.
+    """Settings of `virtual`; all can be changed while the stream runs and apply to the positions to come.
 
     Attributes:
         detectors: names of `twin.detectors.layouts.LAYOUTS`, scaled to the convergence angle, or a mapping of names to
-            rings of one's own, each with inner_mrad, outer_mrad, segments, rotation_deg and centre_mrad; None as
-            the ring of a name stands for its layout. Segments count from the camera's +x, not the scan's.
+            rings, each with inner_mrad, outer_mrad, segments, rotation_deg and centre_mrad; a ring of None is the
+            layout of that name. Segments are counted from the camera's +x, not the scan's.
         centre_px: (row, column) of zero angle; None is (H // 2, W // 2).
     """
 
@@ -64,7 +67,7 @@ class Options:
             if not isinstance(given, Iterable):
                 raise ValueError(f"names, or a mapping of names to rings, are expected, got {given!r}")
             given = dict.fromkeys(given)
-        # One ring may stand without its list.
+        # A single ring needs no list.
         return {name: [rings] if isinstance(rings, Mapping | Region) else rings for name, rings in given.items()}
 
     @field_validator("detectors")
@@ -81,72 +84,49 @@ class Options:
         return detectors
 
     def detectors_of(self, meta: StreamMeta, agent: str) -> dict[str, Detector]:
-        """See `DetectorOptions`."""
+        """The detectors in mrad; see `DetectorOptions`."""
         return {
             name: standard(name, meta.need("convergence_mrad", agent)) if rings is None else rings
             for name, rings in self.detectors.items()
         }
 
-
-@validated
-class RingOptions:
-    """Settings of an agent for one disc or ring; can be changed while the stream runs.
-
-    Attributes:
-        inner_mrad, outer_mrad: the ring; None takes the usual one, a multiple of the convergence angle, whose outer
-            radius ends where the camera does.
-        centre_px: (row, column) of zero angle; None is (H // 2, W // 2).
-    """
-
-    LAYOUT: ClassVar[str]
-
-    inner_mrad: NonNegative | None = None
-    outer_mrad: Positive | None = None
-    centre_px: tuple[float, float] | None = None
-
-    def detectors_of(self, meta: StreamMeta, agent: str) -> dict[str, Detector]:
-        """See `DetectorOptions`."""
-        inner, outer = self._radii_mrad(meta, agent)
-        reach = min(_grid(self, meta, agent).reach_mrad)
-        if self.outer_mrad is None and inner < reach:
-            outer = min(outer, reach)
-        try:
-            return {self.LAYOUT: (Region(inner_mrad=inner, outer_mrad=outer),)}
-        except ValueError as error:
-            raise OptionError(f"{agent}: inner_mrad {inner:g} must lie below outer_mrad {outer:g}") from error
-
     def remarks(self, meta: StreamMeta, agent: str) -> tuple[str, ...]:
-        """Whether the ring ends before it usually does."""
-        usual, used = self._radii_mrad(meta, agent)[1], self.detectors_of(meta, agent)[self.LAYOUT][0].outer_mrad
-        return (f"ends with the camera at {used:.1f} mrad, not at {usual:.1f} mrad",) if used < usual else ()
-
-    def _radii_mrad(self, meta: StreamMeta, agent: str) -> tuple[float, float]:
-        """As set, else the usual multiples of the convergence angle."""
-        usual = LAYOUTS[self.LAYOUT].radii
-        inner, outer = (
-            usual[side] * meta.need("convergence_mrad", agent) if given is None else given
-            for side, given in ((0, self.inner_mrad), (-1, self.outer_mrad))
-        )
-        return inner, outer
+        """None."""
+        return ()
 
 
 class VirtualDetectors:
-    """An image of every detector, filled in as positions arrive; one that comes again replaces what was there.
+    """One image per detector, filled in as positions arrive; a repeated position replaces the earlier value.
 
     Args:
-        name: of the agent; opens error messages.
-        options: a dataclass with `detectors_of`.
+        name: name of the agent, for error messages.
+        options: the detectors.
+
+    Example:
+        >>> import numpy as np
+        >>> from agents import load
+        >>> from agents.base import StreamMeta
+        >>> from agents.block import FrameBlock
+        >>> from twin.formats.dataset import Layout, Metadata
+        >>> agent = load("virtual", {"detectors": "bf, adf"})
+        >>> agent.start(StreamMeta(Layout((2, 3), (32, 32)), Metadata(convergence_mrad=5.0, pixel_mrad=2.0)))
+        >>> frames = np.zeros((6, 32, 32), np.uint16)
+        >>> frames[:, 16, 16] = [1, 2, 3, 4, 5, 6]  # electrons on the optic axis
+        >>> agent.update(FrameBlock(frames, np.argwhere(np.ones((2, 3)))))
+        >>> agent.result().images["bf"].values
+        array([[1., 2., 3.],
+               [4., 5., 6.]])
     """
 
     def __init__(self, name: str, options: DetectorOptions) -> None:
         self.name, self.options = name, options
 
     def start(self, meta: StreamMeta) -> None:
-        """Forget the old stream.
+        """Begin a new stream.
 
         Raises:
-            MetaError: angles that the stream does not tell.
-            AngleError: a detector reaches beyond the camera.
+            MetaError: the stream lacks an angle.
+            AngleError: a detector extends beyond the camera.
         """
         self.meta = meta
         scan = meta.layout.scan
@@ -155,39 +135,44 @@ class VirtualDetectors:
         self._use(self.options)
 
     def update(self, block: Block) -> None:
+        """Write the counts of the positions to the images."""
         row, column = block.pixel.T
         for image, counts in zip(self.images.values(), block.sums(self._weights).T, strict=True):
             image[row, column] = counts
 
     def configure(self, **changes: Any) -> None:
-        """Other radii from now on; the image so far stays as it is, and a new detector's begins empty.
+        """Change the detectors for the positions to come; images so far are kept, those of new detectors begin empty.
 
         Raises:
-            OptionError, MetaError, AngleError: as on making and starting; nothing has changed.
+            OptionError, MetaError, AngleError: as in `make` and `start`; nothing has changed.
         """
         self._use(checked_options(type(self.options), {**asdict(self.options), **changes}))  # type: ignore[call-overload]
 
     def result(self) -> Reconstruction:
+        """The images with their Poisson standard deviations."""
         figures = {f"{name}_mean": float(np.nanmean(i)) for name, i in self.images.items() if np.isfinite(i).any()}
-        # Counts of electrons are Poisson; a pixel that counts in part makes the spread a little too wide.
+        # For a pixel that counts in part this overestimates the standard deviation slightly.
         images = {name: Image(i.copy(), "counts", np.sqrt(np.maximum(i, 0.0))) for name, i in self.images.items()}
         return Reconstruction(images=images, figures=figures, notes=self._notes)
 
     def _use(self, options: DetectorOptions) -> None:
         detectors = options.detectors_of(self.meta, self.name)
-        share = weights(detectors, _grid(options, self.meta, self.name)).astype(np.float32)
-        share.flags.writeable = False  # compiled once for all blocks
-        self.options, self._weights = options, share
-        self._notes = options.remarks(self.meta, self.name) if isinstance(options, RingOptions) else ()
+        fraction = weights(detectors, camera_grid(self.meta, options.centre_px, self.name)).astype(np.float32)
+        fraction.flags.writeable = False  # read-only weights are compiled once for all blocks
+        self.options, self._weights = options, fraction
+        self._notes = options.remarks(self.meta, self.name)
         self.images = {name: self.images.get(name, np.full(self.shape, np.nan)) for name in labels(detectors)}
 
 
-def _grid(options: DetectorOptions, meta: StreamMeta, agent: str) -> DiffractionGrid:
-    """The camera's pixels as angles."""
-    pixel_mrad = meta.need("pixel_mrad", agent)
-    return DiffractionGrid(shape=meta.layout.camera, pixel_mrad=pixel_mrad, centre_px=options.centre_px)
+def camera_grid(meta: StreamMeta, centre_px: tuple[float, float] | None, agent: str) -> DiffractionGrid:
+    """Angles of the camera pixels.
+
+    Raises:
+        MetaError: the stream lacks the angle of a pixel.
+    """
+    return DiffractionGrid(shape=meta.layout.camera, pixel_mrad=meta.need("pixel_mrad", agent), centre_px=centre_px)
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent."""
+    """Build the agent; see `agents.load`."""
     return VirtualDetectors(NAME, checked_options(Options, options))

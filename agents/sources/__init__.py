@@ -1,6 +1,6 @@
-"""Where streams come from: one file per kind of source, and `open_source`, which picks one.
+"""Sources of streams: one file per kind of source, and `open_source`, which chooses one.
 
-Every module here has `make(where, options)`: `where` is what follows the scheme, or the path.
+Every module has `make(where, options)`; `where` is the part of the URL after the scheme, or the path.
 """
 
 import importlib
@@ -15,18 +15,18 @@ from pydantic import BeforeValidator
 from agents.base import StreamMeta
 from agents.source import Source, SourceError
 from twin.formats.dataset import FormatError, Metadata
-from twin.suggest import nearest
+from twin.suggest import check_known, nearest
 
 
 def _sides(given: Any) -> Any:
-    """`64,48`, as it is easily typed, for `[64, 48]`; what each of them is, is checked afterwards."""
+    """Accept `64,48` and `64` for `[64, 48]` and `[64]`; the sides are checked afterwards."""
     if isinstance(given, str):
         return [side.strip() for side in given.split(",")]
     return [given] if isinstance(given, int) else given
 
 
 Shape = Annotated[tuple[Annotated[int, Gt(0)], ...], Len(1, 2), BeforeValidator(_sides)]
-"""(rows, columns), or (N,) for a list."""
+"""(rows, columns), or (N,) for a list of positions."""
 
 Camera = Annotated[tuple[Annotated[int, Gt(0)], Annotated[int, Gt(0)]], BeforeValidator(_sides)]
 """(H, W)."""
@@ -36,16 +36,28 @@ BY_SUFFIX = {".mib": "files", ".zarr": "files", ".hspy": "files", ".t3p": "t3p"}
 
 
 def open_source(spec: str | Path, meta: Mapping[str, Any] | None = None, **options: Any) -> Source:
-    """A source by URL (`merlin://host:port`, `csr://host:port`) or by the suffix of a file.
+    """Open a source by URL (`merlin://host:port`, `csr://host:port`) or by the suffix of a file.
 
     Args:
         spec: URL or path.
-        meta: what the operator knows better than the stream: any key of `Metadata`, and `transposed`.
-        options: of the kind of source; see the `Options` in its module.
+        meta: entries that replace those of the stream: any key of `Metadata`, and `transposed`.
+        options: options of the kind of source; see `Options` in its module.
 
     Raises:
-        SourceError: nothing of that kind, nothing there, or no such stream.
-        OptionError: an option that this kind of source does not have, or a bad value.
+        SourceError: no such kind of source, no such file or server, or no valid stream.
+        OptionError: an unknown option or a bad value.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from twin.formats import Layout, create
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with create(f"{folder}/scan.mib", Layout((2, 3), (8, 8))) as writer:
+        ...         writer.append(np.ones((6, 8, 8), np.uint16))
+        ...     with open_source(f"{folder}/scan.mib", meta={"energy_kev": 300}) as source:
+        ...         positions = [block.pixel.tolist() for block in source.blocks()]
+        >>> source.meta.layout.scan, source.meta.metadata.energy_kev, positions
+        ((2, 3), 300.0, [[[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]])
     """
     scheme, separator, where = str(spec).partition("://")
     if separator:
@@ -63,36 +75,34 @@ def open_source(spec: str | Path, meta: Mapping[str, Any] | None = None, **optio
         module, where = BY_SUFFIX[suffix], str(spec)
     source: Source = importlib.import_module(f"agents.sources.{module}").make(where, options)
     try:
-        source.meta = told(source.meta, meta or {})
+        source.meta = overridden(source.meta, meta or {})
     except BaseException:
         source.close()
         raise
     return source
 
 
-def told(meta: StreamMeta, known: Mapping[str, Any]) -> StreamMeta:
-    """The same with what the operator says in place of what the stream says.
+def overridden(meta: StreamMeta, entries: Mapping[str, Any]) -> StreamMeta:
+    """Replace entries of the metadata.
 
     Raises:
-        SourceError: an unknown key (names the nearest) or a value out of range.
+        SourceError: an unknown key (the message suggests the nearest) or a value out of range.
     """
-    ours = dict(known)
-    transposed = ours.pop("transposed", meta.transposed)
+    given = dict(entries)
+    transposed = given.pop("transposed", meta.transposed)
     if not isinstance(transposed, bool | None):
         raise SourceError(f"transposed is true or false; got {transposed!r}")
-    keys = [*Metadata.__dataclass_fields__, "transposed"]
-    for key in ours:
-        if key not in keys:
-            raise SourceError(f"{key} is nothing that a stream can tell{nearest(key, keys)}; known: {', '.join(keys)}")
+    for key in given:
+        check_known(key, [*Metadata.__dataclass_fields__, "transposed"], "a key of the metadata", SourceError)
     try:
-        metadata = Metadata.of({**meta.metadata.plain(), **ours}, "meta")
+        metadata = Metadata.of({**meta.metadata.plain(), **given}, "meta")
     except FormatError as error:
         raise SourceError(str(error)) from error
     return replace(meta, metadata=metadata, transposed=transposed)
 
 
 def endpoint(where: str, port: int) -> tuple[str, int]:
-    """Host and port of `host:port`, `host` or `[::1]:port`; `port` where none is given.
+    """Split `host:port`, `host` or `[::1]:port` into host and port; `port` is the default.
 
     Raises:
         SourceError: no host, or no port number.

@@ -1,4 +1,4 @@
-"""Events from the sparse live stream of LiberTEM's Timepix3 camera (TCP), as blocks of whole positions."""
+"""Events of a Timepix3 camera from LiberTEM's sparse live stream (TCP), as blocks of whole positions."""
 
 import socket
 import time
@@ -32,15 +32,15 @@ from twin.wire.csr import (
 
 @validated
 class Options:
-    """How to listen.
+    """Options of the connection.
 
     Attributes:
-        timeout_s: longest silence, to connect and between any two bytes.
-        reconnect: how often a connection that was lost is made anew.
-        reconnect_s: wait before each try.
-        queue_bytes: read ahead at most so much while agents work; the sender waits beyond that.
-        chunk_bytes: the largest chunk that is taken.
-        frames: agents that need frames may have them, at the price of memory and time.
+        timeout_s: longest time to connect and between two bytes.
+        reconnect: number of attempts to restore a lost connection.
+        reconnect_s: delay before each attempt.
+        queue_bytes: memory of events read ahead; beyond it the sender waits.
+        chunk_bytes: largest chunk that is accepted.
+        frames: provide frames to agents that need them, at the cost of memory and time.
     """
 
     timeout_s: Annotated[float, Gt(0), Lt(1e6)] = 10.0
@@ -52,17 +52,17 @@ class Options:
 
 
 class CsrSource(Source):
-    """The first scan of the stream, from its start on. Chunks say how many positions they are, not which.
+    """The first scan of the stream. Chunks have a number of positions, but not their indices.
 
-    A lost connection can be made anew: when the sender then gives the same scan from its beginning, what has been
-    seen is left out and counted as duplicates; another scan, or another camera, ends the stream.
+    After a reconnection the sender has to repeat the same scan from its beginning: positions that were received already
+    are counted as duplicates. Another scan or camera ends the stream.
 
     Args:
-        host, port: of the sender.
-        options: see there.
+        host, port: address of the sender.
+        options: see `Options`.
 
     Raises:
-        SourceError: nobody there, nothing said in time, or no such stream.
+        SourceError: no server, no data in time, or no valid stream.
     """
 
     def __init__(self, host: str, port: int = PORT, options: Options | None = None) -> None:
@@ -105,9 +105,9 @@ class CsrSource(Source):
         self._connection.hang_up()
 
     def _read(self) -> Iterator[EventBlock]:
-        """Blocks to the scan's end, over as many connections as it takes."""
+        """Yield blocks to the end of the scan, reconnecting if necessary."""
         tries = self.options.reconnect
-        skip = 0  # positions that are known already
+        skip = 0  # positions received over an earlier connection
         while not self._closed:
             try:
                 yield from self._scanned(skip)
@@ -128,24 +128,24 @@ class CsrSource(Source):
                 return
 
     def _scanned(self, skip: int) -> Iterator[EventBlock]:
-        """Blocks of the running scan, without the first `skip` positions."""
+        """Yield blocks of the running scan, without the first `skip` positions."""
         count = self.meta.layout.count
         while True:
             message = self._connection.message()
             if isinstance(message, Chunk):
-                seen = min(skip, len(message))
-                skip -= seen
-                self.health.duplicates += seen
-                if seen < len(message):
-                    yield self._block(message, seen)
+                repeated = min(skip, len(message))
+                skip -= repeated
+                self.health.duplicates += repeated
+                if repeated < len(message):
+                    yield self._block(message, repeated)
                 continue
             if isinstance(message, ScanEnd | AcquisitionEnd) and self._next < count:
                 self.health.fault(f"the scan ends with position {self._next} of {count}")
             return
 
-    def _block(self, chunk: Chunk, seen: int) -> EventBlock:
-        """The chunk's positions from `seen` on. Of a chunk of times over threshold each entry is one event."""
-        first, self._next = self._next, self._next + len(chunk) - seen
+    def _block(self, chunk: Chunk, start: int) -> EventBlock:
+        """Block of the positions of a chunk from `start`. Each entry of times over threshold is one event."""
+        first, self._next = self._next, self._next + len(chunk) - start
         pixel = np.stack(np.divmod(np.arange(first, self._next), self.meta.layout.scan[1]), axis=1).astype(np.int32)
         weight = None
         if self._acquisition.format == "counts":
@@ -153,10 +153,10 @@ class CsrSource(Source):
                 raise CsrError(f"a count of {chunk.value.max()}; the largest is {2**32 - 1}")
             weight = np.require(chunk.value, np.uint32, ["C", "A"])
         index = np.require(chunk.index, np.uint32, ["C", "A"])
-        return EventBlock(index, weight, chunk.indptr[seen:].astype(np.int64), pixel, self.meta.layout.camera)
+        return EventBlock(index, weight, chunk.indptr[start:].astype(np.int64), pixel, self.meta.layout.camera)
 
     def _connect_again(self) -> bool:
-        """Whether the same scan comes again."""
+        """Reconnect; return whether the sender repeats the same scan."""
         self._connection.close()
         time.sleep(self.options.reconnect_s)
         try:
@@ -171,23 +171,23 @@ class CsrSource(Source):
         self.health.reconnects += 1
         same = begun[0] == self._acquisition and begun[1].sequence == self._scan.sequence
         if not same:
-            self.health.fault("another scan has begun meanwhile; this one stays incomplete")
+            self.health.fault("another scan has begun; this one stays incomplete")
             self._closed = True
         return same
 
 
 class _Connection:
-    """A socket and what it says."""
+    """A socket and its decoder."""
 
     def __init__(self, address: tuple[str, int], options: Options) -> None:
         self._socket = socket.create_connection(address, options.timeout_s)
         self._decoder = CsrDecoder(Limits(chunk_bytes=options.chunk_bytes))
 
     def begin(self) -> tuple[AcquisitionStart, ScanStart]:
-        """What comes before the first chunk.
+        """Receive the messages before the first chunk.
 
         Raises:
-            CsrError: something else comes.
+            CsrError: an unexpected message.
             OSError: the connection is lost, or silent for too long.
         """
         start = self.message()
@@ -199,10 +199,10 @@ class _Connection:
         raise CsrError(f"{type(start).__name__} came before an acquisition and its scan")
 
     def message(self) -> Message:
-        """The next message.
+        """Receive the next message.
 
         Raises:
-            CsrError: no such stream.
+            CsrError: no valid stream.
             OSError: the connection is lost, or silent for too long.
         """
         while True:
@@ -214,21 +214,21 @@ class _Connection:
                 return message
 
     def hang_up(self) -> None:
-        """Ends a `message` that waits in another thread."""
+        """End a `message` call that waits in another thread."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         self._socket.close()
 
 
 def make(where: str, options: Mapping[str, Any]) -> CsrSource:
-    """A stream by `host:port`.
+    """Open a stream by `host:port`.
 
     Raises:
         OptionError: an unknown option or a bad value.
-        SourceError: nobody there, or no such stream.
+        SourceError: no server, or no valid stream.
     """
     host, port = endpoint(where, PORT)
     return CsrSource(host, port, checked_options(Options, options))
@@ -239,15 +239,15 @@ def _size(block: EventBlock) -> int:
     return block.index.nbytes + weight + block.indptr.nbytes + block.pixel.nbytes
 
 
-def _metadata(told: Mapping[str, Any], health: Health) -> Metadata:
-    """What the scan's JSON says that we know; the rest is kept as its provenance."""
-    known = {key: value for key, value in told.items() if key in Metadata.__dataclass_fields__ and key != "provenance"}
-    rest = {key: value for key, value in told.items() if key not in known}
-    found: dict[str, Any] = {"provenance": {"stream": rest}} if rest else {}
+def _metadata(sent: Mapping[str, Any], health: Health) -> Metadata:
+    """Metadata from the known entries of the scan's JSON; the others become its provenance."""
+    known = {key: value for key, value in sent.items() if key in Metadata.__dataclass_fields__ and key != "provenance"}
+    rest = {key: value for key, value in sent.items() if key not in known}
+    valid: dict[str, Any] = {"provenance": {"stream": rest}} if rest else {}
     for key, value in known.items():
         try:
             Metadata.of({key: value}, "metadata")
-            found[key] = value
+            valid[key] = value
         except FormatError as error:
             health.fault(f"the scan's {error}")
-    return Metadata.of(found, "metadata")
+    return Metadata.of(valid, "metadata")

@@ -1,7 +1,6 @@
-"""Frames from a dataset on disc: .mib, .zarr and .hspy, in the order in which they lie there.
+"""Frames of a dataset on disc (.mib, .zarr, .hspy), in the order of the file.
 
-Processed pixels of a .mib file stay as they are, big-endian. A file that is broken or cut off gives its whole frames,
-and a fault says what is wrong with it.
+Processed pixels of a .mib file stay big-endian. A damaged or truncated file yields its whole frames and a fault.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,11 +25,11 @@ from twin.options import Count, checked_options, validated
 
 @validated
 class Options:
-    """How to read.
+    """Options of reading.
 
     Attributes:
-        scan: (rows, columns), or (N,), of a .mib file whose .hdr does not tell or tells something else.
-        block_bytes: of frames in a block.
+        scan: (rows, columns), or (N,), of a .mib file; None is that of its .hdr file.
+        block_bytes: memory of the frames in a block.
     """
 
     scan: Shape | None = None
@@ -38,10 +37,11 @@ class Options:
 
 
 def make(where: str, options: Mapping[str, Any]) -> "FileSource":
-    """From a path and options.
+    """Open a dataset by its path.
 
     Raises:
-        SourceError, OptionError: as `FileSource` and `Options`.
+        OptionError: an unknown option or a bad value.
+        SourceError: as `FileSource`.
     """
     return FileSource(Path(where), checked_options(Options, options))
 
@@ -50,11 +50,11 @@ class FileSource(Source):
     """A dataset opened for one pass.
 
     Args:
-        path: its suffix says what it is.
-        options: see there.
+        path: path; the suffix selects the format.
+        options: see `Options`.
 
     Raises:
-        SourceError: no such file, or not a frame in it that is whole.
+        SourceError: no such file, or no whole frame in it.
     """
 
     def __init__(self, path: Path, options: Options | None = None) -> None:
@@ -80,7 +80,7 @@ class FileSource(Source):
         if self._options.scan is None:
             return open_frames(self._path, tolerate=tolerate)
         if self._path.suffix != ".mib":
-            raise FormatError(f"{self._path}: scan is for .mib files; this one tells its own: {self._path.suffix}")
+            raise FormatError(f"{self._path}: option scan is for .mib files; {self._path.suffix} files have their own")
         if not self._path.exists():
             raise FormatError(f"{self._path} does not exist")
         return MibReader(self._path, self._options.scan, tolerate)
@@ -112,12 +112,12 @@ class FileSource(Source):
         return FrameBlock(frames, np.stack([row, column], axis=1).astype(np.int32))
 
     def _pieces(self) -> Iterator[tuple[int, Frames]]:
-        """(index of the first, frames), in pieces that are cheap to read; broken frames are left out."""
+        """Yield (index of the first, frames) in pieces that are fast to read; damaged frames are left out."""
         reader = self._reader
         if isinstance(reader, MibReader) and reader.header.pixel in mh.PIXEL_BYTES:
             yield from self._as_stored(reader)
             return
-        # A chunk on disc is a scan row: less than a row would be decompressed again and again.
+        # A chunk on disc is a scan row: smaller pieces would decompress it repeatedly.
         step = min(reader.layout.block, reader.layout.scan[-1])
         first = 0
         while first < reader.extent:
@@ -125,7 +125,7 @@ class FileSource(Source):
             try:
                 frames = reader.read(first, count)
             except (FormatError, OSError, ValueError, RuntimeError) as error:
-                # What zarr's codecs raise is of many kinds. Only a camera's file tells which frame is broken.
+                # Codecs of zarr raise errors of many types. Only a FormatError has the number of the damaged frame.
                 broken = error.complete if isinstance(error, FormatError) else -1
                 if first < broken < first + count:
                     count = broken - first
@@ -139,7 +139,7 @@ class FileSource(Source):
             first += count
 
     def _as_stored(self, reader: MibReader) -> Iterator[tuple[int, Frames]]:
-        """Frames of a .mib file as they lie there. Read and not mapped: a file that shrinks would end the process."""
+        """Yield frames of a .mib file as stored. Read, not mapped: a mapped file that shrinks would end the process."""
         header = reader.header
         stride = header.length + header.payload_bytes
         step = max(1, self._options.block_bytes // stride)
@@ -160,20 +160,20 @@ class FileSource(Source):
                         yield first + begin, frames[begin:k]
                         begin, number = k + 1, expected
                     elif number != expected:
-                        self._tell_jump(first + k, number, expected)
+                        self._note_jump(first + k, number, expected)
                     expected = number + 1
                 yield first + begin, frames[begin:]
                 if shorter:
                     return
 
-    def _tell_jump(self, frame: int, number: int, expected: int) -> None:
+    def _note_jump(self, frame: int, number: int, expected: int) -> None:
         self.health.fault(
             f"{self._path.name}: frame {frame} has the number {number}, not {expected}: frames may be missing;"
-            " positions are counted as the frames lie in the file"
+            " positions follow the order of the file"
         )
 
     def _number(self, raw: bytes, usual: UsualHeader, frame: int) -> int | None:
-        """Of a header; None, and a fault, for one that is broken or unlike the first."""
+        """Frame number of a header; None, and a fault, for one that is damaged or differs from the first."""
         number = usual.number(raw)
         if number is not None:
             return number

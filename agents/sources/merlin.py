@@ -1,7 +1,7 @@
 """Live frames of a Merlin (Medipix3) camera over TCP: `merlin://host:port`.
 
-A thread reads as far ahead as its queue allows; when agents are slower, the queue fills, TCP holds the camera up, and
-`Health.waits` counts it. Pixels are received into their place and never copied.
+A thread reads ahead as far as its queue allows. If the agents are slower, the queue fills, TCP holds up the camera, and
+`Health.waits` counts it. Pixels are received into the memory of the blocks and not copied.
 """
 
 import json
@@ -19,7 +19,7 @@ from agents.base import StreamMeta
 from agents.block import FrameBlock
 from agents.source import Health, Source, SourceError
 from agents.sources import Shape, endpoint
-from agents.sources.merlin_assembly import Assembly, FrameOrder, Run
+from agents.sources.merlin_assembly import Assembly, FrameOrder, FrameRun
 from agents.sources.queue import BoundedQueue, read_ahead
 from twin.formats import merlin_header as mh
 from twin.formats.dataset import FormatError, Layout, Metadata
@@ -31,33 +31,33 @@ from twin.wire.merlin import WireError
 from twin.wire.merlin_decoder import AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message
 
 CONNECT_S = 5.0
-"""For a connection to come about; a thread that is in the middle of it cannot be stopped."""
+"""Longest time to connect, during which a thread cannot be stopped."""
 
 LINGER_S = 0.5
-"""After the scan's last frame, for others that are still missing."""
+"""Time to wait for missing frames after the last frame of the scan."""
 
 
 @validated
 class Options:
-    """How to listen.
+    """Options of the connection and of the scan.
 
     Attributes:
-        scan: (rows, columns), or (N,), where the camera does not tell or tells something else.
-        first: number of the first frame; None for 1, or 0 where a frame 0 comes first.
-        skip_frames: at the beginning that belong to no position.
-        flyback_frames: at the end of each row that belong to no position.
+        scan: (rows, columns), or (N,); None is that of the camera's text header.
+        first: number of the first frame; None for 1, or 0 if frame 0 comes first.
+        skip_frames: frames at the beginning without a position.
+        flyback_frames: frames at the end of each row without a position.
         serpentine: odd rows run backwards.
-        control_port: to set parameters and to start; None leaves the camera alone.
+        control_port: port to set parameters and to start; None leaves the camera alone.
         settings: parameters of the camera, set before the start.
         start: send STARTACQUISITION.
         trigger: send SOFTTRIGGER once the camera is armed.
-        start_timeout_s: from opening to the first frame.
-        timeout_s: without a frame, after which the stream is over.
-        latency_s: a block that is not full is handed on after this long.
-        block_bytes: of frames in a full block.
-        queue_bytes: of frames read ahead.
-        reconnect: attempts in all to restore a lost connection, `reconnect_s` apart.
-        most_frame_bytes: a camera whose frames are larger is refused.
+        start_timeout_s: longest time from opening to the first frame.
+        timeout_s: time without a frame after which the stream ends.
+        latency_s: time after which an incomplete block is passed on.
+        block_bytes: memory of the frames in a full block.
+        queue_bytes: memory of the frames read ahead.
+        reconnect: total number of attempts to restore a lost connection, `reconnect_s` apart.
+        most_frame_bytes: largest frame that is accepted.
     """
 
     scan: Shape | None = None
@@ -80,28 +80,29 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.control_port is None and (self.settings or self.start or self.trigger):
-            raise OptionError("settings, start and trigger go over the control port: give control_port (6341)")
+            raise OptionError("settings, start and trigger need the control port: give control_port (6341)")
 
 
 def make(where: str, options: Mapping[str, Any]) -> "MerlinSource":
-    """From `host:port` and options.
+    """Open a camera by `host:port`.
 
     Raises:
-        SourceError, OptionError: as `MerlinSource` and `Options`.
+        OptionError: an unknown option or a bad value.
+        SourceError: as `MerlinSource`.
     """
     host, port = endpoint(where, merlin.DATA_PORT)
     return MerlinSource(host, port, checked_options(Options, options))
 
 
 class MerlinSource(Source):
-    """A camera's data port. Open once the first frame's header has come.
+    """The data port of a camera. The constructor returns when the header of the first frame has arrived.
 
     Args:
-        host, port: of the data port.
-        options: see there.
+        host, port: address of the data port.
+        options: see `Options`.
 
     Raises:
-        SourceError: nobody there, no such camera, nothing within `start_timeout_s`, or a scan of unknown shape.
+        SourceError: no server, no such camera, no frame within `start_timeout_s`, or a scan of unknown shape.
     """
 
     def __init__(self, host: str, port: int = merlin.DATA_PORT, options: Options | None = None) -> None:
@@ -109,7 +110,7 @@ class MerlinSource(Source):
         self._options, self._label, self._address = options or Options(), f"merlin://{host}:{port}", (host, port)
         self._stop = threading.Event()
         self._used = False
-        self._told: mh.Acquisition | None = None
+        self._announced: mh.Acquisition | None = None
         self._early: list[FrameMessage] = []
         self._socket: socket.socket | None = None
         try:
@@ -126,11 +127,11 @@ class MerlinSource(Source):
             raise
 
     def blocks(self) -> Iterator[FrameBlock]:
-        """As every source's; may be called once."""
+        """Yield blocks; may be called once."""
         if self._used:
-            raise SourceError(f"{self._label}: this stream has been run through")
+            raise SourceError(f"{self._label}: this stream was read already")
         self._used = True
-        queue: BoundedQueue[Run] = BoundedQueue(max_items=1024, max_bytes=self._options.queue_bytes)
+        queue: BoundedQueue[FrameRun] = BoundedQueue(max_items=1024, max_bytes=self._options.queue_bytes)
         with closing(read_ahead(self._runs(), queue, lambda run: run.bytes, "merlin reader", self._stop.set)) as runs:
             for run in runs:
                 self.health.received += run.stop - run.start
@@ -146,7 +147,7 @@ class MerlinSource(Source):
     # --- opening ---------------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        """A fresh connection, with a decoder of its own."""
+        """Connect, with a new decoder."""
         if self._socket is not None:
             self._socket.close()
         timeout_s = min(self._options.start_timeout_s, CONNECT_S)
@@ -156,37 +157,35 @@ class MerlinSource(Source):
         self._decoder = DataDecoder(slab_bytes=self._options.block_bytes, most_frame=self._options.most_frame_bytes)
 
     def _await_first_frame(self, camera: "_Remote") -> None:
-        """Read until a frame has begun, so that it is known what frames are."""
+        """Read until the header of a frame has arrived."""
         deadline = monotonic() + self._options.start_timeout_s
         while self._decoder.header is None:
             if monotonic() > deadline:
-                seen = "the text header came, but no frame" if self._told else "nothing came that a Merlin sends"
-                raise SourceError(f"{self._label}: {seen} within {self._options.start_timeout_s:g} s")
+                problem = "the text header came, but no frame" if self._announced else "no valid data came"
+                raise SourceError(f"{self._label}: {problem} within {self._options.start_timeout_s:g} s")
             count = self._receive()
             if count == 0:
                 raise SourceError(f"{self._label}: the camera hung up before the first frame")
             for message in self._decoder.filled(count or 0):
                 if isinstance(message, AcquisitionMessage):
-                    if self._told is None:
+                    if self._announced is None:
                         camera.trigger()
-                    self._told = message.acquisition
+                    self._announced = message.acquisition
                 elif isinstance(message, Fault):
                     self.health.fault(message.text)
                 else:
                     self._early.append(message)
 
     def _describe(self) -> None:
-        """Layout and metadata, from the two headers and the options."""
-        header, told, options = self._decoder.header, self._told, self._options
+        """Set layout and metadata from the two headers and the options."""
+        header, announced, options = self._decoder.header, self._announced, self._options
         assert header is not None
         self._header = header
         scan = options.scan
         if scan is None:
-            if told is None or (told.scan is None and told.frames == 0):
-                raise SourceError(
-                    f"{self._label}: the camera does not tell the shape of the scan; give --option scan=ROWS,COLUMNS"
-                )
-            scan = scan_shape(told, told.frames)
+            if announced is None or (announced.scan is None and announced.frames == 0):
+                raise SourceError(f"{self._label}: the shape of the scan is not known; give --option scan=ROWS,COLUMNS")
+            scan = scan_shape(announced, announced.frames)
         depth = header.depth
         dtype = mh.PIXEL_BYTES.get(header.pixel) or (1 if depth in (1, 6) else 2 if depth == 12 else 4)
         limit = (1 << depth) - 1 if depth is not None else None
@@ -202,13 +201,13 @@ class MerlinSource(Source):
         )
         self._run_frames = max(1, options.block_bytes // header.payload_bytes)
         self._assembly = Assembly(order, self.health, self._run_frames)
-        if told is not None and told.frames not in (0, order.frames):
-            self.health.fault(f"the camera announces {told.frames} frames; a scan of {scan} takes {order.frames}")
+        if announced is not None and announced.frames not in (0, order.frames):
+            self.health.fault(f"the camera announces {announced.frames} frames; a scan of {scan} takes {order.frames}")
 
     def _metadata(self, header: mh.MerlinHeader) -> Metadata:
-        """What the text header carries of ours, and the exposure."""
+        """Metadata of the text header, and the exposure time."""
         plain: dict[str, Any] = {}
-        text = self._told.extra.get(METADATA) if self._told is not None else None
+        text = self._announced.extra.get(METADATA) if self._announced is not None else None
         try:
             plain = dict(json.loads(text)) if text else {}
             if header.shutter_s > 0:
@@ -219,7 +218,7 @@ class MerlinSource(Source):
             return Metadata(dwell_s=header.shutter_s or None)
 
     def _receive(self) -> int | None:
-        """Bytes that came into the decoder's buffer; 0 when the line was closed, None when it is quiet."""
+        """Receive into the decoder's buffer; return the number of bytes, 0 at the end, None if there are none."""
         assert self._socket is not None
         try:
             return self._read(self._decoder.buffers())
@@ -228,8 +227,8 @@ class MerlinSource(Source):
 
     # --- reading, in a thread of its own ---------------------------------------------------------
 
-    def _runs(self) -> Iterator[Run]:
-        """Runs of frames, to the end of the scan or of the line."""
+    def _runs(self) -> Iterator[FrameRun]:
+        """Yield runs of frames to the end of the scan or of the connection."""
         assembly, attempts = self._assembly, self._options.reconnect
         try:
             for message in self._early:
@@ -246,8 +245,8 @@ class MerlinSource(Source):
         finally:
             assembly.end()
 
-    def _listen(self) -> Generator[Run, None, str | None]:
-        """One connection. Returns why it ended too early, or None when nothing more is to come."""
+    def _listen(self) -> Generator[FrameRun, None, str | None]:
+        """Yield the runs of one connection; return why it ended early, or None."""
         assembly, options = self._assembly, self._options
         heard = handed = monotonic()
         while not self._stop.is_set() and not assembly.complete:
@@ -259,7 +258,7 @@ class MerlinSource(Source):
             except OSError as error:
                 return f"the connection broke ({error})"
             now = monotonic()
-            # Not by bytes: a line that trickles would never end.
+            # Count frames, not bytes: a connection that trickles would never end.
             heard = now if messages else heard
             for message in messages:
                 if isinstance(message, FrameMessage):
@@ -276,7 +275,7 @@ class MerlinSource(Source):
         return None
 
     def _take_in(self, count: int | None) -> list[Message]:
-        """What the bytes that came complete."""
+        """Decode the messages that the received bytes complete."""
         if count is None:
             return self._decoder.flush()
         messages = self._decoder.filled(count) if count else self._decoder.end()
@@ -286,7 +285,7 @@ class MerlinSource(Source):
         return messages
 
     def _is_another(self, message: Message) -> bool:
-        """Note a fault. True for the text header of another acquisition; one after a reconnection is the same."""
+        """Note a fault; return True for the text header of another acquisition (not that after a reconnection)."""
         if isinstance(message, Fault):
             self.health.fault(message.text)
             return False
@@ -297,13 +296,13 @@ class MerlinSource(Source):
         return True
 
     def _why(self, count: int | None) -> str | None:
-        """The line was closed or is quiet; None where that is no wonder."""
+        """Describe why the connection ended; None at the end of the scan."""
         if self._assembly.at_end:
             return None
         return "the camera hung up" if count == 0 else f"no frame came for {self._options.timeout_s:g} s"
 
     def _restore(self, attempts: int) -> int:
-        """A new connection; how many attempts are left, -1 when there is none."""
+        """Reconnect; return the number of attempts left, or -1 after a failure."""
         while attempts > 0 and not self._stop.wait(self._options.reconnect_s):
             attempts -= 1
             try:
@@ -317,21 +316,21 @@ class MerlinSource(Source):
 
 
 def _scattered(line: socket.socket) -> Callable[[list[memoryview]], int]:
-    """A read into several places at once; into the first alone where the system has nothing better."""
+    """Receive into several buffers at once, or into the first one if the system cannot."""
     if hasattr(line, "recvmsg_into"):
         return lambda places: line.recvmsg_into(places)[0]
     return lambda places: line.recv_into(places[0])
 
 
 class _Remote:
-    """The camera's control port while a source is opened; does nothing where there is none to use."""
+    """The control port of the camera while a source is opened; does nothing without `control_port`."""
 
     def __init__(self, host: str, options: Options) -> None:
         self._host, self._options = host, options
         self._control: MerlinControl | None = None
 
     def start(self) -> None:
-        """Set the parameters, and start."""
+        """Set the parameters and start."""
         if self._control is None:
             return
         for name, value in self._options.settings.items():
@@ -340,7 +339,7 @@ class _Remote:
             self._control.command("STARTACQUISITION")
 
     def trigger(self) -> None:
-        """The camera is armed: it has sent its text header."""
+        """Trigger the camera, once it is armed and has sent its text header."""
         if self._control is not None and self._options.trigger:
             self._control.command("SOFTTRIGGER")
 

@@ -1,6 +1,6 @@
-"""From numbered frames to runs of consecutive scan positions: what is missing, doubled, or beyond the scan.
+"""Assignment of numbered frames to scan positions: runs of frames, and missing, repeated and surplus ones.
 
-No sockets and no threads: messages of `twin.wire.merlin_decoder` in, runs of frames side by side in memory out.
+Without sockets and threads: messages of `twin.wire.merlin_decoder` in, runs of frames adjacent in memory out.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class FrameOrder:
-    """Which frame of a camera belongs to which position.
+    """Assignment of frame numbers to positions.
 
     Attributes:
-        scan: (rows, columns), or (N,) for a list.
+        scan: (rows, columns), or (N,) for a list of positions.
         first: number of the first frame.
-        skip_frames: at the beginning that belong to no position.
-        flyback_frames: at the end of each row that belong to no position.
+        skip_frames: frames at the beginning without a position.
+        flyback_frames: frames at the end of each row without a position.
         serpentine: odd rows run backwards.
     """
 
@@ -38,16 +38,16 @@ class FrameOrder:
 
     @property
     def rows(self) -> int:
-        """Rows; a list is one row."""
+        """Number of rows; a list of positions is one row."""
         return self.scan[0] if len(self.scan) == 2 else 1
 
     @property
     def frames(self) -> int:
-        """Frames that the camera takes for one scan, those that belong to no position included."""
+        """Number of frames of one scan, those without a position included."""
         return self.skip_frames + self.rows * (self.scan[-1] + self.flyback_frames)
 
     def place(self, number: int) -> tuple[int, int] | None:
-        """(row, column); None for a frame that belongs to no position, be it beyond the scan or between its rows."""
+        """(row, column) of a frame; None for a frame without a position."""
         index = number - self.first - self.skip_frames
         if index < 0:
             return None
@@ -57,12 +57,12 @@ class FrameOrder:
         return row, self.scan[-1] - 1 - column if self.serpentine and row % 2 else column
 
     def is_beyond(self, number: int) -> bool:
-        """The number is none of this scan's."""
+        """True for a number outside this scan."""
         return not 0 <= number - self.first < self.frames
 
 
-class Run(NamedTuple):
-    """Frames of rows `start` to `stop` of a slab, and (row, column) of each, (n, 2)."""
+class FrameRun(NamedTuple):
+    """Frames in rows `start` to `stop` of a slab of memory, and (row, column) of each, (n, 2)."""
 
     slab: Bytes
     start: int
@@ -71,16 +71,16 @@ class Run(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Of the pixels."""
+        """Memory of the pixels."""
         return (self.stop - self.start) * self.slab.shape[1]
 
     def block(self, header: mh.MerlinHeader) -> FrameBlock:
-        """For the agents: big-endian views where the pixels are processed ones, decoded copies of raw ones."""
+        """Block of these frames: big-endian views of processed pixels, decoded copies of raw ones."""
         return FrameBlock(frames_of(self.slab[self.start : self.stop], header), self.pixel)
 
 
 def frames_of(payload: Bytes, header: mh.MerlinHeader) -> Frames:
-    """Frames, (n, H, W), from their bytes, (n, payload); a view unless the pixels are raw."""
+    """Decode frames, (n, H, W), from their bytes, (n, payload); a view unless the pixels are raw."""
     if header.pixel not in mh.PIXEL_BYTES:
         return merlin_pixels.decode(payload, header)
     words = payload.view(np.dtype(f">u{mh.PIXEL_BYTES[header.pixel]}"))
@@ -88,19 +88,19 @@ def frames_of(payload: Bytes, header: mh.MerlinHeader) -> Frames:
 
 
 class Assembly:
-    """Puts frames into their places and keeps the books of one scan, over any number of connections.
+    """Assigns the frames of one scan to positions and counts faults, over any number of connections.
 
     Args:
-        order: of the scan.
-        health: gets missing and doubled positions and faults.
-        run_frames: most frames in a run.
+        order: order of the frames.
+        health: receives missing and repeated positions and faults.
+        run_frames: largest number of frames in a run.
     """
 
     def __init__(self, order: FrameOrder, health: Health, run_frames: int) -> None:
         self.order, self.health = order, health
         self.received = 0
         self._run_frames = run_frames
-        self._seen = np.zeros((order.rows, order.scan[-1]), bool)
+        self._received = np.zeros((order.rows, order.scan[-1]), bool)
         self._next, self._latest = order.first, order.first - 1
         self._beyond = 0
         self._slab: Bytes | None = None
@@ -110,20 +110,20 @@ class Assembly:
     @property
     def complete(self) -> bool:
         """Every position has its frame."""
-        return self.received == self._seen.size
+        return self.received == self._received.size
 
     @property
     def at_end(self) -> bool:
-        """The latest frame is the scan's last, whether or not some before it are missing."""
+        """The latest frame is the last of the scan, even if earlier ones are missing."""
         return self._latest >= self.order.first + self.order.frames - 1
 
     @property
     def waiting(self) -> int:
-        """Frames of the run that is being put together."""
+        """Number of frames in the open run."""
         return len(self._pixel)
 
-    def add(self, frame: FrameMessage) -> list[Run]:
-        """A frame; runs that it closes."""
+    def add(self, frame: FrameMessage) -> list[FrameRun]:
+        """Add a frame; return the runs that it completes."""
         self._latest = frame.number
         if self.order.is_beyond(frame.number):
             self._beyond += 1
@@ -141,39 +141,39 @@ class Assembly:
         place = self.order.place(frame.number)
         if place is None:
             return []
-        if self._seen[place]:
+        if self._received[place]:
             self.health.duplicates += 1
             return []
-        self._seen[place] = True
+        self._received[place] = True
         self.received += 1
         return self._append(frame, place)
 
-    def _append(self, frame: FrameMessage, place: tuple[int, int]) -> list[Run]:
-        closed: list[Run] = []
+    def _append(self, frame: FrameMessage, place: tuple[int, int]) -> list[FrameRun]:
+        closed: list[FrameRun] = []
         if self._slab is not frame.slab or frame.slot != self._start + len(self._pixel):
             closed = self.take()
             self._slab, self._start = frame.slab, frame.slot
         self._pixel.append(place)
         return closed + (self.take() if len(self._pixel) >= self._run_frames else [])
 
-    def take(self) -> list[Run]:
-        """What has come and is in no run yet: one run, or none."""
+    def take(self) -> list[FrameRun]:
+        """Close the open run; return it, or nothing."""
         self.count_missing(self._next)
         if not self._pixel or self._slab is None:
             return []
-        run = Run(self._slab, self._start, self._start + len(self._pixel), np.array(self._pixel, np.int32))
+        run = FrameRun(self._slab, self._start, self._start + len(self._pixel), np.array(self._pixel, np.int32))
         self._start, self._pixel = run.stop, []
         return [run]
 
     def count_missing(self, stop: int) -> None:
-        """Positions before frame `stop` that have no frame go to `health.missing`."""
+        """Set `health.missing` to the number of positions before frame `stop` without a frame."""
         done = stop - self.order.first - self.order.skip_frames
         row, column = divmod(max(done, 0), self.order.scan[-1] + self.order.flyback_frames)
-        due = min(row * self.order.scan[-1] + min(column, self.order.scan[-1]), self._seen.size)
+        due = min(row * self.order.scan[-1] + min(column, self.order.scan[-1]), self._received.size)
         self.health.missing = max(due - self.received, 0)
 
     def end(self) -> None:
-        """The stream is over: whatever has not come is missing."""
-        self.health.missing = self._seen.size - self.received
+        """End the stream: all positions without a frame are missing."""
+        self.health.missing = self._received.size - self.received
         if self._beyond > 1:
             self.health.fault(f"{self._beyond} frames in all did not belong to the scan")

@@ -1,4 +1,4 @@
-"""A bounded queue between a thread that reads and whoever works on what it read: waiting, never loss."""
+"""A bounded queue between a reading thread and its consumer; a full queue blocks the reader and loses nothing."""
 
 import threading
 from collections import deque
@@ -11,23 +11,22 @@ Item = TypeVar("Item")
 
 
 class QueueClosed(StemtwinError, RuntimeError):
-    """The other side has gone: nobody will take what is put here."""
+    """The consumer has closed the queue."""
 
 
 class BoundedQueue(Generic[Item]):
-    """First in, first out, between two threads, with a bound on items and on bytes.
+    """First-in-first-out queue between two threads, limited in items and bytes.
 
-    A writer that finds it full waits (so the camera behind it is held up by TCP) and is counted. Something larger than
-    `max_bytes` alone is let in when nothing else is there. An error of the writer reaches the reader after
-    everything that was put before it.
+    The writer waits while the queue is full (and TCP holds up the camera behind it). An empty queue takes an item
+    larger than `max_bytes`. An error of the writer reaches the reader after all items before it.
 
     Args:
-        max_items: at most this many.
-        max_bytes: at most this much, by the sizes given to `put`.
+        max_items: largest number of items.
+        max_bytes: largest total of the sizes given to `put`.
 
     Attributes:
-        waits: times that the writer had to wait.
-        largest_bytes: most that it has held.
+        waits: number of times the writer had to wait.
+        largest_bytes: largest total so far.
 
     Raises:
         ValueError: a bound below one.
@@ -47,30 +46,30 @@ class BoundedQueue(Generic[Item]):
         self._changed = threading.Condition()
 
     def put(self, item: Item, size: int) -> None:
-        """Append; waits while it is full.
+        """Append an item; wait while the queue is full.
 
         Raises:
-            QueueClosed: the reader has gone, or `finish` came before.
+            QueueClosed: after `abort` or `finish`.
         """
         with self._changed:
             if self._full(size) and not self._aborted:
                 self.waits += 1
                 self._changed.wait_for(lambda: self._aborted or not self._full(size))
             if self._aborted or self._finished:
-                raise QueueClosed("nobody takes from this queue any more")
+                raise QueueClosed("the queue is closed")
             self._items.append((item, size))
             self._bytes += size
             self.largest_bytes = max(self.largest_bytes, self._bytes)
             self._changed.notify_all()
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Nothing more will be put; `error` is raised at the reader once everything is taken."""
+        """End the writing; `error` is raised in the reader after the last item."""
         with self._changed:
             self._finished, self._error = True, error
             self._changed.notify_all()
 
     def abort(self) -> None:
-        """Nothing more will be taken: lets go of everything and wakes both sides."""
+        """End the reading; drop all items and wake both threads."""
         with self._changed:
             self._aborted = True
             self._items.clear()
@@ -78,12 +77,12 @@ class BoundedQueue(Generic[Item]):
             self._changed.notify_all()
 
     def get(self, timeout_s: float | None = None) -> Item:
-        """The next item.
+        """Take the next item.
 
         Raises:
-            StopIteration: there will be none.
-            TimeoutError: none within `timeout_s`.
-            BaseException: what the writer gave to `finish`.
+            StopIteration: the writer has finished.
+            TimeoutError: no item within `timeout_s`.
+            BaseException: the error given to `finish`.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._items or self._finished or self._aborted, timeout_s):
@@ -118,17 +117,20 @@ def read_ahead(
     name: str = "reader",
     stop: Callable[[], None] | None = None,
 ) -> Generator[Item, None, None]:
-    """What `items` gives, read by a thread of its own as far ahead as the queue lets it.
+    """Iterate over `items` in a thread that reads ahead as far as the queue allows.
 
-    Close the result (or run it to its end) and the thread is gone: what `items` waits for has to end by itself soon
-    after `stop` was called, by a timeout of its own.
+    Closing the generator, or running it to its end, ends the thread: `items` has to return soon after `stop` is called.
 
     Args:
-        items: runs in the thread, and is closed there if it can be.
-        queue: fresh.
+        items: iterated, and closed, in the thread.
+        queue: new.
         size: bytes of an item.
-        name: of the thread.
-        stop: tells `items` that nobody wants more.
+        name: name of the thread.
+        stop: asks `items` to end.
+
+    Example:
+        >>> list(read_ahead(iter("abc"), BoundedQueue(max_items=2), len))
+        ['a', 'b', 'c']
     """
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Timepix3 events from a `.t3p` file, as blocks of whole positions; memory goes with the block, not with the file."""
+"""Timepix3 events of a `.t3p` file, as blocks of whole positions; memory is that of a block, not of the file."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -23,10 +23,10 @@ from twin.options import Count, NonNegative, Positive, checked_options, validate
 from twin.scan.plan import ScanPlan
 
 BLOCK_RECORDS = 2**15
-"""Half a megabyte: what a pass over the events left in the cache, the next finds there."""
+"""Half a megabyte, which stays in the cache between the passes over the events."""
 
 FRAME_BYTES = 64 * 2**20
-"""Of the frames of one block, where frames are wanted."""
+"""Memory of the frames of one block, if frames are provided."""
 
 FIRST_EVENTS = 15
 Events = NDArray[np.void]
@@ -34,22 +34,21 @@ Events = NDArray[np.void]
 
 @validated
 class Options:
-    """How events become positions; what is None is as the file says.
+    """Options of the assignment of events to positions; None is the value of the file.
 
     Attributes:
         scan: (rows, columns), or (N,) for a list of positions.
         camera: (H, W).
-        dwell_s: time per position.
+        dwell_s: dwell time.
         pattern: "raster" or "serpentine".
-        settle_s, flyback_s: at the start of every line, and from one line to the next; events of that time count
-            nothing.
-        start_s: when the scan begins, on the camera's clock; "first" takes the first event's time.
-        acceptance_s: only events of the first part of each dwell count, which emulates a lower dose.
-        window_s: how far out of order of time events may come.
-        counter_bits: of a tick counter that rolls over.
-        fine_time: positions by the fine time; None where the twin's camera made the file, otherwise by the tick alone.
-        frames: agents that need frames may have them, at the price of memory and time.
-        records: of a block at a time.
+        settle_s, flyback_s: time at the start of every line, and between lines; events in it are ignored.
+        start_s: start of the scan on the camera's clock; "first" is the time of the first event.
+        acceptance_s: use only events of the first part of each dwell time, which emulates a lower dose.
+        window_s: largest delay of an event.
+        counter_bits: bits of a tick counter that rolls over.
+        fine_time: use the fine time; None uses it for files of the simulated camera only.
+        frames: provide frames to agents that need them, at the cost of memory and time.
+        records: number of records that are read at a time.
     """
 
     scan: Shape | None = None
@@ -70,22 +69,22 @@ class Options:
     @classmethod
     def _time_or_first(cls, given: Any) -> Any:
         if isinstance(given, str) and given != "first":
-            raise ValueError(f"a time or first; got {given!r}")
+            raise ValueError(f"expected a time or first; got {given!r}")
         return given
 
 
 class T3pSource(Source):
-    """Events of a file in blocks; a file that is cut off gives its whole records.
+    """Events of a file in blocks; a truncated file yields its whole records.
 
-    Positions are in order of read-out, each once; those without an event come as empty ones. What belongs nowhere is
-    counted in `counts` and, where something must be wrong, told in `health`.
+    Positions are in order of read-out, each once, also those without events. Events without a position are counted in
+    `counts`; faults are noted in `health`.
 
     Args:
-        file: path of the .t3p file; the JSON file beside it may be missing if the options say what it would.
-        options: see there.
+        file: path of the .t3p file; the JSON file beside it may be missing if the options replace it.
+        options: see `Options`.
 
     Raises:
-        SourceError: no such file, a broken description, or nothing that tells scan, camera and dwell.
+        SourceError: no such file, an invalid description, or scan, camera or dwell time not known.
     """
 
     def __init__(self, file: str | Path, options: Options | None = None) -> None:
@@ -97,11 +96,11 @@ class T3pSource(Source):
             raise SourceError(str(error)) from error
         try:
             rest = path_.stat().st_size % 16
-            told = self._reader.records
-            self._cut_off = bool(rest) or (told is not None and self._reader.count < told)
+            described = self._reader.records
+            self._cut_off = bool(rest) or (described is not None and self._reader.count < described)
             if self._cut_off:
                 within = f", and ends within the next, after {rest} of 16 bytes" if rest else ""
-                of = "" if told is None else f" of {told}"
+                of = "" if described is None else f" of {described}"
                 self.health.fault(f"the file is cut off: it has {self._reader.count} whole records{of}{within}")
             layout = _layout(self._reader.layout, self.options, path_)
             metadata = self._reader.metadata
@@ -133,11 +132,11 @@ class T3pSource(Source):
             for first, events in chunks:
                 before = replace(order.counts)
                 yield from self._handed(scan.push(events))
-                self._tell(before, f"records {first} to {first + len(events)}")
+                self._note_faults(before, f"records {first} to {first + len(events)}")
             before = replace(order.counts)
-            # Of a file that was cut off nobody knows which of the positions said to be complete lie behind its end.
+            # The positions of a truncated file that are described as complete may lie beyond its end.
             yield from self._handed(scan.flush(0 if self._cut_off else self._reader.frames))
-            self._tell(before, "at the end")
+            self._note_faults(before, "at the end")
             self._conclude(order.done, plan.count)
         finally:
             self.health.missing = plan.count - self.health.received
@@ -151,10 +150,10 @@ class T3pSource(Source):
             yield block
 
     def _plan(self) -> ScanPlan:
-        """The scan as file and options have it.
+        """Plan of the scan by file and options.
 
         Raises:
-            FormatError: it cannot be.
+            FormatError: no such scan is possible.
         """
         plan, options = plan_of(self.meta.layout, self.meta.metadata), self.options
         changes = {
@@ -182,7 +181,7 @@ class T3pSource(Source):
         return clock_of(plan, float(start_s), self.options.acceptance_s)
 
     def _first_s(self) -> float:
-        """Time of the first event; of those at the beginning, one that the others agree with."""
+        """Time of the first event of the beginning that is consistent with the others."""
         events = self._reader.read(0, min(FIRST_EVENTS, self._reader.count))
         if not len(events):
             return 0.0
@@ -199,7 +198,7 @@ class T3pSource(Source):
         height, width = self.meta.layout.camera
         return max(1, FRAME_BYTES // (4 * height * width)) if self.options.frames else 2**16
 
-    def _tell(self, before: EventCounts, where: str) -> None:
+    def _note_faults(self, before: EventCounts, where: str) -> None:
         for name in FAULTS:
             new = getattr(self.counts, name) - getattr(before, name)
             if new:
@@ -207,26 +206,26 @@ class T3pSource(Source):
 
     def _conclude(self, done: int, count: int) -> None:
         for name in ("before", "after"):
-            there = getattr(self.counts, name)
-            if there:
-                self.health.fault(f"{there} events {name} the scan")
+            count_outside = getattr(self.counts, name)
+            if count_outside:
+                self.health.fault(f"{count_outside} events {name} the scan")
         if done < count:
             self.health.fault(f"the events end with position {done} of {count}")
 
 
 def make(where: str, options: Mapping[str, Any]) -> T3pSource:
-    """A file as a source.
+    """Open a file by its path.
 
     Raises:
         OptionError: an unknown option or a bad value.
-        SourceError: no such file, or too little is known about it.
+        SourceError: as `T3pSource`.
     """
     return T3pSource(where, checked_options(Options, options))
 
 
-def _layout(told: Layout | None, options: Options, file: Path) -> Layout:
-    scan = options.scan or (told.scan if told else None)
-    camera = options.camera or (told.camera if told else None)
+def _layout(described: Layout | None, options: Options, file: Path) -> Layout:
+    scan = options.scan or (described.scan if described else None)
+    camera = options.camera or (described.camera if described else None)
     if scan is None or camera is None:
         raise SourceError(
             f"{file.name}: no {file.name}.json beside it: give scan and camera, rows before columns, as options"

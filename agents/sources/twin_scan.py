@@ -1,4 +1,4 @@
-"""The twin's own scan as a stream: blocks as the simulated microscope makes them, and what an operator knows of it."""
+"""A simulated scan as a stream: blocks of the simulated microscope, and the metadata that an operator knows."""
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -17,25 +17,25 @@ from twin.types import ScanBlock
 
 
 class TwinScan(Source):
-    """A scan that a microscope of the twin makes, block by block: frames, or events if its camera gives events.
+    """A scan of the simulated microscope, block by block: frames, or events of an event camera.
 
-    The first block is computed on opening: it shows what the camera's counts are.
+    Opening computes the first block, because it has the type of the counts.
 
     Args:
-        scan: blocks in read-out order, as `Microscope.scan` gives them; used up.
-        plan: of the scan.
-        optics: of the scan.
-        largest_count: of the camera; None for what its counts' type holds.
-        provenance: for the metadata, plain JSON.
-        window_s: how far out of order of time events may come.
-        frames: agents that need frames may have them made of events, at the price of memory and time.
+        scan: blocks in read-out order from `Microscope.scan`; consumed.
+        plan: plan of the scan.
+        optics: optics of the scan.
+        largest_count: largest count of the camera; None for that of its data type.
+        provenance: plain JSON for the metadata.
+        window_s: largest delay of an event.
+        frames: provide frames of an event camera to agents that need them, at the cost of memory and time.
 
     Attributes:
-        counts: where events went; all zero for a camera of frames.
+        counts: numbers of events by their use; all zero for a camera of frames.
 
     Raises:
         SourceError: no position, no camera in this scan, or a scan too fast for events.
-        ValueError: what the microscope refuses.
+        ValueError: the microscope refuses the scan.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class TwinScan(Source):
         if first is None:
             raise SourceError("this scan has no positions")
         if first.frames is None and first.events is None:
-            raise SourceError("this scan has no camera: give it one with scan.camera, or use its detectors' signals")
+            raise SourceError("this scan has no camera: add one with scan.camera, or use the signals of its detectors")
         self._plan, self._scan = plan, chain([first], scan)
         shape = (plan.count,) if plan.pattern == "list" else plan.shape
         camera, dtype = _camera(first, optics)
@@ -82,7 +82,7 @@ class TwinScan(Source):
                 yield block
         finally:
             self.health.missing = self._plan.count - self.health.received
-            self._tell()
+            self._note_faults()
 
     def _positions(self) -> Iterator[Block]:
         visited = 0
@@ -95,15 +95,15 @@ class TwinScan(Source):
         if self._events is not None:
             yield from self._events.flush(visited)
 
-    def _tell(self) -> None:
-        """Faults of events. Those after the scan are none: the last ones of a position leave the camera late."""
-        for name, words in FAULTS.items():
+    def _note_faults(self) -> None:
+        """Note faults of events. Events after the scan are no fault: the camera sends the last ones with a delay."""
+        for name, description in FAULTS.items():
             if getattr(self.counts, name):
-                self.health.fault(f"{getattr(self.counts, name)} events {words}")
+                self.health.fault(f"{getattr(self.counts, name)} events {description}")
 
 
 def _camera(block: ScanBlock, optics: Beam) -> tuple[tuple[int, int], str]:
-    """(H, W), and the type of the counts."""
+    """Shape, (H, W), and data type of the camera."""
     if block.frames is None:
         return (optics.camera_pixels, optics.camera_pixels), "uint32"
     height, width = block.frames.shape[1:]

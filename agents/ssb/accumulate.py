@@ -1,7 +1,7 @@
 """Single-sideband sums over a scan, row by row: psi(Q) = sum_r exp(-2 pi i Q r) sum_K w(Q, K) I(r, K).
 
-Each row of the scan is transformed along the fast axis and weighted at once; nothing of it is kept. The sum is linear,
-so that a row may come in parts and in any order: what is missing counts as zero until it comes.
+Each row of the scan is transformed along the fast axis, weighted and dropped. The sum is linear: rows may come in parts
+and in any order, and missing positions count as zero.
 """
 
 import numba
@@ -19,16 +19,16 @@ Arrays = tuple[NDArray[np.int64], Integers, Integers, NDArray[np.int64], Singles
 """`first`, `square`, `begin`, `offset`, `real`, `imag` of `Trotters`."""
 
 PENDING = 4
-"""Rows that may be incomplete at a time; a scan that begins more has its oldest one folded in as far as it came."""
+"""Incomplete rows that are kept; when another one begins, the oldest is folded in as it is."""
 
 
 def squares(frames: Frames, label: Integers, count: int) -> Singles:
-    """Counts of every frame in every square, (N, count), of frames of either byte order.
+    """Sum the counts of frames of either byte order over squares, (N, count).
 
     Args:
         frames: (N, H, W).
         label: square of every pixel, -1 for none, (H, W).
-        count: of squares.
+        count: number of squares.
     """
     rows, columns = np.flatnonzero((label >= 0).any(axis=1)), np.flatnonzero((label >= 0).any(axis=0))
     window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
@@ -57,12 +57,12 @@ def fold_row(
     arrays: Arrays,
     psi: Complex,
 ) -> None:
-    """psi(Q) += phase(slow) * sum_K w(Q, K) * spectrum(fast, K): one row of the scan.
+    """Add one row of the scan: psi(Q) += phase(slow) * sum_K w(Q, K) * spectrum(fast, K).
 
     Args:
-        spectrum: the row's transform along the fast axis, (fast frequencies, K).
+        spectrum: transform of the row along the fast axis, (fast frequencies, K).
         phase: exp(-2 pi i q y) of this row, (slow frequencies,).
-        arrays: of the weights.
+        arrays: the weights.
         psi: (fast frequencies, slow frequencies).
     """
     first, square, begin, offset, real, imag = arrays
@@ -77,7 +77,7 @@ def fold_row(
             value = spectrum[fast, square[run]]
             re, im = value.real, value.imag
             a, b = offset[run], offset[run + 1]
-            # Slices, so that the loop below has no index that could be negative, and is vectorised.
+            # Slices: the compiler vectorises a loop only if no index can be negative.
             w = real[a:b]
             to_re = sum_re[begin[run] : begin[run] + b - a]
             to_im = sum_im[begin[run] : begin[run] + b - a]
@@ -107,17 +107,39 @@ def weighted_power(mean: Floats, arrays: Arrays, out: Floats) -> None:
                 out[fast, begin[run] + i] += weight * mean[square[run]]
 
 
+class Visits:
+    """The positions of a scan that have been visited.
+
+    Attributes:
+        visited: (rows, columns).
+        repeated: number of positions that came more than once, each repetition counted.
+    """
+
+    def __init__(self, scan: tuple[int, int]) -> None:
+        self.visited, self.repeated = np.zeros(scan, bool), 0
+
+    def add(self, pixel: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Mark positions (row, column), (N, 2), as visited; return which of them come for the first time, (N,)."""
+        flat = pixel[:, 0].astype(np.int64) * self.visited.shape[1] + pixel[:, 1]
+        new = np.zeros(len(flat), bool)
+        new[np.unique(flat, return_index=True)[1]] = True
+        new &= ~self.visited.ravel()[flat]
+        self.visited.ravel()[flat] = True
+        self.repeated += len(flat) - int(new.sum())
+        return new
+
+
 class SidebandSum:
-    """The sums of one scan with one set of weights. Memory: that of psi, of the weights and of `PENDING` rows.
+    """The sums of one scan with one set of weights. Memory: psi, the weights and `PENDING` rows.
 
     Args:
         scan: rows and columns.
-        weights: of every spatial frequency.
+        weights: weights of every spatial frequency.
         count: squares of the disc.
 
     Attributes:
-        visited: positions that are in the sums, (rows, columns).
-        pattern: counts of all of them in every square, (K,).
+        visited: positions in the sums, (rows, columns).
+        pattern: total counts in every square, (K,).
     """
 
     def __init__(self, scan: tuple[int, int], weights: Trotters, count: int) -> None:
@@ -132,11 +154,11 @@ class SidebandSum:
         )  # fmt: skip
 
     def add(self, counts: Singles, pixel: NDArray[np.integer]) -> None:
-        """Fold in positions that have not been there before.
+        """Fold in positions that are not in the sums yet.
 
         Args:
-            counts: of every square, (N, K).
-            pixel: (row, column) of each position, (N, 2), all different.
+            counts: counts in every square, (N, K).
+            pixel: (row, column) of each position, (N, 2), without repetitions.
         """
         self.visited[pixel[:, 0], pixel[:, 1]] = True
         self.pattern += counts.sum(axis=0, dtype=np.float64)
@@ -147,13 +169,13 @@ class SidebandSum:
 
     @property
     def count(self) -> int:
-        """Positions in the sums."""
+        """Number of positions in the sums."""
         return int(np.count_nonzero(self.visited))
 
     def psi(self) -> Complex:
-        """The sums of the counts less their mean pattern, (fast frequencies, slow frequencies).
+        """The sums, less those of the mean pattern, (fast frequencies, slow frequencies).
 
-        Where only a part of the scan has been seen, the mean pattern would otherwise leak through the part's outline.
+        The transform of the outline of an incomplete scan would otherwise multiply the mean pattern.
         """
         psi: Complex = self._psi.copy()
         for row, counts in self._pending.items():
@@ -168,7 +190,7 @@ class SidebandSum:
         return psi
 
     def noise(self) -> Floats:
-        """Variance of psi at each frequency for Poisson counts: sum_r sum_K |w|^2 I, of its shape."""
+        """Variance of psi for Poisson counts, sum_r sum_K |w|^2 I, (fast frequencies, slow frequencies)."""
         power = np.zeros(self._psi.shape)
         weighted_power(self.pattern, self._arrays, power)
         return power
@@ -196,6 +218,6 @@ class SidebandSum:
     def _fold(self, row: int, counts: Singles, psi: Complex) -> None:
         rows = self.scan[0]
         spectrum = scipy.fft.rfft(counts, axis=0)
-        # Whole turns are taken off before the exponential, or they would cost digits.
+        # Remove whole turns before the exponential: they would cost digits.
         turns = (np.arange(rows) - rows // 2) * row % rows / rows
         fold_row(spectrum, np.exp(-2j * np.pi * turns), self._arrays, psi)

@@ -1,4 +1,4 @@
-"""From single-sideband sums to a phase image: scale, weighting of the frequencies, and noise."""
+"""The phase image from single-sideband sums: scale, weighting of the frequencies, and noise."""
 
 from dataclasses import dataclass
 
@@ -11,83 +11,83 @@ from agents.ssb.accumulate import Complex, Floats, SidebandSum
 from agents.ssb.weights import BrightField, Trotters
 
 WEIGHTINGS = ("flat", "white", "overlap", "wiener")
-"""How spatial frequencies are weighted.
+"""Weights of the spatial frequencies.
 
-- flat: each as strong as it is in the specimen; noise is strongest where the overlaps are small.
-- white: by the square root of the overlap: noise of all frequencies alike.
-- overlap: by the overlap: the plain sum over the sidebands, best for seeing a single atom in noise.
-- wiener: by signal over signal and noise, estimated around each frequency: nearest to the truth in least squares.
+- flat: 1, the true spectrum of the phase; noise is strongest where the overlaps are small.
+- white: the square root of the overlap: white noise.
+- overlap: the overlap: the plain sum over the sidebands, best for detecting a single atom in noise.
+- wiener: signal / (signal + noise), estimated around each frequency: the least mean squared error.
 """
 NEIGHBOURS = 3
-"""The signal's power is averaged over a square of this many frequencies."""
+"""Side, in frequencies, of the square over which the power of the signal is averaged."""
 
 
 @dataclass(frozen=True, eq=False)
-class Estimate:
+class PhaseSpectrum:
     """Fourier coefficients of the phase and their noise; laid out as in `Trotters`.
 
     Attributes:
         phase: Phi(Q) times the number of positions; zero where no phase is transferred.
-        variance: of it.
-        known: where phase is transferred.
+        variance: variance of `phase`.
+        known: true where phase is transferred.
     """
 
     phase: Complex
     variance: Floats
     known: NDArray[np.bool_]
 
-    def __add__(self, other: "Estimate") -> "Estimate":
-        """Of two parts of one scan."""
-        return Estimate(self.phase + other.phase, self.variance + other.variance, self.known & other.known)
+    def __add__(self, other: "PhaseSpectrum") -> "PhaseSpectrum":
+        """Combine two parts of one scan."""
+        return PhaseSpectrum(self.phase + other.phase, self.variance + other.variance, self.known & other.known)
 
 
-def estimate(sums: SidebandSum, share: Floats, cutoff: float) -> Estimate:
-    """Coefficients of the phase: i Phi(Q) a^2 sum_K w g = psi(Q).
+def phase_spectrum(sums: SidebandSum, share: Floats, cutoff: float) -> PhaseSpectrum:
+    """Solve i Phi(Q) a^2 sum_K w g = psi(Q) for the phase.
 
     Args:
-        sums: of at least one position.
-        share: of each square inside the disc, (K,).
-        cutoff: smallest strength of a frequency that is used, as a share of the whole disc.
+        sums: sums of at least one position.
+        share: fraction of each square inside the disc, (K,).
+        cutoff: smallest strength of a frequency that is used, as a fraction of the whole disc.
     """
     weights = sums.weights
     known = weights.strength > cutoff * weights.full
     # a^2: counts of a square inside the disc at one position.
     counts = max(float(sums.pattern.sum()), 1.0) / float(share.sum()) / sums.count
     scale = counts * np.where(known, weights.response, 1.0)
-    return Estimate(
+    return PhaseSpectrum(
         np.where(known, -1j * sums.psi() / scale, 0.0),
         np.where(known, sums.noise() / np.abs(scale) ** 2, 0.0),
         known,
     )
 
 
-def transfer(found: Estimate, weights: Trotters, weighting: str) -> Floats:
-    """Factor of every frequency, one of `WEIGHTINGS`; at most 1."""
+def transfer(spectrum: PhaseSpectrum, weights: Trotters, weighting: str) -> Floats:
+    """Weight of every frequency by one of `WEIGHTINGS`; at most 1."""
     if weighting == "wiener":
-        return wiener(found)
+        return wiener(spectrum)
     power = {"flat": 0.0, "white": 0.5, "overlap": 1.0}[weighting]
     strongest = float(weights.strength.max(initial=0.0))
     relative = weights.strength / strongest if strongest > 0 else weights.strength
-    return np.where(found.known, relative**power, 0.0)
+    return np.where(spectrum.known, relative**power, 0.0)
 
 
-def wiener(found: Estimate) -> Floats:
-    """Signal over signal and noise, (fast frequencies, slow frequencies)."""
-    around = uniform_filter(found.known.astype(np.float64), NEIGHBOURS, mode="constant")
-    excess = uniform_filter(np.abs(found.phase) ** 2 - found.variance, NEIGHBOURS, mode="constant")
+def wiener(spectrum: PhaseSpectrum) -> Floats:
+    """Wiener filter, signal / (signal + noise), (fast frequencies, slow frequencies)."""
+    around = uniform_filter(spectrum.known.astype(np.float64), NEIGHBOURS, mode="constant")
+    excess = uniform_filter(np.abs(spectrum.phase) ** 2 - spectrum.variance, NEIGHBOURS, mode="constant")
     signal = np.maximum(excess, 0.0) / np.where(around > 0, around, 1.0)
-    total = signal + found.variance
-    return np.where(found.known, signal / np.where(total > 0, total, 1.0), 0.0)
+    total = signal + spectrum.variance
+    return np.where(spectrum.known, signal / np.where(total > 0, total, 1.0), 0.0)
 
 
 def image(phase: Complex, scan: tuple[int, int]) -> Floats:
-    """(rows, columns) of a real image from half of its frequencies, laid out as in `Trotters`."""
+    """Real image, (rows, columns), from half of its frequencies, laid out as in `Trotters`."""
     return np.asarray(scipy.fft.irfft2(np.fft.ifftshift(phase, axes=1).T, s=scan), np.float64)
 
 
 def spread(variance: Floats, scan: tuple[int, int], visited: int) -> float:
     """Standard deviation of the image at a visited position, from the variance of its weighted frequencies."""
-    # Frequencies along the fast axis beyond zero stand for their negatives as well; `phase` carries the count.
+    # Positive fast frequencies also represent their negatives; `phase` carries the count.
     both = np.full(len(variance), 2.0)
     both[0] = 1.0
     count = scan[0] * scan[1]
@@ -95,14 +95,13 @@ def spread(variance: Floats, scan: tuple[int, int], visited: int) -> float:
 
 
 def density(visited: NDArray[np.bool_], width: float) -> Floats:
-    """Share of the positions around each one that has been visited, 1 where all have, (rows, columns).
+    """Fraction of the positions within about a probe's width of each position that has been visited, (rows, columns).
 
-    The sums at a position gather what the probe saw of it from positions about a probe's width around; where some
-    are missing, the image is weaker by their share.
+    The sums at a position collect the signal of these positions: the image is weaker by the fraction that is missing.
 
     Args:
         visited: (rows, columns).
-        width: of the probe, positions.
+        width: width of the probe in scan steps.
     """
     if visited.all():
         return np.ones(visited.shape)
@@ -112,7 +111,7 @@ def density(visited: NDArray[np.bool_], width: float) -> Floats:
 
 
 def off_centre(pattern: Floats, field: BrightField) -> tuple[float, float]:
-    """Centre of mass of the mean pattern from that of a uniform disc, (x, y) on the camera, mrad."""
+    """Shift of the mean pattern's centre of mass from that of a uniform disc, (x, y) on the camera, mrad."""
     share = field.share
     middle = (share @ field.middle_mrad) / share.sum()
     x, y = (pattern @ field.middle_mrad) / max(float(pattern.sum()), 1.0) - middle

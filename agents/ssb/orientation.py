@@ -1,7 +1,7 @@
-"""How the camera lies against the scan, from the sidebands themselves: rotation, transpose and their certainty.
+"""Orientation of the camera against the scan, found from the sidebands: rotation, transpose and their uncertainty.
 
-At a spatial frequency Q the disc and its two diffracted neighbours overlap along the direction of Q. Where the
-overlaps are found on the camera tells the direction, and their signs tell which way is up.
+At a spatial frequency Q the disc and its two diffracted neighbours overlap along the direction of Q. The place of the
+overlaps on the camera gives the direction, and their signs distinguish it from the opposite one.
 """
 
 import math
@@ -14,30 +14,30 @@ from numpy.typing import NDArray
 
 from agents.ssb import image as ssb_image
 from agents.ssb.accumulate import SidebandSum
-from agents.ssb.weights import BrightField, Floats, Singles, inside, interpolated, phase_table, trotters
+from agents.ssb.weights import BrightField, Floats, SampledDisc, Singles, inside, interpolated, phase_table, trotters
 from twin.aberrations import Aberrations
 
 COARSE_DEG, FINE_DEG = 3.0, 0.25
 TERMS = 10_000_000
-"""Products of a frequency, a square and a rotation that one search may take: tenths of a second."""
+"""Largest number of frequencies times squares times rotations in one search: tenths of a second."""
 DECISIVE = 8.0
-"""Difference of the logarithms of two likelihoods from which one is taken for right: odds of 3000."""
+"""Log likelihood ratio at which one of two hypotheses is accepted: odds of 3000."""
 SIGNALS = np.geomspace(1e-2, 1e3, 16)
-"""Ratios of signal to noise at a full overlap that are tried for the phase's spectrum."""
+"""Signal-to-noise ratios at a full overlap that are tried for the spectrum of the phase."""
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """How the camera lies against the scan.
+    """Orientation of the camera against the scan.
 
     Attributes:
-        rotation_deg: turns the scan's fast axis from the camera's +x towards its +y, after the transpose is undone.
+        rotation_deg: angle from the camera's +x to the scan's fast axis, towards +y, after the transpose is undone.
         transposed: the camera's rows and columns are swapped.
-        sigma_deg: standard error of the rotation; NaN where it was told, not found.
-        evidence: log likelihood over that of no phase at all; NaN where nothing was looked for.
-        against: log likelihood over that of the other handedness; NaN likewise.
-        opposite: log likelihood over that of the opposite rotation; NaN likewise.
-        skewness: of the phase that decided between a rotation and its opposite; NaN where something else did.
+        sigma_deg: standard error of the rotation; NaN if it was given.
+        evidence: log likelihood ratio against no phase at all; NaN if nothing was searched for.
+        against: log likelihood ratio against the other handedness, or NaN.
+        opposite: log likelihood ratio against the opposite rotation, or NaN.
+        skewness: skewness of the phase, if it decided between a rotation and its opposite; else NaN.
     """
 
     rotation_deg: float
@@ -50,19 +50,19 @@ class Orientation:
 
     @property
     def certain(self) -> bool:
-        """There is a phase, and one handedness explains them much better than the other."""
+        """There is a phase, and one handedness is much likelier than the other."""
         return self.evidence > DECISIVE and self.against > DECISIVE
 
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Counts in the squares, transformed over a part of a scan.
+    """Counts in the squares, Fourier transformed over a part of a scan.
 
     Attributes:
         values: (Q, K), complex.
-        angle_mrad: of each spatial frequency along the scan's fast and slow axes, (Q, 2).
+        angle_mrad: spatial frequencies along the fast and slow axes, (Q, 2).
         noise: variance of the values in each square, (K,).
-        oversampling: values per independent one.
+        oversampling: number of values per independent value.
     """
 
     values: NDArray[np.complex64]
@@ -74,19 +74,19 @@ class Spectrum:
 def spectrum(
     counts: Singles, pixel: NDArray[np.integer], columns: int, step_mrad: float, radius_mrad: float
 ) -> Spectrum:
-    """Spatial frequencies of some rows, less their mean pattern, the strongest first.
+    """Transform some rows, less their mean pattern; return the strongest spatial frequencies in falling order.
 
     Args:
-        counts: in every square, (N, K).
+        counts: counts in every square, (N, K).
         pixel: (row, column) of each position, (N, 2).
-        columns: of the scan.
-        step_mrad: wavelength / step of the scan: the angle of a frequency of one per step.
-        radius_mrad: of the disc.
+        columns: number of columns of the scan.
+        step_mrad: angle of a spatial frequency of one period per scan step, wavelength / step.
+        radius_mrad: radius of the disc.
     """
-    row, which = np.unique(pixel[:, 0], return_inverse=True)
+    row, row_number = np.unique(pixel[:, 0], return_inverse=True)
     grid = np.zeros((len(row), columns, counts.shape[1]), np.float32)
-    grid[which, pixel[:, 1]] = counts - counts.mean(axis=0)
-    # The part of a scan does not repeat downwards: its peaks lie between the frequencies of a plain transform.
+    grid[row_number, pixel[:, 1]] = counts - counts.mean(axis=0)
+    # A part of a scan is not periodic in the slow direction: peaks lie between the frequencies of a plain transform.
     slow_count = 2 * int(row[-1] - row[0] + 1)
     slow = np.arange(-(slow_count // 2) + 1, slow_count // 2) / slow_count
     fast = np.arange((columns + 1) // 2) / columns
@@ -106,7 +106,7 @@ def spectrum(
     )
 
 
-def found(
+def likeliest(
     data: Spectrum,
     field: BrightField,
     aberrations: Aberrations,
@@ -114,15 +114,15 @@ def found(
     rotation_deg: float | None = None,
     transposed: bool | None = None,
 ) -> Orientation:
-    """The most likely orientation; a rotation and its opposite are told apart by even aberrations alone.
+    """Find the likeliest orientation. Only even aberrations distinguish a rotation from its opposite.
 
     Args:
         data: spatial frequencies.
-        field: squares of the disc, for a camera that is not transposed.
+        field: squares of the disc of a camera that is not transposed.
         aberrations, wavelength_nm: as in `ssb.weights.trotters`.
-        rotation_deg, transposed: what is known.
+        rotation_deg, transposed: known values; None if unknown.
     """
-    # Without aberrations the opposite rotation changes the sign of every weight, which no likelihood sees.
+    # Without aberrations the opposite rotation changes the sign of every weight, and no likelihood.
     turn = 360.0 if aberrations.nonzero() else 180.0
     angles = np.arange(0.0, turn, COARSE_DEG) if rotation_deg is None else np.array([rotation_deg])
     best: dict[bool, tuple[float, float, float]] = {}
@@ -141,8 +141,8 @@ def found(
     if rotation_deg is not None:
         return Orientation(angle, hand, math.nan, evidence, evidence - other)
     disc = field.swapped() if hand else field
-    here, there = likelihoods(np.array([angle, angle + 180.0]), data, disc, aberrations, wavelength_nm).sum(axis=1)
-    return Orientation(wrapped(angle), hand, sigma, evidence, evidence - other, float(here - there))
+    same, opposite = likelihoods(np.array([angle, angle + 180.0]), data, disc, aberrations, wavelength_nm).sum(axis=1)
+    return Orientation(wrapped(angle), hand, sigma, evidence, evidence - other, float(same - opposite))
 
 
 def upright(
@@ -154,17 +154,17 @@ def upright(
     aberrations: Aberrations,
     wavelength_nm: float,
 ) -> Orientation:
-    """The rotation or its opposite: that in which atoms are peaks of the phase, not pits.
+    """Choose between a rotation and its opposite: atoms have to be peaks of the phase.
 
-    Without even aberrations a rotation by 180 degrees turns the sign of the phase, and nothing else. Atoms attract the
-    beam, and they are small and far between: the phase is skewed to positive values.
+    Without even aberrations a rotation by 180 degrees changes the sign of the phase and nothing else. Atoms attract the
+    beam and are small and sparse: the phase is skewed to positive values.
 
     Args:
-        orientation: from `found`; as it is where the likelihood tells.
+        orientation: from `likeliest`; returned as it is if the likelihood has decided.
         counts, pixel: as in `spectrum`.
         field: squares of the disc, swapped for a transposed camera.
-        scan_mrad: columns of the scan, and the angle of a frequency of one per step.
-        aberrations, wavelength_nm: as in `found`.
+        scan_mrad: number of columns of the scan, and angle of a spatial frequency of one period per scan step.
+        aberrations, wavelength_nm: as in `likeliest`.
     """
     if orientation.opposite > DECISIVE:
         return orientation
@@ -175,26 +175,26 @@ def upright(
     weights = trotters(field, scan, step_mrad, orientation.rotation_deg, aberrations, wavelength_nm)
     sums = SidebandSum(scan, weights, len(field))
     sums.add(counts, pixel - np.array([first, 0]))
-    part = ssb_image.estimate(sums, field.share, 0.01)
-    phase = ssb_image.image(ssb_image.transfer(part, weights, "overlap") * part.phase, scan)
+    spectrum = ssb_image.phase_spectrum(sums, field.share, 0.01)
+    phase = ssb_image.image(ssb_image.transfer(spectrum, weights, "overlap") * spectrum.phase, scan)
     skew = ssb_image.skewness(phase[sums.visited])
     turned = orientation.rotation_deg if skew >= 0 else wrapped(orientation.rotation_deg + 180.0)
     return replace(orientation, rotation_deg=turned, skewness=abs(skew))
 
 
 def wrapped(angle_deg: float) -> float:
-    """The same direction in [-180, 180)."""
+    """Wrap an angle to [-180, 180)."""
     return (angle_deg + 180.0) % 360.0 - 180.0
 
 
 def described(orientation: Orientation) -> str:
-    """What was found, and how sure that is, in words."""
+    """Describe an orientation that was found, and its uncertainty, in a sentence."""
     text = "transposed" if orientation.transposed else "not transposed"
     if not math.isnan(orientation.sigma_deg):
         text = f"rotation {orientation.rotation_deg:.1f} +- {orientation.sigma_deg:.1f} deg, {text}"
     text = f"found from the data: {text}"
     if not orientation.certain:
-        text += "; uncertain, the sidebands hardly show: give rotation and transposed"
+        text += "; uncertain, the sidebands are too weak: give rotation and transposed"
     elif not math.isnan(orientation.skewness):
         text += "; of the two opposite rotations, the one in which atoms are peaks"
     return text
@@ -203,18 +203,16 @@ def described(orientation: Orientation) -> str:
 def likelihoods(
     rotation_deg: Floats, data: Spectrum, field: BrightField, aberrations: Aberrations, wavelength_nm: float
 ) -> Floats:
-    """Logarithm of the likelihood of each rotation over that of no phase, by spatial frequency, (rotations, Q).
+    """Log likelihood ratio of each rotation against no phase, by spatial frequency, (rotations, Q).
 
-    The noise is circular and normal, its variance s^2(K) that of the counts. The phase of each frequency is so, too,
-    with one variance for all, whatever fits best: with t = sum w G and v = sum |w|^2 s^2, and r the ratio of signal to
-    noise, the logarithm is |t|^2 / v * r / (1 + r) - log(1 + r).
+    The noise is circular and normal with the variance s^2(K) of the counts. So is the phase, with one variance at all
+    frequencies that is fitted: with t = sum w G, v = sum |w|^2 s^2 and the signal-to-noise ratio r, the log likelihood
+    ratio is |t|^2 / v * r / (1 + r) - log(1 + r).
     """
     chi, interval = phase_table(field, aberrations, wavelength_nm)
     power, full = np.zeros((2, len(rotation_deg), len(data.values)))
-    _sideband_power(
-        np.radians(rotation_deg), data.values, data.angle_mrad, field.middle_mrad, data.noise, field.radius_mrad,
-        field.edge_mrad, chi, interval, power, full,
-    )  # fmt: skip
+    disc = SampledDisc(field.middle_mrad, field.radius_mrad, field.edge_mrad, chi, interval)
+    _sideband_power(np.radians(rotation_deg), data.values, data.angle_mrad, data.noise, disc, power, full)
     tried = []
     for signal in SIGNALS:
         ratio = signal * full / len(field)
@@ -223,21 +221,21 @@ def likelihoods(
 
 
 def _peak(angle: Floats, terms: Floats, oversampling: float) -> tuple[float, float, float]:
-    """Angle, standard error and value of the maximum by a parabola through it and its neighbours.
+    """Angle, standard error and value of the maximum, by a parabola through it and its neighbours.
 
-    The standard error is the sandwich estimate, from how much the slopes of the single frequencies scatter: it holds
-    for a model that is not quite right as well.
+    The standard error is the sandwich estimate, from the scatter of the slopes of single frequencies: it holds for a
+    misspecified model as well.
     """
     likelihood, step = terms.sum(axis=1), float(angle[1] - angle[0])
     i = int(np.clip(np.argmax(likelihood), 1, len(angle) - 2))
-    before, here, after = likelihood[i - 1 : i + 2]
-    curvature = before - 2 * here + after
+    before, at, after = likelihood[i - 1 : i + 2]
+    curvature = before - 2 * at + after
     if curvature >= 0:
-        return float(angle[i]), math.inf, float(here)
+        return float(angle[i]), math.inf, float(at)
     offset = float(np.clip((before - after) / (2 * curvature), -1, 1))
     slopes = (terms[i + 1] - terms[i - 1]) / 2
     sigma = math.sqrt(oversampling * float((slopes**2).sum())) / -float(curvature) * step
-    return float(angle[i]) + offset * step, sigma, float(here - curvature * offset**2 / 2)
+    return float(angle[i]) + offset * step, sigma, float(at - curvature * offset**2 / 2)
 
 
 @numba.njit(cache=True)
@@ -245,19 +243,16 @@ def _sideband_power(
     rotation: Floats,
     values: NDArray[np.complex64],
     angle: Floats,
-    points: Floats,
     noise: Floats,
-    radius: float,
-    width: float,
-    chi: Floats,
-    interval: float,
+    disc: SampledDisc,
     out: Floats,
     full: Floats,
 ) -> None:
-    """|sum w G|^2 / sum |w|^2 s^2 into `out` and sum |w|^2 into `full`, (rotations, Q).
+    """Write |sum w G|^2 / sum |w|^2 s^2 to `out` and sum |w|^2 to `full`, (rotations, Q); see `likelihoods`.
 
-    Everything along the microscope's axes, rotations in rad; see `likelihoods`.
+    Angles are along the axes of the microscope, rotations in rad.
     """
+    points, radius, width, chi, interval = disc
     aberrated = chi.size > 0
     for a in range(len(rotation)):
         c, s = math.cos(rotation[a]), math.sin(rotation[a])
@@ -274,8 +269,8 @@ def _sideband_power(
                 power += amount * amount * noise[k]
                 if aberrated:
                     sign = 1.0 if amount > 0 else -1.0
-                    there = interpolated(chi, x - sign * qx, y - sign * qy, interval)
-                    phase = sign * (interpolated(chi, x, y, interval) - there)
+                    diffracted = interpolated(chi, x - sign * qx, y - sign * qy, interval)
+                    phase = sign * (interpolated(chi, x, y, interval) - diffracted)
                     total += amount * complex(math.cos(phase), -math.sin(phase)) * values[q, k]
                 else:
                     total += amount * values[q, k]

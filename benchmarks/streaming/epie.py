@@ -21,7 +21,8 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from agents.epie.engine import Estimate, Places, Steps, intensity, sweep
+from agents.epie.engine import Steps, intensity, sweep
+from agents.epie.estimate import ObjectAndProbe, Places
 from agents.epie.probe import Beam, Geometry, start_probe
 from twin.optics import Optics
 
@@ -108,7 +109,7 @@ def task() -> Task:
     )
     noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(geometry.shape), 1.5)
     wave = np.exp(1j * noise / np.abs(noise).max())
-    truth = Estimate.start(geometry.shape, _probe(beam, {"C12a": 4.0}))
+    truth = ObjectAndProbe.start(geometry.shape, _probe(beam, {"C12a": 4.0}))
     truth.planes[0], truth.planes[1] = wave.real, wave.imag
     places = Places.of(geometry.positions(np.moveaxis(np.indices((SCAN, SCAN)), 0, -1).reshape(-1, 2)), SIDE)
     counts = np.random.default_rng(1).poisson(intensity(truth, places)).astype(np.float32)
@@ -118,7 +119,7 @@ def task() -> Task:
 
 def reconstruct(work: Task, passes: int) -> tuple[float, float]:
     """Seconds and the last pass's error; the agent's schedule, with less caution at the end for a short run."""
-    estimate, rng = Estimate.start(work.shape, work.probe), np.random.default_rng(0)
+    estimate, rng = ObjectAndProbe.start(work.shape, work.probe), np.random.default_rng(0)
     begun, error = time.process_time(), float("nan")
     for done in range(passes):
         progress = done / max(passes - 1, 1)

@@ -16,7 +16,7 @@ STEP_NM, PIXEL_MRAD, ENERGY_KEV = 0.02, 2.0, 300.0
 BLOB_PX = 1.6
 
 
-def deflected(gradient, rotation_deg=0.0, transposed=False, camera=(16, 16), dose_e=None, seed=0):
+def deflected(gradient, rotation_deg=0.0, transposed=False, camera=(15, 18), dose_e=None, seed=0):
     """Expected frames of a round beam, or Poisson counts of them, (rows * columns, H, W).
 
     Args:
@@ -63,7 +63,7 @@ def feed(agent, frames, shape, order=None, block=50):
     return agent
 
 
-def meta(shape, camera=(16, 16), **known):
+def meta(shape, camera=(15, 18), **known):
     """Of such a stream; with `known` instead of the usual metadata."""
     usual = {"step_nm": STEP_NM, "pixel_mrad": PIXEL_MRAD, "energy_kev": ENERGY_KEV, "rotation_deg": 0.0}
     return StreamMeta(Layout(shape, camera), Metadata(**(usual | known)), transposed=False)

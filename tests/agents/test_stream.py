@@ -123,7 +123,7 @@ def test_the_stream_is_given_up_when_no_agent_is_left() -> None:
     assert source.closed
     assert streamed.status == "incomplete"
     assert streamed.positions == 9
-    assert "no agent is left" in streamed.health.faults[0]
+    assert "all agents have failed" in streamed.health.faults[0]
     assert streamed.health.missing == COUNT - 9
 
 

@@ -21,7 +21,7 @@ from twin.optics import electron_wavelength_nm
 from twin.options import OptionError
 from twin.scan.plan import ScanPlan, path
 
-SCAN, CAMERA = (12, 11), (32, 32)
+SCAN, CAMERA = (12, 11), (32, 36)
 BEAM = Metadata(
     energy_kev=300.0,
     convergence_mrad=20.0,
@@ -53,12 +53,12 @@ def frames() -> NDArray[np.uint16]:
     aperture = (np.hypot(kx, ky) * wavelength_nm <= 20e-3) * np.exp(1j * np.pi * wavelength_nm * 4.0 * (kx**2 + ky**2))
     x = np.arange(size) * wavelength_nm / (size * 3e-3)
     phase = 0.4 * np.cos(2 * np.pi * x / x[-1] * 3)[None, :] * np.cos(2 * np.pi * x / x[-1] * 2)[:, None]
-    counts = np.empty((SCAN[0] * SCAN[1], *CAMERA), np.uint16)
+    counts = np.zeros((SCAN[0] * SCAN[1], *CAMERA), np.uint16)
     rng = np.random.default_rng(1)
     for i, (at_x, at_y) in enumerate(path(ScanPlan(**grid(), rotation_deg=15.0), 0, len(counts)).intended_nm):
         probe = np.fft.ifft2(aperture * np.exp(-2j * np.pi * (kx * (at_x + 0.3) + ky * (at_y + 0.3))))
         pattern = np.abs(np.fft.fftshift(np.fft.fft2(probe * np.exp(1j * phase)))) ** 2
-        counts[i] = rng.poisson(2000.0 * pattern / pattern.sum())
+        counts[i, :, 2:-2] = rng.poisson(2000.0 * pattern / pattern.sum())
     counts.flags.writeable = False
     return counts
 

@@ -74,7 +74,7 @@ def test_order_and_cuts_do_not_matter_and_the_latest_wins(seed):
         made.add(FrameBlock(sent[part], pixel[order[part]]))
     np.testing.assert_array_equal(made.centre_px().reshape(-1, 2), centres(frames))
     np.testing.assert_array_equal(made.shift_px(), filled(frames, pixel, meta((5, 6))).shift_px())
-    assert made.seen.all()
+    assert made.visited.all()
 
 
 def test_positions_without_electrons_have_no_centre():
@@ -270,3 +270,13 @@ def test_the_width_is_the_mean_squared_distance_from_the_centre():
 def test_a_list_of_positions_is_one_row():
     made = filled(random_frames(5), np.stack([np.zeros(5, int), np.arange(5)], 1), meta((5,)))
     assert made.shift_px().shape == (1, 5, 2)
+
+
+def test_the_variance_of_few_counts_is_that_of_repeated_frames():
+    """Three electrons per frame: without Bessel's correction the variance would come out a third too small."""
+    y, x = np.indices(CAMERA)
+    pattern = np.exp(-((y - 5.0) ** 2 + (x - 4.0) ** 2) / (2 * 1.5**2))
+    frames = rng(4).multinomial(3, pattern.ravel() / pattern.sum(), 5 * 7 * 60).reshape(-1, *CAMERA).astype(np.uint16)
+    measured = np.var(centres(frames), axis=0).mean()  # known to 1 / sqrt(2 * 2100 / 2) = 2 %
+    made = filled(frames, raster(5 * 60, 7), meta((5 * 60, 7)))
+    assert made.variance_px2().mean() == pytest.approx(measured, rel=0.08)

@@ -91,7 +91,7 @@ def test_mirroring_suits_a_scan_that_does_not_repeat():
 
 
 def test_a_band_keeps_the_frequencies_between_its_limits_and_no_others():
-    shape, step_nm = (40, 40), 0.05
+    shape, step_nm = (80, 40), 0.05
     low, middle, high = [(1 / 2.0, 0.0)], [(2.0, 1.5)], [(0.0, 6.0)]
     _, gradient = waves(low + middle + high, shape, step_nm)
     kept = integrate(gradient, step_nm, "periodic", 1.0, 4.0)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage, optimize, stats
 
-from agents.epie.engine import Estimate, Places, Steps, intensity, misfit, sweep
+from agents.epie.engine import Steps, intensity, misfit, sweep
+from agents.epie.estimate import ObjectAndProbe, Places
 from agents.epie.image import canonical
 
 
@@ -48,9 +49,9 @@ def smooth(rng: np.random.Generator, shape: tuple[int, int], width: float) -> np
     return np.asarray(noise / np.abs(noise).max())
 
 
-def loaded(transmission: np.ndarray, probe: np.ndarray) -> Estimate:
+def loaded(transmission: np.ndarray, probe: np.ndarray) -> ObjectAndProbe:
     """An estimate that holds this object."""
-    estimate = Estimate.start(transmission.shape, probe)
+    estimate = ObjectAndProbe.start(transmission.shape, probe)
     estimate.planes[0], estimate.planes[1] = transmission.real, transmission.imag
     return estimate
 
@@ -86,7 +87,7 @@ def test_parts_of_a_pixel_and_the_transform_conserve_electrons() -> None:
 
 def stepped(count: float, model: float, rho: float) -> float:
     """Amplitude after one frame. One pixel: object and probe of one pixel have the far field of their product."""
-    estimate = Estimate.start((1, 1), np.full((1, 1, 1), model, np.complex128))
+    estimate = ObjectAndProbe.start((1, 1), np.full((1, 1, 1), model, np.complex128))
     places = Places(np.zeros((1, 2), np.int64), np.zeros((1, 2)))
     sweep(estimate, np.full((1, 1, 1), np.sqrt(count)), places, Steps(1.0, 0.0, rho))
     return float(abs(estimate.transmission[0, 0]) * model)
@@ -127,7 +128,7 @@ def test_a_camera_pixel_adds_up_the_points_that_it_covers() -> None:
     exact = truth.copy()
     assert sweep(exact, np.sqrt(pixels), places, Steps(), None).error < 1e-3
     np.testing.assert_allclose(exact.planes, truth.planes, atol=2e-3)
-    found = Estimate.start((48, 48), probe)
+    found = ObjectAndProbe.start((48, 48), probe)
     start = misfit(found, np.sqrt(pixels), places).error
     for _ in range(25):
         order = rng.permutation(len(places))
@@ -169,7 +170,7 @@ def demonstration(step: int) -> tuple[float, float]:
     corner = np.stack(np.meshgrid(*2 * [np.arange(0, 33, step)], indexing="ij"), -1).reshape(-1, 2)
     places = Places(corner, np.zeros(corner.shape))
     amplitude = np.sqrt(intensity(truth, places))
-    estimate = Estimate.start((48, 48), probe)
+    estimate = ObjectAndProbe.start((48, 48), probe)
     before = misfit(estimate, amplitude, places).error
     for _ in range(40):
         order = rng.permutation(len(places))
@@ -185,10 +186,12 @@ def test_more_overlap_converges_further_as_in_the_lecture() -> None:
         assert factor / 1.5 < before / after < factor * 1.5, (step, before, after)
 
 
-def reconstructed(truth: Estimate, start: np.ndarray, places: Places, passes: int, steps: Steps) -> Estimate:
+def reconstructed(
+    truth: ObjectAndProbe, start: np.ndarray, places: Places, passes: int, steps: Steps
+) -> ObjectAndProbe:
     """From noise-free frames of the truth."""
     amplitude, rng = np.sqrt(intensity(truth, places)), np.random.default_rng(3)
-    estimate = Estimate.start(truth.planes.shape[1:], start)
+    estimate = ObjectAndProbe.start(truth.planes.shape[1:], start)
     for _ in range(passes):
         order = rng.permutation(len(places))
         sweep(estimate, amplitude[order], places.take(order), steps)
@@ -222,7 +225,7 @@ def test_object_and_probe_are_recovered_between_the_pixels() -> None:
     assert agreement_up_to_a_ramp(start[0], true_probe[0]) < 0.98
     amplitude = np.sqrt(intensity(truth, places))
     whole = Places(places.corner, np.zeros_like(places.shift))
-    rounded = Estimate.start((52, 52), start)
+    rounded = ObjectAndProbe.start((52, 52), start)
     for _ in range(20):
         sweep(rounded, amplitude, whole, Steps(1.0, 0.5))
     assert misfit(rounded, amplitude, whole).error > 3 * misfit(estimate, amplitude, places).error
@@ -241,7 +244,7 @@ def test_two_modes_explain_a_partially_coherent_source() -> None:
     modes = np.stack([probe[0], 0.1 * x * probe[0], 0.1 * y * probe[0]]).astype(np.complex64)
     errors, likeness = [], []
     for start in (probe, modes):
-        estimate = Estimate.start((36, 36), start)
+        estimate = ObjectAndProbe.start((36, 36), start)
         for _ in range(40):
             order = rng.permutation(len(places))
             sweep(estimate, amplitude[order], places.take(order), Steps(1.0, 0.5))
@@ -259,7 +262,7 @@ def test_the_same_order_gives_the_same_bits() -> None:
     amplitude = np.sqrt(rng.poisson(3.0, (16, 16, 16))).astype(np.float32)
     runs = []
     for pieces in (1, 4):
-        estimate = Estimate.start((26, 26), probe)
+        estimate = ObjectAndProbe.start((26, 26), probe)
         for part in np.split(np.arange(16), pieces):
             sweep(estimate, amplitude[part], places.take(part), Steps())
         runs.append(estimate)

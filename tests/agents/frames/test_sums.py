@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from agents.block import FrameBlock
+from agents.frames import runs as pixel_runs
 from agents.frames import sums as dense
 from agents.frames.region import Region
 
@@ -149,8 +150,8 @@ def test_weights_of_another_camera_are_refused():
 def test_weights_that_may_change_are_looked_at_again_and_others_compiled_once(monkeypatch):
     frames, weights = np.ones((2, 8, 8), np.uint16), np.ones((1, 8, 8), np.float32)
     compiled = []
-    compile_weights = dense.compile_weights
-    monkeypatch.setattr(dense, "compile_weights", lambda w: compiled.append(1) or compile_weights(w))
+    compile_weights = pixel_runs.compile_weights
+    monkeypatch.setattr(pixel_runs, "compile_weights", lambda w: compiled.append(1) or compile_weights(w))
     assert dense.sums(frames, weights)[0, 0] == 64
     weights[0, 0, :3] = 0.5
     assert dense.sums(frames, weights)[0, 0] == 62.5
@@ -165,18 +166,18 @@ def test_weights_that_may_change_are_looked_at_again_and_others_compiled_once(mo
     for _ in range(3):
         assert dense.sums(frames, fixed)[0, 0] == 61
     assert len(compiled) == 5
-    held = len(dense._compiled_before)
+    held = len(pixel_runs.cache)
     del fixed
-    assert len(dense._compiled_before) == held - 1
+    assert len(pixel_runs.cache) == held - 1
 
 
 def test_weights_become_runs_without_long_gaps():
     weights = np.zeros((2, 3, 140), np.float32)
     weights[0, 1, 5:30] = 1.0
     weights[0, 1, 40] = 0.5
-    weights[0, 1, 40 + dense.LONGEST_GAP + 1 :] = 1.0
+    weights[0, 1, 40 + pixel_runs.LONGEST_GAP + 1 :] = 1.0
     weights[1, 1, 2] = -1.0
-    runs, values = dense.compile_weights(weights)
+    runs, values = pixel_runs.compile_weights(weights)
     assert runs.tolist() == [[0, 1, 5, 41, 0], [0, 1, 105, 140, 36], [1, 1, 2, 3, 71]]
     np.testing.assert_array_equal(values, [*weights[0, 1, 5:41], *weights[0, 1, 105:140], -1.0])
 

@@ -24,8 +24,8 @@ SETUP = ScanSetup(
     optics=OPTICS,
     detectors={"bf": None},
 )
-SIDE, STEP_NM = 28, 0.024
-PIXEL = np.stack(np.divmod(np.arange(SIDE**2), SIDE), axis=1)
+SCAN, STEP_NM = (26, 30), 0.024
+PIXEL = np.argwhere(np.ones(SCAN))
 ROTATIONS = (0.0, 25.0, -70.0)
 
 
@@ -37,7 +37,9 @@ def acquisition():
 @cache
 def expected(rotation_deg):
     """Mean counts per electron at every position of a turned scan, (N, H, W)."""
-    plan = acquisition().placed(ScanPlan(rows=SIDE, columns=SIDE, step_nm=STEP_NM, rotation_deg=rotation_deg, dose_e=1))
+    plan = acquisition().placed(
+        ScanPlan(rows=SCAN[0], columns=SCAN[1], step_nm=STEP_NM, rotation_deg=rotation_deg, dose_e=1.0)
+    )
     (path,) = paths(plan, plan.count)
     return np.stack([image for image, _ in acquisition().expected(path, path.intended_nm, lambda _: Aberrations())])
 
@@ -55,7 +57,7 @@ def scan(rotation_deg, dose_e, transposed=False, seed=1):
 
 def meta(transposed=None, **known):
     beam = {"energy_kev": 300.0, "convergence_mrad": 20.0, "pixel_mrad": OPTICS.camera_pixel_mrad, "step_nm": STEP_NM}
-    return StreamMeta(Layout((SIDE, SIDE), (24, 24), "uint32"), Metadata(**{**beam, **known}), transposed)
+    return StreamMeta(Layout(SCAN, (24, 24), "uint32"), Metadata(**{**beam, **known}), transposed)
 
 
 def result(frames, about, options=None):
@@ -88,14 +90,13 @@ def test_a_given_rotation_gives_the_gradient_of_the_unturned_specimen(rotation_d
     assert not any("found from" in note for note in found.notes)
     gradient = np.stack([found.images["gradient_x"].values, found.images["gradient_y"].values], axis=-1)
     straight = result(scan(0.0, 1e6), meta(transposed=False, rotation_deg=0.0))
-    at = (np.arange(SIDE) - (SIDE - 1) / 2) * STEP_NM
+    slow, fast = np.meshgrid(*((np.arange(n) - (n - 1) / 2) * STEP_NM for n in SCAN), indexing="ij")
     angle = math.radians(rotation_deg)
-    fast, slow = np.meshgrid(at, at)
     # Where this scan's positions lie on the straight one's grid, within 0.3 nm of the middle.
     x = math.cos(angle) * fast - math.sin(angle) * slow
     y = math.sin(angle) * fast + math.cos(angle) * slow
     near = np.hypot(fast, slow) < 0.25
-    column, row = ((v / STEP_NM + (SIDE - 1) / 2)[near] for v in (x, y))
+    column, row = ((v / STEP_NM + (n - 1) / 2)[near] for v, n in zip((x, y), SCAN[::-1], strict=True))
     from scipy.ndimage import map_coordinates
 
     gx, gy = (map_coordinates(straight.images[f"gradient_{a}"].values, [row, column], order=3) for a in "xy")
@@ -112,9 +113,9 @@ def test_the_divergence_is_lowest_at_atoms():
     found = result(scan(0.0, 1e6), meta(transposed=False, rotation_deg=0.0))
     divergence = found.images["divergence"].values
     phase = np.angle(acquisition().renderer.field.functions[0, 0])
-    at = acquisition().structure.width_nm / 2 + (np.arange(SIDE) - (SIDE - 1) / 2) * STEP_NM
-    index = np.round(at / OPTICS.sampling_nm).astype(int) % 96
-    under = phase[np.ix_(index, index)]
+    middle_nm = acquisition().structure.width_nm / 2
+    at = [middle_nm + (np.arange(n) - (n - 1) / 2) * STEP_NM for n in SCAN]
+    under = phase[np.ix_(*(np.round(a / OPTICS.sampling_nm).astype(int) % 96 for a in at))]
     known = np.isfinite(divergence)
     assert np.corrcoef(under[known], -divergence[known])[0, 1] > 0.6
 
@@ -127,10 +128,10 @@ def test_a_wrong_rotation_is_told():
     assert right.notes == ()
     wrong = result(frames, meta(transposed=False, rotation_deg=45.0))
     assert not wrong.trust.fits
-    assert any("where 45.0 deg is given" in note for note in wrong.notes)
+    assert any("not the given 45.0 deg" in note for note in wrong.notes)
     mirrored = result(frames, meta(transposed=True, rotation_deg=25.0))
     assert not mirrored.trust.fits
-    assert any("the data say that the camera is not transposed" in note for note in mirrored.notes)
+    assert any("the data suggest that the camera is not transposed" in note for note in mirrored.notes)
     reverse = result(frames, meta(transposed=False, rotation_deg=-155.0))
     assert reverse.trust.fits  # a phase of the other sign is a phase
     assert any("repel" in note for note in reverse.notes)
@@ -149,7 +150,7 @@ def test_units_follow_what_is_known():
     found = result(scan(0.0, 1e4), meta(transposed=False, rotation_deg=0.0))
     assert found.images["gradient_x"].unit == "rad/nm"
     assert found.images["curl"].unit == "rad/nm^2"
-    plain = result(scan(0.0, 1e4), StreamMeta(Layout((SIDE, SIDE), (24, 24), "uint32"), Metadata(), False))
+    plain = result(scan(0.0, 1e4), StreamMeta(Layout(SCAN, (24, 24), "uint32"), Metadata(), False))
     assert plain.images["gradient_x"].unit == "px"
     ratio = found.images["divergence"].values / plain.images["divergence"].values
     per_px = 2 * math.pi * OPTICS.camera_pixel_mrad * 1e-3 / OPTICS.wavelength_nm
@@ -166,7 +167,7 @@ def test_the_spread_is_the_scatter_of_repeated_scans():
         told = runs[0].images[name].spread
         ratio = np.nanmean(values.var(axis=0, ddof=1) / told**2)
         # About one independent figure per position and run, a third of them for differences that share positions.
-        assert abs(ratio - 1) < 4 * math.sqrt(2 / (SIDE**2 * 23 / 3))
+        assert abs(ratio - 1) < 4 * math.sqrt(2 / (math.prod(SCAN) * 23 / 3))
 
 
 def test_too_little_is_said():

@@ -147,11 +147,11 @@ def test_detectors_come_and_go_while_it_runs(frames):
 
 
 def test_the_spread_is_that_of_repeated_exposures():
-    """Variance over 400 frames of a flat pattern over the told one: two-sided 1e-4 (3.9 standard errors of 7 %)."""
+    """Variance over 400 frames of a flat pattern over the given one: two-sided 1e-4 (3.9 standard errors of 7 %)."""
     counts = np.random.default_rng(3).poisson(0.2, (400, *CAMERA)).astype(np.uint16)
     agent = load("bf")
-    agent.start(meta((20, 20)))
-    agent.update(FrameBlock(counts, np.stack(np.divmod(np.arange(400), 20), axis=1)))
+    agent.start(meta((16, 25)))
+    agent.update(FrameBlock(counts, np.stack(np.divmod(np.arange(400), 25), axis=1)))
     image = agent.result().images["bf"]
     ratio = image.values.var(ddof=1) / np.mean(image.spread**2)
     assert abs(ratio - 1) < 3.9 * math.sqrt(2 / 399)
@@ -205,3 +205,12 @@ def test_a_list_of_positions_is_one_row(frames):
     agent.update(FrameBlock(frames, np.stack([np.zeros(20, int), np.arange(20)], axis=1)))
     image = agent.result().images["bf"].values
     np.testing.assert_array_equal(image[0], run("bf", frames).images["bf"].values.ravel())
+
+
+@pytest.mark.parametrize("name", ["bf", "abf", "adf", "haadf"])
+@pytest.mark.parametrize(
+    "bad", [{"inner_mrad": -1.0}, {"outer_mrad": 0.0}, {"inner_mrad": math.nan}, {"centre_px": "x"}, {"inner": 1.0}]
+)
+def test_a_ring_refuses_what_is_no_radius(name, bad):
+    with pytest.raises(OptionError, match=next(iter(bad))):
+        load(name, bad)

@@ -172,9 +172,9 @@ def test_nobody_there_or_no_such_stream_is_refused() -> None:
 
 
 def test_a_sender_that_is_faster_waits_and_nothing_is_lost() -> None:
-    frames = scan(3, (20, 20))
+    frames = scan(3, (16, 25))
     with (
-        sender(b"".join(map(encode, messages(frames, (20, 20), 4)))) as port,
+        sender(b"".join(map(encode, messages(frames, (16, 25), 4)))) as port,
         CsrSource("127.0.0.1", port, Options(timeout_s=2.0, queue_bytes=1)) as source,
     ):
         got, waiting = [], []

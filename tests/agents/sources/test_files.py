@@ -188,7 +188,7 @@ def test_what_the_operator_knows_better_goes_first(tmp_path: Path) -> None:
     _, source = read(path, meta=meta)
     assert source.meta.metadata == replace(METADATA, step_nm=0.05, rotation_deg=12.0)
     assert source.meta.transposed is True
-    with pytest.raises(SourceError, match=r"step_mn is nothing that a stream can tell.*did you mean step_nm"):
+    with pytest.raises(SourceError, match=r"is not a key of the metadata.*did you mean step_nm"):
         open_source(path, meta={"step_mn": 1})
     with pytest.raises(SourceError, match="step_nm"):
         open_source(path, meta={"step_nm": -1})

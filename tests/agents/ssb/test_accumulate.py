@@ -10,8 +10,8 @@ from agents.ssb.accumulate import PENDING, SidebandSum, fold_row, squares, weigh
 from agents.ssb.weights import Trotters, bright_field, trotters
 from twin.aberrations import Aberrations
 
-SCAN, CAMERA = (7, 6), (20, 20)
-FIELD = bright_field(CAMERA, (10, 10), 2.0, 16.0, 2)
+SCAN, CAMERA = (7, 6), (20, 23)
+FIELD = bright_field(CAMERA, (10, 12), 2.0, 16.0, 2)
 ABERRATIONS = [Aberrations(), Aberrations.of({"C10": 9.0, "C21b": 200.0})]
 WEIGHTS = [trotters(FIELD, SCAN, (6.0, 5.0), 20.0, a, 0.00196875) for a in ABERRATIONS]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agents.geometry import along_scan
-from agents.ssb.weights import BrightField, Trotters, bright_field, sidebands, suggested_binning, trotters
+from agents.ssb.weights import BrightField, SampledDisc, Trotters, bright_field, sidebands, suggested_binning, trotters
 from twin.aberrations import Aberrations, aberration_phase
 
 WAVELENGTH_NM = 0.00196875
@@ -175,6 +175,6 @@ def test_a_sample_adds_to_what_is_there() -> None:
     points, slow = np.array([[[5.0, 3.0]], [[-12.0, 1.0]]]), np.array([-8.0, 0.0, 8.0])
     out = np.zeros((2, 3), np.complex64)
     for fast in (9.0, -9.0):
-        sidebands(fast, slow, points, ALPHA, 1.0, np.empty((0, 0)), 1.0, True, out)
+        sidebands(fast, slow, SampledDisc(points, ALPHA, 1.0, np.empty((0, 0)), 1.0), True, out)
     np.testing.assert_allclose(out[:, 1], 0.0, atol=1e-6)
     np.testing.assert_allclose(out[:, 0], -out[:, 2], atol=1e-6)
