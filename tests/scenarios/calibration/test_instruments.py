@@ -405,7 +405,7 @@ def test_mistakes_about_microscopes_are_refused_before_anything_is_made(small: M
         (["microscope.safety.dose_e=1e6"], r"microscope.safety: the simulator has none"),
         (["microscope.kind=replay", "microscope.options.path=nowhere.zarr"], "not a recording"),
         (["microscope.kind=nion", "microscope.options.spend=1"], "'spend' is not an option"),
-        (["microscope.kind=nion", "microscope.safety.step_nm.C21a=1"], "C21a is not calibrated here"),
+        (["microscope.kind=nion", "microscope.safety.step_nm.C21a=1"], "'C21a' is not a calibrated coefficient"),
     ):
         with pytest.raises(ScenarioError, match=message):
             run.prepare(small(1, *changes), "random", Wiring(audit=tmp_path / "audit.jsonl"))
