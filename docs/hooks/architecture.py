@@ -2,8 +2,9 @@
 
     python docs/hooks/architecture.py > architecture.svg
 
-A box is a folder or a module at the first level of a package, in the row below everything that imports it. A line inside a
-package is a direct import; one that a longer path implies is left out. Arrows between packages carry the number of imports.
+A box is a folder or a module at the first level of a package, in a row below everything that imports it. A line inside
+a package is a direct import; one that a longer path implies is left out. Arrows between packages carry the number of
+imports.
 """
 
 import re
@@ -12,6 +13,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 import grimp
@@ -161,7 +163,7 @@ Places = Mapping[str, tuple[float, float, float, float]]
 def arrows(floors: list[list[str]], counts: Mapping[tuple[str, str], int], place: Places) -> list[str]:
     """From each package to those one floor below, with the number of imports."""
     drawn = []
-    for upper, lower in zip(floors, floors[1:], strict=False):
+    for upper, lower in pairwise(floors):
         for a, b in ((a, b) for a in upper for b in lower if counts.get((a, b))):
             narrow = min(place[a], place[b], key=lambda box: box[2])
             x, end = narrow[0] + narrow[2] / 2, place[b][1] - 4
@@ -174,7 +176,8 @@ def arrows(floors: list[list[str]], counts: Mapping[tuple[str, str], int], place
 STYLE = """
 svg { background: #ffffff; font: 12px "DejaVu Sans", Verdana, sans-serif; }
 text { fill: #1b2a41; } .title { font-size: 15px; font-weight: bold; }
-.package { fill: #f4f6fa; stroke: #8fa1bd; } .folder { fill: #cfe0f5; stroke: #4a6fa5; } .module { fill: #ffffff; stroke: #8fa1bd; }
+.package { fill: #f4f6fa; stroke: #8fa1bd; } .folder { fill: #cfe0f5; stroke: #4a6fa5; }
+.module { fill: #ffffff; stroke: #8fa1bd; }
 line { stroke: #8fa1bd; stroke-width: 0.7; } .flow { fill: none; stroke: #c2410c; stroke-width: 2; }
 """
 
@@ -199,7 +202,9 @@ def drawing(root: Path = ROOT) -> str:
     notes = [f"{a} to {b}: {n}" for (a, b), n in sorted(counts.items(), key=lambda item: -item[1])]
     parts.append(f'<text x="12" y="{top}">Imports between packages: {escape("; ".join(notes))}</text>')
     size = f'viewBox="0 0 {WIDTH} {top + 16:.0f}" width="{WIDTH}" height="{top + 16:.0f}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<style>{STYLE}</style>\n' + "\n".join(parts) + "\n</svg>\n"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<style>{STYLE}</style>\n' + "\n".join(parts) + "\n</svg>\n"
+    )
 
 
 if __name__ == "__main__":

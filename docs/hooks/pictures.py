@@ -1,8 +1,8 @@
 """The pictures of README and docs, from what the commands beside them leave in `runs/`.
 
-    stemtwin compare day_a --controllers neural_posterior,vae_em,bo_scalar --runs 10 --observations 10
-    stemtwin scan calibrate_and_scan --calibrate vae_em --agents adf:inner_mrad=20,icom,ssb
-    python docs/hooks/pictures.py runs/compare runs/calibrate_and_scan/scan/0
+stemtwin compare day_a --controllers neural_posterior,vae_em,bo_scalar --runs 10 --observations 10
+stemtwin scan calibrate_and_scan --calibrate vae_em --agents adf:inner_mrad=20,icom,ssb
+python docs/hooks/pictures.py runs/compare runs/calibrate_and_scan/scan/0
 """
 
 import json
@@ -30,7 +30,7 @@ def comparison(folder: Path) -> None:
     drawn = [plots.error_curves(summary, scenarios), plots.in_spec_curves(summary)]
     panels = [Image.open(BytesIO(png)).convert("RGB") for png in drawn]
     height = min(panel.height for panel in panels)
-    panels = [panel.resize((panel.width * height // panel.height, height), Image.Resampling.LANCZOS) for panel in panels]
+    panels = [panel.resize((panel.width * height // panel.height, height)) for panel in panels]
     joined = Image.new("RGB", (sum(panel.width for panel in panels), height), "white")
     for place, panel in enumerate(panels):
         joined.paste(panel, (sum(each.width for each in panels[:place]), 0))
