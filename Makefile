@@ -53,7 +53,7 @@ interop: $(INSTALLED) $(REFERENCE)/installed.stamp  ## bytes exchanged with Libe
 DOCS := .venv-docs
 $(DOCS)/installed.stamp: constraints-docs.txt
 	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
-	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -c $< mkdocs-material 'mkdocstrings[python]' grimp
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -c $< mkdocs-material 'mkdocstrings[python]' grimp ruff
 	touch $@
 
 docs: $(DOCS)/installed.stamp  ## the documentation site, in site/; fails on a broken link

@@ -12,6 +12,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
+LEARNING = ROOT / "learning" / "__init__.py"
 GALLERY = ROOT / "runs" / "docs" / "gallery.html"
 
 KINDS = {
@@ -24,12 +25,20 @@ KINDS = {
 """`<!-- every: KIND -->` in a page becomes an entry for every file of the folder."""
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List the package `learning` in the reference where there is one."""
+    if LEARNING.is_file():
+        (reference,) = (part["Reference"] for part in config.nav or () if "Reference" in part)
+        reference.insert(4, {"learning": "reference/learning.md"})
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what is generated."""
     files.append(File.generated(config, "images/architecture.svg", content=drawing()))
     shown = GALLERY.read_text() if GALLERY.is_file() else "<p>Write it with <code>stemtwin gallery</code>.</p>"
     files.append(File.generated(config, "gallery.html", content=shown))
-    if (ROOT / "learning" / "__init__.py").is_file():
+    if LEARNING.is_file():
         modules = sorted(path.stem for path in (ROOT / "learning").glob("*.py") if path.stem != "__init__")
         text = "# learning\n\n::: learning\n\n" + "\n\n".join(f"::: learning.{name}" for name in modules) + "\n"
         files.append(File.generated(config, "reference/learning.md", content=text))
