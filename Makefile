@@ -17,7 +17,7 @@ export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help install calibrate test interop accuracy lint types layers format train train-posterior train-vae ci clean
+.PHONY: help install calibrate test interop docs accuracy lint types layers format train train-posterior train-vae ci clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -48,6 +48,16 @@ $(REFERENCE)/installed.stamp: constraints-reference.txt
 
 interop: $(INSTALLED) $(REFERENCE)/installed.stamp  ## bytes exchanged with LiberTEM-live and Nion Swift, unmodified
 	STEMTWIN_REFERENCE_PYTHON=$(CURDIR)/$(REFERENCE)/bin/python $(BIN)/python -m pytest -q -m interop
+
+# The pages in an environment of their own. `stemtwin gallery --out runs/docs/gallery.html` before adds the pictures.
+DOCS := .venv-docs
+$(DOCS)/installed.stamp: constraints-docs.txt
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -c $< mkdocs-material 'mkdocstrings[python]' grimp ruff
+	touch $@
+
+docs: $(DOCS)/installed.stamp  ## the documentation site, in site/; fails on a broken link
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict --quiet
 
 accuracy: $(INSTALLED)  ## controllers against the committed baseline of their accuracy
 	$(BIN)/python -m benchmarks.accuracy --check --workers 2

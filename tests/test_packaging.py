@@ -2,10 +2,13 @@
 
 import ast
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("twin", "controller", "agents", "scenarios")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SHIPPED = [pattern.rstrip("*") for pattern in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]]
+PACKAGES = [name for name in SHIPPED if (ROOT / name / "__init__.py").is_file()]
 
 
 @pytest.fixture(scope="module")
 def project() -> dict[str, Any]:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return PROJECT
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +80,7 @@ def test_package_data_patterns_hold_every_data_file(project: dict[str, Any]) -> 
         path
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.suffix in {".yaml", ".safetensors", ".json"}
+        if path.suffix in {".yaml", ".safetensors", ".json", ".html", ".css"}
     }
     assert present
     assert present <= kept
@@ -110,3 +115,48 @@ def test_the_door_of_twin_is_what_it_lists() -> None:
     assert [getattr(twin, name).__name__ for name in twin.__all__] == twin.__all__
     with pytest.raises(AttributeError, match="'SimulatedMicroscop'"):
         _ = twin.SimulatedMicroscop  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree, built from a copy: nothing is left in the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / "tree" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / "tree")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*build, "--wheel-dir", str(folder), str(folder / "tree")], check=True, timeout=120)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_packages_with_their_data_and_nothing_else(wheel: Path) -> None:
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    expected = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert names == expected
+    assert {f"{package}/py.typed" for package in PACKAGES} <= names
+
+
+def test_the_wheel_calibrates_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    (tmp_path / "empty").mkdir()
+    command = "import sys, scenarios; print(scenarios.__file__, file=sys.stderr); import scenarios.cli as c; c.main()"
+    arguments = ["calibrate", "nominal", "--controller", "random", "--observations", "1", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", command, *arguments],
+        cwd=tmp_path / "empty",
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(str(tmp_path / "installed"))
+    assert json.loads(done.stdout)["status"] == "complete"
+    assert (tmp_path / "empty" / "runs" / "nominal" / "random" / "0" / "report.html").is_file()

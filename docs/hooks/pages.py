@@ -1,0 +1,66 @@
+"""MkDocs hook: the parts of the pages that follow from the repository.
+
+The architecture's drawing from the imports, the list of decisions from their titles, the reference from the names of
+controllers, agents and the other kinds that are one file each, and the gallery where one was written before.
+"""
+
+from pathlib import Path
+
+from architecture import drawing
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+LEARNING = ROOT / "learning" / "__init__.py"
+GALLERY = ROOT / "runs" / "docs" / "gallery.html"
+
+KINDS = {
+    "controllers": "controller/strategies",
+    "trainings": "controller/training",
+    "agents": "agents/methods",
+    "backends": "twin/backends",
+    "specimens": "twin/specimens",
+}
+"""`<!-- every: KIND -->` in a page becomes an entry for every file of the folder."""
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List the package `learning` in the reference where there is one."""
+    if LEARNING.is_file():
+        (reference,) = (part["Reference"] for part in config.nav or () if "Reference" in part)
+        reference.insert(4, {"learning": "reference/learning.md"})
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add what is generated."""
+    files.append(File.generated(config, "images/architecture.svg", content=drawing()))
+    shown = GALLERY.read_text() if GALLERY.is_file() else "<p>Write it with <code>stemtwin gallery</code>.</p>"
+    files.append(File.generated(config, "gallery.html", content=shown))
+    if LEARNING.is_file():
+        modules = sorted(path.stem for path in (ROOT / "learning").glob("*.py") if path.stem != "__init__")
+        text = "# learning\n\n::: learning\n\n" + "\n\n".join(f"::: learning.{name}" for name in modules) + "\n"
+        files.append(File.generated(config, "reference/learning.md", content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Fill in the markers of a page."""
+    markdown = markdown.replace("<!-- decisions -->", _decisions())
+    for kind, folder in KINDS.items():
+        markdown = markdown.replace(f"<!-- every: {kind} -->", _entries(folder))
+    return markdown
+
+
+def _decisions() -> str:
+    rows = ["| | decision |", "|---|---|"]
+    for path in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")):
+        title = path.read_text().partition("\n")[0].removeprefix("# ").partition(". ")[2]
+        rows.append(f"| {path.stem[:4]} | [{title}]({path.name}) |")
+    return "\n".join(rows)
+
+
+def _entries(folder: str) -> str:
+    names = sorted(path.stem for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("_"))
+    return "\n\n".join(f"::: {folder.replace('/', '.')}.{name}" for name in names)
