@@ -12,10 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from twin.errors import StemtwinError
+from twin.errors import StemtwinError, nearest
 from twin.optics import Optics
 from twin.state import StateSpace
-from twin.suggest import nearest
 
 Array = NDArray[np.floating]
 Trained = TypeVar("Trained", bound=Any)

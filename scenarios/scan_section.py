@@ -8,10 +8,10 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
 from twin.detectors.layouts import Region
+from twin.errors import check_known
 from twin.options import validated
 from twin.scan.plan import ScanPlan
 from twin.scan.setup import SCAN_OPTICS, ScanSetup
-from twin.suggest import check_known
 
 CAMERAS = {"counting": CountingCamera, "integrating": IntegratingCamera, "event": EventCamera}
 """Values of `camera.kind`."""

@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from twin.errors import StemtwinError
-from twin.suggest import nearest
+from twin.errors import StemtwinError, nearest
 
 
 class ScenarioError(StemtwinError, ValueError):

@@ -19,11 +19,11 @@ from scenarios.scan_section import CAMERAS, ScanSection
 from scenarios.scenario_file import ScenarioError, description, library, parse_yaml, read
 from twin import backends
 from twin.day import Day
+from twin.errors import nearest
 from twin.instrument.limits import Limits
 from twin.optics import Optics
 from twin.options import Count, located_problem, validated
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
-from twin.suggest import nearest
 
 __all__ = ["Scenario", "ScenarioError", "description", "library", "load", "parse"]
 

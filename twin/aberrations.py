@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.suggest import nearest
+from twin.errors import nearest
 
 Array = NDArray[np.floating]
 

@@ -8,8 +8,8 @@ from annotated_types import Gt, Le, Lt
 from pydantic import AfterValidator, field_validator, model_validator
 
 from twin.aberrations import NAMES, TERMS, Aberrations, index
+from twin.errors import check_known
 from twin.options import Fraction, NonNegative, Positive, validated
-from twin.suggest import check_known
 
 ORDERS = tuple(sorted({str(term.n) for term in TERMS}))
 Value = TypeVar("Value")

@@ -1,4 +1,7 @@
-"""The base class of all errors of this package."""
+"""The base class of all errors of this package, and the nearest known name for messages about an unknown one."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class StemtwinError(Exception):
@@ -17,3 +20,20 @@ class NoSession(StemtwinError, RuntimeError):
 
     def __init__(self, verb: str) -> None:
         super().__init__(f"{verb}() before reset(rng): the microscope has no session yet")
+
+
+def nearest(value: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """' (did you mean X?)', or '' if no known name is similar."""
+    near = get_close_matches(value, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def check_known(value: object, known: Iterable[str], what: str, error: type[Exception] = ValueError) -> None:
+    """Refuse an unknown name; `what` is the kind of thing, with its article.
+
+    Raises:
+        error: names the value, the nearest name and all known ones.
+    """
+    names = list(known)
+    if value not in names:
+        raise error(f"{value!r} is not {what}{nearest(str(value), names)}; known: {', '.join(names)}")

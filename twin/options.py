@@ -9,8 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
-from twin.errors import StemtwinError
-from twin.suggest import nearest
+from twin.errors import StemtwinError, nearest
 
 Options = TypeVar("Options")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from twin.suggest import check_known
+from twin.errors import check_known
 
 
 class Preset(NamedTuple):

@@ -15,12 +15,11 @@ from twin.aberrations import Aberrations
 from twin.cameras.ronchigram_camera import expose
 from twin.cost import Cost
 from twin.day import Day
-from twin.errors import NoSession
+from twin.errors import NoSession, check_known
 from twin.optics import Optics, check_window
 from twin.scan.plan import ScanPath, ScanPlan, paths
 from twin.session import Session, Stream
 from twin.state import StateSpace
-from twin.suggest import check_known
 from twin.types import Capabilities, Frame, ScanBlock, ScanTruth, Truth
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from agents.ssb.experiment import Experiment
 from agents.ssb.orientation import described
 from agents.trust import misfit_words
 from twin.aberrations import Aberrations
+from twin.errors import nearest
 from twin.options import Fraction, OptionError, checked_options, validated
-from twin.suggest import nearest
 
 SAMPLE = 64
 """Positions whose counts are kept for the test of residuals."""

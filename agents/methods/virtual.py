@@ -15,8 +15,8 @@ from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.block import Block
 from twin.detectors.geometry import DiffractionGrid, weights
 from twin.detectors.layouts import LAYOUTS, Detector, Region, labels, standard
+from twin.errors import nearest
 from twin.options import checked_options, validated
-from twin.suggest import nearest
 
 Floats = NDArray[np.float64]
 

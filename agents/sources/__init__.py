@@ -14,8 +14,8 @@ from pydantic import BeforeValidator
 
 from agents.base import StreamMeta
 from agents.source import Source, SourceError
+from twin.errors import check_known, nearest
 from twin.formats.dataset import FormatError, Metadata
-from twin.suggest import check_known, nearest
 
 
 def _sides(given: Any) -> Any:

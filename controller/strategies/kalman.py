@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from controller import preprocess
-from controller.base import Estimate
+from controller.base import Estimate, StopsInSpec
 from controller.posterior import artefact, gaussian_sum
 from controller.posterior.artefact import PosteriorArtefact
 from controller.posterior.frames import summarise
@@ -82,7 +82,7 @@ class Options:
         return Motion(rates[[index(name) for name in space.names]], self.speed_nm_per_s, self.persistence_s)
 
 
-class Kalman:
+class Kalman(StopsInSpec):
     """Search with particles, then track with a Gaussian sum: predict, update by the frame, keep near zero.
 
     Example:
@@ -155,7 +155,7 @@ class Kalman:
         """Hand over to the filter when the particles agree, or after `LONGEST_SEARCH` frames."""
         count = len(self.search.frames)
         self.started_s = frame.clock_s if count == 1 else self.started_s
-        sure = self.search.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability
+        sure = self.search.estimate().in_spec(self.space, self.options.stop_probability)
         if count < self.options.startup or not (sure or count >= LONGEST_SEARCH):
             return
         particles = self.search.particles
@@ -192,11 +192,6 @@ class Kalman:
         probability, mean, cov = gaussian_sum.summarise(self.belief)
         n = self.space.dimension
         return Estimate(mean[:n], cov[:n, :n], probability)
-
-    @property
-    def done(self) -> bool:
-        """Every component in spec with `stop_probability`."""
-        return bool(self.estimate().in_spec_probability(self.space.tolerance) >= self.options.stop_probability)
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Kalman:

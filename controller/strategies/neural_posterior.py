@@ -38,8 +38,6 @@ Array = NDArray[np.floating]
 
 SUPPORT, QUERIES = 64, 48
 """Particles and inputs between which the expected information is evaluated."""
-SIGN_KNOWN = 0.99
-"""Probability of the sign from which on the second order is fitted about the first."""
 TRIED_AGAIN = 1.5
 """After a restart that did not explain the day, try again only when the run is longer by this factor."""
 UNAMBIGUOUS = 3
@@ -201,7 +199,7 @@ class NeuralPosterior:
         """Add the frame to the fit; expand it about the first order once the sign is known."""
         second.add(frame, self.input_nm)
         first = self._first_order()
-        if first.sign_probability >= SIGN_KNOWN:
+        if first.sign_decided:
             second.renew(first.mean_nm, film_and_camera(likely_nuisances(self.frames, self.particles)))
 
     def estimate(self) -> Estimate:
@@ -232,8 +230,7 @@ class NeuralPosterior:
         if len(self.frames) < UNAMBIGUOUS:
             return False
         estimate = self.estimate()
-        in_spec = estimate.in_spec_probability(self.space.tolerance) >= self.options.stop_probability
-        return bool(in_spec and not estimate.misfit)
+        return estimate.in_spec(self.space, self.options.stop_probability) and not estimate.misfit
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controller:

@@ -114,8 +114,7 @@ class NeuralPosteriorEm:
         """The leader's stop rule; after the hand-over for the widened estimate."""
         if not self.handed_over:
             return self.posterior.done
-        probability = self.estimate().in_spec_probability(self.posterior.space.tolerance)
-        return probability >= self.options.em.stop_probability
+        return self.estimate().in_spec(self.posterior.space, self.options.em.stop_probability)
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> NeuralPosteriorEm:

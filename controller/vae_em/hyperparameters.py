@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twin.suggest import check_known
+from twin.errors import check_known
 
 Array = NDArray[np.floating]
 

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from controller.vae_em import latent_gp
 from controller.vae_em.em import Ensemble, Observations
+from twin.errors import check_known
 from twin.state import StateSpace
-from twin.suggest import check_known
 
 Array = NDArray[np.floating]
 

@@ -18,9 +18,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from scenarios.commands.refusal import refusals
+from twin.errors import nearest
 from twin.options import checked_options
 from twin.registry import describe, names
-from twin.suggest import nearest
 
 if TYPE_CHECKING:
     from learning.training import Progress, Training, TrainingRun

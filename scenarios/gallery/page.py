@@ -7,9 +7,8 @@ from typing import NamedTuple
 from scenarios import page
 from scenarios.calibration.results import write_text
 from scenarios.gallery import plots, scenes
-from twin.errors import StemtwinError
+from twin.errors import StemtwinError, check_known
 from twin.optics import Optics
-from twin.suggest import check_known
 
 
 class GalleryError(StemtwinError, ValueError):

@@ -8,9 +8,9 @@ import yaml
 
 from scenarios.schema import ScenarioError, library, load, parse
 from twin.day import Day
+from twin.errors import nearest
 from twin.optics import Optics
 from twin.state import FIRST_ORDER, SECOND_ORDER
-from twin.suggest import nearest
 
 
 def refused(text: str, tmp_path: Path) -> str:

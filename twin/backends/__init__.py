@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from twin import registry
-from twin.errors import StemtwinError
+from twin.errors import StemtwinError, check_known
 from twin.optics import Optics
 from twin.options import OptionError
 from twin.state import StateSpace
-from twin.suggest import check_known
 from twin.types import Microscope
 
 SIMULATED = "simulated"

@@ -6,9 +6,8 @@ from typing import Annotated, NamedTuple, Self
 from annotated_types import Ge, Le
 from pydantic import model_validator
 
-from twin.errors import StemtwinError
+from twin.errors import StemtwinError, check_known
 from twin.options import NonNegative, Positive, validated
-from twin.suggest import check_known
 
 
 class AngleError(StemtwinError, ValueError):

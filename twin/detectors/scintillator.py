@@ -13,8 +13,8 @@ from annotated_types import Ge, Gt, Le
 from numpy.typing import ArrayLike, NDArray
 from pydantic import model_validator
 
+from twin.errors import check_known
 from twin.options import Count, NonNegative, Positive, validated
-from twin.suggest import check_known
 
 Share = Annotated[float, Gt(0), Le(1)]
 Counts = NDArray[np.uint16] | NDArray[np.uint32]

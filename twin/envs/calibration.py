@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from twin.day import Day
 from twin.envs.task import input_of, reward, truth_of
 from twin.envs.view import Belief, Moment, Story, Window, rgb
+from twin.errors import check_known
 from twin.optics import Optics
 from twin.simulated import SimulatedMicroscope
 from twin.state import FIRST_ORDER, StateSpace
-from twin.suggest import check_known
 from twin.types import Frame, Microscope, Truth
 
 Array = NDArray[np.floating]

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from twin.day import Day
 from twin.detectors.layouts import Region, labels
 from twin.envs.task import input_of, reward, truth_of
+from twin.errors import check_known
 from twin.optics import Optics
 from twin.scan.plan import ScanPlan
 from twin.scan.setup import ScanSetup
 from twin.simulated import SimulatedMicroscope, check_reach
 from twin.state import StateSpace
-from twin.suggest import check_known
 from twin.types import CanScan, Microscope, ScanBlock
 
 Array = NDArray[np.floating]

@@ -6,8 +6,8 @@
 
 from pathlib import Path
 
+from twin.errors import nearest
 from twin.formats.dataset import FormatError, FrameReader, FrameWriter, Layout, Metadata
-from twin.suggest import nearest
 
 SUFFIXES = (".zarr", ".mib", ".t3p", ".hspy")
 

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import field_validator
 
-from twin.closing import Closing
-from twin.errors import StemtwinError
+from twin.errors import StemtwinError, nearest
+from twin.formats.closing import Closing
 from twin.options import NonNegative, OptionError, Positive, checked_options, validated
 from twin.scan.plan import ScanPlan
-from twin.suggest import nearest
 
 Frames = NDArray[np.unsignedinteger]
 

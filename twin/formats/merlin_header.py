@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from twin.errors import nearest
 from twin.formats.dataset import LARGEST_SIDE, FormatError
-from twin.suggest import nearest
 
 SINGLE_BYTES, QUAD_BYTES = 384, 768
 SHORTEST_BYTES, LONGEST_BYTES = 64, 16384

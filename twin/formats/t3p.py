@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.closing import Closing
+from twin.formats.closing import Closing
 from twin.formats.dataset import FormatError, Frames, Layout, Metadata, check_free
 
 RECORD = np.dtype([("pixel", "<u4"), ("toa", "<u8"), ("overflow", "u1"), ("ftoa", "u1"), ("tot", "<u2")])

@@ -8,10 +8,10 @@ import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
 
+from twin.errors import check_known
 from twin.instrument.faults import BadFrame, DoseExhausted, StaleFrame
 from twin.options import NonNegative, Positive, validated
 from twin.state import StateSpace
-from twin.suggest import check_known
 from twin.types import Capabilities, Frame
 
 Array = NDArray[np.floating]

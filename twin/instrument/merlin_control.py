@@ -3,8 +3,8 @@
 import threading
 from time import monotonic
 
-from twin.closing import Closing
 from twin.errors import StemtwinError
+from twin.formats.closing import Closing
 from twin.instrument.line import Line
 from twin.wire import merlin_commands as commands
 from twin.wire.merlin import WireError

@@ -15,8 +15,8 @@ from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 from pydantic import field_validator, model_validator
 
+from twin.errors import check_known
 from twin.options import NonNegative, Positive, validated
-from twin.suggest import check_known
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int32]

@@ -9,9 +9,9 @@ from pydantic import field_validator
 from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
 from twin.detectors.layouts import LAYOUTS, Detector, standard
 from twin.detectors.scintillator import ScintillatorChain
+from twin.errors import check_known, nearest
 from twin.optics import Optics
 from twin.options import Count, Positive, validated
-from twin.suggest import check_known, nearest
 
 Propagation = Literal["auto", "multislice", "prism"]
 

@@ -16,10 +16,10 @@ from abtem.parametrizations import LobatoParametrization
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from twin.errors import check_known
 from twin.matter.structure import Structure, displaced, within
 from twin.optics import Optics
 from twin.scan.diffraction import TransmissionField, band_limit
-from twin.suggest import check_known
 
 Floats = NDArray[np.float64]
 Projection = Literal["exact", "abtem"]

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Literal
 
+from twin.errors import nearest
 from twin.server import merlin_settings as parameters
 from twin.server.connection import TICK_S, Connection, Pace, Patience
 from twin.server.frame_supply import Batch, FrameSupply
 from twin.server.merlin_settings import Mode, OutOfRange, Settings
-from twin.suggest import nearest
 from twin.wire import merlin
 from twin.wire import merlin_commands as commands
 from twin.wire.merlin_commands import BUSY, CONTROL_PORT, OK, OUT_OF_RANGE, UNRECOGNISED, Command, Reply

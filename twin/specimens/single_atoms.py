@@ -7,11 +7,11 @@ from annotated_types import Ge, Le
 from ase.data import atomic_numbers, chemical_symbols
 from pydantic import field_validator
 
+from twin.errors import nearest
 from twin.matter.structure import Structure
 from twin.options import NonNegative, Seed, validated
 from twin.specimens._carbon import on_carbon
 from twin.specimens._options import Side
-from twin.suggest import nearest
 
 HEAVIEST = 103
 """Largest atomic number of Lobato and Van Dyck's potentials."""

@@ -6,7 +6,7 @@ Messages are framed as on the data port. The camera repeats the command with a s
 from dataclasses import dataclass
 from typing import Literal
 
-from twin.suggest import nearest
+from twin.errors import nearest
 from twin.wire.merlin import PREFIX_BYTES, WireError, message, payload_length
 
 CONTROL_PORT = 6341

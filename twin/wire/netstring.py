@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from twin.errors import StemtwinError
-from twin.suggest import nearest
+from twin.errors import StemtwinError, nearest
 
 CORRECTOR_PORT = 7072
 MOST_BYTES = 2**20

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twin.suggest import nearest
+from twin.errors import nearest
 from twin.wire.netstring import INVALID_PARAMS, UNKNOWN_METHOD, Request, RpcError, shown
 
 BUSY, OUT_OF_RANGE, NOT_AVAILABLE, NO_SESSION, FAILED = -32001, -32002, -32003, -32004, -32005
