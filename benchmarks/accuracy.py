@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import regression
+from benchmarks.scored_runs import CI
 from scenarios.commands.compare import lanes
 from scenarios.comparison.executors import SweepError
 from scenarios.comparison.figures import stop_rule
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     guard.add_argument("--check", action="store_true", help="compare with the baseline; exit 1 when worse")
     guard.add_argument("--update", action="store_true", help="write a new baseline")
     guard.add_argument("--reason", help="with --update: why the figures may change")
+    guard.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these rows of the baseline")
     guard.add_argument("--baseline", type=Path, default=regression.BASELINE, help="the baseline's file")
     return parser
 
@@ -102,10 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--update needs --reason: a baseline says why it changed")
     try:
         if options.update:
-            regression.update(regression.CI, options.baseline, options.reason, options.workers)
+            regression.update(CI, options.baseline, options.reason, options.workers, options.rows)
             return 0
         if options.check:
-            return regression.check(regression.CI, options.baseline, options.workers)
+            return regression.check(CI, options.baseline, options.workers, options.rows)
         seeds = range(options.first_seed, options.first_seed + options.runs)
         plan = make_plan(options.scenarios, tuple(options.controllers), seeds, options.observations, options.overrides)
         check_builds(plan)

@@ -7,9 +7,11 @@ from importlib import import_module
 import pytest
 
 from benchmarks import speed
-from benchmarks.speed import FIGURES, NEEDS, STREAMING, Figure, Reference, table
+from benchmarks.references import Reference
+from benchmarks.rounds import Figure
+from benchmarks.speed import FIGURES, NEEDS, STREAMING, table
 
-MODULES = ("streaming_com", "streaming_ricom", "streaming_events", "streaming_ssb", "streaming_merlin")
+MODULES = ("streaming.com", "streaming.ricom", "streaming.events", "streaming.ssb", "streaming.merlin")
 ABSENT = Reference("STEMTWIN_TEST_PYTHON", "a_module_that_is_not_there")
 
 
@@ -33,7 +35,7 @@ def test_every_streaming_figure_is_measured(module: str) -> None:
 
 def test_names_of_figures_that_need_something_are_figures() -> None:
     assert set(NEEDS) < set(FIGURES)
-    assert {name for name, (module, _) in STREAMING.items() if module in ("streaming_com", "streaming_ssb")} < set(
+    assert {name for name, (module, _) in STREAMING.items() if module in ("streaming.com", "streaming.ssb")} < set(
         NEEDS
     )
 
