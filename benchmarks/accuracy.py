@@ -2,7 +2,7 @@
 
     python -m benchmarks.accuracy --scenarios day_a day_b --controllers vae_em --runs 40 --observations 20
     python -m benchmarks.accuracy --check                     # against benchmarks/baselines/accuracy_ci.json
-    python -m benchmarks.accuracy --update --reason "why"     # write that file anew
+    python -m benchmarks.accuracy --update --reason "why"     # rewrite that file
 
 Every controller meets the same states, films and noise on the same seed. `stemtwin compare` does the same with
 a folder and a report.
@@ -70,7 +70,7 @@ def figures(plan: Plan, workers: int) -> dict[str, Any]:
 
 
 def of_controller(records: Sequence[RunRecord]) -> dict[str, Any]:
-    """Figures by number of observations, and what its own stop rule was worth."""
+    """Figures by number of observations, and of the stop rule."""
     return {"by_observation": summarise(records), **stop_rule([record.steps for record in records])}
 
 

@@ -118,8 +118,9 @@ def main() -> None:
         scan, camera, radius_px, file, rows = words
         run, prepared_s = ssb(int(scan), int(camera), float(radius_px), file, int(rows))
     elif kind == "epie":
-        file, *beam, iterations = words
-        run, prepared_s = epie(file, *map(float, beam), iterations=int(iterations))
+        file, energy_kev, convergence_mrad, step_nm, pixel_mrad, iterations = words
+        geometry = float(energy_kev), float(convergence_mrad), float(step_nm), float(pixel_mrad)
+        run, prepared_s = epie(file, *geometry, int(iterations))
     else:
         side, count, inner, outer = words
         run, prepared_s = libertem(kind, int(side), int(count), float(inner), float(outer))

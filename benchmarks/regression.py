@@ -55,8 +55,8 @@ FIGURES: Mapping[str, Figure] = {
     "spread_nm": Figure(True, 1.25),
     "step_loops": Figure(True, 1.50),
 }
-"""Larger is worse in each. Coverage alone needs many runs to show what surprise shows in a few; a region that grew
-twofold is a loss too, though it misses less."""
+"""Larger is worse in each. `surprise` detects in a few runs what coverage needs many for; regions twice as
+wide are a loss, too, though they miss less."""
 
 
 @dataclass(frozen=True)

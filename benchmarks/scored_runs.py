@@ -12,7 +12,7 @@ from scenarios.comparison.ledger import Plan, check_builds, make_plan
 from scenarios.comparison.sweep import Failure, Job, RunRecord, run, spread
 
 FIRST_SCORED = 3
-"""Two frames are what it takes to know the sign; before that, errors say little."""
+"""The sign needs two frames; earlier errors mean little."""
 
 FASTEST_S = 2e-3
 """A step shorter than this is not worth timing."""
@@ -73,10 +73,10 @@ class Score:
     """One run, from observation `FIRST_SCORED` on.
 
     Attributes:
-        truth_nm: initial state; tells whether two runs are a pair.
+        truth_nm: initial state; equal in the two runs of a pair.
         error_nm: geometric mean of the error norm.
-        missed_90: share of observations whose 90 % region does not hold the truth.
-        surprise: root mean square of error / standard deviation, 1 for an honest belief.
+        missed_90: share of observations whose 90 % region does not cover the truth.
+        surprise: root mean square of error / standard deviation, 1 for calibrated uncertainty.
         spread_nm: geometric mean of the standard deviations.
         step_loops: median computing time of a step, in calibration loops of the same process; 0 if hardly any.
     """

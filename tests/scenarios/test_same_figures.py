@@ -1,0 +1,154 @@
+"""The figures of ten calibrations, three scans and three served microscopes are those of `same_figures.yaml`.
+
+The runs are those of `tests/same_bytes.py`, in this process. Bytes differ between processors, figures to the tolerances
+below do not: vectorised kernels change float32 results by about 1e-6 of their size and float64 results by 1e-15, which
+moves log-likelihoods by 1e-4 at most and so an estimate by less than 1e-3 of its standard deviation. Where a rounding
+error swaps one of 600 particles in a resampling step, the estimate moves by about 1/600 of a standard deviation.
+Photon counts are Poisson draws of intensities and change at no pixel or at a few of 16384. A changed formula, sign or
+random draw moves an estimate by a good part of its standard deviation.
+
+    python tests/scenarios/test_same_figures.py > tests/scenarios/same_figures.yaml    # after an intended change
+"""
+
+import json
+import math
+import runpy
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from scenarios.cli import app
+from scenarios.schema import load
+from scenarios.serve import Serving, TwinServer
+
+SAME_BYTES = runpy.run_path(str(Path(__file__).parents[1] / "same_bytes.py"))
+EXPECTED = Path(__file__).with_name("same_figures.yaml")
+SLOW = {"neural_posterior multislice"}
+"""Not on phase screens; `tests/same_bytes.py` alone runs it."""
+CALIBRATIONS = {name: words for name, words in SAME_BYTES["CALIBRATIONS"].items() if name not in SLOW}
+SCANS, STREAMS, SMALL_SCAN, FAST = (SAME_BYTES[name] for name in ("SCANS", "STREAMS", "SMALL_SCAN", "FAST"))
+SERVED = (*STREAMS, "control")
+
+STANDARD_DEVIATIONS = 0.05
+"""Tolerance of an estimate, in its standard deviations; the same share of the standard deviation itself."""
+RELATIVE = 2e-3
+"""Tolerance of scalar results of an agent, and of image correlations."""
+
+
+def command(*words: str) -> dict[str, Any]:
+    """The JSON that a command prints."""
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    summary: dict[str, Any] = json.loads(done.stdout)
+    return summary
+
+
+def calibration(name: str, home: Path) -> dict[str, Any]:
+    return calibrated(name.split()[0], home, *CALIBRATIONS[name])
+
+
+def calibrated(controller: str, home: Path, *words: str) -> dict[str, Any]:
+    """The belief at the end, and the state after the correction, nm."""
+    summary = command("calibrate", *words, "--controller", controller, "--seed", "7", "--out", str(home))
+    return {key: rounded(summary[key]) for key in ("estimate_nm", "std_nm", "corrected_state_nm")} | {
+        "misfit": summary["misfit"][-1]
+    }
+
+
+def scan(name: str, home: Path) -> dict[str, Any]:
+    return images(command("scan", *SCANS[name], "--seed", "7", "--out", str(home)))
+
+
+def images(summary: dict[str, Any]) -> dict[str, Any]:
+    """By agent: its scalar results, and the correlation of each image with the truth."""
+    found = {}
+    for name, agent in summary["agents"].items():
+        assert agent["error"] is None, f"{name}: {agent['error']}"
+        correlations = {key: image.get("cross_correlation") for key, image in agent["images"].items()}
+        figures = {key: value for key, value in agent["figures"].items() if not key.endswith(("_mib", "_s"))}
+        found[name] = {key: rounded(value) for key, value in (figures | correlations).items() if value is not None}
+    return found
+
+
+def served(name: str, home: Path) -> dict[str, Any]:
+    """A client of the simulated camera, event stream or microscope, on loopback."""
+    overrides = FAST[1::2] if name == "control" else SMALL_SCAN[1::2]
+    serving = Serving(free_ports=True, paced=False, event_metadata=name == "csr", expose_truth=name == "control")
+    with TwinServer(load("day_a" if name == "control" else "sto_001", overrides), 7, serving) as server:
+        if name == "control":
+            address = ("--microscope", f"remote:127.0.0.1:{server.ports['control']}")
+            truth = ("--set", "microscope.options.truth=true")
+            return calibrated("neural_posterior", home, "day_a", *address, "--observations", "4", *FAST, *truth)
+        start = ("--option", f"control_port={server.ports['merlin_control']}", "--option", "start=true")
+        beam = ("energy_kev=300", "step_nm=0.02", "pixel_mrad=1.5", "convergence_mrad=21")
+        meta = [word for each in beam for word in ("--meta", each)]
+        address = (f"{name}://127.0.0.1:{server.ports[STREAMS[name]]}", "--agents", "com,bf:outer_mrad=10")
+        return images(command("stream", *address, "--out", str(home), *meta, *(start if name == "merlin" else ())))
+
+
+def rounded(value: Any) -> Any:
+    """Five significant digits: more than are compared."""
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return float(f"{value:.5g}")
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Any]:
+    figures: dict[str, Any] = yaml.safe_load(EXPECTED.read_text(encoding="utf-8"))
+    return figures
+
+
+def agrees(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """A calibration, in units of its standard deviation."""
+    assert found["misfit"] == expected["misfit"]
+    for key in ("estimate_nm", "std_nm", "corrected_state_nm"):
+        for value, wanted, std in zip(found[key], expected[key], expected["std_nm"], strict=True):
+            assert value == pytest.approx(wanted, rel=0, abs=STANDARD_DEVIATIONS * std + 1e-3), key
+
+
+@pytest.mark.parametrize("name", CALIBRATIONS)
+def test_calibrations(name: str, expected: dict[str, Any], tmp_path: Path) -> None:
+    agrees(calibration(name, tmp_path), expected["calibrations"][name])
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_scans(name: str, expected: dict[str, Any], tmp_path: Path) -> None:
+    assert flat(scan(name, tmp_path)) == pytest.approx(flat(expected["scans"][name]), rel=RELATIVE, abs=RELATIVE)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_served(name: str, expected: dict[str, Any], tmp_path: Path) -> None:
+    found, wanted = served(name, tmp_path), expected["served"][name]
+    if name == "control":
+        agrees(found, wanted)
+    else:
+        assert flat(found) == pytest.approx(flat(wanted), rel=RELATIVE, abs=RELATIVE)
+
+
+def flat(figures: dict[str, Any]) -> dict[str, float]:
+    return {f"{agent} {key}": value for agent, its in figures.items() for key, value in its.items()}
+
+
+def main() -> None:
+    """Print the file of expected figures."""
+    found: dict[str, dict[str, Any]] = {"calibrations": {}, "scans": {}, "served": {}}
+    for kind, names, run in (
+        ("calibrations", CALIBRATIONS, calibration),
+        ("scans", SCANS, scan),
+        ("served", SERVED, served),
+    ):
+        for name in names:
+            with tempfile.TemporaryDirectory() as home:
+                found[kind][name] = run(name, Path(home))
+    assert not any(math.isnan(v) for part in found["scans"].values() for v in flat(part).values())
+    yaml.safe_dump(found, sys.stdout, sort_keys=False, default_flow_style=None, width=120)
+
+
+if __name__ == "__main__":
+    main()
