@@ -116,9 +116,6 @@ def ricom_events() -> Figure:
     return _figure(100e6, through(1000, "ricom"))
 
 
-FIGURES: dict[str, Callable[[], Figure]] = {"com_events": com_events, "ricom_events": ricom_events}
-
-
 def main() -> None:
     """Every path side by side, million events per second."""
     with tempfile.TemporaryDirectory() as folder:

@@ -130,9 +130,6 @@ def merlin_256() -> Figure:
     return Figure(got.receive_hz / GOAL_HZ, 1.0, got.receive_hz, GOAL_HZ, got.receive_hz / got.socket_hz)
 
 
-FIGURES: dict[str, Callable[[], Figure]] = {"merlin_256": merlin_256}
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
