@@ -12,6 +12,7 @@ A changed formula, sign or random draw moves an estimate by a good part of its s
 
 import json
 import math
+import re
 import runpy
 import sys
 import tempfile
@@ -80,7 +81,7 @@ def images(summary: dict[str, Any]) -> dict[str, Any]:
     for name, agent in summary["agents"].items():
         assert agent["error"] is None, f"{name}: {agent['error']}"
         correlations = {key: image.get("cross_correlation") for key, image in agent["images"].items()}
-        figures = {key: value for key, value in agent["figures"].items() if not key.endswith(("_mib", "_s"))}
+        figures = {key: value for key, value in agent["figures"].items() if not re.search("_mib$|^passes", key)}
         found[name] = {key: rounded(value) for key, value in (figures | correlations).items() if value is not None}
     return found
 
