@@ -17,7 +17,7 @@ export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help install calibrate test interop docs accuracy lint types layers format train train-posterior train-vae ci clean
+.PHONY: help install calibrate test quick interop docs accuracy lint types layers format train train-posterior train-vae ci clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ calibrate: $(INSTALLED)  ## calibrate the virtual microscope of scenarios/librar
 # Two processes of one thread each fill a two-core machine; tests hold no state in common.
 test: $(INSTALLED)  ## the whole test suite
 	$(BIN)/python -m pytest -n 2 -q
+
+quick: $(INSTALLED)  ## the quicker half of it, below a minute; see SLOW in tests/conftest.py
+	$(BIN)/python -m pytest -n 2 -q -m "not slow"
 
 # Other people's software in an environment of its own: nothing of theirs is needed to run or test the rest.
 REFERENCE := .venv-reference

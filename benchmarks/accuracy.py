@@ -2,7 +2,7 @@
 
     python -m benchmarks.accuracy --scenarios day_a day_b --controllers vae_em --runs 40 --observations 20
     python -m benchmarks.accuracy --check                     # against benchmarks/baselines/accuracy_ci.json
-    python -m benchmarks.accuracy --update --reason "why"     # write that file anew
+    python -m benchmarks.accuracy --update --reason "why"     # rewrite that file
 
 Every controller meets the same states, films and noise on the same seed. `stemtwin compare` does the same with
 a folder and a report.
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import regression
+from benchmarks.scored_runs import CI
 from scenarios.comparison.executors import SweepError, lanes
 from scenarios.comparison.figures import stop_rule
 from scenarios.comparison.ledger import Plan, check_builds, make_plan
@@ -68,7 +69,7 @@ def figures(plan: Plan, workers: int) -> dict[str, Any]:
 
 
 def of_controller(records: Sequence[RunRecord]) -> dict[str, Any]:
-    """Figures by number of observations, and what its own stop rule was worth."""
+    """Figures by number of observations, and of the stop rule."""
     return {"by_observation": summarise(records), **stop_rule([record.steps for record in records])}
 
 
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     guard.add_argument("--check", action="store_true", help="compare with the baseline; exit 1 when worse")
     guard.add_argument("--update", action="store_true", help="write a new baseline")
     guard.add_argument("--reason", help="with --update: why the figures may change")
+    guard.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these rows of the baseline")
     guard.add_argument("--baseline", type=Path, default=regression.BASELINE, help="the baseline's file")
     return parser
 
@@ -101,10 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--update needs --reason: a baseline says why it changed")
     try:
         if options.update:
-            regression.update(regression.CI, options.baseline, options.reason, options.workers)
+            regression.update(CI, options.baseline, options.reason, options.workers, options.rows)
             return 0
         if options.check:
-            return regression.check(regression.CI, options.baseline, options.workers)
+            return regression.check(CI, options.baseline, options.workers, options.rows)
         seeds = range(options.first_seed, options.first_seed + options.runs)
         plan = make_plan(options.scenarios, tuple(options.controllers), seeds, options.observations, options.overrides)
         check_builds(plan)

@@ -1,8 +1,8 @@
 """The long comparisons behind docs/accuracy.md, each by its name; resumable, and the page's tables follow from them.
 
-    python -m benchmarks.campaign                        # what there is
+    python -m benchmarks.campaign                        # lists them
     python -m benchmarks.campaign hand_over --workers 2  # run it, write benchmarks/baselines/accuracy_hand_over.json
-    python -m benchmarks.campaign --tables               # write the tables into docs/accuracy.md anew
+    python -m benchmarks.campaign --tables               # rewrite the tables of docs/accuracy.md
 
 A comparison is one of `stemtwin compare`: its folder, runs/campaign/NAME, has every run and a report.
 """
@@ -35,11 +35,11 @@ SINGLE_FACTORS = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared.
+    """Scenarios and controllers, and the runs of each.
 
     Attributes:
         scenarios, controllers, runs, first_seed, observations: as `stemtwin compare` takes them.
-        shown: observations that the table has columns of.
+        shown: observations with a column in the table.
     """
 
     scenarios: tuple[str, ...]
@@ -131,11 +131,13 @@ def _rows(found: Mapping[str, Any], shown: Sequence[int]) -> Iterator[dict[str, 
                     f"{at[str(k)]['median_error_nm']:.2f} / {at[str(k)]['p90_error_nm']:.1f};"
                     f" {at[str(k)]['in_spec']:.0%}"
                 )
-            row["90 % region holds"] = " / ".join(f"{100 * at[str(k)]['coverage_90']:.0f}" for k in shown) + " %"
+            row["coverage of the 90 % region"] = (
+                " / ".join(f"{100 * at[str(k)]['coverage_90']:.0f}" for k in shown) + " %"
+            )
             row |= _higher_orders(at, shown)
-            unlike = [at[str(k)]["misfit"] for k in shown]
-            row["unlike training days"] = " / ".join(f"{100 * v:.0f}" for v in unlike) + " %" if any(unlike) else ""
-            row["declared; wrongly"] = _declared(figures)
+            ood = [at[str(k)]["misfit"] for k in shown]
+            row["OOD"] = " / ".join(f"{100 * v:.0f}" for v in ood) + " %" if any(ood) else ""
+            row["stopped; false stops"] = _stopped(figures)
             row["ms per step"] = " / ".join(f"{1e3 * at[str(k)]['seconds_per_step']:.0f}" for k in shown)
             yield row
 
@@ -149,7 +151,7 @@ def _higher_orders(at: Mapping[str, Any], shown: Sequence[int]) -> dict[str, str
     return row
 
 
-def _declared(figures: Mapping[str, Any]) -> str:
+def _stopped(figures: Mapping[str, Any]) -> str:
     if not figures["declared_in_spec"]:
         return "never"
     return f"{figures['declared_in_spec']:.0%}; {figures['false_in_spec']:.1%}"
@@ -159,7 +161,7 @@ MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def filled(page: str) -> str:
-    """A page with what stands between its `<!-- table: NAME -->` and `<!-- end -->` made anew."""
+    """The page with every table between `<!-- table: NAME -->` and `<!-- end -->` replaced."""
     return MARKED.sub(lambda found: f"{found[1]}{table(found[2])}\n{found[3]}", page)
 
 
@@ -169,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="comparisons to run; none lists them")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--out", type=Path, default=Path("runs/campaign"), help="where their folders go")
-    parser.add_argument("--tables", action="store_true", help="write the tables of docs/accuracy.md anew")
+    parser.add_argument("--tables", action="store_true", help="rewrite the tables of docs/accuracy.md")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in CAMPAIGN]
     if unknown:

@@ -8,20 +8,18 @@ machine's rounding does not. `python -m benchmarks.accuracy --check` and `--upda
 import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import exp, log
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.scored_runs import FIRST_SCORED, Score, Scores, Settings, measure
 from scenarios.calibration.results import write_text
-from scenarios.comparison.executors import SweepError, lanes
-from scenarios.comparison.ledger import Plan, check_builds, make_plan
-from scenarios.comparison.sweep import Failure, Job, RunRecord, run, spread
 from scenarios.versions import versions
+from twin.errors import StemtwinError, check_known
 
 Array = NDArray[np.floating]
 
@@ -31,59 +29,9 @@ LEVEL = 0.05
 """Probability that a change which moves figures at random, none for the worse, fails by chance; all tests of a
 check together (Bonferroni). What also has to be relevant makes it less, and a change that moves nothing never fails."""
 
-FIRST_SCORED = 3
-"""Two frames are what it takes to know the sign; before that, errors say little."""
-
 EXACT_PAIRS = 16
 """Up to here, every pattern of signs is tried; beyond, `RESAMPLES` random ones."""
 RESAMPLES = 100_000
-
-FASTEST_S = 2e-3
-"""A step shorter than this is not worth timing."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The runs that are made: every scenario and controller on every seed."""
-
-    scenarios: tuple[str, ...]
-    controllers: tuple[str, ...]
-    seeds: range
-    observations: int = 6
-    overrides: tuple[str, ...] = ()
-
-    def plan(self) -> Plan:
-        """As `stemtwin compare` plans them; raises ScenarioError."""
-        return make_plan(self.scenarios, self.controllers, self.seeds, self.observations, self.overrides)
-
-
-CI = Setting(
-    ("day_a", "day_b"), ("vae_em", "vae_fixed", "neural_posterior", "spectrum_ml", "bo_scalar"), range(5000, 5010)
-)
-"""What continuous integration checks: by multislice, on seeds that no figure elsewhere uses. Many short runs: more
-observations make up for a fault, so that it shows less. Ten observations of twelve runs are the same work; by the
-spread of the errors over seeds the least shift to be seen would grow by 4 % (neural_posterior) to 26 % (vae_em)."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """One run, from observation `FIRST_SCORED` on.
-
-    Attributes:
-        truth_nm: initial state; tells whether two runs are a pair.
-        error_nm: geometric mean of the error norm.
-        missed_90: share of observations whose 90 % region does not hold the truth.
-        surprise: root mean square of error / standard deviation, 1 for an honest belief.
-        spread_nm: geometric mean of the standard deviations.
-        step_loops: median computing time of a step, in calibration loops of the same process; 0 if hardly any.
-    """
-
-    truth_nm: list[float]
-    error_nm: float
-    missed_90: float
-    surprise: float
-    spread_nm: float
-    step_loops: float
 
 
 @dataclass(frozen=True)
@@ -106,8 +54,8 @@ FIGURES: Mapping[str, Figure] = {
     "spread_nm": Figure(True, 1.25),
     "step_loops": Figure(True, 1.50),
 }
-"""Larger is worse in each. Coverage alone needs many runs to show what surprise shows in a few; a region that grew
-twofold is a loss too, though it misses less."""
+"""Larger is worse in each. `surprise` detects in a few runs what coverage needs many for; regions twice as
+wide are a loss, too, though they miss less."""
 
 
 @dataclass(frozen=True)
@@ -123,84 +71,8 @@ class Verdict:
     worse: bool
 
 
-class BaselineError(ValueError):
+class BaselineError(StemtwinError, ValueError):
     """A baseline that is missing, or not of these runs."""
-
-
-Scores = dict[str, dict[str, Score]]
-"""Controller -> "scenario seed" -> score."""
-
-
-# --- measuring -----------------------------------------------------------------------------------
-
-
-def calibration_loop_s() -> float:
-    """Seconds that this process takes now for a fixed mixture of transforms, matrices and plain Python; best of 5.
-
-    On one thread, as runs are (`sweep.run`): with two, this loop takes twice as long, and every step would seem half
-    as long as it is.
-    """
-    from threadpoolctl import threadpool_limits
-
-    rng = np.random.default_rng(0)
-    image, matrix = rng.normal(size=(256, 256)), np.eye(150) + 1e-3
-    best = np.inf
-    with threadpool_limits(1):
-        for _ in range(5):
-            started = perf_counter()
-            for _ in range(4):
-                np.abs(np.fft.fft2(image)) ** 2
-                np.linalg.cholesky(matrix)
-            sum(i * i for i in range(20_000))
-            best = min(best, perf_counter() - started)
-    return float(best)
-
-
-def score(record: RunRecord, loop_s: float) -> Score:
-    """Figures of one run; `loop_s` from `calibration_loop_s`, in the process that made it."""
-    steps = record.steps[FIRST_SCORED - 1 :]
-    errors = np.array([step.error_component_nm for step in steps])
-    std = np.array([step.std_nm for step in steps])
-    seconds = float(np.median([step.seconds for step in steps]))
-    return Score(
-        truth_nm=list(record.truth_nm),
-        error_nm=float(np.exp(np.mean(np.log(np.linalg.norm(errors, axis=1))))),
-        missed_90=float(np.mean([not step.covers_90 for step in steps])),
-        surprise=float(np.sqrt(np.mean((errors / std) ** 2))),
-        spread_nm=float(np.exp(np.mean(np.log(std)))),
-        step_loops=seconds / loop_s if seconds > FASTEST_S else 0.0,
-    )
-
-
-def scored_run(job: Job) -> tuple[RunRecord, Score]:
-    """One run and its score, timed in this process."""
-    record = run(job)
-    return record, score(record, calibration_loop_s())
-
-
-def measure(setting: Setting, workers: int) -> Scores:
-    """Run the setting with a progress bar.
-
-    Raises:
-        ScenarioError: an unknown scenario or controller.
-        SweepError: a run failed.
-    """
-    from tqdm import tqdm
-
-    plan = setting.plan()
-    check_builds(plan)
-    jobs = [job for _, job in plan.jobs()]
-    found: dict[tuple[str, str, int], Score] = {}
-    with lanes(None, workers, len(jobs)) as ready:
-        for outcome in tqdm(spread(scored_run, jobs, ready), total=len(jobs), desc="runs"):
-            if isinstance(outcome, Failure):
-                raise SweepError(f"{outcome.job}: {outcome.error}")
-            record, its_score = outcome
-            found[record.scenario, record.controller, record.seed] = its_score
-    return {
-        controller: {f"{s} {seed}": found[s, controller, seed] for s in plan.scenarios for seed in plan.seeds}
-        for controller in plan.controllers
-    }
 
 
 # --- comparing -----------------------------------------------------------------------------------
@@ -269,26 +141,54 @@ def _judge_one(controller: str, name: str, pairs: Sequence[tuple[Score, Score]],
 # --- baseline and command ------------------------------------------------------------------------
 
 
-def update(setting: Setting, path: Path, reason: str, workers: int) -> None:
-    """Measure, print what changes against the former baseline, write the new one; raises as `measure`."""
-    scores = measure(setting, workers)
+def chosen(settings: Settings, rows: Sequence[str]) -> Settings:
+    """The settings with these rows alone; all rows when none is named.
+
+    Raises:
+        BaselineError: a row that does not exist.
+    """
+    known = [row for setting in settings for row in setting.rows]
+    try:
+        for row in rows:
+            check_known(row, known, "a row of the baseline")
+    except ValueError as error:
+        raise BaselineError(str(error)) from None
+    if not rows:
+        return settings
+    kept = [replace(s, controllers=tuple(c for c in s.controllers if s.row(c) in rows)) for s in settings]
+    return [setting for setting in kept if setting.controllers]
+
+
+def scored_observations(settings: Settings) -> dict[str, list[int]]:
+    """First and last scored observation of each row."""
+    return {row: [FIRST_SCORED, setting.observations] for setting in settings for row in setting.rows}
+
+
+def update(settings: Settings, path: Path, reason: str, workers: int, rows: Sequence[str] = ()) -> None:
+    """Measure, print what changes against the former baseline, write the new one; raises as `measure`.
+
+    With `rows`, only these are measured and the others stay; the commit, reason and versions are then theirs.
+    """
+    asked = chosen(settings, rows)
+    others, about = read(path) if rows else ({}, {"observations": {}})
+    scores = measure(asked, workers)
     for line in _against_former(path, scores):
         print(line)
     plain = {
         "commit": _commit(),
         "reason": reason,
         "versions": versions(),
-        "observations": [FIRST_SCORED, setting.observations],
-        "scores": {c: {label: asdict(s) for label, s in by_run.items()} for c, by_run in scores.items()},
+        "observations": about["observations"] | scored_observations(asked),
+        "scores": {row: {k: asdict(s) for k, s in by_run.items()} for row, by_run in (others | scores).items()},
     }
     write_text(path, json.dumps(plain, indent=1) + "\n")
     print(f"{path}: {', '.join(scores)} at {plain['commit']}")
 
 
 def _against_former(path: Path, scores: Scores) -> Iterator[str]:
-    """What `check` would have said; a baseline that cannot be compared is replaced all the same."""
+    """The output of `check`, or why the former baseline cannot be compared; it is replaced all the same."""
     try:
-        yield from told(judge(read(path)[0], scores))
+        yield from report(judge(read(path)[0], scores))
     except BaselineError as error:
         yield f"not compared with the former baseline: {error}"
 
@@ -309,27 +209,29 @@ def read(path: Path) -> tuple[Scores, dict[str, Any]]:
     return scores, plain
 
 
-def check(setting: Setting, path: Path, workers: int) -> int:
-    """Measure, compare, print; 1 when something got worse, otherwise 0.
+def check(settings: Settings, path: Path, workers: int, rows: Sequence[str] = ()) -> int:
+    """Measure the settings, or some of their rows, compare, print; 1 when something got worse, otherwise 0.
 
     Raises:
-        BaselineError: as in `read` and `judge`.
+        BaselineError: as in `read`, `judge` and `chosen`.
         ScenarioError, SweepError: as in `measure`.
     """
     before, about = read(path)
-    if about["observations"] != [FIRST_SCORED, setting.observations]:
-        raise BaselineError(f"{path} scores observations {about['observations']}, not these: --update --reason")
-    verdicts = judge(before, measure(setting, workers))
-    for line in told(verdicts):
+    asked = chosen(settings, rows)
+    for row, observations in scored_observations(asked).items():
+        if row in before and about["observations"].get(row) != observations:
+            raise BaselineError(f"{path} scores other observations of {row} than {observations}: --update --reason")
+    verdicts = judge(before, measure(asked, workers))
+    for line in report(verdicts):
         print(line)
     print(f"baseline: commit {about['commit']}, {about['reason']}")
     return int(any(verdict.worse for verdict in verdicts))
 
 
-def told(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """A line per controller and figure, then what got worse."""
+def report(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """A line per row and figure, then what got worse."""
     width = max(len(verdict.controller) for verdict in verdicts)
-    yield f"{'controller':{width}} {'figure':10} {'baseline':>9} {'now':>9} {'change':>8} {'p':>8}"
+    yield f"{'row':{width}} {'figure':10} {'baseline':>9} {'now':>9} {'change':>8} {'p':>8}"
     for v in verdicts:
         change = f"x{v.change:.2f}" if FIGURES[v.figure].ratio else f"{v.change:+.2f}"
         numbers = f"{v.before:9.3g} {v.now:9.3g} {change:>8} {v.p_value:8.2g}"

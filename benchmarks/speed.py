@@ -13,50 +13,27 @@ that is not there are left out, with a word.
 import argparse
 import importlib
 import json
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.references import LIBERTEM, PTYCHOGRAPHY40, PY4DSTEM, Reference
+from benchmarks.rounds import Figure, rates
+
 if TYPE_CHECKING:
+    from abtem import PotentialArray
+
     from controller.vae_em.em import Observations
     from controller.vae_em.latent_map import LatentMap
+    from twin.aberrations import Aberrations
+    from twin.optics import Optics
 
 Array = NDArray[np.floating]
-Work = Callable[[], object]
-
-ROUNDS = 15
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One comparison; see the module's docstring."""
-
-    ratio: float
-    goal: float
-    ours: float
-    reference: float
-    limit_fraction: float | None
-
-
-def rates(works: list[Work], rounds: int = ROUNDS) -> list[float]:
-    """Median rate of each, interleaved so that a busy machine slows all alike."""
-    seconds: list[list[float]] = [[] for _ in works]
-    for work in works:
-        work()
-    for _ in range(rounds):
-        for work, spent in zip(works, seconds, strict=True):
-            begun = time.process_time()
-            work()
-            spent.append(time.process_time() - begun)
-    return [1.0 / float(np.median(spent)) for spent in seconds]
 
 
 def renderer() -> Figure:
@@ -67,7 +44,7 @@ def renderer() -> Figure:
     import abtem
     import torch
 
-    from twin.aberrations import Aberrations, to_abtem
+    from twin.aberrations import Aberrations
     from twin.day import Day, FilmProperties
     from twin.optics import Optics
     from twin.ronchigram.phase_screens import FastRenderer, to_camera
@@ -82,7 +59,6 @@ def renderer() -> Figure:
         phase[None].astype(np.float32), slice_thickness=20.0, sampling=optics.sampling_nm * 10
     )
     rng = np.random.default_rng(0)
-    probe_position = (optics.window_nm * 5.0, optics.window_nm * 5.0)
     field = torch.zeros((1, optics.grid, optics.grid), dtype=torch.complex64) + film
 
     def state() -> Aberrations:
@@ -95,27 +71,38 @@ def renderer() -> Figure:
             return to_camera(fast.intensity(coefficients, film[None]), optics, day.camera).numpy()
 
     def reference() -> object:
-        probe = abtem.Probe(
-            energy=optics.energy_kev * 1e3,
-            semiangle_cutoff=optics.convergence_mrad,
-            aberrations=to_abtem(state()),
-            extent=optics.window_nm * 10,
-            gpts=optics.grid,
-            soft=False,
-        )
-        wave = probe.build(probe_position, lazy=False).multislice(potential)
-        assert isinstance(wave, abtem.Waves)
-        pattern = wave.diffraction_patterns(max_angle=None, fftshift=True).array
-        size, side = pattern.shape[-1], optics.camera_pixels * optics.binning
-        start = size // 2 - side // 2
-        crop = pattern[..., start : start + side, start : start + side]
-        return crop.reshape(optics.camera_pixels, optics.binning, optics.camera_pixels, optics.binning).sum((1, 3))
+        return _by_abtem(potential, state(), optics)
 
     def limit() -> object:
         return torch.fft.fft2(torch.fft.ifft2(field))
 
     mine, theirs, bound = rates([ours, reference, limit])
     return Figure(mine / theirs, 4.0, mine, theirs, mine / bound)
+
+
+def _by_abtem(potential: "PotentialArray", aberrations: "Aberrations", optics: "Optics") -> Array:
+    """The Ronchigram by abTEM, binned to the camera."""
+    import abtem
+
+    from twin.aberrations import to_abtem
+
+    probe = abtem.Probe(
+        energy=optics.energy_kev * 1e3,
+        semiangle_cutoff=optics.convergence_mrad,
+        aberrations=to_abtem(aberrations),
+        extent=optics.window_nm * 10,
+        gpts=optics.grid,
+        soft=False,
+    )
+    middle = optics.window_nm * 5.0
+    wave = probe.build((middle, middle), lazy=False).multislice(potential)
+    assert isinstance(wave, abtem.Waves)
+    pattern = wave.diffraction_patterns(max_angle=None, fftshift=True).array
+    size, side = pattern.shape[-1], optics.camera_pixels * optics.binning
+    start = size // 2 - side // 2
+    crop = pattern[..., start : start + side, start : start + side]
+    binned: Array = crop.reshape(optics.camera_pixels, optics.binning, optics.camera_pixels, optics.binning).sum((1, 3))
+    return binned
 
 
 def em_step() -> Figure:
@@ -220,35 +207,6 @@ def single_slice_scan() -> Figure:
 def multislice_scan() -> Figure:
     """4D-STEM of ten slices, frames per second; see `_scan`."""
     return _scan(10, 1.0, 4)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Another program, in an interpreter of its own.
-
-    Attributes:
-        variable: of the environment, that names the interpreter.
-        module: that it must be able to import.
-    """
-
-    variable: str
-    module: str
-
-    def lacking(self) -> str | None:
-        """Why nothing can be compared with it, in words; None where it is there."""
-        python = os.environ.get(self.variable)
-        if not python:
-            return f"{self.variable} is not set: it names a Python with {self.module}"
-        try:
-            found = subprocess.run([python, "-c", f"import {self.module}"], capture_output=True, timeout=300)
-        except OSError as error:
-            return f"{self.variable}={python}: {error.strerror}"
-        return f"{self.variable}={python} cannot import {self.module}" if found.returncode else None
-
-
-LIBERTEM = Reference("STEMTWIN_REFERENCE_PYTHON", "libertem.api")
-PTYCHOGRAPHY40 = Reference("STEMTWIN_REFERENCE_PYTHON", "ptychography40.reconstruction.ssb")
-PY4DSTEM = Reference("STEMTWIN_REFERENCE_PYTHON_4D", "py4DSTEM")
 
 
 def epie() -> Figure:

@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -17,3 +18,64 @@ settings.load_profile("any machine")
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
+
+SLOW = (
+    # whole calibrations and scans
+    "tests/behaviour/test_drift",
+    "tests/behaviour/test_hand_over",
+    "tests/behaviour/test_second_order",
+    "tests/scenarios/calibration/",
+    "tests/scenarios/commands/",
+    "tests/scenarios/comparison/test_sweep",
+    "tests/scenarios/gallery/",
+    "tests/scenarios/scans/",
+    "tests/scenarios/test_library",
+    "tests/scenarios/test_same_figures",
+    "tests/scenarios/test_serve",
+    "tests/test_examples.py::test_docstring_examples",
+    "tests/test_examples.py::test_python_blocks_run",
+    # every controller, agent, environment, microscope, training
+    "tests/contracts/test_agents",
+    "tests/contracts/test_controllers",
+    "tests/contracts/test_environments",
+    "tests/contracts/test_errors",
+    "tests/contracts/test_microscopes",
+    "tests/contracts/test_trainings",
+    # trainings, benchmarks
+    "tests/benchmarks/",
+    "tests/controller/training/",
+    "tests/learning/",
+    # many random draws, independent references, larger grids
+    "tests/agents/epie/test_engine",
+    "tests/agents/methods/test_epie",
+    "tests/agents/methods/test_ssb",
+    "tests/agents/sources/",
+    "tests/agents/ssb/",
+    "tests/agents/test_trust",
+    "tests/controller/film/",
+    "tests/controller/posterior/",
+    "tests/controller/regression/",
+    "tests/controller/spectrum/",
+    "tests/controller/strategies/",
+    "tests/controller/test_candidates",
+    "tests/controller/test_dataset",
+    "tests/controller/vae_em/",
+    "tests/twin/backends/",
+    "tests/twin/envs/",
+    "tests/twin/matter/test_carbon_atoms",
+    "tests/twin/ronchigram/",
+    "tests/twin/scan/test_acquisition",
+    "tests/twin/scan/test_diffraction",
+    "tests/twin/scan/test_prism",
+    "tests/twin/server/",
+    "tests/twin/specimens/",
+    "tests/twin/test_simulated",
+)
+"""Beginnings of the names of tests that `make quick` leaves out; `pytest --durations=80` shows the slowest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests."""
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)

@@ -1,10 +1,10 @@
-"""Hashes of what the command line computes: ten calibrations, three scans, three servers' answers.
+"""Hashes of the results of the command line: ten calibrations, three scans, three servers' answers.
 
     python tests/same_bytes.py [--only NAME ...] > before.txt     # then change the code, and compare
 
 Two versions of the code on one machine agree when every line is equal. Nothing here is a committed reference: the last
 bit of floating-point arithmetic differs between processors; `tests/scenarios/test_same_figures.py` holds the figures to
-a stated rounding. Times and versions are left out of what is hashed.
+a stated rounding. Times and versions are not hashed.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def scan(name: str, words: tuple[str, ...], home: Path) -> str:
 
 
 def verdicts(summary: dict[str, Any]) -> dict[str, Any]:
-    """What the agents say of their images, without times."""
+    """Errors, notes and trust of the agents, without times."""
     return {name: [agent[k] for k in ("error", "notes", "trust")] for name, agent in summary["agents"].items()}
 
 
@@ -105,7 +105,7 @@ def served(*words: str) -> Iterator[dict[str, int]]:
 
 
 def stream(scheme: str, home: Path) -> str:
-    """Hash of what agents make of a served scan."""
+    """Hash of the images that agents reconstruct from a served scan."""
     metadata = ("--event-metadata",) if scheme == "csr" else ()
     with served("sto_001", "--seed", "7", *SMALL_SCAN, *metadata) as ports:
         option = ("--option", f"control_port={ports['merlin_control']}", "--option", "start=true")
@@ -144,7 +144,7 @@ def digest(*parts: bytes) -> str:
 def main() -> None:
     """One line each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="of the lines, some")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="run these lines alone")
     only = parser.parse_args().only
     tasks: dict[str, Callable[[Path], str]] = {}
     for name, words in CALIBRATIONS.items():

@@ -193,7 +193,7 @@ def errors(case: Case, truth: Floats, found: Floats, factor: int = 1) -> tuple[f
     Args:
         case: optics and detectors.
         truth: (N, n, n), of the whole cell, zero angle at n // 2; whole beam = 1.
-        found: (N, m, m), of a window smaller by `factor`, likewise.
+        found: (N, m, m), of a window smaller by `factor`, zero angle at m // 2; whole beam = 1.
         factor: pixels of `truth` per pixel of `found`, along a side.
     """
     middle = found.shape[1] // 2

@@ -4,7 +4,7 @@
 
 A process of its own scans SrTiO3 in one slice, 256 x 256 positions with frames of 128 x 128 by default (2 GiB of
 uint16), sums them up and reports its largest resident memory, before the scan and after it. `--rows 16` is quicker and
-tells as much: what a scan needs beyond its first rows is `per_row_mb`. Exit code 1 above the limit.
+as good a test: `per_row_mb` is the growth after the first rows. Exit code 1 above the limit.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Memory:
 
     Attributes:
         rows, columns, camera: positions, and side of a frame.
-        data_mb: all frames together, which nobody holds.
+        data_mb: all frames together, never held at once.
         before_mb: peak before the first block, specimen and libraries included.
         early_mb: peak after the first two rows.
         peak_mb: peak after the whole scan.
@@ -82,8 +82,8 @@ def scan(rows: int, columns: int, camera: int) -> Memory:
     return Memory(rows, columns, camera, rows * row_bytes / 1e6, before, early, peak, per_row, float(total.sum()))
 
 
-def told(found: Memory) -> str:
-    """In words."""
+def describe(found: Memory) -> str:
+    """One sentence."""
     return (
         f"{found.rows} x {found.columns} frames of {found.camera} x {found.camera} ({found.data_mb:.0f} MB):"
         f" peak {found.peak_mb:.0f} MB, {found.before_mb:.0f} MB of it before the scan,"
@@ -92,4 +92,4 @@ def told(found: Memory) -> str:
 
 
 if __name__ == "__main__":
-    main(__doc__, FULL, LIMIT_MB, scan, measure, told)
+    main(__doc__, FULL, LIMIT_MB, scan, measure, describe)

@@ -1,4 +1,4 @@
-"""The command of a benchmark of peak memory: measured in a process of its own, told, compared with a limit.
+"""The command of a benchmark of peak memory: measure in a process of its own, describe, compare with a limit.
 
 Memory is in millions of bytes here, the stricter reading of a limit.
 """
@@ -32,13 +32,13 @@ Found = TypeVar("Found", bound=Measured)
 
 
 def peak_mb() -> float:
-    """Largest resident memory of this process so far; not a number where the system does not tell."""
+    """Largest resident memory of this process so far; NaN where the system does not report it."""
     peak = peak_memory_mib()
     return float("nan") if peak is None else peak * 2**20 / 1e6
 
 
 def in_fresh_process(module: str, size: Size) -> dict[str, Any]:
-    """The fields of what the benchmark `module` finds in a process of its own.
+    """Run the benchmark `module` in a process of its own and return the fields of its result.
 
     Raises:
         CalledProcessError: it failed; its own message is on stderr.
@@ -51,9 +51,9 @@ def in_fresh_process(module: str, size: Size) -> dict[str, Any]:
 
 def main(
     description: str | None, full: Size, limit_mb: float, here: Callable[[int, int, int], Found],
-    measure: Callable[[int, int, int], Found], told: Callable[[Found], str],
+    measure: Callable[[int, int, int], Found], describe: Callable[[Found], str],
 ) -> None:  # fmt: skip
-    """Measure once by `measure`, tell, exit with 1 above the limit; `here` is what the fresh process runs."""
+    """Measure once by `measure`, print, exit with 1 above the limit; `here` is what the fresh process runs."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=full[0])
     parser.add_argument("--columns", type=int, default=full[1])
@@ -66,6 +66,6 @@ def main(
         print(json.dumps(asdict(here(*arguments.inside))))
         return
     found = measure(arguments.rows, arguments.columns, arguments.camera)
-    print(json.dumps(asdict(found)) if arguments.json else f"{told(found)} Limit {arguments.limit_mb:.0f} MB.")
+    print(json.dumps(asdict(found)) if arguments.json else f"{describe(found)} Limit {arguments.limit_mb:.0f} MB.")
     if not found.peak_mb < arguments.limit_mb:
         sys.exit(1)

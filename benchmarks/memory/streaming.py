@@ -41,7 +41,7 @@ class StreamMemory:
 
     Attributes:
         rows, columns, camera: positions, and side of a frame.
-        data_mb: all frames together, which nobody holds.
+        data_mb: all frames together, never held at once.
         before_mb: peak before the first block, libraries included.
         peak_mb: peak after the last results.
         frames_per_s: of source and agents together, without the looks.
@@ -148,8 +148,8 @@ def stream(rows: int, columns: int, camera: int) -> StreamMemory:
     )
 
 
-def told(found: StreamMemory) -> str:
-    """In words."""
+def describe(found: StreamMemory) -> str:
+    """One sentence."""
     return (
         f"{found.rows} x {found.columns} frames of {found.camera} x {found.camera} ({found.data_mb:.0f} MB)"
         f" through {', '.join(AGENTS)}: peak {found.peak_mb:.0f} MB, {found.before_mb:.0f} MB of it before the"
@@ -159,4 +159,4 @@ def told(found: StreamMemory) -> str:
 
 
 if __name__ == "__main__":
-    main(__doc__, FULL, LIMIT_MB, stream, measure, told)
+    main(__doc__, FULL, LIMIT_MB, stream, measure, describe)

@@ -9,8 +9,6 @@ time counts. The error is sqrt(sum (a - |Psi|)^2 / sum a^2) as every frame finds
 
 import argparse
 import json
-import os
-import subprocess
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -24,37 +22,18 @@ from scipy import ndimage
 from agents.epie.engine import Steps, intensity, sweep
 from agents.epie.estimate import ObjectAndProbe, Places
 from agents.epie.probe import Beam, Geometry, start_probe
+from benchmarks.references import PY4DSTEM
+from benchmarks.rounds import Timed, medians
 from twin.optics import Optics
 
 Real = NDArray[np.floating]
 
-VARIABLE = "STEMTWIN_REFERENCE_PYTHON_4D"
 SIDE, SCAN, STEP_NM = 64, 32, 0.04
 PIXEL_MRAD, CONVERGENCE_MRAD, ENERGY_KEV = 2.6, 25.0, 80.0
 ELECTRONS = 1e5
 ITERATIONS = 10
 ROUNDS = 5
 PASSES = (5, 7, 10, 14, 20, 28, 40)
-
-REFERENCE = f"""
-import json, sys, time
-import numpy as np, py4DSTEM
-from py4DSTEM.process.phase import SingleslicePtychography
-frames = np.load(sys.argv[1])
-cube = py4DSTEM.DataCube(data=frames)
-cube.calibration.set_R_pixel_size({STEP_NM * 10}); cube.calibration.set_R_pixel_units("A")
-cube.calibration.set_Q_pixel_size({PIXEL_MRAD}); cube.calibration.set_Q_pixel_units("mrad")
-work = SingleslicePtychography(energy={ENERGY_KEV * 1e3}, datacube=cube, semiangle_cutoff={CONVERGENCE_MRAD},
-                                verbose=False)
-work.preprocess(plot_center_of_mass=False, plot_rotation=False, plot_probe_overlaps=False,
-                force_com_rotation=0, force_com_transpose=False)
-for line in sys.stdin:
-    begun = time.process_time()
-    work.reconstruct(num_iter={ITERATIONS}, reset=True, progress_bar=False, max_batch_size=64, step_size=1.0,
-        gaussian_filter=False, butterworth_filter=False, tv_denoise=False, object_positivity=False,
-        fix_potential_baseline=False, seed_random=0)
-    print("RESULT", json.dumps([time.process_time() - begun, float(work.error) ** 0.5]), flush=True)
-"""
 
 
 @dataclass(frozen=True)
@@ -143,69 +122,30 @@ def measure(rounds: int = ROUNDS) -> Figures:
     work = task()
     reconstruct(work, 1)
     with tempfile.TemporaryDirectory() as folder:
-        reference = _reference(Path(folder), work)
-        try:
-            found = _answer(reference) if reference else None  # also warms it up
+        file = Path(folder) / "frames.npy"
+        np.save(file, work.counts.reshape(SCAN, SCAN, SIDE, SIDE))
+        with PY4DSTEM.running("epie", file, ENERGY_KEV, CONVERGENCE_MRAD, STEP_NM, PIXEL_MRAD, ITERATIONS) as reference:
+            found = reference.run() if reference is not None else None
             passes = next((n for n in PASSES if found and reconstruct(work, n)[1] <= found[1]), ITERATIONS)
-            times: list[tuple[float, float, float]] = []
-            for _ in range(rounds):
-                theirs = _answer(reference)[0] if reference else float("nan")
-                times.append((reconstruct(work, passes)[0], theirs, pairs()))
-        finally:
-            if reference:
-                reference.kill()
-                reference.wait()
-    ours_s, theirs_s, pairs_s = np.median(times, axis=0)
+            works: list[Timed] = [lambda: reconstruct(work, passes)[0], pairs]
+            works += [reference.seconds] if reference is not None else []
+            ours_s, pairs_s, *theirs_s = medians(works, rounds)
     frames = len(work.places)
     ours, limit = passes * frames / ours_s, frames / pairs_s
     return Figures(
-        ratio=float(theirs_s / ours_s) if found else None,
-        ours=float(ours),
-        reference=float(ITERATIONS * frames / theirs_s) if found else None,
+        ratio=theirs_s[0] / ours_s if theirs_s else None,
+        ours=ours,
+        reference=ITERATIONS * frames / theirs_s[0] if theirs_s else None,
         error=reconstruct(work, passes)[1],
         reference_error=found[1] if found else None,
         passes=passes,
-        limit=float(limit),
-        limit_fraction=float(ours / limit),
+        limit=limit,
+        limit_fraction=ours / limit,
     )
 
 
 def _probe(beam: Beam, aberrations_nm: dict[str, float]) -> NDArray[np.complex64]:
     return start_probe(beam, SIDE, ELECTRONS, aberrations_nm=aberrations_nm).astype(np.complex64)
-
-
-def _reference(folder: Path, work: Task) -> "subprocess.Popen[str] | None":
-    """A process that reconstructs whenever it gets a line; None where there is no reference."""
-    python = os.environ.get(VARIABLE)
-    if not python:
-        return None
-    np.save(folder / "frames.npy", work.counts.reshape(SCAN, SCAN, SIDE, SIDE))
-    threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
-    return subprocess.Popen(
-        [python, "-c", REFERENCE, str(folder / "frames.npy")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, **threads},
-    )
-
-
-def _answer(reference: "subprocess.Popen[str]") -> tuple[float, float]:
-    """Seconds and error of one run of the reference.
-
-    Raises:
-        RuntimeError: it ended without an answer.
-    """
-    assert reference.stdin is not None
-    assert reference.stdout is not None
-    reference.stdin.write("\n")
-    reference.stdin.flush()
-    for line in reference.stdout:
-        if line.startswith("RESULT "):
-            seconds, error = json.loads(line.removeprefix("RESULT "))
-            return float(seconds), float(error)
-    raise RuntimeError(f"the Python in {VARIABLE} did not reconstruct: can it import py4DSTEM?")
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +17,8 @@ from agents.base import Agent, StreamMeta, load
 from agents.events.order import EventOrder
 from agents.events.scan import EventScan
 from agents.sources.t3p import BLOCK_RECORDS, Options, T3pSource
-from benchmarks.speed import Figure, Work, rates
+from benchmarks.rounds import Figure, Work, rates
+from benchmarks.streaming.frames import reading
 from twin.formats.dataset import Layout, Metadata
 from twin.formats.event_clock import EventClock
 from twin.formats.t3p import RECORD, T3pWriter
@@ -39,7 +39,6 @@ def through(per_position: int, agent: str = "", disorder_ticks: int = 0) -> tupl
     events, positions = _events(per_position, disorder_ticks)
     layout, plan = _scan(positions)
     taker = _agent(agent, layout) if agent else None
-    words = events.view(np.uint64)
     order_of = _order(plan.count, disorder_ticks)
 
     def ours() -> object:
@@ -52,7 +51,7 @@ def through(per_position: int, agent: str = "", disorder_ticks: int = 0) -> tupl
                     taker.update(block)
         return seen
 
-    return ours, lambda: _read(words)
+    return ours, reading(events.view(np.uint64))
 
 
 def from_file(per_position: int, folder: Path) -> Work:
@@ -102,15 +101,6 @@ def _order(count: int, disorder_ticks: int) -> Callable[[], EventOrder]:
     return lambda: EventOrder(clock, CAMERA[0] * CAMERA[1], window_s=disorder_ticks * 25e-9)
 
 
-@numba.njit(cache=True)
-def _read(words: NDArray[np.uint64]) -> np.uint64:
-    """A plain sum: nothing that uses every byte is faster."""
-    total = np.uint64(0)
-    for word in words:
-        total += word
-    return total
-
-
 def _figure(goal_per_s: float, works: tuple[Work, Work]) -> Figure:
     mine, bound = rates(list(works), ROUNDS)
     return Figure(mine * RECORDS / goal_per_s, 1.0, mine * RECORDS, goal_per_s, mine / bound)
@@ -124,9 +114,6 @@ def com_events() -> Figure:
 def ricom_events() -> Figure:
     """Records to the riCOM image with a 21 x 21 kernel, 1000 events per position: at least 100 million per second."""
     return _figure(100e6, through(1000, "ricom"))
-
-
-FIGURES: dict[str, Callable[[], Figure]] = {"com_events": com_events, "ricom_events": ricom_events}
 
 
 def main() -> None:

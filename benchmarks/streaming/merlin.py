@@ -12,17 +12,17 @@ time.
 import argparse
 import json
 import multiprocessing
-import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 
 import numpy as np
 
 from agents.sources.merlin import MerlinSource, Options
-from benchmarks.speed import Figure
+from benchmarks.rounds import Figure, Timed, medians, on_one_core
 from twin.formats import merlin_header as mh
 from twin.wire import merlin
 
@@ -53,10 +53,8 @@ def stream(side: int, frames: int) -> np.ndarray:
     return np.concatenate([np.frombuffer(front, np.uint8), whole.ravel()])
 
 
-def serve(pipe: Connection, side: int, frames: int, core: int | None) -> None:
-    """Send the stream to everyone who comes, until the pipe closes."""
-    if core is not None:
-        os.sched_setaffinity(0, {core})
+def serve(pipe: Connection, side: int, frames: int) -> None:
+    """Send the stream to every client, until the pipe closes."""
     data = stream(side, frames).data
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
@@ -97,34 +95,32 @@ def bare(port: int) -> int:
 
 def measure(side: int, frames: int, rounds: int, one_core: bool) -> Rates:
     """Every way of reading, in turn."""
-    cores = os.sched_getaffinity(0)
-    core = min(cores) if one_core else None
     ours, theirs = multiprocessing.Pipe()
-    sender = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, side, frames, core), daemon=True)
-    sender.start()
-    if core is not None:
-        os.sched_setaffinity(0, {core})
-    port = ours.recv()
-    ways: list[Callable[[], int]] = [
-        lambda: receive(port),
-        lambda: receive(port, lambda block: block.moments()),  # type: ignore[attr-defined]
-        lambda: bare(port),
-    ]
-    seconds: list[list[float]] = [[] for _ in ways]
-    try:
-        for turn in range(rounds + 1):
-            for way, spent in zip(ways, seconds, strict=True):
+    with on_one_core() if one_core else nullcontext():
+        sender = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, side, frames), daemon=True)
+        sender.start()
+        port = ours.recv()
+
+        def timed(way: Callable[[], int]) -> Timed:
+            def seconds() -> float:
                 begun, begun_here = time.perf_counter(), time.process_time()
                 way()
                 here, wall = time.process_time() - begun_here, time.perf_counter() - begun
                 sender_s: float = ours.recv()
-                if turn:
-                    spent.append(here + sender_s if one_core else wall)
-    finally:
-        os.sched_setaffinity(0, cores)
-        ours.send("end")
-        sender.join(30)
-    received, summed, limit = (frames / float(np.median(spent)) for spent in seconds)
+                return here + sender_s if one_core else wall
+
+            return seconds
+
+        ways = (
+            lambda: receive(port),
+            lambda: receive(port, lambda block: block.moments()),  # type: ignore[attr-defined]
+            lambda: bare(port),
+        )
+        try:
+            received, summed, limit = (frames / seconds for seconds in medians([timed(way) for way in ways], rounds))
+        finally:
+            ours.send("end")
+            sender.join(30)
     return Rates(side, received, summed, limit, GOAL_HZ, one_core)
 
 
@@ -132,9 +128,6 @@ def merlin_256() -> Figure:
     """Frames of 256 x 256 on one core; the reference is the goal of 5 kHz, the limit what the socket gives."""
     got = measure(256, 1024, 5, one_core=True)
     return Figure(got.receive_hz / GOAL_HZ, 1.0, got.receive_hz, GOAL_HZ, got.receive_hz / got.socket_hz)
-
-
-FIGURES: dict[str, Callable[[], Figure]] = {"merlin_256": merlin_256}
 
 
 def main() -> None:

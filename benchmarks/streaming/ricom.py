@@ -6,7 +6,6 @@ Frames per second of processor time on one thread, medians over interleaved roun
 the cache holds.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +14,8 @@ from agents.block import FrameBlock
 from agents.com.ricom_kernel import kernel
 from agents.com.ricom_scatter import RunningCorrelation
 from agents.methods.ricom import Options, Ricom
-from benchmarks.speed import Figure, rates
+from benchmarks.rounds import Figure, rates
+from benchmarks.streaming.frames import discs, reading
 from twin.formats.dataset import Layout, Metadata
 
 KERNEL_PX = 61
@@ -26,25 +26,6 @@ BLOCK = 128
 ROUNDS = 7
 
 
-@numba.njit(cache=True, nogil=True)
-def _read(words: NDArray[np.uint64]) -> np.uint64:
-    """A plain sum: nothing that uses every byte is faster."""
-    total = np.uint64(0)
-    for word in words:
-        total += word
-    return total
-
-
-def _frames(side: int) -> NDArray[np.unsignedinteger]:
-    """Discs of a few counts per pixel, big-endian uint16, as a Merlin camera sends them."""
-    rng = np.random.default_rng(0)
-    y, x = np.indices((side, side)) - side // 2
-    count = BUFFER_BYTES // (2 * side**2)
-    expected = np.where(np.hypot(y, x) < side / 4, 5.0, 0.05)
-    few = rng.poisson(expected, (16, side, side)).astype(">u2")
-    return np.tile(few, (count // 16, 1, 1))
-
-
 def _pixels(count: int) -> NDArray[np.int32]:
     """Raster order, in blocks of `BLOCK`, (SCAN / BLOCK, BLOCK, 2)."""
     flat = np.arange(SCAN[0] * SCAN[1])
@@ -53,11 +34,11 @@ def _pixels(count: int) -> NDArray[np.int32]:
 
 def _ricom(side: int, goal: float) -> Figure:
     """Frames of side x side pixels to the riCOM image with a 61 x 61 kernel; the reference reads the frames."""
-    frames = _frames(side)
+    frames = discs(side, side / 4, BUFFER_BYTES)
     agent = Ricom(Options(kernel_px=KERNEL_PX))
     metadata = Metadata(step_nm=0.02, pixel_mrad=0.5, energy_kev=300.0, rotation_deg=30.0)
     agent.start(StreamMeta(Layout(SCAN, (side, side)), metadata, False))
-    pixels, words, position = _pixels(BLOCK), frames.reshape(-1).view(np.uint64), 0
+    pixels, position = _pixels(BLOCK), 0
 
     def ours() -> object:
         nonlocal position
@@ -66,10 +47,7 @@ def _ricom(side: int, goal: float) -> Figure:
             position += 1
         return agent
 
-    def limit() -> object:
-        return _read(words)
-
-    mine, bound = rates([ours, limit], ROUNDS)
+    mine, bound = rates([ours, reading(frames.reshape(-1).view(np.uint64))], ROUNDS)
     return Figure(mine / bound, goal, mine * len(frames), bound * len(frames), mine / bound)
 
 

@@ -8,17 +8,12 @@ interpreter that the environment names, where both are installed; its weights ar
 is one real transform along the row for every pixel of the disc.
 """
 
-import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import scipy.fft
@@ -27,7 +22,8 @@ from numpy.typing import NDArray
 from agents.base import StreamMeta
 from agents.block import FrameBlock
 from agents.methods.ssb import Options, Ssb
-from benchmarks.speed import Figure
+from benchmarks.references import PTYCHOGRAPHY40
+from benchmarks.rounds import Figure, Timed, medians, timed
 from twin.formats.dataset import Layout, Metadata
 
 SCAN, CAMERA, RADIUS_PX = 128, 128, 32
@@ -36,9 +32,6 @@ ROWS = 4
 ROUNDS = 7
 BATCH_ROWS = 32
 GOAL, BATCH_GOAL = 3.0, 10.0
-PYTHON = "STEMTWIN_REFERENCE_PYTHON"
-
-Timed = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -77,23 +70,23 @@ def rates() -> Rates:
         _rows(_agent(Options(binning=1)), line, BATCH_ROWS, BATCH_ROWS),
         _transforms(line),
     ]
-    with _reference(line) as reference:
-        works += [reference.run] if reference is not None else []
-        spent = _interleaved(works)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "row.npy"
+        np.save(file, line)
+        with PTYCHOGRAPHY40.running("ssb", SCAN, CAMERA, RADIUS_PX, file, ROWS) as reference:
+            works += [reference.seconds] if reference is not None else []
+            spent = medians(works, ROUNDS)
     per_row = [ROWS, ROWS, ROWS, BATCH_ROWS, 1, ROWS]
-    found = [SCAN * rows / float(np.median(times)) for rows, times in zip(per_row, spent, strict=False)]
-    begun = time.process_time()
-    _agent(Options(binning=1))
-    weights_s = time.process_time() - begun
+    row, binned, corrected, batch, limit, *theirs = (SCAN * r / s for r, s in zip(per_row, spent, strict=False))
     return Rates(
-        row=found[0],
-        batch=found[3],
-        binned=found[1],
-        corrected=found[2],
-        limit=found[4],
-        reference=found[5] if reference is not None else None,
-        weights_s=weights_s,
-        reference_weights_s=None if reference is None else reference.weights_s,
+        row=row,
+        batch=batch,
+        binned=binned,
+        corrected=corrected,
+        limit=limit,
+        reference=theirs[0] if theirs else None,
+        weights_s=timed(lambda: _agent(Options(binning=1)))(),
+        reference_weights_s=None if reference is None else reference.prepared_s,
     )
 
 
@@ -103,7 +96,7 @@ def row_by_row() -> Figure:
 
 
 def batch() -> Figure:
-    """Many rows in one block, likewise."""
+    """Many rows in one block, against the same."""
     return _figure(lambda found: found.batch, BATCH_GOAL)
 
 
@@ -152,60 +145,7 @@ def _transforms(line: NDArray[np.uint16]) -> Timed:
     y, x = np.indices((CAMERA, CAMERA)) - CAMERA // 2
     disc = np.ascontiguousarray(line[:, np.hypot(y, x) <= RADIUS_PX], np.float32)
 
-    def work() -> float:
-        begun = time.process_time()
-        scipy.fft.rfft(disc, axis=0)
-        return time.process_time() - begun
-
-    return work
-
-
-def _interleaved(works: list[Timed]) -> list[list[float]]:
-    """Seconds of each, round by round, after one that does not count."""
-    spent: list[list[float]] = [[] for _ in works]
-    for turn in range(ROUNDS + 1):
-        for work, times in zip(works, spent, strict=True):
-            seconds = work()
-            if turn:
-                times.append(seconds)
-    return spent
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """A process that answers each line with the seconds that it took."""
-
-    to: IO[str]
-    answers: IO[str]
-    weights_s: float
-
-    def run(self) -> float:
-        self.to.write("\n")
-        self.to.flush()
-        return float(self.answers.readline())
-
-
-@contextmanager
-def _reference(line: NDArray[np.uint16]) -> Iterator[_Reference | None]:
-    """ptychography40 in its own interpreter; None where there is none."""
-    python = os.environ.get(PYTHON)
-    probe = [python, "-c", "import ptychography40.reconstruction.ssb"] if python else [sys.executable, "-c", "exit(1)"]
-    if subprocess.run(probe, capture_output=True, timeout=300).returncode:
-        yield None
-        return
-    script = Path(__file__).with_name("ssb_reference.py")
-    with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder) / "row.npy", line)
-        arguments = [SCAN, CAMERA, RADIUS_PX, Path(folder) / "row.npy", ROWS]
-        command = [str(python), str(script), *map(str, arguments)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            try:
-                yield _Reference(process.stdin, process.stdout, float(process.stdout.readline()))
-            finally:
-                process.stdin.close()
-                process.kill()
+    return timed(lambda: scipy.fft.rfft(disc, axis=0))
 
 
 def main() -> None:
@@ -217,7 +157,7 @@ def main() -> None:
     print(f"limit      {found.limit:9.0f} frames/s")
     print(f"weights    {found.weights_s:9.2f} s")
     if found.reference is None or found.reference_weights_s is None:
-        print(f"no reference: set {PYTHON} to an interpreter with ptychography40")
+        print(f"no reference: {PTYCHOGRAPHY40.lacking()}")
         return
     print(f"reference  {found.reference:9.0f} frames/s, weights {found.reference_weights_s:.2f} s")
     print(f"ratio      {found.row / found.reference:9.1f} row by row (goal {GOAL:g}), ", end="")

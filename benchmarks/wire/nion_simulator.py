@@ -63,8 +63,8 @@ def main() -> None:
     for controller in sys.argv[1:] or CONTROLLERS:
         for start in STARTS_NM:
             status, reason, left = measure(python, controller, start)
-            told = ", ".join(f"{value:+.1f}" for value in left) + ("" if status == "complete" else f"  {reason}")
-            print(f"{controller:14}  {', '.join(f'{value:+.0f}' for value in start):>28}  {told}")
+            state = ", ".join(f"{value:+.1f}" for value in left) + ("" if status == "complete" else f"  {reason}")
+            print(f"{controller:14}  {', '.join(f'{value:+.0f}' for value in start):>28}  {state}")
 
 
 def measure(python: str, controller: str, start_nm: tuple[float, ...]) -> tuple[str, str, list[float]]:

@@ -11,25 +11,24 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from benchmarks import accuracy
 from benchmarks.regression import (
+    BASELINE,
     FIGURES,
     BaselineError,
-    Score,
-    Scores,
-    Setting,
-    calibration_loop_s,
     check,
     judge,
-    score,
+    read,
+    scored_observations,
     sign_flip_p,
     update,
 )
+from benchmarks.scored_runs import CI, Score, Scores, Setting, calibration_loop_s, score
 from controller.strategies.vae_em import VaeEm
 from controller.vae_em.latent_map import LatentMap
 from scenarios.calibration.results import Step
 from scenarios.comparison.sweep import RunRecord
 
 PAIRS = 14
-SMALL = Setting(("day_a",), ("vae_em",), range(PAIRS), observations=4, overrides=("renderer=fast",))
+SMALL = [Setting(("day_a",), ("vae_em",), range(PAIRS), observations=4, overrides=("renderer=fast",))]
 
 
 # --- the whole check, on a controller with a fault put into it -------------------------------------
@@ -45,7 +44,7 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def accuracy_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine may slow a step down; here that is not the question."""
-    monkeypatch.setattr("benchmarks.regression.FASTEST_S", np.inf)
+    monkeypatch.setattr("benchmarks.scored_runs.FASTEST_S", np.inf)
 
 
 @pytest.mark.usefixtures("accuracy_alone")
@@ -80,6 +79,34 @@ def test_a_noise_level_off_by_two_fails(
     monkeypatch.setattr(LatentMap, "moments", off)
     assert check(SMALL, baseline, workers=1) == 1
     assert f": {figure} is worse by" in capsys.readouterr().out
+
+
+def test_one_row_is_measured_and_the_others_stay(
+    baseline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "accuracy_ci.json"
+    path.write_text(baseline.read_text())
+    more = [*SMALL, replace(SMALL[0], controllers=("random", "nelder_mead"), observations=3, label="short")]
+    update(more, path, "more", workers=1, rows=["random, short"])
+    before, after = (json.loads(file.read_text()) for file in (baseline, path))
+    assert after["scores"].keys() == {"vae_em", "random, short"}
+    assert after["scores"]["vae_em"] == before["scores"]["vae_em"]
+    assert after["observations"] == {"vae_em": [3, 4], "random, short": [3, 3]}
+    assert check(more, path, workers=1, rows=["random, short"]) == 0
+    with pytest.raises(BaselineError, match="has no nelder_mead, short"):
+        check(more, path, workers=1, rows=["nelder_mead, short"])
+    with pytest.raises(BaselineError, match="did you mean random, short"):
+        check(more, path, workers=1, rows=["random, shirt"])
+    longer = [replace(setting, observations=5) for setting in more]
+    with pytest.raises(BaselineError, match=r"other observations of random, short than \[3, 5\]"):
+        check(longer, path, workers=1, rows=["random, short"])
+
+
+def test_the_committed_baseline_is_of_these_runs() -> None:
+    scores, about = read(BASELINE)
+    assert list(scores) == [row for setting in CI for row in setting.rows]
+    assert about["observations"] == scored_observations(CI)
+    assert judge(scores, scores)  # pairs enough to be significant
 
 
 # --- the test it rests on ----------------------------------------------------------------------------

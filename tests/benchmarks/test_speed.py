@@ -1,4 +1,4 @@
-"""The speed benchmark runs; how fast it finds things is not a test's business."""
+"""The speed benchmark runs; the speeds themselves are not tested."""
 
 import json
 import sys
@@ -7,9 +7,11 @@ from importlib import import_module
 import pytest
 
 from benchmarks import speed
-from benchmarks.speed import FIGURES, NEEDS, STREAMING, Figure, Reference, table
+from benchmarks.references import Reference
+from benchmarks.rounds import Figure
+from benchmarks.speed import FIGURES, NEEDS, STREAMING, table
 
-MODULES = ("streaming_com", "streaming_ricom", "streaming_events", "streaming_ssb", "streaming_merlin")
+MODULES = ("streaming.com", "streaming.ricom", "streaming.events", "streaming.ssb", "streaming.merlin")
 ABSENT = Reference("STEMTWIN_TEST_PYTHON", "a_module_that_is_not_there")
 
 
@@ -21,7 +23,7 @@ def test_the_em_step_is_timed() -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_streaming_figure_is_measured(module: str) -> None:
-    """Whatever takes nothing and gives a `Figure` is one."""
+    """Every function without arguments that returns a `Figure`."""
     found = vars(import_module(f"benchmarks.{module}"))
     figures = {
         name
@@ -33,12 +35,12 @@ def test_every_streaming_figure_is_measured(module: str) -> None:
 
 def test_names_of_figures_that_need_something_are_figures() -> None:
     assert set(NEEDS) < set(FIGURES)
-    assert {name for name, (module, _) in STREAMING.items() if module in ("streaming_com", "streaming_ssb")} < set(
+    assert {name for name, (module, _) in STREAMING.items() if module in ("streaming.com", "streaming.ssb")} < set(
         NEEDS
     )
 
 
-def test_what_is_lacking_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_lacking_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ABSENT.variable, raising=False)
     assert ABSENT.lacking() == f"{ABSENT.variable} is not set: it names a Python with {ABSENT.module}"
     monkeypatch.setenv(ABSENT.variable, "/no/such/python")
@@ -61,7 +63,7 @@ def test_what_lacks_its_reference_is_left_out_and_all_else_measured(
     assert printed["two"] == {"left_out": ABSENT.lacking()}
 
 
-def test_the_table_tells_what_misses_its_goal() -> None:
+def test_the_table_marks_what_misses_its_goal() -> None:
     found = {"slow": Figure(0.9, 1.0, 900.0, 1000.0, None), "fast": Figure(2.0, 1.0, 3.2e8, 1.6e8, 0.75)}
     _, slow, fast, left_out = table(found, {"none": "no reference"}).splitlines()
     assert slow.split() == ["slow", "900.0", "1.0", "k", "0.90", "1.00", "below", "its", "goal"]
