@@ -1,6 +1,6 @@
-# `make calibrate` and `make test` work on a fresh machine that has Python 3.11 or 3.12 and nothing else.
+# `make calibrate` and `make test` work on a fresh machine that has Python 3.11, 3.12 or 3.13 and nothing else.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed.stamp
@@ -102,5 +102,5 @@ ci: ## what continuous integration runs
 	.ci/run
 
 clean:  ## remove the environment and every cache; runs/ stays
-	rm -rf $(VENV) $(REFERENCE) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(REFERENCE) $(DOCS) site build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

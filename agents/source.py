@@ -3,15 +3,14 @@
 A source that is faster than the agents waits for them and counts how often; it never drops a frame silently.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 from agents.base import StreamMeta
 from agents.block import Block
 from twin.errors import StemtwinError
+from twin.formats.closing import Closing
 
 
 class SourceError(StemtwinError, ValueError):
@@ -51,7 +50,7 @@ class Health:
             self.faults.append(text)
 
 
-class Source(ABC):
+class Source(Closing):
     """A stream of blocks, read once. Use it in a `with` statement, or close it.
 
     Attributes:
@@ -66,13 +65,5 @@ class Source(ABC):
     def blocks(self) -> Iterator[Block]:
         """Yield blocks in order of arrival. A fault ends the stream; earlier blocks stay valid."""
 
-    def close(self) -> None:  # noqa: B027  (optional)
+    def close(self) -> None:
         """Release files and connections."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()

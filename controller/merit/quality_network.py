@@ -6,7 +6,6 @@ days, it depends little on film, dose and camera.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from controller.vae_em.network import NEGATIVE_SLOPE, downsampling
 from controller.weights import SHIPPED
 from learning.weights_file import Coefficients, WeightsFile
 from twin.optics import Optics
@@ -26,7 +26,6 @@ KNEE_NM = 5.0
 """The network predicts log(1 + |x| / knee): relative accuracy far from the null, absolute accuracy near it."""
 CHANNELS = (12, 24, 48, 96, 128)
 HIDDEN = 64
-NEGATIVE_SLOPE = 0.2
 
 
 class QualityNetwork(nn.Module):
@@ -37,15 +36,15 @@ class QualityNetwork(nn.Module):
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise((1, *CHANNELS)):
-            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.BatchNorm2d(outputs)]
-            layers += [nn.LeakyReLU(NEGATIVE_SLOPE)]
         flat = CHANNELS[-1] * (height // 32) * (width // 32)
         self.register_buffer("offset", torch.zeros(height, width))
         self.register_buffer("spread", torch.ones(()))
         self.layers = nn.Sequential(
-            *layers, nn.Flatten(), nn.Linear(flat, HIDDEN), nn.LeakyReLU(NEGATIVE_SLOPE), nn.Linear(HIDDEN, 1)
+            *downsampling(CHANNELS),
+            nn.Flatten(),
+            nn.Linear(flat, HIDDEN),
+            nn.LeakyReLU(NEGATIVE_SLOPE),
+            nn.Linear(HIDDEN, 1),
         )
 
     def forward(self, spectra: Tensor) -> Tensor:

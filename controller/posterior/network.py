@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from controller.vae_em.network import NEGATIVE_SLOPE
+from controller.vae_em.network import NEGATIVE_SLOPE, downsample
 
 Array = NDArray[np.floating]
 
@@ -108,12 +108,6 @@ class Gain:
 
     mean: Tensor
     root: Tensor
-
-
-def _down(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.BatchNorm2d(outputs), nn.LeakyReLU(NEGATIVE_SLOPE)
-    )
 
 
 class PosteriorNetwork(nn.Module):
@@ -220,7 +214,7 @@ class PosteriorNetwork(nn.Module):
 
 def _trunk(widths: tuple[int, ...], flat: int, features: int) -> nn.Sequential:
     """Stride-2 convolutions of these widths, followed by a dense layer."""
-    layers = (_down(a, b) for a, b in pairwise(widths))
+    layers = (downsample(a, b) for a, b in pairwise(widths))
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, features), nn.LeakyReLU(NEGATIVE_SLOPE))
 
 

@@ -7,7 +7,6 @@ Where different states give similar spectra, it predicts an average of them with
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from controller.preprocess import Spectrum
-from controller.vae_em.network import NEGATIVE_SLOPE
+from controller.vae_em.network import downsampling
 from controller.weights import SHIPPED
 from learning.weights_file import WeightsFile
 from twin.optics import Optics
@@ -97,14 +96,10 @@ class RegressionNetwork(nn.Module):
     def __init__(self, height: int, width: int, dimension: int) -> None:
         super().__init__()
         self.dimension = dimension
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise((1, *CHANNELS)):
-            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.BatchNorm2d(outputs)]
-            layers += [nn.LeakyReLU(NEGATIVE_SLOPE)]
         flat = CHANNELS[-1] * (height // 32) * (width // 32)
         self.register_buffer("offset", torch.zeros(height, width))
         self.register_buffer("spread", torch.ones(()))
-        self.body = nn.Sequential(*layers, nn.Flatten())
+        self.body = nn.Sequential(*downsampling(CHANNELS), nn.Flatten())
         self.head = nn.Sequential(
             nn.Linear(flat + 1, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(),
             nn.Linear(HIDDEN, dimension * (dimension + 1) // 2),

@@ -62,10 +62,7 @@ def hypervolume_improvement(history: History) -> Tensor:
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> BayesianOptimiser:
-    """Build the controller for an instrument and a task.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
+    """Build the controller; see `controller.load`.
 
     Example:
         >>> from twin.state import FIRST_ORDER

@@ -53,11 +53,7 @@ def expected_improvement(history: History) -> Tensor:
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controller:
-    """Build the controller for an instrument and a task; in a second-order task it calibrates the first order.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-        WeightsError: weights for other optics, coefficients or ranges.
+    """Build the controller; in a second-order task it calibrates the first order; see `controller.load`.
 
     Example:
         >>> from twin.state import FIRST_ORDER

@@ -136,11 +136,7 @@ class CnnRegression(StopsInSpec):
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> CnnRegression:
-    """Build the controller for an instrument and a task.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-        WeightsError: weights for other optics, coefficients or ranges.
+    """Build the controller; see `controller.load`.
 
     Example:
         >>> from twin.state import FIRST_ORDER

@@ -136,10 +136,7 @@ class CoordinateScan:
 
 
 def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> CoordinateScan:
-    """Build the controller for an instrument and a task.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
+    """Build the controller; see `controller.load`.
 
     Example:
         >>> from twin.state import FIRST_ORDER

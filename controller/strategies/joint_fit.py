@@ -169,12 +169,7 @@ class JointFit(StopsInSpec):
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> JointFit:
-    """Build the controller for an instrument and a task.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-        UnknownController: `start` names no controller.
-        WeightsError: the starting controller's weights do not fit.
+    """Build the controller; see `controller.load`.
 
     Example:
         >>> from twin.state import FIRST_ORDER

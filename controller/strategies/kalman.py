@@ -195,11 +195,6 @@ class Kalman(StopsInSpec):
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Kalman:
-    """Build the controller for an instrument and a task.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-        WeightsError: weights for other optics, coefficients or ranges.
-    """
+    """Build the controller; see `controller.load`."""
     chosen = checked_options(Options, options)
     return Kalman(space, artefact.load_for(chosen.weights, optics, space), chosen)

@@ -143,10 +143,7 @@ class NelderMead:
 
 
 def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> NelderMead:
-    """Build the controller for an instrument and a task.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
+    """Build the controller; see `controller.load`.
 
     Example:
         >>> from twin.state import FIRST_ORDER

@@ -234,12 +234,7 @@ class NeuralPosterior:
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controller:
-    """Build the controller for an instrument and a task.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-        WeightsError: weights for other optics, coefficients or ranges.
-    """
+    """Build the controller; see `controller.load`."""
     chosen = checked_options(Options, options)
     plain = NeuralPosterior(space, artefact.load_for(chosen.weights, optics, space), chosen)
     if chosen.polish == "whittle":

@@ -118,12 +118,7 @@ class NeuralPosteriorEm:
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> NeuralPosteriorEm:
-    """Build the controller for an instrument and a task.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-        WeightsError: weights for other optics, coefficients or ranges.
-    """
+    """Build the controller; see `controller.load`."""
     chosen = checked_options(Options, options)
     trained = artefact.load_for(chosen.posterior.weights, optics, space)
     posterior = NeuralPosterior(space, trained, chosen.posterior)

@@ -81,11 +81,7 @@ class Ppo(StopsInSpec):
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Ppo:
-    """Build the controller for an instrument and a task.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-        WeightsError: weights for other optics, coefficients or ranges, or a policy trained with another reader.
+    """Build the controller; see `controller.load`.
 
     Example:
         >>> from twin.state import FIRST_ORDER

@@ -141,11 +141,7 @@ class TwoRonchigram(SpectrumController):
 
 
 def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> TwoRonchigram:
-    """Build the controller for an instrument and a task.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-        ValueError: the state lacks one of C10, C12a, C12b.
+    """Build the controller; see `controller.load`.
 
     Example:
         >>> from twin.state import FIRST_ORDER

@@ -1,5 +1,6 @@
 """Variational autoencoder of Ronchigram power spectra (van Hulst et al. 2026, section III)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -35,10 +36,16 @@ class VaeConfig:
                 raise ValueError(f"spectrum {label} {pixels} is not a multiple of 32; use another optics.camera_pixels")
 
 
-def _down(inputs: int, outputs: int) -> nn.Sequential:
+def downsample(inputs: int, outputs: int) -> nn.Sequential:
+    """Stride-2 convolution, normalisation, activation."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.BatchNorm2d(outputs), nn.LeakyReLU(NEGATIVE_SLOPE)
     )
+
+
+def downsampling(channels: Sequence[int]) -> list[nn.Module]:
+    """Layers of one `downsample` after another, from one channel to the last of these."""
+    return [layer for a, b in pairwise((1, *channels)) for layer in downsample(a, b)]
 
 
 def _up(inputs: int, outputs: int) -> nn.Sequential:
@@ -63,7 +70,7 @@ class Vae(nn.Module):
         flat = corner[0] * corner[1] * corner[2]
         self.register_buffer("offset", torch.zeros(1, 1, config.height, config.width))
         self.register_buffer("spread", torch.ones(()))
-        self.down = nn.Sequential(*(_down(a, b) for a, b in pairwise(widths)), nn.Flatten())
+        self.down = nn.Sequential(*(downsample(a, b) for a, b in pairwise(widths)), nn.Flatten())
         self.mean = nn.Linear(flat, config.latent)
         self.log_variance = nn.Linear(flat, config.latent)
         self.expand = nn.Sequential(nn.Linear(config.latent, flat), nn.Unflatten(1, corner))
