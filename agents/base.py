@@ -8,17 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from twin import registry
+from twin.arrays import Floats
 from twin.errors import StemtwinError
 from twin.formats.dataset import Layout, Metadata
 
 if TYPE_CHECKING:  # blocks bring numba, and the registry has to be light
     from agents.block import Block
-
-Floats = NDArray[np.float64]
 
 
 class UnknownAgent(StemtwinError, ValueError):

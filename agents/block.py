@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from agents.frames import sums as dense
 from agents.frames.region import Region
+from twin.arrays import Floats
 
-Floats = NDArray[np.float64]
 Frames = NDArray[np.unsignedinteger]
 
 

@@ -6,9 +6,8 @@ Conventions: docs/conventions.md. Positive phase attracts the beam: it bends by 
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from twin.arrays import Floats
 
 
 def along_scan(shift_px: Floats, rotation_deg: float, transposed: bool = False) -> Floats:

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Trust
-
-Floats = NDArray[np.float64]
+from twin.arrays import Floats
 
 LEVEL = 0.01
 """Level of the test: probability of rejecting the right model."""

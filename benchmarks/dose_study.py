@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents import stream
 from agents.base import Image
@@ -17,12 +16,12 @@ from scenarios.scans.scan import open_scan
 from scenarios.scans.stream import choose_agents, compare
 from scenarios.scans.truth import true_phase
 from scenarios.schema import Scenario, ScenarioError
+from twin.arrays import Floats
 from twin.scan.acquisition import Acquisition
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Floats = NDArray[np.float64]
 
 A2_PER_NM2 = 100.0
 PROFILE_NM = 0.16

@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scenarios.calibration.results import Step
 from scenarios.comparison.executors import SweepError, lanes
 from scenarios.comparison.ledger import Ledger, check_builds, group, make_plan, split_controllers
 from scenarios.comparison.sweep import Failure, RunRecord
 from scenarios.schema import ScenarioError
-
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 SCENARIO = "day_drift"
 CONTROLLERS = "vae_em,neural_posterior,neural_posterior:memory_s=40,kalman"

@@ -13,15 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from controller.preprocess import spectrum
 from twin.aberrations import Aberrations
+from twin.arrays import Array
 from twin.day import Day, FilmProperties
 from twin.optics import Optics
 from twin.ronchigram.phase_screens import FastRenderer, to_camera
-
-Array = NDArray[np.floating]
 
 STATE = Aberrations.of({"C10": 40.0, "C12a": 15.0, "C12b": -10.0})
 

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
 from controller.vae_em import latent_gp
 from controller.vae_em.latent_gp import Factors, Kernel, Residuals
-
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 
 @dataclass(frozen=True)

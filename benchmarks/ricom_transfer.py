@@ -9,13 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from agents.com.ricom_kernel import kernel, line_transfer, transfer
 from agents.com.ricom_scatter import correlate
 from scenarios.calibration.plots import png
-
-Floats = NDArray[np.float64]
+from twin.arrays import Floats
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.references import LIBERTEM, PTYCHOGRAPHY40, PY4DSTEM, Reference
 from benchmarks.rounds import Figure, rates
+from twin.arrays import Array
 
 if TYPE_CHECKING:
     from abtem import PotentialArray
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from controller.vae_em.latent_map import LatentMap
     from twin.aberrations import Aberrations
     from twin.optics import Optics
-
-Array = NDArray[np.floating]
 
 
 def renderer() -> Figure:

@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
 from twin import registry
+from twin.arrays import Array
 from twin.errors import StemtwinError
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
-
 
 DECIDED = 0.99
 """Probability from which on the sign of the state counts as decided."""

@@ -7,15 +7,13 @@ is nearly the same for all. Their errors are correlated and average out less tha
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from controller.base import Controller
 from controller.dataset import DayRanges, DaySource, draw_day
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 OBSERVATIONS = 20
 """Frames per run."""

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from controller.base import Estimate
+from twin.arrays import Array
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 SEPARATED = 9.0
 """Squared Mahalanobis distance of the mean from zero beyond which the two signs count as separate modes."""

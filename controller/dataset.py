@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller import preprocess
+from twin.arrays import Array
 from twin.day import CameraProperties, Day, FilmProperties
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Frame
 
-Array = NDArray[np.floating]
 Range = tuple[float, float]
 
 

@@ -7,13 +7,11 @@ uniform prior in the start box.
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controller.base import Controller, Estimate, embed
+from twin.arrays import Array
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 
 class FirstOrderOnly:

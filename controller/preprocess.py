@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from twin.arrays import Array
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 REFERENCE_DOSE_E = 1e6
 """Dose of a uniform frame whose shot-noise floor is 1 in the normalised spectrum."""

@@ -4,12 +4,10 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from twin.aberrations import TERMS, index
-
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 
 def mirrored(spectra: Tensor, flip: Tensor) -> Tensor:

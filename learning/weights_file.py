@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from twin.arrays import Array
 from twin.errors import StemtwinError, nearest
 from twin.optics import Optics
 from twin.state import StateSpace
 
-Array = NDArray[np.floating]
 Trained = TypeVar("Trained", bound=Any)
 """A frozen dataclass with `optics` and `provenance` among its fields."""
 

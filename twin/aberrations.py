@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.errors import nearest
-
-Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)

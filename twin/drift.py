@@ -7,12 +7,10 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twin.aberrations import NAMES, TERMS
+from twin.arrays import Array
 from twin.day import DRIFT_PRESETS, DriftProperties
-
-Array = NDArray[np.floating]
 
 
 def by_coefficient(values: Mapping[str, float] | None) -> Array:

@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twin.aberrations import TERMS, index
+from twin.arrays import Array
 from twin.day import ActuatorProperties
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 
 def component_pairs(space: StateSpace) -> list[tuple[int, int]]:

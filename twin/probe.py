@@ -13,9 +13,8 @@ from scipy.optimize import brentq
 from scipy.special import j1
 
 from twin.aberrations import NAMES, Aberrations, aberration_basis
+from twin.arrays import Array
 from twin.optics import Optics, probe_extent_nm
-
-Array = NDArray[np.floating]
 
 QUARTER_PI_LIMIT_RAD = math.pi / 4
 """Phase at the aperture's edge up to which an aberration is commonly considered harmless."""

@@ -5,18 +5,16 @@ from dataclasses import dataclass, replace
 from enum import IntEnum, unique
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twin import drift, dynamics
 from twin.aberrations import NAMES, Aberrations, index
+from twin.arrays import Array
 from twin.cameras import ronchigram_camera
 from twin.cost import Ledger
 from twin.day import Day
 from twin.scan.errors import ScanEngine
 from twin.state import StateSpace
 from twin.types import ScanTruth
-
-Array = NDArray[np.floating]
 
 
 @unique

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twin import dynamics
 from twin.aberrations import Aberrations
+from twin.arrays import Array
 from twin.cameras.ronchigram_camera import expose
 from twin.cost import Cost
 from twin.day import Day
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from twin.scan.acquisition import Acquisition
     from twin.scan.setup import ScanSetup
 
-Array = NDArray[np.floating]
 
 RENDERERS = {
     "fast": ("twin.ronchigram.phase_screens", "FastRenderer"),

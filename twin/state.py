@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.aberrations import TERMS, Aberrations, index
-
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 
 @dataclass(frozen=True)

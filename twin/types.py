@@ -7,11 +7,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.scan.plan import ScanPath, ScanPlan
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,10 +16,10 @@ from agents.block import Block
 from agents.frames import sums as dense
 from agents.frames.region import Region
 from agents.geometry import along_scan, phase_gradient
+from twin.arrays import Floats
 from twin.optics import electron_wavelength_nm
 from twin.options import NonNegative, Positive, validated
 
-Floats = NDArray[np.float64]
 Reference = Literal["mean", "plane", "lines", "centre", "vacuum"]
 
 

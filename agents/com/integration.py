@@ -11,7 +11,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from twin.arrays import Floats
+
 Boundary = Literal["mirror", "periodic"]
 
 MARGIN = 2

@@ -9,9 +9,8 @@ import math
 import numpy as np
 import scipy.signal
 import scipy.special
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from twin.arrays import Floats
 
 LARGEST_FILTERED = 2049
 """Largest side of a filtered kernel: filtering takes arrays of three times this side, 0.3 GB each."""

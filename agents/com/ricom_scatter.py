@@ -12,7 +12,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from twin.arrays import Floats
+
 Integers = NDArray[np.int64]
 
 RUN = 8

@@ -21,12 +21,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.geometry import along_scan
+from twin.arrays import Floats
 from twin.errors import StemtwinError
-
-Floats = NDArray[np.float64]
 
 RESAMPLES = 200
 """Number of bootstrap resamples: the standard error of their standard deviation is 5 %."""

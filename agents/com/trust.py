@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from agents.base import Trust
 from agents.com.integration import unexplained
 from agents.trust import whiteness
-
-Floats = NDArray[np.float64]
+from twin.arrays import Floats
 
 MODEL = "centres of mass are the gradient of one phase"
 

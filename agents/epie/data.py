@@ -13,9 +13,9 @@ from agents.epie.estimate import Complex, ObjectAndProbe, Places
 from agents.epie.probe import Beam, Geometry, Window, pattern_centre, start_probe
 from agents.epie.store import CHUNK, FrameStore
 from agents.trust import frame_signal, poisson_residual, whiteness
+from twin.arrays import Floats
 
 Real = NDArray[np.floating]
-Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 AT_ONCE = 32

@@ -1,7 +1,6 @@
 """Standard deviation of the pictures from an ensemble: the reconstruction repeated with resampled counts."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.epie.data import one_pass, patch, resampled
 from agents.epie.estimate import ObjectAndProbe
@@ -9,8 +8,7 @@ from agents.epie.image import noise_level
 from agents.epie.iteration import Iteration
 from agents.epie.pictures import Pictures, electrons_of_pictures, pictures
 from agents.epie.schedule import Schedule
-
-Floats = NDArray[np.float64]
+from twin.arrays import Floats
 
 FRAMES = 200_000
 """Frames that all members together may sweep over, repetitions counted: half a minute to a minute. Members take as many

@@ -10,7 +10,8 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 
-Floats = NDArray[np.float64]
+from twin.arrays import Floats
+
 Complex = NDArray[np.complexfloating]
 
 FADE = 0.1

@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.base import Image
 from agents.epie.data import Data
 from agents.epie.estimate import Complex, ObjectAndProbe
 from agents.epie.image import at, canonical, illumination, lit, low_pass, sampled
 from agents.epie.probe import Geometry, intensity_centre
+from twin.arrays import Floats
 
-Floats = NDArray[np.float64]
 Pictures = dict[str, Floats]
 """`phase` and `amplitude` of the scanned rectangle on the object's pixels, `phase_on_scan` on the scan's grid."""
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from agents.epie.fourier import smooth_size
 from twin.aberrations import Aberrations, aberration_phase
+from twin.arrays import Floats
 
-Floats = NDArray[np.float64]
 Complex = NDArray[np.complexfloating]
 Frames = NDArray[np.unsignedinteger]
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from agents.block import Block, Frames
 from agents.events import sums as event_sums
 from agents.frames.region import Region
+from twin.arrays import Floats
 from twin.formats.t3p import RECORD
 
-Floats = NDArray[np.float64]
 Events = NDArray[np.void]
 
 

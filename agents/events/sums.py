@@ -8,7 +8,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from twin.arrays import Floats
+
 Pixels = NDArray[np.unsignedinteger]
 Weight = NDArray[np.unsignedinteger] | None
 

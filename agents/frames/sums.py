@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from agents.frames.prefetch import AHEAD_BYTES, LINE_BYTES, prefetch, prefetch_all
 from agents.frames.region import Region
 from agents.frames.runs import compiled, region_runs
+from twin.arrays import Floats
 
-Floats = NDArray[np.float64]
 Frames = NDArray[np.unsignedinteger]
 Integers = NDArray[np.intp]
 

@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.com.agent import ComAgent
 from agents.com.centre_map import ComOptions
+from twin.arrays import Floats
 from twin.options import checked_options, validated
-
-Floats = NDArray[np.float64]
 
 NAME = "com"
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.com.agent import ComAgent
@@ -17,9 +16,8 @@ from agents.com.phase_scale import PhaseScale
 from agents.com.rotation import RotationError, Turn, curl_and_divergence, find_turn, noise_of_curl
 from agents.com.trust import gradient_trust
 from agents.geometry import along_scan
+from twin.arrays import Floats
 from twin.options import checked_options, validated
-
-Floats = NDArray[np.float64]
 
 NAME = "dpc"
 

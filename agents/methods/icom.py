@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.com.agent import ComAgent
@@ -17,9 +16,8 @@ from agents.com.phase_scale import PhaseScale
 from agents.com.ricom_kernel import check_band
 from agents.com.trust import gradient_trust
 from agents.trust import linear_spread
+from twin.arrays import Floats
 from twin.options import NonNegative, Positive, checked_options, validated
-
-Floats = NDArray[np.float64]
 
 NAME = "icom"
 

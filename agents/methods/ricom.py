@@ -20,9 +20,8 @@ from agents.com.ricom_kernel import check_size, kernel
 from agents.com.ricom_scatter import RunningCorrelation, convolve_sum, correlate
 from agents.com.trust import gradient_trust
 from agents.geometry import along_scan
+from twin.arrays import Floats
 from twin.options import Count, NonNegative, Positive, checked_options, validated
-
-Floats = NDArray[np.float64]
 
 NAME = "ricom"
 

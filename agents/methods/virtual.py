@@ -8,17 +8,15 @@ from dataclasses import asdict, field
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import field_validator
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.block import Block
+from twin.arrays import Floats
 from twin.detectors.geometry import DiffractionGrid, weights
 from twin.detectors.layouts import LAYOUTS, Detector, Region, labels, standard
 from twin.errors import nearest
 from twin.options import checked_options, validated
-
-Floats = NDArray[np.float64]
 
 NAME = "virtual"
 

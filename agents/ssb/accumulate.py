@@ -10,8 +10,8 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from agents.ssb.weights import Integers, Singles, Trotters
+from twin.arrays import Floats
 
-Floats = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 Frames = NDArray[np.unsignedinteger]
 

@@ -15,9 +15,10 @@ from agents.base import Trust
 from agents.ssb import image as ssb_image
 from agents.ssb.decision import Decided
 from agents.ssb.image import PhaseSpectrum
-from agents.ssb.weights import BrightField, Floats, Integers, Singles
+from agents.ssb.weights import BrightField, Integers, Singles
 from agents.trust import frame_signal, poisson_residual, whiteness
 from twin.aberrations import Aberrations, aberration_phase
+from twin.arrays import Floats
 
 PROBE_WIDTHS = 24.0
 """Smallest window of the probe, in units of lambda / (2 alpha). Half of it cuts 1 % off an Airy pattern, a tenth of its

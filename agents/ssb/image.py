@@ -7,8 +7,9 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, uniform_filter
 
-from agents.ssb.accumulate import Complex, Floats, SidebandSum
+from agents.ssb.accumulate import Complex, SidebandSum
 from agents.ssb.weights import BrightField, Trotters
+from twin.arrays import Floats
 
 WEIGHTINGS = ("flat", "white", "overlap", "wiener")
 """Weights of the spatial frequencies.

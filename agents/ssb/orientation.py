@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from agents.ssb import image as ssb_image
 from agents.ssb.accumulate import SidebandSum
-from agents.ssb.weights import BrightField, Floats, SampledDisc, Singles, inside, interpolated, phase_table, trotters
+from agents.ssb.weights import BrightField, SampledDisc, Singles, inside, interpolated, phase_table, trotters
 from twin.aberrations import Aberrations
+from twin.arrays import Floats
 
 COARSE_DEG, FINE_DEG = 3.0, 0.25
 TERMS = 10_000_000

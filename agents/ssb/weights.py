@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from agents.geometry import along_scan
 from twin.aberrations import Aberrations, aberration_phase, rotated
+from twin.arrays import Floats
 
-Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Integers = NDArray[np.int32]
 

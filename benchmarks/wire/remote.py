@@ -26,13 +26,12 @@ from numpy.typing import NDArray
 
 from scenarios.calibration.instruments import simulator
 from scenarios.schema import Scenario, load
+from twin.arrays import Array
 from twin.backends import remote
 from twin.instrument.audit import AuditLog
 from twin.instrument.limits import Limits
 from twin.instrument.safety import SafeMicroscope
 from twin.types import Frame, Microscope
-
-Array = NDArray[np.floating]
 
 GOAL_MS = 10.0
 SEED = 0

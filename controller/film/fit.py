@@ -11,15 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import fft, ndimage
 from torch import Tensor
 
 from controller import preprocess
 from controller.film.model import Model, expected
+from twin.arrays import Array
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 STIFFNESS = 300.0
 SOFTEST = 0.02

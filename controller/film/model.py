@@ -9,18 +9,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from twin.aberrations import TERMS, index
+from twin.arrays import Array
 from twin.day import FilmProperties
 from twin.matter.carbon_screen import screen_filter
 from twin.optics import Optics, focal_quadrature, probe_extent_nm
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 RESIDUALS = {"C21a": 60.0, "C21b": 60.0, "C23a": 60.0, "C23b": 60.0, "C30": 1000.0}
 """Prior standard deviation of the uncalibrated aberrations, nm."""

@@ -11,17 +11,15 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 from botorch.models.model_list_gp_regression import ModelListGP
-from numpy.typing import NDArray
 from torch import Tensor
 
 from controller.base import Estimate, StopsInSpec, uniform_prior
 from controller.merit import surrogate
 from controller.merit.surrogate import Optimum
+from twin.arrays import Array
 from twin.options import Positive, Probability, validated
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 Measure = Callable[[Frame], Array]
 """Return the figures of merit of a frame, shape (m,), each larger for a better frame."""

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller import preprocess
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 Contrast = Literal["gradient", "image", "scan"]
 """Quantity whose normalised variance is measured. That of the "image", the published choice for scanned images, rises

@@ -1,9 +1,8 @@
 """Optimum of a figure of merit while too few points are measured for a fit."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 
 def merit_centre(points: Array, values: Array) -> Array:

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from controller.vae_em.network import NEGATIVE_SLOPE, downsampling
 from controller.weights import SHIPPED
 from learning.weights_file import Coefficients, WeightsFile
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 FORMAT = "stemtwin-quality-1"
 KNEE_NM = 5.0

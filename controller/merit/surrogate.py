@@ -30,9 +30,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twin.aberrations import TERMS, index
+from twin.arrays import Array
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 FIT_ITERATIONS = 60
 """Iterations of L-BFGS over lengthscales, noise and mean; more change the posterior by nothing visible."""

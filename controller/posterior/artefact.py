@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import gamma
 from torch import Tensor
 
@@ -17,10 +15,9 @@ from controller.posterior.precision import PrecisionMap
 from controller.spectrum import sub_areas
 from controller.weights import SHIPPED
 from learning.weights_file import Coefficients, WeightsFile
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 FORMAT = "stemtwin-posterior-3"
 Moments = tuple[tuple[float, float], ...]

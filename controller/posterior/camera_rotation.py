@@ -5,12 +5,10 @@ rotate against the known inputs. Nothing else that varies between training days 
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controller.posterior.frames import FramePosteriors
 from controller.posterior.readings import Readings, solve_robustly
-
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 PRIOR_STD_RAD = np.deg2rad(20.0)
 """Prior standard deviation of the angle."""

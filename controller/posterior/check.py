@@ -6,12 +6,10 @@ the residual is zero-mean noise; on another kind of day it has a mean. Trained b
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from controller.posterior.network import EVEN, NUISANCES, STRETCH, even_features
-
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 COMPONENTS = 24
 HIDDEN = 96

@@ -14,11 +14,10 @@ from controller.frame_set import FrameSet
 from controller.posterior.network import TURNED
 from controller.spectrum import sub_areas
 from controller.symmetry import mirror_matrix, mirrored, transposed, transposition_matrix
+from twin.arrays import Array
 from twin.day import Day
 from twin.optics import Optics
 from twin.state import SECOND_ORDER, StateSpace
-
-Array = NDArray[np.floating]
 
 LOOP_SEED = 1000
 """Added to the seed for the days of the closed-loop set."""

@@ -14,9 +14,8 @@ from controller.posterior.artefact import PosteriorArtefact
 from controller.posterior.network import NUISANCES, log_densities, packed
 from controller.preprocess import Patches, Spectrum
 from controller.spectrum import sub_areas
+from twin.arrays import Array
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 MARGINALISED = (*NUISANCES, *sub_areas.NAMES)
 """Parameters integrated out in closed form, C in number, each scaled to about unit variance."""

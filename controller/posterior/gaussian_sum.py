@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from controller.dataset import StateMixture
+from twin.arrays import Array
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 NEGLIGIBLE = 1e-4
 """Hypotheses below this probability are dropped."""

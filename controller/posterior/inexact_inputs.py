@@ -8,13 +8,10 @@ the estimate this is Bayesian linear regression in closed form.
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controller.base import Estimate
 from controller.posterior.frames import FramePosteriors
 from controller.posterior.readings import Readings, solve, solve_robustly
-
-Array = NDArray[np.floating]
 
 
 def with_inexact_inputs(estimate: Estimate, frames: FramePosteriors, error: float) -> Estimate:

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.posterior.artefact import PosteriorArtefact
-
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 
 @numba.njit(cache=True, fastmath=True)

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from controller.posterior.frames import MARGINALISED, SECOND_ORDER, FramePosteriors
 from controller.posterior.network import log_densities
 from controller.spectrum import sub_areas
-
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 UNINFORMATIVE = 1e-3
 """Probability that a frame carries no information: bounds the influence of one bad frame."""

@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controller.posterior.artefact import Moments, tail
 from controller.posterior.camera_rotation import camera_rotation_rad
 from controller.posterior.frames import FramePosteriors, deviance
 from controller.posterior.particle_filter import Particles, likely_nuisances
-
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 MEASURES = {"deviance": True, "strangeness": True, "turn": False, "hidden": False}
 """The measures, and whether they add up over frames:

@@ -19,8 +19,6 @@ from torch import Tensor, nn
 
 from controller.vae_em.network import NEGATIVE_SLOPE, downsample
 
-Array = NDArray[np.floating]
-
 EVEN = ("scale", "rotation_deg", "mtf_nyquist", "thickness_nm", "focal_spread_nm", "source_size_nm")
 NUISANCES = (*EVEN, "C30")
 """Parameters of a day that its spectra depend on, each mapped to a standard normal over the training days.

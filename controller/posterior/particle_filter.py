@@ -16,9 +16,8 @@ from controller.candidates import Candidates, Refinement
 from controller.posterior.frames import SECOND_ORDER, FramePosteriors
 from controller.posterior.likelihood import Likelihood, likelihood
 from controller.posterior.network import NUISANCES
+from twin.arrays import Array
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 EVALUATIONS = 4800
 """Particles times frames up to which all particles are kept, see `ParticleFilter.count`."""

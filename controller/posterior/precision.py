@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 HIDDEN = 48
 STEPS = 1500

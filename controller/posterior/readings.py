@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controller.posterior.frames import FramePosteriors
-
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 OUTLIER2 = 9.0
 """Squared residual, in a frame's own standard deviations, at which its weight is one half (Cauchy weights)."""

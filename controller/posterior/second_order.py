@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm
 
 from controller import preprocess
@@ -19,10 +18,9 @@ from controller.posterior.network import NUISANCES
 from controller.spectrum import areas as area_spectrum
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.model import NodePower, Nuisance
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 STEP_NM = 20.0
 """Step of finite differences in the second order: a few tenths of a nm of local defocus."""

@@ -19,10 +19,9 @@ from controller.preprocess import Spectrum
 from controller.vae_em.network import downsampling
 from controller.weights import SHIPPED
 from learning.weights_file import WeightsFile
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 FORMAT = "stemtwin-regression-1"
 KNEE_NM = 5.0

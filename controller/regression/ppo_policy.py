@@ -17,10 +17,9 @@ from torch import nn
 from controller.regression.network import KNEE_NM, Regression
 from controller.weights import SHIPPED
 from learning.weights_file import WeightsError, WeightsFile
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 FORMAT = "stemtwin-ppo-1"
 WINDOW = 3

@@ -19,9 +19,8 @@ from controller.preprocess import hann_window
 from controller.spectrum import model as spectrum_model
 from controller.spectrum import sub_areas
 from controller.spectrum.model import NodePower, Nodes, Nuisance
+from twin.arrays import Array
 from twin.optics import Optics
-
-Array = NDArray[np.floating]
 
 AXIS = 5
 """Sub-areas along each axis, three quarters overlapping."""

@@ -3,18 +3,16 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controller import preprocess
 from controller.base import StopsInSpec
 from controller.spectrum import fit as spectrum_fit
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.model import Periodogram
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 
 class SpectrumController(StopsInSpec):

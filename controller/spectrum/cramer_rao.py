@@ -18,13 +18,12 @@ from scipy import ndimage
 
 from controller.preprocess import hann_window
 from twin.aberrations import index
+from twin.arrays import Array
 from twin.cameras.ronchigram_camera import gain_map
 from twin.day import Day
 from twin.optics import Optics
 from twin.ronchigram.phase_screens import SLICE_NM, FastRenderer, to_camera
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 HANN_CORRELATION = (1 + 2 * ((2 / 3) ** 2 + (1 / 6) ** 2)) ** 2
 """Design effect of a Hann window, (35/18)^2 = 3.78: correlated bins per independent one.

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.model import Grid, Nuisance, Periodogram
+from twin.arrays import Array
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 COEFFICIENTS = ("C10", "C12a", "C12b")
 PRIOR_MEAN = np.array([0.0, 0.0, 0.0, np.log(1.6), np.log(0.04), np.log(5.0)])

@@ -22,12 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller import preprocess
+from twin.arrays import Array
 from twin.day import FilmProperties
 from twin.matter.carbon_screen import phase_psd_rad2_nm2
 from twin.optics import Optics
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 CORRELATION = 3.78
 """Design effect of a Hann periodogram: the sum of squared correlations between neighbouring frequencies,

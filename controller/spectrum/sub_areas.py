@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.preprocess import hann_window, patch_pixels, patch_starts
+from twin.arrays import Array
 from twin.optics import Optics
-
-Array = NDArray[np.floating]
 
 NAMES = ("C21a", "C21b", "C23a", "C23b")
 """The second order c, in the order used in this module."""

@@ -7,17 +7,15 @@ than a network, on other days it is biased.
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controller.base import Controller, Estimate
 from controller.spectrum import fit as spectrum_fit
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.fit import Mode, Observation
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 ITERATIONS = 6
 """Scoring steps per frame."""

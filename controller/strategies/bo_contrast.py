@@ -10,18 +10,16 @@ from typing import Any
 
 import numpy as np
 from botorch.acquisition.analytic import UpperConfidenceBound
-from numpy.typing import NDArray
 from torch import Tensor
 
 from controller.merit import contrast as quality
 from controller.merit import surrogate
 from controller.merit.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import NonNegative, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 
 @validated

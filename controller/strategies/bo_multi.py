@@ -15,19 +15,17 @@ from botorch.sampling.normal import SobolQMCNormalSampler
 from botorch.utils.multi_objective.box_decompositions.non_dominated import NondominatedPartitioning
 from botorch.utils.multi_objective.hypervolume import infer_reference_point
 from botorch.utils.multi_objective.pareto import is_non_dominated
-from numpy.typing import NDArray
 from torch import Tensor
 
 from controller.merit import contrast as quality
 from controller.merit import surrogate
 from controller.merit.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
 from controller.preprocess import check_shape
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 SAMPLES = 64
 """Number of quasi-random draws of the expectation."""

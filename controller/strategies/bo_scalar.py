@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from botorch.acquisition.analytic import LogExpectedImprovement
-from numpy.typing import NDArray
 from torch import Tensor
 
 from controller import preprocess
@@ -19,12 +18,11 @@ from controller.merit import quality_network, surrogate
 from controller.merit.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
 from controller.merit.quality_network import Quality
 from controller.preprocess import check_shape
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 ROUNDING_NM = 10.0
 """Radius of the rounded tip of the cone |x|, which a smooth Gaussian process fits badly."""

@@ -10,18 +10,16 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from annotated_types import Gt, Le
-from numpy.typing import NDArray
 from torch import Tensor
 
 from controller.merit import contrast as quality
 from controller.merit import surrogate
 from controller.merit.bayesian_optimisation import BayesianOptimiser, History, LoopOptions
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import Count, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 
 @validated

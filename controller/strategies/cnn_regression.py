@@ -20,12 +20,11 @@ from controller.candidates import Candidates, Refinement
 from controller.posterior.network import log_densities
 from controller.regression import network as regression_network
 from controller.regression.network import DOUBT, Reading, Regression
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import NonNegative, Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 
 @validated

@@ -9,17 +9,15 @@ from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge
-from numpy.typing import NDArray
 
 from controller.base import Estimate, prior_variance
 from controller.merit import contrast as quality
 from controller.merit.merit_centre import merit_centre
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import NonNegative, Positive, Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 
 @validated

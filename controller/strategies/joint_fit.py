@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge
-from numpy.typing import NDArray
 
 from controller import base, preprocess
 from controller.base import Controller, Estimate, StopsInSpec
@@ -17,12 +16,11 @@ from controller.film import fit as film_fit
 from controller.film import model as film_model
 from controller.film.fit import Exposure, FilmFit
 from controller.film.model import Model
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import Count, NonNegative, OptionError, Positive, Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 LEAST_FRAMES = 3
 """Two frames to fit and one to test on."""

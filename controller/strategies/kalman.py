@@ -25,14 +25,13 @@ from controller.posterior.network import packed
 from controller.strategies import neural_posterior
 from controller.strategies.neural_posterior import NeuralPosterior
 from twin.aberrations import index
+from twin.arrays import Array
 from twin.day import DRIFT_PRESETS, DriftProperties
 from twin.drift import by_coefficient
 from twin.optics import Optics
 from twin.options import Count, NonNegative, Positive, Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 SUPPORT, QUERIES = 48, 32
 """States and inputs between which the expected information is evaluated."""

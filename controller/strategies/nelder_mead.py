@@ -9,17 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controller.base import Estimate, prior_variance, uniform_prior
 from controller.merit import contrast as quality
 from controller.merit.merit_centre import merit_centre
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import NonNegative, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
-Array = NDArray[np.floating]
 Simplex = list[tuple[float, Array]]
 
 

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge
-from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
 from controller import candidates, preprocess
@@ -29,12 +28,11 @@ from controller.posterior.second_order import SecondOrderFit, film_and_camera
 from controller.spectrum.whittle_polish import WhittlePolished
 from controller.strategies import joint_fit
 from controller.vae_em import selection
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import Fraction, Positive, Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 SUPPORT, QUERIES = 64, 48
 """Particles and inputs between which the expected information is evaluated."""

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge
-from numpy.typing import NDArray
 
 from controller.base import Controller, Estimate
 from controller.posterior import artefact
@@ -19,12 +18,11 @@ from controller.strategies import vae_em
 from controller.strategies.neural_posterior import NeuralPosterior
 from controller.strategies.neural_posterior import Options as PosteriorOptions
 from controller.strategies.vae_em import Options as EmOptions
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 
 @validated

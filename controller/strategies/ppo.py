@@ -8,7 +8,6 @@ input it would choose next, with the covariance of such estimates on simulated d
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controller import preprocess
 from controller.base import Estimate, StopsInSpec, uniform_prior
@@ -16,12 +15,11 @@ from controller.regression import network as regression_network
 from controller.regression import ppo_policy
 from controller.regression.network import Regression
 from controller.regression.ppo_policy import Policy
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 
 @validated

@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controller.base import Estimate, uniform_prior
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import OptionError
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 SAMPLES = 500
 """Draws from the prior in an estimate, for pictures."""

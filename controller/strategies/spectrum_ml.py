@@ -9,18 +9,16 @@ from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge
-from numpy.typing import NDArray
 
 from controller.base import Estimate, embed, uniform_prior
 from controller.spectrum import fit as spectrum_fit
 from controller.spectrum.base import SpectrumController
 from controller.spectrum.fit import Mode, Observation
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import Count, NonNegative, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 DIRECTIONS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [-1, 0, 0], [0, -1, 0], [0, 0, -1.0]])
 

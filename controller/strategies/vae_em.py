@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge
-from numpy.typing import NDArray
 
 from controller import candidates, preprocess
 from controller.base import Controller, Estimate, StopsInSpec
@@ -20,12 +19,12 @@ from controller.vae_em import artefact, em, latent_map, selection
 from controller.vae_em.artefact import Artefact
 from controller.vae_em.em import Observations
 from controller.vae_em.network import encode_mean
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
-Array = NDArray[np.floating]
 LOG = logging.getLogger(__name__)
 
 

@@ -43,11 +43,10 @@ from controller.strategies import neural_posterior
 from learning import optimisation
 from learning.torch_state import one_thread, seeded
 from learning.training import Training, TrainingRun
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import Count, NonNegative, Positive, Seed, validated
 from twin.state import SECOND_ORDER
-
-Array = NDArray[np.floating]
 
 SPACE = SECOND_ORDER
 """Trained for, whatever the scenario calibrates: one network serves both orders."""

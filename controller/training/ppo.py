@@ -39,6 +39,7 @@ from controller.strategies import ppo
 from controller.training.regression import split, without_nuisances
 from learning.optimisation import load_checkpoint, save_checkpoint
 from learning.training import MissingPackage, Training, TrainingRun
+from twin.arrays import Array
 from twin.options import Count, Positive, Seed, validated
 from twin.state import StateSpace
 
@@ -48,7 +49,6 @@ try:
 except ModuleNotFoundError as error:
     raise MissingPackage("training ppo needs stable_baselines3: pip install 'stemtwin[rl]'") from error
 
-Array = NDArray[np.floating]
 
 NEIGHBOURS = 12
 """The error of a reading is drawn from this many recorded frames, the nearest in `even_part`."""

@@ -7,7 +7,6 @@ from typing import Annotated
 import numpy as np
 import torch
 from annotated_types import Ge
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from controller.calibration import closed_loop, intra_class_correlation
@@ -29,10 +28,9 @@ from controller.strategies import cnn_regression
 from learning import optimisation
 from learning.torch_state import seeded
 from learning.training import Training, TrainingRun
+from twin.arrays import Array
 from twin.options import Count, NonNegative, Positive, Seed, validated
 from twin.state import SECOND_ORDER, StateSpace
-
-Array = NDArray[np.floating]
 
 
 @validated

@@ -6,16 +6,14 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controller import candidates as sets
 from controller.candidates import Candidates, Refinement
 from controller.vae_em import latent_gp
 from controller.vae_em.latent_gp import Factors, Kernel, Residuals
 from controller.vae_em.latent_map import LatentMap
+from twin.arrays import Array
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)

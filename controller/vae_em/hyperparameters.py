@@ -10,12 +10,10 @@ from dataclasses import dataclass
 import gpytorch
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from twin.arrays import Array
 from twin.errors import check_known
-
-Array = NDArray[np.floating]
 
 RADIAL_KNOTS = (0.0, 0.04, 0.1, 0.2, 0.4, 0.7, 1.1, 1.8)
 """Knots of the noise level in |x / range|; the corners of the state box lie at sqrt(n)."""

@@ -6,15 +6,13 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from controller.dataset import spectra_on
 from controller.vae_em.artefact import Artefact
 from controller.vae_em.network import encode_mean
+from twin.arrays import Array
 from twin.day import Day
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 
 def plane_states(space: StateSpace, side: int) -> Array:

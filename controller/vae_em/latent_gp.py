@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 KERNEL_CODES = {"rbf": 0, "matern52": 1, "matern32": 2}
 

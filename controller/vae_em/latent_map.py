@@ -11,8 +11,7 @@ from controller.vae_em import hyperparameters
 from controller.vae_em.hyperparameters import Hyperparameters
 from controller.vae_em.latent_gp import KERNEL_CODES, Kernel
 from controller.vae_em.prior_mean import SymmetricGrid, fit_even
-
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 NODES = {1: 25, 2: 21, 3: 13}
 MODE_ROUNDS = 5

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import cg
 
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ from numpy.typing import NDArray
 
 from controller.vae_em import latent_gp
 from controller.vae_em.em import Ensemble, Observations
+from twin.arrays import Array
 from twin.errors import check_known
 from twin.state import StateSpace
-
-Array = NDArray[np.floating]
 
 RULES = ("information", "variance", "mixture_variance", "random")
 

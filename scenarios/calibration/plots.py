@@ -11,18 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
-from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.stats import chi2
 
 from controller.base import Estimate
 from controller.preprocess import noise_floor, remove_defects, spectrum
 from scenarios.calibration.results import Step
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 DPI = 160
 INK, TRUTH, BELIEF, LIMIT = "#1b2733", "#c2410c", "#1d4ed8", "#8a94a0"

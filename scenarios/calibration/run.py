@@ -10,7 +10,6 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controller.base import Controller, Estimate, load
 from scenarios.calibration.instruments import Bench, Wiring, build
@@ -18,11 +17,10 @@ from scenarios.calibration.page import render
 from scenarios.calibration.results import Correction, Result, RunDirectory, Status, Step, Vector, write_text
 from scenarios.schema import Scenario, ScenarioError
 from scenarios.schema import load as load_scenario
+from twin.arrays import Array
 from twin.instrument.faults import Departure, MicroscopeFault, Stopped
 from twin.interrupt import remembered
 from twin.types import Frame, Truth
-
-Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scenarios.calibration.results import Step, Vector, write_text
 from scenarios.comparison.paired import error_ratio, share_difference
 from scenarios.schema import Scenario
 from twin.aberrations import TERMS, Aberrations, index
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.probe import QUARTER_PI_LIMIT_RAD, probe_d50_nm, quarter_pi_limit_nm, residual_phase_rad, strehl_ratio
-
-Array = NDArray[np.floating]
 
 COMPARED_AT = (3, 5, 10, 20)
 """Observations at which controllers are compared in pairs."""

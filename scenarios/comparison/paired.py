@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 RESAMPLES = 10_000
 SEED = 20_260_317

@@ -13,14 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
-from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from scenarios.calibration.plots import INK, LIMIT, png
 from scenarios.comparison.paired import wilson_interval
 from scenarios.schema import Scenario
+from twin.arrays import Array
 
-Array = NDArray[np.floating]
 Figures = Mapping[str, Any]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a5230")

@@ -22,9 +22,8 @@ from scenarios.gallery.scenes import (
     windowed_power,
 )
 from scenarios.scans.plots import scan_image
+from twin.arrays import Array
 from twin.optics import Optics
-
-Array = NDArray[np.floating]
 
 ANGLES = "angle (mrad)"
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from twin import specimens
 from twin.aberrations import Aberrations
+from twin.arrays import Floats
 from twin.day import Day, ScanProperties
 from twin.detectors.geometry import DiffractionGrid, weights
 from twin.detectors.layouts import Detector, Region
@@ -35,7 +36,6 @@ from twin.scan.plan import ScanPlan, path
 from twin.scan.response import DetectorResponse, response_weights
 from twin.scan.transmission import transmission_field
 
-Floats = NDArray[np.float64]
 Counts = NDArray[np.integer]
 
 PROBE_OPTICS = Optics(energy_kev=300.0, convergence_mrad=20.0)

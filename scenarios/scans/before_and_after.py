@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.base import Agent, Reconstruction
 from agents.stream import Progress
@@ -28,12 +27,11 @@ from scenarios.scans.stream import Recorded, choose_agents, make_folder, without
 from scenarios.scans.stream import run as reconstruct
 from scenarios.scans.truth import information_limit_nm, ring_correlation, true_phase
 from scenarios.schema import Scenario, ScenarioError
+from twin.arrays import Floats
 from twin.probe import probe_d50_nm, strehl_ratio
 from twin.scan.acquisition import Acquisition
 from twin.simulated import SimulatedMicroscope, check_reach
 from twin.types import Microscope, ScanBlock
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

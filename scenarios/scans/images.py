@@ -4,13 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scenarios.scan_section import ScanSection
+from twin.arrays import Floats
 from twin.scan.plan import ScanPlan
 from twin.types import ScanBlock
-
-Floats = NDArray[np.float64]
 
 
 @dataclass

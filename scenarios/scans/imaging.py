@@ -7,16 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.base import Agent, Image
 from agents.sources.twin_scan import TwinScan
+from twin.arrays import Array
 from twin.scan.plan import ScanPlan
 from twin.scan.setup import ScanSetup
 from twin.simulated import SimulatedMicroscope
 from twin.types import Capabilities, Frame, ScanBlock, Truth
-
-Array = NDArray[np.floating]
 
 MAX_COUNT = 65535
 

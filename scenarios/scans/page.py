@@ -5,17 +5,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from scenarios.calibration.page import headline
 from scenarios.page import Items, Listing, Picture, Section, Table, page
+from twin.arrays import Floats
 
 if TYPE_CHECKING:
     from scenarios.scans.before_and_after import Loop, Part
 
-Floats = NDArray[np.float64]
 
 _TABLE_TEXT = (
     "True aberrations at the beginning of each scan and the probe that they make; for every agent the normalised"

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from scenarios.calibration.plots import png
+from twin.arrays import Array
 
 if TYPE_CHECKING:
     from scenarios.scan_section import ScanSection
 
-Array = NDArray[np.floating]
 
 PANEL_INCH = 3.1
 MOST_COLUMNS = 4

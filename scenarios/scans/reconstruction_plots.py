@@ -12,12 +12,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 
 from agents.base import Image, Reconstruction, Trust
 from scenarios.calibration.plots import INK, png
-
-Floats = NDArray[np.float64]
+from twin.arrays import Floats
 
 PANEL_INCH = 3.0
 MOST_COLUMNS = 4

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents import base, stream
 from agents.base import Agent, Image, Reconstruction
@@ -23,9 +22,9 @@ from scenarios.choices import ChoiceError, name_and_options, split_choices
 from scenarios.memory import peak_memory_mib
 from scenarios.scans.truth import cross_correlation
 from scenarios.schema import ScenarioError
+from twin.arrays import Floats
 from twin.options import OptionError
 
-Floats = NDArray[np.float64]
 Item = TypeVar("Item")
 Show = Callable[[Progress], None]
 

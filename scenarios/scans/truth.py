@@ -7,9 +7,9 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from twin.arrays import Floats
 from twin.scan.plan import path
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from twin.scan.acquisition import Acquisition
     from twin.scan.plan import ScanPlan
 
-Floats = NDArray[np.float64]
 
 EDGE = 0.1
 """Share of the band limit over which the true phase fades out, so that atoms have no rings around them."""

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from controller import frame_set
 from controller.dataset import CLOSED_LOOP, Dataset, DayJob, simulate_day
@@ -18,10 +17,9 @@ from controller.posterior.precision import PrecisionMap
 from controller.vae_em.hyperparameters import RADIAL_KNOTS, Hyperparameters
 from controller.vae_em.latent_map import LatentMap
 from controller.vae_em.prior_mean import SymmetricGrid
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
-
-Array = NDArray[np.floating]
 
 
 @pytest.fixture(autouse=True)

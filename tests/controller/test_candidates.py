@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from controller import candidates
 from controller.candidates import Candidates, Refinement
+from twin.arrays import Array
 from twin.state import FIRST_ORDER
-
-Array = NDArray[np.floating]
 
 
 def gaussian(mean_nm: Array, std_nm: Array, states_nm: Array) -> Array:

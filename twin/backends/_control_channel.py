@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.errors import NoSession
 from twin.instrument.faults import ActuatorBusy, MicroscopeFault, OutOfReach
 from twin.instrument.rpc_client import RpcClient, send_token
@@ -14,7 +14,6 @@ from twin.types import Capabilities, Truth
 from twin.wire import control
 from twin.wire.netstring import RpcError
 
-Array = NDArray[np.floating]
 Parsed = TypeVar("Parsed")
 
 TOKEN = "STEMTWIN_TOKEN"

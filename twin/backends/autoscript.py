@@ -16,8 +16,8 @@ from functools import reduce
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.instrument.base import CameraView, Exposure, Instrument
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault
 from twin.instrument.line import split_address
@@ -25,8 +25,6 @@ from twin.optics import CHARGE_C, Optics
 from twin.options import Count, Port, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Microscope
-
-Array = NDArray[np.floating]
 
 ADDRESS = "host"
 NM = 1e-9

@@ -16,17 +16,15 @@ from dataclasses import field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twin.aberrations import TERMS, index
+from twin.arrays import Array
 from twin.instrument.base import CameraView, Exposure, Instrument
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault
 from twin.optics import CHARGE_C, Optics
 from twin.options import Count, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Microscope
-
-Array = NDArray[np.floating]
 
 NM = 1e-9
 HIGHEST_ORDER = 3

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.aberrations import CEOS_FACTORS, Aberrations, to_ceos
+from twin.arrays import Array
 from twin.backends._control_channel import ControlChannel
 from twin.errors import NoSession
 from twin.instrument.base import CameraView, to_counts
@@ -31,7 +32,6 @@ from twin.wire.merlin import DATA_PORT
 from twin.wire.merlin_commands import CONTROL_PORT as CAMERA_PORT
 from twin.wire.netstring import CORRECTOR_PORT
 
-Array = NDArray[np.floating]
 Pair = tuple[float, float]
 
 ADDRESS = "host"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.errors import NoSession
 from twin.instrument.faults import Departure
 from twin.instrument.recorder import fingerprint
@@ -20,8 +20,6 @@ from twin.optics import Optics
 from twin.options import NonNegative, OptionError, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame, Microscope, Truth
-
-Array = NDArray[np.floating]
 
 ADDRESS = "path"
 INSTRUMENT = False

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from twin.arrays import Array
 from twin.day import CameraProperties
 
-Array = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
 

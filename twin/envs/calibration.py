@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.day import Day
 from twin.envs.task import input_of, reward, truth_of
 from twin.envs.view import Belief, Moment, Story, Window, rgb
@@ -15,7 +16,6 @@ from twin.simulated import SimulatedMicroscope
 from twin.state import FIRST_ORDER, StateSpace
 from twin.types import Frame, Microscope, Truth
 
-Array = NDArray[np.floating]
 Observation = NDArray[np.uint8]
 Step = tuple[Observation, float, bool, bool, dict[str, Any]]
 

@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.day import Day
 from twin.detectors.layouts import Region, labels
 from twin.envs.task import input_of, reward, truth_of
@@ -18,7 +19,6 @@ from twin.simulated import SimulatedMicroscope, check_reach
 from twin.state import StateSpace
 from twin.types import CanScan, Microscope, ScanBlock
 
-Array = NDArray[np.floating]
 Images = NDArray[np.float32]
 Step = tuple[Images, float, bool, bool, dict[str, Any]]
 

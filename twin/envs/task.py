@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.state import StateSpace
 from twin.types import HasTruth, Truth
-
-Array = NDArray[np.floating]
 
 
 def input_of(action: NDArray[np.floating], space: StateSpace, cumulative_nm: Array) -> tuple[Array, bool]:

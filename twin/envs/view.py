@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Frame, Truth
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = NDArray[np.floating]
 
 SIZE_INCH = (10.5, 9.0)
 DPI = 80

@@ -6,10 +6,7 @@ Each is a protocol, checked at run time.
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 
 @runtime_checkable

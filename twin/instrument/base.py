@@ -14,6 +14,7 @@ import numpy as np
 from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.errors import NoSession
 from twin.instrument.faults import ActuatorBusy, BadFrame, MicroscopeFault, OutOfReach, as_fault
 from twin.optics import Optics
@@ -21,7 +22,6 @@ from twin.options import Count, OptionError, Positive, checked_options, validate
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame
 
-Array = NDArray[np.floating]
 Counts = NDArray[np.uint16]
 
 ANGLE_MISMATCH = 0.05

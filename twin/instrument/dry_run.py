@@ -4,11 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.types import Capabilities, Frame, Microscope
-
-Array = NDArray[np.floating]
 
 
 class DryRun:

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.instrument.abilities import ReadsBack
 from twin.instrument.audit import AuditLog
 from twin.instrument.faults import (
@@ -27,7 +27,6 @@ from twin.instrument.watch import Watch
 from twin.interrupt import held
 from twin.types import Microscope
 
-Array = NDArray[np.floating]
 Result = TypeVar("Result")
 
 

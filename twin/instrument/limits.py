@@ -6,15 +6,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge
-from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.errors import check_known
 from twin.instrument.faults import BadFrame, DoseExhausted, StaleFrame
 from twin.options import NonNegative, Positive, validated
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame
-
-Array = NDArray[np.floating]
 
 SLACK_NM = 1e-9
 """Rounding that a limit forgives."""

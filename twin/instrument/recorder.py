@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.errors import NoSession
 from twin.instrument.abilities import RepeatsSessions, Resumable
 from twin.instrument.faults import Departure
 from twin.instrument.recording import SAME_NM, Recording, RecordingWriter, Trace
 from twin.types import Capabilities, Frame, HasTruth, Microscope
-
-Array = NDArray[np.floating]
 
 
 def repeats_sessions(microscope: Microscope) -> bool:

@@ -22,14 +22,13 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.formats.dataset import FormatError
 from twin.formats.zarr_store import open_arrays
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame
 from twin.wire.control import capabilities_plain
-
-Array = NDArray[np.floating]
 
 FORMAT = "stemtwin-ronchigrams"
 VERSION = 1

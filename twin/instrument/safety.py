@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.errors import NoSession
 from twin.instrument.abilities import HasRegion, OutlivesPrograms, RepeatsSessions, TellsDose
 from twin.instrument.audit import AuditLog, read
@@ -21,8 +21,6 @@ from twin.instrument.faults import BadFrame, MicroscopeFault, NotThere, OutOfRea
 from twin.instrument.guarded_corrector import Guard, GuardedCorrector
 from twin.instrument.limits import DoseBudget, Limits, check_frame, spent_budget
 from twin.types import Capabilities, Frame, Microscope
-
-Array = NDArray[np.floating]
 
 ONE_REGION = "the region of this session"
 

@@ -8,10 +8,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.day import FilmProperties
 from twin.optics import Optics
-
-Array = NDArray[np.floating]
 
 # Lobato & Van Dyck, Acta Cryst. A 70 (2014) 636, carbon: a [angstrom], b [angstrom^2].
 _LOBATO_CARBON_A = np.array(

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.arrays import Floats
 from twin.errors import StemtwinError
 
-Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 MOST_ATOMS = 5_000_000

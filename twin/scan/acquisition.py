@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from twin import specimens
 from twin.aberrations import Aberrations
+from twin.arrays import Floats
 from twin.cameras.properties import EventCamera, FrameCamera
 from twin.cameras.sensor import Sensor, draw_sensor
 from twin.day import Day
@@ -35,8 +36,6 @@ from twin.scan.diffraction import (
 from twin.scan.plan import ScanPath, ScanPlan, check_dwell, check_extent, placed
 from twin.scan.prism import Choice, PlaneWaves, choose, lines_are_level, mismatch, work
 from twin.scan.setup import ScanSetup
-
-Floats = NDArray[np.float64]
 
 _log = logging.getLogger(__name__)
 

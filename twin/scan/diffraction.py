@@ -17,9 +17,9 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from twin.aberrations import Aberrations
+from twin.arrays import Floats
 from twin.optics import AliasingError, Optics, aperture_phases, check_window, focal_quadrature
 
-Floats = NDArray[np.float64]
 Complex = NDArray[np.complex64]
 Waves = Mapping[float, Complex]
 """Aperture wave by defocus, nm, for every defocus of a mixture; see `ScanRenderer.waves`."""

@@ -8,12 +8,10 @@ import math
 from enum import IntEnum, unique
 
 import numpy as np
-from numpy.typing import NDArray
 
+from twin.arrays import Floats
 from twin.day import ScanProperties
 from twin.scan.plan import ScanPath, along, scan_axes
-
-Floats = NDArray[np.float64]
 
 
 @unique

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from twin.arrays import Floats
 from twin.day import ScanProperties
 from twin.scan.errors import ScanEngine
 from twin.scan.plan import ScanPlan, paths, scan_axes
 from twin.scan.response import DetectorResponse
 
-Floats = NDArray[np.float64]
 BLOCK = 2**16
 
 

@@ -15,10 +15,10 @@ from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 from pydantic import field_validator, model_validator
 
+from twin.arrays import Floats
 from twin.errors import check_known
 from twin.options import NonNegative, Positive, validated
 
-Floats = NDArray[np.float64]
 Integers = NDArray[np.int32]
 Pattern = Literal["raster", "serpentine", "subsampled", "list"]
 Side = Annotated[int, Gt(0), Le(2**20)]

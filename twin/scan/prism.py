@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.aberrations import Aberrations
+from twin.arrays import Floats
 from twin.day import ScanProperties
 from twin.optics import Optics
 from twin.scan.diffraction import Complex, Ray, ScanRenderer, Waves, aperture_wave, ramps
 from twin.scan.plan import ScanPlan
 from twin.scan.setup import Propagation
-
-Floats = NDArray[np.float64]
 
 MAX_MATRIX_BYTES = 448 * 2**20
 """Memory limit of the plane waves: with the libraries, some 500 MiB, a scan stays within 1 GiB."""

@@ -9,10 +9,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.arrays import Floats
 from twin.day import ScanProperties
 from twin.scan.plan import ScanPath
 
-Floats = NDArray[np.float64]
 TINY = 1e-300
 INSTANT = 1e-15
 """A response shorter than this fraction of the dwell is neglected."""

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.aberrations import Aberrations
+from twin.arrays import Floats
 from twin.cameras import counting, integrating
 from twin.cameras.event import EventReadout
 from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
@@ -17,7 +18,6 @@ from twin.scan.plan import ScanPath
 from twin.scan.response import DetectorResponse
 from twin.types import ScanBlock
 
-Floats = NDArray[np.float64]
 Frames = NDArray[np.unsignedinteger]
 Events = NDArray[np.void]
 

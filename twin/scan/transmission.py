@@ -16,12 +16,12 @@ from abtem.parametrizations import LobatoParametrization
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from twin.arrays import Floats
 from twin.errors import check_known
 from twin.matter.structure import Structure, displaced, within
 from twin.optics import Optics
 from twin.scan.diffraction import TransmissionField, band_limit
 
-Floats = NDArray[np.float64]
 Projection = Literal["exact", "abtem"]
 
 MAX_FIELD_BYTES = 4 * 2**30

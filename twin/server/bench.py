@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.errors import StemtwinError
 from twin.formats.dataset import Metadata
 from twin.optics import AliasingError, Optics
@@ -15,8 +15,6 @@ from twin.scan.plan import ScanPlan
 from twin.simulated import SimulatedMicroscope
 from twin.types import Capabilities, Frame, ScanBlock, Truth
 from twin.wire.control import draw_entropy
-
-Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)

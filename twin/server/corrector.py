@@ -9,17 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twin.aberrations import CEOS_FACTORS, Aberrations, to_ceos
+from twin.arrays import Array
 from twin.errors import NoSession
 from twin.server.bench import Bench
 from twin.server.listener import Service
 from twin.server.rpc import RpcService
 from twin.wire import ceos, rpc
 from twin.wire.netstring import CORRECTOR_PORT, Request, RpcError
-
-Array = NDArray[np.floating]
 
 PORT = CORRECTOR_PORT
 STD_NM = 2.0

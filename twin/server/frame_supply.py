@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.arrays import Floats
 from twin.errors import StemtwinError
 from twin.formats import merlin_header as mh
 from twin.formats.dataset import Frames, Layout
@@ -21,7 +22,6 @@ from twin.types import ScanBlock
 from twin.wire import merlin
 
 Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 
 SCAN_BLOCK = 16
 """Positions that are computed at a time; meanwhile other clients of the bench wait."""

@@ -7,13 +7,12 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Le
 from ase.data import atomic_numbers
-from numpy.typing import NDArray
 
+from twin.arrays import Floats
 from twin.matter.structure import Structure
 from twin.options import validated
 from twin.specimens._options import Side
 
-Floats = NDArray[np.float64]
 Sheet = Sequence[tuple[str, tuple[float, float], float]]
 """Element, position in units of the two lattice vectors, and height over the sheet's middle in nm."""
 

@@ -3,11 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.arrays import Floats
 from twin.day import FilmProperties
 from twin.matter.carbon_atoms import carbon_film
 from twin.matter.structure import Structure, check_count
-
-Floats = NDArray[np.float64]
 
 CARBON = 6
 GAP_NM = 0.2

@@ -8,15 +8,14 @@ import ase.cluster
 import numpy as np
 from annotated_types import Ge, Gt, Le
 from ase.data import atomic_numbers
-from numpy.typing import NDArray
 
+from twin.arrays import Floats
 from twin.matter.structure import Structure
 from twin.options import Seed, validated
 from twin.specimens._carbon import on_carbon
 from twin.specimens._options import Side
 from twin.specimens._thermal import element_rms_nm
 
-Floats = NDArray[np.float64]
 Miller = tuple[int, int, int]
 
 

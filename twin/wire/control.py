@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import checked_options
 from twin.scan.plan import ScanPlan
@@ -19,8 +20,6 @@ from twin.state import StateSpace
 from twin.types import Capabilities, Truth
 from twin.wire import rpc
 from twin.wire.netstring import INVALID_PARAMS, RpcError, shown
-
-Array = NDArray[np.floating]
 
 CONTROL_PORT = 7073
 VERSION = 1

@@ -16,6 +16,7 @@ from agents.ssb.accumulate import squares
 from agents.ssb.weights import bright_field
 from scenarios.scans.truth import true_phase
 from twin.aberrations import Aberrations, aberration_phase
+from twin.arrays import Floats
 from twin.day import Day
 from twin.formats.dataset import Layout, Metadata
 from twin.optics import Optics, electron_wavelength_nm
@@ -23,8 +24,6 @@ from twin.options import OptionError
 from twin.scan.acquisition import Acquisition
 from twin.scan.plan import ScanPlan, paths
 from twin.scan.setup import ScanSetup
-
-Floats = NDArray[np.float64]
 
 WAVELENGTH_NM = electron_wavelength_nm(300.0)
 STEP_NM, PIXEL_MRAD, ALPHA = 0.02, 2.0, 20.0

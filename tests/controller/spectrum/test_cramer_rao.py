@@ -13,12 +13,11 @@ from controller.spectrum.cramer_rao import (
     informative_bins,
     whittle_information,
 )
+from twin.arrays import Array
 from twin.cameras.ronchigram_camera import Defects, expose
 from twin.day import CameraProperties, Day, FilmProperties
 from twin.optics import Optics
 from twin.state import FIRST_ORDER, StateSpace
-
-Array = NDArray[np.floating]
 
 SMALL = Optics(grid=256, sampling_nm=0.03, camera_pixels=64, binning=3)
 NARROW = StateSpace(start_nm=(30.0, 15.0, 15.0), input_nm=(30.0, 15.0, 15.0))

@@ -2,14 +2,12 @@
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from controller.base import Estimate
 from controller.strategies.neural_posterior_em import NeuralPosteriorEm, Options
+from twin.arrays import Array
 from twin.state import FIRST_ORDER, StateSpace
 from twin.types import Frame
-
-Array = NDArray[np.floating]
 
 
 class Part:

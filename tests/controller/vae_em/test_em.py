@@ -5,16 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from controller import candidates
 from controller.candidates import Refinement
 from controller.vae_em import em, latent_gp, latent_map
 from controller.vae_em.em import Ensemble, Observations
 from controller.vae_em.latent_map import LatentMap
+from twin.arrays import Array
 from twin.state import FIRST_ORDER, StateSpace
 
-Array = NDArray[np.floating]
 MakeMap = Callable[..., LatentMap]
 
 TRUTH = np.array([23.0, -9.0, 14.0])

@@ -5,15 +5,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from scipy.linalg import block_diag
 from scipy.stats import multivariate_normal, multivariate_t
 
 from controller.vae_em import latent_gp
 from controller.vae_em.hyperparameters import KERNELS, SymmetrisedKernel
 from controller.vae_em.latent_gp import KERNEL_CODES, Factors, Kernel, Residuals
-
-Array = NDArray[np.floating]
+from twin.arrays import Array
 
 LENGTHSCALE_NM = np.array([35.0, 20.0, 15.0])
 SIGNAL, OFFSET = np.array([1.3, 0.4]), np.array([0.2, 0.7])

@@ -5,15 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from controller.vae_em import latent_map
 from controller.vae_em.hyperparameters import RADIAL_KNOTS
 from controller.vae_em.latent_gp import KERNEL_CODES
 from controller.vae_em.latent_map import LatentMap
+from twin.arrays import Array
 from twin.state import FIRST_ORDER
 
-Array = NDArray[np.floating]
 MakeMap = Callable[..., LatentMap]
 
 RANGE_NM = np.array([120.0, 60.0])

@@ -4,16 +4,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from controller import candidates
 from controller.candidates import Candidates
 from controller.vae_em import em, selection
 from controller.vae_em.em import Ensemble, Observations
 from controller.vae_em.latent_map import LatentMap, known
+from twin.arrays import Array
 from twin.state import FIRST_ORDER, StateSpace
 
-Array = NDArray[np.floating]
 MakeMap = Callable[..., LatentMap]
 
 LINE = StateSpace(names=("C10",), start_nm=(60.0,), input_nm=(60.0,), tolerance_nm=(10.0,))
