@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.scored_runs import FIRST_SCORED, Score, Scores, Settings, measure
+from benchmarks.scored_runs import Score, Scores, Settings, measure
 from scenarios.calibration.results import write_text
 from scenarios.versions import versions
 from twin.errors import StemtwinError, check_known
@@ -161,7 +161,7 @@ def chosen(settings: Settings, rows: Sequence[str]) -> Settings:
 
 def scored_observations(settings: Settings) -> dict[str, list[int]]:
     """First and last scored observation of each row."""
-    return {row: [FIRST_SCORED, setting.observations] for setting in settings for row in setting.rows}
+    return {row: [setting.first_scored, setting.observations] for setting in settings for row in setting.rows}
 
 
 def update(settings: Settings, path: Path, reason: str, workers: int, rows: Sequence[str] = ()) -> None:
