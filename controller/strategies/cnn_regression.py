@@ -104,11 +104,7 @@ class CnnRegression(StopsInSpec):
         return target - self.input_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Read the frame and refine the candidates.
-
-        Raises:
-            ValueError: a frame of another shape than the weights' camera, or without signal.
-        """
+        """Read the frame and refine the candidates."""
         self.input_nm = self.input_nm + delta_nm
         preprocess.check_shape(frame, self.trained.optics.camera_pixels)
         self.learn(self.trained.read(preprocess.power_spectrum(frame)))

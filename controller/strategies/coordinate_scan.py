@@ -90,11 +90,7 @@ class CoordinateScan:
         return target - self.cumulative_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Measure the frame; at the end of a scan, move the centre to its vertex.
-
-        Raises:
-            ValueError: a frame of another shape than the camera's, or without signal.
-        """
+        """Measure the frame; at the end of a scan, move the centre to its vertex."""
         self.cumulative_nm = self.cumulative_nm + delta_nm
         value = quality.contrast(frame, self.optics, self.options.contrast)
         others = np.arange(self.space.dimension) != self.coefficient

@@ -100,11 +100,7 @@ class JointFit(StopsInSpec):
         return np.clip(target, -self.space.input, self.space.input) - self.cumulative_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Update the starting controller, then fit.
-
-        Raises:
-            ValueError: a frame of another shape than the camera's, or without signal.
-        """
+        """Update the starting controller, then fit."""
         self.cumulative_nm = self.cumulative_nm + delta_nm
         self.starter.update(delta_nm, frame)
         preprocess.check_shape(frame, self.optics.camera_pixels)

@@ -137,11 +137,7 @@ class Kalman(StopsInSpec):
         return np.clip(np.clip(aim, -room, room) - mean[:n], -self.space.input, self.space.input)
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Update the particles or, once these agree, the filter by the frame's posterior.
-
-        Raises:
-            ValueError: a frame of another shape than the weights' camera, or without signal.
-        """
+        """Update the particles or, once these agree, the filter by the frame's posterior."""
         self.input_nm = self.input_nm + delta_nm
         self.interval_s, self.clock_s = max(0.0, frame.clock_s - self.clock_s), frame.clock_s
         if self.belief is None:

@@ -103,11 +103,7 @@ class NelderMead:
         return self.asked - self.cumulative_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Measure the frame and continue the search; a point that was not asked for only counts as a possible best.
-
-        Raises:
-            ValueError: a frame of another shape than the camera's, or without signal.
-        """
+        """Measure the frame and continue the search; a point that was not asked for only counts as a possible best."""
         self.cumulative_nm = self.cumulative_nm + delta_nm
         value = quality.contrast(frame, self.optics, self.options.contrast)
         self.visited.append(self.cumulative_nm)

@@ -145,11 +145,7 @@ class NeuralPosterior:
         return np.concatenate([best, higher]) - self.input_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Weight the particles by the frame's posterior and refine them.
-
-        Raises:
-            ValueError: a frame of another shape than the weights' camera, or without signal.
-        """
+        """Weight the particles by the frame's posterior and refine them."""
         self.input_nm = self.input_nm + delta_nm
         preprocess.check_shape(frame, self.trained.optics.camera_pixels)
         spectra, forgetting = preprocess.whole_and_patches(frame), self._forgetting_factor(frame)

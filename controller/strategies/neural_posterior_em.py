@@ -79,11 +79,7 @@ class NeuralPosteriorEm:
         return self.leader.propose()
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Update the leader by the frame; a fired OOD test hands over for the rest of the run.
-
-        Raises:
-            ValueError: a frame of another shape than the weights' camera, or without signal.
-        """
+        """Update the leader by the frame; a fired OOD test hands over for the rest of the run."""
         if self.handed_over:
             self.em.update(delta_nm, frame)
             return

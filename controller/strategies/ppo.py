@@ -60,11 +60,7 @@ class Ppo(StopsInSpec):
         return self._target() - self.input_nm if self.even else self.space.zero
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Read the frame.
-
-        Raises:
-            ValueError: a frame of another shape than the weights' camera, or without signal.
-        """
+        """Read the frame."""
         self.input_nm = self.input_nm + delta_nm
         preprocess.check_shape(frame, self.policy.optics.camera_pixels)
         self.even.append(self.reader.even(preprocess.power_spectrum(frame)))

@@ -69,11 +69,7 @@ class SpectrumMl(SpectrumController):
         return self.input_to(target)
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Add the frame to the likelihood and refit.
-
-        Raises:
-            ValueError: a frame of another shape than the camera's, or without signal.
-        """
+        """Add the frame to the likelihood and refit."""
         measured = self.measure(delta_nm, frame)
         self.observations.append(Observation(self.cumulative_nm[self.places], measured))
         early = len(self.observations) <= 2

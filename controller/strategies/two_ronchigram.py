@@ -116,11 +116,7 @@ class TwoRonchigram(SpectrumController):
         return self.input_to(target)
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Fit the modes of this frame alone.
-
-        Raises:
-            ValueError: a frame of another shape than the camera's, or without signal.
-        """
+        """Fit the modes of this frame alone."""
         observation = [Observation(np.zeros(3), self.measure(delta_nm, frame))]
         reach = (self.space.start + self.space.input)[self.places]
         states = spectrum_fit.quasi_random(self.options.starts, reach, self.rng)

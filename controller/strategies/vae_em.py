@@ -75,11 +75,7 @@ class VaeEm(StopsInSpec):
         return target - self.input_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
-        """Encode the frame (eq 8) and run one EM iteration on the grown data set.
-
-        Raises:
-            ValueError: a frame of another shape than the weights' camera, or without signal.
-        """
+        """Encode the frame (eq 8) and run one EM iteration on the grown data set."""
         self.input_nm = self.input_nm + delta_nm
         preprocess.check_shape(frame, self.trained.optics.camera_pixels)
         spectrum = preprocess.power_spectrum(frame)

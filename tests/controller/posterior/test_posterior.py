@@ -137,6 +137,13 @@ def of_frame(frames: FramePosteriors, k: int, scaled: np.ndarray) -> multivariat
     return multivariate_normal(mean, cov)
 
 
+def density_ratio(frames: FramePosteriors, k: int, scaled: np.ndarray) -> float:
+    """q(x | frame) over the density of the training states, unless the frame carries no information."""
+    out = np.empty(1)
+    log_densities(frames.mixtures[k], np.ascontiguousarray(scaled[:, None]), out)
+    return (1 - UNINFORMATIVE) * math.exp(out[0] - CLOSED_LOOP.log_density(FIRST_ORDER, scaled[:, None])[0])
+
+
 @pytest.mark.parametrize("space", [FIRST_ORDER, SECOND_ORDER])
 def test_unknowns_integrate_out_as_by_brute_force(posterior: PosteriorArtefact, space: StateSpace):
     frames = told(posterior, 4, space=space)
@@ -149,10 +156,7 @@ def test_unknowns_integrate_out_as_by_brute_force(posterior: PosteriorArtefact, 
         total, free = np.zeros(len(draws)), 0.0
         for k in range(len(frames)):
             scaled = (state + frames.inputs_nm[k]) / FIRST_ORDER.range_nm
-            out = np.empty(1)
-            log_densities(frames.mixtures[k], np.ascontiguousarray(scaled[:, None]), out)
-            ratio = math.exp(out[0] - CLOSED_LOOP.log_density(FIRST_ORDER, scaled[:, None])[0])
-            ratio *= 1 - UNINFORMATIVE
+            ratio = density_ratio(frames, k, scaled)
             free += math.log(ratio + UNINFORMATIVE)
             trust = ratio / (ratio + UNINFORMATIVE)
             there = draws + frames.shifts[k]
@@ -186,10 +190,7 @@ def test_the_second_order_is_what_particles_in_all_dimensions_find(posterior: Po
         for k in range(len(frames)):
             scaled = (state + frames.inputs_nm[k]) / FIRST_ORDER.range_nm
             # The trust of a frame in a candidate is common to all unknowns: undo it by the evidence itself.
-            out = np.empty(1)
-            log_densities(frames.mixtures[k], np.ascontiguousarray(scaled[:, None]), out)
-            ratio = math.exp(out[0] - CLOSED_LOOP.log_density(FIRST_ORDER, scaled[:, None])[0])
-            ratio *= 1 - UNINFORMATIVE
+            ratio = density_ratio(frames, k, scaled)
             there = draws + frames.shifts[k]
             trust = ratio / (ratio + UNINFORMATIVE)
             total += trust * (of_frame(frames, k, scaled).logpdf(there) + 0.5 * (there**2).sum(1))

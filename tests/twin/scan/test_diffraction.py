@@ -38,6 +38,17 @@ EVERYTHING = Aberrations.from_array(np.random.default_rng(3).normal(0.0, 0.3, le
 POSITIONS_NM = np.random.default_rng(1).random((3, 2)) * SIDE_NM
 
 
+def abtem_probe(aberrations: Aberrations) -> abtem.Probe:
+    return abtem.Probe(
+        energy=OPTICS.energy_kev * 1e3,
+        semiangle_cutoff=OPTICS.convergence_mrad,
+        extent=OPTICS.window_nm * 10,
+        gpts=OPTICS.grid,
+        soft=False,
+        aberrations=to_abtem(aberrations),
+    )
+
+
 @cache
 def strontium_titanate(cells=5, thermal=False):
     options = {"width_nm": SIDE_NM, "height_nm": SIDE_NM, "thickness_nm": cells * CELL_NM, "thermal": thermal}
@@ -72,14 +83,7 @@ def abtem_patterns(structure, slices, aberrations, positions_nm, size):
             parametrization="lobato",
             projection="infinite",
         )
-        probe = abtem.Probe(
-            energy=OPTICS.energy_kev * 1e3,
-            semiangle_cutoff=OPTICS.convergence_mrad,
-            extent=OPTICS.window_nm * 10,
-            gpts=OPTICS.grid,
-            soft=False,
-            aberrations=to_abtem(aberrations),
-        )
+        probe = abtem_probe(aberrations)
         detector = abtem.PixelatedDetector(max_angle=None)
         measured = probe.scan(potential, scan=abtem.CustomScan(positions_nm * 10), detectors=detector, lazy=False)
     patterns = np.swapaxes(measured.array, -1, -2)
@@ -144,14 +148,7 @@ def test_the_comparison_would_see_a_swap_a_sign_and_a_tenth_of_a_pixel():
 
 
 def test_the_probe_is_abtems():
-    probe = abtem.Probe(
-        energy=OPTICS.energy_kev * 1e3,
-        semiangle_cutoff=OPTICS.convergence_mrad,
-        extent=OPTICS.window_nm * 10,
-        gpts=OPTICS.grid,
-        soft=False,
-        aberrations=to_abtem(EVERYTHING),
-    )
+    probe = abtem_probe(EVERYTHING)
     fraction = np.array([0.3, -0.4])
     middle_angstrom = (OPTICS.grid // 2 + fraction) * OPTICS.sampling_nm * 10
     theirs = np.abs(probe.build(abtem.CustomScan(middle_angstrom[None]), lazy=False).array[0].T) ** 2

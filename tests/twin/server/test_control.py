@@ -33,23 +33,12 @@ from twin.wire.netstring import INVALID_PARAMS, UNKNOWN_METHOD, RpcError
 
 FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "served.py")))
 OPTICS = Optics(grid=256, sampling_nm=0.025, camera_pixels=64, binning=3)
+SERVICE = "control"
 SPACE = StateSpace(start_nm=(20.0, 10.0, 10.0), input_nm=(20.0, 10.0, 10.0))
 
 
 def microscope() -> SimulatedMicroscope:
     return SimulatedMicroscope(OPTICS, SPACE, Day(command_latency_s=0.125))
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    with FAKES.served(microscope()) as made:
-        yield made
-
-
-@pytest.fixture
-def client(bench: Bench) -> Iterator[Any]:
-    with FAKES.Raw(bench.ports["control"]) as raw:
-        yield raw
 
 
 def test_it_tells_where_everything_else_is(client: Any, bench: Bench) -> None:

@@ -5,7 +5,6 @@ import runpy
 import threading
 import time
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +25,13 @@ from twin.wire.netstring import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, UN
 
 FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "served.py")))
 OPTICS = Optics(grid=512, sampling_nm=0.025, camera_pixels=64, binning=3)
+SERVICE = "corrector"
 SPACE = StateSpace(start_nm=(20.0, 10.0, 10.0), input_nm=(60.0, 40.0, 40.0))
 DAY = Day(residual_nm={"C30": 4000.0, "C21a": 90.0, "C10": 5.0})
 
 
 def microscope(space: StateSpace = SPACE, day: Day = DAY) -> SimulatedMicroscope:
     return SimulatedMicroscope(OPTICS, space, day)
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    with FAKES.served(microscope()) as made:
-        yield made
-
-
-@pytest.fixture
-def client(bench: Bench) -> Iterator[Any]:
-    with FAKES.Raw(bench.ports["corrector"]) as raw:
-        yield raw
 
 
 def nm(pair: list[float]) -> list[float]:
