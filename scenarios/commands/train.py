@@ -19,7 +19,6 @@ from typer.core import TyperCommand, TyperGroup
 
 from scenarios.commands.refusal import refusals
 from twin.errors import nearest
-from twin.options import checked_options
 from twin.registry import describe, names
 
 if TYPE_CHECKING:
@@ -90,6 +89,8 @@ def command(name: str, module: ModuleType) -> Any:
         frames: Annotated[Path, typer.Option(help="Simulated frames; trainings share them.")] = RUNS / "frames",
         **options: Any,
     ) -> None:
+        from twin.options import checked_options
+
         with refusals():
             checked = checked_options(training.options, options)
             label = training.label(checked) if training.label else name

@@ -135,10 +135,10 @@ def test_only_these_library_scenarios_scan() -> None:
 
 
 def test_the_example_in_the_documentation_is_a_scenario() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "acquire.md").read_text(encoding="utf-8")
-    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    page = (Path(__file__).parents[3] / "docs" / "scan.md").read_text(encoding="utf-8")
+    text = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0]
     assert len(text.splitlines()) <= 10
-    scenario = parse({"name": "docs", **yaml.safe_load(text)}, "acquire.md")
+    scenario = parse({"name": "docs", **yaml.safe_load(text)}, "scan.md")
     begin(scanning_microscope(scenario), scenario, 0)
 
 

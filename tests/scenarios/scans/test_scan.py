@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -258,8 +259,8 @@ def test_a_calibration_that_ruins_the_probe_is_reported_all_the_same(
     tiny: Callable[..., Scenario], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ruin(session: Any, last: Any) -> None:
-        for _ in range(40):
-            session.bench.simulator._state_nm += 12.0
+        held = session.bench.simulator._session
+        held.column = replace(held.column, calibrated_nm=held.column.calibrated_nm + 480.0)
 
     monkeypatch.setattr(scan_report.calibration, "_correct", ruin)
     loop = close(tiny("task.observations=1"), tmp_path)
