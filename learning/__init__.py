@@ -1,1 +1,1 @@
-"""What controllers and agents share when they learn: weights files, resumable optimisation, work folders, trainings."""
+"""Learning for controllers and agents: weights files, resumable optimisation, work folders, trainings."""

@@ -43,7 +43,7 @@ class Likelihood:
         return cls(np.zeros(count), np.zeros((count, c)), np.zeros((count, c, c)))
 
     def __add__(self, other: "Likelihood") -> "Likelihood":
-        """Of two sets of frames, for the same particles."""
+        """Join the likelihoods of two sets of frames for the same particles."""
         return Likelihood(self.constant + other.constant, self.vector + other.vector, self.matrix + other.matrix)
 
     def forget(self, factor: float) -> "Likelihood":
@@ -57,7 +57,7 @@ class Likelihood:
         return Likelihood(self.constant[keep], self.vector[keep], self.matrix[keep])
 
     def concatenate(self, other: "Likelihood") -> "Likelihood":
-        """Of two groups of particles, for the same frames."""
+        """Join two groups of particles after the same frames."""
         pairs = ((self.constant, other.constant), (self.vector, other.vector), (self.matrix, other.matrix))
         return Likelihood(*(np.concatenate(pair) for pair in pairs))
 

@@ -81,7 +81,7 @@ class ParticleFilter:
         return Particles(candidates, Likelihood.flat(count), sets.weigh(candidates, np.zeros(count)))
 
     def count(self, frames: int) -> int:
-        """Number of particles after so many frames: fewer in long runs, so that the cost of a frame is bounded."""
+        """Number of particles after this number of frames: fewer in long runs, so that a frame's cost is bounded."""
         return min(self.maximum, max(FEWEST, EVALUATIONS // max(1, frames)))
 
     def step(self, particles: Particles, frames: FramePosteriors, forgetting: float = 1.0) -> Particles:

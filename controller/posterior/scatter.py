@@ -37,6 +37,6 @@ def dispersion(deviance: float, usual: Mapping[str, Moments], frames: float, dim
 def student_factor(degrees: float, dimension: int) -> float:
     """Factor on a normal's variance that gives its region of probability `HELD` the size of Student's t.
 
-    Hotelling's T^2 with a variance estimated from so many degrees of freedom.
+    Hotelling's T^2 with a variance estimated from this number of degrees of freedom.
     """
     return float(dimension * f_distribution.ppf(HELD, dimension, degrees) / chi2.ppf(HELD, dimension))
