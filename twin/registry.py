@@ -1,4 +1,4 @@
-"""Registry of what is chosen by name: each module of a package is one entry, each of its `PRESETS` an entry with options set.
+"""Registry of what is chosen by name: each module of a package, and each of its `PRESETS`, is one entry.
 
 A package offers presets as `PRESETS: dict[str, Preset]` in its `__init__`. Listing and describing import no entry.
 """

@@ -164,7 +164,7 @@ def _norm(axes: Axes, steps: tuple[Step, ...], space: StateSpace) -> None:
     drawn = np.maximum([*error, *forecast, *space.tolerance_nm], 1e-3)
     decades = np.floor(np.log10(drawn.min())), np.ceil(np.log10(1.2 * drawn.max()))
     axes.set(
-        title="Error norm and its own forecast",
+        title="Error norm and posterior standard deviation",
         xlabel="observations",
         ylabel="nm",
         ylim=tuple(10.0**d for d in decades),
