@@ -1,6 +1,7 @@
 """What tests take for granted whoever runs them: one torch thread, no clock in hypothesis, signals that are heard."""
 
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,9 +27,11 @@ SLOW = (
     "tests/behaviour/test_second_order",
     "tests/scenarios/calibration/",
     "tests/scenarios/commands/",
-    "tests/scenarios/comparison/test_sweep",
+    "tests/scenarios/comparison/",
     "tests/scenarios/gallery/",
     "tests/scenarios/scans/",
+    "tests/scenarios/test_cli",
+    "tests/scenarios/test_door",
     "tests/scenarios/test_library",
     "tests/scenarios/test_same_figures",
     "tests/scenarios/test_serve",
@@ -48,11 +51,13 @@ SLOW = (
     # many random draws, independent references, larger grids
     "tests/agents/epie/test_engine",
     "tests/agents/methods/test_epie",
+    "tests/agents/methods/test_icom",
     "tests/agents/methods/test_ssb",
     "tests/agents/sources/",
     "tests/agents/ssb/",
     "tests/agents/test_trust",
     "tests/controller/film/",
+    "tests/controller/merit/",
     "tests/controller/posterior/",
     "tests/controller/regression/",
     "tests/controller/spectrum/",
@@ -62,16 +67,32 @@ SLOW = (
     "tests/controller/vae_em/",
     "tests/twin/backends/",
     "tests/twin/envs/",
-    "tests/twin/matter/test_carbon_atoms",
+    "tests/twin/formats/test_formats",
+    "tests/twin/instrument/test_recording",
+    "tests/twin/matter/",
     "tests/twin/ronchigram/",
     "tests/twin/scan/test_acquisition",
     "tests/twin/scan/test_diffraction",
+    "tests/twin/scan/test_errors",
     "tests/twin/scan/test_prism",
+    "tests/twin/scan/test_scan_response",
     "tests/twin/server/",
     "tests/twin/specimens/",
+    "tests/twin/test_drift",
+    "tests/twin/wire/test_ceos",
+    "tests/twin/wire/test_merlin",
     "tests/twin/test_simulated",
+    "tests/test_packaging",
 )
 """Beginnings of the names of tests that `make quick` leaves out; `pytest --durations=80` shows the slowest."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import slow modules for `make quick`."""
+    if config.option.markexpr != "not slow" or not collection_path.is_relative_to(config.rootpath):
+        return None
+    name = collection_path.relative_to(config.rootpath).as_posix()
+    return True if f"{name}/".startswith(tuple(part for part in SLOW if "::" not in part)) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
