@@ -4,6 +4,7 @@ A controller is one file in `controller/strategies/`; the file's name is the con
 `make(optics, space, options)` builds it. Frames may come from a simulator or an instrument.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -130,15 +131,15 @@ class Controller(Protocol):
         ...
 
 
-class StopsInSpec:
+class StopsInSpec(ABC):
     """The stop rule of most controllers, for their `space`, `estimate` and `options.stop_probability`."""
 
     space: StateSpace
     options: Any
 
+    @abstractmethod
     def estimate(self) -> Estimate:
         """Return the current estimate of x0."""
-        raise NotImplementedError
 
     @property
     def done(self) -> bool:

@@ -25,7 +25,6 @@ METHODS = {
     "acquireTableau": ("tabType", "angle"),
     "correctAberration": ("name", "value", "target?", "select?"),
 }
-TableauType = Literal["Fast", "Standard", "Enhanced"]
 HIGHEST_ORDER: Mapping[str, int] = {"Fast": 2, "Standard": 3, "Enhanced": 5}
 """Highest order n that each kind of tableau measures."""
 SELECT = ("coarse", "fine")
