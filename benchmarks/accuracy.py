@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import regression
+from benchmarks.exit_codes import exit_codes
 from benchmarks.scored_runs import CI
 from scenarios.comparison.executors import SweepError, lanes
 from scenarios.comparison.figures import stop_rule
 from scenarios.comparison.ledger import Plan, check_builds, make_plan
 from scenarios.comparison.sweep import Failure, RunRecord, sweep
-from scenarios.schema import ScenarioError
 
 PRINTED = (2, 3, 5, 10, 15, 20)
 
@@ -95,30 +95,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exit_codes("benchmarks.accuracy")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Exit code: 0 done, 1 worse than the baseline or a run failed, 2 bad input, 130 Ctrl-C."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.update and not options.reason:
         parser.error("--update needs --reason: a baseline says why it changed")
-    try:
-        if options.update:
-            regression.update(CI, options.baseline, options.reason, options.workers, options.rows)
-            return 0
-        if options.check:
-            return regression.check(CI, options.baseline, options.workers, options.rows)
-        seeds = range(options.first_seed, options.first_seed + options.runs)
-        plan = make_plan(options.scenarios, tuple(options.controllers), seeds, options.observations, options.overrides)
-        check_builds(plan)
-        found = figures(plan, options.workers)
-    except (ScenarioError, regression.BaselineError) as error:
-        print(f"benchmarks.accuracy: {error}", file=sys.stderr)
-        return 2
-    except SweepError as error:
-        print(f"benchmarks.accuracy: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    if options.update:
+        regression.update(CI, options.baseline, options.reason, options.workers, options.rows)
+        return 0
+    if options.check:
+        return regression.check(CI, options.baseline, options.workers, options.rows)
+    seeds = range(options.first_seed, options.first_seed + options.runs)
+    plan = make_plan(options.scenarios, tuple(options.controllers), seeds, options.observations, options.overrides)
+    check_builds(plan)
+    found = figures(plan, options.workers)
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n")
     if options.json:

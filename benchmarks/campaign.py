@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.exit_codes import exit_codes
 from scenarios.comparison.executors import SweepError
 from scenarios.comparison.ledger import make_plan
 from scenarios.comparison.run import prepare
 from scenarios.comparison.run import run as run_comparison
-from scenarios.schema import ScenarioError
 
 BASELINES = Path(__file__).parent / "baselines"
 PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
@@ -165,6 +165,7 @@ def filled(page: str) -> str:
     return MARKED.sub(lambda found: f"{found[1]}{table(found[2])}\n{found[3]}", page)
 
 
+@exit_codes("benchmarks.campaign")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Exit code: 0 done, 1 a run failed, 2 bad input, 130 Ctrl-C."""
     parser = argparse.ArgumentParser(description="The long comparisons behind docs/accuracy.md.")
@@ -177,14 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"{unknown[0]!r} is no comparison; there are {', '.join(CAMPAIGN)}")
     for name in options.names:
-        try:
-            print(run(name, options.out, options.workers))
-        except (ScenarioError, SweepError) as error:
-            print(f"benchmarks.campaign: {error}", file=sys.stderr)
-            return 2 if isinstance(error, ScenarioError) else 1
-        except KeyboardInterrupt:
-            print("interrupted; the same command goes on", file=sys.stderr)
-            return 130
+        print(run(name, options.out, options.workers))
     if options.tables:
         PAGE.write_text(filled(PAGE.read_text()))
     elif not options.names:

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.exit_codes import exit_codes
 from scenarios.calibration.results import Step
 from scenarios.comparison.executors import SweepError, lanes
 from scenarios.comparison.ledger import Ledger, check_builds, group, make_plan, split_controllers
 from scenarios.comparison.sweep import Failure, RunRecord
-from scenarios.schema import ScenarioError
 from twin.arrays import Array
 
 SCENARIO = "day_drift"
@@ -143,6 +143,7 @@ def report(found: Mapping[str, Any]) -> None:
             name, rest = "", [""] * len(rest)
 
 
+@exit_codes("benchmarks.drift")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Exit code: 0 done, 1 a run failed, 2 bad input, 130 Ctrl-C."""
     parser = argparse.ArgumentParser(description="Error under drift over 30 simulated minutes.")
@@ -157,17 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/drift.png"), help="figure to write")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args(arguments)
-    try:
-        asked = (options.controllers, options.runs, options.observations, options.overrides)
-        found = figures(*asked, options.workers, options.runs_in)
-    except ScenarioError as error:
-        print(f"benchmarks.drift: {error}", file=sys.stderr)
-        return 2
-    except SweepError as error:
-        print(f"benchmarks.drift: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    asked = (options.controllers, options.runs, options.observations, options.overrides)
+    found = figures(*asked, options.workers, options.runs_in)
     draw(found, options.out)
     if options.json:
         print(json.dumps(found))

@@ -6,21 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.tiny_scan import TINY_SCAN
 
 from benchmarks import dose_study as dose_series
 from benchmarks.dose_study import Entry, Series, dose_e, fitted, profile_line, run, table
 from benchmarks.imaging import dose_series as command
 from scenarios.schema import Scenario, ScenarioError, load
 
-TINY = """
-day: {focal_spread_nm: 0, source_size_nm: 0}
-scan:
-  specimen: sto_001
-  specimen_options: {width_nm: 1.5, height_nm: 1.5, thickness_nm: 0.39}
-  optics: {grid: 64, sampling_nm: 0.02, camera_pixels: 16, binning: 2}
+TINY = (
+    TINY_SCAN
+    + """\
   detectors: [bf]
   plan: {rows: 10, columns: 9, step_nm: 0.05, dwell_s: 1.0e-4}
 """
+)
 
 
 @pytest.fixture(scope="module")

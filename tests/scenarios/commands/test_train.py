@@ -102,6 +102,7 @@ class Options:
     slope: Positive = 2.0
     epochs: Count = 30
     batch: Count = 8
+
     learning_rate: Positive = 0.3
     seed: Seed = 1
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from fakes.tiny_scan import TINY_SCAN
 from matplotlib.figure import Figure
 from typer.testing import CliRunner, Result
 
@@ -29,15 +30,13 @@ from twin.types import ScanBlock
 
 SCANS = ("au_on_carbon", "graphene_twisted", "mos2_twisted", "sto_001")
 
-TINY = """
-day: {focal_spread_nm: 0, source_size_nm: 0}
-scan:
-  specimen: sto_001
-  specimen_options: {width_nm: 1.5, height_nm: 1.5, thickness_nm: 0.39}
-  optics: {grid: 64, sampling_nm: 0.02, camera_pixels: 16, binning: 2}
+TINY = (
+    TINY_SCAN
+    + """\
   detectors: [bf, abf]
   plan: {rows: 6, columns: 5, step_nm: 0.05, dose_e: 1000, dwell_s: 1.0e-4}
 """
+)
 
 
 @pytest.fixture

@@ -27,15 +27,15 @@ from twin.formats import open_frames
 from twin.scan.acquisition import Acquisition
 
 TINY = """
-optics: {convergence_mrad: 14, sampling_nm: 0.05, grid: 256, camera_pixels: 64, binning: 4}
-space: {start_nm: [12, 6, 6], input_nm: [12, 6, 6]}
-day: {focal_spread_nm: 0, source_size_nm: 0}
 scan:
   specimen: sto_001
   specimen_options: {width_nm: 1.5, height_nm: 1.5, thickness_nm: 0.39}
   optics: {grid: 80, sampling_nm: 0.02, camera_pixels: 16, binning: 3}
   detectors: [bf]
   plan: {rows: 8, columns: 7, step_nm: 0.05, dose_e: 5000, dwell_s: 1.0e-4}
+day: {focal_spread_nm: 0, source_size_nm: 0}
+space: {start_nm: [12, 6, 6], input_nm: [12, 6, 6]}
+optics: {convergence_mrad: 14, sampling_nm: 0.05, grid: 256, camera_pixels: 64, binning: 4}
 """
 AGENTS = ["com,icom"]
 

@@ -12,17 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twin.wire import csr
-from twin.wire.csr import (
-    AcquisitionEnd,
-    AcquisitionStart,
-    Chunk,
-    CsrDecoder,
-    CsrError,
-    Limits,
-    Message,
-    ScanEnd,
-    ScanStart,
-)
 
 UNSIGNED: list[np.dtype[Any]] = [np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8")]
 
@@ -39,26 +28,26 @@ REFERENCE = bytes.fromhex(
 """What `libertem_asi_tpx3.make_sim_data` 0.3.2 makes of the 2 x 3 scan in `reference_messages`."""
 
 
-def reference_messages() -> list[Message]:
+def reference_messages() -> list[csr.Message]:
     indptr, index = np.array([0, 1, 1, 3, 4, 4, 6], "<u4"), np.array([5, 6, 7, 8, 9, 256], "<u4")
-    chunk = Chunk(indptr, index, np.arange(1, 7, dtype="<u4"))
-    return [AcquisitionStart((2, 3), (512, 512)), ScanStart(), chunk, ScanEnd(), AcquisitionEnd()]
+    chunk = csr.Chunk(indptr, index, np.arange(1, 7, dtype="<u4"))
+    return [csr.AcquisitionStart((2, 3), (512, 512)), csr.ScanStart(), chunk, csr.ScanEnd(), csr.AcquisitionEnd()]
 
 
-def same(a: Message, b: Message) -> bool:
-    if isinstance(a, Chunk) and isinstance(b, Chunk):
+def same(a: csr.Message, b: csr.Message) -> bool:
+    if isinstance(a, csr.Chunk) and isinstance(b, csr.Chunk):
         pairs = ((a.indptr, b.indptr), (a.index, b.index), (a.value, b.value))
         return all(x.dtype == y.dtype and np.array_equal(x, y) for x, y in pairs)
     return a == b
 
 
-def stream(messages: list[Message]) -> bytes:
+def stream(messages: list[csr.Message]) -> bytes:
     return b"".join(map(csr.encode, messages))
 
 
 def test_bytes_are_those_of_the_public_client() -> None:
     assert stream(reference_messages()) == REFERENCE
-    decoder = CsrDecoder()
+    decoder = csr.CsrDecoder()
     got = list(decoder.feed(REFERENCE))
     assert len(got) == 5
     assert all(map(same, got, reference_messages()))
@@ -80,29 +69,32 @@ def test_bytes_are_those_of_the_installed_public_client() -> None:
 
 
 @st.composite
-def acquisitions(draw: st.DrawFn) -> list[Message]:
+def acquisitions(draw: st.DrawFn) -> list[csr.Message]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     scan = (draw(st.integers(1, 5)), draw(st.integers(1, 5)))
     camera = (draw(st.integers(1, 12)), draw(st.integers(1, 12)))
     indptr, index = draw(st.sampled_from(UNSIGNED)), draw(st.sampled_from(UNSIGNED))
     sequence = draw(st.integers(0, 2**32 - 1))
-    start = AcquisitionStart(scan, camera, sequence, draw(st.sampled_from(csr.FORMATS)), indptr, index)
-    messages: list[Message] = [start, ScanStart(7, draw(st.sampled_from([{}, {"dwell_s": 1e-6, "a": [1, "b"]}])))]
+    start = csr.AcquisitionStart(scan, camera, sequence, draw(st.sampled_from(csr.FORMATS)), indptr, index)
+    messages: list[csr.Message] = [
+        start,
+        csr.ScanStart(7, draw(st.sampled_from([{}, {"dwell_s": 1e-6, "a": [1, "b"]}]))),
+    ]
     left = scan[0] * scan[1]
     while left:
         count = int(rng.integers(1, left + 1))
         bounds = np.r_[0, np.cumsum(rng.poisson(3.0, count))].astype(indptr)
         hits = rng.integers(0, camera[0] * camera[1], int(bounds[-1])).astype(index)
         value = rng.integers(0, 200, len(hits)).astype(draw(st.sampled_from(UNSIGNED)))
-        messages.append(Chunk(bounds, hits, value))
+        messages.append(csr.Chunk(bounds, hits, value))
         left -= count
-    return [*messages, ScanEnd(7), AcquisitionEnd(sequence)]
+    return [*messages, csr.ScanEnd(7), csr.AcquisitionEnd(sequence)]
 
 
 @settings(max_examples=60, deadline=None)
 @given(acquisitions(), st.integers(1, 100))
-def test_what_was_encoded_is_decoded_however_it_is_cut(messages: list[Message], step: int) -> None:
-    data, decoder = stream(messages), CsrDecoder()
+def test_what_was_encoded_is_decoded_however_it_is_cut(messages: list[csr.Message], step: int) -> None:
+    data, decoder = stream(messages), csr.CsrDecoder()
     got = [message for i in range(0, len(data), step) for message in decoder.feed(data[i : i + step])]
     assert len(got) == len(messages)
     assert all(map(same, got, messages))
@@ -110,7 +102,7 @@ def test_what_was_encoded_is_decoded_however_it_is_cut(messages: list[Message], 
 
 
 def test_a_socket_may_write_into_the_decoder() -> None:
-    decoder, rest, got = CsrDecoder(), REFERENCE, []
+    decoder, rest, got = csr.CsrDecoder(), REFERENCE, []
     while rest:
         space = decoder.space()
         count = min(len(space), 11, len(rest))
@@ -152,40 +144,40 @@ def chunk_header(value: int, frames: int, entries: int, indices: int, values: in
     ],
 )
 def test_broken_messages_are_refused_and_nothing_is_read_after_them(at: int, data: bytes, words: str) -> None:
-    decoder = CsrDecoder(Limits(metadata_bytes=1000, chunk_bytes=5000))
+    decoder = csr.CsrDecoder(csr.Limits(metadata_bytes=1000, chunk_bytes=5000))
     list(decoder.feed(REFERENCE[:at]))
-    with pytest.raises(CsrError, match=words):
+    with pytest.raises(csr.CsrError, match=words):
         list(decoder.feed(data))
-    with pytest.raises(CsrError, match="after an invalid message"):
+    with pytest.raises(csr.CsrError, match="after an invalid message"):
         list(decoder.feed(REFERENCE))
 
 
 def test_an_operators_stop_ends_the_acquisition_within_a_scan() -> None:
-    decoder = CsrDecoder()
-    assert [type(m) for m in decoder.feed(REFERENCE[:64] + REFERENCE[204:])][-1] is AcquisitionEnd
+    decoder = csr.CsrDecoder()
+    assert [type(m) for m in decoder.feed(REFERENCE[:64] + REFERENCE[204:])][-1] is csr.AcquisitionEnd
     assert decoder.idle
 
 
 def test_what_does_not_fit_is_not_encoded() -> None:
-    with pytest.raises(CsrError, match="does not fit"):
-        csr.encode(AcquisitionStart((2**16, 1), (4, 4)))
-    with pytest.raises(CsrError, match="cannot be sent"):
-        csr.encode(Chunk(np.zeros(2, np.uint32), np.zeros(0, np.uint32), np.zeros(0, np.float32)))
+    with pytest.raises(csr.CsrError, match="does not fit"):
+        csr.encode(csr.AcquisitionStart((2**16, 1), (4, 4)))
+    with pytest.raises(csr.CsrError, match="cannot be sent"):
+        csr.encode(csr.Chunk(np.zeros(2, np.uint32), np.zeros(0, np.uint32), np.zeros(0, np.float32)))
 
 
 CASES = 12_000
 
 
-def mutated(cases: int, limits: Limits) -> int:
+def mutated(cases: int, limits: csr.Limits) -> int:
     """Decodes streams with flipped, cut, doubled and inserted bytes; how many of them were refused."""
     rng = np.random.default_rng(5)
-    chunk = Chunk(np.arange(7, dtype="<u2"), np.arange(6, dtype="<u4"), np.ones(6, "<u2"))
-    second: list[Message] = [
-        AcquisitionStart((2, 3), (4, 4), indptr_type=UNSIGNED[1]),
-        ScanStart(3, {"dwell_s": 1e-6}),
+    chunk = csr.Chunk(np.arange(7, dtype="<u2"), np.arange(6, dtype="<u4"), np.ones(6, "<u2"))
+    second: list[csr.Message] = [
+        csr.AcquisitionStart((2, 3), (4, 4), indptr_type=UNSIGNED[1]),
+        csr.ScanStart(3, {"dwell_s": 1e-6}),
         chunk,
     ]
-    seeds = [REFERENCE, stream([*second, ScanEnd(3), AcquisitionEnd()])]
+    seeds = [REFERENCE, stream([*second, csr.ScanEnd(3), csr.AcquisitionEnd()])]
     refused = 0
     for case in range(cases):
         data = bytearray(seeds[case % 2])
@@ -202,22 +194,22 @@ def mutated(cases: int, limits: Limits) -> int:
                 data[place:place] = data[place : place + 32]
             else:
                 data[place : place + 4] = b"\xff\xff\xff\xff"
-        decoder = CsrDecoder(limits)
+        decoder = csr.CsrDecoder(limits)
         try:
             for message in decoder.feed(data):
-                if isinstance(message, Chunk):
+                if isinstance(message, csr.Chunk):
                     assert message.indptr[-1] == len(message.index) == len(message.value)
-        except CsrError:
+        except csr.CsrError:
             refused += 1
     return refused
 
 
 def test_mutated_streams_neither_hang_nor_crash() -> None:
-    assert mutated(CASES, Limits(metadata_bytes=4096, chunk_bytes=2**16)) > CASES / 3
+    assert mutated(CASES, csr.Limits(metadata_bytes=4096, chunk_bytes=2**16)) > CASES / 3
 
 
 def test_mutated_streams_take_no_more_memory_than_the_limits_say() -> None:
-    limits = Limits(metadata_bytes=4096, chunk_bytes=2**16)
+    limits = csr.Limits(metadata_bytes=4096, chunk_bytes=2**16)
     mutated(2, limits)
     tracemalloc.start()
     mutated(500, limits)
@@ -229,9 +221,9 @@ def test_mutated_streams_take_no_more_memory_than_the_limits_say() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=400))
 def test_garbage_is_refused(data: bytes) -> None:
-    decoder = CsrDecoder(Limits(chunk_bytes=10_000))
+    decoder = csr.CsrDecoder(csr.Limits(chunk_bytes=10_000))
     try:
         list(decoder.feed(data))
-    except CsrError:
+    except csr.CsrError:
         return
     assert len(data) < 32 or data[0] == 0
