@@ -19,7 +19,8 @@ from twin.aberrations import Aberrations
 from twin.arrays import Array
 from twin.day import Day, FilmProperties
 from twin.optics import Optics
-from twin.ronchigram.phase_screens import FastRenderer, to_camera
+from twin.ronchigram.camera_geometry import to_camera
+from twin.ronchigram.phase_screens import FastRenderer
 
 STATE = Aberrations.of({"C10": 40.0, "C12a": 15.0, "C12b": -10.0})
 

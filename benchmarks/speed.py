@@ -45,7 +45,8 @@ def renderer() -> Figure:
     from twin.aberrations import Aberrations
     from twin.day import Day, FilmProperties
     from twin.optics import Optics
-    from twin.ronchigram.phase_screens import FastRenderer, to_camera
+    from twin.ronchigram.camera_geometry import to_camera
+    from twin.ronchigram.phase_screens import FastRenderer
 
     abtem.config.set({"precision": "float32", "fftw.threads": 1})
     optics = Optics()

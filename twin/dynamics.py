@@ -36,7 +36,7 @@ def component_pairs(space: StateSpace) -> list[tuple[int, int]]:
 
 
 def response(space: StateSpace, actuator: ActuatorProperties) -> Array:
-    """Matrix (n, n) from requested to actual input: gain, rotation of each (a, b) plane, and coupling.
+    """Matrix (n, n) from requested to actual input: gain, rotation of each (a, b) plane, coupling and reversals.
 
     Coupling is added to the rotated and scaled input; coupling from or into coefficients that are not calibrated is
     ignored.
@@ -56,6 +56,8 @@ def response(space: StateSpace, actuator: ActuatorProperties) -> Array:
         for asked, share in sources.items():
             if moved in position and asked in position:
                 matrix[position[moved], position[asked]] += share
+    reverse = [position[name] for name in actuator.reversed if name in position]
+    matrix[reverse] *= -1.0
     return matrix
 
 
@@ -65,7 +67,7 @@ def actual_input(delta_nm: Array, space: StateSpace, actuator: ActuatorPropertie
     Raises:
         ValueError: see `response`.
     """
-    if actuator.gain == 1.0 and actuator.rotation_deg == 0.0 and not actuator.coupling:
+    if actuator.gain == 1.0 and actuator.rotation_deg == 0.0 and not (actuator.coupling or actuator.reversed):
         return delta_nm
     return response(space, actuator) @ delta_nm
 

@@ -1,10 +1,12 @@
 """One session of the simulated instrument: random streams, clock, hidden aberrations and cost."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum, unique
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twin import drift, dynamics
 from twin.aberrations import NAMES, Aberrations, index
@@ -31,6 +33,8 @@ class Stream(IntEnum):
     SCAN_NOISE = 7
     SCAN_DRIFT = 8
     SCAN_DEFECTS = 9
+    FILM_HEIGHT = 10
+    READ_OUT = 11
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,9 @@ class Session:
         self.scans = 0
         self.scan_truth: ScanTruth | None = None
         self.ledger = Ledger()
+        self.beam_s: dict[int, float] = {}  # under the beam so far, by film region
+        self.buffered: deque[NDArray[np.uint16]] = deque(maxlen=day.late_frames + 1)
+        self.shown: NDArray[np.uint16] | None = None
         self.defects = ronchigram_camera.draw_defects(day.camera, camera_shape, self.rng(Stream.DEFECTS))
         self.scan_engine = ScanEngine(day.scan, self.rng(Stream.SCAN_POSITIONS))
         self._space, self._day = space, day
@@ -100,6 +107,20 @@ class Session:
         column = column or self.column
         calibrated = self._space.to_aberrations(column.calibrated_nm)
         return calibrated + self._day.residual + Aberrations.from_array(column.drifted_nm)
+
+    def height(self, film: int) -> Aberrations:
+        """Defocus by the height of a film region over the mean."""
+        rms_nm = self._day.film.height_rms_nm
+        if rms_nm == 0.0:
+            return Aberrations.of({})
+        return Aberrations.of({"C10": float(self.rng(Stream.FILM_HEIGHT, film).normal(0.0, rms_nm))})
+
+    def read_out(self, counts: NDArray[np.uint16], rng: np.random.Generator) -> NDArray[np.uint16]:
+        """Return the frame that the camera hands out for this one: an earlier one, or the last again, on a bad day."""
+        self.buffered.append(counts)
+        if self.shown is None or rng.random() >= self._day.repeated_share:
+            self.shown = self.buffered[0]
+        return self.shown.copy()
 
     @property
     def next_film(self) -> int:

@@ -193,12 +193,19 @@ class SimulatedMicroscope:
         until_s = session.clock_s + (day.overhead_s + day.exposure_s)
         column = session.drifted(until_s, session.rng(Stream.DRIFT, k))
         region = int(session.sequence(Stream.SPECIMEN, film).generate_state(1)[0])
-        probability = self._renderer.probability([session.aberrations(column)], [region])[0]
+        state = session.aberrations(column) + session.height(film)
+        grown_nm = day.film.contamination_nm_per_s * session.beam_s.get(film, 0.0)
+        grown = {"grown_nm": [grown_nm]} if grown_nm else {}
+        probability = self._renderer.probability([state], [region], **grown)[0]
         counts = expose(probability, day.dose_e, day.camera, session.defects, session.rng(Stream.NOISE, k))
+        counts = session.read_out(counts, session.rng(Stream.READ_OUT, k))
         # Only now, with the frame made: an exposure that failed leaves state and clock as they were.
         session.column, session.exposures, session.clock_s = column, k + 1, until_s
+        session.beam_s[film] = session.beam_s.get(film, 0.0) + day.exposure_s
         session.ledger.expose(f"film {film}", day.dose_e, self._optics.window_nm**2, day.exposure_s, day.overhead_s)
-        return Frame(counts, day.dose_e, day.exposure_s, session.clock_s, {"dark_level": day.camera.dark_level})
+        # A video signal has its own zero.
+        dark_level = 0.0 if day.camera.video else day.camera.dark_level + day.camera.dark_error
+        return Frame(counts, day.dose_e, day.exposure_s, session.clock_s, {"dark_level": dark_level})
 
     def scan(self, plan: ScanPlan, *, block: int = 64) -> Iterator[ScanBlock]:
         """Scan the specimen of the setup; see `CanScan`. A plan without a centre is put in the specimen's middle.

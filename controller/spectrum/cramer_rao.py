@@ -22,7 +22,8 @@ from twin.arrays import Array
 from twin.cameras.ronchigram_camera import gain_map
 from twin.day import Day
 from twin.optics import Optics
-from twin.ronchigram.phase_screens import SLICE_NM, FastRenderer, to_camera
+from twin.ronchigram.camera_geometry import to_camera
+from twin.ronchigram.phase_screens import SLICE_NM, FastRenderer
 from twin.state import StateSpace
 
 HANN_CORRELATION = (1 + 2 * ((2 / 3) ** 2 + (1 / 6) ** 2)) ** 2

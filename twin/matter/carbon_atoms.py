@@ -41,15 +41,15 @@ def carbon_film(film: FilmProperties, side_nm: float, rng: np.random.Generator) 
         ValueError: the period is not finite or below twice the closest approach, or the film cannot
             be filled to its density at random.
     """
-    core = film.hard_core_nm
+    core = film.closest_nm
     if not (math.isfinite(side_nm) and side_nm >= 2 * core):
         raise ValueError(f"side_nm must be at least twice hard_core_nm, {2 * core:g} nm; got {side_nm!r}")
     box = np.array([side_nm, side_nm, film.thickness_nm])
-    count = round(film.density_per_nm3 * float(np.prod(box)))
+    count = round(film.atoms_per_nm3 * float(np.prod(box)))
     positions = np.empty((count, 3))
     # Cells no smaller than the core, so that the 27 around a candidate hold every atom it could touch,
     # and no smaller than the volume per atom, so that few are empty.
-    edge = max(core, film.density_per_nm3 ** (-1 / 3))
+    edge = max(core, film.atoms_per_nm3 ** (-1 / 3))
     cells = np.maximum(1, np.floor(box / edge)).astype(np.int64)
     first = np.full(int(np.prod(cells)), -1, dtype=np.int64)
     following = np.full(count, -1, dtype=np.int64)
@@ -59,9 +59,9 @@ def carbon_film(film: FilmProperties, side_nm: float, rng: np.random.Generator) 
             break
         placed = _add(rng.random((count, 3)) * box, positions, placed, first, following, cells, box, core**2)
     if placed < count:
-        packing = math.pi / 6 * film.density_per_nm3 * core**3
+        packing = math.pi / 6 * film.atoms_per_nm3 * core**3
         raise ValueError(
-            f"only {placed} of {count} atoms found room: hard_core_nm {core:g} at {film.density_per_nm3:g} per nm3"
+            f"only {placed} of {count} atoms found room: hard_core_nm {core:g} at {film.atoms_per_nm3:g} per nm3"
             f" fills {packing:.2f} of the film; random addition needs less than about 0.35"
         )
     for _ in range(SWEEPS):

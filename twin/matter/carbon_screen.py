@@ -1,15 +1,16 @@
-"""Amorphous carbon as a random phase object: its structure factor and the phase screens drawn from it.
+"""An amorphous film as a random phase object: its structure factor and the phase screens drawn from it.
 
 The atomic model with the same statistics is in `carbon_atoms.py`.
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twin.arrays import Array
-from twin.day import FilmProperties
+from twin.day import FilmProperties, IlluminationProperties
 from twin.optics import Optics
 
 # Lobato & Van Dyck, Acta Cryst. A 70 (2014) 636, carbon: a [angstrom], b [angstrom^2].
@@ -24,26 +25,45 @@ _LOBATO_CARBON_B = np.array(
 _FACTOR_TO_POTENTIAL_V_NM2 = 0.4787801
 
 
-def scattering_factor_nm(q_per_nm: Array) -> Array:
-    """Electron scattering factor of carbon, nm, at spatial frequency q (1/nm, cycles), any shape."""
+@lru_cache(maxsize=16)
+def _lobato(element: str) -> tuple[Array, Array]:
+    """Parameters a and b of an element; those of carbon stand here, the others in abTEM, whose import takes seconds."""
+    if element == "C":
+        return _LOBATO_CARBON_A, _LOBATO_CARBON_B
+    from abtem.parametrizations import LobatoParametrization
+
+    a, b = LobatoParametrization().scaled_parameters(element, "scattering_factor")
+    return np.asarray(a, np.float64), np.asarray(b, np.float64)
+
+
+def scattering_factor_nm(q_per_nm: Array, element: str = "C") -> Array:
+    """Electron scattering factor of an element, nm, at spatial frequency q (1/nm, cycles), any shape."""
     g2 = (np.asarray(q_per_nm, np.float64)[..., None] * 0.1) ** 2
-    b = _LOBATO_CARBON_B * g2
-    angstrom = np.sum(_LOBATO_CARBON_A * (2 + b) / (1 + b) ** 2, axis=-1)
+    lobato_a, lobato_b = _lobato(element)
+    b = lobato_b * g2
+    angstrom = np.sum(lobato_a * (2 + b) / (1 + b) ** 2, axis=-1)
     return angstrom * 0.1
+
+
+def potential_v_nm3(q_per_nm: Array, element: str) -> Array:
+    """Fourier transform of the potential of one atom, V nm^3, at spatial frequency q (1/nm, cycles), any shape."""
+    return _FACTOR_TO_POTENTIAL_V_NM2 * scattering_factor_nm(q_per_nm, element)
 
 
 def structure_factor(q_per_nm: Array, film: FilmProperties) -> Array:
     """S(q) of the film's hard cores in the Percus-Yevick closed form (Wertheim, PRL 10 (1963) 321).
 
+    Displacing every atom by an independent Gaussian multiplies S - 1 by the square of its characteristic function.
+
     Args:
         q_per_nm: spatial frequency in cycles per nm, any shape.
-        film: density and closest approach define the packing fraction.
+        film: density and closest approach define the packing fraction; its disorder.
 
     Returns:
         S, same shape; 1 far above 1 / hard_core_nm.
     """
-    d = film.hard_core_nm
-    eta = math.pi / 6 * film.density_per_nm3 * d**3
+    d = film.closest_nm
+    eta = math.pi / 6 * film.atoms_per_nm3 * d**3
     alpha = (1 + 2 * eta) ** 2 / (1 - eta) ** 4
     beta = -6 * eta * (1 + eta / 2) ** 2 / (1 - eta) ** 4
     gamma = eta * alpha / 2
@@ -55,18 +75,26 @@ def structure_factor(q_per_nm: Array, film: FilmProperties) -> Array:
         + beta * (2 * k * s + (2 - k**2) * c - 2) / k**4
         + gamma * (-(k**4) * c + 4 * ((3 * k**2 - 6) * c + (k**3 - 6 * k) * s + 6)) / k**6
     )
-    return 1.0 / (1.0 + 24 * eta * transform)
+    packed = 1.0 / (1.0 + 24 * eta * transform)
+    if film.disorder_nm == 0.0:
+        return packed
+    return 1.0 + (packed - 1.0) * np.exp(-((2 * np.pi * film.disorder_nm * np.asarray(q_per_nm, np.float64)) ** 2))
 
 
 def phase_psd_rad2_nm2(q_per_nm: Array, film: FilmProperties, optics: Optics, thickness_nm: float) -> Array:
     """Power spectral density of the projected phase of `thickness_nm` of film, rad^2 nm^2, shape of q.
 
     Its integral over the plane of q is the variance of the phase: n t |sigma V(q)|^2 S(q), with the
-    structure factor on the central plane of reciprocal space (the film is much thicker than an atom).
+    structure factor on the central plane of reciprocal space (the film is much thicker than an atom). The elements of
+    a compound are distributed over the cores at random: <V>^2 S + (<V^2> - <V>^2).
     """
-    potential = _FACTOR_TO_POTENTIAL_V_NM2 * scattering_factor_nm(q_per_nm)
-    per_atom = (optics.interaction_rad_per_v_nm * potential) ** 2
-    return film.density_per_nm3 * thickness_nm * per_atom * structure_factor(q_per_nm, film)
+    structure = structure_factor(q_per_nm, film)
+    mean = mean_square = np.zeros(np.shape(q_per_nm))
+    for element, share in film.composition:
+        phase = optics.interaction_rad_per_v_nm * potential_v_nm3(q_per_nm, element)
+        mean, mean_square = mean + share * phase, mean_square + share * phase**2
+    per_area = film.atoms_per_nm3 * thickness_nm
+    return per_area * mean**2 * structure + per_area * (mean_square - mean**2)
 
 
 def grid_frequencies(grid: int, sampling_nm: float) -> Array:
@@ -74,22 +102,38 @@ def grid_frequencies(grid: int, sampling_nm: float) -> Array:
     return np.hypot(np.fft.fftfreq(grid, sampling_nm)[:, None], np.fft.rfftfreq(grid, sampling_nm)[None, :])
 
 
+def vibration_transfer(qx_per_nm: Array, qy_per_nm: Array, illumination: IlluminationProperties) -> Array:
+    """Gaussian of a probe that vibrates along one axis, at spatial frequencies along x and y; 1 at rest."""
+    turn = math.radians(illumination.vibration_deg)
+    along = math.cos(turn) * qx_per_nm + math.sin(turn) * qy_per_nm
+    return np.asarray(np.exp(-2 * (np.pi * illumination.vibration_nm * along) ** 2))
+
+
 def screen_filter(
-    film: FilmProperties, optics: Optics, thickness_nm: float, source_size_nm: float = 0.0, side: int | None = None
+    film: FilmProperties,
+    optics: Optics,
+    thickness_nm: float,
+    source_size_nm: float = 0.0,
+    side: int | None = None,
+    illumination: IlluminationProperties | None = None,
 ) -> NDArray[np.float32]:
     """Filter from unit complex noise on the half plane to a film's phase, shape (side, side // 2 + 1).
 
     `side` is by default that of the grid; the sampling is the same for any side.
 
     To first order in the potential, a finite source blurs the Ronchigram like a blur of the potential (shifting the
-    probe shifts the shadow image): the filter includes the source's Gaussian.
+    probe shifts the shadow image): the filter includes the source's Gaussian and that of a vibration.
     """
     side = side or optics.grid
     q = grid_frequencies(side, optics.sampling_nm)
     psd = phase_psd_rad2_nm2(q, film, optics, thickness_nm)
     amplitude = np.sqrt(psd) * (side / optics.sampling_nm)
     amplitude[0, 0] = 0.0  # a constant phase has no effect
-    return (amplitude * np.exp(-2 * (np.pi * source_size_nm * q) ** 2)).astype(np.float32)
+    filtered = amplitude * np.exp(-2 * (np.pi * source_size_nm * q) ** 2)
+    if illumination is not None and illumination.vibration_nm > 0.0:
+        along_x, along_y = np.fft.rfftfreq(side, optics.sampling_nm), np.fft.fftfreq(side, optics.sampling_nm)
+        filtered = filtered * vibration_transfer(along_x[None, :], along_y[:, None], illumination)
+    return filtered.astype(np.float32)
 
 
 def unit_noise(grid: int, rng: np.random.Generator) -> NDArray[np.complex64]:

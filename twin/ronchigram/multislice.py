@@ -16,10 +16,14 @@ from abtem.antialias import AntialiasAperture
 from numpy.typing import NDArray
 
 from twin.aberrations import Aberrations
-from twin.day import Day
-from twin.matter.carbon_atoms import carbon_film
+from twin.day import Day, IlluminationProperties
+from twin.matter.carbon_screen import vibration_transfer
+from twin.matter.crystals import crystallites_phase
+from twin.matter.film_atoms import film_atoms
+from twin.matter.region import CRYSTALLITES, phase_scale, region_rng, vacuum
 from twin.optics import Optics, check_window, focal_quadrature
-from twin.ronchigram.phase_screens import crop_pixels, to_camera
+from twin.ronchigram.aperture import aperture_amplitude, widest
+from twin.ronchigram.camera_geometry import crop_pixels, to_camera
 from twin.scan.diffraction import aperture_wave, band_limited_propagator, exit_mask, exit_wave, probe_wave
 from twin.scan.transmission import ABTEM_SETTINGS, abtem_potential
 
@@ -31,8 +35,6 @@ SLICE_NM = 1.0
 4 nm film and by 0.011 for 10 nm, a tenth of its contrast and of the shot noise of 1e6 electrons."""
 
 _BAND_LIMIT = 2 / 3  # of the grid's largest frequency: abTEM's anti-aliasing aperture
-
-_CARBON = 6
 
 
 def multislice_grid(optics: Optics) -> int:
@@ -51,19 +53,25 @@ def _rest(number: int) -> int:
     return number
 
 
-def projection_filter(grid: int, sampling_nm: float, source_size_nm: float) -> NDArray[np.float32]:
-    """Filter of each slice of the projected potential in Fourier space, (grid, grid // 2 + 1).
+def projection_filter(
+    grid: int, sampling_nm: float, source_size_nm: float, illumination: IlluminationProperties | None = None
+) -> NDArray[np.float32]:
+    """Filter of each slice of the projected potential in Fourier space, (grid, grid // 2 + 1), in (x, y) order.
 
-    The Gaussian of a finite source, abTEM's band limit, and a correction: abTEM 1.0 distributes an atom linearly over
-    four pixels, which damps by sinc^2(pi q dx) along each axis, but divides by sin(q dx) / (q dx) without the pi. The
-    transform is then that of the atoms to 1 % at 6 per nm and to 7 % at 12 (uncorrected: 4 % and 15 %).
+    The Gaussians of a finite source and of a vibration, abTEM's band limit, and a correction: abTEM 1.0 distributes an
+    atom linearly over four pixels, which damps by sinc^2(pi q dx) along each axis, but divides by sin(q dx) / (q dx)
+    without the pi. The transform is then that of the atoms to 1 % at 6 per nm and to 7 % at 12 (uncorrected: 4 % and
+    15 %).
     """
     kx = np.fft.fftfreq(grid)[:, None]
     ky = np.fft.rfftfreq(grid)[None, :]
     k = np.hypot(kx, ky)
     shared = (np.sinc(kx) * np.sinc(ky)) ** 2
     source = np.exp(-2 * (np.pi * source_size_nm * k / sampling_nm) ** 2)
-    return np.where(k < _BAND_LIMIT / 2, np.sinc(k / np.pi) / shared * source, 0.0).astype(np.float32)
+    filtered = np.where(k < _BAND_LIMIT / 2, np.sinc(k / np.pi) / shared * source, 0.0)
+    if illumination is not None and illumination.vibration_nm > 0.0:
+        filtered = filtered * vibration_transfer(kx / sampling_nm, ky / sampling_nm, illumination)
+    return filtered.astype(np.float32)
 
 
 class MultisliceRenderer:
@@ -110,8 +118,16 @@ class MultisliceRenderer:
         self._film: NDArray[np.complex64] | None = None
         self._energy_ev = optics.energy_kev * 1e3
         self._fine = replace(optics, grid=self.grid, sampling_nm=optics.window_nm / self.grid)
+        self._widest = widest(self._fine, day.illumination)
+        self._amplitude = self._uneven_amplitude() if day.illumination.shaped else None
         self._propagator = band_limited_propagator(self._fine, self.step_nm)
         self._exit = exit_mask(self.grid) ** 2
+
+    def _uneven_amplitude(self) -> NDArray[np.complex64]:
+        """Amplitude of the real aperture on the square of `aperture_wave`."""
+        side = len(aperture_wave(self._widest, Aberrations.of({})))
+        amplitude = aperture_amplitude(self._fine, self.day.illumination, self._fine.angles_mrad(side))
+        return amplitude.astype(np.complex64)
 
     @property
     def film(self) -> NDArray[np.complex64]:
@@ -124,11 +140,11 @@ class MultisliceRenderer:
     def _build(self) -> NDArray[np.complex64]:
         rng = np.random.default_rng(self.film_seed)
         properties, side_nm = self.day.film, self.optics.window_nm * self.film_windows
-        positions_nm = carbon_film(properties, side_nm, rng)
+        numbers, positions_nm = film_atoms(properties, side_nm, rng)
         grid = self.grid * self.film_windows
-        kernel = projection_filter(grid, side_nm / grid, self.day.source_size_nm)
+        kernel = projection_filter(grid, side_nm / grid, self.day.source_size_nm, self.day.illumination)
         aperture = AntialiasAperture()
-        numbers, cell_nm = np.full(len(positions_nm), _CARBON), (side_nm, side_nm, properties.thickness_nm)
+        cell_nm = (side_nm, side_nm, properties.thickness_nm)
         film = np.empty((self.snapshots, self.slices, grid, grid), np.complex64)
         for snapshot in film:
             # A displacement along the beam does not change the projection of a slice.
@@ -140,13 +156,37 @@ class MultisliceRenderer:
                 snapshot[i] = aperture.bandlimit(layer.transmission_function(self._energy_ev)).array[0]
         return film
 
-    def transmission(self, region_seed: int) -> NDArray[np.complex64]:
-        """Transmission functions of one region of the film, (snapshots, slices, grid, grid), rows along y."""
+    def transmission(self, region_seed: int, grown_nm: float = 0.0) -> NDArray[np.complex64]:
+        """Transmission functions of one region of the film, (snapshots, slices, grid, grid), rows along y.
+
+        Args:
+            region_seed: seed of the region.
+            grown_nm: contamination of the region.
+        """
+        film, sampling_nm = self.day.film, self._fine.sampling_nm
+        layers = self._crop(region_seed)
+        scale = phase_scale(film, self.grid, grown_nm)
+        if scale is not None:
+            layers = (np.abs(layers) * np.exp(1j * np.angle(layers) * scale)).astype(np.complex64)
+        if film.crystallites_per_um2 > 0.0:
+            rng = region_rng(region_seed, CRYSTALLITES)
+            blur_nm = math.hypot(film.thermal_rms_nm, self.day.source_size_nm)
+            particles = crystallites_phase(film, self.optics, self.grid, sampling_nm, blur_nm, rng)
+            layers = layers.copy()
+            layers[:, -1] *= np.exp(1j * particles).astype(np.complex64)
+        hole = vacuum(film, self.grid, sampling_nm, region_seed)
+        return layers if hole is None else np.where(hole, np.complex64(1.0), layers)
+
+    def _crop(self, region_seed: int) -> NDArray[np.complex64]:
+        """Transmission functions of a cyclic crop of the film, turned and mirrored at random."""
         rng = np.random.default_rng(region_seed)
         size = self.film.shape[-1]
         row, column = rng.integers(size, size=2)
         rows, columns = (row + np.arange(self.grid)) % size, (column + np.arange(self.grid)) % size
         flip_x, flip_y, transpose = rng.integers(2, size=3)
+        if self.day.illumination.vibration_nm > 0.0:
+            # The film is blurred along one axis, which only half a turn leaves where it is.
+            flip_y, transpose = flip_x, 0
         where = np.ix_(rows[::-1] if flip_x else rows, columns[::-1] if flip_y else columns)
         # Layer by layer: indexing all of them would leave neighbouring pixels far apart in memory.
         region = np.stack([[layer[where] for layer in snapshot] for snapshot in self.film])
@@ -180,7 +220,9 @@ class MultisliceRenderer:
         for i, (offset_nm, weight) in enumerate(points * rounds):
             # Free space of length z adds z to C10: the first slice lies before the mid-plane.
             entrance_nm = offset_nm - (self.slices - 1) * self.step_nm / 2
-            wave = aperture_wave(self._fine, aberrations + Aberrations.of({"C10": entrance_nm}))
+            wave = aperture_wave(self._widest, aberrations + Aberrations.of({"C10": entrance_nm}))
+            if self._amplitude is not None:
+                wave = np.exp(1j * np.angle(wave)) * self._amplitude
             probe = probe_wave(wave.T if transposed else wave, np.zeros(2), self.grid)
             spectrum = exit_wave(probe, layers[i % len(layers)], self._propagator)
             total += np.float32(weight / rounds) * (spectrum.real**2 + spectrum.imag**2)
@@ -189,16 +231,21 @@ class MultisliceRenderer:
         whole[first : first + size, first : first + size] = total.T if transposed else total
         return whole
 
-    def probability(self, aberrations: Sequence[Aberrations], region_seeds: Sequence[int]) -> NDArray[np.float32]:
+    def probability(
+        self,
+        aberrations: Sequence[Aberrations],
+        region_seeds: Sequence[int],
+        grown_nm: Sequence[float] | None = None,
+    ) -> NDArray[np.float32]:
         """See `Renderer.probability`."""
         if len(aberrations) != len(region_seeds):
             raise ValueError(f"{len(aberrations)} aberration states for {len(region_seeds)} regions")
         for state in aberrations:
-            check_window(self.optics, state)
+            check_window(widest(self.optics, self.day.illumination), state)
         size = crop_pixels(self.optics, self.day.camera)
         start = self.grid // 2 - size // 2
         frames = []
-        for state, seed in zip(aberrations, region_seeds, strict=True):
-            fine = self.intensity(state, self.transmission(seed))[start : start + size, start : start + size]
+        for state, seed, grown in zip(aberrations, region_seeds, grown_nm or [0.0] * len(region_seeds), strict=True):
+            fine = self.intensity(state, self.transmission(seed, grown))[start : start + size, start : start + size]
             frames.append(to_camera(torch.from_numpy(fine)[None], self.optics, self.day.camera)[0].numpy())
         return np.stack(frames)

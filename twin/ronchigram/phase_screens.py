@@ -12,7 +12,7 @@ square is neglected.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -22,9 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twin.aberrations import NAMES, Aberrations
-from twin.day import CameraProperties, Day
+from twin.day import Day, IlluminationProperties
 from twin.matter.carbon_screen import screen_filter, unit_noise
+from twin.matter.crystals import crystal_phases, crystallites_phase
+from twin.matter.region import CRYSTALLITES, phase_scale, region_rng, vacuum
 from twin.optics import PROBE_MARGIN, Optics, aperture_phases, check_window, focal_quadrature, probe_reach_nm
+from twin.ronchigram.aperture import aperture_amplitude, widest
+from twin.ronchigram.camera_geometry import crop_pixels, to_camera
 
 SLICE_NM = 2.5
 """Thickest film that one phase screen represents by default."""
@@ -35,77 +39,23 @@ SUB_WINDOWS = (0.5, 0.75)
 class Renderer(Protocol):
     """From aberrations and a specimen region to the expected intensity on the camera."""
 
-    def probability(self, aberrations: Sequence[Aberrations], region_seeds: Sequence[int]) -> NDArray[np.float32]:
+    def probability(
+        self,
+        aberrations: Sequence[Aberrations],
+        region_seeds: Sequence[int],
+        grown_nm: Sequence[float] | None = None,
+    ) -> NDArray[np.float32]:
         """Expected fraction of the beam per camera pixel (whole beam = 1), shape (N, H, W).
 
         Args:
             aberrations: N full states, calibrated and residual; C10 counts from the film's mid-plane.
             region_seeds: N film regions; the same seed gives the same region.
+            grown_nm: contamination of each region; None: none.
 
         Raises:
             AliasingError: the window cannot hold a probe.
         """
         ...
-
-
-def crop_pixels(optics: Optics, camera: CameraProperties) -> int:
-    """Side of the un-binned square that covers the rotated, scaled and shifted camera."""
-    side = optics.camera_pixels * optics.binning
-    if _is_ideal(camera):
-        return side
-    turn = math.radians(camera.rotation_deg)
-    reach = (abs(math.cos(turn)) + abs(math.sin(turn))) / camera.scale
-    shift = max(abs(s) for s in camera.shift_px) * optics.binning * reach
-    # A few common sizes: transforms like them, and days share one aperture basis.
-    return min(optics.grid, 16 * math.ceil((side * reach + 2 * shift + 2) / 16))
-
-
-def _is_ideal(camera: CameraProperties) -> bool:
-    return camera.rotation_deg == 0.0 and camera.scale == 1.0 and camera.shift_px == (0.0, 0.0)
-
-
-def to_camera(intensity: Tensor, optics: Optics, camera: CameraProperties) -> Tensor:
-    """Sum diffraction intensity on the reciprocal grid into camera pixels.
-
-    In torch, with the camera's geometry; a scan's camera has none, see `scan.diffraction.to_camera`.
-
-    Args:
-        intensity: (N, M, M), zero angle at M // 2, pixel `optics.pixel_mrad`.
-        optics: camera size and binning.
-        camera: its rotation, scale and shift are applied here, before binning.
-
-    Returns:
-        (N, H, W), the fraction of the beam in each camera pixel.
-    """
-    side, bins = optics.camera_pixels * optics.binning, optics.binning
-    size = intensity.shape[-1]
-    if _is_ideal(camera):
-        start = size // 2 - side // 2
-        fine = intensity[:, start : start + side, start : start + side]
-    else:
-        fine = _sample(intensity, side, optics, camera)
-    return fine.reshape(-1, optics.camera_pixels, bins, optics.camera_pixels, bins).sum((2, 4))
-
-
-def _sample(intensity: Tensor, side: int, optics: Optics, camera: CameraProperties) -> Tensor:
-    """Bilinear samples of the intensity at the camera's sub-pixels, (N, side, side), electrons conserved."""
-    size = intensity.shape[-1]
-    turn = math.radians(camera.rotation_deg)
-    axis = torch.arange(side, dtype=intensity.dtype) - side // 2
-    x = (axis[None, :] - camera.shift_px[0] * optics.binning) / camera.scale
-    y = (axis[:, None] - camera.shift_px[1] * optics.binning) / camera.scale
-    source_x = math.cos(turn) * x - math.sin(turn) * y
-    source_y = math.sin(turn) * x + math.cos(turn) * y
-    # grid_sample counts from -1 to 1 between the outer pixels' outer edges (align_corners=False).
-    grid = (torch.stack([source_x, source_y], -1) + size // 2 + 0.5) * (2 / size) - 1
-    batch = intensity.shape[0]
-    samples = torch.nn.functional.grid_sample(
-        intensity[:, None],
-        grid.expand(batch, -1, -1, -1).to(intensity.dtype),
-        padding_mode="zeros",
-        align_corners=False,
-    )
-    return samples[:, 0] / camera.scale**2
 
 
 @dataclass(frozen=True)
@@ -116,13 +66,13 @@ class ApertureBasis:
         pixels: flat indices into the (size, size) square, shape (P,).
         radians_per_nm: shape (25, P), in the order of `NAMES`.
         size: side of the square; zero angle at size // 2.
-        amplitude: aperture value that makes the whole beam 1 after both transforms.
+        amplitude: aperture value that makes the whole beam 1 after both transforms; (P,) where it is uneven.
     """
 
     pixels: Tensor
     radians_per_nm: Tensor
     size: int
-    amplitude: float
+    amplitude: float | Tensor
 
 
 @lru_cache(maxsize=16)
@@ -131,6 +81,17 @@ def aperture_basis(optics: Optics, size: int, dtype: torch.dtype) -> ApertureBas
     inside, basis = aperture_phases(optics, optics.angles_mrad(size))
     pixels = torch.from_numpy(np.flatnonzero(inside.ravel()))
     return ApertureBasis(pixels, torch.from_numpy(basis).to(dtype), size, 1.0 / math.sqrt(int(inside.sum())))
+
+
+def illuminated_basis(
+    optics: Optics, illumination: IlluminationProperties, size: int, dtype: torch.dtype
+) -> ApertureBasis:
+    """`aperture_basis` of the real aperture, with its shape and profile."""
+    if not illumination.shaped:
+        return aperture_basis(optics, size, dtype)
+    basis = aperture_basis(widest(optics, illumination), size, dtype)
+    amplitude = aperture_amplitude(optics, illumination, optics.angles_mrad(size))
+    return replace(basis, amplitude=torch.from_numpy(amplitude.ravel()[basis.pixels.numpy()]).to(dtype))
 
 
 def aperture_field(coefficients_nm: Tensor, basis: ApertureBasis) -> Tensor:
@@ -269,14 +230,18 @@ class FastRenderer:
         if self.slices < 1:
             raise ValueError(f"slices must be at least 1, got {self.slices}")
         self.step_nm = day.film.thickness_nm / self.slices
-        self.basis = aperture_basis(optics, crop_pixels(optics, day.camera), dtype)
+        self._widest = widest(optics, day.illumination)
+        self.basis = illuminated_basis(optics, day.illumination, crop_pixels(optics, day.camera), dtype)
+        self._even = replace(self.basis, amplitude=1.0 / math.sqrt(len(self.basis.pixels)))
         self._windows: dict[int, _Window] = {}
 
     def _window(self, side: int) -> _Window:
         """The window of one size, made on first use."""
         if side not in self._windows:
             optics, day, size = self.optics, self.day, self.basis.size
-            weights = torch.from_numpy(screen_filter(day.film, optics, self.step_nm, day.source_size_nm, side))
+            weights = torch.from_numpy(
+                screen_filter(day.film, optics, self.step_nm, day.source_size_nm, side, day.illumination)
+            )
             between = vacuum = None
             if self.slices > 1:
                 between = fresnel_propagator(optics, size, self.step_nm, self.dtype, side)
@@ -291,7 +256,7 @@ class FastRenderer:
         """Phase factor for a defocus offset and a shift to the centre of the sub-window; None: one."""
         if offset_nm == 0.0 and side == self.optics.grid:
             return None
-        phase = aperture_field(_defocus(offset_nm, self.dtype), self.basis)[0] / self.basis.amplitude
+        phase = aperture_field(_defocus(offset_nm, self.dtype), self._even)[0] / self._even.amplitude
         if side < self.optics.grid:
             phase = phase * _centring_ramp(self.basis.size, self.optics.grid, side, phase.dtype)
         return phase
@@ -307,12 +272,37 @@ class FastRenderer:
         sides = (int(fraction * self.optics.grid) for fraction in SUB_WINDOWS)
         return next((side for side in sides if side >= needed), self.optics.grid)
 
-    def transmission(self, region_seed: int, side: int | None = None) -> Tensor:
-        """Transmission functions of one film region, complex (slices, side, side), |t| = 1; by default of the grid."""
-        side, rng = side or self.optics.grid, np.random.default_rng(region_seed)
-        noise = np.stack([unit_noise(side, rng) for _ in range(self.slices)])
-        phase = torch.fft.irfft2(torch.from_numpy(noise) * self._window(side).filter, s=(side, side)).to(self.dtype)
+    def transmission(self, region_seed: int, side: int | None = None, grown_nm: float = 0.0) -> Tensor:
+        """Transmission functions of one film region, complex (slices, side, side), |t| = 1; by default of the grid.
+
+        Args:
+            region_seed: seed of the region.
+            side: pixels of the window.
+            grown_nm: contamination of the region.
+        """
+        side, film = side or self.optics.grid, self.day.film
+        phase = self._film_phase(region_seed, side)
+        scale = phase_scale(film, side, grown_nm)
+        if scale is not None:
+            phase = phase * torch.as_tensor(scale, dtype=self.dtype)
+        if film.crystallites_per_um2 > 0.0:
+            rng = region_rng(region_seed, CRYSTALLITES)
+            blur_nm = math.hypot(film.thermal_rms_nm, self.day.source_size_nm)
+            particles = crystallites_phase(film, self.optics, side, self.optics.sampling_nm, blur_nm, rng)
+            phase[-1] += torch.from_numpy(particles).to(self.dtype)
+        hole = vacuum(film, side, self.optics.sampling_nm, region_seed)
+        if hole is not None:
+            phase = phase.masked_fill(torch.from_numpy(hole), 0.0)
         return torch.complex(torch.cos(phase), torch.sin(phase))
+
+    def _film_phase(self, region_seed: int, side: int) -> Tensor:
+        """Phase of an even film, (slices, side, side), rad."""
+        rng = np.random.default_rng(region_seed)
+        if self.day.film.crystal != "none":
+            layers = crystal_phases(self.day, self.optics, side, self.slices, rng)
+            return torch.from_numpy(layers).to(self.dtype)
+        noise = np.stack([unit_noise(side, rng) for _ in range(self.slices)])
+        return torch.fft.irfft2(torch.from_numpy(noise) * self._window(side).filter, s=(side, side)).to(self.dtype)
 
     def intensity(self, coefficients_nm: Tensor, transmission: Tensor) -> Tensor:
         """Un-binned intensity averaged over the focal spread, (N, size, size); differentiable.
@@ -333,16 +323,22 @@ class FastRenderer:
         assert total is not None
         return total
 
-    def probability(self, aberrations: Sequence[Aberrations], region_seeds: Sequence[int]) -> NDArray[np.float32]:
+    def probability(
+        self,
+        aberrations: Sequence[Aberrations],
+        region_seeds: Sequence[int],
+        grown_nm: Sequence[float] | None = None,
+    ) -> NDArray[np.float32]:
         """See `Renderer.probability`. One frame at a time stays in the processor's cache; a batch does not."""
         if len(aberrations) != len(region_seeds):
             raise ValueError(f"{len(aberrations)} aberration states for {len(region_seeds)} regions")
         frames = []
+        grown_nm = grown_nm or [0.0] * len(region_seeds)
         with torch.no_grad():
-            for state, seed in zip(aberrations, region_seeds, strict=True):
-                check_window(self.optics, state)
+            for state, seed, grown in zip(aberrations, region_seeds, grown_nm, strict=True):
+                check_window(self._widest, state)
                 coefficients = torch.from_numpy(state.array()).to(self.dtype)[None]
-                fine = self.intensity(coefficients, self.transmission(seed, self.side(state))[None])
+                fine = self.intensity(coefficients, self.transmission(seed, self.side(state), grown)[None])
                 frames.append(to_camera(fine, self.optics, self.day.camera)[0])
         return torch.stack(frames).float().numpy()
 

@@ -41,7 +41,7 @@ def on_carbon(
     if carbon_nm == 0:
         return Structure(name, numbers, positions, (side_nm, side_nm, bottom), False, thermal_rms_nm)
     film = FilmProperties(thickness_nm=carbon_nm)
-    check_count(name, len(numbers) + film.density_per_nm3 * side_nm**2 * carbon_nm)
+    check_count(name, len(numbers) + film.atoms_per_nm3 * side_nm**2 * carbon_nm)
     carbon = carbon_film(film, side_nm, np.random.default_rng(seed)) + np.array([0.0, 0.0, bottom])
     moving = {CARBON: film.thermal_rms_nm, **thermal_rms_nm} if thermal_rms_nm else {}
     return Structure(

@@ -37,7 +37,7 @@ def test_no_two_cores_overlap_also_across_the_period(films):
     for positions in films:
         distances, _ = periodic_tree(positions).query(positions, k=2)
         nearest = distances[:, 1].min()
-        assert FILM.hard_core_nm <= nearest < FILM.hard_core_nm * 1.001
+        assert FILM.closest_nm <= nearest < FILM.closest_nm * 1.001
 
 
 def test_atoms_touch_as_often_as_in_equilibrium(films):
@@ -45,12 +45,12 @@ def test_atoms_touch_as_often_as_in_equilibrium(films):
 
     About 18,500 pairs within 5 % of contact: 0.7 % standard error, and 1.7 % from g's slope; the bound is 5 %.
     """
-    core, shell = FILM.hard_core_nm, 1.05
+    core, shell = FILM.closest_nm, 1.05
     pairs = sum(len(periodic_tree(p).query_pairs(core * shell)) for p in films)
     atoms = sum(len(p) for p in films)
     volume = 4 / 3 * math.pi * core**3 * (shell**3 - 1)
-    measured = 2 * pairs / atoms / (FILM.density_per_nm3 * volume)
-    eta = math.pi / 6 * FILM.density_per_nm3 * core**3
+    measured = 2 * pairs / atoms / (FILM.atoms_per_nm3 * volume)
+    eta = math.pi / 6 * FILM.atoms_per_nm3 * core**3
     slope = -9 / 2 * eta * (1 + eta) / (1 - eta) ** 3  # of d g'(d), Percus-Yevick
     mean_over_shell = (1 - eta / 2) / (1 - eta) ** 3 + slope * (shell - 1) / 2
     assert measured == pytest.approx(mean_over_shell, rel=0.05)

@@ -28,7 +28,7 @@ def test_the_scattering_factor_is_abtems() -> None:
 
 
 def test_the_structure_factor_has_its_closed_limits() -> None:
-    eta = np.pi / 6 * FILM.density_per_nm3 * FILM.hard_core_nm**3
+    eta = np.pi / 6 * FILM.atoms_per_nm3 * FILM.closest_nm**3
     compressibility = (1 - eta) ** 4 / (1 + 2 * eta) ** 2
     assert structure_factor(np.array([0.0]), FILM)[0] == pytest.approx(compressibility, rel=2e-3)
     assert structure_factor(np.array([400.0]), FILM)[0] == pytest.approx(1.0, abs=1e-2)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from twin.aberrations import NAMES, Aberrations, rotated
 from twin.day import CameraProperties, Day, FilmProperties
 from twin.optics import AliasingError, Optics
-from twin.ronchigram.phase_screens import FastRenderer, aperture_basis, crop_pixels, diffraction, to_camera
+from twin.ronchigram.camera_geometry import crop_pixels, to_camera
+from twin.ronchigram.phase_screens import FastRenderer, aperture_basis, diffraction
 
 SMALL = Optics(grid=256, camera_pixels=64, binning=3)
 STATE = Aberrations.of({"C10": 30.0, "C12a": 10.0, "C12b": -8.0, "C21a": 40.0, "C23b": -60.0, "C30": 800.0})
