@@ -1,7 +1,7 @@
 """Departures that a random day can be given by name: films, illumination, camera, corrector and timing.
 
 Each kind is a function of the severity: at 0 the day is unchanged, at 1 it departs as one would meet it on a real
-instrument, at 2 twice as far. Unlike `SPREADS` no network is trained on them unless its training asks for them.
+instrument, at 2 twice as far. No shipped network has seen them in training.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -71,7 +71,7 @@ KINDS: dict[str, Kind] = {
     "film_ge": _film("Ge"),
     "film_sin": _film("SiN"),
     "film_sio2": _film("SiO2"),
-    "crystallites": lambda severity, rng: {"film": {"crystallites_per_um2": _size(severity, 4000.0, rng)}},
+    "crystallites": lambda severity, rng: {"film": {"crystallites_per_um2": _size(severity, 20000.0, rng)}},
     "crystal": lambda severity, rng: {"film": {"crystal": "si_001"}},
     "wedge": lambda severity, rng: {"film": {"wedge": _share(severity, 0.6, rng, 1.9), "wedge_deg": _angle(rng)}},
     "hole_edge": lambda severity, rng: {"film": {"edge_nm": float(rng.uniform(1.0, 6.0))}},

@@ -25,7 +25,7 @@ def film_atoms(film: FilmProperties, side_nm: float, rng: np.random.Generator) -
     positions_nm = carbon_film(film, side_nm, rng)
     if film.disorder_nm > 0.0:
         moved = positions_nm + rng.normal(0.0, film.disorder_nm, positions_nm.shape)
-        positions_nm = moved % (side_nm, side_nm, film.thickness_nm)
+        positions_nm = np.asarray(moved % (side_nm, side_nm, film.thickness_nm), np.float64)
     elements, shares = zip(*film.composition, strict=True)
     numbers = np.array([atomic_numbers[element] for element in elements])
     if len(numbers) == 1:
