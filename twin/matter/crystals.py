@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.arrays import Array
+from twin.arrays import Array, Floats
 from twin.day import Day, FilmProperties
 from twin.matter.carbon_screen import grid_frequencies, potential_v_nm3
 from twin.optics import Optics
@@ -19,7 +19,7 @@ CRYSTALS: dict[str, tuple[str, float, Array]] = {
 """Element, lattice constant in nm and atoms of the cubic cell by name of a film's crystal; the beam is along [001]."""
 
 
-def crystal_film(film: FilmProperties, side_nm: float) -> tuple[str, Array]:
+def crystal_film(film: FilmProperties, side_nm: float) -> tuple[str, Floats]:
     """Element and positions (x, y, z) of a crystalline film that repeats with `side_nm` along x and y, nm, (N, 3).
 
     The lattice is strained along x and y, by at most half a cell over the side, so that a whole number of cells fits.

@@ -4,13 +4,13 @@ import numpy as np
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from twin.arrays import Array
+from twin.arrays import Floats
 from twin.day import FilmProperties
 from twin.matter.carbon_atoms import carbon_film
 from twin.matter.crystals import crystal_film
 
 
-def film_atoms(film: FilmProperties, side_nm: float, rng: np.random.Generator) -> tuple[NDArray[np.int64], Array]:
+def film_atoms(film: FilmProperties, side_nm: float, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
     """Atomic numbers (N,) and positions (x, y, z), nm, (N, 3).
 
     The elements of a compound are distributed over the hard cores at random; disorder displaces every atom from them
