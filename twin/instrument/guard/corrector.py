@@ -6,7 +6,7 @@
 import numpy as np
 
 from twin.arrays import Array
-from twin.instrument.faults import ActuatorBusy, NotThere, OutOfReach, described, words_of
+from twin.instrument.faults import ActuatorBusy, NotThere, OutOfReach, StillBusy, described, words_of
 from twin.instrument.guard.gate import Claim, Gate, Sent
 from twin.instrument.guard.interval import Interval, read_only
 from twin.instrument.guard.read_back import ReadBack, listed
@@ -80,8 +80,9 @@ class GuardedCorrector:
         Raises:
             NotThere: nor does the read-back settle it.
         """
-        if not (self._gate.interval.is_point or self._gate.believe(self.read_back.read())):
-            raise NotThere(f"the corrector may stand at {self._gate.interval.named(self._space.names)}")
+        gate = self._gate
+        if gate.unanswered or not (gate.interval.is_point or gate.believe(self.read_back.read())):
+            raise NotThere(f"the corrector may stand at {gate.interval.named(self._space.names)}")
 
     def _commands(self, delta_nm: Array) -> list[Array]:
         """Divide an input into commands.
@@ -129,10 +130,8 @@ class GuardedCorrector:
         position = self.read_back.settled(goal)
         if position is None:
             raise NotThere("the corrector does not report its position")
-        if self.read_back.agrees(position, goal):
-            self._gate.know(goal)
+        if self._gate.believe(position):
             return position
-        self._gate.contradicted = True
         worst = int(np.argmax(np.abs(position - goal)))
         raise NotThere(
             f"{self._space.names[worst]} was sent to {goal[worst]:+.3f} nm and reads {position[worst]:+.3f} nm;"
@@ -145,34 +144,34 @@ class GuardedCorrector:
         Raises:
             NotThere: after "busy" the read-back says that it did.
         """
-        if not self.read_back.exists:
-            return
-        position, here = self.read_back.read(), self.commanded_nm
-        if self.read_back.agrees(position, here):
-            self._gate.know(here)
-            return
-        self._gate.contradicted = position is not None
-        if isinstance(refusal, ActuatorBusy):
+        position = self.read_back.read()
+        if self.read_back.exists and not self._gate.believe(position) and isinstance(refusal, ActuatorBusy):
             raise NotThere(f"{described(refusal)}; it reads {listed(position)}") from refusal
 
     def _ask_what_became_of(self, sent: Sent, error: BaseException) -> None:
         """Settle a command without an answer by the read-back; return if it was carried out.
+
+        First the corrector is told to stay: one that is set to absolute values may count from another place than it
+        stands at, and moves now, between the two, rather than with the next command.
 
         Raises:
             ActuatorBusy, ValueError: nothing has moved.
             NotThere: the read-back does not settle it, or the corrector stopped on its way.
         """
         here, goal = self.commanded_nm, self.commanded_nm + sent.delta_nm
+        unknown = NotThere(f"{described(error)}; whether it moved is not known")
+        try:
+            stay = self._gate.send(np.zeros_like(here), "command")
+        except StillBusy:
+            raise unknown from error
         position = self.read_back.steady(goal)
-        if position is None:
-            raise NotThere(f"{described(error)}; whether it moved is not known") from error
-        if self.read_back.agrees(position, goal):
+        if stay.error is not None or position is None:
+            raise unknown from error
+        believed = self._gate.believe(position, goal)
+        if believed and self.read_back.agrees(position, goal):
             self._tools.fault(error, outcome="it had moved nevertheless")
-            self._gate.know(goal)
             return
-        if not self._gate.believe(position):
-            self._gate.contradicted = True
-        if not self.read_back.agrees(position, here):
+        if not (believed and self.read_back.agrees(position, here)):
             raise NotThere(f"{described(error)}; it stands at {listed(position)}") from error
         if isinstance(error, ValueError):
             raise error

@@ -40,7 +40,8 @@ class Sent:
 
     Attributes:
         delta_nm: the command, shape (n,).
-        before, after: where the corrector may stand if it was not carried out, and if it was.
+        before, after: where the corrector stands by the driver's words, if it was not carried out, and if it was.
+        unanswered: of the gate, before it.
         call: the driver's call; it may still be under way.
         error: no answer in time; None if there is one.
     """
@@ -48,6 +49,7 @@ class Sent:
     delta_nm: Array
     before: Interval
     after: Interval
+    unanswered: bool
     call: Call[None]
     error: BaseException | None = None
 
@@ -72,8 +74,9 @@ class Gate:
 
     Attributes:
         interval: where the corrector may stand.
+        by_driver: where it stands by the driver's words; the same without read-back.
         commanded_nm: where it stands by the commands that were answered, shape (n,), read-only.
-        contradicted: driver and read-back contradicted each other.
+        unanswered: the outcome of the latest command is not known, and no command was carried out since.
     """
 
     def __init__(
@@ -83,9 +86,9 @@ class Gate:
         self._space = inner.capabilities.space
         self._total_nm = np.minimum(limits.of("total_nm", self._space), self._space.input)
         self._step_nm = limits.of("step_nm", self._space)
-        self.interval = Interval.at(start_nm)
+        self.interval = self.by_driver = Interval.at(start_nm)
         self.commanded_nm = read_only(start_nm)
-        self.contradicted = False
+        self.unanswered = False
         self._tolerance_nm = limits.read_back_nm
         self._under_way: Sent | None = None
 
@@ -157,16 +160,17 @@ class Gate:
             raise ValueError(f"a command has {self._space.dimension} finite values; got {command.tolist()}")
         self._watch.check_idle()
         self.take_late_answer()
-        before, after = self.interval, self.interval.moved(command)
+        before, after = self.by_driver, self.by_driver.moved(command)
         self.check_step(command)
-        self.check_total(after)
+        self.check_total(self.interval.moved(command))
         write = self._journal.note if event == RESTORING else self._journal.write
         write(event, delta_nm=command, target_nm=self.commanded_nm + command, **details)
         # From here on the corrector may have moved, whatever happens to the driver, to this thread or to the answer.
-        self.interval = before.hull(after)
+        was, self.unanswered, self.by_driver = self.unanswered, True, before.hull(after)
+        self.interval = self.interval.hull(self.interval.moved(command))
         copy = np.array(command)  # the driver's own: it may keep it and change it
         call = self._watch.begin(lambda: self._inner.apply(copy))
-        self._under_way = sent = Sent(command, before, after, call)
+        self._under_way = sent = Sent(command, before, after, was, call)
         try:
             self._watch.outcome(call)
         except CommandTimeout as error:
@@ -183,33 +187,39 @@ class Gate:
             self._under_way = sent
 
     def _book(self, sent: Sent) -> Sent:
-        """Book an answer; an instrument that reads back has to confirm it first (`know`, `believe`)."""
+        """Book an answer. The interval shrinks only if there is no read-back to confirm it (`believe`)."""
         sent = replace(sent, error=sent.call.error)
         if sent.claim is Claim.MOVED:
             self.commanded_nm = read_only(self.commanded_nm + sent.delta_nm)
-        if not self._confirms and sent.claim is not Claim.UNKNOWN:
-            self.interval = sent.after if sent.claim is Claim.MOVED else sent.before
+            self.by_driver, self.unanswered = sent.after, False
+        elif sent.claim is Claim.STILL:
+            self.by_driver, self.unanswered = sent.before, sent.unanswered
+        if not self._confirms:
+            self.interval = self.by_driver
         return sent
 
     # --- read-back -------------------------------------------------------------------------------
 
-    def know(self, position_nm: Array) -> None:
-        """Book a position that is certain."""
-        self.interval, self.commanded_nm = Interval.at(position_nm), read_only(position_nm)
-        self.contradicted = False
+    def believe(self, position_nm: Array | None, likely_nm: Array | None = None) -> bool:
+        """Book a position that was read back if it agrees with the driver's words; otherwise the interval stays.
 
-    def believe(self, position_nm: Array | None) -> bool:
-        """Book a position that was read back, if it can be believed.
+        Once they contradict each other, only a position that agrees with the commands is believed: an encoder that
+        jumped and a corrector that did not move look the same.
 
-        It must lie in the interval. Once driver and read-back contradicted each other it must agree with the commands,
-        too: an encoder that jumped and a corrector that did not move look the same.
+        Args:
+            position_nm: as read, shape (n,); None if nothing was.
+            likely_nm: booked instead of a reading that agrees with it; otherwise `commanded_nm` is.
+
+        Returns:
+            Whether it was booked.
         """
-        if position_nm is None or not self.interval.holds(position_nm, self._tolerance_nm):
+        if position_nm is None:
             return False
-        if np.all(np.abs(position_nm - self.commanded_nm) <= self._tolerance_nm):
-            self.know(self.commanded_nm)
-        elif self.contradicted:
+        if not self.by_driver.holds(position_nm, self._tolerance_nm):
+            self.by_driver = Interval.at(self.commanded_nm)
             return False
-        else:
-            self.know(self.interval.nearest(position_nm))
+        choices = [self.commanded_nm] if likely_nm is None else [likely_nm, self.commanded_nm]
+        agreeing = [each for each in choices if np.all(np.abs(position_nm - each) <= self._tolerance_nm)]
+        self.commanded_nm = read_only(self.by_driver.nearest(agreeing[0] if agreeing else position_nm))
+        self.interval = self.by_driver = Interval.at(self.commanded_nm)
         return True

@@ -29,7 +29,7 @@ class Journal:
 
     def __init__(self, audit: AuditLog | None) -> None:
         self.audit, self.unwritten = audit, ""
-        self._worker, self._open = Worker("audit log"), False
+        self._worker, self._open, self._hangs = Worker("audit log"), False, False
 
     def begin(self) -> None:
         """Take the log for a session.
@@ -40,7 +40,7 @@ class Journal:
         """
         if self.audit is not None:
             self.audit.begin()
-        self.unwritten, self._open = "", True
+        self.unwritten, self._open, self._hangs = "", True, False
 
     def write(self, event: str, **details: Any) -> None:
         """Write the line before an action; it is on disc when this returns.
@@ -88,7 +88,8 @@ class Journal:
 
     def _await(self, call: Call[None]) -> None:
         """Wait for a line, not for ever; once the disc hung, not at all."""
-        if self._worker.is_here or not call.done.wait(0.0 if self.unwritten else PATIENCE_S):
+        if self._worker.is_here or not call.done.wait(0.0 if self._hangs else PATIENCE_S):
+            self._hangs = True
             self._note(f"the disc did not answer within {PATIENCE_S:g} s")
         elif call.error is not None:
             self._note(words_of(call.error))

@@ -4,7 +4,7 @@ import numpy as np
 
 from twin.arrays import Array
 from twin.instrument.faults import described
-from twin.instrument.guard.gate import RESTORING, Claim, Gate
+from twin.instrument.guard.gate import RESTORING, Gate
 from twin.instrument.guard.read_back import ReadBack, listed
 from twin.instrument.guard.tools import Tools
 
@@ -30,7 +30,7 @@ class WayBack:
 
     def __init__(self, gate: Gate, read_back: ReadBack, tools: Tools, goal_nm: Array) -> None:
         self._gate, self._read_back, self._tools, self._goal = gate, read_back, tools, goal_nm
-        self._unanswered = self._zero_sent = self._by_reading = False
+        self._by_reading = False
         self._before: tuple[Array | None, Array] = (None, gate.commanded_nm)
 
     def go(self) -> str:
@@ -39,11 +39,13 @@ class WayBack:
         self._gate.take_late_answer()
         attempts, obstacle = max(self._tools.limits.retries, 1) + 2, ""
         while True:
-            position = self._read_back.steady(self._goal)
+            # After a command without an answer, first one of zero: see `GuardedCorrector`.
+            stays = bool(attempts) and self._gate.unanswered
+            position = None if stays else self._read_back.steady(self._goal)
             if self._arrived(position):
                 return ""
-            delta = self._next(position) if attempts else None
-            if delta is None:
+            delta = np.zeros_like(self._goal) if stays else self._next(position)
+            if delta is None or not attempts:
                 return obstacle or self._what_is_wrong(position)
             attempts -= 1
             self._before = position, self._gate.commanded_nm
@@ -59,14 +61,10 @@ class WayBack:
 
     def _next(self, position: Array | None) -> Array | None:
         """Return the next way to send, shape (n,); None if nothing is left that could help."""
-        known = self._gate.interval.is_point
         by_commands = self._gate.admissible(self._goal - self._gate.commanded_nm)
-        if _moves(by_commands) and (known or not self._unanswered):
+        if _moves(by_commands):
             return by_commands
-        if not known and not self._gate.contradicted and not self._zero_sent:
-            self._zero_sent = True
-            return np.zeros_like(self._goal)
-        if position is not None and not known and not self._by_reading and self._followed(position):
+        if position is not None and not self._by_reading and self._followed(position):
             self._by_reading = True
             return self._gate.admissible(self._goal - position)
         return None
@@ -85,13 +83,12 @@ class WayBack:
             for piece in self._gate.pieces(delta_nm):
                 sent = self._gate.send(piece, RESTORING, goal_nm=self._goal, read_back_nm=position)
                 if sent.error is not None:
-                    self._unanswered = sent.claim is Claim.UNKNOWN
                     self._tools.fault(sent.error, verb="restore")
                     return described(sent.error)
                 self._tools.sleep(self._tools.limits.settle_s)
-                position = self._read_back.settled(self._gate.commanded_nm)
-                if not self._gate.believe(position) and position is not None:
-                    self._gate.contradicted = True
+                # After a command of zero the place of the last one is not known yet.
+                position = self._read_back.settled(self._gate.commanded_nm) if np.any(piece) else None
+                self._gate.believe(position)
         except Exception as error:  # nothing may keep the last word from being written
             self._tools.fault(error, verb="restore")
             return described(error)
