@@ -100,7 +100,7 @@ class Gate:
         Raises:
             ValueError: names the coefficient and its limit.
         """
-        self._check("step_nm", delta_nm, self._step_nm, "")
+        self._check("step_nm", delta_nm, self._step_nm)
 
     def check_total(self, interval: Interval) -> None:
         """Refuse an interval that does not lie within `total_nm`.
@@ -108,18 +108,20 @@ class Gate:
         Raises:
             ValueError: names the coefficient and its limit.
         """
-        wide = "" if interval.is_point else f": the corrector may stand at {self.interval.named(self._space.names)}"
-        for end in (interval.low_nm, interval.high_nm):
-            self._check("total_nm", end, self._total_nm, wide)
+        furthest = np.where(-interval.low_nm > interval.high_nm, interval.low_nm, interval.high_nm)
+        self._check("total_nm", furthest, self._total_nm, interval)
 
-    def _check(self, label: str, values_nm: Array, limits_nm: Array, why: str) -> None:
-        excess = np.abs(values_nm) - limits_nm
-        worst = int(np.argmax(np.where(np.isnan(excess), np.inf, excess)))
-        if not excess[worst] <= SLACK_NM:
-            raise ValueError(
-                f"safety.{label}.{self._space.names[worst]} allows +-{limits_nm[worst]:g} nm;"
-                f" got {values_nm[worst]:+g} nm{why}"
-            )
+    def _check(self, label: str, values_nm: Array, limits_nm: Array, interval: Interval | None = None) -> None:
+        within = np.abs(values_nm) <= limits_nm + SLACK_NM
+        if within.all():
+            return
+        worst = int(np.argmax(np.where(within, -np.inf, np.abs(values_nm) - limits_nm)))
+        wide = interval is not None and not interval.is_point
+        raise ValueError(
+            f"safety.{label}.{self._space.names[worst]} allows +-{limits_nm[worst]:g} nm;"
+            f" got {values_nm[worst]:+g} nm"
+            + (f": the corrector may stand at {self.interval.named(self._space.names)}" if wide else "")
+        )
 
     def admissible(self, delta_nm: Array) -> Array:
         """Return the largest part of an input, coefficient by coefficient, that stays within `total_nm` for sure."""

@@ -22,9 +22,9 @@ class ReadBack:
     """
 
     def __init__(self, inner: Microscope, tools: Tools) -> None:
-        self._inner, self._tools, self._limits = inner, tools, tools.limits
-        self._names = inner.capabilities.space.names
-        self.exists = isinstance(inner, ReadsBack)
+        self._tools, self._limits, self._names = tools, tools.limits, inner.capabilities.space.names
+        self._ask = inner.read_back_nm if isinstance(inner, ReadsBack) else None
+        self.exists = self._ask is not None
 
     def agrees(self, read_nm: Array | None, expected_nm: Array) -> bool:
         """Whether a reading agrees with a position within `read_back_nm`."""
@@ -32,11 +32,10 @@ class ReadBack:
 
     def read(self) -> Array | None:
         """Return the cumulative input that the corrector reports, shape (n,), read-only; None if it does not."""
-        inner = self._inner
-        if not isinstance(inner, ReadsBack):
+        if self._ask is None:
             return None
         try:
-            told = np.asarray(self._tools.watch.call(inner.read_back_nm))
+            told = np.asarray(self._tools.watch.call(self._ask))
             if told.dtype.kind not in "fiu" or told.shape != (len(self._names),) or not np.all(np.isfinite(told)):
                 raise NotThere(f"read-back: {told.tolist()} is no position of {', '.join(self._names)}")
             return read_only(told)

@@ -24,8 +24,13 @@ class Tools:
     """
 
     def __init__(self, limits: Limits, audit: AuditLog | None, sleep: Callable[[float], None] = time.sleep) -> None:
-        self.limits, self.sleep = limits, sleep
+        self.limits, self._sleep = limits, sleep
         self.journal, self.watch = Journal(audit), Watch(limits.timeout_s)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        if seconds > 0:
+            self._sleep(seconds)
 
     def fault(self, error: BaseException, **details: object) -> None:
         """Write a fault into the log, if possible."""
