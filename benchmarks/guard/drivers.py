@@ -1,4 +1,4 @@
-"""Drivers that fail, one class a kind. Each knows where its corrector truly stands; the guard is told by its words alone.
+"""Drivers that fail, one class a kind. Each knows where its corrector truly stands; the guard only has its words.
 
 A kind is honest in all but its fault. Excluded, because nobody behind the driver's words can know:
 
@@ -60,7 +60,6 @@ class Driver:
 
     Attributes:
         at: where the corrector truly stands, nm from the start of the session.
-        quiet_s: real time that a call may take; 0 for all kinds but the hanging one.
     """
 
     without_read_back = True
@@ -424,7 +423,7 @@ class DeadOnTheWayBack(Driver):
 
 
 class Absolute(Driver):
-    """Is set to absolute values; after a failure it counts from where it stands, from the new value, or from the old."""
+    """Is set to absolute values; after a failure it counts from where it stands, from the new value or the old one."""
 
     def prepare(self) -> None:
         """Choose what it counts from."""

@@ -1,5 +1,6 @@
 """One random session of the guard, judged by where the corrector truly stood."""
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -151,6 +152,9 @@ class Session:
             self.good = self.driver.at.copy()
 
     def _judge_the_last_word(self) -> None:
+        begun = time.monotonic()
+        while self.log.lines[-1][0] not in LAST_WORDS and time.monotonic() - begun < 10.0:
+            time.sleep(0.01)  # the machine is busy: the log has a thread of its own
         event, details, _ = self.log.lines[-1]
         self.judge.violations["no last word"] += event not in LAST_WORDS
         if event == "restored":

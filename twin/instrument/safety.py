@@ -94,19 +94,19 @@ class SafeMicroscope:
         audit: AuditLog | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._inner, self._space = inner, inner.capabilities.space
-        self._limits = limits or Limits()
-        self._tools = Tools(self._limits, audit, sleep)
+        self._inner, self._limits = inner, limits or Limits()
+        self._tools = Tools(inner.capabilities, self._limits, audit, sleep)
+        self._space = self._tools.capabilities.space
         self._limits.check(self._space, tells_dose=isinstance(inner, TellsDose))
         self._session: _Session | None = None
         self._lock, self._holder = threading.Lock(), 0
-        self._forgotten = weakref.finalize(self, int)  # replaced in every session
+        self._forgotten: weakref.finalize[..., Self] | None = None
 
     # --- calls of a controller -------------------------------------------------------------------
 
     @property
     def capabilities(self) -> Capabilities:
-        return self._inner.capabilities
+        return self._tools.capabilities
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin a session: the present state of the instrument is the start, and the first good state.
@@ -280,7 +280,8 @@ class SafeMicroscope:
         corrector = GuardedCorrector(self._inner, self._tools, cumulative_nm)
         camera = GuardedCamera(self._inner, self._tools, budget, clock_s)
         self._session = session = _Session(corrector, camera, corrector.commanded_nm)
-        self._forgotten.detach()
+        if self._forgotten is not None:
+            self._forgotten.detach()
         self._forgotten = weakref.finalize(self, _last_word, self._tools, corrector, "the program ended without a word")
         return session
 

@@ -4,6 +4,7 @@ Whoever waits asks the event that a call sets at its end, never the thread: an i
 thread for an ended one in CPython 3.11 and 3.12.
 """
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -69,14 +70,16 @@ class Worker:
     def __init__(self, name: str) -> None:
         self._name, self._calls = name, SimpleQueue[Call[Any] | None]()
         self._thread: threading.Thread | None = None
+        self._process = 0
         weakref.finalize(self, self._calls.put, None)
 
     def hand_over(self, act: Callable[[], Result]) -> Call[Result]:
         """Hand over a call; it is made after the earlier ones."""
-        if self._thread is None:
+        if self._process != os.getpid():  # a thread does not follow into a forked process
             # A daemon: a driver that hangs must not keep the program from ending.
             self._thread = threading.Thread(target=_serve, args=(self._calls,), daemon=True, name=self._name)
             self._thread.start()
+            self._process = os.getpid()
         call = Call(act)
         self._calls.put(call)
         return call

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 
+from twin.errors import printable
 from twin.instrument.abilities import HasRegion, TellsDose
 from twin.instrument.faults import BadFrame, MicroscopeFault, StaleFrame, as_fault, words_of
 from twin.instrument.guard.tools import Tools
@@ -49,7 +50,7 @@ class GuardedCamera:
         try:
             frame = copied_frame(self._tools.watch.call(self._inner.acquire))
             told = frame.dose_e if np.isfinite(frame.dose_e) else told
-            check_frame(frame, self._inner.capabilities, self.clock_s)
+            check_frame(frame, self._tools.capabilities, self.clock_s)
             check_dose(frame.dose_e, planned, announced)
         except Exception as error:
             raise as_fault(error, BadFrame) from error
@@ -83,6 +84,7 @@ class GuardedCamera:
             raise MicroscopeFault(
                 f"the name of a specimen region is a text; the driver returned {type(region).__name__}"
             )
+        region = printable(region)
         if not isinstance(inner, TellsDose):
             return region, self._budget.expected_e, False
         number = isinstance(told, int | float | np.integer | np.floating) and not isinstance(told, bool)

@@ -26,9 +26,9 @@ class GuardedCorrector:
     """
 
     def __init__(self, inner: Microscope, tools: Tools, start_nm: Array) -> None:
-        self._tools, self._limits, self._space = tools, tools.limits, inner.capabilities.space
+        self._tools, self._limits, self._space = tools, tools.limits, tools.capabilities.space
         self.read_back = ReadBack(inner, tools)
-        self._gate = Gate(inner, tools.limits, tools.watch, tools.journal, start_nm, self.read_back.exists)
+        self._gate = Gate(inner, tools, start_nm, confirms=self.read_back.exists)
 
     @property
     def commanded_nm(self) -> Array:

@@ -12,9 +12,9 @@ import numpy as np
 from twin.arrays import Array
 from twin.instrument.faults import ActuatorBusy, CommandTimeout, OutOfReach
 from twin.instrument.guard.interval import Interval, read_only
-from twin.instrument.guard.journal import Journal
-from twin.instrument.limits import SLACK_NM, Limits
-from twin.instrument.watch import Call, Watch
+from twin.instrument.guard.tools import Tools
+from twin.instrument.limits import SLACK_NM
+from twin.instrument.watch import Call
 from twin.types import Microscope
 
 RESTORING = "restoring"
@@ -66,9 +66,7 @@ class Gate:
 
     Args:
         inner: the instrument.
-        limits: of steps and totals.
-        watch: the driver's thread.
-        journal: the session's log.
+        tools: of the guard.
         start_nm: where the corrector stands, cumulative input, shape (n,).
         confirms: whether the instrument reads back: then a reading has to confirm what its driver says.
 
@@ -79,17 +77,14 @@ class Gate:
         unanswered: the outcome of the latest command is not known, and no command was carried out since.
     """
 
-    def __init__(
-        self, inner: Microscope, limits: Limits, watch: Watch, journal: Journal, start_nm: Array, confirms: bool
-    ) -> None:
-        self._inner, self._watch, self._journal, self._confirms = inner, watch, journal, confirms
-        self._space = inner.capabilities.space
+    def __init__(self, inner: Microscope, tools: Tools, start_nm: Array, confirms: bool) -> None:
+        self._inner, self._watch, self._journal, self._confirms = inner, tools.watch, tools.journal, confirms
+        self._space, limits = tools.capabilities.space, tools.limits
         self._total_nm = np.minimum(limits.of("total_nm", self._space), self._space.input)
-        self._step_nm = limits.of("step_nm", self._space)
+        self._step_nm, self._tolerance_nm = limits.of("step_nm", self._space), limits.read_back_nm
         self.interval = self.by_driver = Interval.at(start_nm)
         self.commanded_nm = read_only(start_nm)
         self.unanswered = False
-        self._tolerance_nm = limits.read_back_nm
         self._under_way: Sent | None = None
 
     # --- limits ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from twin.instrument.watch import Call, Worker
 
 FORWARD_S = 10.0
 """How long the line before a command or an exposure is waited for; the action is not taken without it."""
-PATIENCE_S = 2.0
+PATIENCE_S = 5.0
 """How long any other line is waited for. A line that takes longer is still written, in its turn."""
 
 

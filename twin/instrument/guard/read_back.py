@@ -22,7 +22,7 @@ class ReadBack:
     """
 
     def __init__(self, inner: Microscope, tools: Tools) -> None:
-        self._tools, self._limits, self._names = tools, tools.limits, inner.capabilities.space.names
+        self._tools, self._limits, self._names = tools, tools.limits, tools.capabilities.space.names
         self._ask = inner.read_back_nm if isinstance(inner, ReadsBack) else None
         self.exists = self._ask is not None
 

@@ -1,6 +1,5 @@
 """What corrector and camera of one guard share: limits, log, driver thread, waiting, retries."""
 
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ from twin.instrument.guard.journal import Journal
 from twin.instrument.limits import Limits
 from twin.instrument.watch import Watch
 from twin.interrupt import check
+from twin.types import Capabilities
 
 Result = TypeVar("Result")
 
@@ -18,13 +18,16 @@ class Tools:
     """Tools of a guard.
 
     Args:
+        capabilities: of the instrument, as it tells them first; nothing that it says later widens a limit.
         limits: limits, time-outs, retries.
         audit: the log; None keeps none.
         sleep: waits for a number of seconds.
     """
 
-    def __init__(self, limits: Limits, audit: AuditLog | None, sleep: Callable[[float], None] = time.sleep) -> None:
-        self.limits, self._sleep = limits, sleep
+    def __init__(
+        self, capabilities: Capabilities, limits: Limits, audit: AuditLog | None, sleep: Callable[[float], None]
+    ) -> None:
+        self.capabilities, self.limits, self._sleep = capabilities, limits, sleep
         self.journal, self.watch = Journal(audit), Watch(limits.timeout_s)
 
     def sleep(self, seconds: float) -> None:

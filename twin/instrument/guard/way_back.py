@@ -57,7 +57,7 @@ class WayBack:
         """Whether the corrector stands at the goal, wherever it may stand; a read-back has to say so, too."""
         if not self._read_back.exists:
             return self._gate.interval.lies_at(self._goal, ROUNDING_NM)
-        return self._gate.believe(position) and self._gate.interval.lies_at(self._goal, self._tools.limits.read_back_nm)
+        return self._gate.believe(position, self._goal) and self._read_back.agrees(position, self._goal)
 
     def _next(self, position: Array | None) -> Array | None:
         """Return the next way to send, shape (n,); None if nothing is left that could help."""
