@@ -29,6 +29,8 @@ class GuardedCamera:
 
     def __init__(self, inner: Microscope, tools: Tools, budget: DoseBudget, clock_s: float) -> None:
         self._inner, self._tools, self._budget, self.clock_s = inner, tools, budget, clock_s
+        self._region = inner.region if isinstance(inner, HasRegion) else None
+        self._next_dose_e = inner.next_dose_e if isinstance(inner, TellsDose) else None
         self._digest = ""
 
     def acquire(self) -> Frame:
@@ -73,25 +75,31 @@ class GuardedCamera:
         Raises:
             MicroscopeFault: what it says is no name, or no dose.
         """
-        inner, watch = self._inner, self._tools.watch
-        region, told = ONE_REGION, None
+        watch = self._tools.watch
         try:
-            region = watch.call(inner.region) if isinstance(inner, HasRegion) else region
-            told = watch.call(inner.next_dose_e) if isinstance(inner, TellsDose) else None
+            region: object = ONE_REGION if self._region is None else watch.call(self._region)
+            told: object = None if self._next_dose_e is None else watch.call(self._next_dose_e)
         except Exception as error:
             raise as_fault(error) from error
         if not isinstance(region, str):
-            raise MicroscopeFault(
-                f"the name of a specimen region is a text; the driver returned {type(region).__name__}"
-            )
+            raise MicroscopeFault(f"a specimen region has a text for its name; got {type(region).__name__}")
         region = printable(region)
-        if not isinstance(inner, TellsDose):
+        if self._next_dose_e is None:
             return region, self._budget.expected_e, False
-        number = isinstance(told, int | float | np.integer | np.floating) and not isinstance(told, bool)
-        if not (number and np.isfinite(told) and told > 0):
+        planned = _number(told)
+        if not 0 < planned < np.inf:
             said = words_of(ValueError(told))
             raise MicroscopeFault(f"the reported dose of the next exposure is {said} e: no budget can check that")
-        return region, float(told), True
+        return region, planned, True
+
+
+def _number(told: object) -> float:
+    """Return a real number, NaN for anything else."""
+    real = isinstance(told, int | float | np.integer | np.floating) and not isinstance(told, bool)
+    try:
+        return float(told) if real else np.nan  # type: ignore[arg-type]
+    except OverflowError:
+        return np.nan
 
 
 def counts_digest(frame: Frame) -> str:

@@ -6,6 +6,7 @@
 import numpy as np
 
 from twin.arrays import Array
+from twin.errors import printable
 from twin.instrument.faults import ActuatorBusy, NotThere, OutOfReach, StillBusy, described, words_of
 from twin.instrument.guard.gate import Claim, Gate, Sent
 from twin.instrument.guard.interval import Interval, read_only
@@ -61,7 +62,7 @@ class GuardedCorrector:
             OSError: the log cannot be written; the command was not sent.
             KeyboardInterrupt: a signal asked for the end; no command is under way.
         """
-        done, delta = 0, np.asarray(delta_nm)
+        done = 0
         try:
             self._check_known()
             for command in self._commands(delta_nm):
@@ -69,7 +70,7 @@ class GuardedCorrector:
                 self._retried(command)
                 done += 1
         except ValueError as error:
-            self._tools.journal.note("refused", delta_nm=np.array(delta), reason=words_of(error))
+            self._tools.journal.note("refused", delta_nm=printable(delta_nm), reason=words_of(error))
             if done:
                 raise OutOfReach(f"refused in the middle of a ramp: {words_of(error)}") from error
             raise
@@ -90,6 +91,8 @@ class GuardedCorrector:
         Raises:
             ValueError: wrong shape, not finite, or beyond a limit.
         """
+        if np.asarray(delta_nm).dtype.kind not in "fiu":
+            raise ValueError(f"an input has real numbers, nm; got {printable(delta_nm)}")
         delta = read_only(delta_nm)  # the caller may change its own
         self.check_total(self._space.check_input(delta, self.commanded_nm))
         if not self._limits.ramp:
