@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from twin.aberrations import CEOS_FACTORS, Aberrations, to_ceos
 from twin.arrays import Array
 from twin.backends._control_channel import ControlChannel
+from twin.backends._session_book import check_taken
 from twin.errors import NoSession
 from twin.instrument.base import CameraView, to_counts
-from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault
+from twin.instrument.faults import CommandTimeout, MicroscopeFault, NotThere
 from twin.instrument.line import split_address
 from twin.instrument.merlin_frames import TriggeredCamera
 from twin.instrument.rpc_client import RpcClient
@@ -35,6 +36,8 @@ from twin.wire.netstring import CORRECTOR_PORT
 Pair = tuple[float, float]
 
 ADDRESS = "host"
+READ_BACK_NM = 0.5
+"""Largest difference between the position of the inputs and that of a frame; as `safety.read_back_nm` by default."""
 
 
 @validated
@@ -255,7 +258,8 @@ class ControlledMicroscope(_CameraMicroscope):
         self, optics: Optics, space: StateSpace, options: Options, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(optics, space, options, clock)
-        self._channel = ControlChannel(options.host, options.port, options.timeout_s)
+        self._channel = ControlChannel(options.host, options.port, options.timeout_s, space)
+        self._served = self._capabilities
 
     @property
     def repeats_sessions(self) -> bool:
@@ -271,8 +275,8 @@ class ControlledMicroscope(_CameraMicroscope):
         """
         self._begun = False
         ports = self._channel.open()
-        served = self._channel.capabilities()
-        for label in ("optics", "space"):
+        self._served = served = self._channel.capabilities()
+        for label in ("optics", "space", "camera_shape"):
             mine, theirs = getattr(self._capabilities, label), getattr(served, label)
             if mine != theirs:
                 raise ValueError(f"the twin at {self._options.host} has another {label}: {theirs}; this run has {mine}")
@@ -299,17 +303,37 @@ class ControlledMicroscope(_CameraMicroscope):
         """Expose once: the counts come from the camera, the rest from the control channel.
 
         Raises:
-            BadFrame: the counts differ from those that were sent.
+            AnotherClient: the frame does not follow from what this program did.
+            NotThere: the twin was elsewhere.
+            BadFrame: the counts differ from those that were sent, or do not fit their figures.
             MicroscopeFault: no frame.
         """
         camera = self._open_session("acquire")
+        self._channel.trigger()
         taken = camera.expose()
-        note = self._channel.exposure()
-        if taken.counts.max(initial=0) > 65535 or control.counts_digest(taken.counts) != note.sha256:
+        try:
+            note = self._channel.exposure()
+            check_taken(taken, note, self._served)
+            self._check_position(self._channel.latest("acquire").cumulative_nm)
+        except MicroscopeFault:
             # Anything still under way on this connection belongs to earlier exposures.
             camera.close()
-            raise BadFrame(f"frame {taken.number} is not what the twin sent for exposure {note.number}")
+            raise
         return Frame(self._counts(taken.counts), note.dose_e, note.exposure_s, note.clock_s, note.settings)
+
+    def _check_position(self, told_nm: tuple[float, ...]) -> None:
+        """Refuse a frame at another position than the inputs give.
+
+        Raises:
+            NotThere: with both positions.
+        """
+        off = np.abs(np.array(told_nm) - self._cumulative_nm)
+        worst = int(np.argmax(off))
+        if off[worst] > READ_BACK_NM:
+            raise NotThere(
+                f"{self._space.names[worst]} was sent to {self._cumulative_nm[worst]:+.3f} nm and stands at"
+                f" {told_nm[worst]:+.3f} nm"
+            )
 
     def read_back_nm(self) -> Array:
         """Return the cumulative input as the twin reports it, shape (n,).

@@ -1,6 +1,6 @@
 """Kinds of failure between a controller and an instrument. How each is handled: `twin.instrument.safety`."""
 
-from twin.errors import StemtwinError
+from twin.errors import StemtwinError, printable
 
 
 class MicroscopeFault(StemtwinError, RuntimeError):
@@ -21,6 +21,10 @@ class OutOfReach(MicroscopeFault):
 
 class NotThere(MicroscopeFault):
     """The instrument reports another position than the commanded one, or none."""
+
+
+class AnotherClient(NotThere):
+    """What the instrument tells does not follow from what this program did: another program uses it, or it is wrong."""
 
 
 class BadFrame(MicroscopeFault):
@@ -49,5 +53,6 @@ def as_fault(error: BaseException, kind: type[MicroscopeFault] = MicroscopeFault
 
 
 def described(error: BaseException) -> str:
-    """Return class and message of an error."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """Return class and message of an error; a driver's text is cut and cleaned."""
+    words = printable(error)
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
