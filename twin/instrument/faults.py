@@ -1,6 +1,6 @@
 """Kinds of failure between a controller and an instrument. How each is handled: `twin.instrument.safety`."""
 
-from twin.errors import StemtwinError, printable
+from twin.errors import StemtwinError
 
 
 class MicroscopeFault(StemtwinError, RuntimeError):
@@ -39,6 +39,10 @@ class DoseExhausted(MicroscopeFault):
     """The next exposure would exceed the dose limit; it was not taken."""
 
 
+class WrongDose(DoseExhausted):
+    """The dose told for an exposure cannot be right, so that no budget can be kept."""
+
+
 class Stopped(StemtwinError, RuntimeError):
     """The session was stopped. The message has the reason, and whether the last good state was restored."""
 
@@ -53,6 +57,5 @@ def as_fault(error: BaseException, kind: type[MicroscopeFault] = MicroscopeFault
 
 
 def described(error: BaseException) -> str:
-    """Return class and message of an error; a driver's text is cut and cleaned."""
-    words = printable(error)
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+    """Return class and message of an error."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
