@@ -138,11 +138,11 @@ class SessionBook:
     def _check_still(self, position_nm: tuple[float, ...], when: str) -> None:
         before: Array = np.array(self.status.cumulative_nm)
         off = np.abs(np.array(position_nm) - before)
-        worst = int(np.argmax(off))
-        if off[worst] > SAME_NM + 1e-12 * abs(before[worst]):
+        k = int(np.argmax(off))
+        if off[k] > SAME_NM + 1e-12 * abs(before[k]):
             raise AnotherClient(
-                f"{self._space.names[worst]} stood at {before[worst]:+.6g} nm and stands at {position_nm[worst]:+.6g} nm"
-                f" {when}: something else moves the corrector"
+                f"{self._space.names[k]} stood at {before[k]:+.6g} nm and stands at {position_nm[k]:+.6g} nm {when}:"
+                " something else moves the corrector"
             )
 
     def _check_dimension(self, position_nm: tuple[float, ...]) -> None:
@@ -166,8 +166,10 @@ def check_taken(taken: MerlinFrame, note: ExposureNote, served: Capabilities) ->
         raise BadFrame(f"a pixel of {what} counts {largest}; the twin's camera ends at {served.max_count}")
     if counts_digest(counts) != note.sha256:
         raise BadFrame(f"{what} is not what the twin sent for exposure {note.number}")
-    if taken.exposure_s > 0 and abs(taken.exposure_s / note.exposure_s - 1.0) > SAME_EXPOSURE:
-        raise BadFrame(f"{what} was exposed for {taken.exposure_s:g} s by its header, {note.exposure_s:g} s by the twin")
+    told_s = taken.exposure_s
+    if told_s > 0 and abs(told_s / note.exposure_s - 1.0) > SAME_EXPOSURE:
+        raise BadFrame(f"{what} was exposed for {told_s:g} s by its header, {note.exposure_s:g} s by the twin")
     mean, noise = float(counts.mean()), float(counts.std()) / np.sqrt(counts.size)
-    if note.settings.get("dark_level", 0.0) > mean + max(1.0, 5.0 * noise):
-        raise BadFrame(f"{what} has a mean of {mean:.4g} counts, below its dark level of {note.settings['dark_level']:g}")
+    dark = note.settings.get("dark_level", 0.0)
+    if dark > mean + max(1.0, 5.0 * noise):
+        raise BadFrame(f"{what} has a mean of {mean:.4g} counts, below its dark level of {dark:g}")

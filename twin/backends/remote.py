@@ -67,7 +67,7 @@ class Options:
     camera_port: Port | None = None
     data_port: Port | None = None
     timeout_s: Positive = 5.0
-    frame_timeout_s: Positive = 30.0
+    frame_timeout_s: Positive = 15.0
     value_is: Literal["error", "offset"] = "error"
     beam_current_a: Positive = 50e-12
     exposure_s: Positive = 0.5
@@ -182,6 +182,7 @@ class RemoteMicroscope(_CameraMicroscope):
         port = chosen.corrector_port or CORRECTOR_PORT
         self._corrector = RpcClient("the corrector", chosen.host, port, chosen.timeout_s)
         self._corrector.command("getInfo")
+        self._exposure_s = None
         self._begin()
 
     def apply(self, delta_nm: Array) -> None:
@@ -211,13 +212,19 @@ class RemoteMicroscope(_CameraMicroscope):
             MicroscopeFault: no valid frame.
         """
         taken = self._open_session("acquire").expose()
-        self._exposure_s = taken.exposure_s or self._options.exposure_s
-        dose_e = self.next_dose_e()
-        return Frame(self._counts(taken.counts), dose_e, self._exposure_s, self._clock() - self._began_s)
+        self._exposure_s = taken.exposure_s or self._exposure_s
+        clock_s = self._clock() - self._began_s
+        return Frame(self._counts(taken.counts), self.next_dose_e(), self._shutter_s, clock_s)
 
     def next_dose_e(self) -> float:
-        """Return beam current times the exposure of the latest frame; before the first, of the option."""
-        return self._options.beam_current_a * (self._exposure_s or self._options.exposure_s) / CHARGE_C
+        """Return beam current times exposure."""
+        return self._options.beam_current_a * self._shutter_s / CHARGE_C
+
+    @property
+    def _shutter_s(self) -> float:
+        """Exposure of the latest frame; before the first, that which the camera is set to, or the option's."""
+        set_s = None if self._camera is None else self._camera.planned_s
+        return self._exposure_s or set_s or self._options.exposure_s
 
     def close(self) -> None:
         super().close()

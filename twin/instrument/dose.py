@@ -29,7 +29,7 @@ def planned_e(told_next_e: float | None, figure_e: float | None, largest_e: floa
         (2000000.0, 300000.0)
         >>> planned_e(None, None, 0.0, budgeted=True)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        twin.instrument.faults.DoseExhausted: the cost of the first exposure is not known: ... give safety.exposure_e, ...
+        twin.instrument.faults.DoseExhausted: the cost of the first exposure is not known: ...
     """
     if told_next_e is not None:
         if not _is_dose(told_next_e):

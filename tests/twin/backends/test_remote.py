@@ -510,7 +510,9 @@ def test_a_host_that_only_a_scenario_names_never_hears_the_token(named: list[str
     heard: list[bytes] = []
     with FAKES.listening(heard) as port:
         far = remote.make({"host": "127.0.0.1", "port": port, **QUICK}, OPTICS, SPACE)
-        with pytest.raises(MicroscopeFault, match=f"the token is not sent to 127.0.0.1:{port}, which only the scenario"):
+        with pytest.raises(
+            MicroscopeFault, match=f"the token is not sent to 127.0.0.1:{port}, which only the scenario"
+        ):
             far.reset(np.random.default_rng(1))
     assert heard, "the client never came"
     assert SECRET.encode() not in b"".join(heard)

@@ -200,7 +200,9 @@ def test_a_dose_that_cannot_be_ends_the_session_and_the_larger_is_booked_also_fo
     desk.good(MOVE)
     inner.dose_e = told
     desk.safe.apply(MOVE)
-    with pytest.raises(Stopped, match=r"WrongDose: the instrument tells .* e for an exposure.*; restored to C10 \+10 nm"):
+    with pytest.raises(
+        Stopped, match=r"WrongDose: the instrument tells .* e for an exposure.*; restored to C10 \+10 nm"
+    ):
         desk.safe.acquire()
     assert inner.exposures == 2
     assert spent_budget(read(desk.path), Limits()).spent_e == 100.0 + booked
