@@ -222,7 +222,7 @@ def test_the_larger_of_planned_and_told_is_booked(told: float, tmp_path: Path) -
 @pytest.mark.parametrize("limit", ["dose_e", "region_dose_e"])
 def test_a_first_exposure_of_unknown_cost_needs_the_operators_own_figure(limit: str, tmp_path: Path) -> None:
     desk = Desk(tmp_path, FAKES.Honest(), **{limit: 1e9})
-    with pytest.raises(Stopped, match="the cost of the first exposure is not known.* give safety.exposure_e"):
+    with pytest.raises(Stopped, match=r"the cost of the first exposure is not known.* give safety.exposure_e"):
         desk.good(MOVE)
     assert desk.inner.exposures == 0
 
@@ -231,7 +231,7 @@ def test_without_a_budget_no_figure_is_needed_and_a_dose_still_has_to_be_one(tmp
     desk = Desk(tmp_path, FAKES.Honest())
     desk.good(MOVE)
     desk.inner.dose_e = -1.0
-    with pytest.raises(Stopped, match="WrongDose: the instrument tells -1.0 e"):
+    with pytest.raises(Stopped, match=r"WrongDose: the instrument tells -1\.0 e"):
         desk.good(MOVE)
 
 
