@@ -117,6 +117,8 @@ GREETINGS = [
     Case("a clock of 1e308", told("reset", clock_s=1e308), r"status\.clock_s: .* got 1e\+308"),
     Case("a next dose below zero", told("reset", next_e=-1.0), r"status\.next_e: .* got -1"),
     Case("a next dose of 1e30", told("reset", next_e=1e30), r"status\.next_e: .* got 1e\+30"),
+    Case("a dark level above the frames", told("exposure", settings__dark_level=6e4), "below its dark level of 60000"),
+    Case("a dark level of 300", told("exposure", settings__dark_level=300.0), "below its dark level of 300"),
     Case("an error of 100 kB", answered("reset", error(-32005, ESCAPE + "A" * 100_000)), r"\?\]0;x\?\?\[2J A{100,}"),
     Case("a reason in the data", answered("reset", error(-32000, "Server error", {"message": "no beam"})), "no beam"),
 ]
