@@ -155,8 +155,8 @@ def _events(data: bytes) -> list[str]:
 def messages() -> Mapping[str, tuple[bytes, Decode]]:
     """Return a good message and its decoder by name."""
     status = control.Status("a1b2-1", 2, 3, (1.25, -0.5, 3.0), 7.5, "film 3", 4e5)
-    told = {"session": "a1b2-1", "inputs": 2, "cumulative_nm": (1.25, -0.5, 3.0)}
-    note = control.ExposureNote(3, 4e5, 0.5, 7.0, {"dark_level": 20.0}, "ab" * 32, status, **told)
+    digest, where_nm = "ab" * 32, (1.25, -0.5, 3.0)
+    note = control.ExposureNote(3, 4e5, 0.5, 7.0, {"dark_level": 20.0}, digest, status, "a1b2-1", 2, where_nm)
     plan = ScanPlan(rows=3, columns=4)
     optics = Optics()
     scan_plan = {
@@ -204,12 +204,11 @@ def _good_frames() -> bytes:
 
 
 def _good_events() -> bytes:
-    types = np.dtype("<u4"), np.dtype("<u2"), np.dtype("<u1")
-    bounds, index, value = (np.arange(7, dtype=kind) % 6 for kind in types)
-    bounds = np.arange(4, dtype=types[0]) * 2
-    chunk = csr.Chunk(bounds, index[:6], value[:6])
-    start = csr.AcquisitionStart((2, 3), (8, 12), index_type=types[1])
-    parts = (start, csr.ScanStart(5, {"dwell_s": 1e-6}), chunk, chunk, csr.ScanEnd(5), csr.AcquisitionEnd())
+    bounds, index = np.array([0, 2, 4, 6], np.uint32), np.arange(6).astype(np.uint16)
+    chunk = csr.Chunk(bounds, index, index.astype(np.uint8))
+    start = csr.AcquisitionStart((2, 3), (8, 12), index_type=np.dtype("<u2"))
+    scan: list[csr.Message] = [start, csr.ScanStart(5, {"dwell_s": 1e-6}), chunk, chunk]
+    parts: list[csr.Message] = [*scan, csr.ScanEnd(5), csr.AcquisitionEnd()]
     return b"".join(map(csr.encode, parts))
 
 

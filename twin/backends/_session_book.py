@@ -130,8 +130,10 @@ class SessionBook:
         ahead_s = note.clock_s - max(self._exposed_s, 0.0)
         if ahead_s < note.exposure_s - 1e-9 * (1.0 + note.clock_s):
             raise BadFrame(f"an exposure of {note.exposure_s:g} s ended {ahead_s:g} s after the previous one")
-        if self._settings is not None and note.settings != self._settings:
-            raise BadFrame(f"the settings of a frame changed within the session: {self._settings}, now {note.settings}")
+        if self._settings is not None and dict(note.settings) != self._settings:
+            raise BadFrame(
+                f"the settings of a frame changed within the session: {self._settings}, now {dict(note.settings)}"
+            )
         self._exposures, self._exposed_s, self._settings = note.number, note.clock_s, dict(note.settings)
 
     def _check_origin(self, note: ExposureNote) -> None:
