@@ -39,10 +39,6 @@ class DoseExhausted(MicroscopeFault):
     """The next exposure would exceed the dose limit; it was not taken."""
 
 
-class WrongDose(DoseExhausted):
-    """The dose told for an exposure cannot be right, so that no budget can be kept."""
-
-
 class Stopped(StemtwinError, RuntimeError):
     """The session was stopped. The message has the reason, and whether the last good state was restored."""
 
