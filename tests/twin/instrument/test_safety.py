@@ -46,7 +46,8 @@ class Desk:
     def __init__(self, folder: Path, inner: Any, **limits: Any) -> None:
         self.inner, self.slept, self.path = inner, [], folder / "audit.jsonl"
         settings = {"timeout_s": None, "retry_wait_s": 0.25, **limits}
-        self.safe = SafeMicroscope(inner, Limits(**settings), AuditLog(self.path), self.slept.append)
+        self.log = AuditLog(self.path)
+        self.safe = SafeMicroscope(inner, Limits(**settings), self.log, self.slept.append)
         self.safe.reset(RNG)
 
     def events(self) -> list[str]:
@@ -138,7 +139,7 @@ def test_limits_that_make_no_sense_are_refused() -> None:
 
 
 def test_the_exposure_that_would_exceed_the_budget_is_not_taken(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest(), dose_e=350.0)
+    desk = Desk(tmp_path, FAKES.Honest(), dose_e=350.0, first_dose_e=100.0)
     for _ in range(3):
         desk.good(MOVE / 10)
     desk.safe.apply(MOVE)
@@ -180,7 +181,7 @@ def test_an_exposure_that_failed_is_booked_as_if_it_had_not() -> None:
     budget.book("here", 100.0)
     inner = FAKES.Faulty()
     inner.on_acquire = [None, CommandTimeout("silence")]
-    safe = SafeMicroscope(inner, Limits(dose_e=250.0, timeout_s=None), sleep=lambda _: None)
+    safe = SafeMicroscope(inner, Limits(dose_e=250.0, first_dose_e=100.0, timeout_s=None), sleep=lambda _: None)
     safe.reset(RNG)
     safe.acquire()
     with pytest.raises(Stopped, match="200 e are spent"):
@@ -188,17 +189,46 @@ def test_an_exposure_that_failed_is_booked_as_if_it_had_not() -> None:
     assert inner.exposures == 2
 
 
-@pytest.mark.parametrize("told", [float("nan"), float("inf"), -100.0])
-def test_a_dose_that_is_none_spends_what_was_planned_also_for_the_next_program(told: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [float("nan"), float("inf"), -100.0, 0.0, 1e-300, 20.0, 450.0])
+def test_a_dose_that_cannot_be_ends_the_session_and_spends_the_larger_also_for_the_next_program(
+    told: float, tmp_path: Path
+) -> None:
     inner = Lasting()
-    desk = Desk(tmp_path, inner, dose_e=450.0)
+    inner.next_dose_e = lambda: 100.0
+    desk = Desk(tmp_path, inner, dose_e=3000.0)
     desk.good(MOVE)
     inner.dose_e = told
-    desk.good(MOVE)
-    spent = {-100.0: 100.0}.get(told, 200.0)
-    assert spent_budget(read(desk.path), Limits()).spent_e == spent
+    desk.safe.apply(MOVE)
+    with pytest.raises(Stopped, match=r"BadFrame: the frame tells a dose of .*; restored to"):
+        desk.safe.acquire()
+    # An exposure of which no frame is written counts as planned for the next program.
+    assert spent_budget(read(desk.path), Limits()).spent_e == 400.0
     lines = desk.path.read_text().splitlines()
     assert all(json.loads(line, parse_constant=lambda name: pytest.fail(name)) for line in lines)
+
+
+@pytest.mark.parametrize(("told", "frames"), [(40.0, 5), (100.0, 5), (250.0, 2)])
+def test_the_larger_of_planned_and_told_is_booked(told: float, frames: int) -> None:
+    inner = FAKES.Faulty()
+    inner.next_dose_e, inner.dose_e = (lambda: 100.0), told
+    safe = SafeMicroscope(inner, Limits(dose_e=500.0, timeout_s=None), sleep=lambda _: None)
+    safe.reset(RNG)
+    for _ in range(frames):
+        safe.acquire()
+    with pytest.raises(Stopped, match="500 e are spent and 100 e would follow"):
+        safe.acquire()
+
+
+def test_a_first_exposure_of_unknown_cost_needs_the_operators_figure() -> None:
+    for limit in ({"dose_e": 1e9}, {"region_dose_e": 1e9}):
+        with pytest.raises(ValueError, match=r"give that of the first one, safety\.first_dose_e"):
+            SafeMicroscope(FAKES.Faulty(), Limits(**limit))
+    inner = FAKES.Faulty()
+    safe = SafeMicroscope(inner, Limits(dose_e=1e3, first_dose_e=2e3), sleep=lambda _: None)
+    safe.reset(RNG)
+    with pytest.raises(Stopped, match="0 e are spent and 2000 e would follow"):
+        safe.acquire()
+    assert inner.exposures == 0
 
 
 @pytest.mark.parametrize("planned", [float("nan"), float("inf"), -1.0])
@@ -216,7 +246,7 @@ def test_a_log_of_before_with_doses_that_are_none_is_read_as_planned() -> None:
     log = [{"event": "reset"}]
     for dose in (float("nan"), "inf", -5.0):
         log += [{"event": "exposure", "region": "a", "planned_e": 7.0}, {"event": "frame", "dose_e": dose}]
-    assert spent_budget(log, Limits()).spent_e == 14.0
+    assert spent_budget(log, Limits()).spent_e == 21.0
 
 
 # --- faults of the corrector ---------------------------------------------------------------------
@@ -522,7 +552,8 @@ class Lasting(FAKES.Honest):  # type: ignore[name-defined, misc]
 
 
 def taken_up(desk: Desk, cumulative_nm: NDArray[np.floating], **limits: Any) -> SafeMicroscope:
-    """As by another program."""
+    """As by another program, after the first one was killed: its lock on the log is gone."""
+    desk.log.end()
     settings = {"timeout_s": None, "retry_wait_s": 0.0, **limits}
     again = SafeMicroscope(desk.inner, Limits(**settings), AuditLog(desk.path), lambda _: None)
     again.resume(desk.inner.session(), cumulative_nm, desk.inner.clock)
@@ -570,13 +601,13 @@ def test_a_session_beyond_its_range_is_not_taken_up(
 
 
 def test_a_budget_outlives_the_program(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Lasting(), dose_e=450.0)
+    desk = Desk(tmp_path, Lasting(), dose_e=450.0, first_dose_e=100.0)
     desk.good(MOVE)
     desk.safe.reset(RNG)
     desk.good(MOVE)
     desk.inner.on_acquire = [CommandTimeout("silence")]  # booked, and the next one good
     desk.good(MOVE)
-    again = taken_up(desk, 2 * MOVE, dose_e=450.0)
+    again = taken_up(desk, 2 * MOVE, dose_e=450.0, first_dose_e=100.0)
     assert next(entry for entry in read(desk.path) if entry["event"] == "resume")["spent_e"] == 300.0
     again.acquire()
     with pytest.raises(Stopped, match="400 e are spent and 100 e would follow"):
