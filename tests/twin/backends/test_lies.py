@@ -31,7 +31,7 @@ FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "
 OPTICS = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=64, binning=4)
 SPACE = StateSpace(start_nm=(20.0, 10.0, 10.0), input_nm=(60.0, 40.0, 40.0))
 DAY = Day(dose_e=4e5, camera=CameraProperties(dark_level=20.0))
-QUICK = {"timeout_s": 0.3, "frame_timeout_s": 0.4}
+QUICK = {"timeout_s": 0.5, "frame_timeout_s": 0.6}
 MOVES = [np.array([3.0, -2.0, 1.0]), np.array([-1.0, 0.5, 2.0])]
 ESCAPE = "\x1b]0;x\x07\x1b[2J\r\n"
 
@@ -155,8 +155,8 @@ INPUTS = [
     Case("two answers", lambda method, m: m + m if method == "apply" else m, "2 answers to one call"),
     Case("two megabytes", answered("apply", lambda a: {**a, "result": "x" * 2**21}), "at most 1048576 are allowed"),
     Case("a thousand brackets", answered("apply", lambda a: FAKES.netstring(b"[" * 1000)), "deeper than 32 brackets"),
-    Case("half an answer", lambda method, m: m[:30] if method == "apply" else m, r"no answer within 0\.3 s"),
-    Case("silence", lambda method, m: b"" if method == "apply" else m, r"no answer within 0\.3 s"),
+    Case("half an answer", lambda method, m: m[:30] if method == "apply" else m, r"no answer within 0\.5 s"),
+    Case("silence", lambda method, m: b"" if method == "apply" else m, r"no answer within 0\.5 s"),
     Case("a web page", answered("apply", lambda a: b"HTTP/1.1 200 OK\r\n\r\n<html>"), "begins with its length"),
     Case("busy for ever", answered("apply", error(rpc.BUSY, "ramping")), "ActuatorBusy: the control channel: ramping"),
     Case("out of reach, and moved", answered("apply", error(rpc.OUT_OF_RANGE, "no")), "no; NOT restored"),
@@ -174,10 +174,10 @@ EXPOSURES = [
     Case("exposure 0", told("exposure", number=0), r"exposure\.number: .* got 0"),
     Case("a dose of 0", told("exposure", dose_e=0.0), r"exposure\.dose_e: .* greater than 0, got 0"),
     Case("a dose below 0", told("exposure", dose_e=-1e5), r"exposure\.dose_e: .* greater than 0, got -100000"),
-    Case("a dose of 1e-300", told("exposure", dose_e=1e-300), "tells 1e-300 e for an exposure planned with 400000 e"),
+    Case("a dose of 1e-300", told("exposure", dose_e=1e-300), r"tells a dose of 1e-300 e; 400000 e were announced"),
     Case("a dose of 1e30", told("exposure", dose_e=1e30), r"exposure\.dose_e: .* got 1e\+30"),
-    Case("a tenth of the dose", told("exposure", dose_e=4e4), "tells 40000 e for an exposure planned with 400000 e"),
-    Case("ten times the dose", told("exposure", dose_e=4e6), r"tells 4e\+06 e for an exposure planned with 400000 e"),
+    Case("a tenth of the dose", told("exposure", dose_e=4e4), "tells a dose of 40000 e; 400000 e were announced"),
+    Case("ten times the dose", told("exposure", dose_e=4e6), r"tells a dose of 4e\+06 e; 400000 e were announced"),
     Case("a shutter of 0", told("exposure", exposure_s=0.0), r"exposure\.exposure_s: .* got 0"),
     Case("a shutter below 0", told("exposure", exposure_s=-1.0), r"exposure\.exposure_s: .* got -1"),
     Case("another shutter", told("exposure", exposure_s=lambda s: 1.01 * s), "by its header"),
@@ -251,7 +251,7 @@ CAMERA = [
     Case("a reply with escapes", reply("SOFTTRIGGER", b"CMD,\x1b[2J,0"), "commands are plain text"),
     Case("out of range", reply("SOFTTRIGGER", b"CMD,SOFTTRIGGER,3"), "SOFTTRIGGER: parameter out of range"),
     Case("busy for ever", reply("SOFTTRIGGER", b"CMD,SOFTTRIGGER,1"), "SOFTTRIGGER: busy"),
-    Case("no reply", lambda method, m: b"" if method == "SOFTTRIGGER" else m, r"no complete reply within 0\.3 s"),
+    Case("no reply", lambda method, m: b"" if method == "SOFTTRIGGER" else m, r"no complete reply within 0\.5 s"),
     Case("two replies", lambda method, m: m + m if method == "SOFTTRIGGER" else m, "2 replies to one command"),
     Case(
         "a reply of a gigabyte",
@@ -280,7 +280,7 @@ CONNECTING = [
 
 CORRECTOR = [
     Case("another call's number", answered("correctAberration", lambda a: {**a, "id": 99}), "has the id 99"),
-    Case("silence", answered("correctAberration", nothing), r"no answer within 0\.3 s"),
+    Case("silence", answered("correctAberration", nothing), r"no answer within 0\.5 s"),
     Case(
         "a CEOS reason",
         answered("correctAberration", error(-32000, "Server error", {"message": "C1 out of range: 5 um"})),
@@ -290,7 +290,7 @@ CORRECTOR = [
     Case("a result that is anything", told("correctAberration", done="perhaps"), why="no part of the result is used"),
 ]
 ALONE = [
-    Case("ten times the exposure", header(_10="10.0"), "WrongDose: the instrument tells .* planned with"),
+    Case("ten times the exposure", header(_10="10.0"), "the frame tells a dose of .* were announced"),
     Case("counts beyond the counter", frames(lambda m: m[:-64] + b"\xff" * 64), "beyond 24 bits"),
     Case("a constant frame", frames(lambda m: m[:399] + bytes(len(m) - 399)), "every pixel of the frame is 0"),
     Case("a camera of one's own size", header(_4="0032", _5="0128"), "at least 64 x 64 sensor pixels"),
