@@ -27,6 +27,10 @@ class NotThere(MicroscopeFault):
     """The instrument reports another position than the commanded one, or none."""
 
 
+class AnotherClient(NotThere):
+    """What the instrument tells does not follow from what this program did: another program uses it, or it is wrong."""
+
+
 class BadFrame(MicroscopeFault):
     """A frame that no exposure can give: wrong shape, not finite, all one value, counts beyond the camera's range."""
 

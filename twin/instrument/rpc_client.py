@@ -10,7 +10,7 @@ from typing import Any
 from twin.instrument.faults import ActuatorBusy, CommandTimeout, MicroscopeFault, OutOfReach
 from twin.instrument.line import Line
 from twin.wire import rpc
-from twin.wire.netstring import NetstringDecoder, Request, Response, RpcError, build_request, parse_response
+from twin.wire.netstring import NetstringDecoder, Request, Response, RpcError, build_request, parse_response, shown
 
 _RECEIVE = 2**16
 
@@ -87,7 +87,7 @@ class RpcClient:
         if response.id != id:
             if response.error is not None and response.id is None:
                 raise response.error
-            raise RpcError(f"{self.name}: the answer to call {id} has the id {response.id!r}")
+            raise RpcError(f"{self.name}: the answer to call {id} has the id {shown(response.id)}")
         return response
 
     def _payload(self, deadline: float) -> bytes:
