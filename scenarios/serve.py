@@ -15,12 +15,14 @@ from scenarios.schema import Scenario, ScenarioError
 from twin.cameras.properties import EventCamera
 from twin.optics import AliasingError
 from twin.server import event_stream, merlin_camera
+from twin.server.access import LOOPBACK, Access
 from twin.server.bench import Bench, RonchigramSettings, ScanSettings, session_entropy
 from twin.server.event_stream import EventStream, NoEvents
 from twin.server.frame_supply import FrameSupply, NoFrames, PreparedScan, RonchigramSupply, ScanSupply
-from twin.server.listener import LOOPBACK, STOP_S, Access, Listener, Listeners, Running, Service
+from twin.server.listener import STOP_S, Listener, Listeners, Running
 from twin.server.merlin_camera import MerlinCamera, MerlinControl, MerlinData
 from twin.server.merlin_settings import Mode
+from twin.server.service import Service
 from twin.simulated import SimulatedMicroscope
 
 log = logging.getLogger("twin.server")

@@ -37,12 +37,16 @@ class Patience:
         idle_s: between two messages. Keep-alive finds a vanished peer sooner.
         send_s: without the client taking a byte.
         turn_s: for a new client while another one is served; a client that reconnects at once may be a little early.
+        first_s: from the connection to the client's first byte, where it speaks first.
+        linger_s: after everything was served, for the client to disconnect; meanwhile the next one is served.
     """
 
     message_s: float = 5.0
     idle_s: float = 600.0
     send_s: float = 20.0
     turn_s: float = 1.0
+    first_s: float = 30.0
+    linger_s: float = 0.0
 
 
 class Connection:
@@ -131,12 +135,20 @@ class Connection:
 
     @property
     def gone(self) -> bool:
-        """Whether the client has disconnected. Bytes that it sent are discarded."""
+        """Whether a client that only listens has disconnected.
+
+        Raises:
+            ClientGone: it sent something, so it takes this port for another; the connection is closed.
+        """
         try:
             readable, _, _ = select.select([self._line], [], [], 0.0)
-            return bool(readable) and self._line.recv(_RECEIVE) == b""
+            data = self._line.recv(_RECEIVE) if readable else None
         except (OSError, ValueError):
             return True
+        if data:
+            self.close()
+            raise ClientGone(f"sent {data[:24]!r} to a port that only sends")
+        return data is not None
 
     def check(self) -> None:
         """Check, during a long computation, whether to stop."""

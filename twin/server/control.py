@@ -12,8 +12,8 @@ from twin.errors import NoSession
 from twin.scan.plan import duration_s
 from twin.server import event_stream
 from twin.server.bench import Bench, ScanSettings
-from twin.server.listener import Service
 from twin.server.rpc import RpcService
+from twin.server.service import Service
 from twin.wire import control, rpc
 from twin.wire.netstring import INVALID_PARAMS, Request, RpcError
 

@@ -14,8 +14,8 @@ from twin.aberrations import CEOS_FACTORS, Aberrations, to_ceos
 from twin.arrays import Array
 from twin.errors import NoSession
 from twin.server.bench import Bench
-from twin.server.listener import Service
 from twin.server.rpc import RpcService
+from twin.server.service import Service
 from twin.wire import ceos, rpc
 from twin.wire.netstring import CORRECTOR_PORT, Request, RpcError
 

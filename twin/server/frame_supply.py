@@ -50,6 +50,7 @@ class FrameFormat(NamedTuple):
         period_s: usual time from one frame to the next.
         frames: default number of an acquisition.
         frames_per_trigger: default number: those of a row, or one.
+        depths: of the counter that it can have, bits.
     """
 
     shape: tuple[int, int]
@@ -58,6 +59,7 @@ class FrameFormat(NamedTuple):
     period_s: float
     frames: int = 1
     frames_per_trigger: int = 1
+    depths: tuple[int, ...] = tuple(mh.DEPTHS)
 
 
 class FrameSupply(Protocol):
@@ -199,6 +201,7 @@ class PreparedScan:
         self._scan, self.format = scan, scan.format
         frames = self.format.frames
         self._depth = smallest_depth_of(self.format.largest_count)
+        self.format = self.format._replace(depths=(self._depth,))
         header = _header(self.format, self._depth)
         self._front = merlin.PREFIX_BYTES + header.length
         needed = frames * (self._front + header.payload_bytes)
