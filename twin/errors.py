@@ -1,4 +1,4 @@
-"""The base class of all errors of this package, and the nearest known name for messages about an unknown one."""
+"""The base class of all errors of this package, and what their messages need: the nearest known name, printable text."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -20,6 +20,29 @@ class NoSession(StemtwinError, RuntimeError):
 
     def __init__(self, verb: str) -> None:
         super().__init__(f"{verb}() before reset(rng): the microscope has no session yet")
+
+
+LONGEST_WORDS = 300
+"""Characters of a foreign text that a message repeats."""
+
+
+def printable(text: object, most: int = LONGEST_WORDS) -> str:
+    """Return a foreign text for a message: one line, without control characters, cut after `most` characters.
+
+    Line breaks and tabs become blanks; other characters that a terminal would obey (escape sequences, changes of the
+    direction of writing) and lone surrogates become "?".
+
+    Example:
+        >>> printable("beam\\x1b[2J off\\r\\nnow")
+        'beam?[2J off now'
+        >>> printable("A" * 1000, most=8)
+        'AAAAA...'
+    """
+    words = text if isinstance(text, str) else str(text)
+    # Cut first: a text may have megabytes.
+    line = " ".join(words[: 4 * most].split())
+    clean = "".join(letter if letter.isprintable() else "?" for letter in line)
+    return clean if len(clean) <= most and len(words) <= 4 * most else clean[: most - 3] + "..."
 
 
 def nearest(value: str, known: Iterable[str], cutoff: float = 0.6) -> str:

@@ -1,10 +1,12 @@
 """Methods of the control channel of a served twin: parameters and results as plain JSON (docs/remote.md).
 
-It covers what the protocols of corrector and camera do not: sessions from a seed, exact inputs, doses. Unlike the
-corrector's, inputs are in nm and exact to the bit: JSON has the shortest text that gives the same float64.
+It covers what the protocols of corrector and camera do not: sessions from a seed, exact inputs, doses. The models of
+its answers are in `schema.py`. Unlike the corrector's, inputs are in nm and exact to the bit: JSON has the shortest
+text that gives the same float64.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -13,15 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.arrays import Array
+from twin.errors import printable
 from twin.optics import Optics
 from twin.options import checked_options
 from twin.scan.plan import ScanPlan
 from twin.state import StateSpace
 from twin.types import Capabilities, Truth
-from twin.wire import rpc
+from twin.wire import rpc, schema
 from twin.wire.netstring import INVALID_PARAMS, RpcError, shown
+from twin.wire.schema import ExposureNote as ExposureNote
+from twin.wire.schema import Status as Status
 
 CONTROL_PORT = 7073
+SERVICE = "stemtwin control"
 VERSION = 1
 METHODS = {
     "getInfo": (),
@@ -44,8 +50,6 @@ WORDED = ("pattern", "subsample")
 """Keys of a plan with text values."""
 WORDS = 4
 """Number of 32-bit words in the entropy of a session."""
-_MOST = 2**53
-_LONGEST_NAME = 200
 
 
 # --- sessions ------------------------------------------------------------------------------------
@@ -76,78 +80,13 @@ def draw_entropy(rng: np.random.Generator) -> list[int]:
 # --- state of a session --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Status:
-    """State of a session.
-
-    Attributes:
-        session: unique among all sessions of all servers; empty before the first.
-        inputs, exposures: their numbers in this session.
-        cumulative_nm: sum of the inputs.
-        clock_s: of the instrument.
-        region: specimen region of the next exposure; empty before the first session.
-        next_e: electrons of the next exposure.
-    """
-
-    session: str
-    inputs: int
-    exposures: int
-    cumulative_nm: tuple[float, ...]
-    clock_s: float
-    region: str = ""
-    next_e: float = 0.0
-
-    def plain(self) -> dict[str, Any]:
-        """Return plain JSON data."""
-        return {**asdict(self), "cumulative_nm": list(self.cumulative_nm)}
-
-
 def parse_status(result: Any) -> Status:
     """Parse a status from the result of reset, apply or status.
 
     Raises:
-        RpcError: not a status.
+        RpcError: not a status; names the field, its value and the expectation.
     """
-    values = _object(result, "a status", Status)
-    for name in ("session", "region"):
-        if not isinstance(values[name], str) or len(values[name]) > _LONGEST_NAME:
-            raise RpcError(f"status.{name} is a text; got {shown(values[name])}")
-    return Status(
-        values["session"],
-        rpc.whole(values["inputs"], "status.inputs", 0, _MOST),
-        rpc.whole(values["exposures"], "status.exposures", 0, _MOST),
-        rpc.numbers(values["cumulative_nm"], "status.cumulative_nm", 0, 64),
-        rpc.number(values["clock_s"], "status.clock_s"),
-        values["region"],
-        rpc.number(values["next_e"], "status.next_e"),
-    )
-
-
-@dataclass(frozen=True)
-class ExposureNote:
-    """Data of a frame that the camera's header does not hold.
-
-    Attributes:
-        number: of the exposure in its session, from 1.
-        dose_e: electrons of the beam.
-        exposure_s: shutter time.
-        clock_s: of the instrument at the end of the exposure.
-        settings: known settings.
-        sha256: `counts_digest` of the frame.
-        status: of the session after the exposure.
-    """
-
-    number: int
-    dose_e: float
-    exposure_s: float
-    clock_s: float
-    settings: Mapping[str, float]
-    sha256: str
-    status: Status
-
-    def plain(self) -> dict[str, Any]:
-        """Return plain JSON data."""
-        return {**asdict(self), "settings": dict(self.settings), "status": self.status.plain()}
+    return schema.parse(Status, result, "status")
 
 
 def counts_digest(counts: NDArray[np.unsignedinteger]) -> str:
@@ -159,21 +98,9 @@ def parse_exposure(result: Any) -> ExposureNote:
     """Parse the note of an exposure.
 
     Raises:
-        RpcError: not such a note.
+        RpcError: not such a note, or one that contradicts itself.
     """
-    values = _object(result, "an exposure", ExposureNote)
-    settings, digest = values["settings"], values["sha256"]
-    if not isinstance(settings, dict) or not isinstance(digest, str) or len(digest) > 64:
-        raise RpcError("an exposure has settings, an object, and sha256, a text")
-    return ExposureNote(
-        rpc.whole(values["number"], "exposure.number", 1, _MOST),
-        rpc.number(values["dose_e"], "exposure.dose_e"),
-        rpc.number(values["exposure_s"], "exposure.exposure_s"),
-        rpc.number(values["clock_s"], "exposure.clock_s"),
-        {str(key)[:64]: rpc.number(value, f"settings.{str(key)[:64]}") for key, value in settings.items()},
-        digest,
-        parse_status(values["status"]),
-    )
+    return schema.check_coherent(schema.parse(ExposureNote, result, "exposure"))
 
 
 def parse_delta(params: Mapping[str, Any], dimension: int) -> tuple[Array, int | None]:
@@ -184,7 +111,7 @@ def parse_delta(params: Mapping[str, Any], dimension: int) -> tuple[Array, int |
     """
     delta = rpc.numbers(params["delta_nm"], "delta_nm", dimension, dimension)
     number = params.get("input")
-    return np.array(delta), None if number is None else rpc.whole(number, "input", 1, _MOST)
+    return np.array(delta), None if number is None else rpc.whole(number, "input", 1, schema.MOST_NUMBER)
 
 
 # --- stage and scan ------------------------------------------------------------------------------
@@ -239,6 +166,34 @@ def parse_plan(params: Mapping[str, Any], now: ScanPlan) -> ScanPlan:
     return checked_options(ScanPlan, {**asdict(now), **given})
 
 
+def plan_digest(plan: ScanPlan) -> str:
+    """Return the SHA-256 by which two programs agree on the plan of a scan.
+
+    Example:
+        >>> plan_digest(ScanPlan(rows=3)) == plan_digest(ScanPlan(rows=3)) != plan_digest(ScanPlan(rows=4))
+        True
+    """
+    return hashlib.sha256(json.dumps(asdict(plan), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def parse_scan_plan(result: Any) -> ScanPlan:
+    """Parse the plan of the next scan from the result of scanPlan or setScanPlan.
+
+    Raises:
+        RpcError: not a plan, or one that its own digest or count contradicts.
+    """
+    told = schema.parse(schema.PlanTold, result, "scanPlan")
+    try:
+        plan = parse_plan({"plan": told.plan}, ScanPlan())
+    except ValueError as error:
+        raise RpcError(f"scanPlan.plan: {printable(error)}") from None
+    if plan.count != told.positions:
+        raise RpcError(f"scanPlan tells {told.positions} positions; its plan has {plan.count}")
+    if told.digest is not None and told.digest != plan_digest(plan):
+        raise RpcError(f"scanPlan tells the digest {told.digest[:12]}...; its plan has {plan_digest(plan)[:12]}...")
+    return plan
+
+
 # --- the truth -----------------------------------------------------------------------------------
 
 
@@ -251,10 +206,12 @@ def parse_truth(result: Any, dimension: int) -> Truth:
     """Parse the hidden state.
 
     Raises:
-        RpcError: not a truth.
+        RpcError: not a truth of that many coefficients.
     """
-    values = _object(result, "a truth", Truth)
-    state, initial = (np.array(rpc.numbers(values[k], k, dimension, dimension)) for k in ("state_nm", "initial_nm"))
+    told = schema.parse(schema.TruthTold, result, "truth")
+    state, initial = np.array(told.state_nm), np.array(told.initial_nm)
+    if state.shape != (dimension,) or initial.shape != (dimension,):
+        raise RpcError(f"a truth has {dimension} coefficients, not {len(state)} and {len(initial)}")
     return Truth(state, initial)
 
 
@@ -280,22 +237,12 @@ def parse_capabilities(result: Any) -> Capabilities:
     Raises:
         RpcError: missing or invalid values.
     """
-    values = _object(result, "capabilities", Capabilities)
-    shape = rpc.numbers(values["camera_shape"], "camera_shape", 2, 2)
+    told = schema.parse(schema.CapabilitiesTold, result, "capabilities")
     try:
-        optics = Optics(**values["optics"])
-        space = StateSpace(**{key: tuple(value) for key, value in values["space"].items()})
-        height, width = (int(side) for side in shape)
-        return Capabilities(
-            str(values["name"])[:_LONGEST_NAME],
-            optics,
-            space,
-            (height, width),
-            rpc.whole(values["max_count"], "max_count", 1, 65535),
-            values["can_scan"] is True,
-        )
-    except (TypeError, AttributeError, ValueError) as error:
-        raise RpcError(f"invalid capabilities: {error}") from None
+        optics, space = Optics(**asdict(told.optics)), StateSpace(**asdict(told.space))
+    except ValueError as error:
+        raise RpcError(f"invalid capabilities: {printable(error)}") from None
+    return Capabilities(told.name, optics, space, told.camera_shape, told.max_count, told.can_scan)
 
 
 def ports_of(info: Any) -> dict[str, int]:
@@ -304,19 +251,8 @@ def ports_of(info: Any) -> dict[str, int]:
     Raises:
         RpcError: not a control channel of this version.
     """
-    if not isinstance(info, dict) or info.get("service") != "stemtwin control":
+    if not isinstance(info, dict) or info.get("service") != SERVICE:
         raise RpcError(f"not the control channel of a twin: {shown(info)}")
     if info.get("version") != VERSION:
         raise RpcError(f"the control channel has version {shown(info.get('version'))}, this client {VERSION}")
-    ports = info.get("ports", {})
-    if not isinstance(ports, dict):
-        raise RpcError("ports are an object")
-    return {str(name): rpc.whole(port, f"ports.{str(name)[:40]}", 1, 65535) for name, port in ports.items()}
-
-
-def _object(result: Any, what: str, kind: type) -> dict[str, Any]:
-    names = [f.name for f in fields(kind)]
-    missing = [name for name in names if not isinstance(result, dict) or name not in result]
-    if missing:
-        raise RpcError(f"{what} has {', '.join(names)}; {', '.join(missing)} is missing in {shown(result)}")
-    return dict(result)
+    return dict(schema.parse(schema.Greeting, info, "getInfo").ports or {})

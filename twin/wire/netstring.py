@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from twin.errors import StemtwinError, nearest
+from twin.errors import StemtwinError, nearest, printable
 
 CORRECTOR_PORT = 7072
 MOST_BYTES = 2**20
@@ -20,6 +20,8 @@ MOST_DEPTH = 32
 
 PARSE_ERROR, INVALID_REQUEST, UNKNOWN_METHOD, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 """Error codes of JSON-RPC 2.0."""
+REASON_KEYS = ("message", "reason", "detail", "details", "error", "description", "data", "args")
+"""Keys of an error's data that hold its reason; CEOS has "type" and "message", with a traceback beside them."""
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
@@ -245,6 +247,8 @@ def parse_request(payload: bytes) -> Request:
 def parse_response(payload: bytes) -> Response:
     """Parse an answer.
 
+    The text of an error is printable and short, and includes the reason that a CEOS server puts into its data.
+
     Raises:
         RpcError: not JSON, or not an answer.
     """
@@ -258,7 +262,34 @@ def parse_response(payload: bytes) -> Response:
         return Response(id, values["result"])
     if not isinstance(error, dict) or not _is_whole(error.get("code")) or not isinstance(error.get("message"), str):
         raise RpcError("an error has a code, a whole number, and a message", INVALID_REQUEST, id=id)
-    return Response(id, error=RpcError(error["message"], error["code"], error.get("data"), id))
+    data = error.get("data")
+    return Response(id, error=RpcError(_words_of(error["message"], data), error["code"], data, id))
+
+
+def _words_of(message: str, data: Any) -> str:
+    """Return the message of an error with the reason in its data, if there is one: CEOS has a bare "Server error"."""
+    words = [printable(message, 200)]
+    for reason in _reasons(data):
+        shown_reason = printable(reason)
+        if shown_reason and shown_reason not in words[0]:
+            words.append(shown_reason)
+            break
+    return ": ".join(word for word in words if word) or "an error without a message"
+
+
+def _reasons(data: Any) -> list[str]:
+    """Return the texts in the data of an error that may be its reason, the likeliest first."""
+    if isinstance(data, str):
+        return [data]
+    if isinstance(data, list):
+        return [item for item in data[:8] if isinstance(item, str)]
+    if not isinstance(data, dict):
+        return []
+    found: list[str] = []
+    for key in REASON_KEYS:
+        value = data.get(key)
+        found += [value] if isinstance(value, str) else _reasons(value) if isinstance(value, list | dict) else []
+    return found
 
 
 def _is_whole(value: Any) -> bool:
