@@ -6,13 +6,14 @@ The services themselves are in `twin/server`. Nothing here reads or writes files
 import importlib
 import importlib.util
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self, get_args
 
 from scenarios.scan_section import ScanSection
 from scenarios.schema import Scenario, ScenarioError
-from twin.cameras.properties import EventCamera
+from twin.cameras.properties import CountingCamera, EventCamera
 from twin.optics import AliasingError
 from twin.server import event_stream, merlin_camera
 from twin.server.access import LOOPBACK, Access
@@ -31,6 +32,9 @@ Name = Literal["merlin_control", "merlin_data", "events", "corrector", "control"
 NAMES: tuple[Name, ...] = get_args(Name)
 BY_MODULE: tuple[Name, ...] = ("corrector", "control")
 """Services with a module `twin.server.<name>` that has `PORT` and `make(bench)`; left out without such a module."""
+
+MOST_HITS = 1e7
+"""Electrons or events of one position that a client may ask for where each is followed: about a second."""
 
 
 @dataclass(frozen=True)
@@ -213,8 +217,15 @@ def scan_settings(scenario: Scenario) -> ScanSettings | None:
         # Delay of an event behind its stamp: time walk, jitter and one tick, plus reordering.
         stamp_ns = camera.timewalk_ns_kev / camera.threshold_kev + 8.0 * camera.toa_rms_ns + 25.0
         delay_s = camera.reorder_s + stamp_ns * 1e-9
-        return ScanSettings(section.plan, section.optics, events=True, delay_s=delay_s)
-    return ScanSettings(section.plan, section.optics, largest_count=None if camera is None else camera.largest_count)
+        hot_per_s = camera.hot_fraction * section.optics.camera_pixels**2 * camera.hot_rate_per_s
+        longest_s = MOST_HITS / hot_per_s if hot_per_s > 0.0 else math.inf
+        return ScanSettings(
+            section.plan, section.optics, True, delay_s=delay_s, most_dose_e=MOST_HITS, longest_dwell_s=longest_s
+        )
+    one_by_one = isinstance(camera, CountingCamera) and (camera.charge_spread_px > 0.0 or camera.dead_time_s > 0.0)
+    largest = None if camera is None else camera.largest_count
+    most_e = MOST_HITS if one_by_one else math.inf
+    return ScanSettings(section.plan, section.optics, largest_count=largest, most_dose_e=most_e)
 
 
 def described(server: TwinServer) -> Iterator[tuple[str, str]]:

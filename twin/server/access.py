@@ -49,9 +49,7 @@ class Access:
         True
     """
 
-    def __init__(
-        self, host: str = LOOPBACK, token: str | None = None, clock: Callable[[], float] = monotonic
-    ) -> None:
+    def __init__(self, host: str = LOOPBACK, token: str | None = None, clock: Callable[[], float] = monotonic) -> None:
         if token is None and not is_loopback(host):
             raise AccessError(f"{host} is open to other machines: that needs a token (or use {LOOPBACK})")
         if token is not None and not (len(token) >= SHORTEST_TOKEN and token.isascii() and token.isprintable()):

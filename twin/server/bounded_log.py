@@ -50,7 +50,7 @@ class BoundedLog:
             written = self._count <= self._most
         if written:
             level = logging.ERROR if trace else logging.WARNING
-            self._log.log(level, f"%s: {text}", self._name, *values, exc_info=trace)
+            self._log.log(level, f"%s: {text}", self._name, *values, exc_info=trace or None)
 
     def tell(self, at_once: bool = False) -> None:
         """Log how many warnings were only counted, once their period is over, or at once."""

@@ -167,8 +167,7 @@ class Connection:
 
     def close(self) -> None:
         """Disconnect; bytes already sent still arrive."""
-        with suppress(OSError):
-            self._line.close()
+        say_goodbye(self._line)
 
 
 class Pace:
@@ -190,6 +189,19 @@ class Pace:
         self.when(float(ready_s[0]))
         assert self._offset is not None
         return int((ready_s + self._offset <= monotonic()).sum())
+
+
+def say_goodbye(line: socket.socket, words: bytes = b"") -> None:
+    """Send last words, as far as they go at once, and close. Unread bytes would make the system throw words away."""
+    with suppress(OSError):
+        line.setblocking(False)
+        line.recv(_RECEIVE)
+    with suppress(OSError):
+        if words:
+            line.send(words)
+        line.shutdown(socket.SHUT_WR)
+    with suppress(OSError):
+        line.close()
 
 
 def _keep_alive(line: socket.socket) -> None:

@@ -1,7 +1,7 @@
 """The door of a port: takes connections, and lets in those that know the token and behave as the protocol says.
 
-Whoever is not in yet occupies one of `PLACES` and no thread. When all are taken, the address with the most of them loses
-its oldest, so that strangers, however many, do not keep anybody else out. Nothing that happens here reaches a service.
+Whoever is not in yet occupies one of `PLACES` and no thread. When all are taken, the address with the most of them
+loses its oldest, so that strangers, however many, keep nobody else out. Nothing that happens here reaches a service.
 """
 
 import errno
@@ -17,22 +17,22 @@ from typing import Literal
 
 from twin.server.access import LONGEST_LINE, OPENING, Access
 from twin.server.bounded_log import BoundedLog
-from twin.server.connection import TICK_S
+from twin.server.connection import TICK_S, say_goodbye
 from twin.server.service import Service
 
 PLACES = 64
 """Connections per port that are not in yet."""
-BACKLOG = 128
-"""Connections that the system accepts before the door does."""
-QUIET_S = 0.25
-"""Time for which a client of a silent protocol has to stay, without a byte, before it is let in: a browser, a TLS client
-or a port scanner sends or leaves by then."""
+BACKLOG = 1024
+"""Connections that the system keeps until the door takes them; it drops further ones, whose client then tries again
+after a second."""
+QUIET_S = 0.2
+"""Time for which a client of a silent protocol has to stay, without a byte, before it is let in: a browser, a TLS
+client or a port scanner sends or leaves by then."""
 
 NEEDS_TOKEN = "this server needs a token: send the line TOKEN and the token first, once per address"
 WRONG_TOKEN = "stemtwin: wrong token"
 
 _AT_ONCE = 64
-_UNREAD = 2**16
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Stage = Literal["token", "first byte", "quiet", "answer"]
@@ -199,8 +199,7 @@ class Door:
             if stranger.stage == "quiet":
                 self._enter(stranger)
             elif stranger.stage == "answer":
-                _say(stranger.line, stranger.answer)
-                self._close(stranger)
+                self._close(stranger, stranger.answer)
             elif stranger.stage == "token":
                 self._answer(stranger, "sent no token", self._service.turned_away(NEEDS_TOKEN), 0.0)
             else:
@@ -210,21 +209,11 @@ class Door:
         self._log.warning("%s disconnected: %s", stranger.peer, why)
         self._close(stranger)
 
-    def _close(self, stranger: Stranger) -> None:
+    def _close(self, stranger: Stranger, words: bytes = b"") -> None:
         self._forget(stranger)
-        with suppress(OSError):
-            stranger.line.close()
+        say_goodbye(stranger.line, words)
 
     def _forget(self, stranger: Stranger) -> None:
         self._strangers.pop(stranger, None)
         with suppress(KeyError, ValueError):
             self._selector.unregister(stranger.line)
-
-
-def _say(line: socket.socket, answer: bytes) -> None:
-    """Send the last words. Bytes that nobody reads would make the system throw them away."""
-    with suppress(OSError):
-        line.recv(_UNREAD)
-    with suppress(OSError):
-        line.send(answer)
-        line.shutdown(socket.SHUT_WR)

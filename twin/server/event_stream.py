@@ -74,7 +74,11 @@ class EventStream:
         self._scans += 1
         side = settings.optics.camera_pixels
         connection.send(csr.encode(AcquisitionStart(settings.plan.shape, (side, side), self._scans)))
-        connection.send(csr.encode(ScanStart(self._scans, scan_metadata(settings).plain() if self._metadata else {})))
+        connection.send(
+            csr.encode(
+                ScanStart(self._scans, scan_metadata(settings, self._bench.session).plain() if self._metadata else {})
+            )
+        )
         try:
             if not self._send(self._chunks(blocks, settings), connection):
                 return False

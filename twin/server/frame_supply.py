@@ -159,7 +159,7 @@ class ScanSupply:
     def about(self, frames: int, per_trigger: int, depth: int) -> mh.Acquisition:
         """Return the text header; with rows and columns only for one complete scan in raster or serpentine order."""
         settings = self.settings()
-        plan, extra = settings.plan, {METADATA: json.dumps(scan_metadata(settings).plain())}
+        plan, extra = settings.plan, {METADATA: json.dumps(scan_metadata(settings, self._bench.session).plain())}
         grid = plan.shape if plan.pattern in ("raster", "serpentine") and frames == plan.count else None
         return mh.Acquisition(frames, per_trigger, grid, depth, extra)
 

@@ -200,6 +200,11 @@ class MerlinCamera:
             with self._changed:
                 self._waiting -= 1
 
+    @property
+    def has_client(self) -> bool:
+        """Whether a data client waits for an acquisition."""
+        return self._waiting > 0
+
     def give_way(self) -> bool:
         """End the wait of a data client without an acquisition; return whether there is one that waits."""
         with self._changed:

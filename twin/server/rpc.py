@@ -5,6 +5,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from pydantic import ValidationError
+
+from twin.errors import printable
+from twin.options import first_problem
 from twin.server.bounded_log import BoundedLog
 from twin.server.connection import ClientGone, Connection, Patience
 from twin.wire import rpc
@@ -16,7 +20,6 @@ from twin.wire.netstring import (
     RpcError,
     build_response,
     parse_request,
-    shown,
 )
 
 log = logging.getLogger("twin.server")
@@ -75,8 +78,8 @@ class RpcService:
 def answer(handle: Handle, payload: bytes, faults: BoundedLog | None = None) -> bytes | None:
     """Return the answer to a payload as a netstring; None for a notification.
 
-    Errors of the handler are sent: RpcError as it is, those of `CODES` with their code. Any other error is a bug, and so
-    is a result that cannot be sent: the log has the details, the client a short message.
+    Errors of the handler are sent: RpcError as it is, those of `CODES` with their code. Any other error is a bug, and
+    so is a result that cannot be sent: the log has the details, the client a short message.
 
     Args:
         handle: of the service.
@@ -92,14 +95,15 @@ def answer(handle: Handle, payload: bytes, faults: BoundedLog | None = None) -> 
         reply = build_response(Response(request.id, _checked(handle(request))))
     except RpcError as error:
         if error.code == INTERNAL_ERROR:
-            faults.warning("%s: %s", shown(request.method), error, trace=True)
+            faults.warning("%s: %s", printable(request.method, 60), error, trace=True)
         reply = build_response(Response(request.id, error=error))
     except (PermissionError, ValueError, RuntimeError) as error:
         code = next(code for kind, code in CODES if isinstance(error, kind))
-        reply = build_response(Response(request.id, error=RpcError(str(error), code)))
+        words = first_problem(error) if isinstance(error, ValidationError) else str(error)
+        reply = build_response(Response(request.id, error=RpcError(words, code)))
     except Exception:
-        faults.warning("%s failed", shown(request.method), trace=True)
-        error = RpcError(f"{shown(request.method)} failed on the server", INTERNAL_ERROR)
+        faults.warning("%s failed", printable(request.method, 60), trace=True)
+        error = RpcError(f"{printable(request.method, 60)} failed on the server", INTERNAL_ERROR)
         reply = build_response(Response(request.id, error=error))
     return None if request.notification else reply
 
