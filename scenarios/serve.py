@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import logging
 import math
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self, get_args
@@ -30,6 +31,8 @@ log = logging.getLogger("twin.server")
 
 Name = Literal["merlin_control", "merlin_data", "events", "corrector", "control"]
 NAMES: tuple[Name, ...] = get_args(Name)
+FROM_BASE: tuple[Name, ...] = ("control", "merlin_control", "merlin_data", "corrector", "events")
+"""Services in the order of their ports from a base port; the first one announces the others."""
 BY_MODULE: tuple[Name, ...] = ("corrector", "control")
 """Services with a module `twin.server.<name>` that has `PORT` and `make(bench)`; left out without such a module."""
 
@@ -42,8 +45,9 @@ class Serving:
     """Settings of a server.
 
     Attributes:
-        ports: by service; the others have their usual port, or a free one with `free_ports`.
+        ports: by service; the others have their usual port, or one from `base_port`, or a free one with `free_ports`.
         free_ports: take free ports.
+        base_port: port of the control channel; those of the other services follow in the order of `FROM_BASE`.
         paced: frames and events leave no sooner than on the instrument.
         prepare: compute the whole scan in advance and replay it.
         mode: what the Merlin camera records first; None is the scan if there is one.
@@ -62,6 +66,26 @@ class Serving:
     expose_truth: bool = False
     host: str = LOOPBACK
     token: str | None = None
+    base_port: int | None = None
+
+    def port(self, name: Name, usual: int) -> int:
+        """Return the port of a service; 0: a free one.
+
+        Raises:
+            ValueError: a base port from which not all services have a port, or with `free_ports`.
+        """
+        if self.base_port is not None and self.free_ports:
+            raise ValueError(f"a base port of {self.base_port} and free ports: one of them")
+        highest = 65536 - len(FROM_BASE)
+        if self.base_port is not None and not 1 <= self.base_port <= highest:
+            raise ValueError(
+                f"the base port lies in 1 to {highest}, for {len(FROM_BASE)} services; got {self.base_port}"
+            )
+        if name in self.ports:
+            return self.ports[name]
+        if self.base_port is not None:
+            return self.base_port + FROM_BASE.index(name)
+        return 0 if self.free_ports else usual
 
 
 class TwinServer(Running):
@@ -97,6 +121,8 @@ class TwinServer(Running):
         self._listeners = Listeners()
         try:
             self._access = Access(self.serving.host, self.serving.token)
+            for name in NAMES:
+                self.serving.port(name, 0)  # before the specimen is computed
             self.bench = build_bench(scenario.for_seed(seed), seed, self.serving.expose_truth)
             services = self._services(progress)
             self.ports: dict[Name, int] = {
@@ -157,9 +183,11 @@ class TwinServer(Running):
         return dict(reversed(supplies.items()))
 
     def _listener(self, name: Name, service: Service, usual: int) -> Listener:
-        port = self.serving.ports.get(name, 0 if self.serving.free_ports else usual)
+        port = self.serving.port(name, usual)
         try:
             return self._listeners.add(Listener(service, port, self._access))
+        except socket.gaierror as error:
+            raise ValueError(f"--host {self._access.host}: {error.strerror}") from None
         except (OSError, OverflowError) as error:
             option = name.replace("_", "-")
             raise ValueError(
