@@ -94,13 +94,14 @@ class Corrector:
         if self._session != self._bench.sessions:
             self._session, self._measured = self._bench.sessions, 0
         sequence = np.random.SeedSequence(list(self._bench.entropy), spawn_key=(_STREAM, self._measured))
-        self._measured += 1
         rng, truth = np.random.default_rng(sequence), to_ceos(self._bench.microscope.aberrations())
         measured = {}
         for name, std in std_nm.items():
             x, y = (part + std * error for part, error in zip(truth[name], rng.normal(size=2), strict=True))
             measured[name] = (float(x), 0.0 if name in ceos.ROUND else float(y))
-        return ceos.aberrations_result(measured, std_nm)
+        told = ceos.aberrations_result(measured, std_nm)
+        self._measured += 1
+        return told
 
     def _correct(self, call: ceos.CorrectAberration) -> dict[str, Any]:
         delta_nm = self._input_nm(call.name, call.change)

@@ -137,6 +137,7 @@ class MerlinCamera:
             return self._arm()
         if name == "STOPACQUISITION":
             self._stop = self._state != "idle"
+            self._disarm_forgotten()
             self._changed.notify_all()
             return OK
         if name == "SOFTTRIGGER":
@@ -265,7 +266,7 @@ class MerlinControl:
     def serve(self, connection: Connection) -> None:
         """Answer commands in order."""
         for payload in connection.payloads(commands.CommandDecoder().feed):
-            connection.send(commands.build_reply(self._answer(payload)))
+            connection.send(commands.build_reply(self.answer(payload)))
 
     def refuse(self, connection: Connection) -> None:
         """Answer the first command with the status busy."""
@@ -280,7 +281,8 @@ class MerlinControl:
     def give_way(self) -> bool:
         return False
 
-    def _answer(self, payload: bytes) -> Reply:
+    def answer(self, payload: bytes) -> Reply:
+        """Return the reply to the payload of a message; never fails."""
         try:
             command = commands.parse_command(payload)
         except merlin.WireError as error:

@@ -207,7 +207,7 @@ def test_any_sequence_of_commands_leaves_the_camera_answering(asked: list[tuple[
     camera = camera_of(FAKES.bench())
     service = ControlService(camera)
     for verb, name, value in asked:
-        reply = service._answer(f"{verb},{name},{value}".encode())
+        reply = service.answer(f"{verb},{name},{value}".encode())
         assert reply.status in (OK, BUSY, UNRECOGNISED, OUT_OF_RANGE)
         merlin.payload_length(commands.build_reply(reply)[:15], 4096)
     assert camera.answer(Command("GET", "IMAGEX")).value == "8"
@@ -217,7 +217,7 @@ def test_any_sequence_of_commands_leaves_the_camera_answering(asked: list[tuple[
 def test_the_longest_commands_have_replies_too(command: str) -> None:
     camera = camera_of(FAKES.bench())
     service = ControlService(camera)
-    reply = service._answer(command.encode())
+    reply = service.answer(command.encode())
     assert reply.status in (UNRECOGNISED, OUT_OF_RANGE)
     commands.build_reply(reply)
     assert camera.answer(Command("GET", "HVBIAS")).value == "120"
@@ -237,7 +237,7 @@ def test_ten_thousand_spoilt_commands_are_answered_or_end_the_line() -> None:
             data[at] = rng.integers(256)
         try:
             for payload in commands.CommandDecoder().feed(bytes(data)):
-                commands.build_reply(service._answer(payload))
+                commands.build_reply(service.answer(payload))
                 answered += 1
         except merlin.WireError:
             cut += 1
