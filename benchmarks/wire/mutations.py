@@ -49,9 +49,8 @@ FLAT_BYTES = 2**19
 """Growth of the memory between a fifth of the messages and the end that still counts as flat."""
 ODD = (
     "-1", "0", "1e308", "-1e308", "1e-320", "1" * 400, "NaN", "Infinity", "true", "null", '""', "[]", "{}", "[[" * 40,
-    "99999999999999999999", "-0.0", '"\\u0000"', '"\\ud800"', "1e5", "65536", "2147483648", "[1,2,3,4]", "\\", '"film 7"',
+    "9" * 20, "-0.0", '"\\u0000"', '"\\ud800"', "1e5", "65536", "2147483648", "[1,2,3,4]", "\\", '"film 7"',
 )  # fmt: skip
-BYTES = bytes(range(256))
 _NUMBER = re.compile(rb"-?[0-9.]+(?:[eE][-+]?[0-9]+)?")
 
 Outcome = bool
@@ -222,8 +221,9 @@ class MerlinCommands:
         self.camera = MerlinCamera({"SCAN": ScanSupply(self.bench), "RONCHIGRAM": RonchigramSupply(self.bench)})
         self._service = CameraControl(self.camera)
         words = (
-            "GET,IMAGEX", "SET,NUMFRAMESTOACQUIRE,12", "SET,COUNTERDEPTH,12", "SET,HVBIAS,90", "SET,STEMMODE,RONCHIGRAM",
-            "SET,TRIGGERSTART,5", "CMD,STARTACQUISITION", "CMD,SOFTTRIGGER", "CMD,STOPACQUISITION", "GET,DETECTORSTATUS",
+            "GET,IMAGEX", "GET,DETECTORSTATUS", "SET,NUMFRAMESTOACQUIRE,12", "SET,COUNTERDEPTH,12", "SET,HVBIAS,90",
+            "SET,STEMMODE,RONCHIGRAM", "SET,TRIGGERSTART,5",
+            "CMD,STARTACQUISITION", "CMD,SOFTTRIGGER", "CMD,STOPACQUISITION",
         )  # fmt: skip
         self.good = [merlin.message(word.encode()) for word in words]
 

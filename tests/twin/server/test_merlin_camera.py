@@ -473,7 +473,7 @@ def test_a_client_that_sends_to_the_data_port_is_hung_up_on_before_any_frame(cap
     with served(FAKES.bench()) as client:
         client.data.sendall(b"MPX,0000000009,GET,X" * 100)
         assert client.data.recv(1) == b""
-        assert "to a port that only sends" in caplog.text
+        assert wait_for(lambda: "to a port that only sends" in caplog.text)
         client.control.command("STARTACQUISITION")
         assert client.control.get("DETECTORSTATUS") == "4"
         assert client.bench.microscope.scans == 0

@@ -1,4 +1,4 @@
-"""A share of `benchmarks.wire.mutations`: damaged messages for every port, and a check that the check finds something."""
+"""A share of `benchmarks.wire.mutations`: damaged messages for every port, and that it finds mistakes."""
 
 from collections.abc import Iterator
 
@@ -32,7 +32,7 @@ class Faulty(Control):
         if self.mistake == "lies" and request.method == "getInfo":
             raise RpcError("busy")
         if self.mistake == "grows":
-            MEMORY.append(bytes(2000))
+            MEMORY.append(bytes(20_000))
         return super().handle(request)
 
 
