@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from time import monotonic
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from agents.base import StreamMeta
 from agents.events.block import EventBlock
 from agents.source import Health, Source, SourceError
 from agents.sources import endpoint
+from agents.sources.announced import MEMORY_BYTES, Digest, check_memory, check_plan, tidy
 from agents.sources.queue import BoundedQueue, read_ahead
+from twin.errors import printable
 from twin.formats.dataset import FormatError, Layout, Metadata
 from twin.options import Count, checked_options, validated
 from twin.wire.csr import (
@@ -29,26 +32,35 @@ from twin.wire.csr import (
     ScanStart,
 )
 
+LEAST_BYTES = 2**16
+"""A message that takes longer than the time-out goes on while this many bytes arrive within it."""
+
 
 @validated
 class Options:
     """Options of the connection.
 
     Attributes:
-        timeout_s: longest time to connect and between two bytes.
+        timeout_s: longest time to connect, and for a message, or for `LEAST_BYTES` of a large one.
+        start_timeout_s: longest time from connecting to the start of a scan.
         reconnect: number of attempts to restore a lost connection.
         reconnect_s: delay before each attempt.
         queue_bytes: memory of events read ahead; beyond it the sender waits.
         chunk_bytes: largest chunk that is accepted.
         frames: provide frames to agents that need them, at the cost of memory and time.
+        memory_bytes: memory that the announced scan may take.
+        plan: digest of the agreed plan of the scan; a stream that tells another one is refused.
     """
 
     timeout_s: Annotated[float, Gt(0), Lt(1e6)] = 10.0
+    start_timeout_s: Annotated[float, Gt(0), Lt(1e6)] = 30.0
     reconnect: Annotated[int, Ge(0)] = 0
     reconnect_s: Annotated[float, Ge(0), Lt(1e6)] = 0.5
     queue_bytes: Count = 64 * 2**20
     chunk_bytes: Count = 256 * 2**20
     frames: bool = False
+    memory_bytes: Count = MEMORY_BYTES
+    plan: Digest | None = None
 
 
 class CsrSource(Source):
@@ -74,13 +86,27 @@ class CsrSource(Source):
             raise SourceError(f"csr://{host}:{port}: {error}") from error
         try:
             self._acquisition, self._scan = self._connection.begin()
-        except (OSError, CsrError) as error:
+            self._describe(f"csr://{host}:{port}")
+        except (OSError, CsrError, FormatError) as error:
             self.close()
             raise SourceError(f"csr://{host}:{port}: {error}") from error
-        rows, columns = self._acquisition.scan
-        layout = Layout((rows, columns), self._acquisition.camera, "uint32")
-        self.meta = StreamMeta(layout, _metadata(self._scan.metadata, self.health), has_frames=self.options.frames)
+        except BaseException:
+            self.close()
+            raise
         self._next = 0
+
+    def _describe(self, label: str) -> None:
+        """Set layout and metadata from the headers.
+
+        Raises:
+            SourceError: more memory than is allowed, or another plan than the agreed one.
+            FormatError: no valid layout.
+        """
+        options, (height, width) = self.options, self._acquisition.camera
+        check_memory(self._acquisition.scan, 8 * height * width if options.frames else 0, options.memory_bytes, label)
+        check_plan(options.plan, self._scan.metadata.get("provenance"), self.health, label)
+        layout = Layout(self._acquisition.scan, (height, width), "uint32")
+        self.meta = StreamMeta(layout, _metadata(self._scan.metadata, self.health), has_frames=options.frames)
 
     def blocks(self) -> Iterator[EventBlock]:
         queue: BoundedQueue[EventBlock] = BoundedQueue(max_items=64, max_bytes=self.options.queue_bytes)
@@ -180,6 +206,7 @@ class _Connection:
     """A socket and its decoder."""
 
     def __init__(self, address: tuple[str, int], options: Options) -> None:
+        self._timeout_s, self._start_timeout_s = options.timeout_s, options.start_timeout_s
         self._socket = socket.create_connection(address, options.timeout_s)
         self._decoder = CsrDecoder(Limits(chunk_bytes=options.chunk_bytes))
 
@@ -190,11 +217,14 @@ class _Connection:
             CsrError: an unexpected message.
             OSError: the connection is lost, or silent for too long.
         """
+        deadline = monotonic() + self._start_timeout_s
         start = self.message()
         while isinstance(start, AcquisitionStart):
             scan = self.message()
             if isinstance(scan, ScanStart):
                 return start, scan
+            if monotonic() > deadline:
+                raise TimeoutError(f"acquisitions begin and end, but no scan began within {self._start_timeout_s:g} s")
             start = self.message()  # an acquisition without a scan
         raise CsrError(f"{type(start).__name__} came before an acquisition and its scan")
 
@@ -203,15 +233,23 @@ class _Connection:
 
         Raises:
             CsrError: no valid stream.
-            OSError: the connection is lost, or silent for too long.
+            OSError: the connection is lost, silent, or slower than `LEAST_BYTES` within the time-out.
         """
+        deadline, arrived = monotonic() + self._timeout_s, 0
         while True:
-            count = self._socket.recv_into(self._decoder.space())
+            self._socket.settimeout(max(deadline - monotonic(), 1e-3))
+            try:
+                count = self._socket.recv_into(self._decoder.space())
+            except TimeoutError:
+                raise TimeoutError(f"no message within {self._timeout_s:g} s, only {arrived} bytes of one") from None
             if count == 0:
                 raise ConnectionError("the sender has closed it")
             message = self._decoder.filled(count)
             if message is not None:
                 return message
+            arrived += count
+            if arrived >= LEAST_BYTES:
+                deadline, arrived = monotonic() + self._timeout_s, 0
 
     def hang_up(self) -> None:
         """End a `message` call that waits in another thread."""
@@ -242,12 +280,12 @@ def _size(block: EventBlock) -> int:
 def _metadata(sent: Mapping[str, Any], health: Health) -> Metadata:
     """Metadata from the known entries of the scan's JSON; the others become its provenance."""
     known = {key: value for key, value in sent.items() if key in Metadata.__dataclass_fields__ and key != "provenance"}
-    rest = {key: value for key, value in sent.items() if key not in known}
+    rest = tidy({key: value for key, value in sent.items() if key not in known})
     valid: dict[str, Any] = {"provenance": {"stream": rest}} if rest else {}
     for key, value in known.items():
         try:
             Metadata.of({key: value}, "metadata")
             valid[key] = value
         except FormatError as error:
-            health.fault(f"the scan's {error}")
+            health.fault(f"the scan's {printable(error)}")
     return Metadata.of(valid, "metadata")

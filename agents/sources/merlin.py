@@ -5,6 +5,7 @@ A thread reads ahead as far as its queue allows. If the agents are slower, the q
 """
 
 import json
+import math
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -19,8 +20,10 @@ from agents.base import StreamMeta
 from agents.block import FrameBlock
 from agents.source import Health, Source, SourceError
 from agents.sources import Shape, endpoint
+from agents.sources.announced import MEMORY_BYTES, Digest, check_memory, check_plan, tidy
 from agents.sources.merlin_assembly import Assembly, FrameOrder, FrameRun
 from agents.sources.queue import BoundedQueue, read_ahead
+from twin.errors import printable
 from twin.formats import merlin_header as mh
 from twin.formats.dataset import FormatError, Layout, Metadata
 from twin.formats.mib import METADATA, scan_shape
@@ -52,12 +55,14 @@ class Options:
         start: send STARTACQUISITION.
         trigger: send SOFTTRIGGER once the camera is armed.
         start_timeout_s: longest time from opening to the first frame.
-        timeout_s: time without a frame after which the stream ends.
+        timeout_s: time without a frame of a new number after which the stream ends.
         latency_s: time after which an incomplete block is passed on.
         block_bytes: memory of the frames in a full block.
         queue_bytes: memory of the frames read ahead.
         reconnect: total number of attempts to restore a lost connection, `reconnect_s` apart.
         most_frame_bytes: largest frame that is accepted.
+        memory_bytes: memory that the announced scan may take.
+        plan: digest of the agreed plan of the scan; a stream that tells another one is refused.
     """
 
     scan: Shape | None = None
@@ -77,6 +82,8 @@ class Options:
     reconnect: Annotated[int, Ge(0)] = 0
     reconnect_s: Positive = 0.5
     most_frame_bytes: Bytes = merlin.MOST_FRAME
+    memory_bytes: Bytes = MEMORY_BYTES
+    plan: Digest | None = None
 
     def __post_init__(self) -> None:
         if self.control_port is None and (self.settings or self.start or self.trigger):
@@ -162,7 +169,8 @@ class MerlinSource(Source):
         while self._decoder.header is None:
             if monotonic() > deadline:
                 problem = "the text header came, but no frame" if self._announced else "no valid data came"
-                raise SourceError(f"{self._label}: {problem} within {self._options.start_timeout_s:g} s")
+                faults = f"; the last fault: {self.health.faults[-1]}" if self.health.faults else ""
+                raise SourceError(f"{self._label}: {problem} within {self._options.start_timeout_s:g} s{faults}")
             count = self._receive()
             if count == 0:
                 raise SourceError(f"{self._label}: the camera hung up before the first frame")
@@ -189,6 +197,8 @@ class MerlinSource(Source):
         depth = header.depth
         dtype = mh.PIXEL_BYTES.get(header.pixel) or (1 if depth in (1, 6) else 2 if depth == 12 else 4)
         limit = (1 << depth) - 1 if depth is not None else None
+        queued = options.queue_bytes + options.block_bytes + header.payload_bytes
+        check_memory(scan, min(queued, math.prod(scan) * header.payload_bytes), options.memory_bytes, self._label)
         layout = Layout(scan, header.image_shape, f"uint{8 * dtype}", limit)
         self.meta = StreamMeta(layout, self._metadata(header))
         first = min(header.sequence, 1) if options.first is None else options.first
@@ -205,17 +215,22 @@ class MerlinSource(Source):
             self.health.fault(f"the camera announces {announced.frames} frames; a scan of {scan} takes {order.frames}")
 
     def _metadata(self, header: mh.MerlinHeader) -> Metadata:
-        """Metadata of the text header, and the exposure time."""
+        """Metadata of the text header, and the exposure time.
+
+        Raises:
+            SourceError: another plan than the agreed one.
+        """
         plain: dict[str, Any] = {}
         text = self._announced.extra.get(METADATA) if self._announced is not None else None
+        exposure = {"dwell_s": header.shutter_s} if header.shutter_s > 0 else {}
         try:
             plain = dict(json.loads(text)) if text else {}
-            if header.shutter_s > 0:
-                plain.setdefault("dwell_s", header.shutter_s)
-            return Metadata.of(plain, self._label)
+            metadata = Metadata.of({**exposure, **tidy(plain)}, self._label)
         except (ValueError, TypeError, RecursionError) as error:
-            self.health.fault(f"the metadata in the text header are left out: {error}")
-            return Metadata(dwell_s=header.shutter_s or None)
+            self.health.fault(f"the metadata in the text header are left out: {printable(error)}")
+            metadata = Metadata(**exposure)
+        check_plan(self._options.plan, plain.get("provenance"), self.health, self._label)
+        return metadata
 
     def _receive(self) -> int | None:
         """Receive into the decoder's buffer; return the number of bytes, 0 at the end, None if there are none."""
@@ -258,10 +273,10 @@ class MerlinSource(Source):
             except OSError as error:
                 return f"the connection broke ({error})"
             now = monotonic()
-            # Count frames, not bytes: a connection that trickles would never end.
-            heard = now if messages else heard
             for message in messages:
                 if isinstance(message, FrameMessage):
+                    # Neither bytes nor frames that came before: one that trickles, or repeats itself, would never end.
+                    heard = now if assembly.is_news(message) else heard
                     for run in assembly.add(message):
                         handed = now
                         yield run
@@ -299,7 +314,7 @@ class MerlinSource(Source):
         """Describe why the connection ended; None at the end of the scan."""
         if self._assembly.at_end:
             return None
-        return "the camera hung up" if count == 0 else f"no frame came for {self._options.timeout_s:g} s"
+        return "the camera hung up" if count == 0 else f"no new frame came for {self._options.timeout_s:g} s"
 
     def _restore(self, attempts: int) -> int:
         """Reconnect; return the number of attempts left, or -1 after a failure."""

@@ -122,6 +122,13 @@ class Assembly:
         """Number of frames in the open run."""
         return len(self._pixel)
 
+    def is_news(self, frame: FrameMessage) -> bool:
+        """True for a frame of this scan that `add` has not had: a later number, or a position without its frame."""
+        if self.order.is_beyond(frame.number):
+            return False
+        place = self.order.place(frame.number)
+        return frame.number >= self._next if place is None else not self._received[place]
+
     def add(self, frame: FrameMessage) -> list[FrameRun]:
         """Add a frame; return the runs that it completes."""
         self._latest = frame.number

@@ -169,7 +169,9 @@ class Rpc:
             yield "error" in told
 
     def state(self) -> object:
-        return bench_state(self.bench), getattr(self._handle.__self__, "_measured", 0)  # type: ignore[attr-defined]
+        of_service = vars(self._handle.__self__)  # type: ignore[attr-defined]
+        own = {name: repr(of_service.get(name)) for name in ("_measured", "_latest_nm", "_last_delta_nm")}
+        return bench_state(self.bench), own
 
     def probe(self) -> bool:
         text, part = self._probe

@@ -7,9 +7,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from twin.arrays import Array
+from twin.backends._session_book import SessionBook
 from twin.errors import NoSession
+from twin.instrument import operator
 from twin.instrument.faults import ActuatorBusy, MicroscopeFault, OutOfReach
 from twin.instrument.rpc_client import RpcClient, send_token
+from twin.state import StateSpace
 from twin.types import Capabilities, Truth
 from twin.wire import control
 from twin.wire.netstring import RpcError
@@ -23,47 +26,63 @@ TOKEN = "STEMTWIN_TOKEN"
 class ControlChannel:
     """The control channel. Inputs are numbered, so that one whose answer was lost can be sent again.
 
+    Everything told is compared with what this program did (`SessionBook`).
+
     Args:
         host, port: address.
         timeout_s: for connecting, and for each call.
-
-    Attributes:
-        outcome_unknown: the answer to the latest input was lost; `read_back_nm` finds out.
+        space: the calibrated coefficients.
     """
 
-    def __init__(self, host: str, port: int, timeout_s: float) -> None:
+    def __init__(self, host: str, port: int, timeout_s: float, space: StateSpace) -> None:
         self._client = RpcClient("the control channel", host, port, timeout_s)
-        self._status: control.Status | None = None
-        self._inputs = 0
-        self.outcome_unknown = False
+        self._space = space
+        self._book: SessionBook | None = None
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """Whether the answer to the latest input was lost; `read_back_nm` finds out."""
+        return self._book is not None and self._book.input_open
 
     def close(self) -> None:
         """Disconnect."""
         self._client.close()
 
     def open(self) -> dict[str, int]:
-        """Send the token, if the environment has one; return the ports of the other services by name.
+        """Send the token, if there is one and the operator named this host; return the ports of the other services.
 
         Raises:
             MicroscopeFault: not reachable, or another service.
+            OperatorError: the operator's configuration cannot be read.
         """
         token, (host, port) = os.environ.get(TOKEN), self._client.address
-        if token:
+        withheld = bool(token) and not operator.may_have_token(host, port)
+        if token and not withheld:
             try:
                 send_token(host, port, token, self._client.timeout_s)
             except OSError as error:
                 raise MicroscopeFault(f"no answer at {host}:{port}: {error}") from error
-        return self._call(control.ports_of, "getInfo")
+        try:
+            return self._call(control.ports_of, "getInfo")
+        except MicroscopeFault as fault:
+            if not withheld:
+                raise
+            # A server that needs no token must not be refused for one that is not sent, so the advice comes only now.
+            raise MicroscopeFault(f"{fault}; {_advice(host, port)}") from fault
 
     def capabilities(self) -> Capabilities:
         """Return the capabilities of the served microscope."""
         return self._call(control.parse_capabilities, "capabilities")
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Begin a session from what the microscope's own `reset` would draw from the generator."""
-        self._status = None
-        self._update(self._call(control.parse_status, "reset", {"entropy": control.draw_entropy(rng)}))
-        self._inputs, self.outcome_unknown = 0, False
+        """Begin a session from what the microscope's own `reset` would draw from the generator.
+
+        Raises:
+            MicroscopeFault: no answer, or no new session.
+        """
+        self._book = None
+        begun = self._call(control.parse_status, "reset", {"entropy": control.draw_entropy(rng)})
+        self._book = SessionBook(begun, self._space)
 
     def latest(self, verb: str) -> control.Status:
         """Return the state of the session at the latest answer.
@@ -71,47 +90,51 @@ class ControlChannel:
         Raises:
             NoSession: for the method `verb`, before `reset`.
         """
-        if self._status is None:
-            raise NoSession(verb)
-        return self._status
+        return self._session(verb).status
 
     def apply(self, delta_nm: Array) -> None:
         """Add an input, nm, exact to the bit.
 
         Raises:
             ActuatorBusy, OutOfReach: nothing has moved.
+            AnotherClient: something else uses the instrument.
             CommandTimeout, MicroscopeFault: no answer, or the session has ended.
         """
-        numbered = {"input": self._inputs + 1, "session": self.latest("apply").session}
+        book = self._session("apply")
+        numbered = {"input": book.inputs + 1, "session": book.status.session}
+        book.input_sent()
         try:
-            self._update(self._call(control.parse_status, "apply", {"delta_nm": delta_nm.tolist(), **numbered}))
+            told = self._call(control.parse_status, "apply", {"delta_nm": delta_nm.tolist(), **numbered})
         except (ActuatorBusy, OutOfReach):
+            book.input_refused()
             raise
-        except MicroscopeFault:
-            self.outcome_unknown = True
-            raise
-        self._inputs += 1
+        book.input_done(told)
 
     def read_back_nm(self) -> Array:
         """Return the cumulative input, nm, shape (n,); after a lost answer, also whether that input counts.
 
         Raises:
+            AnotherClient: something else uses the instrument.
             MicroscopeFault: no answer, or the session has ended.
         """
-        status = self._call(control.parse_status, "status")
-        self._update(status)
-        if self.outcome_unknown:
-            self._inputs, self.outcome_unknown = status.inputs, False
-        return np.array(status.cumulative_nm)
+        told = self._call(control.parse_status, "status")
+        self._session("read_back_nm").read_back(told)
+        return np.array(told.cumulative_nm)
+
+    def trigger(self) -> None:
+        """Note that the camera is triggered now."""
+        self._session("acquire").triggers += 1
 
     def exposure(self) -> control.ExposureNote:
         """Return what belongs to the latest frame.
 
         Raises:
+            AnotherClient: something else uses the instrument.
+            BadFrame: the figures cannot be those of a frame of this session.
             MicroscopeFault: no answer, or the session has ended.
         """
         note = self._call(control.parse_exposure, "exposure")
-        self._update(note.status)
+        self._session("acquire").exposed(note)
         return note
 
     def truth(self, dimension: int) -> Truth:
@@ -122,10 +145,10 @@ class ControlChannel:
         """
         return self._call(lambda result: control.parse_truth(result, dimension), "truth")
 
-    def _update(self, status: control.Status) -> None:
-        if self._status is not None and status.session != self._status.session:
-            raise MicroscopeFault("the server was restarted or another client began a session: this one has ended")
-        self._status = status
+    def _session(self, verb: str) -> SessionBook:
+        if self._book is None:
+            raise NoSession(verb)
+        return self._book
 
     def _call(self, parse: Callable[[Any], Parsed], method: str, params: Mapping[str, Any] | None = None) -> Parsed:
         """Return the parsed result of a call; repeat the call once over a new connection if the old one broke.
@@ -143,3 +166,12 @@ class ControlChannel:
             return parse(result)
         except (RpcError, KeyError, TypeError) as error:
             raise MicroscopeFault(f"the control channel gave an invalid answer: {error}") from error
+
+
+def _advice(host: str, port: int) -> str:
+    """Return how to name a host, so that it may have the token."""
+    try:
+        operator.check_token_host(host, port)
+    except operator.OperatorError as error:
+        return str(error)
+    return ""

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from twin.aberrations import CEOS_FACTORS, Aberrations, to_ceos
 from twin.arrays import Array
 from twin.backends._control_channel import ControlChannel
+from twin.backends._session_book import check_taken
 from twin.errors import NoSession
 from twin.instrument.base import CameraView, to_counts
-from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault
+from twin.instrument.faults import CommandTimeout, MicroscopeFault, NotThere
 from twin.instrument.line import split_address
 from twin.instrument.merlin_frames import TriggeredCamera
 from twin.instrument.rpc_client import RpcClient
@@ -35,6 +36,8 @@ from twin.wire.netstring import CORRECTOR_PORT
 Pair = tuple[float, float]
 
 ADDRESS = "host"
+READ_BACK_NM = 0.5
+"""Largest difference between the position of the inputs and that of a frame; as `safety.read_back_nm` by default."""
 
 
 @validated
@@ -64,7 +67,7 @@ class Options:
     camera_port: Port | None = None
     data_port: Port | None = None
     timeout_s: Positive = 5.0
-    frame_timeout_s: Positive = 30.0
+    frame_timeout_s: Positive = 15.0
     value_is: Literal["error", "offset"] = "error"
     beam_current_a: Positive = 50e-12
     exposure_s: Positive = 0.5
@@ -179,6 +182,7 @@ class RemoteMicroscope(_CameraMicroscope):
         port = chosen.corrector_port or CORRECTOR_PORT
         self._corrector = RpcClient("the corrector", chosen.host, port, chosen.timeout_s)
         self._corrector.command("getInfo")
+        self._exposure_s = None
         self._begin()
 
     def apply(self, delta_nm: Array) -> None:
@@ -208,13 +212,19 @@ class RemoteMicroscope(_CameraMicroscope):
             MicroscopeFault: no valid frame.
         """
         taken = self._open_session("acquire").expose()
-        self._exposure_s = taken.exposure_s or self._options.exposure_s
-        dose_e = self.next_dose_e()
-        return Frame(self._counts(taken.counts), dose_e, self._exposure_s, self._clock() - self._began_s)
+        self._exposure_s = taken.exposure_s or self._exposure_s
+        clock_s = self._clock() - self._began_s
+        return Frame(self._counts(taken.counts), self.next_dose_e(), self._shutter_s, clock_s)
 
     def next_dose_e(self) -> float:
-        """Return beam current times the exposure of the latest frame; before the first, of the option."""
-        return self._options.beam_current_a * (self._exposure_s or self._options.exposure_s) / CHARGE_C
+        """Return beam current times exposure."""
+        return self._options.beam_current_a * self._shutter_s / CHARGE_C
+
+    @property
+    def _shutter_s(self) -> float:
+        """Exposure of the latest frame; before the first, that which the camera is set to, or the option's."""
+        set_s = None if self._camera is None else self._camera.planned_s
+        return self._exposure_s or set_s or self._options.exposure_s
 
     def close(self) -> None:
         super().close()
@@ -255,7 +265,8 @@ class ControlledMicroscope(_CameraMicroscope):
         self, optics: Optics, space: StateSpace, options: Options, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(optics, space, options, clock)
-        self._channel = ControlChannel(options.host, options.port, options.timeout_s)
+        self._channel = ControlChannel(options.host, options.port, options.timeout_s, space)
+        self._served = self._capabilities
 
     @property
     def repeats_sessions(self) -> bool:
@@ -271,8 +282,8 @@ class ControlledMicroscope(_CameraMicroscope):
         """
         self._begun = False
         ports = self._channel.open()
-        served = self._channel.capabilities()
-        for label in ("optics", "space"):
+        self._served = served = self._channel.capabilities()
+        for label in ("optics", "space", "camera_shape"):
             mine, theirs = getattr(self._capabilities, label), getattr(served, label)
             if mine != theirs:
                 raise ValueError(f"the twin at {self._options.host} has another {label}: {theirs}; this run has {mine}")
@@ -299,17 +310,37 @@ class ControlledMicroscope(_CameraMicroscope):
         """Expose once: the counts come from the camera, the rest from the control channel.
 
         Raises:
-            BadFrame: the counts differ from those that were sent.
+            AnotherClient: the frame does not follow from what this program did.
+            NotThere: the twin was elsewhere.
+            BadFrame: the counts differ from those that were sent, or do not fit their figures.
             MicroscopeFault: no frame.
         """
         camera = self._open_session("acquire")
+        self._channel.trigger()
         taken = camera.expose()
-        note = self._channel.exposure()
-        if taken.counts.max(initial=0) > 65535 or control.counts_digest(taken.counts) != note.sha256:
+        try:
+            note = self._channel.exposure()
+            check_taken(taken, note, self._served)
+            self._check_position(self._channel.latest("acquire").cumulative_nm)
+        except MicroscopeFault:
             # Anything still under way on this connection belongs to earlier exposures.
             camera.close()
-            raise BadFrame(f"frame {taken.number} is not what the twin sent for exposure {note.number}")
+            raise
         return Frame(self._counts(taken.counts), note.dose_e, note.exposure_s, note.clock_s, note.settings)
+
+    def _check_position(self, told_nm: tuple[float, ...]) -> None:
+        """Refuse a frame at another position than the inputs give.
+
+        Raises:
+            NotThere: with both positions.
+        """
+        off = np.abs(np.array(told_nm) - self._cumulative_nm)
+        worst = int(np.argmax(off))
+        if off[worst] > READ_BACK_NM:
+            raise NotThere(
+                f"{self._space.names[worst]} was sent to {self._cumulative_nm[worst]:+.3f} nm and stands at"
+                f" {told_nm[worst]:+.3f} nm"
+            )
 
     def read_back_nm(self) -> Array:
         """Return the cumulative input as the twin reports it, shape (n,).

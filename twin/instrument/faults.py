@@ -23,6 +23,10 @@ class NotThere(MicroscopeFault):
     """The instrument reports another position than the commanded one, or none."""
 
 
+class AnotherClient(NotThere):
+    """What the instrument tells does not follow from what this program did: another program uses it, or it is wrong."""
+
+
 class BadFrame(MicroscopeFault):
     """A frame that no exposure can give: wrong shape, not finite, all one value, counts beyond the camera's range."""
 
@@ -33,6 +37,10 @@ class StaleFrame(BadFrame):
 
 class DoseExhausted(MicroscopeFault):
     """The next exposure would exceed the dose limit; it was not taken."""
+
+
+class WrongDose(DoseExhausted):
+    """The dose told for an exposure cannot be right, so that no budget can be kept."""
 
 
 class Stopped(StemtwinError, RuntimeError):

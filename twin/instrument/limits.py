@@ -28,6 +28,7 @@ class Limits:
         ramp: larger inputs are sent as several commands of equal size; otherwise they are refused.
         dose_e: electrons of all exposures of a session.
         region_dose_e: electrons on one specimen region.
+        exposure_e: electrons of one exposure, for an instrument that does not tell them: the operator's own figure.
         settle_s: wait after each command.
         read_back_nm: largest |difference| between commanded and reported position.
         retries: further attempts after a busy corrector, a bad frame, or a read-back that is off.
@@ -41,6 +42,7 @@ class Limits:
     ramp: bool = True
     dose_e: Positive | None = None
     region_dose_e: Positive | None = None
+    exposure_e: Positive | None = None
     settle_s: NonNegative = 0.0
     read_back_nm: Positive = 0.5
     retries: Annotated[int, Ge(0)] = 2
@@ -118,9 +120,9 @@ def spent_budget(log: Sequence[Mapping[str, Any]], limits: Limits) -> DoseBudget
     budget = DoseBudget(limits)
     pending: tuple[str, float] | None = None
     for entry in log:
-        if entry["event"] in ("exposure", "frame", "reset") and pending is not None:
+        if entry["event"] in ("exposure", "frame", "dose", "reset") and pending is not None:
             region, planned = pending
-            dose_e = float(entry["dose_e"]) if entry["event"] == "frame" else planned
+            dose_e = float(entry["dose_e"]) if entry["event"] in ("frame", "dose") else planned
             budget.book(region, max(dose_e, 0.0) if np.isfinite(dose_e) else planned)
             pending = None
         if entry["event"] == "reset":

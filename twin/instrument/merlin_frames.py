@@ -1,5 +1,6 @@
 """A client of a Merlin camera that takes single frames on a soft trigger, for Ronchigrams (scans: `agents.sources`)."""
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from time import monotonic, sleep
@@ -7,6 +8,7 @@ from time import monotonic, sleep
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.errors import printable
 from twin.formats import merlin_pixels
 from twin.formats.merlin_header import MerlinHeader
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault, StaleFrame
@@ -15,8 +17,9 @@ from twin.instrument.merlin_control import CameraRefused, MerlinControl
 from twin.wire.merlin import DATA_PORT, WireError
 from twin.wire.merlin_commands import BUSY
 from twin.wire.merlin_decoder import AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message
+from twin.wire.schema import LONGEST_EXPOSURE_S
 
-_REMEMBERED = 16
+_REMEMBERED = 4096
 """Latest frames whose repetition is recognised."""
 _RETRY_S = 0.01
 SOFT_TRIGGER = 5
@@ -32,7 +35,7 @@ class MerlinFrame:
     Attributes:
         number: the camera's frame number.
         counts: (H, W), unsigned integers.
-        exposure_s: shutter time, from the header of the first frame of the connection.
+        exposure_s: shutter time, from the header of the first frame of the connection; 0: not told.
     """
 
     number: int
@@ -141,6 +144,8 @@ class MerlinFrames:
         if header is None:
             raise WireError("a frame without a header")
         counts = merlin_pixels.decode(frame.slab[frame.slot : frame.slot + 1], header)[0]
+        if header.depth is not None and int(counts.max(initial=0)) >> header.depth:
+            raise BadFrame(f"a pixel of frame {frame.number} counts {counts.max()}, beyond {header.depth} bits")
         return MerlinFrame(frame.number, counts, header.shutter_s)
 
 
@@ -155,6 +160,9 @@ class TriggeredCamera:
         timeout_s: for connecting, and for each command.
         frame_timeout_s: from the trigger to the complete frame.
         mode: STEMMODE of the twin's camera; None for a camera without modes.
+
+    Attributes:
+        planned_s: exposure of the next frame as the camera tells; None before `connect`, or if it does not tell.
     """
 
     def __init__(
@@ -163,7 +171,7 @@ class TriggeredCamera:
         control_port: int,
         data_port: int,
         timeout_s: float = 5.0,
-        frame_timeout_s: float = 30.0,
+        frame_timeout_s: float = 15.0,
         mode: str | None = None,
     ) -> None:
         self._host, self._port = host, control_port
@@ -171,6 +179,7 @@ class TriggeredCamera:
         self._frames = MerlinFrames(host, data_port, timeout_s)
         self._mode = mode
         self._control: MerlinControl | None = None
+        self.planned_s: float | None = None
 
     def connect(self) -> None:
         """Connect both ports and begin an acquisition, if necessary.
@@ -186,6 +195,7 @@ class TriggeredCamera:
             self._frames.connect()
             self._control = MerlinControl(self._host, self._port, self._timeout_s)
             self._begin(self._control)
+            self.planned_s = _exposure_s(self._control)
         except (OSError, WireError, CameraRefused) as error:
             self.close()
             raise MicroscopeFault(f"the camera at {self._host}:{self._port}: {error}") from error
@@ -249,3 +259,25 @@ class TriggeredCamera:
                 sleep(_RETRY_S)
             else:
                 return
+
+
+def _exposure_s(control: MerlinControl) -> float | None:
+    """Return the exposure that a camera is set to; None if it has no such parameter.
+
+    Raises:
+        WireError: it tells something that is no exposure.
+    """
+    try:
+        text = control.get("ACQUISITIONTIME").strip()
+    except CameraRefused:
+        return None
+    if not text:
+        return None
+    try:
+        exposure_s = float(text) * 1e-3
+    except ValueError:
+        exposure_s = math.nan
+    if not 0 < exposure_s <= LONGEST_EXPOSURE_S:
+        most_ms = LONGEST_EXPOSURE_S * 1e3
+        raise WireError(f"ACQUISITIONTIME is a time in ms up to {most_ms:g}, not {printable(text, 40)!r}")
+    return exposure_s

@@ -15,6 +15,7 @@ import numpy as np
 
 from twin.arrays import Array
 from twin.errors import NoSession
+from twin.instrument import dose
 from twin.instrument.abilities import HasRegion, OutlivesPrograms, RepeatsSessions, TellsDose
 from twin.instrument.audit import AuditLog, read
 from twin.instrument.faults import BadFrame, MicroscopeFault, NotThere, OutOfReach, StaleFrame, Stopped, as_fault
@@ -221,14 +222,14 @@ class SafeMicroscope:
     def _expose(self, session: _Session) -> Frame:
         """Take one frame within the budget and check it."""
         inner, watch = self._inner, self._guard.watch
-        region, planned = ONE_REGION, session.budget.largest_e
+        region, told_next = ONE_REGION, None
         try:
             region = watch.call(inner.region) if isinstance(inner, HasRegion) else region
-            planned = watch.call(inner.next_dose_e) if isinstance(inner, TellsDose) else planned
+            told_next = watch.call(inner.next_dose_e) if isinstance(inner, TellsDose) else None
         except Exception as error:
             raise as_fault(error) from error
-        if not (np.isfinite(planned) and planned >= 0):
-            raise MicroscopeFault(f"the reported dose of the next exposure is {planned!r} e: no budget can check that")
+        budgeted = self._limits.dose_e is not None or self._limits.region_dose_e is not None
+        planned = dose.planned_e(told_next, self._limits.exposure_e, session.budget.largest_e, budgeted)
         session.budget.check(region, planned)
         self._guard.log("exposure", planned_e=planned, region=region)
         try:
@@ -237,8 +238,13 @@ class SafeMicroscope:
             # The shutter may have been open: book the dose as if it was.
             session.budget.book(region, planned)
             raise as_fault(error, BadFrame) from error
-        booked = max(frame.dose_e, 0.0) if np.isfinite(frame.dose_e) else planned
+        booked = dose.booked_e(planned, frame.dose_e)
         session.budget.book(region, booked)
+        try:
+            dose.check_told(planned, frame.dose_e)
+        except MicroscopeFault:
+            self._guard.try_log("dose", dose_e=booked, spent_e=session.budget.spent_e)
+            raise
         check_frame(frame, self.capabilities, session.clock_s)
         digest = counts_digest(frame)
         if digest == session.digest:

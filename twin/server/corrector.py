@@ -55,6 +55,7 @@ class Corrector:
     def __init__(self, bench: Bench, busy_s: float = BUSY_S) -> None:
         self._bench, self._busy_s = bench, busy_s
         self._session, self._measured = 0, 0
+        self._latest_nm: dict[str, tuple[float, float]] = {}
 
     def handle(self, request: Request) -> dict[str, Any]:
         """Return the result of a request.
@@ -71,10 +72,10 @@ class Corrector:
             if self._bench.sessions == 0:
                 raise RpcError(str(NoSession(request.method)), rpc.NO_SESSION)
             if isinstance(call, ceos.CorrectAberration):
-                return self._correct(call)
+                return _noted(self._correct(call), call.notes)
             if isinstance(call, ceos.MeasureC1A1):
                 return self._measure({"C1": STD_NM, "A1": STD_NM})
-            return self._measure(_tableau_std_nm(call))
+            return _noted(self._measure(_tableau_std_nm(call)), call.notes)
         finally:
             self._bench.lock.release()
 
@@ -92,7 +93,7 @@ class Corrector:
     def _measure(self, std_nm: Mapping[str, float]) -> dict[str, Any]:
         """Return truth plus error by CEOS name; the errors depend only on the session and the measurement's number."""
         if self._session != self._bench.sessions:
-            self._session, self._measured = self._bench.sessions, 0
+            self._session, self._measured, self._latest_nm = self._bench.sessions, 0, {}
         sequence = np.random.SeedSequence(list(self._bench.entropy), spawn_key=(_STREAM, self._measured))
         rng, truth = np.random.default_rng(sequence), to_ceos(self._bench.microscope.aberrations())
         measured = {}
@@ -101,14 +102,18 @@ class Corrector:
             measured[name] = (float(x), 0.0 if name in ceos.ROUND else float(y))
         told = ceos.aberrations_result(measured, std_nm)
         self._measured += 1
+        self._latest_nm |= measured
         return told
 
     def _correct(self, call: ceos.CorrectAberration) -> dict[str, Any]:
-        delta_nm = self._input_nm(call.name, call.change)
+        known = self._latest_nm if self._session == self._bench.sessions else {}
+        delta_nm = self._input_nm(call.name, call.measured(known).change)
         try:
             self._bench.apply(delta_nm)
         except ValueError as error:
             raise RpcError(f"{call.name}: {error}", rpc.OUT_OF_RANGE) from None
+        # A measurement describes what was there before.
+        self._latest_nm.pop(call.name, None)
         return {"name": call.name, "done": True}
 
     def _input_nm(self, name: str, change: Aberrations) -> Array:
@@ -125,6 +130,12 @@ class Corrector:
         return np.array([change[part] for part in space.names])
 
 
+def _noted(result: dict[str, Any], notes: tuple[str, ...]) -> dict[str, Any]:
+    """Return a result with what was taken differently, if it stays short enough for every client."""
+    noted = {**result, "note": "; ".join(notes)}
+    return noted if notes and len(str(noted)) < ceos.SHORT_BYTES - 64 else result
+
+
 def _ceos_name(name: str) -> str:
     """Return the CEOS name of the coefficient of a component."""
     return CEOS_FACTORS[int(name[1]), int(name[2])][0]
@@ -135,5 +146,5 @@ def _tableau_std_nm(call: ceos.AcquireTableau) -> dict[str, float]:
     return {
         name: factor * error_std_nm(n, call.angle_mrad, TILTS[call.tab_type])
         for (n, _), (name, factor) in CEOS_FACTORS.items()
-        if n <= ceos.HIGHEST_ORDER[call.tab_type]
+        if n <= call.highest_order
     }

@@ -6,9 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.errors import printable
 from twin.formats import merlin_header as mh
 from twin.formats.dataset import FormatError
+from twin.wire import schema
 from twin.wire.merlin import MOST_FRAME, MOST_TEXT, PREFIX, PREFIX_BYTES, WireError, payload_length, prefix
+from twin.wire.netstring import RpcError
 
 Bytes = NDArray[np.uint8]
 
@@ -239,8 +242,9 @@ class DataDecoder:
             return self._release()
         try:
             self._length = payload_length(raw, self._most)
-        except WireError:
-            return self._resynchronise(raw)
+        except WireError as error:
+            reason = self._fault(str(error)) if PREFIX.fullmatch(raw) else []
+            return [*self._resynchronise(raw), *reason]
         return [
             *self._release(),
             *self._expect(self._front, 0, min(self._length, len(self._front)), DataDecoder._odd_head_done),
@@ -265,7 +269,7 @@ class DataDecoder:
         try:
             header = mh.parse_header(head)
             self._check(header)
-        except FormatError as error:
+        except (FormatError, RpcError) as error:
             return self._skip(f"a message was skipped: {error}", len(head))
         if self._usual is None:
             self.header, self._usual = header, mh.UsualHeader(header, head)
@@ -274,7 +278,11 @@ class DataDecoder:
         return self._pixels_follow(header.sequence, head[header.length :])
 
     def _check(self, header: mh.MerlinHeader) -> None:
-        """Refuse a frame that does not fit its message, is too large, or differs from the first."""
+        """Refuse a frame that does not fit its message, is too large, differs from the first, or tells nonsense."""
+        told = {"number": header.sequence, "shutter_s": header.shutter_s}
+        schema.parse(
+            schema.FrameHeaderTold, {**told, "assembly": header.assembly, "time": header.time}, "the frame's header"
+        )
         whole = header.length + header.payload_bytes
         if whole != self._length:
             raise FormatError(f"frame {header.sequence} has {whole} bytes by its header, {self._length} by its message")
@@ -310,9 +318,12 @@ class DataDecoder:
         self._text = memoryview(b"")
         self._begin()
         try:
-            return [AcquisitionMessage(mh.parse_hdr(raw))]
-        except FormatError as error:
+            acquisition = mh.parse_hdr(raw)
+            values = {name: getattr(acquisition, name) for name in ("frames", "frames_per_trigger", "scan", "depth")}
+            schema.parse(schema.AcquisitionTold, values, "text header")
+        except (FormatError, RpcError) as error:
             return self._fault(f"a text header was skipped: {error}")
+        return [AcquisitionMessage(acquisition)]
 
     def _skip(self, text: str, had: int) -> list[Message]:
         """Skip the rest of a message."""
@@ -369,6 +380,7 @@ class DataDecoder:
 
     def _fault(self, text: str) -> list[Message]:
         self._faults += 1
+        text = printable(text)
         if self._faults > self._most_faults:
             self._given_up = f"{self._faults} faults without a good frame between them; the last: {text}"
         return [Fault(text)]

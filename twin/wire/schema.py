@@ -6,7 +6,7 @@ not have them; a value that is there is never ignored. Requests are in `control.
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic import AfterValidator, ConfigDict, Strict, ValidationError
@@ -191,6 +191,8 @@ class SpaceTold:
 
 
 Side = Annotated[int, Strict(), Ge(1), Le(LARGEST_SIDE)]
+ScanSide = Annotated[int, Strict(), Ge(1), Le(2**20)]
+"""Positions along one axis of a scan, as in `twin.scan.plan`."""
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -232,6 +234,39 @@ class PlanTold:
     optics: OpticsTold
     events: Annotated[bool, Strict()] = False
     digest: Digest | None = None
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class FrameHeaderTold:
+    """What a live Merlin frame tells beside the layout of its pixels, which `twin.formats.merlin_header` checks.
+
+    Attributes:
+        number: of the frame.
+        shutter_s: exposure; 0: not told.
+        assembly, time: texts of the header.
+    """
+
+    number: Number
+    shutter_s: Annotated[float, Strict(), Ge(0), Le(LONGEST_EXPOSURE_S)]
+    assembly: Annotated[Name, MaxLen(16)]
+    time: Annotated[Name, MaxLen(64)]
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class AcquisitionTold:
+    """What the text header of a live Merlin acquisition tells.
+
+    Attributes:
+        frames: 0: until stopped.
+        frames_per_trigger: usually those of a scan row.
+        scan: (rows, columns); None: not told.
+        depth: of the counter, bits; None: not told.
+    """
+
+    frames: Annotated[int, Strict(), Ge(0), Le(2**31)]
+    frames_per_trigger: Annotated[int, Strict(), Ge(0), Le(2**31)]
+    scan: tuple[ScanSide, ScanSide] | None
+    depth: Literal[1, 6, 12, 24, None]
 
 
 @dataclass(frozen=True, config=_CONFIG)

@@ -280,7 +280,7 @@ def test_a_camera_that_falls_silent() -> None:
     with camera([hdr(), *messages(counts())[:10]], linger_s=20) as port:
         frames, source = listen(port, timeout_s=0.2)
     check(frames, counts()[:10])
-    assert "no frame came for 0.2 s after 10 of 20 positions" in source.health.faults[0]
+    assert "no new frame came for 0.2 s after 10 of 20 positions" in source.health.faults[0]
     assert time.monotonic() - begun < 5
 
 
@@ -292,7 +292,7 @@ def test_a_line_that_trickles_is_given_up() -> None:
     with camera([hdr(), *messages(counts())[:10], *drops], linger_s=20) as port:
         frames, source = listen(port, timeout_s=0.3)
     check(frames, counts()[:10])
-    assert "no frame came for 0.3 s" in source.health.faults[-1]
+    assert "no new frame came for 0.3 s" in source.health.faults[-1]
     assert time.monotonic() - begun < 3
 
 

@@ -14,9 +14,10 @@ import yaml
 
 from twin.backends import remote
 from twin.day import ActuatorProperties, Day
+from twin.instrument import operator
 from twin.instrument.abilities import HasRegion, ReadsBack, Resumable, TellsDose
 from twin.instrument.audit import AuditLog, read
-from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault, OutOfReach, StaleFrame, Stopped
+from twin.instrument.faults import AnotherClient, CommandTimeout, MicroscopeFault, OutOfReach, StaleFrame, Stopped
 from twin.instrument.limits import Limits
 from twin.instrument.recorder import repeats_sessions
 from twin.instrument.safety import SafeMicroscope
@@ -339,7 +340,7 @@ def test_somebody_else_who_exposes_is_noticed(rig: Rig) -> None:
     far = rig.microscope()
     far.reset(np.random.default_rng(1))
     rig.proxies["merlin_data"].replies += [lambda message: [rig.bench.acquire() and message]]
-    with pytest.raises(BadFrame, match="is not what the twin sent for exposure 2"):
+    with pytest.raises(AnotherClient, match="the session has 2 exposures, and this program triggered 1"):
         far.acquire()
     far.close()
 
@@ -473,15 +474,54 @@ def test_a_server_that_hangs_is_waited_for_no_longer_than_agreed(rig: Rig) -> No
 # --- access and options --------------------------------------------------------------------------
 
 
-def test_a_token_is_said_where_one_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    with FAKES.served(simulated(), token="a-long-enough-token") as bench:
+SECRET = "a-long-enough-token"
+
+
+@pytest.fixture
+def nobody_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An operator without a configuration, and with the token in the environment."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(operator, "_named_on_command_line", [])
+    monkeypatch.setenv("STEMTWIN_TOKEN", SECRET)
+
+
+@pytest.mark.usefixtures("nobody_named")
+def test_a_host_that_the_operator_named_is_sent_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FAKES.served(simulated(), token=SECRET) as bench:
         far = remote.make({"host": f"127.0.0.1:{bench.ports['control']}", **QUICK}, OPTICS, SPACE)
+        operator.name_host("127.0.0.1")
+        monkeypatch.delenv("STEMTWIN_TOKEN")
         with pytest.raises(MicroscopeFault):
             far.reset(np.random.default_rng(1))
-        monkeypatch.setenv("STEMTWIN_TOKEN", "a-long-enough-token")
+        monkeypatch.setenv("STEMTWIN_TOKEN", SECRET)
         far.reset(np.random.default_rng(1))
         far.acquire()
         # Once more, now that the address is known.
+        far.reset(np.random.default_rng(1))
+        assert far.acquire() == bench.latest
+        far.close()
+
+
+@pytest.mark.usefixtures("nobody_named")
+@pytest.mark.parametrize("named", [[], ["elsewhere.example"], ["127.0.0.1:1"], ["localhost"], ["127.0.0.10"]])
+def test_a_host_that_only_a_scenario_names_never_hears_the_token(named: list[str]) -> None:
+    for address in named:
+        operator.name_host(address)
+    heard: list[bytes] = []
+    with FAKES.listening(heard) as port:
+        far = remote.make({"host": "127.0.0.1", "port": port, **QUICK}, OPTICS, SPACE)
+        with pytest.raises(
+            MicroscopeFault, match=f"the token is not sent to 127.0.0.1:{port}, which only the scenario"
+        ):
+            far.reset(np.random.default_rng(1))
+    assert heard, "the client never came"
+    assert SECRET.encode() not in b"".join(heard)
+
+
+@pytest.mark.usefixtures("nobody_named")
+def test_a_token_that_is_withheld_does_not_keep_a_server_without_one_from_being_used() -> None:
+    with FAKES.served(simulated()) as bench:
+        far = remote.make({"host": f"127.0.0.1:{bench.ports['control']}", **QUICK}, OPTICS, SPACE)
         far.reset(np.random.default_rng(1))
         assert far.acquire() == bench.latest
         far.close()

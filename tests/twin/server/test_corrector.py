@@ -66,6 +66,24 @@ def test_the_closed_loop_ends_at_zero(client: Any, bench: Bench) -> None:
     assert nm(client.ask("measureC1A1")["aberrations"]["C1"])[0] > 10.0
 
 
+def test_what_is_not_given_is_the_latest_measurement_and_the_answer_says_so(client: Any, bench: Bench) -> None:
+    """asyncroscopy sends a name alone: the corrector removes what it measured itself, once."""
+    refused = client.ask("correctAberration", name="A1")
+    assert (refused["code"], "measure it first" in refused["message"]) == (rpc.NOT_AVAILABLE, True)
+    client.ask("measureC1A1")
+    for name in ("C1", "A1"):
+        done = client.ask("correctAberration", name=name, select="fine")
+        assert (
+            done["note"] == "value is the latest measurement, as none was given; select fine makes no difference here"
+        )
+        assert client.ask("correctAberration", name=name)["code"] == rpc.NOT_AVAILABLE
+    assert bench.inputs == 2
+    after = client.ask("measureC1A1")["aberrations"]
+    assert max(abs(part) for pair in after.values() for part in nm(pair)) < 4.5 * corrector.STD_NM * np.sqrt(2)
+    bench.reset_to(5)
+    assert client.ask("correctAberration", name="C1")["code"] == rpc.NOT_AVAILABLE
+
+
 def test_coma_goes_with_its_factor(client: Any) -> None:
     with FAKES.served(microscope(SECOND_ORDER, Day())) as bench, FAKES.Raw(bench.ports["corrector"]) as raw:
         for _ in range(2):

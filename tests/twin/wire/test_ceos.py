@@ -77,13 +77,15 @@ def test_results_are_metres_and_short() -> None:
     [
         ("measureC1A2", {}, UNKNOWN_METHOD, r"did you mean measureC1A1\?"),
         ("measureC1A1", {"angle": 1}, INVALID_PARAMS, "'angle' is not a parameter of measureC1A1; known: none"),
-        ("acquireTableau", {"tabType": "Fast"}, INVALID_PARAMS, "needs the parameter angle"),
-        ("acquireTableau", {"tabType": "fast", "angle": 18}, INVALID_PARAMS, r"did you mean Fast\?"),
+        ("acquireTableau", {"angle": 18}, INVALID_PARAMS, "needs the parameter tabType"),
+        ("acquireTableau", {"tabType": "fest", "angle": 18}, INVALID_PARAMS, r"did you mean Fast\?"),
+        ("acquireTableau", {"tabType": "Fast", "maxFit": "B9"}, INVALID_PARAMS, "the aberration is C1, A1"),
         ("acquireTableau", {"tabtype": "Fast", "angle": 18}, INVALID_PARAMS, r"did you mean tabType\?"),
         ("acquireTableau", {"tabType": "Fast", "angle": 0.018}, rpc.OUT_OF_RANGE, "1 to 100 mrad, got 0.018"),
         ("acquireTableau", {"tabType": "Fast", "angle": "18"}, INVALID_PARAMS, "angle is a number, not '18'"),
         ("acquireTableau", {"tabType": "Fast", "angle": True}, INVALID_PARAMS, "angle is a number, not True"),
-        ("correctAberration", {"name": "C1"}, INVALID_PARAMS, "needs the parameter value"),
+        ("correctAberration", {"value": [1e-9]}, INVALID_PARAMS, "needs the parameter name"),
+        ("correctAberration", {"name": "WD", "value": [0, 0]}, rpc.NOT_AVAILABLE, "WD is image shift or beam tilt"),
         ("correctAberration", {"name": "A11", "value": [0, 0]}, INVALID_PARAMS, r"did you mean A1\?"),
         ("correctAberration", {"name": 3, "value": [0, 0]}, INVALID_PARAMS, "the aberration is C1, A1, .*, not 3"),
         ("correctAberration", {"name": "A1", "value": [1e-9]}, INVALID_PARAMS, "value of A1 is a list of 2 numbers"),
@@ -103,6 +105,63 @@ def test_what_a_corrector_cannot_do_is_refused_with_what_it_can(
     with pytest.raises(RpcError, match=words) as caught:
         call(method, **params)
     assert caught.value.code == code
+
+
+# --- what public clients send ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "value_nm", "target_nm"),
+    [
+        # BEACON: every parameter, pairs for round ones, no select as null.
+        ({"name": "C1", "value": [1e-9, 0], "target": [0, 0], "select": None}, (1.0, 0.0), (0.0, 0.0)),
+        ({"name": "A1", "value": [1e-9, 2e-9], "target": [0, 0], "select": ""}, (1.0, 2.0), (0.0, 0.0)),
+        ({"name": "B2", "value": [0, 0], "target": [0, 0], "select": "condenser"}, (0.0, 0.0), (0.0, 0.0)),
+        # asyncroscopy: only what differs from nothing; one number for a round one; text that was split.
+        ({"name": "C3", "value": [-0.34e-9]}, (-0.34, 0.0), (0.0, 0.0)),
+        ({"name": "A1", "value": [0.0]}, (0.0, 0.0), (0.0, 0.0)),
+        ({"name": "A1"}, None, (0.0, 0.0)),
+        ({"name": "A1", "target": [1e-9, 2e-9], "select": "objective"}, None, (1.0, 2.0)),
+    ],
+)
+def test_corrections_of_public_clients_are_taken(
+    params: dict[str, object], value_nm: tuple[float, float] | None, target_nm: tuple[float, float]
+) -> None:
+    asked = call("correctAberration", **params)
+    assert isinstance(asked, ceos.CorrectAberration)
+    assert asked.value_nm == (None if value_nm is None else pytest.approx(value_nm))
+    assert asked.target_nm == pytest.approx(target_nm)
+    said = " ".join(asked.notes)
+    assert ("latest measurement" in said) == (value_nm is None)
+    assert ("makes no difference" in said) == bool(params.get("select"))
+
+
+@pytest.mark.parametrize(
+    ("params", "kind", "angle", "order"),
+    [
+        ({"tabType": "fast", "angle": 18}, "Fast", 18.0, 2),
+        ({"tabType": "Fast", "angle": 18.0}, "Fast", 18.0, 2),
+        ({"tabType": "STANDARD", "angle": 0}, "Standard", 18.0, 3),
+        ({"tabType": "Enhanced"}, "Enhanced", 34.0, 5),
+        ({"tabType": "Enhanced", "angle": 30, "maxFit": "B2"}, "Enhanced", 30.0, 2),
+        ({"tabType": "Fast", "angle": 18, "maxFit": "A5"}, "Fast", 18.0, 2),
+    ],
+)
+def test_tableaus_of_public_clients_are_taken(params: dict[str, object], kind: str, angle: float, order: int) -> None:
+    asked = call("acquireTableau", **params)
+    assert isinstance(asked, ceos.AcquireTableau)
+    assert (asked.tab_type, asked.angle_mrad, asked.highest_order) == (kind, angle, order)
+    assert bool(asked.notes) == (not params.get("angle"))
+
+
+def test_a_correction_without_a_value_needs_a_measurement() -> None:
+    asked = call("correctAberration", name="A1", target=[1e-9, 0])
+    assert isinstance(asked, ceos.CorrectAberration)
+    with pytest.raises(RpcError, match="no value for aberration A1 available") as caught:
+        _ = asked.change
+    assert caught.value.code == rpc.NOT_AVAILABLE
+    change = asked.measured({"A1": (5.0, -3.0)}).change
+    assert (change["C12a"], change["C12b"]) == pytest.approx((-4.0, 3.0))
 
 
 # --- fuzz ----------------------------------------------------------------------------------------
@@ -127,7 +186,7 @@ def test_any_parameters_are_a_call_or_a_clear_refusal(method: str, params: dict[
     else:
         words = str(asked)
         if isinstance(asked, ceos.CorrectAberration):
-            assert np.all(np.isfinite(asked.change.array()))
+            assert np.all(np.isfinite(asked.measured({asked.name: (1.0, 2.0)}).change.array()))
     assert 5 < len(words) < 600
 
 

@@ -99,7 +99,11 @@ STATUS = WHERE.plain()
     ("parse", "result", "words"),
     [
         (control.parse_status, None, "an object with session, inputs, .*, not None"),
-        (control.parse_status, {**STATUS, "cumulative_nm": [1, "2", 3]}, r"status\.cumulative_nm\.1: input should be a number, got '2'"),
+        (
+            control.parse_status,
+            {**STATUS, "cumulative_nm": [1, "2", 3]},
+            r"status\.cumulative_nm\.1: input should be a number, got '2'",
+        ),
         (control.parse_status, {**STATUS, "inputs": -1}, r"inputs: input should be greater than or equal to 0, got -1"),
         (control.parse_status, {**STATUS, "session": 3}, "session: input should be a text, got 3"),
         (control.parse_status, {k: v for k, v in STATUS.items() if k != "clock_s"}, "clock_s is missing"),

@@ -1,5 +1,6 @@
 """JSON-RPC in netstrings against bytes spelled out by hand, and against whatever a client may send."""
 
+import json
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -109,6 +110,59 @@ def test_errors_come_back_with_code_and_data() -> None:
     back = netstring.parse_response(raw).error
     assert back is not None
     assert (str(back), back.code, back.data, back.id) == (str(error), error.code, error.data, 7)
+
+
+def told(error: dict[str, Any]) -> str:
+    raw = json.dumps({"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, **error}}).encode()
+    return str(netstring.parse_response(raw).error)
+
+
+PROBE = "Measured probe diameter out of range: target=20.0 px, measured=25.5 px"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ({"type": "<class 'Exception'>", "message": PROBE}, PROBE),  # as a real CEOS server answers
+        (PROBE, PROBE),
+        ([PROBE, "line 3"], PROBE),
+        ({"type": "x", "args": [PROBE]}, PROBE),
+        ({"data": {"message": PROBE}}, PROBE),
+        ({"reason": "no beam"}, "no beam"),
+        ({"detail": "no beam", "traceback": "File x"}, "no beam"),
+        ({"message": "Server error", "reason": "no beam"}, "no beam"),
+    ],
+)
+def test_the_reason_of_an_error_reaches_the_operator(data: Any, reason: str) -> None:
+    assert told({"message": "Server error", "data": data}) == f"Server error: {reason}"
+
+
+@pytest.mark.parametrize(
+    "data", [None, 3, [], {}, {"code": 7}, {"message": ""}, {"message": "Server error"}, [1, None]]
+)
+def test_an_error_without_a_reason_is_told_as_it_is(data: Any) -> None:
+    assert told({"message": "Server error", "data": data}) == "Server error"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\x1b]0;title\x07\x1b[2J\r\nok" + "A" * 100_000,
+        "\u202egnp.exe" * 300,
+        "a\nb\tc" * 200,
+        "\x00\x9b31m" * 1000,
+        "",
+        " \n ",
+    ],
+)
+def test_what_a_server_says_is_one_printable_line_of_some_hundred_characters(text: str) -> None:
+    for words in (
+        told({"message": text}),
+        told({"message": "no", "data": {"message": text}}),
+        told({"message": text, "data": text}),
+    ):
+        assert words.isprintable()
+        assert 1 <= len(words) <= 520
 
 
 @pytest.mark.parametrize(
