@@ -38,6 +38,8 @@ class Patience:
         send_s: without the client taking a byte.
         turn_s: for a new client while another one is served; a client that reconnects at once may be a little early.
         first_s: from the connection to the client's first byte, where it speaks first.
+        quiet_s: of a client of a silent protocol (`Service.silent`), without a byte, before it is let in: a browser, a
+            TLS client or a port scanner sends or leaves by then.
         linger_s: after everything was served, for the client to disconnect; meanwhile the next one is served.
     """
 
@@ -46,6 +48,7 @@ class Patience:
     send_s: float = 20.0
     turn_s: float = 1.0
     first_s: float = 30.0
+    quiet_s: float = 0.2
     linger_s: float = 0.0
 
 

@@ -25,9 +25,6 @@ PLACES = 64
 BACKLOG = 1024
 """Connections that the system keeps until the door takes them; it drops further ones, whose client then tries again
 after a second."""
-QUIET_S = 0.2
-"""Time for which a client of a silent protocol has to stay, without a byte, before it is let in: a browser, a TLS
-client or a port scanner sends or leaves by then."""
 
 NEEDS_TOKEN = "this server needs a token: send the line TOKEN and the token first, once per address"
 WRONG_TOKEN = "stemtwin: wrong token"
@@ -143,7 +140,7 @@ class Door:
         """What a client with the token owes before it is let in: silence, or its first byte."""
         patience = self._service.patience
         if self._service.silent:
-            stranger.stage, stranger.due = "quiet", monotonic() + QUIET_S
+            stranger.stage, stranger.due = "quiet", monotonic() + patience.quiet_s
         else:
             stranger.stage, stranger.due = "first byte", monotonic() + min(patience.first_s, patience.idle_s)
 

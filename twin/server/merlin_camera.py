@@ -304,7 +304,8 @@ class MerlinData:
 
     name = "merlin data"
     silent = True
-    patience = Patience(send_s=60.0)
+    # Short: what begins an acquisition comes on the control port.
+    patience = Patience(send_s=60.0, quiet_s=0.05)
 
     def __init__(self, camera: MerlinCamera, paced: bool = True) -> None:
         self._camera, self._paced, self._warnings = camera, paced, BoundedLog(log, self.name)
