@@ -14,15 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.wire.mutations import bench_state, make_bench
 from twin.server import access as rules
 from twin.server.access import Access, AccessError
+from twin.server.bench import Bench
 from twin.server.bounded_log import BoundedLog
 from twin.server.connection import Connection, Patience
 from twin.server.control import make as control_service
+from twin.server.corrector import make as corrector_service
 from twin.server.door import PLACES
 from twin.server.event_stream import EventStream
-from twin.server.listener import Listener
+from twin.server.frame_supply import ScanSupply
+from twin.server.listener import Listener, Listeners
+from twin.server.merlin_camera import MerlinCamera, MerlinControl, MerlinData
 from twin.server.service import Service
+from twin.wire.merlin_commands import Command
 
 FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "bench.py")))
 TOKEN = "correct-horse-battery"
@@ -308,3 +314,53 @@ def test_any_service_may_stand_behind_the_door() -> None:
     services: list[Service] = [Talk(), control_service(FAKES.bench()), EventStream(FAKES.bench())]
     assert [service.silent for service in services] == [False, False, True]
     assert all(isinstance(service.turned_away("no"), bytes) for service in services)
+
+
+# --- every port of a twin ------------------------------------------------------------------------
+
+HELLOS = {
+    "a page's request": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "a page's form": b"POST / HTTP/1.1\r\nContent-Length: 51\r\n\r\n"
+    b'45:{"jsonrpc":"2.0","id":1,"method":"reset","params":{"seed":1}},',
+    "a page's form for a camera": b"POST / HTTP/1.1\r\n\r\n" + b"MPX,0000000021,CMD,STARTACQUISITION",
+    "a WebSocket": b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    "a TLS hello": bytes.fromhex("16030100a50100") + bytes(160),
+    "an SSH banner": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "a port scan": b"",
+    "NUL": b"\0" * 64,
+}
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[tuple[dict[str, int], Bench]]:
+    """All five services of one microscope."""
+    bench = make_bench()
+    camera = MerlinCamera({"SCAN": ScanSupply(bench)})
+    camera.answer(Command("CMD", "STARTACQUISITION"))  # armed: the next data client gets a scan
+    services: dict[str, Service] = {
+        "control": control_service(bench),
+        "corrector": corrector_service(bench),
+        "merlin_control": MerlinControl(camera),
+        "merlin_data": MerlinData(camera, paced=False),
+        "events": EventStream(bench, paced=False),
+    }
+    listeners = {name: Listener(service) for name, service in services.items()}
+    with Listeners(listeners.values()):
+        yield {name: listener.port for name, listener in listeners.items()}, bench
+
+
+@pytest.mark.parametrize("hello", HELLOS)
+@pytest.mark.parametrize("port", ["control", "corrector", "merlin_control", "merlin_data", "events"])
+def test_nothing_changes_whatever_a_stranger_says_on_any_port(
+    open_: ExitStack, ports: tuple[dict[str, int], Bench], port: str, hello: str
+) -> None:
+    numbers, bench = ports
+    before = bench_state(bench)
+    line = call(open_, numbers[port])
+    if HELLOS[hello]:
+        line.sendall(HELLOS[hello])
+        answer = heard(line)
+        assert answer == b"" or b'"error"' in answer
+    line.close()
+    time.sleep(0.02)
+    assert bench_state(bench) == before
