@@ -57,7 +57,7 @@ class EventStream:
     """
 
     name = "events"
-    silent = True
+    silent = latest_first = True
     patience = Patience(send_s=60.0, turn_s=600.0, linger_s=60.0)
 
     def __init__(self, bench: Bench, paced: bool = True, metadata: bool = False) -> None:

@@ -18,6 +18,7 @@ from twin.server.bounded_log import BoundedLog
 from twin.server.connection import TICK_S, ClientGone, Connection, Stopping
 from twin.server.door import BACKLOG, Door
 from twin.server.service import Service
+from twin.server.turns import Turns
 
 log = logging.getLogger("twin.server")
 
@@ -68,7 +69,7 @@ class Listener(Running):
         self._log = BoundedLog(log, service.name)
         self._door = Door(service, self._server, access, self._let_in, self._log)
         self._stopping = threading.Event()
-        self._turn = threading.Lock()
+        self._turns = Turns(service.latest_first)
         self._clients: dict[threading.Thread, Connection] = {}
         self._lingering: dict[threading.Thread, Connection] = {}
         self._clients_lock = threading.Lock()
@@ -123,10 +124,12 @@ class Listener(Running):
             connection.close()
 
     def _has_place(self) -> bool:
-        """Whether there is a place for one more client; those that only linger make one."""
+        """Whether there is a place for one more client; those that linger make one, and so does, where clients say
+        nothing and may all be strangers, the one that has waited longest.
+        """
         with self._clients_lock:
             if len(self._clients) - len(self._lingering) >= MOST_WAITING:
-                return False
+                return self.service.silent and self._turns.drop_first()
             while len(self._clients) >= MOST_WAITING:
                 thread = next(iter(self._lingering))
                 self._lingering.pop(thread).hang_up()
@@ -135,13 +138,12 @@ class Listener(Running):
 
     def _talk(self, connection: Connection) -> None:
         """Serve one client."""
-        name, peer, has_turn = self.service.name, connection.peer, False
+        name, peer = self.service.name, connection.peer
+        self._turns.enter(connection)
         try:
-            has_turn = self._await_turn(connection)
-            if has_turn:
+            if self._await_turn(connection):
                 log.info("%s: %s connected", name, peer)
                 if self.service.serve(connection):
-                    has_turn = False
                     self._linger(connection)
                 log.info("%s: %s disconnected", name, peer)
         except Stopping:
@@ -153,8 +155,7 @@ class Listener(Running):
         finally:
             # Before the next client's turn: a service never serves over two connections.
             connection.close()
-            if has_turn:
-                self._turn.release()
+            self._turns.leave(connection)
             with self._clients_lock:
                 self._clients.pop(threading.current_thread(), None)
                 self._lingering.pop(threading.current_thread(), None)
@@ -164,27 +165,25 @@ class Listener(Running):
         until = monotonic() + self.service.patience.linger_s
         with self._clients_lock:
             self._lingering[threading.current_thread()] = connection
-        self._turn.release()
+        self._turns.leave(connection)
         while not connection.gone and monotonic() < until:
             connection.pause(TICK_S)
 
     def _await_turn(self, connection: Connection) -> bool:
         """Return whether the previous client disconnected in time; otherwise refuse this one."""
         begun, asked = monotonic(), False
-        while not self._turn.acquire(timeout=TICK_S):
+        while not self._turns.take(connection, TICK_S):
             connection.check()
             if self.service.silent and connection.gone:
                 return False
             waited_s = monotonic() - begun
-            if waited_s > YIELD_S and not asked:
+            if waited_s > YIELD_S and not asked and self._turns.may_ask(connection):
                 asked = self.service.give_way()
             if waited_s > connection.patience.turn_s:
                 self._log.warning("%s refused: another client is being served", connection.peer)
                 self.service.refuse(connection)
                 return False
-        if self._stopping.is_set():
-            self._turn.release()
-            raise Stopping
+        connection.check()
         return True
 
 

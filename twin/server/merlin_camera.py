@@ -257,7 +257,7 @@ class MerlinControl:
     """
 
     name = "merlin control"
-    silent = False
+    silent = latest_first = False
     patience = Patience()
 
     def __init__(self, camera: MerlinCamera) -> None:
@@ -303,7 +303,7 @@ class MerlinData:
     """
 
     name = "merlin data"
-    silent = True
+    silent = latest_first = True
     # Short: what begins an acquisition comes on the control port.
     patience = Patience(send_s=60.0, quiet_s=0.05)
 

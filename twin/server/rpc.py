@@ -42,7 +42,7 @@ class RpcService:
         patience: time-outs.
     """
 
-    silent = False
+    silent = latest_first = False
 
     def __init__(self, name: str, handle: Handle, patience: Patience | None = None) -> None:
         self.name, self._handle = name, handle

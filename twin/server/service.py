@@ -12,6 +12,7 @@ class Service(Protocol):
         name: for messages.
         patience: time-outs.
         silent: clients of this protocol only listen. One that sends anything is disconnected before it is served.
+        latest_first: of those that wait, the client that came last is served next.
     """
 
     @property
@@ -22,6 +23,9 @@ class Service(Protocol):
 
     @property
     def silent(self) -> bool: ...
+
+    @property
+    def latest_first(self) -> bool: ...
 
     def serve(self, connection: Connection) -> bool | None:
         """Serve a client until it disconnects. A ValueError is the client's error, any other the server's.

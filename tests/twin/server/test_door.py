@@ -39,7 +39,7 @@ class Talk:
     """Answers every byte with an exclamation mark."""
 
     name = "talk"
-    silent = False
+    silent = latest_first = False
 
     def __init__(self, **patience: float) -> None:
         self.patience, self.served = Patience(**patience), 0

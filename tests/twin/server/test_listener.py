@@ -28,7 +28,7 @@ class Echo:
     """Sends lines back, with the number of the connection in front; `flood` sends without end."""
 
     name = "echo"
-    silent = False
+    silent = latest_first = False
 
     def __init__(self, **patience: float) -> None:
         self.patience = Patience(**patience)
