@@ -222,4 +222,4 @@ def listening_socket(host: str, port: int) -> socket.socket:
         OSError: not an address of this machine, or the port is taken.
     """
     family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    return socket.create_server(where[:2], family=family, backlog=BACKLOG)  # type: ignore[arg-type]
+    return socket.create_server(where[:2], family=family, backlog=BACKLOG)

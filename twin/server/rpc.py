@@ -103,8 +103,8 @@ def answer(handle: Handle, payload: bytes, faults: BoundedLog | None = None) -> 
         reply = build_response(Response(request.id, error=RpcError(words, code)))
     except Exception:
         faults.warning("%s failed", printable(request.method, 60), trace=True)
-        error = RpcError(f"{printable(request.method, 60)} failed on the server", INTERNAL_ERROR)
-        reply = build_response(Response(request.id, error=error))
+        bug = RpcError(f"{printable(request.method, 60)} failed on the server", INTERNAL_ERROR)
+        reply = build_response(Response(request.id, error=bug))
     return None if request.notification else reply
 
 
