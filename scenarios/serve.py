@@ -6,29 +6,38 @@ The services themselves are in `twin/server`. Nothing here reads or writes files
 import importlib
 import importlib.util
 import logging
+import math
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self, get_args
 
 from scenarios.scan_section import ScanSection
 from scenarios.schema import Scenario, ScenarioError
-from twin.cameras.properties import EventCamera
+from twin.cameras.properties import CountingCamera, EventCamera
 from twin.optics import AliasingError
 from twin.server import event_stream, merlin_camera
+from twin.server.access import LOOPBACK, Access
 from twin.server.bench import Bench, RonchigramSettings, ScanSettings, session_entropy
 from twin.server.event_stream import EventStream, NoEvents
 from twin.server.frame_supply import FrameSupply, NoFrames, PreparedScan, RonchigramSupply, ScanSupply
-from twin.server.listener import LOOPBACK, STOP_S, Access, Listener, Listeners, Running, Service
+from twin.server.listener import STOP_S, Listener, Listeners, Running
 from twin.server.merlin_camera import MerlinCamera, MerlinControl, MerlinData
 from twin.server.merlin_settings import Mode
+from twin.server.service import Service
 from twin.simulated import SimulatedMicroscope
 
 log = logging.getLogger("twin.server")
 
 Name = Literal["merlin_control", "merlin_data", "events", "corrector", "control"]
 NAMES: tuple[Name, ...] = get_args(Name)
+FROM_BASE: tuple[Name, ...] = ("control", "merlin_control", "merlin_data", "corrector", "events")
+"""Services in the order of their ports from a base port; the first one announces the others."""
 BY_MODULE: tuple[Name, ...] = ("corrector", "control")
 """Services with a module `twin.server.<name>` that has `PORT` and `make(bench)`; left out without such a module."""
+
+MOST_HITS = 1e7
+"""Electrons or events of one position that a client may ask for where each is followed: about a second."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +45,9 @@ class Serving:
     """Settings of a server.
 
     Attributes:
-        ports: by service; the others have their usual port, or a free one with `free_ports`.
+        ports: by service; the others have their usual port, or one from `base_port`, or a free one with `free_ports`.
         free_ports: take free ports.
+        base_port: port of the control channel; those of the other services follow in the order of `FROM_BASE`.
         paced: frames and events leave no sooner than on the instrument.
         prepare: compute the whole scan in advance and replay it.
         mode: what the Merlin camera records first; None is the scan if there is one.
@@ -56,6 +66,26 @@ class Serving:
     expose_truth: bool = False
     host: str = LOOPBACK
     token: str | None = None
+    base_port: int | None = None
+
+    def port(self, name: Name, usual: int) -> int:
+        """Return the port of a service; 0: a free one.
+
+        Raises:
+            ValueError: a base port from which not all services have a port, or with `free_ports`.
+        """
+        if self.base_port is not None and self.free_ports:
+            raise ValueError(f"a base port of {self.base_port} and free ports: one of them")
+        highest = 65536 - len(FROM_BASE)
+        if self.base_port is not None and not 1 <= self.base_port <= highest:
+            raise ValueError(
+                f"the base port lies in 1 to {highest}, for {len(FROM_BASE)} services; got {self.base_port}"
+            )
+        if name in self.ports:
+            return self.ports[name]
+        if self.base_port is not None:
+            return self.base_port + FROM_BASE.index(name)
+        return 0 if self.free_ports else usual
 
 
 class TwinServer(Running):
@@ -91,6 +121,8 @@ class TwinServer(Running):
         self._listeners = Listeners()
         try:
             self._access = Access(self.serving.host, self.serving.token)
+            for name in NAMES:
+                self.serving.port(name, 0)  # before the specimen is computed
             self.bench = build_bench(scenario.for_seed(seed), seed, self.serving.expose_truth)
             services = self._services(progress)
             self.ports: dict[Name, int] = {
@@ -151,9 +183,11 @@ class TwinServer(Running):
         return dict(reversed(supplies.items()))
 
     def _listener(self, name: Name, service: Service, usual: int) -> Listener:
-        port = self.serving.ports.get(name, 0 if self.serving.free_ports else usual)
+        port = self.serving.port(name, usual)
         try:
             return self._listeners.add(Listener(service, port, self._access))
+        except socket.gaierror as error:
+            raise ValueError(f"--host {self._access.host}: {error.strerror}") from None
         except (OSError, OverflowError) as error:
             option = name.replace("_", "-")
             raise ValueError(
@@ -211,8 +245,15 @@ def scan_settings(scenario: Scenario) -> ScanSettings | None:
         # Delay of an event behind its stamp: time walk, jitter and one tick, plus reordering.
         stamp_ns = camera.timewalk_ns_kev / camera.threshold_kev + 8.0 * camera.toa_rms_ns + 25.0
         delay_s = camera.reorder_s + stamp_ns * 1e-9
-        return ScanSettings(section.plan, section.optics, events=True, delay_s=delay_s)
-    return ScanSettings(section.plan, section.optics, largest_count=None if camera is None else camera.largest_count)
+        hot_per_s = camera.hot_fraction * section.optics.camera_pixels**2 * camera.hot_rate_per_s
+        longest_s = MOST_HITS / hot_per_s if hot_per_s > 0.0 else math.inf
+        return ScanSettings(
+            section.plan, section.optics, True, delay_s=delay_s, most_dose_e=MOST_HITS, longest_dwell_s=longest_s
+        )
+    one_by_one = isinstance(camera, CountingCamera) and (camera.charge_spread_px > 0.0 or camera.dead_time_s > 0.0)
+    largest = None if camera is None else camera.largest_count
+    most_e = MOST_HITS if one_by_one else math.inf
+    return ScanSettings(section.plan, section.optics, largest_count=largest, most_dose_e=most_e)
 
 
 def described(server: TwinServer) -> Iterator[tuple[str, str]]:

@@ -34,6 +34,9 @@ gymnasium.register(
     max_episode_steps=MAX_OBSERVATIONS,
     kwargs={"space": SECOND_ORDER},
 )
+gymnasium.register(
+    "stemtwin/CalibrationSurrogate-v0", "twin.envs.thon_rings:SurrogateEnv", max_episode_steps=MAX_OBSERVATIONS
+)
 gymnasium.register("stemtwin/Scan4D-v0", "twin.envs.scan:ScanEnv", max_episode_steps=MAX_SCAN_STEPS)
 
 

@@ -70,6 +70,8 @@ def counts(side: int, frames: int) -> np.ndarray:
 class _Still:
     """A microscope whose scan was taken before."""
 
+    clock_s = 0.0
+
     def __init__(self, frames: np.ndarray) -> None:
         self._frames = frames
         side = frames.shape[1]

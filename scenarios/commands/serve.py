@@ -29,7 +29,15 @@ def serve(
     free_ports: Annotated[
         bool, typer.Option("--free-ports", help="Take a free port for every service without a port option.")
     ] = False,
-    port: Annotated[int | None, typer.Option(min=0, max=0, hidden=True, help="0 is --free-ports.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="Base port: of control; merlin control, merlin data, corrector, events follow. 0 is --free-ports.",
+        ),
+    ] = None,
     merlin_control: Port = None,
     merlin_data: Port = None,
     corrector: Port = None,
@@ -66,7 +74,18 @@ def serve(
         "control": control,
     }
     ports = {name: number for name, number in given.items() if number is not None}
-    serving = Serving(ports, free_ports or port == 0, paced, prepare, mode, event_metadata, expose_truth, host, token)  # type: ignore[arg-type]
+    serving = Serving(
+        ports,  # type: ignore[arg-type]
+        free_ports or port == 0,
+        paced,
+        prepare,
+        mode,
+        event_metadata,
+        expose_truth,
+        host,
+        token,
+        port or None,
+    )
     _show_log(verbose)
     with _stop_signals() as stop:
         with refusals("interrupted before the server was ready"):

@@ -52,7 +52,12 @@ def local_digest(name: str, seed: int) -> str:
 
 
 def test_there_are_environments() -> None:
-    assert {"stemtwin/Calibration-v0", "stemtwin/Calibration7D-v0", "stemtwin/Scan4D-v0"} <= set(IDS)
+    assert {
+        "stemtwin/Calibration-v0",
+        "stemtwin/Calibration7D-v0",
+        "stemtwin/CalibrationSurrogate-v0",
+        "stemtwin/Scan4D-v0",
+    } <= set(IDS)
 
 
 @pytest.mark.parametrize("name", IDS)

@@ -8,9 +8,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from twin.server import control, corrector
+from twin.server.access import Access
 from twin.server.bench import Bench
 from twin.server.frame_supply import FrameSupply, RonchigramSupply, ScanSupply
-from twin.server.listener import Access, Listener, Listeners
+from twin.server.listener import Listener, Listeners
 from twin.server.merlin_camera import MerlinCamera, MerlinControl, MerlinData
 from twin.server.merlin_settings import Mode
 from twin.simulated import SimulatedMicroscope

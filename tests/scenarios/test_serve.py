@@ -4,11 +4,13 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from scenarios.calibration.instruments import simulator
 from scenarios.commands import serve as serve_command
 from scenarios.scans.acquire import begin, scanning_microscope
 from scenarios.schema import Scenario, ScenarioError, load
-from scenarios.serve import NAMES, Serving, TwinServer, build_bench, described, scan_settings
+from scenarios.serve import FROM_BASE, NAMES, Serving, TwinServer, build_bench, described, scan_settings
 from twin.envs.calibration import CalibrationEnv
 from twin.formats.event_clock import clock_of, event_time
 from twin.instrument.merlin_control import MerlinControl
@@ -130,6 +132,75 @@ def test_a_second_server_does_not_get_a_port_that_is_taken(small: Callable[..., 
             TwinServer(small(), 0, Serving({"merlin_data": taken}, free_ports=True))
 
 
+def free_base() -> int:
+    """A port from which five are free, most likely."""
+    for base in range(41000, 60000, 50):
+        lines = []
+        try:
+            lines = [socket.create_server(("127.0.0.1", base + k)) for k in range(len(FROM_BASE))]
+        except OSError:
+            continue
+        finally:
+            for line in lines:
+                line.close()
+        return base
+    pytest.skip("no five free ports in a row")
+
+
+def test_a_base_port_gives_every_service_its_own_and_a_port_option_wins(small: Callable[..., Scenario]) -> None:
+    base = free_base()
+    with TwinServer(small(), 0, Serving({"corrector": 0}, base_port=base)) as server:
+        chosen = server.ports.pop("corrector")
+        assert server.ports == {"control": base, "merlin_control": base + 1, "merlin_data": base + 2}
+        assert chosen != base + 3
+
+
+@pytest.mark.parametrize(
+    ("serving", "words"),
+    [
+        (Serving(base_port=65532), "the base port lies in 1 to 65531, for 5 services; got 65532"),
+        (Serving(base_port=7100, free_ports=True), "a base port of 7100 and free ports: one of them"),
+        (Serving(free_ports=True, host="no.such.host.invalid", token="correct-horse-battery"), "--host no.such.host"),
+        (Serving(free_ports=True, token="x" * 200), "up to 128 characters; got 200"),
+    ],
+)
+def test_ports_and_hosts_that_cannot_be_are_refused(
+    small: Callable[..., Scenario], serving: Serving, words: str
+) -> None:
+    with pytest.raises(ScenarioError, match=words):
+        TwinServer(small(), 0, serving)
+
+
+def test_the_loopback_of_version_six_needs_no_token(small: Callable[..., Scenario]) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    with TwinServer(small(), 0, Serving(free_ports=True, host="::1")) as server:
+        for host, port in (("::1", server.ports["merlin_control"]),):
+            with MerlinControl(host, port) as control:
+                assert control.get("IMAGEX") == "64"
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", server.ports["control"]), timeout=2)
+
+
+def test_a_client_cannot_ask_for_more_electrons_than_the_camera_can_follow() -> None:
+    scenario = load("sto_001", [*SCAN, "scan.camera={kind: event, hot_fraction: 0.01, hot_rate_per_s: 1.0e+4}"])
+    bench = build_bench(scenario, 0)
+    before = bench.scan_settings
+    assert before is not None
+    for change, words in (
+        ({"dose_e": 1e12}, "dose_e 1e.12: this camera follows electrons one by one, up to 1e.07"),
+        ({"dwell_s": 1e5}, "dwell_s 100000: the hot pixels of this camera allow"),
+        ({"rows": 1, "columns": 1, "settle_s": 1e5}, None),
+    ):
+        plan = replace(before.plan, **change)
+        if words is None:
+            bench.check_plan(plan)
+            continue
+        with pytest.raises(ValueError, match=words):
+            bench.set_plan(plan)
+        assert bench.scan_settings is before
+
+
 def test_what_cannot_be_served_is_refused_when_it_is_asked_for(small: Callable[..., Scenario]) -> None:
     with pytest.raises(ScenarioError, match="no service for events: this scenario has no scan"):
         TwinServer(small(), 0, Serving({"events": 0}, free_ports=True))
@@ -166,7 +237,7 @@ def test_a_corrected_scan_begins_corrected_and_the_stream_tells_nothing_of_it(sc
         bench.truth()
     settings = scan_settings(scanning)
     assert settings is not None
-    assert scan_metadata(settings).provenance == {"pattern": "raster"}
+    assert set(scan_metadata(settings, bench.session).provenance) == {"pattern", "plan_sha256", "session"}
 
 
 def test_a_state_that_cannot_be_scanned_is_served_for_calibration(caplog: pytest.LogCaptureFixture) -> None:

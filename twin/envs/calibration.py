@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from twin.arrays import Array
 from twin.day import Day
-from twin.envs.task import input_of, reward, truth_of
+from twin.envs.episode import Days, refuse_options
+from twin.envs.task import input_of, one_thread, reward, truth_of
 from twin.envs.view import Belief, Moment, Story, Window, rgb
 from twin.errors import check_known
 from twin.optics import Optics
@@ -16,11 +17,11 @@ from twin.simulated import SimulatedMicroscope
 from twin.state import FIRST_ORDER, StateSpace
 from twin.types import Frame, Microscope, Truth
 
-Observation = NDArray[np.uint8]
+Observation = NDArray[np.uint8] | dict[str, NDArray[Any]]
 Step = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 
-def observe(frame: Frame) -> Observation:
+def observe(frame: Frame) -> NDArray[np.uint8]:
     """Variance-stabilised picture of a frame, uint8, (H, W, 1): floor(2 sqrt(counts)), 255 at most.
 
     Poisson noise has standard deviation 1 after `2 sqrt` at any dose (Anscombe's transform without its offset), so
@@ -47,6 +48,21 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     y before x; row 0 is the most negative angle y. The camera is 128 x 128 pixels of 0.461 mrad by default.
     The counts themselves are `info["frame"].counts` (uint16).
+
+    With `observe_input`, the observation is a Dict of two: `picture`, as above, and `input`, Box(-1, 1, (n,), float32),
+    the cumulative input of each coefficient, `space.names[i]`, in units of `space.input_nm[i]`. One picture does not
+    show the sign of the state; with the inputs, two do.
+
+    ### Options of reset, for one episode
+
+    | option     | quantity                                                                          |
+    |------------|-----------------------------------------------------------------------------------|
+    | `day`      | a `Day`, or a mapping of its fields                                               |
+    | `severity` | draw the day by `Day.random`: 0 is the nominal day, 1 about that of the trainings |
+
+    Without them the episode has the environment's own `day`, or one drawn with its own `severity`. Any other option is
+    refused, and so are these on a microscope that was given. `env.unwrapped.day` is the day of the episode, hidden from
+    a controller.
 
     ### Action: Box(-1, 1, (n,), float32)
 
@@ -82,13 +98,15 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     Args:
         microscope: any backend; it defines optics and space.
         day: hidden parameters of the simulated microscope that is made if none is given; default `Day()`.
+        severity: draw the day of every episode, see the options of reset; instead of a day.
+        observe_input: observe the cumulative input, too.
         space: calibrated coefficients; default C10, C12a, C12b.
         optics: beam and camera.
         renderer: "fast" or "multislice".
         render_mode: "rgb_array", "human" or None. Frames are kept for the picture only with a render mode.
 
     Raises:
-        ValueError: a microscope together with parameters of another, or an unknown render mode.
+        ValueError: a microscope together with parameters of another, a day and a severity, or an unknown render mode.
 
     Example:
         >>> env = CalibrationEnv(optics=Optics(camera_pixels=32, binning=12))
@@ -108,20 +126,31 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         space: StateSpace | None = None,
         optics: Optics | None = None,
         renderer: str = "fast",
+        severity: float | None = None,
+        observe_input: bool = False,
         render_mode: str | None = None,
     ) -> None:
         if render_mode is not None:
             check_known(render_mode, self.metadata["render_modes"], "a render mode")
+        if day is not None and severity is not None:
+            raise ValueError("give a day, or a severity to draw one; not both")
+        self._days: Days | None = None
+        self._renderer, self.day = renderer, day or Day()
         if microscope is None:
-            microscope = SimulatedMicroscope(optics or Optics(), space or FIRST_ORDER, day or Day(), renderer)
-        elif (day, space, optics, renderer) != (None, None, None, "fast"):
-            raise ValueError("give a microscope, or day, space, optics and renderer to make one; not both")
-        self.microscope = microscope
+            self._days = Days(self.day, severity)
+            microscope = SimulatedMicroscope(optics or Optics(), space or FIRST_ORDER, self.day, renderer)
+        elif (day, space, optics, renderer, severity) != (None, None, None, "fast", None):
+            raise ValueError("give a microscope, or day, severity, space, optics and renderer to make one; not both")
+        self.microscope, self._observe_input = microscope, observe_input
         self.space = microscope.capabilities.space
         self.render_mode = render_mode
         n = self.space.dimension
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (n,), np.float32)
-        self.observation_space = gymnasium.spaces.Box(0, 255, (*microscope.capabilities.camera_shape, 1), np.uint8)
+        pictures = gymnasium.spaces.Box(0, 255, (*microscope.capabilities.camera_shape, 1), np.uint8)
+        inputs = gymnasium.spaces.Box(-1.0, 1.0, (n,), np.float32)
+        self.observation_space: gymnasium.Space[Any] = (
+            gymnasium.spaces.Dict({"picture": pictures, "input": inputs}) if observe_input else pictures
+        )
         self._cumulative_nm: Array = self.space.zero
         self._dose_e = 0.0
         self._story = Story(microscope.capabilities.optics, self.space)
@@ -130,8 +159,17 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin a new session and take its first Ronchigram; the same seed gives the same bytes."""
+        """Begin a new session and take its first Ronchigram; the same seed gives the same bytes.
+
+        Raises:
+            ResetError: an unknown option, or one that cannot be honoured; the episode goes on.
+            AliasingError: a day whose aberrations need a wider window.
+        """
+        if self._days is None:
+            refuse_options(options, "this environment was given its microscope, and cannot change its day")
         super().reset(seed=seed)
+        if self._days is not None:
+            self._begin_day(self._days.of_episode(options, self.np_random))
         self.microscope.reset(self.np_random)
         self._cumulative_nm = self.space.zero
         self._dose_e = 0.0
@@ -139,7 +177,20 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         frame, info = self._expose(self.space.zero, clipped=False)
         if self.render_mode is not None:
             self._keep(frame, truth_of(self.microscope))
-        return observe(frame), info
+        return self._observation(frame), info
+
+    def _begin_day(self, day: Day) -> None:
+        """Make the microscope of another day; that of the same day stays."""
+        if day != self.day:
+            capabilities = self.microscope.capabilities
+            self.microscope = SimulatedMicroscope(capabilities.optics, capabilities.space, day, self._renderer)
+            self.day = day
+
+    def _observation(self, frame: Frame) -> Observation:
+        picture = observe(frame)
+        if not self._observe_input:
+            return picture
+        return {"picture": picture, "input": (self._cumulative_nm / self.space.input).astype(np.float32)}
 
     def step(self, action: NDArray[np.floating]) -> Step:
         """Apply an action in [-1, 1], shape (n,), and take a Ronchigram.
@@ -214,7 +265,7 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         truth = truth_of(self.microscope)
         if self.render_mode is not None:
             self._keep(frame, truth)
-        return observe(frame), reward(truth, self.space), False, False, info
+        return self._observation(frame), reward(truth, self.space), False, False, info
 
     def _keep(self, frame: Frame, truth: Truth | None) -> None:
         """Keep a frame for the picture."""
@@ -223,7 +274,8 @@ class CalibrationEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             self.render()
 
     def _expose(self, applied_nm: Array, clipped: bool) -> tuple[Frame, dict[str, Any]]:
-        frame = self.microscope.acquire()
+        with one_thread():
+            frame = self.microscope.acquire()
         self._dose_e += frame.dose_e
         return frame, {
             "frame": frame,

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from twin.arrays import Array
 from twin.day import Day
 from twin.detectors.layouts import Region, labels
-from twin.envs.task import input_of, reward, truth_of
+from twin.envs.episode import refuse_options
+from twin.envs.task import input_of, one_thread, reward, truth_of
 from twin.errors import check_known
 from twin.optics import Optics
 from twin.scan.plan import ScanPlan
@@ -158,7 +159,12 @@ class ScanEnv(gymnasium.Env[Images, NDArray[np.float32]]):
         self._images: Images | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Images, dict[str, Any]]:
-        """Begin a new session and scan the first rows; the same seed gives the same bytes."""
+        """Begin a new session and scan the first rows; the same seed gives the same bytes.
+
+        Raises:
+            ResetError: options: this environment has none; the episode goes on.
+        """
+        refuse_options(options, "the day of this environment is set when it is made: ScanEnv(day=...)")
         super().reset(seed=seed)
         self.microscope.reset(self.np_random)
         self._cumulative_nm = self.space.zero
@@ -200,7 +206,8 @@ class ScanEnv(gymnasium.Env[Images, NDArray[np.float32]]):
         """The next rows: observation, whether they are the last, info."""
         assert self._blocks is not None
         assert self._images is not None
-        block = next(self._blocks)
+        with one_thread():
+            block = next(self._blocks)
         last = block.path.first + len(block) == self.plan.count
         if last:
             self._blocks = None

@@ -1,5 +1,8 @@
-"""The task that both environments share: actions that move the state, and a reward for bringing it to zero."""
+"""What the environments share: actions that move the state, a reward for bringing it to zero, and one thread."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -8,6 +11,23 @@ from numpy.typing import NDArray
 from twin.arrays import Array
 from twin.state import StateSpace
 from twin.types import HasTruth, Truth
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread in here: its transforms are small, and many times slower with several.
+
+    The number outside stays what it is: an agent may learn with all of them.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or (before := torch.get_num_threads()) == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def input_of(action: NDArray[np.floating], space: StateSpace, cumulative_nm: Array) -> tuple[Array, bool]:

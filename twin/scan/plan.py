@@ -11,17 +11,24 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from numpy.typing import NDArray
 from pydantic import field_validator, model_validator
 
 from twin.arrays import Floats
 from twin.errors import check_known
-from twin.options import NonNegative, Positive, validated
+from twin.options import validated
 
 Integers = NDArray[np.int32]
 Pattern = Literal["raster", "serpentine", "subsampled", "list"]
 Side = Annotated[int, Gt(0), Le(2**20)]
+Pause = Annotated[float, Ge(0), Le(1e5)]
+Place = Annotated[float, Ge(-1e9), Le(1e9)]
+"""Along one axis, nm: up to a metre, so that no sum overflows."""
+
+SHORTEST_DWELL_S = 1e-12
+LONGEST_SCAN_S = 1e10
+"""About 300 years: a camera's calendar still reaches the end."""
 
 
 @validated
@@ -31,6 +38,9 @@ class ScanPlan:
     Positions lie on a grid of `rows` x `columns` around `centre_nm`; columns run along the fast axis, which
     `rotation_deg` rotates from +x towards +y. A list has no grid: its shape is (1, N), and every position is a line
     of its own, since the beam jumps there.
+
+    Limits: a step of 1e-6 to 1e6 nm, places up to 1e9 nm, a dwell of 1e-12 s or more, times up to 1e5 s each and 1e10 s
+    in all. Everything that is computed from a plan is therefore finite.
 
     Times: each line waits `settle_s`, then dwells on its positions without gaps. Between two lines of a raster or a
     sub-sampled scan the beam flies back for `flyback_s`; serpentine scans and lists have no flyback.
@@ -64,16 +74,16 @@ class ScanPlan:
     pattern: Pattern = "raster"
     rows: Side = 64
     columns: Side = 64
-    step_nm: Positive = 0.02
+    step_nm: Annotated[float, Ge(1e-6), Le(1e6)] = 0.02
     fraction: Annotated[float, Gt(0), Le(1)] = 1.0
     subsample: Literal["pixels", "lines"] = "pixels"
-    pattern_seed: Annotated[int, Ge(0)] = 0
-    positions_nm: tuple[tuple[float, float], ...] = ()
-    dwell_s: Positive = 1e-3
-    flyback_s: NonNegative = 0.0
-    settle_s: NonNegative = 0.0
-    rotation_deg: float = 0.0
-    centre_nm: tuple[float, float] | None = None
+    pattern_seed: Annotated[int, Ge(0), Lt(2**64)] = 0
+    positions_nm: tuple[tuple[Place, Place], ...] = ()
+    dwell_s: Annotated[float, Gt(0), Le(1e5)] = 1e-3
+    flyback_s: Pause = 0.0
+    settle_s: Pause = 0.0
+    rotation_deg: Annotated[float, Ge(-360), Le(360)] = 0.0
+    centre_nm: tuple[Place, Place] | None = None
     dose_e: Annotated[float, Gt(0), Le(1e15)] = 1e4
 
     @field_validator("pattern", mode="before")
@@ -93,6 +103,20 @@ class ScanPlan:
         if self.count == 0:
             raise ValueError(
                 f"fraction {self.fraction:g} of {self.rows} x {self.columns} by {self.subsample} visits nothing"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _finite(self) -> Self:
+        if self.dwell_s < SHORTEST_DWELL_S:
+            raise ValueError(f"dwell_s {self.dwell_s:g} s is below {SHORTEST_DWELL_S:g} s, the shortest")
+        rows, columns = self.shape
+        lines = columns if self.pattern == "list" else rows
+        seconds = self.count * self.dwell_s + lines * (self.settle_s + self.flyback_s)
+        if seconds > LONGEST_SCAN_S:
+            raise ValueError(
+                f"this scan would take {seconds:.3g} s; {LONGEST_SCAN_S:g} s is the limit: fewer positions, a shorter"
+                " dwell_s, settle_s or flyback_s"
             )
         return self
 

@@ -1,6 +1,8 @@
 """The instrument that all services of a server share; it executes one call at a time."""
 
+import math
 import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -9,12 +11,16 @@ import numpy as np
 
 from twin.arrays import Array
 from twin.errors import StemtwinError
-from twin.formats.dataset import Metadata
+from twin.formats.dataset import LARGEST_SCAN, Metadata
 from twin.optics import AliasingError, Optics
-from twin.scan.plan import ScanPlan
+from twin.scan.plan import ScanPlan, duration_s
 from twin.simulated import SimulatedMicroscope
 from twin.types import Capabilities, Frame, ScanBlock, Truth
-from twin.wire.control import draw_entropy
+from twin.wire.control import draw_entropy, plan_digest
+from twin.wire.schema import LONGEST_CLOCK_S
+
+LAST_S = LONGEST_CLOCK_S - 1e6
+"""Reading of the instrument's clock after which a session takes no more commands: answers and time stamps hold it."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class ScanSettings:
         largest_count: of the camera; None: without a camera that counts.
         delay_s: longest delay of an event after its dwell.
         prepared: clients get a scan that was computed in advance and cannot change.
+        most_dose_e: electrons per position up to which the camera computes a position in about a second.
+        longest_dwell_s: dwell up to which the same holds for what the camera counts without electrons.
     """
 
     plan: ScanPlan
@@ -36,6 +44,8 @@ class ScanSettings:
     largest_count: int | None = None
     delay_s: float = 0.0
     prepared: bool = False
+    most_dose_e: float = math.inf
+    longest_dwell_s: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,7 @@ class Bench:
         sessions, inputs, exposures: number of sessions since the start, and of inputs and exposures of the session.
         cumulative_nm: sum of the inputs of the session, shape (n,).
         latest: the last frame of the session.
+        exposed_after: inputs of the session before `latest`, and their sum, nm.
     """
 
     def __init__(
@@ -96,17 +107,24 @@ class Bench:
         self.scan_settings = scan
         self.ronchigram = ronchigram or RonchigramSettings()
         self.expose_truth = expose_truth
+        self._identity = uuid.uuid4().hex[:12]
         self.ports: dict[str, int] = {}
         self.entropy: tuple[int, ...] = ()
         self.sessions = self.inputs = self.exposures = 0
         self.cumulative_nm: Array = microscope.capabilities.space.zero
         self.latest: Frame | None = None
+        self.exposed_after: tuple[int, Array] = (0, self.cumulative_nm)
         self.stage_nm: tuple[float, float] | None = None
 
     @property
     def capabilities(self) -> Capabilities:
         """Capabilities of the microscope."""
         return self.microscope.capabilities
+
+    @property
+    def session(self) -> str:
+        """Name of the session, unique among those of all servers; empty before the first."""
+        return f"{self._identity}-{self.sessions}" if self.sessions else ""
 
     def reset(self, entropy: Sequence[int]) -> None:
         """Begin a session from random words (`SimulatedMicroscope.begin`); running scans end."""
@@ -127,15 +145,22 @@ class Bench:
             ValueError: nothing has moved.
         """
         with self.lock:
+            self._check_clock()
             self.microscope.apply(delta_nm)
             self.cumulative_nm = self.capabilities.space.check_input(delta_nm, self.cumulative_nm)
             self.inputs += 1
 
     def acquire(self) -> Frame:
-        """As `Microscope.acquire`."""
+        """As `Microscope.acquire`.
+
+        Raises:
+            ValueError: the session has lasted too long.
+        """
         with self.lock:
+            self._check_clock(self.ronchigram.exposure_s + self.ronchigram.overhead_s)
             self.latest = self.microscope.acquire()
             self.exposures += 1
+            self.exposed_after = self.inputs, self.cumulative_nm
             return self.latest
 
     def scan(self, plan: ScanPlan | None = None, *, block: int = 16) -> Iterator[ScanBlock]:
@@ -152,7 +177,9 @@ class Bench:
         with self.lock:
             if self.scan_settings is None:
                 raise RuntimeError("this scenario has no scan")
-            blocks = self.microscope.scan(_at(plan or self.scan_settings.plan, self.stage_nm), block=block)
+            chosen = plan or self.scan_settings.plan
+            self._check_clock(duration_s(chosen))
+            blocks = self.microscope.scan(_at(chosen, self.stage_nm), block=block)
         return self._in_turn(blocks)
 
     def set_plan(self, plan: ScanPlan) -> None:
@@ -161,12 +188,23 @@ class Bench:
         Raises:
             NoSession: before `reset`.
             ScanFixed: the scan was prepared.
-            ValueError: no scan, or a plan that does not suit specimen or camera.
+            ValueError: no scan, or a plan that does not suit specimen or camera, or takes too long.
+        """
+        with self.lock:
+            settings = self.check_plan(plan)
+            self.scan_settings = replace(settings, plan=plan)
+
+    def check_plan(self, plan: ScanPlan) -> ScanSettings:
+        """Return the settings, if their plan can be replaced by this one.
+
+        Raises:
+            NoSession, ScanFixed, ValueError: as `set_plan`.
         """
         with self.lock:
             settings = self._changeable()
+            self._check_effort(plan, settings)
             self._check_plan(plan, self.stage_nm)
-            self.scan_settings = replace(settings, plan=plan)
+            return settings
 
     def move_stage(self, position_nm: tuple[float, float]) -> None:
         """Centre scans that begin from now on at this position in the specimen, unless their plan has a centre.
@@ -193,6 +231,30 @@ class Bench:
         if settings.prepared:
             raise ScanFixed("the scan was computed in advance (--prepare); serve without --prepare to change it")
         return settings
+
+    def _check_clock(self, more_s: float = 0.0) -> None:
+        """Refuse what would end later than a session can last."""
+        now_s = self.microscope.clock_s
+        if now_s + more_s > LAST_S:
+            raise ValueError(
+                f"the session's clock stands at {now_s:.6g} s; {more_s:.6g} s more are beyond the {LAST_S:g} s that a"
+                " session can last: reset begins another one"
+            )
+
+    def _check_effort(self, plan: ScanPlan, settings: ScanSettings) -> None:
+        """Refuse a plan that the camera could not carry out in any useful time, or that its client cannot number."""
+        if plan.count > LARGEST_SCAN:
+            raise ValueError(f"{plan.count} positions; a stream numbers up to {LARGEST_SCAN}")
+        if plan.dose_e > max(settings.most_dose_e, settings.plan.dose_e):
+            raise ValueError(
+                f"dose_e {plan.dose_e:g}: this camera follows electrons one by one, up to {settings.most_dose_e:g} per"
+                " position"
+            )
+        if plan.dwell_s > max(settings.longest_dwell_s, settings.plan.dwell_s):
+            raise ValueError(
+                f"dwell_s {plan.dwell_s:g}: the hot pixels of this camera allow {settings.longest_dwell_s:.3g} s"
+            )
+        self._check_clock(duration_s(plan))
 
     def _check_plan(self, plan: ScanPlan, stage_nm: tuple[float, float] | None) -> None:
         # Aliasing at the present aberrations does not matter: a scan may be set up before the correction.
@@ -224,9 +286,16 @@ def _at(plan: ScanPlan, stage_nm: tuple[float, float] | None) -> ScanPlan:
     return plan if stage_nm is None or plan.centre_nm is not None else replace(plan, centre_nm=stage_nm)
 
 
-def scan_metadata(settings: ScanSettings) -> Metadata:
-    """Return the metadata of the bench's scans; nothing hidden."""
-    return Metadata.of_scan(settings.plan, settings.optics, {"pattern": settings.plan.pattern})
+def scan_metadata(settings: ScanSettings, session: str = "") -> Metadata:
+    """Return the metadata of the bench's scans; nothing hidden.
+
+    Args:
+        settings: of the scan.
+        session: in which it takes place; empty: unknown.
+    """
+    plan = settings.plan
+    origin = {"pattern": plan.pattern, "plan_sha256": plan_digest(plan)}
+    return Metadata.of_scan(plan, settings.optics, {**origin, "session": session} if session else origin)
 
 
 def ronchigram_metadata(bench: Bench) -> Metadata:

@@ -37,12 +37,19 @@ class Patience:
         idle_s: between two messages. Keep-alive finds a vanished peer sooner.
         send_s: without the client taking a byte.
         turn_s: for a new client while another one is served; a client that reconnects at once may be a little early.
+        first_s: from the connection to the client's first byte, where it speaks first.
+        quiet_s: of a client of a silent protocol (`Service.silent`), without a byte, before it is let in: a browser, a
+            TLS client or a port scanner sends or leaves by then.
+        linger_s: after everything was served, for the client to disconnect; meanwhile the next one is served.
     """
 
     message_s: float = 5.0
     idle_s: float = 600.0
     send_s: float = 20.0
     turn_s: float = 1.0
+    first_s: float = 30.0
+    quiet_s: float = 0.2
+    linger_s: float = 0.0
 
 
 class Connection:
@@ -131,12 +138,20 @@ class Connection:
 
     @property
     def gone(self) -> bool:
-        """Whether the client has disconnected. Bytes that it sent are discarded."""
+        """Whether a client that only listens has disconnected.
+
+        Raises:
+            ClientGone: it sent something, so it takes this port for another; the connection is closed.
+        """
         try:
             readable, _, _ = select.select([self._line], [], [], 0.0)
-            return bool(readable) and self._line.recv(_RECEIVE) == b""
+            data = self._line.recv(_RECEIVE) if readable else None
         except (OSError, ValueError):
             return True
+        if data:
+            self.close()
+            raise ClientGone(f"sent {data[:24]!r} to a port that only sends")
+        return data is not None
 
     def check(self) -> None:
         """Check, during a long computation, whether to stop."""
@@ -155,8 +170,7 @@ class Connection:
 
     def close(self) -> None:
         """Disconnect; bytes already sent still arrive."""
-        with suppress(OSError):
-            self._line.close()
+        say_goodbye(self._line)
 
 
 class Pace:
@@ -178,6 +192,19 @@ class Pace:
         self.when(float(ready_s[0]))
         assert self._offset is not None
         return int((ready_s + self._offset <= monotonic()).sum())
+
+
+def say_goodbye(line: socket.socket, words: bytes = b"") -> None:
+    """Send last words, as far as they go at once, and close. Unread bytes would make the system throw words away."""
+    with suppress(OSError):
+        line.setblocking(False)
+        line.recv(_RECEIVE)
+    with suppress(OSError):
+        if words:
+            line.send(words)
+        line.shutdown(socket.SHUT_WR)
+    with suppress(OSError):
+        line.close()
 
 
 def _keep_alive(line: socket.socket) -> None:

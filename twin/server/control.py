@@ -3,7 +3,6 @@
 Methods and their parameters: twin/wire/control.py and docs/remote.md. The truth only if the bench exposes it.
 """
 
-import uuid
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -12,9 +11,9 @@ from twin.errors import NoSession
 from twin.scan.plan import duration_s
 from twin.server import event_stream
 from twin.server.bench import Bench, ScanSettings
-from twin.server.listener import Service
 from twin.server.rpc import RpcService
-from twin.wire import control, rpc
+from twin.server.service import Service
+from twin.wire import control, rpc, schema
 from twin.wire.netstring import INVALID_PARAMS, Request, RpcError
 
 PORT = control.CONTROL_PORT
@@ -37,7 +36,6 @@ class Control:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self._server = uuid.uuid4().hex[:12]
         self._last_delta_nm: tuple[float, ...] = ()
         self._methods: dict[str, Callable[[Request], dict[str, Any]]] = {
             "getInfo": self._info,
@@ -72,7 +70,7 @@ class Control:
         return {
             "service": "stemtwin control",
             "version": control.VERSION,
-            "session": self._session,
+            "session": self._bench.session,
             "exposes_truth": self._bench.expose_truth,
             "ports": dict(self._bench.ports),
             "methods": list(control.METHODS),
@@ -89,7 +87,7 @@ class Control:
     def _apply(self, request: Request) -> dict[str, Any]:
         bench = self._bench
         self._check_session(request)
-        if request.params.get("session", self._session) != self._session:
+        if request.params.get("session", self._bench.session) != self._bench.session:
             raise RpcError("that session has ended; another one has begun", rpc.NO_SESSION)
         delta, number = control.parse_delta(request.params, bench.capabilities.space.dimension)
         delta_nm = tuple(delta.tolist())
@@ -111,20 +109,24 @@ class Control:
             return control.Status("", 0, 0, cumulative, 0.0)
         region, next_e = bench.microscope.next_exposure
         clock_s = bench.microscope.clock_s
-        return control.Status(self._session, bench.inputs, bench.exposures, cumulative, clock_s, region, next_e)
+        return control.Status(self._bench.session, bench.inputs, bench.exposures, cumulative, clock_s, region, next_e)
 
     def _exposure(self, request: Request) -> dict[str, Any]:
-        frame = self._bench.latest
+        bench, frame = self._bench, self._bench.latest
         if frame is None:
             raise RpcError("nothing was exposed in this session", rpc.NO_SESSION)
+        inputs, cumulative_nm = bench.exposed_after
         return control.ExposureNote(
-            self._bench.exposures,
-            frame.dose_e,
-            frame.exposure_s,
-            frame.clock_s,
-            frame.settings,
-            control.counts_digest(frame.counts),
-            self._now(),
+            number=bench.exposures,
+            dose_e=frame.dose_e,
+            exposure_s=frame.exposure_s,
+            clock_s=frame.clock_s,
+            settings=dict(frame.settings),
+            sha256=control.counts_digest(frame.counts),
+            status=self._now(),
+            session=bench.session,
+            inputs=inputs,
+            cumulative_nm=tuple(cumulative_nm.tolist()),
         ).plain()
 
     def _stage(self, request: Request) -> dict[str, Any]:
@@ -152,35 +154,39 @@ class Control:
         return {"next_e": self._bench.microscope.next_exposure[1], "spent": self._bench.microscope.cost.plain()}
 
     def _scan_plan(self, request: Request) -> dict[str, Any]:
-        settings = self._scan_settings()
-        plan = settings.plan
-        return {
-            "plan": asdict(plan),
-            "positions": plan.count,
-            "duration_s": duration_s(plan),
-            "optics": asdict(settings.optics),
-            "events": settings.events,
-        }
+        return _plan_plain(self._scan_settings())
 
     def _set_scan_plan(self, request: Request) -> dict[str, Any]:
         self._check_session(request)
         settings = self._scan_settings()
-        plan = control.parse_plan(request.params, settings.plan)
+        changed = replace(settings, plan=control.parse_plan(request.params, settings.plan))
         if settings.events:
             # Only the event port serves such a scan.
-            event_stream.check(replace(settings, plan=plan))
-        self._bench.set_plan(plan)
-        return self._scan_plan(request)
+            event_stream.check(changed)
+        self._bench.check_plan(changed.plan)
+        # Before anything has changed: an answer that cannot be written is an error.
+        told = _plan_plain(changed)
+        self._bench.set_plan(changed.plan)
+        return told
 
     def _scan_settings(self) -> ScanSettings:
         if self._bench.scan_settings is None:
             raise RpcError("this scenario has no scan", rpc.NOT_AVAILABLE)
         return self._bench.scan_settings
 
-    @property
-    def _session(self) -> str:
-        return f"{self._server}-{self._bench.sessions}" if self._bench.sessions else ""
-
     def _check_session(self, request: Request) -> None:
         if self._bench.sessions == 0:
             raise RpcError(str(NoSession(request.method)), rpc.NO_SESSION)
+
+
+def _plan_plain(settings: ScanSettings) -> dict[str, Any]:
+    plan = settings.plan
+    told = schema.PlanTold(
+        plan=asdict(plan),
+        positions=plan.count,
+        duration_s=duration_s(plan),
+        optics=schema.OpticsTold(**asdict(settings.optics)),
+        events=settings.events,
+        digest=control.plan_digest(plan),
+    )
+    return schema.plain(told)

@@ -14,8 +14,8 @@ from twin.aberrations import CEOS_FACTORS, Aberrations, to_ceos
 from twin.arrays import Array
 from twin.errors import NoSession
 from twin.server.bench import Bench
-from twin.server.listener import Service
 from twin.server.rpc import RpcService
+from twin.server.service import Service
 from twin.wire import ceos, rpc
 from twin.wire.netstring import CORRECTOR_PORT, Request, RpcError
 
@@ -95,14 +95,15 @@ class Corrector:
         if self._session != self._bench.sessions:
             self._session, self._measured, self._latest_nm = self._bench.sessions, 0, {}
         sequence = np.random.SeedSequence(list(self._bench.entropy), spawn_key=(_STREAM, self._measured))
-        self._measured += 1
         rng, truth = np.random.default_rng(sequence), to_ceos(self._bench.microscope.aberrations())
         measured = {}
         for name, std in std_nm.items():
             x, y = (part + std * error for part, error in zip(truth[name], rng.normal(size=2), strict=True))
             measured[name] = (float(x), 0.0 if name in ceos.ROUND else float(y))
+        told = ceos.aberrations_result(measured, std_nm)
+        self._measured += 1
         self._latest_nm |= measured
-        return ceos.aberrations_result(measured, std_nm)
+        return told
 
     def _correct(self, call: ceos.CorrectAberration) -> dict[str, Any]:
         known = self._latest_nm if self._session == self._bench.sessions else {}

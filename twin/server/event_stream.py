@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.errors import StemtwinError
+from twin.formats.dataset import FormatError
 from twin.formats.event_clock import clock_of, event_time
 from twin.server.bench import Bench, ScanSettings, scan_metadata
+from twin.server.bounded_log import BoundedLog
 from twin.server.connection import TICK_S, Connection, Pace, Patience
 from twin.types import ScanBlock
 from twin.wire import csr
@@ -25,8 +27,6 @@ log = logging.getLogger("twin.server")
 PORT = csr.PORT
 BLOCK = 16
 """Positions that are computed at a time."""
-LINGER_S = 60.0
-"""Wait after a scan before the server disconnects."""
 
 Keys = NDArray[np.int64]
 
@@ -57,36 +57,49 @@ class EventStream:
     """
 
     name = "events"
-    patience = Patience(send_s=60.0, turn_s=600.0)
+    silent = latest_first = True
+    patience = Patience(send_s=60.0, turn_s=600.0, linger_s=60.0)
 
     def __init__(self, bench: Bench, paced: bool = True, metadata: bool = False) -> None:
         check(bench.scan_settings)
         self._bench, self._paced, self._metadata = bench, paced, metadata
-        self._scans = 0
+        self._scans, self._warnings = 0, BoundedLog(log, self.name)
 
-    def serve(self, connection: Connection) -> None:
-        """Send one scan; then wait for the client to disconnect, because some clients reconnect at once."""
+    def serve(self, connection: Connection) -> bool:
+        """Send one scan; then the client disconnects, because some clients reconnect at once."""
+        if connection.gone:
+            return False
         settings = check(self._bench.scan_settings)
         blocks = self._bench.scan(settings.plan, block=BLOCK)
         self._scans += 1
         side = settings.optics.camera_pixels
         connection.send(csr.encode(AcquisitionStart(settings.plan.shape, (side, side), self._scans)))
-        connection.send(csr.encode(ScanStart(self._scans, scan_metadata(settings).plain() if self._metadata else {})))
-        pace = Pace()
+        connection.send(
+            csr.encode(
+                ScanStart(self._scans, scan_metadata(settings, self._bench.session).plain() if self._metadata else {})
+            )
+        )
         try:
-            for chunk, ready_s in self._chunks(blocks, settings):
-                if connection.gone:
-                    return
-                while self._paced and (remaining_s := pace.when(ready_s) - monotonic()) > 0:
-                    connection.pause(min(remaining_s, TICK_S))
-                connection.send(csr.encode(chunk))
+            if not self._send(self._chunks(blocks, settings), connection):
+                return False
         except RuntimeError as error:
-            log.warning("events: %s: the scan failed: %s", connection.peer, error)
-            return
+            self._warnings.warning("%s: the scan failed: %s", connection.peer, error)
+            return False
         connection.send(csr.encode(ScanEnd(self._scans)) + csr.encode(AcquisitionEnd(self._scans)))
-        until = monotonic() + LINGER_S
-        while not connection.gone and monotonic() < until:
-            connection.pause(TICK_S)
+        return True
+
+    def _send(self, chunks: Iterator[tuple[Chunk, float]], connection: Connection) -> bool:
+        """Send each chunk when it is due; return False when the client is gone."""
+        pace = Pace()
+        for chunk, ready_s in chunks:
+            if connection.gone:
+                return False
+            while self._paced and (remaining_s := pace.when(ready_s) - monotonic()) > 0:
+                connection.pause(min(remaining_s, TICK_S))
+                if connection.gone:
+                    return False
+            connection.send(csr.encode(chunk))
+        return True
 
     def refuse(self, connection: Connection) -> None:
         """Send an empty acquisition to a client that waited too long."""
@@ -95,6 +108,12 @@ class EventStream:
         connection.send(csr.encode(AcquisitionStart(settings.plan.shape, (side, side), 0)))
         connection.send(csr.encode(AcquisitionEnd(0)))
 
+    def turned_away(self, words: str) -> bytes:
+        return b""
+
+    def give_way(self) -> bool:
+        return False
+
     def _chunks(self, blocks: Iterator[ScanBlock], settings: ScanSettings) -> Iterator[tuple[Chunk, float]]:
         """Yield chunks, and the instrument clock when each is complete."""
         positions = Positions(settings)
@@ -102,7 +121,7 @@ class EventStream:
             for chunk in positions.add(block):
                 yield chunk, float(block.clock_s[-1])
         if positions.lost:
-            log.warning("events: %d events belong to no position or came too late", positions.lost)
+            self._warnings.warning("%d events belong to no position or came too late", positions.lost)
 
 
 @dataclass
@@ -179,6 +198,11 @@ def check(settings: ScanSettings | None) -> ScanSettings:
         )
     if max(settings.plan.shape) > 2**16 - 1:
         raise NoEvents(f"the event stream's scans have sides up to 65535; got {settings.plan.shape}")
+    if settings.events:
+        try:
+            clock_of(settings.plan)
+        except FormatError as error:
+            raise NoEvents(f"no event has a position in this scan: {error}") from None
     return settings
 
 

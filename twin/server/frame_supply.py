@@ -50,6 +50,7 @@ class FrameFormat(NamedTuple):
         period_s: usual time from one frame to the next.
         frames: default number of an acquisition.
         frames_per_trigger: default number: those of a row, or one.
+        depths: of the counter that it can have, bits.
     """
 
     shape: tuple[int, int]
@@ -58,6 +59,7 @@ class FrameFormat(NamedTuple):
     period_s: float
     frames: int = 1
     frames_per_trigger: int = 1
+    depths: tuple[int, ...] = tuple(mh.DEPTHS)
 
 
 class FrameSupply(Protocol):
@@ -157,7 +159,7 @@ class ScanSupply:
     def about(self, frames: int, per_trigger: int, depth: int) -> mh.Acquisition:
         """Return the text header; with rows and columns only for one complete scan in raster or serpentine order."""
         settings = self.settings()
-        plan, extra = settings.plan, {METADATA: json.dumps(scan_metadata(settings).plain())}
+        plan, extra = settings.plan, {METADATA: json.dumps(scan_metadata(settings, self._bench.session).plain())}
         grid = plan.shape if plan.pattern in ("raster", "serpentine") and frames == plan.count else None
         return mh.Acquisition(frames, per_trigger, grid, depth, extra)
 
@@ -199,6 +201,7 @@ class PreparedScan:
         self._scan, self.format = scan, scan.format
         frames = self.format.frames
         self._depth = smallest_depth_of(self.format.largest_count)
+        self.format = self.format._replace(depths=(self._depth,))
         header = _header(self.format, self._depth)
         self._front = merlin.PREFIX_BYTES + header.length
         needed = frames * (self._front + header.payload_bytes)

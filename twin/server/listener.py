@@ -1,10 +1,9 @@
-"""A TCP port of a service: access control, one client at a time, time-outs on every wait.
+"""A TCP port of a service: one client at a time, time-outs on every wait.
 
-No protocol. One thread accepts, every client has a thread of its own; `stop`, from any other thread, ends them.
+No protocol. One thread stands at the door (`door.py`), every client has a thread of its own; `stop`, from any other
+thread, ends them.
 """
 
-import hmac
-import ipaddress
 import logging
 import socket
 import threading
@@ -12,94 +11,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from time import monotonic
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
-from twin.errors import StemtwinError
-from twin.server.connection import TICK_S, ClientGone, Connection, Patience, Stopping
+from twin.server.access import Access
+from twin.server.bounded_log import BoundedLog
+from twin.server.connection import TICK_S, ClientGone, Connection, Stopping
+from twin.server.door import BACKLOG, Door
+from twin.server.service import Service
+from twin.server.turns import Turns
 
 log = logging.getLogger("twin.server")
 
-LOOPBACK = "127.0.0.1"
-SHORTEST_TOKEN = 12
 MOST_WAITING = 8
 """Clients of one service at a time, including the one being served; further ones are disconnected at once."""
+YIELD_S = 0.3
+"""Wait of a client before the one that is being served is asked to give way."""
 STOP_S = 1.0
 """Longest wait for the threads when a server stops."""
-_TOKEN_LINE = 256
-
-
-class AccessError(StemtwinError, ValueError):
-    """A server that other machines could reach without a token, or a weak token."""
-
-
-class Service(Protocol):
-    """A service on a port. `serve` runs in the client's thread, for one client at a time.
-
-    Attributes:
-        name: for messages.
-        patience: time-outs.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def patience(self) -> Patience: ...
-
-    def serve(self, connection: Connection) -> None:
-        """Serve a client until it disconnects. A ValueError is the client's error, any other the server's."""
-        ...
-
-    def refuse(self, connection: Connection) -> None:
-        """Answer, if the protocol has a message for it, that another client is being served."""
-        ...
-
-
-class Access:
-    """Access control: the address to listen on, and the clients to admit.
-
-    Without a token every program on this machine is admitted. With one, the first line of a client must be
-    `TOKEN <token>`, once per address: all services that share this object then admit that address, so that software
-    without support for tokens can follow.
-
-    Args:
-        host: address to listen on; any other than loopback needs a token.
-        token: at least 12 printable ASCII characters without a space.
-
-    Raises:
-        AccessError: no token where one is needed, or a weak one.
-    """
-
-    def __init__(self, host: str = LOOPBACK, token: str | None = None) -> None:
-        if token is None and not _is_loopback(host):
-            raise AccessError(f"{host} is open to other machines: that needs a token (or use {LOOPBACK})")
-        if token is not None and not (len(token) >= SHORTEST_TOKEN and token.isascii() and token.isprintable()):
-            raise AccessError(f"a token has {SHORTEST_TOKEN} printable ASCII characters or more; got {len(token)}")
-        if token is not None and " " in token:
-            raise AccessError("a token has no spaces")
-        self.host = host
-        self._token = token
-        self._known: set[str] = set()
-
-    def admit(self, connection: Connection, address: str) -> None:
-        """Admit a client, or raise.
-
-        Raises:
-            ClientGone: no token in time, or a wrong one.
-            Stopping: the server stops.
-        """
-        if self._token is None or address in self._known:
-            return
-        # Byte by byte: the bytes that follow belong to the service.
-        line, deadline = b"", monotonic() + connection.patience.message_s
-        while not line.endswith(b"\n") and len(line) < _TOKEN_LINE:
-            byte = connection.receive(1, max(0.0, deadline - monotonic()))
-            if not byte:
-                raise ClientGone("disconnected before it sent the token")
-            line += byte
-        if not hmac.compare_digest(line.strip(), b"TOKEN " + self._token.encode()):
-            raise ClientGone("sent a wrong token")
-        self._known.add(address)
 
 
 class Running(ABC):
@@ -131,19 +59,23 @@ class Listener(Running):
         access: address, and access control.
 
     Raises:
-        OSError: the port is not available.
+        OSError: the port or the address is not available.
     """
 
     def __init__(self, service: Service, port: int = 0, access: Access | None = None) -> None:
-        self.service, self._access = service, access or Access()
-        self._server = socket.create_server((self._access.host, port), backlog=MOST_WAITING)
-        self._server.settimeout(TICK_S)
+        self.service, access = service, access or Access()
+        self._server = listening_socket(access.host, port)
         self.port: int = self._server.getsockname()[1]
+        self._log = BoundedLog(log, service.name)
+        self._door = Door(service, self._server, access, self._let_in, self._log)
         self._stopping = threading.Event()
-        self._turn = threading.Lock()
+        self._turns = Turns(service.latest_first)
         self._clients: dict[threading.Thread, Connection] = {}
+        self._lingering: dict[threading.Thread, Connection] = {}
         self._clients_lock = threading.Lock()
-        self._accepting = threading.Thread(target=self._accept, name=f"{service.name} port", daemon=True)
+        self._accepting = threading.Thread(
+            target=self._door.run, args=(self._stopping,), name=f"{service.name} port", daemon=True
+        )
 
     def start(self) -> Self:
         self._accepting.start()
@@ -171,67 +103,87 @@ class Listener(Running):
             log.info("%s: threads of %d clients are still busy after %g s", self.service.name, len(late), timeout_s)
         return not late
 
-    def _accept(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                line, address = self._server.accept()
-            except TimeoutError:
-                continue
-            except OSError as error:
-                if not self._stopping.is_set():
-                    log.error("%s: cannot accept clients: %s", self.service.name, error)
-                    self._stopping.wait(1.0)
-                continue
-            with self._clients_lock:
-                crowded = len(self._clients) >= MOST_WAITING
-            if crowded:
-                log.warning("%s: %s:%d disconnected: %d clients already", self.service.name, *address[:2], MOST_WAITING)
-                line.close()
-                continue
-            connection = Connection(line, f"{address[0]}:{address[1]}", self.service.patience, self._stopping)
-            thread = threading.Thread(
-                target=self._talk, args=(connection, address[0]), name=f"{self.service.name} client", daemon=True
-            )
-            with self._clients_lock:
-                self._clients[thread] = connection
-            thread.start()
-
-    def _talk(self, connection: Connection, address: str) -> None:
-        """Admit and serve one client."""
-        name, peer, has_turn = self.service.name, connection.peer, False
+    def _let_in(self, line: socket.socket, address: str, peer: str) -> None:
+        """Serve a client that the door has let in, in a thread of its own, unless there are too many."""
+        if not self._has_place():
+            self._log.warning("%s disconnected: %d clients already", peer, MOST_WAITING)
+            line.close()
+            return
+        connection = Connection(line, peer, self.service.patience, self._stopping)
+        thread = threading.Thread(
+            target=self._talk, args=(connection,), name=f"{self.service.name} client", daemon=True
+        )
+        with self._clients_lock:
+            self._clients[thread] = connection
         try:
-            self._access.admit(connection, address)
-            has_turn = self._await_turn(connection)
-            if has_turn:
+            thread.start()
+        except RuntimeError as error:  # no more threads
+            self._log.warning("%s disconnected: %s", peer, error)
+            with self._clients_lock:
+                del self._clients[thread]
+            connection.close()
+
+    def _has_place(self) -> bool:
+        """Whether there is a place for one more client; those that linger make one, and so does, where clients say
+        nothing and may all be strangers, the one that has waited longest.
+        """
+        with self._clients_lock:
+            if len(self._clients) - len(self._lingering) >= MOST_WAITING:
+                return self.service.silent and self._turns.drop_first()
+            while len(self._clients) >= MOST_WAITING:
+                thread = next(iter(self._lingering))
+                self._lingering.pop(thread).hang_up()
+                del self._clients[thread]
+            return True
+
+    def _talk(self, connection: Connection) -> None:
+        """Serve one client."""
+        name, peer = self.service.name, connection.peer
+        self._turns.enter(connection)
+        try:
+            if self._await_turn(connection):
                 log.info("%s: %s connected", name, peer)
-                self.service.serve(connection)
+                if self.service.serve(connection):
+                    self._linger(connection)
                 log.info("%s: %s disconnected", name, peer)
         except Stopping:
             log.info("%s: %s was served until the server stopped", name, peer)
         except (ClientGone, ValueError) as error:
-            log.warning("%s: %s: %s", name, peer, error)
+            self._log.warning("%s: %s", peer, error)
         except Exception:
-            log.exception("%s: %s: the service failed", name, peer)
+            self._log.warning("%s: the service failed", peer, trace=True)
         finally:
-            # Before the next client's turn: a service never has two open connections.
+            # Before the next client's turn: a service never serves over two connections.
             connection.close()
-            if has_turn:
-                self._turn.release()
+            self._turns.leave(connection)
             with self._clients_lock:
                 self._clients.pop(threading.current_thread(), None)
+                self._lingering.pop(threading.current_thread(), None)
+
+    def _linger(self, connection: Connection) -> None:
+        """Pass the turn on, and wait for a client that has got everything to disconnect."""
+        until = monotonic() + self.service.patience.linger_s
+        with self._clients_lock:
+            self._lingering[threading.current_thread()] = connection
+        self._turns.leave(connection)
+        while not connection.gone and monotonic() < until:
+            connection.pause(TICK_S)
 
     def _await_turn(self, connection: Connection) -> bool:
         """Return whether the previous client disconnected in time; otherwise refuse this one."""
-        deadline = monotonic() + connection.patience.turn_s
-        while not self._turn.acquire(timeout=TICK_S):
+        begun, asked = monotonic(), False
+        while not self._turns.take(connection, TICK_S):
             connection.check()
-            if monotonic() > deadline:
-                log.warning("%s: %s refused: another client is being served", self.service.name, connection.peer)
+            if self.service.silent and connection.gone:
+                return False
+            waited_s = monotonic() - begun
+            if waited_s > YIELD_S and not asked and self._turns.may_ask(connection):
+                asked = self.service.give_way()
+            if waited_s > connection.patience.turn_s:
+                self._log.warning("%s refused: another client is being served", connection.peer)
                 self.service.refuse(connection)
                 return False
-        if self._stopping.is_set():
-            self._turn.release()
-            raise Stopping
+        connection.check()
         return True
 
 
@@ -263,8 +215,11 @@ class Listeners(Running):
         return all(ended)
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on a port of an address or name, IPv4 or IPv6; port 0 takes a free one.
+
+    Raises:
+        OSError: not an address of this machine, or the port is taken.
+    """
+    family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return socket.create_server(where[:2], family=family, backlog=BACKLOG)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from twin.errors import nearest
 from twin.server import merlin_settings as parameters
+from twin.server.bounded_log import BoundedLog
 from twin.server.connection import TICK_S, Connection, Pace, Patience
 from twin.server.frame_supply import Batch, FrameSupply
 from twin.server.merlin_settings import Mode, OutOfRange, Settings
@@ -76,6 +77,8 @@ class MerlinCamera:
         self._triggers = 0
         self._stop = False
         self._changed = threading.Condition()
+        self._waiting, self._gives_way = 0, False
+        self._warnings = BoundedLog(log, "merlin control")
 
     @property
     def supply(self) -> FrameSupply:
@@ -109,11 +112,15 @@ class MerlinCamera:
                 return OK
             changed = parameters.write(name, value, self.settings)
         except OutOfRange as error:
-            log.warning("merlin control: %s", error)
+            self._warnings.warning("%s", error)
+            return OUT_OF_RANGE
+        depths = self.supply.format.depths
+        if changed is not None and changed.depth not in (None, *depths):
+            self._warnings.warning("this scan was prepared for a counter of %s bits, not %s", depths[0], changed.depth)
             return OUT_OF_RANGE
         if changed is None:
             known = (*parameters.PARAMETERS, *parameters.KEPT, "STEMMODE")
-            log.warning("merlin control: no parameter %s%s", name, nearest(name, known))
+            self._warnings.warning("no parameter %s%s", name, nearest(name, known))
             return UNRECOGNISED
         self.settings = changed
         return OK
@@ -130,6 +137,7 @@ class MerlinCamera:
             return self._arm()
         if name == "STOPACQUISITION":
             self._stop = self._state != "idle"
+            self._disarm_forgotten()
             self._changed.notify_all()
             return OK
         if name == "SOFTTRIGGER":
@@ -139,11 +147,8 @@ class MerlinCamera:
             self._triggers += 1
             self._changed.notify_all()
             return OK
-        log.warning(
-            "merlin control: no command %s%s",
-            name,
-            nearest(name, ("STARTACQUISITION", "STOPACQUISITION", "SOFTTRIGGER")),
-        )
+        known = ("STARTACQUISITION", "STOPACQUISITION", "SOFTTRIGGER")
+        self._warnings.warning("no command %s%s", name, nearest(name, known))
         return UNRECOGNISED
 
     def _arm(self) -> int:
@@ -166,23 +171,49 @@ class MerlinCamera:
     def _disarm_forgotten(self) -> None:
         if self._state == "armed" and (self._stop or monotonic() - self._armed_at > ARMED_S):
             if not self._stop:
-                log.warning("merlin data: no client for an acquisition within %g s; it is cancelled", ARMED_S)
+                self._warnings.warning("no client on the data port within %g s: the acquisition is cancelled", ARMED_S)
             self._state, self._job = "idle", None
 
     # --- for the data port -----------------------------------------------------------------------
 
     def next_job(self, connection: Connection) -> Job | None:
-        """Wait for an acquisition; return None when the client is gone."""
-        while True:
-            connection.check()
-            if connection.gone:
-                return None
+        """Wait for an acquisition; return None when the client is gone or has to give way to another one.
+
+        Raises:
+            ClientGone: it sent something.
+        """
+        with self._changed:
+            self._waiting, self._gives_way = self._waiting + 1, False
+        try:
+            while True:
+                connection.check()
+                if connection.gone:
+                    return None
+                with self._changed:
+                    self._disarm_forgotten()
+                    if self._job is not None:
+                        job, self._job, self._state = self._job, None, "running"
+                        return job
+                    if self._gives_way:
+                        return None
+                    self._changed.wait(TICK_S)
+        finally:
             with self._changed:
-                self._disarm_forgotten()
-                if self._job is not None:
-                    job, self._job, self._state = self._job, None, "running"
-                    return job
-                self._changed.wait(TICK_S)
+                self._waiting -= 1
+
+    @property
+    def has_client(self) -> bool:
+        """Whether a data client waits for an acquisition."""
+        return self._waiting > 0
+
+    def give_way(self) -> bool:
+        """End the wait of a data client without an acquisition; return whether there is one that waits."""
+        with self._changed:
+            if self._state != "idle" or not self._waiting:
+                return False
+            self._gives_way = True
+            self._changed.notify_all()
+            return True
 
     def wait_for_trigger(self, number: int, connection: Connection) -> bool:
         """Wait for trigger `number`, from 1; return False when the acquisition was stopped or the client is gone."""
@@ -226,15 +257,16 @@ class MerlinControl:
     """
 
     name = "merlin control"
+    silent = latest_first = False
     patience = Patience()
 
     def __init__(self, camera: MerlinCamera) -> None:
-        self._camera = camera
+        self._camera, self._warnings = camera, BoundedLog(log, self.name)
 
     def serve(self, connection: Connection) -> None:
         """Answer commands in order."""
         for payload in connection.payloads(commands.CommandDecoder().feed):
-            connection.send(commands.build_reply(self._answer(payload)))
+            connection.send(commands.build_reply(self.answer(payload)))
 
     def refuse(self, connection: Connection) -> None:
         """Answer the first command with the status busy."""
@@ -242,12 +274,20 @@ class MerlinControl:
             connection.send(commands.build_reply(_refusal(payload, BUSY)))
             return
 
-    def _answer(self, payload: bytes) -> Reply:
+    def turned_away(self, words: str) -> bytes:
+        """Nothing: a status has no words."""
+        return b""
+
+    def give_way(self) -> bool:
+        return False
+
+    def answer(self, payload: bytes) -> Reply:
+        """Return the reply to the payload of a message; never fails."""
         try:
             command = commands.parse_command(payload)
         except merlin.WireError as error:
             # The message was complete: the connection is still usable.
-            log.warning("merlin control: %s", error)
+            self._warnings.warning("%s", error)
             return _refusal(payload, UNRECOGNISED)
         if len(command.name) > LONGEST_NAME:
             return _refusal(b"", UNRECOGNISED)
@@ -263,10 +303,12 @@ class MerlinData:
     """
 
     name = "merlin data"
-    patience = Patience(send_s=60.0)
+    silent = latest_first = True
+    # Short: what begins an acquisition comes on the control port.
+    patience = Patience(send_s=60.0, quiet_s=0.05)
 
     def __init__(self, camera: MerlinCamera, paced: bool = True) -> None:
-        self._camera, self._paced = camera, paced
+        self._camera, self._paced, self._warnings = camera, paced, BoundedLog(log, self.name)
 
     def serve(self, connection: Connection) -> None:
         """Send one acquisition after another."""
@@ -275,13 +317,20 @@ class MerlinData:
                 self._acquire(job, connection)
             except RuntimeError as error:
                 # For example a session that was reset meanwhile. Disconnect, so that a waiting client notices.
-                log.warning("merlin data: %s: the acquisition failed: %s", connection.peer, error)
+                self._warnings.warning("%s: the acquisition failed: %s", connection.peer, error)
                 return
             finally:
                 self._camera.finished()
 
     def refuse(self, connection: Connection) -> None:
         """Only disconnect: this port has no message for it."""
+
+    def turned_away(self, words: str) -> bytes:
+        return b""
+
+    def give_way(self) -> bool:
+        """A client without an acquisition gives way: it may have been forgotten."""
+        return self._camera.give_way()
 
     def _acquire(self, job: Job, connection: Connection) -> None:
         connection.send(merlin.acquisition_message(job.supply.about(job.frames, job.per_trigger, job.depth)))

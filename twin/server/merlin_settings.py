@@ -11,10 +11,11 @@ from typing import Literal, NamedTuple
 
 from twin.errors import StemtwinError
 from twin.formats import merlin_header as mh
+from twin.formats.dataset import LARGEST_SCAN
 from twin.server.frame_supply import FrameFormat, smallest_depth_of
 
 Mode = Literal["RONCHIGRAM", "SCAN"]
-MOST_FRAMES = 10**9
+MOST_FRAMES = LARGEST_SCAN
 LONGEST_VALUE = 1024
 """Longest value of a stored parameter, characters."""
 SOFT_TRIGGER = 5

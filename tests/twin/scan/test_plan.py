@@ -1,5 +1,6 @@
 """Scan plans: order, places and times of the positions, against closed forms and whatever the blocks."""
 
+import math
 import pickle
 import tracemalloc
 from dataclasses import fields, replace
@@ -233,13 +234,52 @@ def test_memory_goes_with_the_block_and_not_with_the_scan(pattern: str) -> None:
         ({"rows": 0}, "greater than 0"),
         ({"step_nm": float("nan")}, "finite"),
         ({"dwell_s": 0.0}, "greater than 0"),
+        ({"dwell_s": 1e-13}, "below 1e-12 s, the shortest"),
         ({"flyback_s": -1.0}, "greater than or equal to 0"),
+        *(({name: 1e308}, "less than or equal to 100000") for name in ("dwell_s", "flyback_s", "settle_s")),
+        ({"dwell_s": 1e9}, "less than or equal to 100000"),
+        ({"rows": 2**20, "columns": 2**20, "dwell_s": 0.1}, "would take 1.1e.11 s; 1e.10 s is the limit"),
+        ({"rows": 2**20, "columns": 1, "flyback_s": 9e4}, "a shorter dwell_s, settle_s or flyback_s"),
+        ({"step_nm": 1e308}, "less than or equal to 1000000"),
+        ({"step_nm": 1e-300}, "greater than or equal to 0.000001"),
+        ({"rotation_deg": 1e308}, "less than or equal to 360"),
+        ({"centre_nm": (0.0, -1e300)}, "greater than or equal to -1000000000"),
+        ({"pattern": "list", "positions_nm": ((1e308, 0.0),)}, "less than or equal to 1000000000"),
+        ({"pattern": "subsampled", "pattern_seed": 2**64}, "less than 18446744073709551616"),
         ({"dwel_s": 1.0}, "Unexpected keyword"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(options: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValidationError, match=expected):
         ScanPlan(**options)
+
+
+LARGEST = {
+    "rows": 1,
+    "columns": 1,
+    "dwell_s": 1e5,
+    "settle_s": 1e5,
+    "flyback_s": 1e5,
+    "step_nm": 1e6,
+    "rotation_deg": 45.0,
+}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {**LARGEST, "rows": 100, "columns": 2**9},
+        {**LARGEST, "rows": 2**14, "columns": 3, "centre_nm": (1e9, -1e9)},
+        {**LARGEST, "pattern": "list", "positions_nm": ((1e9, 1e9), (-1e9, 1e9)), "centre_nm": (-1e9, -1e9)},
+        {"rows": 2**20, "columns": 2**20, "dwell_s": 1e-12, "step_nm": 1e-6},
+    ],
+)
+def test_everything_computed_from_the_largest_plans_is_finite(options: dict[str, Any]) -> None:
+    plan = ScanPlan(**options)
+    assert 0.0 < duration_s(plan) < math.inf
+    assert np.isfinite(extent_nm(plan)).all()
+    last = path(plan, plan.count - 1, plan.count)
+    assert all(np.isfinite(getattr(last, name)).all() for name in ARRAYS)
 
 
 def test_plain_data_makes_a_plan_and_back() -> None:

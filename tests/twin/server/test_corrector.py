@@ -256,6 +256,7 @@ def test_a_notification_is_done_and_not_answered(client: Any, bench: Bench) -> N
 def test_a_second_client_is_told_that_there_is_one(client: Any, bench: Bench) -> None:
     client.ask("getInfo")
     with FAKES.Raw(bench.ports["corrector"]) as second:
+        second.send(b"2")
         told = json.loads(second.read().partition(b":")[2][:-1])
         assert told["error"]["code"] == rpc.BUSY
         assert second.read() == b""

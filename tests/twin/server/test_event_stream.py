@@ -2,9 +2,10 @@
 
 import runpy
 import socket
+import time
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,14 +88,14 @@ def test_clients_wait_for_their_turn() -> None:
 
 
 def test_a_client_that_waited_in_vain_is_told_of_an_acquisition_without_a_scan() -> None:
-    service = EventStream(FAKES.bench(), paced=False)
+    service = EventStream(FAKES.bench(dwell_s=0.1))
     service.patience = replace(service.patience, turn_s=0.1)
     with (
         Listener(service) as listener,
         socket.create_connection(("127.0.0.1", listener.port), timeout=5) as first,
         socket.create_connection(("127.0.0.1", listener.port), timeout=5) as second,
     ):
-        messages(first)
+        assert messages(first, AcquisitionStart)[0].sequence == 1
         assert messages(second) == [AcquisitionStart((4, 5), (SIDE, SIDE), 0), AcquisitionEnd(0)]
 
 
@@ -109,14 +110,66 @@ def test_a_scan_that_fails_ends_the_line_within_the_scan(caplog: pytest.LogCaptu
     assert "the scan failed: another scan" in caplog.text
 
 
-def test_a_stream_stops_in_the_middle_and_ignores_what_it_is_told() -> None:
+def test_a_stream_stops_in_the_middle() -> None:
     bench = FAKES.bench(rows=100, columns=100, dwell_s=0.01)
     with Listener(EventStream(bench)) as listener:
         line = socket.create_connection(("127.0.0.1", listener.port), timeout=5)
-        line.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
         assert isinstance(messages(line, ScanStart)[0], AcquisitionStart)
         assert listener.stop()
         line.close()
+
+
+TLS = bytes.fromhex("16030100a50100") + bytes(160)
+WEB = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nContent-Length: 40\r\n\r\n" + b'30:{"method":"reset"},'
+
+
+@pytest.mark.parametrize("hello", [WEB, POST, TLS, b"\0", b"TOKEN correct-horse-battery\n", b"x" * 2**20, None])
+def test_whoever_sends_something_or_leaves_starts_no_scan(hello: bytes | None) -> None:
+    bench = FAKES.bench()
+    with Listener(EventStream(bench, paced=False)) as listener:
+        with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as line:
+            got = b""
+            with suppress(ConnectionError):
+                if hello is not None:
+                    line.sendall(hello)
+                    got = line.recv(100)
+            assert got == b""
+        time.sleep(0.4)
+        assert (bench.microscope.scans, bench.microscope.clock_s) == (0, 0.0)
+        with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as line:
+            assert messages(line)[0].sequence == 1
+
+
+def test_a_client_that_sends_something_during_its_scan_ends_it(caplog: pytest.LogCaptureFixture) -> None:
+    bench = FAKES.bench(rows=100, columns=100, dwell_s=0.01)
+    with served(bench) as line:
+        messages(line, ScanStart)
+        line.sendall(WEB)
+        with suppress(ConnectionError):
+            while line.recv(2**16):
+                pass
+    assert bench.microscope.clock_s < 10.0  # and the listener has ended: the log is complete
+    assert "to a port that only sends" in caplog.text
+
+
+def test_a_client_that_leaves_during_a_long_dwell_makes_room() -> None:
+    bench = FAKES.bench(rows=2, columns=20, dwell_s=100.0)
+    with Listener(EventStream(bench)) as listener:
+        with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as line:
+            messages(line, Chunk)
+        with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as line:
+            assert messages(line, ScanStart)[0].sequence == 2
+
+
+def test_a_client_that_stays_after_its_scan_does_not_keep_the_next_one_waiting() -> None:
+    with (
+        Listener(EventStream(FAKES.bench(), paced=False)) as listener,
+        ExitStack() as stack,
+    ):
+        for number in range(1, 12):  # more than may wait
+            line = stack.enter_context(socket.create_connection(("127.0.0.1", listener.port), timeout=5))
+            assert messages(line)[0].sequence == number
 
 
 @pytest.mark.parametrize("pattern", ["serpentine", "subsampled"])

@@ -1,7 +1,6 @@
 """The listener: who is let in, who is cut off, and that it ends when it is told to."""
 
 import logging
-import re
 import socket
 import threading
 import time
@@ -11,14 +10,9 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from twin.server.connection import ClientGone, Connection, Patience
-from twin.server.listener import (
-    MOST_WAITING,
-    Access,
-    AccessError,
-    Listener,
-    Listeners,
-)
+from twin.server.access import Access
+from twin.server.connection import Connection, Patience
+from twin.server.listener import MOST_WAITING, Listener, Listeners
 
 TOKEN = "correct-horse-battery"
 
@@ -34,6 +28,7 @@ class Echo:
     """Sends lines back, with the number of the connection in front; `flood` sends without end."""
 
     name = "echo"
+    silent = latest_first = False
 
     def __init__(self, **patience: float) -> None:
         self.patience = Patience(**patience)
@@ -54,6 +49,12 @@ class Echo:
 
     def refuse(self, connection: Connection) -> None:
         connection.send(b"busy\n")
+
+    def turned_away(self, words: str) -> bytes:
+        return f"sorry: {words}\n".encode()
+
+    def give_way(self) -> bool:
+        return False
 
 
 @pytest.fixture
@@ -129,8 +130,10 @@ def test_a_line_that_trickles_is_cut_though_bytes_keep_coming(
 
 def test_a_silent_client_is_cut_and_makes_room(open_: ExitStack) -> None:
     _, listener = serve(open_, idle_s=0.3)
-    silent = call(open_, listener)
+    silent, half = call(open_, listener), call(open_, listener)
+    assert ask(half, b"here\n") == b"1 here\n"
     assert 0.2 < cut_after(silent) < 1.0
+    assert cut_after(half) < 1.0
     assert ask(call(open_, listener), b"next\n") == b"2 next\n"
 
 
@@ -164,8 +167,12 @@ def test_a_client_that_hangs_up_and_comes_back_at_once_is_never_refused(open_: E
 def test_more_clients_than_may_wait_are_hung_up_on(open_: ExitStack) -> None:
     service, listener = serve(open_, turn_s=20)
     crowd = [call(open_, listener) for _ in range(MOST_WAITING)]
+    for line in crowd:
+        line.sendall(b"x\n")
     time.sleep(0.2)
-    assert cut_after(call(open_, listener)) < 1.0
+    one_more = call(open_, listener)
+    one_more.sendall(b"x\n")
+    assert cut_after(one_more) < 1.0
     for line in crowd:
         line.close()
     deadline = time.monotonic() + 3
@@ -187,19 +194,6 @@ def test_mistakes_are_logged_and_the_next_client_is_served(open_: ExitStack, cap
     assert crash.exc_info is not None
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "example.org", "::"])
-def test_other_hosts_need_a_token(host: str) -> None:
-    with pytest.raises(AccessError, match=f"{re.escape(host)} is open to other machines"):
-        Access(host)
-    Access(host, TOKEN)
-
-
-@pytest.mark.parametrize("token", ["", "short", "twelve chars!", "unbroken\u00e9wordsss", "with\nnewline-in-it"])
-def test_weak_tokens_are_refused(token: str) -> None:
-    with pytest.raises(AccessError, match="token"):
-        Access("127.0.0.1", token)
-
-
 def test_a_token_opens_all_services_of_a_server_to_an_address(open_: ExitStack) -> None:
     access = Access(token=TOKEN)
     _, first = serve(open_, access, message_s=0.5)
@@ -211,40 +205,6 @@ def test_a_token_opens_all_services_of_a_server_to_an_address(open_: ExitStack) 
     assert cut_after(call(open_, second)) < 1.5  # says nothing
     assert ask(call(open_, first), f"TOKEN {TOKEN}\r\nhello\n".encode()) == b"1 hello\n"
     assert ask(call(open_, second), b"follows\n") == b"1 follows\n"
-
-
-class Typed:
-    """A client's first bytes, without a socket."""
-
-    patience = Patience()
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.taken = data, 0
-
-    def receive(self, most: int, within_s: float) -> bytes:
-        self.taken += most
-        return self.data[self.taken - most : self.taken]
-
-
-def test_ten_thousand_wrong_tokens_open_nothing() -> None:
-    rng = np.random.default_rng(3)
-    good, refused = f"TOKEN {TOKEN}\n".encode(), 0
-    for k in range(10_000):
-        data = bytearray(good * int(rng.integers(1, 3)))
-        for at in rng.integers(0, len(data), rng.integers(1, 4)):
-            data[at] = rng.integers(256)
-        if k % 10 == 0:
-            data = bytearray(rng.bytes(int(rng.integers(0, 2000))))
-        access, client = Access(token=TOKEN), Typed(bytes(data))
-        first = bytes(data).split(b"\n")[0] + b"\n"
-        try:
-            access.admit(client, "10.0.0.1")  # type: ignore[arg-type]
-            assert first.strip() == good.strip()
-        except ClientGone:
-            refused += 1
-            assert first != good
-        assert client.taken <= 257
-    assert refused > 5000
 
 
 def test_random_bytes_end_their_own_line_only(open_: ExitStack) -> None:
@@ -278,7 +238,7 @@ def test_several_stop_in_the_time_of_one(open_: ExitStack) -> None:
     assert together.add(every[3]) is every[3]
     with together:
         for service, listener in zip(services, every, strict=True):
-            call(open_, listener)
+            call(open_, listener).sendall(b"x\n")
             assert service.begun.wait(10)
         begun = time.monotonic()
         assert not together.stop(1.0)

@@ -92,6 +92,7 @@ def served(bench: Any, paced: bool = False, prepare: bool = False) -> Iterator[C
         ports = (control.port, data.port)
         line = stack.enter_context(socket.create_connection(("127.0.0.1", data.port), timeout=5))
         client = stack.enter_context(MerlinControl("127.0.0.1", control.port))
+        assert wait_for(lambda: camera.has_client)
         yield Client(client, line, ports, bench)
 
 
@@ -206,7 +207,7 @@ def test_any_sequence_of_commands_leaves_the_camera_answering(asked: list[tuple[
     camera = camera_of(FAKES.bench())
     service = ControlService(camera)
     for verb, name, value in asked:
-        reply = service._answer(f"{verb},{name},{value}".encode())
+        reply = service.answer(f"{verb},{name},{value}".encode())
         assert reply.status in (OK, BUSY, UNRECOGNISED, OUT_OF_RANGE)
         merlin.payload_length(commands.build_reply(reply)[:15], 4096)
     assert camera.answer(Command("GET", "IMAGEX")).value == "8"
@@ -216,7 +217,7 @@ def test_any_sequence_of_commands_leaves_the_camera_answering(asked: list[tuple[
 def test_the_longest_commands_have_replies_too(command: str) -> None:
     camera = camera_of(FAKES.bench())
     service = ControlService(camera)
-    reply = service._answer(command.encode())
+    reply = service.answer(command.encode())
     assert reply.status in (UNRECOGNISED, OUT_OF_RANGE)
     commands.build_reply(reply)
     assert camera.answer(Command("GET", "HVBIAS")).value == "120"
@@ -236,7 +237,7 @@ def test_ten_thousand_spoilt_commands_are_answered_or_end_the_line() -> None:
             data[at] = rng.integers(256)
         try:
             for payload in commands.CommandDecoder().feed(bytes(data)):
-                commands.build_reply(service._answer(payload))
+                commands.build_reply(service.answer(payload))
                 answered += 1
         except merlin.WireError:
             cut += 1
@@ -424,7 +425,7 @@ def test_a_session_that_is_reset_meanwhile_ends_the_line(caplog: pytest.LogCaptu
 
 
 def test_a_second_control_client_is_told_busy_and_a_second_data_client_is_hung_up_on() -> None:
-    with served(FAKES.bench()) as client:
+    with served(FAKES.bench(dwell_s=0.1), paced=True) as client:
         assert client.control.get("IMAGEX") == "8"
         with MerlinControl("127.0.0.1", client.ports[0]) as second, pytest.raises(CameraRefused, match="busy"):
             second.get("IMAGEX")
@@ -432,6 +433,28 @@ def test_a_second_control_client_is_told_busy_and_a_second_data_client_is_hung_u
         with socket.create_connection(("127.0.0.1", client.ports[1]), timeout=5) as second_line:
             assert second_line.recv(100) == b""
         assert client.read(20) == list(range(1, 21))
+
+
+def test_a_data_client_that_only_waits_gives_way_to_the_next() -> None:
+    with served(FAKES.bench()) as client:
+        begun = time.monotonic()
+        with socket.create_connection(("127.0.0.1", client.ports[1]), timeout=5) as line:
+            assert client.data.recv(1) == b""
+            assert time.monotonic() - begun < 1.0
+            again = Client(client.control, line, client.ports, client.bench)
+            client.control.command("STARTACQUISITION")
+            assert again.read(20, quiet_s=2.0) == list(range(1, 21))
+
+
+@pytest.mark.parametrize("hello", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00", b"\0", b""])
+def test_a_stranger_on_the_data_port_displaces_nobody_and_takes_no_acquisition(hello: bytes) -> None:
+    with served(FAKES.bench()) as client:
+        with socket.create_connection(("127.0.0.1", client.ports[1]), timeout=5) as line:
+            if hello:
+                line.sendall(hello)
+                assert line.recv(100) == b""
+        client.control.command("STARTACQUISITION")
+        assert client.read(20, quiet_s=2.0) == list(range(1, 21))
 
 
 def test_garbage_on_the_control_port_ends_that_line_only() -> None:
@@ -446,12 +469,23 @@ def test_garbage_on_the_control_port_ends_that_line_only() -> None:
             assert control.get("IMAGEX") == "8"
 
 
-def test_what_a_client_sends_to_the_data_port_is_thrown_away() -> None:
+def test_a_client_that_sends_to_the_data_port_is_hung_up_on_before_any_frame(caplog: pytest.LogCaptureFixture) -> None:
     with served(FAKES.bench()) as client:
         client.data.sendall(b"MPX,0000000009,GET,X" * 100)
+        assert client.data.recv(1) == b""
+        assert wait_for(lambda: "to a port that only sends" in caplog.text)
         client.control.command("STARTACQUISITION")
+        assert client.control.get("DETECTORSTATUS") == "4"
+        assert client.bench.microscope.scans == 0
+
+
+def test_a_client_that_sends_during_a_scan_ends_it() -> None:
+    with served(FAKES.bench(rows=50, dwell_s=0.02), paced=True) as client:
+        client.control.command("STARTACQUISITION")
+        client.read(2)
         client.data.sendall(b"\xff" * 1000)
-        assert client.read(20) == list(range(1, 21))
+        assert len(client.read(quiet_s=2.0)) < 250
+        assert wait_for(lambda: idle(client))
 
 
 def test_a_scan_without_frames_is_refused() -> None:
