@@ -46,7 +46,8 @@ def open_frames(path: str | Path, tolerate: bool = False) -> FrameReader:
 
     Args:
         path: of an existing dataset.
-        tolerate: read the complete part of a truncated .mib or .t3p file, instead of raising.
+        tolerate: read the complete part of a truncated .mib or .t3p file, and a .zarr or .hspy without its damaged
+            frames (the reader's `notes` name them), instead of raising.
 
     Raises:
         FormatError: unknown suffix, no such file, or a file of another format.
@@ -68,7 +69,7 @@ def open_frames(path: str | Path, tolerate: bool = False) -> FrameReader:
     if suffix == ".zarr":
         from twin.formats.zarr_store import ZarrReader
 
-        return ZarrReader(path)
+        return ZarrReader(path, tolerate)
     if suffix == ".mib":
         from twin.formats.mib import MibReader
 
@@ -76,7 +77,7 @@ def open_frames(path: str | Path, tolerate: bool = False) -> FrameReader:
     if suffix == ".hspy":
         from twin.formats.hspy import HspyReader
 
-        return HspyReader(path)
+        return HspyReader(path, tolerate)
     from twin.formats.event_frames import EventFrameReader
 
     return EventFrameReader(path, tolerate=tolerate)
