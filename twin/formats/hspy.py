@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.formats import dataset, placement
+from twin.formats import placement
 from twin.formats.dataset import FormatError, Frames, FrameWriter, Layout, Metadata, check_free, told
-from twin.formats.hdf5.checked import open_hdf5
+from twin.formats.hdf5.checked import check_data, open_hdf5
 from twin.formats.signals.axes import Axis
 from twin.formats.signals.own import OWN, axes, own_of
 from twin.formats.signals.reader import Signal, SignalReader, choose
@@ -107,7 +107,7 @@ class HspyReader(SignalReader):
         try:
             with told(path):
                 signal = choose(path, experiments(path, file))
-                _check_chunks(path, signal.data)
+                check_data(path, signal.data)
                 super().__init__(path, signal, file.close)
         except BaseException:
             file.close()
@@ -120,7 +120,7 @@ def experiments(path: Path, file: Any) -> list[Signal]:
     Raises:
         FormatError: none, or none that can be read and has a scan of rows and columns.
     """
-    held = file["Experiments"] if "Experiments" in file else {}
+    held = file.get("Experiments", {})
     signals: list[Signal] = []
     faults: list[FormatError] = []
     for name in held:
@@ -174,13 +174,3 @@ def _plain(group: Any, depth: int = 1) -> dict[str, Any]:
         elif depth > 1:
             plain[key] = _plain(item, depth - 1)
     return plain
-
-
-def _check_chunks(path: Path, data: Any) -> None:
-    """Refuse chunks that do not fit into memory; HDF5 and zarr unpack whole ones.
-
-    Raises:
-        FormatError: larger than 16 blocks.
-    """
-    if data.chunks and np.prod(data.chunks, dtype=float) * data.dtype.itemsize > 16 * dataset.BLOCK_BYTES:
-        raise FormatError(f"{path}: chunks of {data.chunks} do not fit into memory")

@@ -1,10 +1,12 @@
 """HDF5 files, opened after a process of its own has read their structure to its end."""
 
+import importlib
 import json
 import os
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import h5py
 
 from twin.formats.dataset import FormatError
 from twin.formats.hdf5 import walk
+from twin.formats.signals.reader import check_chunks
 
 LIMIT_S = 20
 """Time to read the structure of a file; a good one takes milliseconds, and 0.2 s to start the process."""
@@ -76,3 +79,25 @@ def _walk_elsewhere(path: Path) -> dict[str, str]:
     if "fault" in answer:
         raise FormatError(f"{path}: not an HDF5 file that can be read: {answer['fault']}")
     return dict(answer["links"])
+
+
+def check_data(path: Path, data: h5py.Dataset) -> None:
+    """Refuse data that cannot be unpacked.
+
+    Raises:
+        FormatError: chunks that do not fit into memory, or a filter of HDF5 that is not installed.
+    """
+    check_chunks(path, data)
+    plist = data.id.get_create_plist()
+    filters = [plist.get_filter(number) for number in range(plist.get_nfilters())]
+    if any(not h5py.h5z.filter_avail(entry[0]) for entry in filters):
+        # Registers the filters of cameras: bitshuffle, blosc, zstd.
+        with suppress(ImportError):
+            importlib.import_module("hdf5plugin")
+    for number, _, _, name in filters:
+        if not h5py.h5z.filter_avail(number):
+            words = name.decode("utf-8", "replace").split(";")[0] or "unknown"
+            raise FormatError(
+                f"{path}: its counts are compressed with HDF5's filter {number} ({words}), which is not installed:"
+                " pip install hdf5plugin"
+            )

@@ -94,7 +94,7 @@ def _read_attributes(item: Any) -> None:
     for key in item.attrs:
         try:
             item.attrs[key]
-        except Exception:  # noqa: S112
+        except Exception:
             continue
 
 

@@ -14,6 +14,9 @@ from twin.optics import electron_wavelength_nm
 SAME = 1e-4
 """Steps that differ by a smaller fraction are equal: files keep some as float32, or rounded to five digits."""
 
+ENERGY = ("eV", "keV")
+"""Units of spectra."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -115,6 +118,9 @@ def split(axes: Sequence[Axis]) -> tuple[list[int], list[int]]:
         stated = [number < len(axes) - 2 for number in range(len(axes))]
     scan = [number for number, navigate in enumerate(stated) if navigate]
     camera = [number for number, navigate in enumerate(stated) if not navigate]
+    energy = [axis.name for axis in axes if axis.unit in ENERGY]
+    if energy:
+        raise FormatError(f"no frames on a scan: the axis {energy[0]} is an energy")
     if len(camera) != 2 or len(scan) > 2:
         raise FormatError(
             f"no frames on a scan: {len(scan)} axes of the scan (navigation) and {len(camera)} of the camera (signal),"
@@ -159,7 +165,10 @@ def calibration(scan: Sequence[Axis], camera: Sequence[Axis], energy_kev: float 
         # An offset of 0 on both axes is what files have that state none.
         if any(axis.offset for axis in camera):
             zero = [round(-axis.offset / axis.scale, 6) + 0.0 for axis in camera if axis.scale]
-            if len(zero) == 2 and zero != [axis.size // 2 for axis in camera]:
+            inside = len(zero) == 2 and all(-0.5 <= z < axis.size for z, axis in zip(zero, camera, strict=True))
+            if not inside:
+                notes.append(f"centre_px is unknown: the axes put the zero angle outside the camera, at {zero}")
+            elif zero != [axis.size // 2 for axis in camera]:
                 known["centre_px"] = (zero[0], zero[1])
     return Calibration(known, tuple(notes))
 

@@ -1,4 +1,4 @@
-"""This package's own metadata in a HyperSpy file, and what of them still holds when another program changed the data.
+"""Our own metadata in a HyperSpy file, and what of them still holds when another program changed the data.
 
 HyperSpy keeps them as they were written: after a crop, a rebinning or a transposition, axes and data are right and
 these are old.
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.formats.dataset import Layout, Metadata
+from twin.formats.dataset import Layout, Metadata, json_object
 from twin.formats.signals.axes import Axis
 
 OWN = "stemtwin"
@@ -152,7 +152,9 @@ def _mask(
             end = [b + 1 for b in begin]
         if begin[0] < 0 or end[-1] > mask.shape[number]:
             return None
-        mask = np.stack([mask.take(range(b, e), axis=number).all(axis=number) for b, e in zip(begin, end)], axis=number)
+        mask = np.stack(
+            [mask.take(range(b, e), axis=number).all(axis=number) for b, e in zip(begin, end, strict=True)], axis=number
+        )
     return mask
 
 
@@ -166,8 +168,6 @@ def own_of(plain: Mapping[str, Any], label: str) -> Own:
     Raises:
         FormatError: not as this package writes them.
     """
-    from twin.formats.dataset import json_object
-
     text = plain.get("metadata", "{}")
     metadata = Metadata.of(json_object(text, f"{label}: metadata"), label)
     limit = plain.get("max_count")

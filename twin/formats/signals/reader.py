@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from twin.formats import placement
-from twin.formats.dataset import FormatError, FrameReader, Frames, Layout, Metadata, first_line, numbers
+from twin.formats.dataset import (
+    BLOCK_BYTES,
+    FormatError,
+    FrameReader,
+    Frames,
+    Layout,
+    Metadata,
+    first_line,
+    numbers,
+)
 from twin.formats.signals.axes import Axis, calibration, split
 from twin.formats.signals.frame_array import FrameArray
 from twin.formats.signals.own import Own, still_true
@@ -152,3 +161,14 @@ def choose(path: Path, signals: Sequence[Signal]) -> Signal:
     if best is None:
         raise FormatError(f"{path}: {'; '.join(why) or 'no data'}")
     return best[1]
+
+
+def check_chunks(path: Path, data: Any) -> None:
+    """Refuse chunks that do not fit into memory; HDF5 and zarr unpack whole ones.
+
+    Raises:
+        FormatError: larger than 16 blocks.
+    """
+    chunks = data.chunks
+    if chunks and np.prod(chunks, dtype=float) * data.dtype.itemsize > 16 * BLOCK_BYTES:
+        raise FormatError(f"{path}: chunks of {chunks} do not fit into memory")
