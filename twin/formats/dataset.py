@@ -343,7 +343,8 @@ def told(path: Path) -> Iterator[None]:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]
 
 
 def numbers(what: str, first: int, last: int) -> str:

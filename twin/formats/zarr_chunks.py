@@ -83,11 +83,13 @@ class Chunks:
             raise DamagedChunk(self, number, f"is damaged: {first_line(error)}") from None
 
     def check_size(self) -> None:
-        """Refuse chunks that do not fit into memory.
+        """Refuse chunks that do not fit into memory, or hold nothing.
 
         Raises:
-            FormatError: larger than `MOST_BYTES`.
+            FormatError: larger than `MOST_BYTES`, or a side of 0.
         """
+        if min(self.shape, default=1) < 1:
+            raise FormatError(f"{self.path}: {self.name}: chunks of {self.shape} hold nothing")
         if np.prod(self.shape, dtype=float) * self.array.dtype.itemsize > MOST_BYTES:
             raise FormatError(f"{self.path}: {self.name}: chunks of {self.shape} do not fit into memory")
 

@@ -207,19 +207,24 @@ class Recording:
         (counts, table), attributes = open_arrays(path, FORMAT, VERSION, ("counts", "table"), what)
         self.attributes: Mapping[str, Any] = attributes
         complete = attributes.get(zarr_chunks.COMPLETE) is True
-        self._counts = _chunks(path, "counts", counts, complete)
+        self._counts, stored = _chunks(path, "counts", counts, complete), _chunks(path, "table", table, complete)
+        for chunks in (self._counts, stored):
+            chunks.check_size()
         try:
             # A crash while a setting is added leaves a name without its column.
-            rows = _rows(_chunks(path, "table", table, complete))
-            self._table = dict(zip(attributes["columns"], rows.T, strict=False))
+            rows = _rows(stored)
+            columns = attributes["columns"]
+            self._table = dict(zip(columns, rows.T, strict=False))
             self.optics = Optics(**attributes["optics"])
             self.space = StateSpace(**{key: tuple(value) for key, value in attributes["space"].items()})
             self.camera_shape: tuple[int, int] = tuple(attributes["camera_shape"])
             self.max_count = int(attributes["max_count"])
             whole = np.isfinite(self._table["clock_s"])[: counts.shape[0]]
-            unknown = set(_columns(self.space.names)) - set(self._table)
-            if unknown:
-                raise ValueError(f"no column {min(unknown)}")
+            fixed = list(_columns(self.space.names))
+            if columns[: len(fixed)] != fixed or not all(
+                str(name).startswith(SETTING) for name in columns[len(fixed) :]
+            ):
+                raise ValueError(f"columns {columns}, not {fixed} and settings")
             sessions = attributes["sessions"]
             told = isinstance(sessions, list) and all(isinstance(session, dict) for session in sessions)
             if counts.shape[1:] != self.camera_shape or not told:
