@@ -3,6 +3,7 @@
 Zarr takes a chunk without its file for zeros, and its codecs raise errors of many types.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ Region = tuple[slice, ...]
 COMPLETE = "complete_chunks"
 """Attribute of a group: every chunk that was written has its file, also one of zeros."""
 MOST_BYTES = 16 * BLOCK_BYTES
-"""Largest chunk that is unpacked."""
+"""Largest chunk that is unpacked, and largest array that is read as a whole."""
+MOST_CHUNKS = 2**22
+"""Chunks of an array that is read as a whole."""
 
 
 def compression() -> ZstdCodec:
@@ -92,6 +95,18 @@ class Chunks:
             raise FormatError(f"{self.path}: {self.name}: chunks of {self.shape} hold nothing")
         if np.prod(self.shape, dtype=float) * self.array.dtype.itemsize > MOST_BYTES:
             raise FormatError(f"{self.path}: {self.name}: chunks of {self.shape} do not fit into memory")
+
+    def check_all(self) -> None:
+        """Refuse an array that is read as a whole, and does not fit into memory.
+
+        Raises:
+            FormatError: larger than `MOST_BYTES`, or more than `MOST_CHUNKS`.
+        """
+        self.check_size()
+        sides = zip(self.array.shape, self.shape, strict=True)
+        chunks = math.prod(-(-size // side) for size, side in sides)
+        if math.prod(self.array.shape) * self.array.dtype.itemsize > MOST_BYTES or chunks > MOST_CHUNKS:
+            raise FormatError(f"{self.path}: {self.name} of {self.array.shape} does not fit into memory")
 
     def region(self, number: tuple[int, ...]) -> Region:
         """Return the region of a chunk within the array."""

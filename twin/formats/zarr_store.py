@@ -139,7 +139,7 @@ class ZarrReader(FrameReader):
 
     def _mask(self, chunks: Chunks) -> NDArray[np.bool_]:
         """Read the acquired positions; with `tolerate`, those of a damaged chunk are not acquired."""
-        chunks.check_size()
+        chunks.check_all()
         try:
             return chunks.read((slice(None),)).astype(bool)
         except FormatError as error:

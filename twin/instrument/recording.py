@@ -208,8 +208,8 @@ class Recording:
         self.attributes: Mapping[str, Any] = attributes
         complete = attributes.get(zarr_chunks.COMPLETE) is True
         self._counts, stored = _chunks(path, "counts", counts, complete), _chunks(path, "table", table, complete)
-        for chunks in (self._counts, stored):
-            chunks.check_size()
+        self._counts.check_size()
+        stored.check_all()
         try:
             # A crash while a setting is added leaves a name without its column.
             rows = _rows(stored)
