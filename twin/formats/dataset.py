@@ -335,8 +335,10 @@ def told(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except FormatError:
-        raise
+    except FormatError as error:
+        if path.name in str(error):
+            raise
+        raise FormatError(f"{path}: {error}", error.complete, error.lost) from None
     except Exception as error:
         raise FormatError(f"{path}: damaged, or not of this format: {first_line(error)}") from None
 

@@ -135,6 +135,8 @@ class ZarrReader(FrameReader):
             complete = attributes.get(zarr_chunks.COMPLETE) is True
             self._frames = Chunks(path, "frames", frames, complete, self._holds)
             self._frames.check_size()
+            if complete and self._frames.shape[-2:] != camera:
+                raise FormatError(f"{path}: frames of {camera} in chunks of {self._frames.shape}: the file is damaged")
             self.acquired = self._mask(Chunks(path, "acquired", acquired, False, self._holds))
 
     def _mask(self, chunks: Chunks) -> NDArray[np.bool_]:
