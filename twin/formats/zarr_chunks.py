@@ -40,14 +40,14 @@ class Chunks:
         path: of the group.
         name: of the array.
         array: the zarr array.
-        complete: a chunk without its file is missing, and not zeros.
+        expected: whether the chunk of a region was written: without its file it is missing, and not zeros.
         holds: what is in a region of the array, for messages: "frames 3 to 5".
     """
 
     path: Path
     name: str
     array: Any
-    complete: bool
+    expected: Callable[[Region], bool]
     holds: Callable[[Region], str]
 
     @property
@@ -63,10 +63,9 @@ class Chunks:
             DamagedChunk: names the file, the first chunk that cannot be read, and what it holds.
         """
         touched = list(self._touched(where))
-        if self.complete:
-            for number in touched:
-                if not self.file(number).exists():
-                    raise DamagedChunk(self, number, "is missing")
+        for number in touched:
+            if not self.file(number).exists() and self.expected(self.region(number)):
+                raise DamagedChunk(self, number, "is missing")
         try:
             return np.asarray(self.array[where])
         except Exception as error:
@@ -135,6 +134,16 @@ class Chunks:
             start, stop = part.indices(size)[:2] if isinstance(part, slice) else (part, part + 1)
             spans.append(range(start // side, -(-stop // side)))
         return product(*spans)
+
+
+def always(region: Region) -> bool:
+    """Every chunk was written."""
+    return True
+
+
+def never(region: Region) -> bool:
+    """Any chunk may have been left out, as zeros."""
+    return False
 
 
 class DamagedChunk(FormatError):

@@ -95,10 +95,10 @@ class RecordingWriter:
         counts, table = self._array("counts"), self._array("table")
         counts.resize((self.count + 1, *counts.shape[1:]))
         counts[self.count] = frame.counts
-        _chunks(self.path, "counts", counts, True).sync((self.count,))
+        _chunks(self.path, "counts", counts).sync((self.count,))
         table.resize((self.count + 1, len(columns)))
         table[self.count] = row
-        _chunks(self.path, "table", table, True).sync((self.count,))
+        _chunks(self.path, "table", table).sync((self.count,))
         self.count += 1
 
     def _columns_for(self, frame: Frame) -> list[str]:
@@ -129,9 +129,10 @@ def _create(path: Path, capabilities: Capabilities, provenance: Mapping[str, Any
     group.attrs.update({zarr_chunks.COMPLETE: True, **_attributes(capabilities, provenance), "columns": columns})
 
 
-def _chunks(path: Path, name: str, array: Any, complete: bool) -> Chunks:
+def _chunks(path: Path, name: str, array: Any, complete: bool = True) -> Chunks:
     """Return an array of a recording, whose first axis is the frame."""
-    return Chunks(path, name, array, complete, lambda region: numbers("frame", region[0].start, region[0].stop - 1))
+    expected = zarr_chunks.always if complete else zarr_chunks.never
+    return Chunks(path, name, array, expected, lambda region: numbers("frame", region[0].start, region[0].stop - 1))
 
 
 def _rows(table: Chunks) -> Array:
@@ -143,7 +144,7 @@ def _rows(table: Chunks) -> Array:
     last = table.array.shape[0] - 1
     if last > 0:
         table.read((slice(0, last),))
-    return replace(table, complete=False).read((slice(None),))
+    return replace(table, expected=zarr_chunks.never).read((slice(None),))
 
 
 def _columns(names: tuple[str, ...]) -> Iterator[str]:

@@ -65,6 +65,17 @@ def test_a_missing_chunk_is_not_zeros(path: Path) -> None:
         read(path)
 
 
+def test_a_missing_chunk_of_an_unfinished_row_is_told_and_one_not_reached_is_not(tmp_path: Path) -> None:
+    with formats.create(tmp_path / "a.zarr", Layout((3, 4), (8, 8))) as writer:
+        writer.append(FRAMES[:6])
+    with formats.open_frames(tmp_path / "a.zarr") as reader:
+        assert np.array_equal(reader.read(0, 12)[:6], FRAMES[:6])
+        assert not reader.read(8, 4).any()
+    (tmp_path / "a.zarr/frames/c/1/0/0/0").unlink()
+    with pytest.raises(FormatError, match="frames 4 to 7 is missing"):
+        read(tmp_path / "a.zarr")
+
+
 def test_dark_frames_are_stored_and_read(tmp_path: Path) -> None:
     with formats.create(tmp_path / "a.zarr", Layout((2, 3), (8, 8))) as writer:
         writer.append(np.zeros((6, 8, 8), np.uint16))
@@ -141,16 +152,22 @@ def test_a_row_of_several_chunks_loses_one(tmp_path: Path, monkeypatch: pytest.M
         assert "with frames 6 to 8 is damaged" in reader.notes[0]
 
 
-def record(path: Path, frames: int = 4) -> list[Frame]:
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Frame]]:
+    """A recording of four frames; tests damage a copy."""
+    path = tmp_path_factory.mktemp("recorded") / "whole.zarr"
     microscope = RecordingMicroscope(SimulatedMicroscope(Optics(), FIRST_ORDER, Day()), path)
     microscope.reset(np.random.default_rng(0))
-    return [microscope.acquire() for _ in range(frames)]
+    return path, [microscope.acquire() for _ in range(4)]
+
+
+Recorded = tuple[Path, list[Frame]]
 
 
 @pytest.mark.parametrize("damage", [*DAMAGE, "gone"])
 @pytest.mark.parametrize("array", ["counts", "table"])
-def test_a_recording_names_its_damaged_frame(tmp_path: Path, array: str, damage: str) -> None:
-    frames = record(tmp_path / "a.zarr")
+def test_a_recording_names_its_damaged_frame(tmp_path: Path, recorded: Recorded, array: str, damage: str) -> None:
+    shutil.copytree(recorded[0], tmp_path / "a.zarr")
     chunk = next(file for file in (tmp_path / f"a.zarr/{array}/c/2").rglob("*") if file.is_file())
     if damage == "gone":
         chunk.unlink()
@@ -159,11 +176,11 @@ def test_a_recording_names_its_damaged_frame(tmp_path: Path, array: str, damage:
     with pytest.raises(FormatError, match=rf"a\.zarr: the chunk {array}/c/2/0.* with frame 2 is (damaged|missing)"):
         Recording(tmp_path / "a.zarr").frame(2)
     if array == "counts":
-        assert Recording(tmp_path / "a.zarr").frame(3) == frames[3]
+        assert Recording(tmp_path / "a.zarr").frame(3) == recorded[1][3]
 
 
-def test_a_session_on_a_damaged_recording_is_not_taken_up(tmp_path: Path) -> None:
-    record(tmp_path / "a.zarr")
+def test_a_session_on_a_damaged_recording_is_not_taken_up(tmp_path: Path, recorded: Recorded) -> None:
+    shutil.copytree(recorded[0], tmp_path / "a.zarr")
     (tmp_path / "a.zarr/counts/c/1/0/0").write_bytes(b"x")
     microscope = ResumedMicroscope(SimulatedMicroscope(Optics(), FIRST_ORDER, Day()), tmp_path / "a.zarr")
     microscope.reset(np.random.default_rng(0))
@@ -231,16 +248,15 @@ def assert_one_line(error: FormatError) -> None:
 
 
 @pytest.mark.parametrize("kind", ["scan", "recording"])
-def test_mutated_files_are_refused_or_right(tmp_path: Path, kind: str) -> None:
-    rng, recorded = random.Random(11), []
+def test_mutated_files_are_refused_or_right(tmp_path: Path, recorded: Recorded, kind: str) -> None:
+    rng, whole = random.Random(11), recorded[0]
     if kind == "scan":
-        write(tmp_path / "whole.zarr")
-    else:
-        recorded = record(tmp_path / "whole.zarr", 3)
+        whole = tmp_path / "whole.zarr"
+        write(whole)
     refused = 0
     for number in range(100):
         path = tmp_path / f"{number}.zarr"
-        shutil.copytree(tmp_path / "whole.zarr", path)
+        shutil.copytree(whole, path)
         mutate(rng.choice(sorted(file for file in path.rglob("*") if file.is_file())), rng)
         try:
             if kind == "scan":
@@ -250,7 +266,7 @@ def test_mutated_files_are_refused_or_right(tmp_path: Path, kind: str) -> None:
             else:
                 recording = Recording(path)
                 for place in range(recording.count):
-                    assert recording.frame(place) == recorded[place]
+                    assert recording.frame(place) == recorded[1][place]
                 for session in range(len(recording.sessions)):
                     recording.trace(session)
         except FormatError as error:
@@ -269,15 +285,15 @@ def test_a_chunk_that_does_not_fit_into_memory_is_refused(path: Path) -> None:
         read(path)
 
 
-def test_a_recording_goes_on_where_an_older_one_ended(tmp_path: Path) -> None:
+def test_a_recording_goes_on_where_an_older_one_ended(tmp_path: Path, recorded: Recorded) -> None:
     """A recording of an earlier version has neither checksums nor chunks of zeros."""
-    frames = record(tmp_path / "a.zarr", 2)
+    shutil.copytree(recorded[0], tmp_path / "a.zarr")
     about = tmp_path / "a.zarr/zarr.json"
     plain = json.loads(about.read_text())
     del plain["attributes"]["complete_chunks"]
     about.write_text(json.dumps(plain))
     capabilities = SimulatedMicroscope(Optics(), FIRST_ORDER, Day()).capabilities
     writer = RecordingWriter(tmp_path / "a.zarr", capabilities, again=True)
-    writer.append(frames[0], np.zeros(3), np.zeros(3), None)
-    assert Recording(tmp_path / "a.zarr").frame(2).counts.tolist() == frames[0].counts.tolist()
+    writer.append(recorded[1][0], np.zeros(3), np.zeros(3), None)
+    assert Recording(tmp_path / "a.zarr").frame(4) == recorded[1][0]
     assert isinstance(zarr.open_group(tmp_path / "a.zarr", mode="r")["counts"], zarr.Array)
