@@ -5,6 +5,7 @@ Zarr takes a chunk without its file for zeros, and its codecs raise errors of ma
 
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -23,6 +24,7 @@ COMPLETE = "complete_chunks"
 """Attribute of a group: every chunk that was written has its file, also one of zeros."""
 MOST_BYTES = 16 * BLOCK_BYTES
 """Largest chunk that is unpacked, and largest array that is read as a whole."""
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 MOST_CHUNKS = 2**22
 """Chunks of an array that is read as a whole."""
 
@@ -64,14 +66,29 @@ class Chunks:
         """
         touched = list(self._touched(where))
         for number in touched:
-            if not self.file(number).exists() and self.expected(self.region(number)):
-                raise DamagedChunk(self, number, "is missing")
+            self._check_file(number)
         try:
             return np.asarray(self.array[where])
         except Exception as error:
             for number in touched:
                 self.check(number)
             raise FormatError(f"{self.path}: {self.name} cannot be read: {first_line(error)}") from None
+
+    def _check_file(self, number: tuple[int, ...]) -> None:
+        """Refuse a chunk whose file is missing, or holds far more than the chunk.
+
+        Raises:
+            DamagedChunk: either.
+        """
+        file = self.file(number)
+        if not file.exists():
+            if self.expected(self.region(number)):
+                raise DamagedChunk(self, number, "is missing")
+            return
+        most = math.prod(self.shape) * self.array.dtype.itemsize
+        codecs = [type(codec).__name__ for codec in self.array.metadata.codecs]
+        if unpacks_to_more(file, codecs, most):
+            raise DamagedChunk(self, number, f"is damaged: it unpacks to more than its {most} bytes")
 
     def check(self, number: tuple[int, ...]) -> None:
         """Read one chunk.
@@ -157,6 +174,31 @@ class DamagedChunk(FormatError):
         self.region = chunks.region(number)
         key = chunks.array.metadata.encode_chunk_key(number)
         super().__init__(f"{chunks.path}: the chunk {chunks.name}/{key} with {chunks.holds(self.region)} {what}")
+
+
+def unpacks_to_more(file: Path, codecs: list[str], most: int) -> bool:
+    """Whether a chunk unpacks to more than `most` bytes, as far as its codec says before it unpacks.
+
+    Zstandard and Blosc announce the size (RFC 8878, section 3.1.1.1; Blosc's header); gzip is unpacked so far.
+    """
+    if "GzipCodec" in codecs:
+        unpacker = zlib.decompressobj(wbits=31)
+        try:
+            return len(unpacker.decompress(file.read_bytes(), most + 1)) > most
+        except zlib.error:
+            return False
+    with file.open("rb") as opened:
+        head = opened.read(18)
+    if "BloscCodec" in codecs and len(head) >= 8:
+        return int.from_bytes(head[4:8], "little") > most
+    if "ZstdCodec" in codecs and head[:4] == ZSTD_MAGIC and len(head) > 4:
+        flags = head[4]
+        single = flags >> 5 & 1
+        begin = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
+        size = (single, 2, 4, 8)[flags >> 6]
+        announced = int.from_bytes(head[begin : begin + size], "little") + (256 if size == 2 else 0)
+        return announced > most
+    return False
 
 
 def sync(files: list[Path], top: Path) -> None:

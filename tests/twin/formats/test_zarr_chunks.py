@@ -4,12 +4,14 @@ import json
 import os
 import random
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
+from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from agents.sources.files import FileSource
 from twin import formats
@@ -297,3 +299,25 @@ def test_a_recording_goes_on_where_an_older_one_ended(tmp_path: Path, recorded: 
     writer.append(recorded[1][0], np.zeros(3), np.zeros(3), None)
     assert Recording(tmp_path / "a.zarr").frame(4) == recorded[1][0]
     assert isinstance(zarr.open_group(tmp_path / "a.zarr", mode="r")["counts"], zarr.Array)
+
+
+@pytest.mark.parametrize("name", ["zstd", "gzip", "blosc"])
+def test_a_chunk_that_unpacks_to_more_is_not_unpacked(tmp_path: Path, name: str) -> None:
+    """32 MiB of ones pack into some kilobytes."""
+    path = tmp_path / "a.zarr"
+    write(path)
+    codec = {"zstd": ZstdCodec(), "gzip": GzipCodec(), "blosc": BloscCodec()}[name]
+    shutil.rmtree(path / "frames")
+    group = zarr.open_group(path, mode="r+")
+    group.create_array("frames", data=FRAMES.reshape(3, 4, 8, 8), chunks=(1, 4, 8, 8), compressors=codec)
+    assert np.array_equal(read(path), FRAMES)
+    bomb = tmp_path / "bomb.zarr"
+    zarr.create_array(bomb, data=np.ones(2**24, np.uint16), chunks=(2**24,), compressors=codec)
+    packed = next(file for file in (bomb / "c").rglob("*") if file.is_file())
+    assert packed.stat().st_size < 2**20
+    shutil.copy(packed, path / "frames/c/1/0/0/0")
+    tracemalloc.start()
+    with pytest.raises(FormatError, match="frames 4 to 7 is damaged: it unpacks to more than its 512 bytes"):
+        read(path)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
