@@ -7,6 +7,7 @@
 from pathlib import Path
 
 from twin.errors import nearest
+from twin.formats import file_checks
 from twin.formats.dataset import FormatError, FrameReader, FrameWriter, Layout, Metadata
 
 SUFFIXES = (".zarr", ".mib", ".t3p", ".hspy")
@@ -63,8 +64,7 @@ def open_frames(path: str | Path, tolerate: bool = False) -> FrameReader:
     """
     path = Path(path)
     suffix = check_suffix(path)
-    if not path.exists():
-        raise FormatError(f"{path} does not exist")
+    file_checks.check_regular(path)
     if suffix == ".zarr":
         from twin.formats.zarr_store import ZarrReader
 

@@ -1,0 +1,103 @@
+"""Checks of a file before it is read: its kind, and what its headers announce against its size and the free memory.
+
+A header is text that anybody can write: nothing is allocated for what it announces before it has passed here.
+"""
+
+import stat
+from pathlib import Path
+
+import psutil
+
+from twin.formats.dataset import FormatError
+
+SMALL_SCAN = 2**24
+"""Positions of a scan, 4096 x 4096, that need no frames in the file: a scan that was stopped at once."""
+MOST_PER_FRAME = 64
+"""Positions that a larger scan may announce for each frame in the file."""
+POSITION_BYTES = 48
+"""Memory of one position: its index, whether it has its frame, and images of it."""
+WORKING_COPIES = 3
+"""Copies of one frame while it is read: the bytes, the decoded counts, and what is computed from them."""
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is neither a file nor a folder: a pipe or a device may wait for ever, or never end.
+
+    Raises:
+        FormatError: no such file, or of another kind.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise FormatError(f"{path} does not exist") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise FormatError(f"{path} is {_kind(mode)}; a dataset is a file or a folder")
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is not a regular file.
+
+    Raises:
+        FormatError: no such file, or of another kind.
+    """
+    check_regular(path)
+    if path.is_dir():
+        raise FormatError(f"{path} is a folder; a file is expected")
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_ISFIFO: "a pipe", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device", stat.S_ISSOCK: "a socket"}
+    return next((name for test, name in kinds.items() if test(mode)), "no regular file")
+
+
+def free_bytes() -> int:
+    """Return the memory that this process may still take: what the system has free, or its own limit if lower."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        return free
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return free
+    return max(0, min(free, limit - int(psutil.Process().memory_info().vms)))
+
+
+def check_memory(need_bytes: int, what: str) -> None:
+    """Refuse to allocate more than is free.
+
+    Args:
+        need_bytes: to be allocated.
+        what: needs them, the subject of the message.
+
+    Raises:
+        FormatError: names both figures.
+    """
+    free = free_bytes()
+    if need_bytes > free:
+        raise FormatError(f"{what} takes {need_bytes / 2**30:.3g} GiB of memory; {free / 2**30:.3g} GiB are free")
+
+
+def check_positions(positions: int, frames: int, label: str) -> None:
+    """Hold the positions that a header or an option announces against the frames in the file, and the free memory.
+
+    Raises:
+        FormatError: far more positions than frames, or more than fit into memory.
+    """
+    most = max(SMALL_SCAN, MOST_PER_FRAME * frames)
+    if positions > most:
+        raise FormatError(
+            f"{label}: a scan of {positions} positions is announced, and the file has {frames} frames; up to {most}"
+            " positions are taken for so few frames: give the scan's shape as an option"
+        )
+    check_memory(positions * POSITION_BYTES, f"{label}: a scan of {positions} positions")
+
+
+def check_frame_memory(frame_bytes: int, label: str) -> None:
+    """Refuse frames of which not even one can be read.
+
+    Raises:
+        FormatError: names the memory that is needed and the one that is free.
+    """
+    if frame_bytes > 2**24:  # smaller ones always fit
+        check_memory(WORKING_COPIES * frame_bytes, f"{label}: one frame")
