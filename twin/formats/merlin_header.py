@@ -26,6 +26,10 @@ RAW_BITS = {1: 1, 6: 8, 12: 16, 24: 16}
 
 CHIP_DACS = ",".join(["3RX", *["000"] * 27])
 HDR_BYTES = 2048
+_COLOUR = (
+    "in colour mode pixels of several thresholds share an image, which is not taken apart here; record in single pixel"
+    " or charge summing mode (SPM, CSM)"
+)
 
 
 @dataclass(frozen=True)
@@ -242,10 +246,7 @@ def _counter(fields: list[str]) -> int:
     """
     modes = [field.strip() for field in fields[11:13]]
     if len(modes) == 2 and modes[1].isdigit() and int(modes[1]) != 0:
-        raise FormatError(
-            "the frame is in colour mode (field 13 of its header): pixels of several thresholds share an image, which"
-            " is not taken apart here; record in single pixel or charge summing mode (SPM, CSM)"
-        )
+        raise FormatError(f"field 13 of the header says colour: {_COLOUR}")
     counter = modes[0] if modes else "0"
     return int(counter) if counter.isascii() and counter.isdigit() and len(counter) < 3 else 0
 
@@ -299,6 +300,7 @@ class Acquisition:
         scan: (rows, columns), if present.
         depth: counter depth, bits; None if unknown.
         extra: further lines.
+        both_counters: frames of one exposure come in pairs, one of each counter; None if the text does not say.
     """
 
     frames: int
@@ -306,11 +308,14 @@ class Acquisition:
     scan: tuple[int, int] | None = None
     depth: int | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
+    both_counters: bool | None = None
 
 
 FRAMES = "Frames in Acquisition (Number)"
 PER_TRIGGER = "Frames per Trigger (Number)"
 DEPTH = "Counter Depth (number)"
+COUNTERS = "Active Counters"
+CHIP_MODE = "Chip Mode"
 
 
 def build_hdr(acquisition: Acquisition, assembly: str = "1x1") -> bytes:
@@ -351,7 +356,16 @@ def parse_hdr(raw: bytes) -> Acquisition:
             lines[key.rstrip().removesuffix(":")] = value.strip()
     frames = _whole(lines.pop(FRAMES, "0"), FRAMES, 0, 2**31)
     per_trigger, columns, rows, depth = (_known(lines.pop(key, "")) for key in (PER_TRIGGER, "ScanX", "ScanY", DEPTH))
-    return Acquisition(frames, per_trigger, (rows, columns) if rows and columns else None, depth or None, lines)
+    mode = next((value for key, value in lines.items() if key.startswith(CHIP_MODE)), "")
+    if mode in ("CM", "CSCM"):
+        raise FormatError(f"chip mode {mode}: {_COLOUR}")
+    scan = (rows, columns) if rows and columns else None
+    return Acquisition(frames, per_trigger, scan, depth or None, lines, _both(lines.get(COUNTERS)))
+
+
+def _both(counters: str | None) -> bool | None:
+    """Return whether both counters count each exposure. Alternating ones take turns: every frame is an exposure."""
+    return None if counters is None else "0" in counters and "1" in counters
 
 
 def _known(text: str) -> int:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from twin.formats.dataset import FormatError, FrameReader, Frames, FrameWriter, 
 from twin.formats.mib_files import StoredFrames, parse, read_hdr
 
 METADATA = "Metadata (JSON)"
+CounterChoice = int | Literal["all"] | None
+"""0 or 1, all frames, or the counter of the first frame."""
 
 
 def smallest_depth(max_count: int) -> int:
@@ -109,7 +112,7 @@ class MibReader(FrameReader):
         path: of the .mib file.
         scan: (rows, columns) or (N,), if the .hdr has none or another one.
         tolerate: end at the first fault and keep the complete frames before it, instead of raising.
-        counter: of the chip, where both are on; None is that of the first frame.
+        counter: of the chip, where both are on; None is that of the first frame, "all" reads every frame as a position.
         parts: read the other parts of a split acquisition, too.
         surplus: leave out frames after the last position of the scan, instead of raising.
 
@@ -131,7 +134,7 @@ class MibReader(FrameReader):
         path: Path,
         scan: tuple[int, ...] | None = None,
         tolerate: bool = False,
-        counter: int | None = None,
+        counter: CounterChoice = None,
         parts: bool = True,
         surplus: bool = False,
     ) -> None:
@@ -141,34 +144,70 @@ class MibReader(FrameReader):
             if self.stored.cut_off is not None and not tolerate:
                 raise FormatError(*self.stored.cut_off)
             self.header, self.notes = self.stored.header, list(self.stored.notes)
+            self.announced = None if self.stored.hdr is None else read_hdr(self.stored.hdr)
             self._choose_counter(counter)
             self._describe(scan, surplus)
         except BaseException:
             self.close()
             raise
 
-    def _choose_counter(self, counter: int | None) -> None:
-        """Find out whether frames of two counters alternate, and which of them to read."""
+    def _choose_counter(self, counter: CounterChoice) -> None:
+        """Find out whether frames come in pairs, one of each counter, and which of them to read."""
         stored = self.stored
-        first = [self.header.counter] + ([stored.head_of(1).counter] if stored.complete > 1 else [])
-        self.every = len(set(first))
+        first = [self.header.counter, *stored.counter_of(1)]
+        self.every, self.offset, self.counter = 1, 0, None
+        if counter == "all" or not self._in_pairs(first, counter):
+            if isinstance(counter, int) and counter != first[0]:
+                raise FormatError(
+                    f"{self._path}: every frame is an exposure of its own, the first by counter {first[0]}: counter is"
+                    f" {first[0]} or all, not {counter}"
+                )
+            self.complete = stored.complete
+            return
         chosen = first[0] if counter is None else counter
         if chosen not in first:
-            raise FormatError(f"{self._path}: no frames of counter {chosen}; there are those of {_listed(set(first))}")
-        self.offset, self.counter = first.index(chosen), chosen
-        self.complete = -(-(stored.complete - self.offset) // self.every)
-        if self.every > 1 and counter is None:
-            threshold = self.header.thresholds_kev[chosen] if self.header.thresholds_kev else float("nan")
-            at = "" if threshold != threshold else f", threshold {threshold:g} keV"
+            raise FormatError(f"{self._path}: no frames of counter {chosen}; there are those of {first[0]} and {first[1]}")
+        self.every, self.offset, self.counter = 2, first.index(chosen), chosen
+        self.complete = -(-(stored.complete - self.offset) // 2)
+        if counter is None:
+            threshold = dict(enumerate(self.header.thresholds_kev)).get(chosen, math.nan)
+            at = f", threshold {threshold:g} keV" if math.isfinite(threshold) else ""
             self.notes.append(
-                f"frames of two counters alternate: these are of counter {chosen}{at}; counter={first[1 - self.offset]}"
-                " gives the others"
+                f"both counters were on: these are the frames of counter {chosen}{at};"
+                f" counter={first[1 - self.offset]} gives the others"
             )
+
+    def _in_pairs(self, first: list[int], counter: CounterChoice) -> bool:
+        """Return whether both counters give a frame of each exposure, by the text header, else by the times.
+
+        Raises:
+            FormatError: the headers leave it open.
+        """
+        said = None if self.announced is None else self.announced.both_counters
+        if said is False or len(first) < 2 or (said is None and first[0] == first[1]):
+            return False
+        if first[0] == first[1]:
+            raise FormatError(
+                f"{self._path}: both counters were on, and the frames do not say which they are of; counter=all reads"
+                " every frame as a position of its own"
+            )
+        if said or isinstance(counter, int):
+            return True
+        times = [self.stored.head_of(k).time for k in range(min(4, self.stored.complete))]
+        if len(set(times)) == len(times):
+            return False  # every frame is an exposure of its own: the counters take turns
+        if times[0] == times[1] and len(set(times[1:3])) == len(times[1:3]):
+            return True
+        raise FormatError(
+            f"{self._path}: frames of two counters alternate, and nothing says whether they share an exposure; give"
+            f" counter={first[0]} or counter={first[1]} for pairs, counter=all if every frame is a position"
+        )
 
     def _describe(self, scan: tuple[int, ...] | None, surplus: bool) -> None:
         """Layout and metadata, from the first header, the .hdr and the size of the file."""
         hdr, complete = self.stored.hdr, self.complete
-        self.announced = None if hdr is None else self._of_one_counter(read_hdr(hdr))
+        if self.announced is not None:
+            self.announced = self._of_one_counter(self.announced)
         shape = scan if scan is not None else scan_shape(self.announced, complete)
         file_checks.check_positions(math.prod(shape), self.stored.complete, str(self._path))
         height, width = self.header.image_shape
@@ -188,8 +227,8 @@ class MibReader(FrameReader):
 
     def _of_one_counter(self, acquisition: mh.Acquisition) -> mh.Acquisition:
         """Return the text header for the frames of one counter; it may count those of both."""
-        both = self.every > 1 and acquisition.frames > self.complete
-        if not both:
+        positions = acquisition.scan is not None and math.prod(acquisition.scan) == acquisition.frames
+        if self.every == 1 or positions or acquisition.frames < self.stored.complete:
             return acquisition
         halves = (acquisition.frames // self.every, acquisition.frames_per_trigger // self.every)
         return replace(acquisition, frames=halves[0], frames_per_trigger=halves[1])
@@ -215,7 +254,7 @@ class MibReader(FrameReader):
         header = parse(raw, self._path, frame)
         if header.kind != self.header.kind:
             raise FormatError(f"{self._path}: frame {frame} {mh.difference(header, self.header)}", frame)
-        if header.counter != self.counter:
+        if self.counter is not None and header.counter != self.counter:
             raise FormatError(
                 f"{self._path}: frame {frame} is of counter {header.counter}, where one of {self.counter} is due", frame
             )
@@ -238,10 +277,6 @@ class MibReader(FrameReader):
 
     def close(self) -> None:
         self.stored.close()
-
-
-def _listed(counters: set[int]) -> str:
-    return " and ".join(map(str, sorted(counters)))
 
 
 def check_order(layout: Layout, first: int, count: int, pixel: NDArray[np.integer] | None) -> None:

@@ -6,6 +6,7 @@ Parts are `name1.mib`, `name2.mib` ... beside one `name.hdr`, or go on in their 
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -108,14 +109,22 @@ class StoredFrames(Closing):
         Raises:
             FormatError: an invalid one.
         """
-        return parse(self._head_bytes(frame), *self.place(frame))
+        return parse(self.head_bytes(frame), *self.place(frame))
+
+    def counter_of(self, frame: int) -> list[int]:
+        """Return the counter that a stored frame is of; nothing for one that is absent or damaged."""
+        try:
+            return [self.head_of(frame).counter] if frame < self.complete else []
+        except FormatError:
+            return []
 
     def place(self, frame: int) -> tuple[Path, int]:
         """Return the file of a stored frame, and its number there."""
         part = bisect_right(self._starts, frame) - 1
         return self.paths[part], frame - self._starts[part]
 
-    def _head_bytes(self, frame: int) -> bytes:
+    def head_bytes(self, frame: int) -> bytes:
+        """Return the header of a stored frame as bytes; empty if the file has become shorter."""
         path, within = self.place(frame)
         file = self._files[self.paths.index(path)]
         file.seek(within * self.stride)
@@ -125,12 +134,10 @@ class StoredFrames(Closing):
         """Yield the time stamp of each `every`-th frame from `first`, at most `TIMES`, up to an unreadable one."""
         for frame in range(first, min(self.complete, first + every * TIMES), every):
             try:
-                stamp = np.datetime64(self.head_of(frame).time.strip().rstrip("Z").replace(" ", "T"), "ns")
+                stamp = datetime.fromisoformat(self.head_of(frame).time.strip())
             except ValueError:
                 return
-            if np.isnat(stamp):
-                return
-            yield float(stamp.astype(np.int64)) * 1e-9
+            yield (stamp.replace(tzinfo=None) - datetime(2000, 1, 1)).total_seconds()
 
     def close(self) -> None:
         for file in getattr(self, "_files", ()):
