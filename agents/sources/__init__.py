@@ -32,7 +32,7 @@ Camera = Annotated[tuple[Annotated[int, Gt(0)], Annotated[int, Gt(0)]], BeforeVa
 """(H, W)."""
 
 BY_SCHEME = {"merlin": "merlin", "csr": "csr"}
-BY_SUFFIX = {".mib": "mib", ".zarr": "files", ".hspy": "files", ".t3p": "t3p"}
+BY_SUFFIX = {".mib": "mib", ".zarr": "files", ".hspy": "files", ".t3p": "t3p", ".tpx3": "tpx3"}
 
 
 def open_source(spec: str | Path, meta: Mapping[str, Any] | None = None, **options: Any) -> Source:

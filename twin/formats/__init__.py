@@ -63,6 +63,8 @@ def open_frames(path: str | Path, tolerate: bool = False) -> FrameReader:
         ((2, 3), 768, 0.001)
     """
     path = Path(path)
+    if path.suffix == ".tpx3":
+        raise FormatError(f"{path.name}: a .tpx3 file has events without frames; agents.sources.tpx3 reads them")
     suffix = check_suffix(path)
     file_checks.check_regular(path)
     if suffix == ".zarr":

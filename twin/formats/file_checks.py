@@ -10,10 +10,10 @@ import psutil
 
 from twin.formats.dataset import FormatError
 
-SMALL_SCAN = 2**24
-"""Positions of a scan, 4096 x 4096, that need no frames in the file: a scan that was stopped at once."""
-MOST_PER_FRAME = 64
-"""Positions that a larger scan may announce for each frame in the file."""
+SMALL_SCAN, SMALL_CAMERA = 2**24, 2**24
+"""Positions of a scan and pixels of a camera, 4096 x 4096, that are taken for however little there is in the file."""
+MOST_PER_ENTRY = 64
+"""Positions or pixels that a larger scan or camera may have for each frame or event in the file."""
 POSITION_BYTES = 48
 """Memory of one position: its index, whether it has its frame, and images of it."""
 WORKING_COPIES = 3
@@ -78,19 +78,40 @@ def check_memory(need_bytes: int, what: str) -> None:
         raise FormatError(f"{what} takes {need_bytes / 2**30:.3g} GiB of memory; {free / 2**30:.3g} GiB are free")
 
 
-def check_positions(positions: int, frames: int, label: str) -> None:
-    """Hold the positions that a header or an option announces against the frames in the file, and the free memory.
+def check_positions(positions: int, entries: int, label: str, what: str = "frames") -> None:
+    """Hold the positions that a header or an option announces against what is in the file, and the free memory.
+
+    Args:
+        positions: of the scan.
+        entries: frames or events in the file.
+        label: opens the message.
+        what: the entries are.
 
     Raises:
-        FormatError: far more positions than frames, or more than fit into memory.
+        FormatError: far more positions than entries, or more than fit into memory.
     """
-    most = max(SMALL_SCAN, MOST_PER_FRAME * frames)
+    most = max(SMALL_SCAN, MOST_PER_ENTRY * entries)
     if positions > most:
         raise FormatError(
-            f"{label}: a scan of {positions} positions is announced, and the file has {frames} frames; up to {most}"
-            " positions are taken for so few frames: give the scan's shape as an option"
+            f"{label}: a scan of {positions} positions is announced, and the file has {entries} {what}, enough for"
+            f" {most} positions at most; give the scan's shape as an option"
         )
     check_memory(positions * POSITION_BYTES, f"{label}: a scan of {positions} positions")
+
+
+def check_event_camera(camera: tuple[int, int], events: int, label: str) -> None:
+    """Hold the pixels that a description announces against the events in the file.
+
+    Raises:
+        FormatError: far more pixels than events.
+    """
+    pixels = camera[0] * camera[1]
+    most = max(SMALL_CAMERA, MOST_PER_ENTRY * events)
+    if pixels > most:
+        raise FormatError(
+            f"{label}: a camera of {camera[0]} x {camera[1]} pixels is announced, and the file has {events} events,"
+            f" enough for {most} pixels at most; give the camera as an option"
+        )
 
 
 def check_frame_memory(frame_bytes: int, label: str) -> None:
