@@ -23,7 +23,7 @@ from agents.source import Health, Source, SourceError
 from agents.sources import Camera, Shape
 from twin.formats.chips import SIDE
 from twin.formats.dataset import FormatError, Layout, Metadata
-from twin.formats.event_clock import FINE_TIME, PER_TICK, EventClock, Ticks, clock_of, plan_of
+from twin.formats.event_clock import FINE_TIME, LAST_TICK, PER_TICK, EventClock, Ticks, clock_of, event_time, plan_of
 from twin.formats.file_checks import check_event_camera, check_frame_memory, check_positions
 from twin.formats.t3p import TICK_S
 from twin.options import Count, NonNegative, Positive, validated
@@ -246,12 +246,14 @@ class EventFileSource(Source):
 
     def _first_s(self) -> float:
         """Time of the first event of the beginning that is consistent with the others."""
-        events = self._first_events()[:FIRST_EVENTS]
+        events = self._first_events()
+        events = events[events["toa"] < LAST_TICK][:FIRST_EVENTS]
         if not len(events):
             return 0.0
-        ticks = np.sort(events["toa"]).astype(np.float64)
+        ticks = np.sort(event_time(events, self._fine())) / PER_TICK
         middle = ticks[(len(ticks) - 1) // 2]
-        return float(ticks[ticks >= middle - self.options.window_s / TICK_S - 1][0] * TICK_S)
+        first = float(ticks[ticks >= middle - self.options.window_s / TICK_S - 1][0])
+        return first * TICK_S if first.is_integer() else max(0.0, first * TICK_S - 1e-12)
 
     def _most_positions(self) -> int:
         height, width = self.meta.layout.camera

@@ -1,5 +1,6 @@
 """Merlin files as streams: which frame belongs where, counters, parts, and headers that leave things open."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -294,8 +295,6 @@ def test_times_without_even_lines_are_no_scan() -> None:
 
 
 def test_the_text_header_is_no_pipe_and_the_file_neither(tmp_path: Path) -> None:
-    import os
-
     path = write(tmp_path / "a.mib", range(2))
     os.mkfifo(tmp_path / "a.hdr")
     with pytest.raises(SourceError, match=r"a\.hdr is a pipe"):
