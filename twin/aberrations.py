@@ -194,6 +194,27 @@ def _from_polar(polar: Mapping[tuple[int, int], complex]) -> Aberrations:
     return Aberrations(tuple(values))
 
 
+_ABTEM_ANGLED = {
+    "astigmatism": "12",
+    "astigmatism3": "32",
+    "astigmatism5": "52",
+    "coma": "21",
+    "coma4": "41",
+    "trefoil": "23",
+    "trefoil4": "43",
+    "quadrafoil": "34",
+    "quadrafoil5": "54",
+    "pentafoil": "45",
+    "hexafoil": "56",
+}
+ABTEM_NAMES = (
+    {"defocus": "C10", "Cs": "C30", "C5": "C50"}
+    | {name: f"C{order}" for name, order in _ABTEM_ANGLED.items()}
+    | {f"{name}_angle": f"phi{order}" for name, order in _ABTEM_ANGLED.items()}
+)
+"""abTEM's own names (its `polar_aliases`) and their symbols; defocus is -C10."""
+
+
 def to_abtem(aberrations: Aberrations) -> dict[str, float]:
     """abTEM's polar coefficients: magnitudes `C12` in angstrom and angles `phi12` in rad.
 
@@ -211,20 +232,29 @@ def to_abtem(aberrations: Aberrations) -> dict[str, float]:
 
 
 def from_abtem(parameters: Mapping[str, Any]) -> Aberrations:
-    """From abTEM's polar coefficients (angstrom, rad); the inverse of `to_abtem`.
+    """From abTEM's polar coefficients (angstrom, rad), by symbol or by name; the inverse of `to_abtem`.
 
     Raises:
-        ValueError: a key that abTEM does not have (abTEM itself silently accepts it).
+        ValueError: a key that abTEM does not have (abTEM itself silently accepts it), or one coefficient twice.
+
+    Example:
+        >>> from_abtem({"defocus": 50.0, "Cs": 1e7}).nonzero()  # defocus is -C10
+        {'C10': -5.0, 'C30': 1000000.0}
     """
     pairs = {(t.n, t.m) for t in TERMS}
     known = {f"C{n}{m}" for n, m in pairs} | {f"phi{n}{m}" for n, m in pairs if m > 0}
-    for key in parameters:
-        if key not in known:
-            raise ValueError(f"{key!r} is not an abTEM aberration{nearest(key, sorted(known))}")
+    by_symbol: dict[str, float] = {}
+    for key, value in parameters.items():
+        symbol = ABTEM_NAMES.get(key, key)
+        if symbol not in known:
+            raise ValueError(f"{key!r} is not an abTEM aberration{nearest(key, sorted(known | set(ABTEM_NAMES)))}")
+        if symbol in by_symbol:
+            raise ValueError(f"{key!r} is abTEM's {symbol}, which is given twice")
+        by_symbol[symbol] = -float(value) if key == "defocus" else float(value)
     polar = {}
     for n, m in pairs:
-        angle = m * float(parameters.get(f"phi{n}{m}", 0.0))
-        polar[n, m] = float(parameters.get(f"C{n}{m}", 0.0)) / _NM_TO_ANGSTROM * np.exp(1j * angle)
+        angle = m * by_symbol.get(f"phi{n}{m}", 0.0)
+        polar[n, m] = by_symbol.get(f"C{n}{m}", 0.0) / _NM_TO_ANGSTROM * np.exp(1j * angle)
     return _from_polar(polar)
 
 

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator
 from agents.base import StreamMeta
 from agents.source import Source, SourceError
 from twin.errors import check_known, nearest
+from twin.formats import READERS
 from twin.formats.dataset import FormatError, Metadata
 
 
@@ -32,7 +33,7 @@ Camera = Annotated[tuple[Annotated[int, Gt(0)], Annotated[int, Gt(0)]], BeforeVa
 """(H, W)."""
 
 BY_SCHEME = {"merlin": "merlin", "csr": "csr"}
-BY_SUFFIX = {".mib": "mib", ".zarr": "files", ".hspy": "files", ".t3p": "t3p", ".tpx3": "tpx3"}
+BY_SUFFIX = dict.fromkeys(READERS, "files") | {".mib": "mib", ".t3p": "t3p", ".tpx3": "tpx3"}
 
 
 def open_source(spec: str | Path, meta: Mapping[str, Any] | None = None, **options: Any) -> Source:
@@ -66,7 +67,7 @@ def open_source(spec: str | Path, meta: Mapping[str, Any] | None = None, **optio
             raise SourceError(f"{spec}: no source {scheme}://{nearest(scheme, BY_SCHEME)}; known: {known}")
         module = BY_SCHEME[scheme]
     else:
-        suffix = Path(spec).suffix
+        suffix = Path(spec).suffix.lower()
         if suffix not in BY_SUFFIX:
             raise SourceError(
                 f"{spec}: no source for {suffix or '(no suffix)'}{nearest(suffix, BY_SUFFIX, 0.5)};"

@@ -77,6 +77,9 @@ class FileSource(Source):
             self._reader = self._open()
         except (FormatError, OSError) as error:
             raise SourceError(str(error)) from error
+        for note in self._reader.notes:
+            if note not in self.health.faults:
+                self.health.fault(note)
         try:
             self._order = self._read_out_order()
             layout = self._reader.layout
@@ -176,7 +179,7 @@ class FileSource(Source):
                     yield first, reader.read(first, count)
                     first += count
                     continue
-                count = 1 if broken == first else count
+                count = min(error.lost, count) if isinstance(error, FormatError) and broken == first else count
                 self.health.fault(f"{self._path.name}: {count} frames from {first} are left out: {error}")
             else:
                 yield first, frames

@@ -1,9 +1,11 @@
-"""Datasets on disc: zarr, Merlin's .mib, Timepix3's .t3p and HyperSpy's .hspy, chosen by suffix.
+"""Datasets on disc: zarr, Merlin's .mib, Timepix3's .t3p, HyperSpy's .hspy and others' files, chosen by suffix.
 
 `create(path, layout, metadata)` returns a writer of frames, `open_frames(path)` a reader; `t3p.T3pWriter` and
 `t3p.T3pReader` are those of events. Modules are imported when their format is chosen.
 """
 
+import importlib
+from collections.abc import Container
 from pathlib import Path
 
 from twin.errors import nearest
@@ -11,8 +13,37 @@ from twin.formats import file_checks
 from twin.formats.dataset import FormatError, FrameReader, FrameWriter, Layout, Metadata
 
 SUFFIXES = (".zarr", ".mib", ".t3p", ".hspy")
+"""Formats that are written and read."""
 
-__all__ = ["SUFFIXES", "FormatError", "FrameReader", "FrameWriter", "Layout", "Metadata", "create", "open_frames"]
+READERS = {
+    ".zarr": ("zarr_store", "ZarrReader"),
+    ".mib": ("mib", "MibReader"),
+    ".t3p": ("event_frames", "EventFrameReader"),
+    ".hspy": ("hspy", "HspyReader"),
+    ".zspy": ("signals.zspy", "ZspyReader"),
+    ".h5": ("hdf5.h5", "H5Reader"),
+    ".hdf5": ("hdf5.h5", "H5Reader"),
+    ".nhdf": ("hdf5.h5", "H5Reader"),
+    ".emd": ("signals.rosettasciio", "RosettaReader"),
+    ".dm3": ("signals.rosettasciio", "RosettaReader"),
+    ".dm4": ("signals.rosettasciio", "RosettaReader"),
+    ".mrc": ("signals.rosettasciio", "RosettaReader"),
+    ".xml": ("signals.rosettasciio", "RosettaReader"),
+    ".blo": ("signals.blo", "BloReader"),
+}
+"""Module and reader of every format that is read, by suffix; imported when it is chosen."""
+
+__all__ = [
+    "READERS",
+    "SUFFIXES",
+    "FormatError",
+    "FrameReader",
+    "FrameWriter",
+    "Layout",
+    "Metadata",
+    "create",
+    "open_frames",
+]
 
 
 def create(path: str | Path, layout: Layout, metadata: Metadata | None = None) -> FrameWriter:
@@ -47,7 +78,8 @@ def open_frames(path: str | Path, tolerate: bool = False) -> FrameReader:
 
     Args:
         path: of an existing dataset.
-        tolerate: read the complete part of a truncated .mib or .t3p file, instead of raising.
+        tolerate: read the complete part of a truncated .mib or .t3p file, and a .zarr or .hspy without its damaged
+            frames (the reader's `notes` name them), instead of raising.
 
     Raises:
         FormatError: unknown suffix, no such file, or a file of another format.
@@ -65,34 +97,29 @@ def open_frames(path: str | Path, tolerate: bool = False) -> FrameReader:
     path = Path(path)
     if path.suffix == ".tpx3":
         raise FormatError(f"{path.name}: a .tpx3 file has events without frames; agents.sources.tpx3 reads them")
-    suffix = check_suffix(path)
+    suffix = check_suffix(path, READERS)
     file_checks.check_regular(path)
-    if suffix == ".zarr":
-        from twin.formats.zarr_store import ZarrReader
-
-        return ZarrReader(path)
-    if suffix == ".mib":
-        from twin.formats.mib import MibReader
-
-        return MibReader(path, tolerate=tolerate)
-    if suffix == ".hspy":
-        from twin.formats.hspy import HspyReader
-
-        return HspyReader(path)
-    from twin.formats.event_frames import EventFrameReader
-
-    return EventFrameReader(path, tolerate=tolerate)
+    module, name = READERS[suffix]
+    reader: FrameReader = getattr(importlib.import_module(f"twin.formats.{module}"), name)(path, tolerate=tolerate)
+    return reader
 
 
-def check_suffix(path: Path) -> str:
-    """Return the suffix.
+def check_suffix(path: Path, known: Container[str] = SUFFIXES) -> str:
+    """Return the suffix, in lower case.
+
+    Args:
+        path: of a dataset.
+        known: suffixes; those that can be written, by default.
 
     Raises:
         FormatError: unknown; names the nearest.
     """
-    if path.suffix not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in known:
+        if suffix in READERS:
+            raise FormatError(f"{path.name}: {suffix} is read, not written; written are {', '.join(SUFFIXES)}")
         raise FormatError(
-            f"{path.name}: no format {path.suffix or '(no suffix)'}{nearest(path.suffix, SUFFIXES, 0.5)};"
-            f" known: {', '.join(SUFFIXES)}"
+            f"{path.name}: no format {suffix or '(no suffix)'}{nearest(suffix, READERS, 0.5)};"
+            f" known: {', '.join(READERS)}"
         )
-    return path.suffix
+    return suffix

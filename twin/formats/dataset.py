@@ -7,6 +7,7 @@ import json
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -36,11 +37,12 @@ class FormatError(StemtwinError, ValueError):
 
     Attributes:
         complete: complete frames (or records) in the file before the fault.
+        lost: number of frames that the fault takes with it, from `complete` on.
     """
 
-    def __init__(self, message: str, complete: int = 0) -> None:
+    def __init__(self, message: str, complete: int = 0, lost: int = 1) -> None:
         super().__init__(message)
-        self.complete = complete
+        self.complete, self.lost = complete, lost
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class Metadata:
         rotation_deg: of the scan against the camera.
         energy_kev, convergence_mrad: the beam.
         pixel_mrad: angle of one camera pixel.
+        centre_px: (row, column) of zero angle; None: (H // 2, W // 2).
         dose_e: electrons per position.
         provenance: plain JSON: the origin of the data, for example scenario, seed and version.
     """
@@ -138,6 +141,7 @@ class Metadata:
     energy_kev: Positive | None = None
     convergence_mrad: Positive | None = None
     pixel_mrad: Positive | None = None
+    centre_px: tuple[float, float] | None = None
     dose_e: NonNegative | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -188,11 +192,15 @@ class FrameReader(Closing):
     Attributes:
         layout, metadata: of the dataset.
         acquired: whether each scan position has its frame, bool, shape `layout.scan`.
+        notes: one sentence for each statement of the file that cannot be used, and for each damaged part left out.
+        tolerate: `blocks` goes on without damaged frames, and notes them.
     """
 
     layout: Layout
     metadata: Metadata
     acquired: NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
+    tolerate: bool = False
 
     def read(self, first: int, count: int) -> Frames:
         """Return frames `first` to `first + count`, shape (count, H, W).
@@ -219,12 +227,40 @@ class FrameReader(Closing):
 
         Args:
             frames: per block; None: blocks of at most `BLOCK_BYTES`.
+
+        Raises:
+            FormatError: the file is damaged, and not `tolerate`.
         """
         step = self.layout.block if frames is None else frames
         if step < 1:
             raise ValueError(f"a block holds at least one frame; got {step}")
         for first in range(0, self.extent, step):
-            yield first, self.read(first, min(step, self.extent - first))
+            last = min(first + step, self.extent)
+            if self.tolerate:
+                yield from self._whole(first, last)
+            else:
+                yield first, self.read(first, last - first)
+
+    def _whole(self, first: int, last: int) -> Iterator[tuple[int, Frames]]:
+        """Yield the frames from `first` to before `last` that can be read; note the others."""
+        while first < last:
+            try:
+                frames = self.read(first, last - first)
+            except FormatError as error:
+                broken = max(error.complete, first) if error.complete < last else first
+                if broken > first:
+                    yield from self._whole(first, broken)
+                after = min(broken + max(1, error.lost), last)
+                self._leave_out(broken, after, str(error))
+                first = after
+            else:
+                yield first, frames
+                return
+
+    def _leave_out(self, first: int, last: int, why: str) -> None:
+        self.acquired.reshape(-1)[first:last] = False
+        if why not in self.notes:
+            self.notes += (why,)
 
 
 class FrameWriter(Closing):
@@ -283,11 +319,36 @@ def json_object(text: Any, label: str) -> dict[str, Any]:
     """
     try:
         plain = json.loads(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         plain = None
     if not isinstance(plain, dict):
         raise FormatError(f"{label} is not a JSON object")
     return plain
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Turn whatever a library raises at a file's contents into one sentence that names the file.
+
+    Raises:
+        FormatError: instead of any other error.
+    """
+    try:
+        yield
+    except FormatError:
+        raise
+    except Exception as error:
+        raise FormatError(f"{path}: damaged, or not of this format: {first_line(error)}") from None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def numbers(what: str, first: int, last: int) -> str:
+    """Return "frame 3", or "frames 3 to 5"; `last` included."""
+    return f"{what} {first}" if first == last else f"{what}s {first} to {last}"
 
 
 def check_free(path: Path) -> None:

@@ -12,44 +12,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.formats import dataset, placement
-from twin.formats.dataset import FormatError, FrameReader, Frames, FrameWriter, Layout, Metadata, check_free
+from twin.formats import placement
+from twin.formats.dataset import FormatError, Frames, FrameWriter, Layout, Metadata, check_free, told
+from twin.formats.hdf5.checked import check_data, open_hdf5
+from twin.formats.signals.axes import Axis
+from twin.formats.signals.own import OWN, axes, own_of
+from twin.formats.signals.reader import Signal, SignalReader, choose
 
 FORMAT_VERSION = "3.3"
 TITLE = "4D-STEM"
 CHUNK_BYTES = 2**20
-OWN = "stemtwin"
-"""Group of `original_metadata` with this package's metadata and the mask of acquired positions."""
-
-
-def axes(layout: Layout, metadata: Metadata) -> list[dict[str, Any]]:
-    """Return HyperSpy's axes, one per dimension in array order; scale 1 without unit where the metadata are unknown.
-
-    Scan axes start at 0; camera axes are zero at the pixel `side // 2`, as everywhere in this package.
-    """
-    names = ("y", "x")[-len(layout.scan) :]
-    step, pixel = metadata.step_nm or 1.0, metadata.pixel_mrad or 1.0
-    scan_units = "nm" if metadata.step_nm else ""
-    if len(layout.scan) == 1:
-        # A list of positions: numbered, without a distance.
-        names, step, scan_units = ("position",), 1.0, ""
-    scan = [
-        {"name": name, "size": size, "scale": step, "offset": 0.0, "units": scan_units, "navigate": True}
-        for name, size in zip(names, layout.scan, strict=True)
-    ]
-    camera_units = "mrad" if metadata.pixel_mrad else ""
-    camera = [
-        {
-            "name": name,
-            "size": size,
-            "scale": pixel,
-            "offset": -pixel * (size // 2) if metadata.pixel_mrad else 0.0,
-            "units": camera_units,
-            "navigate": False,
-        }
-        for name, size in zip(("ky", "kx"), layout.camera, strict=True)
-    ]
-    return [{"_type": "UniformDataAxis", "is_binned": False, **axis} for axis in scan + camera]
 
 
 def _describe(experiment: h5py.Group, layout: Layout, metadata: Metadata) -> None:
@@ -115,66 +87,90 @@ class HspyWriter(FrameWriter):
         self._file.close()
 
 
-class HspyReader(FrameReader):
-    """Reads a dataset that `HspyWriter` or HyperSpy wrote: the first experiment with frames on a scan.
+class HspyReader(SignalReader):
+    """Reads a dataset that `HspyWriter` or HyperSpy wrote: the experiment with the most scan axes.
+
+    Axes and beam are what the file's axes and HyperSpy's metadata state; this package's own metadata add what those
+    cannot hold.
+
+    Args:
+        path: of the file.
+        tolerate: leave out frames that cannot be read, and note them, instead of raising.
 
     Raises:
-        FormatError: not HDF5, not of HyperSpy, or counts that are not unsigned integers.
+        FormatError: not HDF5, damaged, data in other files, not of HyperSpy, or values that are not counts.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tolerate: bool = False) -> None:
+        file = open_hdf5(path)
+        self.tolerate = tolerate
         try:
-            self._file = h5py.File(path, "r")
-        except OSError as error:
-            raise FormatError(f"{path}: not an HDF5 file: {error}") from None
-        try:
-            self._open(path)
+            with told(path):
+                signal = choose(path, experiments(path, file))
+                check_data(path, signal.data)
+                super().__init__(path, signal, file.close)
         except BaseException:
-            self._file.close()
+            file.close()
             raise
 
-    def _open(self, path: Path) -> None:
-        experiment = self._experiment(path)
-        self._frames = experiment["data"]
-        shape = self._frames.shape
-        own = experiment.get(f"original_metadata/{OWN}")
-        limit = int(own.attrs["max_count"]) if own is not None and "max_count" in own.attrs else None
-        self.layout = Layout(tuple(shape[:-2]), (shape[-2], shape[-1]), str(self._frames.dtype), limit)
-        if self._frames.chunks and np.prod(self._frames.chunks, dtype=float) * 4 > 16 * dataset.BLOCK_BYTES:
-            raise FormatError(f"{path}: chunks of {self._frames.chunks} do not fit into memory")
-        if own is not None and "metadata" in own.attrs:
-            self.metadata = Metadata.of(dataset.json_object(own.attrs["metadata"], f"{path}: metadata"), str(path))
-        else:
-            self.metadata = Metadata.of(_from_axes(experiment, len(shape)), str(path))
-        mask = own.get("acquired") if own is not None else None
-        if mask is not None and mask.shape != self.layout.scan:
-            raise FormatError(f"{path}: a mask of {mask.shape} does not fit a scan of {self.layout.scan}")
-        self.acquired = np.ones(self.layout.scan, dtype=bool) if mask is None else mask[...].astype(bool)
 
-    def _experiment(self, path: Path) -> Any:
-        """Return the first experiment with frames on a scan."""
-        experiments = self._file.get("Experiments")
-        for experiment in experiments.values() if isinstance(experiments, h5py.Group) else ():
-            data = experiment.get("data") if isinstance(experiment, h5py.Group) else None
-            if isinstance(data, h5py.Dataset) and data.ndim in (3, 4):
-                return experiment
-        raise FormatError(f"{path}: no experiment with frames on a scan")
+def experiments(path: Path, file: Any) -> list[Signal]:
+    """Return the signals of a file in HyperSpy's layout, HDF5 or zarr.
 
-    def _read(self, first: int, count: int) -> Frames:
+    Raises:
+        FormatError: none, or none that can be read and has a scan of rows and columns.
+    """
+    held = file.get("Experiments", {})
+    signals: list[Signal] = []
+    faults: list[FormatError] = []
+    for name in held:
+        experiment = held[name]
+        if not hasattr(experiment, "keys") or "data" not in experiment or not hasattr(experiment["data"], "shape"):
+            continue
         try:
-            return placement.read(self._frames, self.layout, first, count)
-        except OSError as error:
-            raise FormatError(f"frames {first} to {first + count}: {error}") from None
+            signals.append(_signal(path, str(name), experiment))
+        except FormatError as error:
+            faults.append(FormatError(f"{path}: {name}: {error}"))
+    if faults and not any(len(signal.axes) == 4 for signal in signals):
+        raise faults[0]
+    if not signals:
+        raise FormatError(f"{path}: no experiment with frames on a scan; HyperSpy keeps them in the group Experiments")
+    return signals
 
-    def close(self) -> None:
-        self._file.close()
+
+def _signal(path: Path, name: str, experiment: Any) -> Signal:
+    data = experiment["data"]
+    described = [
+        Axis.of(_plain(experiment[f"axis-{number}"]) if f"axis-{number}" in experiment else {}, number, size)
+        for number, size in enumerate(data.shape)
+    ]
+    own = _inside(experiment, f"original_metadata/{OWN}")
+    instrument = _inside(experiment, "metadata/Acquisition_instrument")
+    return Signal(
+        name,
+        data,
+        described,
+        {} if instrument is None else _plain(instrument, depth=3),
+        None if own is None else own_of(_plain(own), str(path)),
+    )
 
 
-def _from_axes(experiment: Any, dimensions: int) -> dict[str, Any]:
-    """Return scan step and camera pixel from HyperSpy's axes, where their units are known."""
-    known = {}
-    for key, number, units in (("step_nm", dimensions - 3, "nm"), ("pixel_mrad", dimensions - 1, "mrad")):
-        axis = experiment.get(f"axis-{number}")
-        if axis is not None and axis.attrs.get("units") == units and float(axis.attrs.get("scale", 0)) > 0:
-            known[key] = float(axis.attrs["scale"])
-    return known
+def _inside(group: Any, where: str) -> Any:
+    """Return a group within another, or None."""
+    for part in where.split("/"):
+        if not hasattr(group, "keys") or part not in group:
+            return None
+        group = group[part]
+    return group if hasattr(group, "keys") else None
+
+
+def _plain(group: Any, depth: int = 1) -> dict[str, Any]:
+    """Return attributes and arrays of a group, and its groups to a depth."""
+    plain: dict[str, Any] = dict(group.attrs)
+    for key in group:
+        item = group[key]
+        if hasattr(item, "shape"):
+            plain[key] = item
+        elif depth > 1:
+            plain[key] = _plain(item, depth - 1)
+    return plain

@@ -143,7 +143,7 @@ class MibReader(FrameReader):
         try:
             if self.stored.cut_off is not None and not tolerate:
                 raise FormatError(*self.stored.cut_off)
-            self.header, self.notes = self.stored.header, list(self.stored.notes)
+            self.header, self.notes = self.stored.header, tuple(self.stored.notes)
             self.announced = None if self.stored.hdr is None else read_hdr(self.stored.hdr)
             self._choose_counter(counter)
             self._describe(scan, surplus)
@@ -172,9 +172,9 @@ class MibReader(FrameReader):
         if counter is None:
             threshold = dict(enumerate(self.header.thresholds_kev)).get(chosen, math.nan)
             at = f", threshold {threshold:g} keV" if math.isfinite(threshold) else ""
-            self.notes.append(
+            self.notes += (
                 f"both counters were on: these are the frames of counter {chosen}{at};"
-                f" counter={first[1 - self.offset]} gives the others"
+                f" counter={first[1 - self.offset]} gives the others",
             )
 
     def _in_pairs(self, first: list[int], counter: CounterChoice) -> bool:

@@ -7,6 +7,7 @@
 Readable with zarr alone. `max_count` is absent when it is the limit of the dtype.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,20 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from twin.formats import placement
-from twin.formats.dataset import FormatError, FrameReader, Frames, FrameWriter, Layout, Metadata, check_free
+from twin.formats import placement, zarr_chunks
+from twin.formats.dataset import (
+    FormatError,
+    FrameReader,
+    Frames,
+    FrameWriter,
+    Layout,
+    Metadata,
+    check_free,
+    first_line,
+    numbers,
+    told,
+)
+from twin.formats.zarr_chunks import Chunks, DamagedChunk, Region
 
 FORMAT = "stemtwin-4dstem"
 VERSION = 1
@@ -45,10 +58,14 @@ def open_arrays(
         # Never version 2: one of its codecs unpickles.
         group: Any = zarr.open_group(path, mode="r", zarr_format=3)
         arrays, attributes = [group[name] for name in names], dict(group.attrs)
-    except (KeyError, ValueError, TypeError, OSError) as error:
-        raise FormatError(f"{path}: not {what}: {error}") from None
+    except Exception as error:
+        # Whatever JSON and codecs of a damaged group raise.
+        raise FormatError(f"{path}: not {what}: {first_line(error)}") from None
     if (attributes.get("format"), attributes.get("version")) != (kind, version):
         raise FormatError(f"{path}: not {kind}, version {version}: {attributes.get('format')!r}")
+    for name, array in zip(names, arrays, strict=True):
+        if not isinstance(array, zarr.Array):
+            raise FormatError(f"{path}: not {what}: {name} is no array")
     return arrays, attributes
 
 
@@ -64,17 +81,25 @@ class ZarrWriter(FrameWriter):
         self.layout, self.count = layout, 0
         group = zarr.create_group(path, zarr_format=3)
         limits = {} if layout.max_count is None else {"max_count": layout.max_count}
+        # Zarr leaves out chunks of zeros; then a lost one could not be told from a dark one.
+        always = {"write_empty_chunks": True}
         self._frames: Any = group.create_array(
             "frames",
             shape=(*layout.scan, *layout.camera),
             chunks=chunk_shape(layout),
             dtype=layout.dtype,
+            compressors=zarr_chunks.compression(),
+            config=always,
             dimension_names=[*("scan_y", "scan_x")[-len(layout.scan) :], "camera_y", "camera_x"],
         )
         of_a_row = (*(1 for _ in layout.scan[:-1]), min(layout.scan[-1], 65536))
-        self._acquired: Any = group.create_array("acquired", shape=layout.scan, chunks=of_a_row, dtype="bool")
+        self._acquired: Any = group.create_array(
+            "acquired", shape=layout.scan, chunks=of_a_row, dtype="bool", compressors=zarr_chunks.compression()
+        )
         # Last: a group without attributes is incomplete.
-        group.attrs.update({"format": FORMAT, "version": VERSION, **limits, "metadata": metadata.plain()})
+        group.attrs.update(
+            {"format": FORMAT, "version": VERSION, zarr_chunks.COMPLETE: True, **limits, "metadata": metadata.plain()}
+        )
 
     def _write(self, frames: Frames, pixel: NDArray[np.integer] | None) -> None:
         flat = placement.flat_index(self.layout, self.count, len(frames), pixel)
@@ -87,24 +112,75 @@ class ZarrWriter(FrameWriter):
 class ZarrReader(FrameReader):
     """Reads a dataset of `ZarrWriter`, in blocks.
 
+    Args:
+        path: of the group.
+        tolerate: leave out the frames of damaged and missing chunks, and note them, instead of raising.
+
     Raises:
         FormatError: not a zarr group of this format; the message names what is missing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tolerate: bool = False) -> None:
         arrays, attributes = open_arrays(path, FORMAT, VERSION, ("frames", "acquired"), "a dataset in zarr")
-        self._frames, acquired = arrays
-        scan, camera = tuple(self._frames.shape[:-2]), tuple(self._frames.shape[-2:])
-        limit = attributes.get("max_count")
-        if acquired.shape != scan or not isinstance(limit, int | None):
-            raise FormatError(f"{path}: acquired {acquired.shape} and max_count {limit!r} do not fit frames {scan}")
-        self.layout = Layout(scan, (camera[0], camera[1]), str(self._frames.dtype), limit)
-        plain = attributes.get("metadata", {})
-        self.metadata = Metadata.of(plain if isinstance(plain, dict) else {}, str(path))
-        self.acquired = np.asarray(acquired[...], dtype=bool)
+        frames, acquired = arrays
+        self.tolerate = tolerate
+        with told(path):
+            scan, camera = tuple(frames.shape[:-2]), tuple(frames.shape[-2:])
+            limit = attributes.get("max_count")
+            if acquired.shape != scan or isinstance(limit, bool) or not isinstance(limit, int | None):
+                raise FormatError(f"{path}: acquired {acquired.shape} and max_count {limit!r} do not fit frames {scan}")
+            self.layout = Layout(scan, (camera[0], camera[1]), str(frames.dtype), limit)
+            plain = attributes.get("metadata", {})
+            self.metadata = Metadata.of(plain if isinstance(plain, dict) else {}, str(path))
+            complete = attributes.get(zarr_chunks.COMPLETE) is True
+            self._frames = Chunks(path, "frames", frames, complete, self._holds)
+            self._frames.check_size()
+            self.acquired = self._mask(Chunks(path, "acquired", acquired, False, self._holds))
+
+    def _mask(self, chunks: Chunks) -> NDArray[np.bool_]:
+        """Read the acquired positions; with `tolerate`, those of a damaged chunk are not acquired."""
+        chunks.check_size()
+        try:
+            return chunks.read((slice(None),)).astype(bool)
+        except FormatError as error:
+            if not self.tolerate:
+                # The frames themselves may be whole: `complete` invites to open it again with `tolerate`.
+                raise FormatError(str(error), complete=1) from None
+        mask = np.zeros(self.layout.scan, dtype=bool)
+        for number in np.ndindex(
+            *(-(-size // side) for size, side in zip(self.layout.scan, chunks.shape, strict=True))
+        ):
+            try:
+                mask[chunks.region(number)] = chunks.read(chunks.region(number))
+            except FormatError as error:
+                self.notes += (str(error),)
+        return mask
+
+    def _holds(self, region: Region) -> str:
+        """Name the frames of a region; those of several rows by their rows."""
+        *rows, across = region[: len(self.layout.scan)]
+        if rows and rows[0].stop - rows[0].start > 1:
+            return f"{numbers('row', rows[0].start, rows[0].stop - 1)} of the scan"
+        row = rows[0].start if rows else 0
+        return numbers("frame", row * self.layout.scan[-1] + across.start, row * self.layout.scan[-1] + across.stop - 1)
 
     def _read(self, first: int, count: int) -> Frames:
-        return placement.read(self._frames, self.layout, first, count)
+        frames = np.empty((count, *self.layout.camera), dtype=self.layout.dtype)
+        for where, which in placement.runs(self.layout, np.arange(first, first + count)):
+            try:
+                frames[which] = self._read_row(where)
+            except DamagedChunk as error:
+                lost = error.region[len(self.layout.scan) - 1]
+                begin = max(first + which.start, first + which.start - where[-1].start + lost.start)
+                end = min(first + which.stop, first + which.start - where[-1].start + lost.stop)
+                raise FormatError(str(error), begin, end - begin) from None
+        return frames
+
+    def _read_row(self, where: tuple[Any, ...]) -> Frames:
+        """Read frames of one row; a missing chunk of positions without their frames is zeros."""
+        if self._frames.complete and not self.acquired[where].all():
+            return np.asarray(replace(self._frames, complete=False).read(where))
+        return np.asarray(self._frames.read(where))
 
     def close(self) -> None:
         """Do nothing: no file is open between reads."""

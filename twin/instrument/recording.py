@@ -14,7 +14,7 @@ chunk of its own, so that nothing on disc is written twice.
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ import zarr
 from numpy.typing import NDArray
 
 from twin.arrays import Array
-from twin.formats.dataset import FormatError
+from twin.formats import zarr_chunks
+from twin.formats.dataset import FormatError, numbers
+from twin.formats.zarr_chunks import Chunks
 from twin.formats.zarr_store import open_arrays
 from twin.optics import Optics
 from twin.state import StateSpace
@@ -40,7 +42,7 @@ SAME_NM = 1e-6
 
 
 class RecordingWriter:
-    """Appends frames to a recording; each is on disc and readable when `append` returns.
+    """Appends frames to a recording; each is on disc (fsync) and readable when `append` returns.
 
     Args:
         path: a new directory, or with `again` a recording of the same instrument to continue.
@@ -93,8 +95,10 @@ class RecordingWriter:
         counts, table = self._array("counts"), self._array("table")
         counts.resize((self.count + 1, *counts.shape[1:]))
         counts[self.count] = frame.counts
+        _chunks(self.path, "counts", counts, True).sync((self.count,))
         table.resize((self.count + 1, len(columns)))
         table[self.count] = row
+        _chunks(self.path, "table", table, True).sync((self.count,))
         self.count += 1
 
     def _columns_for(self, frame: Frame) -> list[str]:
@@ -107,16 +111,39 @@ class RecordingWriter:
         return columns
 
     def _array(self, name: str) -> Any:
-        return self._group[name]
+        # Chunks of zeros, too: a lost one could not be told from a dark frame.
+        return self._group[name].with_config({"write_empty_chunks": True})  # type: ignore[union-attr]
 
 
 def _create(path: Path, capabilities: Capabilities, provenance: Mapping[str, Any]) -> None:
     """Create a recording without sessions."""
     camera, columns = capabilities.camera_shape, list(_columns(capabilities.space.names))
     group = zarr.create_group(path, zarr_format=3)
-    group.create_array("counts", shape=(0, *camera), chunks=(1, *camera), dtype="uint16")
-    group.create_array("table", shape=(0, len(columns)), chunks=(1, TABLE_CHUNK), dtype="float64", fill_value=np.nan)
-    group.attrs.update({**_attributes(capabilities, provenance), "columns": columns})
+    for name, shape, chunks, dtype, empty in (
+        ("counts", (0, *camera), (1, *camera), "uint16", 0),
+        ("table", (0, len(columns)), (1, TABLE_CHUNK), "float64", np.nan),
+    ):
+        group.create_array(
+            name, shape=shape, chunks=chunks, dtype=dtype, fill_value=empty, compressors=zarr_chunks.compression()
+        )
+    group.attrs.update({zarr_chunks.COMPLETE: True, **_attributes(capabilities, provenance), "columns": columns})
+
+
+def _chunks(path: Path, name: str, array: Any, complete: bool) -> Chunks:
+    """Return an array of a recording, whose first axis is the frame."""
+    return Chunks(path, name, array, complete, lambda region: numbers("frame", region[0].start, region[0].stop - 1))
+
+
+def _rows(table: Chunks) -> Array:
+    """Return the table, NaN in a last row that a crash left out.
+
+    Raises:
+        FormatError: another row is damaged or missing; names its chunk.
+    """
+    last = table.array.shape[0] - 1
+    if last > 0:
+        table.read((slice(0, last),))
+    return replace(table, complete=False).read((slice(None),))
 
 
 def _columns(names: tuple[str, ...]) -> Iterator[str]:
@@ -177,19 +204,29 @@ class Recording:
     def __init__(self, path: Path) -> None:
         self.path = path
         what = "a recording of Ronchigrams"
-        (self._counts, table), attributes = open_arrays(path, FORMAT, VERSION, ("counts", "table"), what)
+        (counts, table), attributes = open_arrays(path, FORMAT, VERSION, ("counts", "table"), what)
         self.attributes: Mapping[str, Any] = attributes
+        complete = attributes.get(zarr_chunks.COMPLETE) is True
+        self._counts = _chunks(path, "counts", counts, complete)
         try:
             # A crash while a setting is added leaves a name without its column.
-            self._table = dict(zip(attributes["columns"], np.asarray(table[...]).T, strict=False))
+            rows = _rows(_chunks(path, "table", table, complete))
+            self._table = dict(zip(attributes["columns"], rows.T, strict=False))
             self.optics = Optics(**attributes["optics"])
             self.space = StateSpace(**{key: tuple(value) for key, value in attributes["space"].items()})
             self.camera_shape: tuple[int, int] = tuple(attributes["camera_shape"])
             self.max_count = int(attributes["max_count"])
-            whole = np.isfinite(self._table["clock_s"])[: self._counts.shape[0]]
-            if self._counts.shape[1:] != self.camera_shape or not isinstance(attributes["sessions"], list):
-                raise ValueError(f"frames of {self._counts.shape[1:]}, camera {self.camera_shape}; or no sessions")
-        except (KeyError, TypeError, ValueError) as error:
+            whole = np.isfinite(self._table["clock_s"])[: counts.shape[0]]
+            unknown = set(_columns(self.space.names)) - set(self._table)
+            if unknown:
+                raise ValueError(f"no column {min(unknown)}")
+            sessions = attributes["sessions"]
+            told = isinstance(sessions, list) and all(isinstance(session, dict) for session in sessions)
+            if counts.shape[1:] != self.camera_shape or not told:
+                raise ValueError(f"frames of {counts.shape[1:]}, camera {self.camera_shape}; or no sessions")
+        except FormatError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{path}: attributes do not describe an instrument: {error}") from None
         self.count = int(whole.size if whole.all() else np.argmin(whole))
 
@@ -210,11 +247,15 @@ class Recording:
         return Trace(self.sessions[session], places, *parts)
 
     def frame(self, place: int) -> Frame:
-        """Return frame `place`, equal to the one that was recorded."""
+        """Return frame `place`, equal to the one that was recorded.
+
+        Raises:
+            FormatError: its chunk is damaged or missing; names the chunk.
+        """
         row = {name: float(column[place]) for name, column in self._table.items()}
         known = {name: value for name, value in row.items() if name.startswith(SETTING) and np.isfinite(value)}
         settings = {name.removeprefix(SETTING): value for name, value in known.items()}
-        counts = np.asarray(self._counts[place], dtype=np.uint16)
+        counts = self._counts.read((place,)).astype(np.uint16, copy=False)
         return Frame(counts, row["dose_e"], row["exposure_s"], row["clock_s"], settings)
 
     def _of_coefficients(self, part: str) -> Array:
