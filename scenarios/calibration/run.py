@@ -20,17 +20,24 @@ from scenarios.schema import load as load_scenario
 from twin.arrays import Array
 from twin.instrument.faults import Departure, MicroscopeFault, Stopped
 from twin.interrupt import remembered
+from twin.references.camera_reference import CameraReference, corrected_frame
 from twin.types import Frame, Truth
 
 
 @dataclass(frozen=True)
 class Session:
-    """Microscope and controller of a run."""
+    """Microscope and controller of a run; `reference` corrects frames before the controller sees them."""
 
     scenario: Scenario
     name: str
     bench: Bench
     controller: Controller
+    reference: CameraReference | None = None
+
+    def expose(self) -> Frame:
+        """Take one frame, corrected by the references of the camera; a recording keeps it as it came."""
+        frame = self.bench.microscope.acquire()
+        return frame if self.reference is None else corrected_frame(frame, self.reference)
 
     def truth(self) -> Truth | None:
         """Return the hidden state, for the scorer alone; None where there is no ground truth."""
@@ -107,9 +114,11 @@ def prepare(scenario: Scenario, controller: str, wiring: Wiring | None = None) -
     try:
         chosen = load(controller, scenario.optics, scenario.space, scenario.controllers.get(controller))
         bench = build(scenario, wiring)
+        told = scenario.references
+        reference = None if told is None else CameraReference.of(told, bench.microscope.capabilities.camera_shape)
     except (ValueError, OSError) as error:
         raise ScenarioError(f"{scenario.name}: {error}") from error
-    return Session(scenario, controller, bench, chosen)
+    return Session(scenario, controller, bench, chosen, reference)
 
 
 def run(
@@ -226,7 +235,7 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
             input_nm = np.array(proposed, dtype=np.float64)
             cumulative_nm = space.check_input(input_nm, cumulative_nm)
             microscope.apply(input_nm)
-        frame = microscope.acquire()
+        frame = session.expose()
         dose_e += frame.dose_e
         started = perf_counter()
         controller.update(input_nm.copy(), frame)
@@ -275,7 +284,7 @@ def _correct(session: Session, last: Step) -> Correction:
     delta = target - np.asarray(last.cumulative_nm)
     microscope = session.bench.microscope
     microscope.apply(delta)
-    frame = microscope.acquire()
+    frame = session.expose()
     truth = session.truth()
     if truth is None:
         return Correction(_vector(delta), (), False, frame)
