@@ -17,7 +17,7 @@ from agents.source import Source, SourceError
 from twin.errors import check_known, nearest
 from twin.formats import READERS
 from twin.formats.dataset import FormatError, Metadata
-from twin.options import checked_options
+from twin.options import OptionError, checked_options
 
 
 def _sides(given: Any) -> Any:
@@ -80,7 +80,11 @@ def open_source(spec: str | Path, meta: Mapping[str, Any] | None = None, **optio
             )
         module, where = BY_SUFFIX[suffix], str(spec)
     references = {key: options.pop(key) for key in REFERENCES if key in options}
-    source: Source = importlib.import_module(f"agents.sources.{module}").make(where, options)
+    made = importlib.import_module(f"agents.sources.{module}")
+    for key in options:
+        if key not in made.Options.__dataclass_fields__ and nearest(key, REFERENCES, 0.8):
+            raise OptionError(f"{key!r} is not an option here{nearest(key, REFERENCES, 0.8)}")
+    source: Source = made.make(where, options)
     try:
         if references:
             source = _corrected(source, references)

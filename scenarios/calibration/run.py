@@ -222,9 +222,9 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
     every controller meets the same truth, film and noise on the same seed.
     """
     space, microscope, controller = session.scenario.space, session.bench.microscope, session.controller
-    of_microscope, of_controller = np.random.SeedSequence(seed).spawn(2)
+    _, of_controller = np.random.SeedSequence(seed).spawn(2)
     controller.reset(space, np.random.default_rng(of_controller))
-    microscope.reset(np.random.default_rng(int(of_microscope.generate_state(1, np.uint64)[0])))
+    microscope.reset(microscope_generator(seed))
     input_nm, cumulative_nm = space.zero, space.zero
     seconds, dose_e = 0.0, 0.0
     for k in range(1, session.scenario.task.observations + 1):
@@ -257,6 +257,12 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
         yield Observation(step, frame, estimate, truth)
         if session.scenario.task.stop and controller.done:
             return
+
+
+def microscope_generator(seed: int) -> np.random.Generator:
+    """Return the random numbers of the microscope in a run of this seed."""
+    of_microscope = np.random.SeedSequence(seed).spawn(2)[0]
+    return np.random.default_rng(int(of_microscope.generate_state(1, np.uint64)[0]))
 
 
 def _score(estimate: Estimate, start_nm: Array, scenario: Scenario) -> dict[str, Any]:

@@ -102,5 +102,7 @@ def test_references_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "small.npy", np.ones((3, 3)))
     with pytest.raises(SourceError, match=r"dark: .*shape \(3, 3\), the camera \(24, 24\)"):
         open_source(path, dark=str(tmp_path / "small.npy"))
+    with pytest.raises(OptionError, match="did you mean bad_rows"):
+        open_source(path, bad_row=[1])
     with pytest.raises(OptionError, match="bad_rows"):
         open_source(path, bad_rows=[-1])
