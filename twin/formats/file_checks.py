@@ -14,8 +14,8 @@ SMALL_SCAN, SMALL_CAMERA = 2**24, 2**24
 """Positions of a scan and pixels of a camera, 4096 x 4096, that are taken for however little there is in the file."""
 MOST_PER_ENTRY = 64
 """Positions or pixels that a larger scan or camera may have for each frame or event in the file."""
-POSITION_BYTES = 48
-"""Memory of one position: its index, whether it has its frame, and images of it."""
+POSITION_BYTES = 16
+"""Least memory of one position: whether it has its frame, and one image with its spread."""
 WORKING_COPIES = 3
 """Copies of one frame while it is read: the bytes, the decoded counts, and what is computed from them."""
 
@@ -96,7 +96,7 @@ def check_positions(positions: int, entries: int, label: str, what: str = "frame
             f"{label}: a scan of {positions} positions is announced, and the file has {entries} {what}, enough for"
             f" {most} positions at most; give the scan's shape as an option"
         )
-    check_memory(positions * POSITION_BYTES, f"{label}: a scan of {positions} positions")
+    check_memory(positions * POSITION_BYTES, f"{label}: a scan of {positions} positions, with one image of it,")
 
 
 def check_event_camera(camera: tuple[int, int], events: int, label: str) -> None:
