@@ -56,8 +56,8 @@ class EventOptions:
         fine_time: use the fine time; None uses it where the file is known to have a true one.
         frames: provide frames to agents that need them, at the cost of memory and time.
         records: number of records that are read at a time.
-        chips: where the chips of the camera lie, if hits have chip numbers: "single", "quad", or row, column and whether
-            turned by 180 degrees of each chip.
+        chips: where the chips of the camera lie, if hits have chip numbers: "single", "quad", or row, column and
+            whether turned by 180 degrees of each chip.
         gap_px: pixels between neighbouring chips.
     """
 

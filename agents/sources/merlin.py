@@ -47,8 +47,8 @@ class Options:
         skip_frames: frames at the beginning without a position.
         flyback_frames: frames at the end of each row without a position.
         serpentine: odd rows run backwards.
-        counter: 0 or 1 where both counters of the chip are on, None for that of the first frame; "all" takes every frame
-            as a position.
+        counter: 0 or 1 where both counters of the chip are on, None for that of the first frame; "all" takes every
+            frame as a position.
         control_port: port to set parameters and to start; None leaves the camera alone.
         settings: parameters of the camera, set before the start.
         start: send STARTACQUISITION.
@@ -206,7 +206,11 @@ class MerlinSource(Source):
         self._run_frames = max(1, options.block_bytes // header.payload_bytes)
         counter = self._counter(announced)
         self._assembly = Assembly(order, self.health, self._run_frames, counter)
-        if announced is not None and announced.frames not in (0, order.frames, order.frames * (1 if counter is None else 2)):
+        if announced is not None and announced.frames not in (
+            0,
+            order.frames,
+            order.frames * (1 if counter is None else 2),
+        ):
             self.health.fault(f"the camera announces {announced.frames} frames; a scan of {scan} takes {order.frames}")
 
     def _counter(self, announced: mh.Acquisition | None) -> int | None:

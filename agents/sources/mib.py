@@ -12,7 +12,7 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 
 from agents.base import StreamMeta
-from agents.block import FrameBlock, Frames
+from agents.block import FrameBlock
 from agents.source import Health, Source, SourceError
 from agents.sources import Shape
 from agents.sources.merlin_assembly import FrameOrder, frames_of
@@ -120,13 +120,9 @@ class MibSource(Source):
                 f" {reader.complete}"
             )
         self._first, self._stop = chosen.start * every + reader.offset, (chosen.stop - 1) * every + reader.offset + 1
-        self._order = FrameOrder(
-            self._scan(len(chosen)), 0, options.skip_frames, self._flyback(), options.serpentine
-        )
+        self._order = FrameOrder(self._scan(len(chosen)), 0, options.skip_frames, self._flyback(), options.serpentine)
         layout = reader.layout
-        self.meta = StreamMeta(
-            Layout(self._order.scan, layout.camera, layout.dtype, layout.max_count), reader.metadata
-        )
+        self.meta = StreamMeta(Layout(self._order.scan, layout.camera, layout.dtype, layout.max_count), reader.metadata)
         self._rise, self._origin = self._rise_of_numbers(), 0
         self._by_number = self._follows_numbers(len(chosen))
 

@@ -109,7 +109,9 @@ class Tpx3Source(EventFileSource):
         camera = self._reader.chips.camera
         for said in (self.options.camera, described.camera if described and self.options.camera is None else None):
             if said is not None and said != camera:
-                raise FormatError(f"a camera of {said} is given, and the chips make one of {camera}; choose chips or gap_px")
+                raise FormatError(
+                    f"a camera of {said} is given, and the chips make one of {camera}; choose chips or gap_px"
+                )
         return camera
 
     def _fine(self) -> bool:
@@ -120,7 +122,7 @@ class Tpx3Source(EventFileSource):
         if self.options.lines is None:
             return plan
         if plan.pattern != "raster":
-            raise FormatError(f"lines that begin with a trigger are those of a raster scan, not of a {plan.pattern} one")
+            raise FormatError(f"lines begin with a trigger in a raster scan, not in a {plan.pattern} one")
         # Lines of whole ticks, and longer than the dwells: the clock of the scan counts from each line's trigger.
         busy_ps = round(plan.settle_s * 1e12) + plan.columns * round(plan.dwell_s * 1e12)
         line_ps = (-(-busy_ps // round(TICK_S * 1e12)) + SPARE_TICKS) * round(TICK_S * 1e12)

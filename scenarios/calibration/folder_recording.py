@@ -170,7 +170,7 @@ def record(
         wiring: seed and controller, for which `calibrate --resume` goes on with the recording.
 
     Raises:
-        ScenarioError: an image that cannot be read, or of another shape than the first; nothing is left of the recording.
+        ScenarioError: an image that cannot be read, or of another shape than the first; nothing is written.
     """
     chosen, wiring = options or FolderOptions(), wiring or Wiring(seed=0, controller="vae_em")
     side = scenario.optics.camera_pixels
@@ -241,8 +241,8 @@ def _field(
         wide = round(side * scenario.optics.camera_pixel_mrad / pixel_mrad)
         if not 8 <= wide <= 4 * max(shape):
             raise ScenarioError(
-                f"pixel_mrad: the camera of {side} x {scenario.optics.camera_pixel_mrad:.3g} mrad takes {wide} pixels of"
-                f" {pixel_mrad:g} mrad, and an image has {shape[0]} x {shape[1]}"
+                f"pixel_mrad: the camera of {side} x {scenario.optics.camera_pixel_mrad:.3g} mrad takes {wide} pixels"
+                f" of {pixel_mrad:g} mrad, and an image has {shape[0]} x {shape[1]}"
             )
     else:
         wide = 2 * min(*middle, shape[0] - middle[0], shape[1] - middle[1])

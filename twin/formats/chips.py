@@ -5,6 +5,7 @@ A chip counts its 256 x 256 pixels from its own corner; in a quad the lower chip
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ class ChipLayout:
         if not where or len(set(where)) < len(where) or min(min(place) for place in where) < 0 or self.gap_px < 0:
             raise FormatError(f"chips need places of their own, and gap_px from 0; got {self.places}, {self.gap_px}")
         if max(max(place) for place in where) >= 16 or self.gap_px > SIDE:
-            raise FormatError(f"at most 16 chips lie side by side, {SIDE} pixels apart; got {self.places}, {self.gap_px}")
+            raise FormatError(f"at most 16 chips side by side, {SIDE} pixels apart; got {self.places}, {self.gap_px}")
 
     @classmethod
     def named(cls, chips: str | Sequence[Place], gap_px: int = 0) -> "ChipLayout":
@@ -70,18 +71,25 @@ class ChipLayout:
         return rows * SIDE + (rows - 1) * self.gap_px, columns * SIDE + (columns - 1) * self.gap_px
 
     def table(self) -> NDArray[np.uint32]:
-        """Return the pixel of the image, y W + x, of each pixel of each chip, (chips * 65536,)."""
-        width = self.camera[1]
-        own = np.arange(PIXELS).reshape(SIDE, SIDE)
-        parts = []
-        for row, column, turned in self.places:
-            y, x = np.divmod(own[::-1, ::-1] if turned else own, SIDE)
-            step = SIDE + self.gap_px
-            parts.append(((y + row * step) * width + x + column * step).ravel())
-        return np.concatenate(parts).astype(np.uint32)
+        """Return the pixel of the image, y W + x, of each pixel of each chip, (chips * 65536,), read-only."""
+        return _table(self)
 
     def dead(self) -> NDArray[np.bool_]:
         """Return True for the pixels of the image that belong to no chip, (H, W)."""
         nothing = np.ones(self.camera, bool)
         nothing.ravel()[self.table()] = False
         return nothing
+
+
+@lru_cache(maxsize=8)
+def _table(layout: ChipLayout) -> NDArray[np.uint32]:
+    width = layout.camera[1]
+    own = np.arange(PIXELS).reshape(SIDE, SIDE)
+    parts = []
+    for row, column, turned in layout.places:
+        y, x = np.divmod(own[::-1, ::-1] if turned else own, SIDE)
+        step = SIDE + layout.gap_px
+        parts.append(((y + row * step) * width + x + column * step).ravel())
+    table = np.concatenate(parts).astype(np.uint32)
+    table.flags.writeable = False
+    return table

@@ -130,7 +130,7 @@ def _check_plain(path: Path, events: t3p.Events) -> None:
         FormatError: marks of lost data, or chip numbers.
     """
     if len(t3p.split_marks(events)[1]):
-        raise FormatError(f"{path}: records tell of lost data, or are no hits; use agents.sources.t3p, which heeds them")
+        raise FormatError(f"{path}: records tell of lost data, or are no hits; agents.sources.t3p heeds them")
     if t3p.chip_numbers(events):
         raise FormatError(f"{path}: hits have chip numbers; use agents.sources.t3p, with the places of the chips")
 

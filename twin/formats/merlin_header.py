@@ -135,8 +135,7 @@ def build_header(header: MerlinHeader) -> bytes:
     text = (
         f"MQ1,{header.sequence:06d},{header.length:05d},{header.chips:02d},{header.width:04d},{header.height:04d},"
         f"{header.pixel},{header.assembly:>6},{chip_select},{header.time},{header.shutter_s:.6f},"
-        f"{header.counter},0,0,{thresholds},"
-        + ",".join([CHIP_DACS] * header.chips)
+        f"{header.counter},0,0,{thresholds}," + ",".join([CHIP_DACS] * header.chips)
     )
     if header.depth is not None:
         text += f",MQ1A,{_iso(header.time)},{round(header.shutter_s * 1e9)}ns,{header.depth},"

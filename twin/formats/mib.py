@@ -166,7 +166,9 @@ class MibReader(FrameReader):
             return
         chosen = first[0] if counter is None else counter
         if chosen not in first:
-            raise FormatError(f"{self._path}: no frames of counter {chosen}; there are those of {first[0]} and {first[1]}")
+            raise FormatError(
+                f"{self._path}: no frames of counter {chosen}; there are those of {' and '.join(map(str, first))}"
+            )
         self.every, self.offset, self.counter = 2, first.index(chosen), chosen
         self.complete = -(-(stored.complete - self.offset) // 2)
         if counter is None:

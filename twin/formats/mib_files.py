@@ -214,7 +214,9 @@ def _parts(path: Path) -> tuple[list[Path], Path | None, list[str]]:
     absent = sorted(set(range(min(1, *siblings), max(siblings))) - set(siblings)) if hdr is not None else []
     notes = [f"{stem}{number}.mib is missing beside {hdr.name}" for number in absent[:10]] if hdr is not None else []
     if hdr is None:
-        notes.append(f"{', '.join(part.name for part in ordered)} go on in their frame numbers: read as one acquisition")
+        notes.append(
+            f"{', '.join(part.name for part in ordered)} go on in their frame numbers: read as one acquisition"
+        )
     return ordered, hdr, notes
 
 
@@ -223,9 +225,9 @@ def _siblings(path: Path, stem: str) -> dict[int, Path]:
     found = {}
     for part in path.parent.iterdir():
         numbered = _NUMBERED.fullmatch(part.stem)
-        if part.suffix == path.suffix and numbered is not None and numbered[1] == stem and part.is_file():
-            if part == path or _own_hdr(part) is None:
-                found[int(numbered[2][:18])] = part
+        alike = part.suffix == path.suffix and numbered is not None and numbered[1] == stem and part.is_file()
+        if alike and numbered is not None and (part == path or _own_hdr(part) is None):
+            found[int(numbered[2][:18])] = part
     return found
 
 

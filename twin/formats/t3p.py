@@ -4,9 +4,9 @@ A record, packed and little-endian: pixel index (y * W + x), time of arrival in 
 arrival, time over threshold. The position in a scan is floor(arrival / dwell). Fine time counts steps of 1.5625 ns back
 from the tick: the arrival is `toa * 25 ns - ftoa * 1.5625 ns`; frames use the coarse time, as in other readers.
 
-A record with a true overflow is no hit: pixel 0x74 says that data were lost from its time on, 0x75 that they go on, after
-a gap as long as its time. Cameras of several chips write the number of the chip there instead, and the pixel within it
-(ADVACAM's public wiki, File types).
+A record with a true overflow is no hit: pixel 0x74 says that data were lost from its time on, 0x75 that they go on,
+after a gap as long as its time. Cameras of several chips write the number of the chip there instead, and the pixel
+within it (ADVACAM's public wiki, File types).
 """
 
 import json

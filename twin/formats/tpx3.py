@@ -81,8 +81,8 @@ class Tpx3Reader(Closing):
         self.words, self.rest = divmod(path.stat().st_size, WORD_BYTES)
         if self.rest and not tolerate:
             raise FormatError(
-                f"{path}: word {self.words} is cut off after {self.rest} of {WORD_BYTES} bytes; {self.words} whole words"
-                " before it (tolerate reads them)",
+                f"{path}: word {self.words} is cut off after {self.rest} of {WORD_BYTES} bytes; {self.words} whole"
+                " words before it (tolerate reads them)",
                 self.words,
             )
         self._file = path.open("rb")
@@ -116,7 +116,9 @@ class Tpx3Reader(Closing):
             highest = max(highest, int(words[at]) >> 32 & 0xFF)
             at += 1 + (int(words[at]) >> 48) // WORD_BYTES
         if highest > 3:
-            raise FormatError(f"{self._path}: there is a chip {highest}, and no arrangement of so many is known; give chips")
+            raise FormatError(
+                f"{self._path}: there is a chip {highest}, and no arrangement of so many is known; give chips"
+            )
         return ChipLayout.named("quad" if highest else "single")
 
     def blocks(self, words: int = BLOCK_WORDS) -> Iterator[tuple[int, Packets]]:
@@ -140,8 +142,8 @@ class Tpx3Reader(Closing):
         stray = _decode(raw, state, self._table, hits, edges, tally)
         if stray >= 0 and not self._tolerate:
             raise FormatError(
-                f"{self._path}: word {first + stray} should begin a chunk with TPX3, and does not (tolerate skips to the"
-                " next)",
+                f"{self._path}: word {first + stray} should begin a chunk with TPX3, and does not (tolerate skips to"
+                " the next)",
                 first + stray,
             )
         records = hits[: tally[0]].copy().view(RECORD)[:, 0]

@@ -118,7 +118,7 @@ class CameraReference:
             gain = _image(options.gain, "gain", camera)
             middle = float(np.median(gain[np.isfinite(gain) & ~bad])) if not bad.all() else 0.0
             if not middle > 0:
-                raise OptionError(f"gain: {options.gain} has a median of {middle:g}; uniform illumination is above zero")
+                raise OptionError(f"gain: {options.gain} has a median of {middle:g}; uniform light is above zero")
             gain = gain / middle
             bad |= ~(gain > LEAST_GAIN)
         centre = options.centre_px

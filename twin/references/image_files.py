@@ -88,7 +88,7 @@ def _checked(path: Path, values: Any) -> Floats:
     """
     shape, dtype = tuple(values.shape), np.dtype(values.dtype)
     if len(shape) < 2 or dtype.kind not in "buif" or min(shape) < 1 or max(shape[-2:]) > LARGEST_SIDE:
-        raise FormatError(f"{path}: an image has rows and columns of numbers; this has the shape {shape} and type {dtype}")
+        raise FormatError(f"{path}: an image has rows and columns of numbers; this has shape {shape}, type {dtype}")
     file_checks.check_memory(8 * int(np.prod(shape)), f"{path}: an array of {shape}")
     image = np.asarray(values, np.float64)
     return np.asarray(image.reshape(-1, *shape[-2:]).mean(axis=0), np.float64)

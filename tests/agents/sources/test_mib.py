@@ -1,6 +1,7 @@
 """Merlin files as streams: which frame belongs where, counters, parts, and headers that leave things open."""
 
 import os
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import pytest
 
 from agents.source import SourceError
 from agents.sources import open_source
-from tests.fakes.merlin_files import hdr, picture, scan_lines, stored, write
 from twin.formats import merlin_header as mh
 from twin.formats import open_frames
 from twin.formats.dataset import FormatError
 from twin.formats.mib_files import columns_of_times
+
+FAKES = runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "merlin_files.py"))
+hdr, picture, scan_lines, stored, write = (FAKES[name] for name in ("hdr", "picture", "scan_lines", "stored", "write"))
 
 
 def seen(path: Path, **options: Any) -> tuple[list[list[int]], Any]:
@@ -258,7 +261,12 @@ def test_parts_of_different_kinds_are_refused_and_cut_ones_cost_their_frame(tmp_
 @pytest.mark.parametrize("threshold", ["Inf", "-Inf", "NaN", "", "N/A", "1,2"[:1]])
 def test_fields_that_nobody_needs_may_be_anything(tmp_path: Path, threshold: str) -> None:
     (tmp_path / "a.mib").write_bytes(b"".join(stored(picture(k), k, thresholds=threshold or " ") for k in range(4)))
-    for lines in (scan_lines("N/A", "N/A"), scan_lines("", "-"), scan_lines("2.0", "2"), ("Counter Depth (number):\tx",)):
+    for lines in (
+        scan_lines("N/A", "N/A"),
+        scan_lines("", "-"),
+        scan_lines("2.0", "2"),
+        ("Counter Depth (number):\tx",),
+    ):
         (tmp_path / "a.hdr").write_bytes(hdr(4, 2, lines=lines))
         assert seen(tmp_path / "a.mib")[0] == [[0, 1], [2, 3]]
     (tmp_path / "a.hdr").write_bytes(hdr(4, "N/A"))
@@ -277,7 +285,8 @@ def test_the_columns_of_a_scan_show_in_the_pauses_of_its_times(tmp_path: Path) -
     got, health = seen(tmp_path / "a.mib")
     assert got == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13, 14], [15, 16, 17, -1, -1]]
     assert "5 columns by the pauses in the time stamps, 4 rows" in health.faults[0]
-    assert seen(tmp_path / "a.mib", flyback_frames=1)[0] == [[5 * r + c if 5 * r + c < 18 else -1 for c in range(4)] for r in range(4)]
+    right = [[5 * r + c if 5 * r + c < 18 else -1 for c in range(4)] for r in range(4)]
+    assert seen(tmp_path / "a.mib", flyback_frames=1)[0] == right
     assert seen(tmp_path / "a.mib", scan=18)[0] == list(range(18))
 
 

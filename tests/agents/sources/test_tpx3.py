@@ -1,5 +1,6 @@
 """Raw Timepix3 files as streams: positions by time and by the triggers of lines."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 from agents import load
 from agents.source import SourceError
 from agents.sources import open_source
-from tests.fakes.raw_timepix import SPAN, chunk, edge, hit
 from twin.options import OptionError
+
+FAKES = runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "raw_timepix.py"))
+SPAN, chunk, edge, hit = (FAKES[name] for name in ("SPAN", "chunk", "edge", "hit"))
 
 ROWS, COLUMNS, DWELL_FINE = 4, 5, 640  # a dwell of 1 us
 
@@ -96,12 +99,23 @@ def test_an_agent_sees_the_quad_in_its_place(tmp_path: Path) -> None:
 def test_damage_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
     times, _ = raster(0)
     words = [hit(0, 0, int(t)) for t in times]
-    raw = chunk(words[:100]) + bytes(16) + chunk([0xA << 60, *words[100:]]) + chunk([hit(0, 0, int(times[-1]))], 9) + b"TPX3"
+    raw = (
+        chunk(words[:100])
+        + bytes(16)
+        + chunk([0xA << 60, *words[100:]])
+        + chunk([hit(0, 0, int(times[-1]))], 9)
+        + b"TPX3"
+    )
     (tmp_path / "a.tpx3").write_bytes(raw)
     got, source = counts(tmp_path / "a.tpx3", start_s=0.0, chips="single")
     assert got.tolist() == RIGHT.tolist()
     text = "\n".join(source.health.faults)
-    for words_ in ("ends after 4 of 8 bytes", "2 words lie outside any chunk", "1 hits have no time", "1 hits are of chips"):
+    for words_ in (
+        "ends after 4 of 8 bytes",
+        "2 words lie outside any chunk",
+        "1 hits have no time",
+        "1 hits are of chips",
+    ):
         assert words_ in text
 
 
@@ -113,7 +127,7 @@ def test_damage_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
         ({"camera": (300, 300)}, SourceError, r"camera of \(300, 300\).*one of \(256, 256\)"),
         ({"chips": "quod"}, SourceError, "did you mean quad"),
         ({"start_s": "now"}, OptionError, "tdc1 or tdc2"),
-        ({"lines": "tdc1", "pattern": "serpentine"}, SourceError, "raster scan, not of a serpentine one"),
+        ({"lines": "tdc1", "pattern": "serpentine"}, SourceError, "raster scan, not in a serpentine one"),
         ({"counter_bits": 30}, OptionError, "counter_bits"),
     ],
 )

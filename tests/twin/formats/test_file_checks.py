@@ -17,7 +17,7 @@ from twin.formats.mib import MibReader
 def mib(path: Path, frames: int, side: int = 8, pixel: str = "U08") -> Path:
     told = mh.MerlinHeader(sequence=1, length=384, chips=1, width=side, height=side, pixel=pixel)
     with path.open("wb") as file:
-        for k in range(frames):
+        for _ in range(frames):
             file.write(mh.build_header(told))
             file.seek(told.payload_bytes - 1, 1)
             file.write(b"\0")
@@ -30,7 +30,8 @@ def test_far_more_positions_than_frames_are_refused(tmp_path: Path, scan: tuple[
     for options in ({"scan": scan}, {}):
         if not options:
             rows, columns = scan if len(scan) == 2 else (1, scan[0])
-            text = f"HDR,\r\nFrames in Acquisition (Number):\t{min(rows * columns, 2**31)}\r\nScanX:\t{columns}\r\nScanY:\t{rows}\r\nEnd\t"
+            lines = [f"Frames in Acquisition (Number):\t{min(rows * columns, 2**31)}", f"ScanX:\t{columns}"]
+            text = "\r\n".join(["HDR,", *lines, f"ScanY:\t{rows}", "End\t"])
             path.with_suffix(".hdr").write_bytes(text.encode())
         with pytest.raises(SourceError, match=r"positions is announced, and the file has 16 frames"):
             open_source(path, **options)

@@ -1,5 +1,6 @@
 """Raw Timepix3 files against bytes spelled out, and where the chips of a quad lie."""
 
+import runpy
 import struct
 import tempfile
 from pathlib import Path
@@ -9,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes.raw_timepix import CONTROL, SPAN, chunk, edge, hit
 from twin.formats import open_frames
 from twin.formats.chips import ChipLayout
 from twin.formats.dataset import FormatError
 from twin.formats.tpx3 import Packets, Tpx3Reader
+
+FAKES = runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "raw_timepix.py"))
+CONTROL, SPAN, chunk, edge, hit = (FAKES[name] for name in ("CONTROL", "SPAN", "chunk", "edge", "hit"))
 
 
 def read(path: Path, raw: bytes, words: int = 2**17, tolerate: bool = False, **options: object) -> Packets:
@@ -26,7 +29,7 @@ def read(path: Path, raw: bytes, words: int = 2**17, tolerate: bool = False, **o
 
 
 def test_a_hit_is_read_bit_by_bit(tmp_path: Path) -> None:
-    # Double column 50, super pixel 37, pixel 6: x = 101, y = 150. Ticks 3 * 16384 + 1000, 7 fine steps before, charge 12.
+    # Double column 50, super pixel 37, pixel 6: x = 101, y = 150. Tick 3 * 16384 + 1000, 7 steps before, charge 12.
     word = 0xB << 60 | 50 << 53 | 37 << 47 | 6 << 44 | 1000 << 30 | 12 << 20 | 7 << 16 | 3
     raw = b"TPX3\x00\x00\x08\x00" + struct.pack("<Q", word)
     packets = read(tmp_path / "a.tpx3", raw)
@@ -66,7 +69,7 @@ def test_a_quad_is_found_by_its_chips_and_its_gaps_are_dead(tmp_path: Path) -> N
     assert dead[:, 256:260].all()
     assert not ChipLayout.named("quad").dead().any()
     (tmp_path / "b.tpx3").write_bytes(chunk([], 7))
-    with pytest.raises(FormatError, match="there is a chip 7.*give chips"):
+    with pytest.raises(FormatError, match=r"there is a chip 7.*give chips"):
         Tpx3Reader(tmp_path / "b.tpx3")
 
 

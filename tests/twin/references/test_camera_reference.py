@@ -135,9 +135,11 @@ def write_image(path: Path, image: np.ndarray) -> None:
             for name, size in zip("yx", image.shape, strict=True)
         ]
         about = {"General": {"title": "dark"}, "Signal": {"signal_type": ""}}
-        file_writer(str(path), {"data": image, "axes": axes, "metadata": about, "original_metadata": {},
-                                "package": "rsciio", "package_version": "0", "models": {}, "learning_results": {}, "tmp_parameters": {}, "package_info": "",
-                                "attributes": {"_lazy": False}})  # fmt: skip
+        rest: dict[str, Any] = {
+            key: {} for key in ("original_metadata", "models", "learning_results", "tmp_parameters")
+        }
+        signal = {"data": image, "axes": axes, "metadata": about, "attributes": {"_lazy": False}, **rest}
+        file_writer(str(path), {**signal, "package": "rsciio", "package_version": "0", "package_info": ""})
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".tif", ".png", ".mrc", ".hspy"])
