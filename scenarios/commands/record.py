@@ -51,7 +51,7 @@ def record(
     with refusals("interrupted; the recording is incomplete"):
         chosen = load(scenario, overrides or ()).for_seed(seed)
         given = choices.options(options or (), "--option")
-        known = (*(field.name for field in fields(FolderOptions)), *REFERENCES)  # type: ignore[arg-type]
+        known = (*(field.name for field in fields(FolderOptions)), *REFERENCES)
         for key in given:
             check_known(key, known, "an option here", OptionError)
         about = {key: given.pop(key) for key in REFERENCES if key in given}

@@ -151,7 +151,8 @@ def plan_of(layout: Layout, metadata: Metadata) -> ScanPlan:
         plan = checked_options(ScanPlan, dict(plain))
     except (TypeError, ValueError) as error:
         raise FormatError(f"provenance.{SCAN_PLAN} is not a scan plan: {error}") from None
-    if plan.count > layout.count or plan.dwell_s != metadata.dwell_s:
+    whole = plan.pattern not in ("raster", "serpentine") or plan.count == layout.count
+    if plan.count > layout.count or not whole or plan.dwell_s != metadata.dwell_s:
         raise FormatError(
             f"provenance.{SCAN_PLAN} has {plan.count} positions of {plan.dwell_s} s; the file has {layout.count} of"
             f" {metadata.dwell_s} s"

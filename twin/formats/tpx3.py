@@ -222,7 +222,7 @@ def _decode(
             tick = np.int64((word & np.uint64(0xFFFF)) << np.uint64(14)) | np.int64(
                 (word >> np.uint64(30)) & np.uint64(0x3FFF)
             )
-            time = np.uint64(_unwrapped(tick, state))  # before the beginning: beyond 2^63, an invalid time
+            time = np.uint64(_unwrapped(int(tick), state))  # before the beginning: beyond 2^63, an invalid time
             n = tally[0]
             hits[n, 0] = table[index]
             hits[n, 1], hits[n, 2] = np.uint32(time & np.uint64(0xFFFFFFFF)), np.uint32(time >> np.uint64(32))
@@ -233,7 +233,7 @@ def _decode(
             steps = np.int64((word >> np.uint64(9)) & np.uint64(0x7FFFFFFFF))
             n = tally[1]
             edges[n, 0] = np.int64((word >> np.uint64(56)) & np.uint64(0xF))
-            edges[n, 1] = _unwrapped((steps >> 3) & ((1 << 30) - 1), state) * 8 + (steps & 7)
+            edges[n, 1] = _unwrapped(int(steps >> 3) & ((1 << 30) - 1), state) * 8 + (steps & 7)
             tally[1] += 1
         elif kind == INTEGRATED:
             tally[3] += 1
