@@ -42,6 +42,12 @@ class StreamMeta:
     transposed: bool | None = None
     has_frames: bool = True
 
+    @property
+    def centre_px(self) -> tuple[float, float]:
+        """(row, column) of zero angle: where the metadata put it, else (H // 2, W // 2)."""
+        height, width = self.layout.camera
+        return self.metadata.centre_px or (float(height // 2), float(width // 2))
+
     def need(self, name: str, agent: str) -> float:
         """Return an entry of the metadata that an agent requires.
 

@@ -33,7 +33,7 @@ class ComOptions:
     Attributes:
         inner_px, outer_px: disc or ring of camera pixels; without them the whole camera.
         inner_mrad, outer_mrad: the same as angles.
-        centre_px: (row, column) of its centre; None is (H // 2, W // 2).
+        centre_px: (row, column) of its centre; None is that of the metadata, else (H // 2, W // 2).
         reference: zero of the shift. "mean": the mean of the positions so far. "plane": a plane fitted to them, for
             incomplete descan. "lines": an offset for every line and one common slope along the lines. "centre":
             `centre_px`. "vacuum": one of the next three.
@@ -95,8 +95,7 @@ class ComOptions:
 
     def centre(self, meta: StreamMeta) -> tuple[float, float]:
         """(row, column) of the centre of the pattern."""
-        height, width = meta.layout.camera
-        return (float(height // 2), float(width // 2)) if self.centre_px is None else self.centre_px
+        return meta.centre_px if self.centre_px is None else self.centre_px
 
 
 class ComMap:

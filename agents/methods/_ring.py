@@ -16,7 +16,7 @@ class Options:
     Attributes:
         layout: set by the preset: the usual radii, multiples of the convergence angle.
         inner_mrad, outer_mrad: the ring; None is the usual radius, the outer one limited to the camera.
-        centre_px: (row, column) of zero angle; None is (H // 2, W // 2).
+        centre_px: (row, column) of zero angle; None is that of the metadata, else (H // 2, W // 2).
     """
 
     layout: Literal["bf", "abf", "adf", "haadf"]

@@ -17,7 +17,7 @@ class Options:
 
     Attributes:
         layout: one of `twin.detectors.layouts.LAYOUTS`; segments are counted from the camera's +x towards +y.
-        centre_px: (row, column) of zero angle; None is (H // 2, W // 2).
+        centre_px: (row, column) of zero angle; None is that of the metadata, else (H // 2, W // 2).
     """
 
     layout: Literal["quadrants", "annular_quadrants", "sixteen_segments"] = "quadrants"

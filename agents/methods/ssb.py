@@ -47,7 +47,7 @@ class Options:
         binning: side in camera pixels of the squares that are summed; 0 chooses the largest accurate one.
         weighting: of spatial frequencies, see `ssb.image.WEIGHTINGS`.
         cutoff: smallest overlap that is used, as a fraction of the disc.
-        centre_px: (row, column) of zero angle; None is (H // 2, W // 2).
+        centre_px: (row, column) of zero angle; None is that of the metadata, else (H // 2, W // 2).
         triple_overlap: use the region where both sidebands overlap with the disc; worth it with defocus.
     """
 

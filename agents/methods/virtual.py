@@ -26,7 +26,7 @@ class DetectorOptions(Protocol):
 
     @property
     def centre_px(self) -> tuple[float, float] | None:
-        """(row, column) of zero angle; None is (H // 2, W // 2)."""
+        """(row, column) of zero angle; None is that of the metadata, else (H // 2, W // 2)."""
         ...
 
     def detectors_of(self, meta: StreamMeta, agent: str) -> dict[str, Detector]:
@@ -50,7 +50,7 @@ class Options:
         detectors: names of `twin.detectors.layouts.LAYOUTS`, scaled to the convergence angle, or a mapping of names to
             rings, each with inner_mrad, outer_mrad, segments, rotation_deg and centre_mrad; a ring of None is the
             layout of that name. Segments are counted from the camera's +x, not the scan's.
-        centre_px: (row, column) of zero angle; None is (H // 2, W // 2).
+        centre_px: (row, column) of zero angle; None is that of the metadata, else (H // 2, W // 2).
     """
 
     detectors: dict[str, Detector | None] = field(default_factory=lambda: {"bf": None, "abf": None})
@@ -168,7 +168,11 @@ def camera_grid(meta: StreamMeta, centre_px: tuple[float, float] | None, agent: 
     Raises:
         MetaError: the stream lacks the angle of a pixel.
     """
-    return DiffractionGrid(shape=meta.layout.camera, pixel_mrad=meta.need("pixel_mrad", agent), centre_px=centre_px)
+    return DiffractionGrid(
+        shape=meta.layout.camera,
+        pixel_mrad=meta.need("pixel_mrad", agent),
+        centre_px=meta.metadata.centre_px if centre_px is None else centre_px,
+    )
 
 
 def make(options: Mapping[str, Any]) -> Agent:

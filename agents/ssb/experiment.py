@@ -37,12 +37,11 @@ class Experiment:
 
     @classmethod
     def of(cls, meta: StreamMeta, centre_px: tuple[float, float] | None) -> Self:
-        """Read it from the metadata of a stream; a `centre_px` of None is (H // 2, W // 2).
+        """Read it from the metadata of a stream; a `centre_px` of None is that of the metadata.
 
         Raises:
             MetaError: the metadata lack something, or the scan is a list of positions.
         """
-        height, width = meta.layout.camera
         energy_kev = meta.need("energy_kev", AGENT)
         return cls(
             scan=meta.need_grid(AGENT),
@@ -51,7 +50,7 @@ class Experiment:
             step_nm=meta.need("step_nm", AGENT),
             convergence_mrad=meta.need("convergence_mrad", AGENT),
             pixel_mrad=meta.need("pixel_mrad", AGENT),
-            centre_px=(height // 2, width // 2) if centre_px is None else centre_px,
+            centre_px=meta.centre_px if centre_px is None else centre_px,
             camera=meta.layout.camera,
         )
 

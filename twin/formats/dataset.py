@@ -335,15 +335,18 @@ def told(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except FormatError:
-        raise
+    except FormatError as error:
+        if path.name in str(error):
+            raise
+        raise FormatError(f"{path}: {error}", error.complete, error.lost) from None
     except Exception as error:
         raise FormatError(f"{path}: damaged, or not of this format: {first_line(error)}") from None
 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]
 
 
 def numbers(what: str, first: int, last: int) -> str:

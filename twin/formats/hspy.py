@@ -128,7 +128,7 @@ def experiments(path: Path, file: Any) -> list[Signal]:
         if not hasattr(experiment, "keys") or "data" not in experiment or not hasattr(experiment["data"], "shape"):
             continue
         try:
-            signals.append(_signal(path, str(name), experiment))
+            signals.append(_signal(str(name), experiment))
         except FormatError as error:
             faults.append(FormatError(f"{path}: {name}: {error}"))
     if faults and not any(len(signal.axes) == 4 for signal in signals):
@@ -138,7 +138,7 @@ def experiments(path: Path, file: Any) -> list[Signal]:
     return signals
 
 
-def _signal(path: Path, name: str, experiment: Any) -> Signal:
+def _signal(name: str, experiment: Any) -> Signal:
     data = experiment["data"]
     described = [
         Axis.of(_plain(experiment[f"axis-{number}"]) if f"axis-{number}" in experiment else {}, number, size)
@@ -151,7 +151,7 @@ def _signal(path: Path, name: str, experiment: Any) -> Signal:
         data,
         described,
         {} if instrument is None else _plain(instrument, depth=3),
-        None if own is None else own_of(_plain(own), str(path)),
+        None if own is None else own_of(_plain(own), f"original_metadata/{OWN}"),
     )
 
 

@@ -3,6 +3,7 @@
 Zarr takes a chunk without its file for zeros, and its codecs raise errors of many types.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ Region = tuple[slice, ...]
 COMPLETE = "complete_chunks"
 """Attribute of a group: every chunk that was written has its file, also one of zeros."""
 MOST_BYTES = 16 * BLOCK_BYTES
-"""Largest chunk that is unpacked."""
+"""Largest chunk that is unpacked, and largest array that is read as a whole."""
+MOST_CHUNKS = 2**22
+"""Chunks of an array that is read as a whole."""
 
 
 def compression() -> ZstdCodec:
@@ -37,14 +40,14 @@ class Chunks:
         path: of the group.
         name: of the array.
         array: the zarr array.
-        complete: a chunk without its file is missing, and not zeros.
+        expected: whether the chunk of a region was written: without its file it is missing, and not zeros.
         holds: what is in a region of the array, for messages: "frames 3 to 5".
     """
 
     path: Path
     name: str
     array: Any
-    complete: bool
+    expected: Callable[[Region], bool]
     holds: Callable[[Region], str]
 
     @property
@@ -60,10 +63,9 @@ class Chunks:
             DamagedChunk: names the file, the first chunk that cannot be read, and what it holds.
         """
         touched = list(self._touched(where))
-        if self.complete:
-            for number in touched:
-                if not self.file(number).exists():
-                    raise DamagedChunk(self, number, "is missing")
+        for number in touched:
+            if not self.file(number).exists() and self.expected(self.region(number)):
+                raise DamagedChunk(self, number, "is missing")
         try:
             return np.asarray(self.array[where])
         except Exception as error:
@@ -83,13 +85,27 @@ class Chunks:
             raise DamagedChunk(self, number, f"is damaged: {first_line(error)}") from None
 
     def check_size(self) -> None:
-        """Refuse chunks that do not fit into memory.
+        """Refuse chunks that do not fit into memory, or hold nothing.
 
         Raises:
-            FormatError: larger than `MOST_BYTES`.
+            FormatError: larger than `MOST_BYTES`, or a side of 0.
         """
+        if min(self.shape, default=1) < 1:
+            raise FormatError(f"{self.path}: {self.name}: chunks of {self.shape} hold nothing")
         if np.prod(self.shape, dtype=float) * self.array.dtype.itemsize > MOST_BYTES:
             raise FormatError(f"{self.path}: {self.name}: chunks of {self.shape} do not fit into memory")
+
+    def check_all(self) -> None:
+        """Refuse an array that is read as a whole, and does not fit into memory.
+
+        Raises:
+            FormatError: larger than `MOST_BYTES`, or more than `MOST_CHUNKS`.
+        """
+        self.check_size()
+        sides = zip(self.array.shape, self.shape, strict=True)
+        chunks = math.prod(-(-size // side) for size, side in sides)
+        if math.prod(self.array.shape) * self.array.dtype.itemsize > MOST_BYTES or chunks > MOST_CHUNKS:
+            raise FormatError(f"{self.path}: {self.name} of {self.array.shape} does not fit into memory")
 
     def region(self, number: tuple[int, ...]) -> Region:
         """Return the region of a chunk within the array."""
@@ -118,6 +134,16 @@ class Chunks:
             start, stop = part.indices(size)[:2] if isinstance(part, slice) else (part, part + 1)
             spans.append(range(start // side, -(-stop // side)))
         return product(*spans)
+
+
+def always(region: Region) -> bool:
+    """Every chunk was written."""
+    return True
+
+
+def never(region: Region) -> bool:
+    """Any chunk may have been left out, as zeros."""
+    return False
 
 
 class DamagedChunk(FormatError):

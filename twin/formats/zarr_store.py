@@ -7,7 +7,6 @@
 Readable with zarr alone. `max_count` is absent when it is the limit of the dtype.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +80,14 @@ class ZarrWriter(FrameWriter):
         self.layout, self.count = layout, 0
         group = zarr.create_group(path, zarr_format=3)
         limits = {} if layout.max_count is None else {"max_count": layout.max_count}
-        # Zarr leaves out chunks of zeros; then a lost one could not be told from a dark one.
-        always = {"write_empty_chunks": True}
         self._frames: Any = group.create_array(
             "frames",
             shape=(*layout.scan, *layout.camera),
             chunks=chunk_shape(layout),
             dtype=layout.dtype,
             compressors=zarr_chunks.compression(),
-            config=always,
+            # Zarr leaves out chunks of zeros; then a lost one could not be told from a dark one.
+            config={"write_empty_chunks": True},
             dimension_names=[*("scan_y", "scan_x")[-len(layout.scan) :], "camera_y", "camera_x"],
         )
         of_a_row = (*(1 for _ in layout.scan[:-1]), min(layout.scan[-1], 65536))
@@ -132,14 +130,16 @@ class ZarrReader(FrameReader):
             self.layout = Layout(scan, (camera[0], camera[1]), str(frames.dtype), limit)
             plain = attributes.get("metadata", {})
             self.metadata = Metadata.of(plain if isinstance(plain, dict) else {}, str(path))
-            complete = attributes.get(zarr_chunks.COMPLETE) is True
-            self._frames = Chunks(path, "frames", frames, complete, self._holds)
+            self._complete = attributes.get(zarr_chunks.COMPLETE) is True
+            self._frames = Chunks(path, "frames", frames, self._expected, self._holds)
             self._frames.check_size()
-            self.acquired = self._mask(Chunks(path, "acquired", acquired, False, self._holds))
+            if self._complete and self._frames.shape[-2:] != camera:
+                raise FormatError(f"{path}: frames of {camera} in chunks of {self._frames.shape}: the file is damaged")
+            self.acquired = self._mask(Chunks(path, "acquired", acquired, zarr_chunks.never, self._holds))
 
     def _mask(self, chunks: Chunks) -> NDArray[np.bool_]:
         """Read the acquired positions; with `tolerate`, those of a damaged chunk are not acquired."""
-        chunks.check_size()
+        chunks.check_all()
         try:
             return chunks.read((slice(None),)).astype(bool)
         except FormatError as error:
@@ -168,19 +168,17 @@ class ZarrReader(FrameReader):
         frames = np.empty((count, *self.layout.camera), dtype=self.layout.dtype)
         for where, which in placement.runs(self.layout, np.arange(first, first + count)):
             try:
-                frames[which] = self._read_row(where)
+                frames[which] = self._frames.read(where)
             except DamagedChunk as error:
-                lost = error.region[len(self.layout.scan) - 1]
-                begin = max(first + which.start, first + which.start - where[-1].start + lost.start)
-                end = min(first + which.stop, first + which.start - where[-1].start + lost.stop)
+                across: Any = where[-1]
+                lost, origin = error.region[len(self.layout.scan) - 1], first + which.start - across.start
+                begin, end = max(origin + lost.start, first + which.start), min(origin + lost.stop, first + which.stop)
                 raise FormatError(str(error), begin, end - begin) from None
         return frames
 
-    def _read_row(self, where: tuple[Any, ...]) -> Frames:
-        """Read frames of one row; a missing chunk of positions without their frames is zeros."""
-        if self._frames.complete and not self.acquired[where].all():
-            return np.asarray(replace(self._frames, complete=False).read(where))
-        return np.asarray(self._frames.read(where))
+    def _expected(self, region: Region) -> bool:
+        """Whether a chunk of frames was written."""
+        return self._complete and bool(self.acquired[region[: len(self.layout.scan)]].any())
 
     def close(self) -> None:
         """Do nothing: no file is open between reads."""

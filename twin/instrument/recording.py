@@ -95,10 +95,10 @@ class RecordingWriter:
         counts, table = self._array("counts"), self._array("table")
         counts.resize((self.count + 1, *counts.shape[1:]))
         counts[self.count] = frame.counts
-        _chunks(self.path, "counts", counts, True).sync((self.count,))
+        _chunks(self.path, "counts", counts).sync((self.count,))
         table.resize((self.count + 1, len(columns)))
         table[self.count] = row
-        _chunks(self.path, "table", table, True).sync((self.count,))
+        _chunks(self.path, "table", table).sync((self.count,))
         self.count += 1
 
     def _columns_for(self, frame: Frame) -> list[str]:
@@ -129,9 +129,10 @@ def _create(path: Path, capabilities: Capabilities, provenance: Mapping[str, Any
     group.attrs.update({zarr_chunks.COMPLETE: True, **_attributes(capabilities, provenance), "columns": columns})
 
 
-def _chunks(path: Path, name: str, array: Any, complete: bool) -> Chunks:
+def _chunks(path: Path, name: str, array: Any, complete: bool = True) -> Chunks:
     """Return an array of a recording, whose first axis is the frame."""
-    return Chunks(path, name, array, complete, lambda region: numbers("frame", region[0].start, region[0].stop - 1))
+    expected = zarr_chunks.always if complete else zarr_chunks.never
+    return Chunks(path, name, array, expected, lambda region: numbers("frame", region[0].start, region[0].stop - 1))
 
 
 def _rows(table: Chunks) -> Array:
@@ -143,7 +144,7 @@ def _rows(table: Chunks) -> Array:
     last = table.array.shape[0] - 1
     if last > 0:
         table.read((slice(0, last),))
-    return replace(table, complete=False).read((slice(None),))
+    return replace(table, expected=zarr_chunks.never).read((slice(None),))
 
 
 def _columns(names: tuple[str, ...]) -> Iterator[str]:
@@ -207,19 +208,24 @@ class Recording:
         (counts, table), attributes = open_arrays(path, FORMAT, VERSION, ("counts", "table"), what)
         self.attributes: Mapping[str, Any] = attributes
         complete = attributes.get(zarr_chunks.COMPLETE) is True
-        self._counts = _chunks(path, "counts", counts, complete)
+        self._counts, stored = _chunks(path, "counts", counts, complete), _chunks(path, "table", table, complete)
+        self._counts.check_size()
+        stored.check_all()
         try:
             # A crash while a setting is added leaves a name without its column.
-            rows = _rows(_chunks(path, "table", table, complete))
-            self._table = dict(zip(attributes["columns"], rows.T, strict=False))
+            rows = _rows(stored)
+            columns = attributes["columns"]
+            self._table = dict(zip(columns, rows.T, strict=False))
             self.optics = Optics(**attributes["optics"])
             self.space = StateSpace(**{key: tuple(value) for key, value in attributes["space"].items()})
             self.camera_shape: tuple[int, int] = tuple(attributes["camera_shape"])
             self.max_count = int(attributes["max_count"])
             whole = np.isfinite(self._table["clock_s"])[: counts.shape[0]]
-            unknown = set(_columns(self.space.names)) - set(self._table)
-            if unknown:
-                raise ValueError(f"no column {min(unknown)}")
+            fixed = list(_columns(self.space.names))
+            if columns[: len(fixed)] != fixed or not all(
+                str(name).startswith(SETTING) for name in columns[len(fixed) :]
+            ):
+                raise ValueError(f"columns {columns}, not {fixed} and settings")
             sessions = attributes["sessions"]
             told = isinstance(sessions, list) and all(isinstance(session, dict) for session in sessions)
             if counts.shape[1:] != self.camera_shape or not told:

@@ -16,7 +16,7 @@ from twin.formats.dataset import FormatError
 from twin.formats.hdf5 import walk
 from twin.formats.signals.reader import check_chunks
 
-LIMIT_S = 20
+LIMIT_S = 10
 """Time to read the structure of a file; a good one takes milliseconds, and 0.2 s to start the process."""
 CACHE_BYTES = 128 * 2**20
 """Unpacked chunks that HDF5 keeps, at most: one chunk can hold many rows of a scan."""
@@ -66,8 +66,13 @@ def external_links(path: Path) -> dict[str, str]:
 def _walk_elsewhere(path: Path) -> dict[str, str]:
     # -P: the folder of walk.py is not where modules are looked for. A session of its own: Ctrl-C is for this process.
     command = [sys.executable, "-P", str(walk.__file__), str(path.absolute()), str(LIMIT_S)]
+    # NumPy would start a thread per core, for nothing.
+    paths = os.pathsep.join(place for place in sys.path if place)
+    environment = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(command, capture_output=True, timeout=LIMIT_S, check=False, start_new_session=True)
+        done = subprocess.run(
+            command, capture_output=True, timeout=LIMIT_S, check=False, start_new_session=True, env=environment
+        )
     except subprocess.TimeoutExpired:
         raise FormatError(f"{path}: damaged: HDF5 finds no end in its structure within {LIMIT_S} s") from None
     except OSError as error:

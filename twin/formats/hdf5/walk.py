@@ -122,7 +122,8 @@ def _check_chunk(name: str, chunk: Any, size: int) -> None:
 
 def _line(error: BaseException) -> str:
     """Return an error's first line, never empty."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]
 
 
 def limit(seconds: int) -> None:

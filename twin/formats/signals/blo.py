@@ -3,6 +3,7 @@
 Field positions after RosettaSciIO's description of the format; its reader needs scikit-image, this one nothing.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ def _metadata(header: np.void, name: str) -> tuple[Metadata, tuple[str, ...]]:
     known = {} if not 0 < energy < 1e5 else {"energy_kev": energy}
     if not all(np.isfinite(steps)) or min(steps) <= 0:
         return Metadata.of(known, name), ()
-    if not np.isclose(*steps, rtol=1e-4):
+    if not math.isclose(steps[0], steps[1], rel_tol=1e-4):
         note = f"{name}: step_nm is unknown: its axes differ (x {steps[0]:g} nm, y {steps[1]:g} nm)"
         return Metadata.of(known, name), (note,)
     return Metadata.of({"step_nm": steps[0], **known}, name), ()

@@ -75,9 +75,11 @@ class SignalReader(FrameReader):
             kept = still_true(signal.own, scan, camera)
             written, self.acquired = kept.metadata, kept.acquired.reshape(self._frames.scan)
             notes += kept.notes
+            if written.dwell_s is None:
+                stated.pop("dwell_s", None)  # as old as the one that was dropped
             limit = kept.max_count if kept.max_count and kept.max_count <= np.iinfo(self._frames.dtype).max else None
         self.layout = Layout(self._frames.scan, self._frames.camera, self._frames.dtype, limit)
-        self.metadata = Metadata.of({**written.plain(), **_still(stated, written), **found.known}, str(path))
+        self.metadata = Metadata.of({**written.plain(), **stated, **found.known}, str(path))
         if np.dtype(signal.data.dtype).kind not in "ub":
             self.read(0, 1)  # no counts at all are refused now
         if signal.analogue:
@@ -112,11 +114,6 @@ class SignalReader(FrameReader):
 
     def close(self) -> None:
         self._release()
-
-
-def _still(stated: Mapping[str, float], written: Metadata) -> dict[str, float]:
-    """Return the beam as stated, without a dwell time that this package wrote and dropped."""
-    return {key: value for key, value in stated.items() if key != "dwell_s" or written.dwell_s is not None}
 
 
 def beam(instrument: Mapping[str, Any]) -> dict[str, float]:

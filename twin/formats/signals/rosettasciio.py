@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from twin.formats.dataset import FormatError, told
+from twin.formats.dataset import FormatError, first_line, told
 from twin.formats.signals.axes import Axis
 from twin.formats.signals.reader import Signal, SignalReader, choose
 
@@ -53,8 +53,13 @@ def _read(path: Path, module: str) -> list[dict[str, Any]]:
     """Return what RosettaSciIO reads, as HyperSpy's dictionaries."""
     reader: Callable[..., list[dict[str, Any]]] = importlib.import_module(f"rsciio.{module}").file_reader
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own methods, for programmers
-        return reader(str(path), lazy=True)
+        # For programmers: its old methods, and files that it leaves open when it raises, closed where `except` ends.
+        warnings.simplefilter("ignore")
+        try:
+            return reader(str(path), lazy=True)
+        except Exception as error:
+            why = first_line(error)
+    raise FormatError(f"{path}: RosettaSciIO cannot read it: {why}")
 
 
 def _signal(module: str, plain: Mapping[str, Any]) -> Signal:

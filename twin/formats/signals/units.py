@@ -34,7 +34,9 @@ _INVERSE = re.compile(r"(?:1/\(?(?P<over>[^)]+)\)?|(?P<power>.+?)(?:\^\(?-1\)?|-
 def plain(unit: object) -> str:
     """Return one spelling of a unit; '' for none."""
     text = unit.decode("utf-8", "replace") if isinstance(unit, bytes) else unit if isinstance(unit, str) else ""
-    text = re.sub(r"\s+", "", text).replace("μ", "µ").replace("Å", "Å").replace("**", "^").replace("⁻¹", "^-1")
+    text = re.sub(r"\s+", "", text)
+    for given, usual in (("\u03bc", "\u00b5"), ("\u212b", "\u00c5"), ("**", "^"), ("\u207b\u00b9", "^-1")):
+        text = text.replace(given, usual)
     text = text.replace("[", "").replace("]", "")
     return "" if text in UNKNOWN else WORDS.get(text.lower(), text)
 
