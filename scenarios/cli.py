@@ -15,6 +15,7 @@ from scenarios.commands.acquire import acquire
 from scenarios.commands.calibrate import calibrate
 from scenarios.commands.compare import compare
 from scenarios.commands.gallery import gallery
+from scenarios.commands.record import record
 from scenarios.commands.report import report
 from scenarios.commands.scan import scan, stream
 from scenarios.commands.serve import serve
@@ -29,7 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(listing.app, name="list")
 app.add_typer(train.app, name="train")
-for command in (calibrate, acquire, scan, stream, compare, serve, gallery, report):
+for command in (calibrate, acquire, scan, stream, compare, serve, gallery, record, report):
     app.command()(command)
 
 

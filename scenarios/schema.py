@@ -23,6 +23,7 @@ from twin.errors import nearest
 from twin.instrument.limits import Limits
 from twin.optics import Optics
 from twin.options import Count, located_problem, validated
+from twin.references.camera_reference import ReferenceOptions
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 
 __all__ = ["Scenario", "ScenarioError", "description", "library", "load", "parse"]
@@ -90,6 +91,7 @@ class Scenario(BaseModel):
         renderer: phase screen ("fast") or atoms and slices ("multislice").
         task: number of observations.
         microscope: the simulator by default.
+        references: bad pixels, dark level, gain and centre of the camera, applied to every frame before the controller.
         controllers: options by controller name.
         scan: for `stemtwin acquire` and `stemtwin scan`; the same microscope and day can be calibrated, too.
     """
@@ -106,6 +108,7 @@ class Scenario(BaseModel):
     renderer: Literal["fast", "multislice"] = "fast"
     task: Task = Task()
     microscope: MicroscopeSection = MicroscopeSection()
+    references: ReferenceOptions | None = None
     controllers: dict[str, dict[str, Any]] = Field(default_factory=dict)
     scan: ScanSection | None = None
 
@@ -170,7 +173,7 @@ class Scenario(BaseModel):
         """Return plain data with every default filled in; `parse` gives the same scenario back."""
         drawn_later = {"day"} if self.severity is not None else {"severity"}
         apart = (
-            {"optics", "space", "day", "scan", "microscope"}
+            {"optics", "space", "day", "scan", "microscope", "references"}
             | drawn_later
             | (set() if self.everything else {"everything"})
         )
@@ -181,6 +184,8 @@ class Scenario(BaseModel):
             plain["day"] = _drop_tuples(asdict(self.day))
         if self.microscope != MicroscopeSection():
             plain["microscope"] = self.microscope.plain()
+        if self.references is not None:
+            plain["references"] = _drop_tuples({k: v for k, v in asdict(self.references).items() if v is not None})
         if self.scan is not None:
             plain["scan"] = _drop_tuples(asdict(self.scan))
         return plain

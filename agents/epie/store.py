@@ -25,6 +25,8 @@ CHUNK = 64
 
 def encoded(counts: Counts) -> NDArray[np.uint16]:
     """Encode counts: below 64 as they are, above as 16 sqrt(counts) - 64, which continues with the same slope."""
+    if counts.dtype.kind == "f":  # corrected by the camera's references: whole again, and not below zero
+        counts = np.rint(np.maximum(counts, 0.0))
     root = PER_ROOT * np.sqrt(np.minimum(counts, LARGEST_COUNT), dtype=np.float64) - EXACT
     return np.where(counts < EXACT, counts, np.rint(root)).astype(np.uint16)
 

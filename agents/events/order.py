@@ -60,6 +60,7 @@ class EventCounts:
         absurd_time: with a time beyond 26 days, or beyond the counter.
         late: delayed by more than the window: the position had been passed on.
         early: ahead of the stream by more than the window.
+        no_hits: records that tell of something else than a hit.
     """
 
     accepted: int = 0
@@ -71,6 +72,7 @@ class EventCounts:
     absurd_time: int = 0
     late: int = 0
     early: int = 0
+    no_hits: int = 0
 
     @property
     def total(self) -> int:
@@ -149,6 +151,11 @@ class EventOrder:
         self._recent = np.empty(0, np.int64)
         self._now = -(2**62)
         self.counts, self.done = EventCounts(), 0
+
+    @property
+    def tick(self) -> int:
+        """Time of the stream in ticks, on the counter's clock after its roll-overs; 0 before the first event."""
+        return max(self._reference, 0)
 
     def push(self, events: Events) -> Iterator[EventRun]:
         """Take the next events, (n,), in order of arrival; yield runs of the positions that are now complete.

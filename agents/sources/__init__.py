@@ -17,6 +17,7 @@ from agents.source import Source, SourceError
 from twin.errors import check_known, nearest
 from twin.formats import READERS
 from twin.formats.dataset import FormatError, Metadata
+from twin.options import OptionError, checked_options
 
 
 def _sides(given: Any) -> Any:
@@ -32,8 +33,11 @@ Shape = Annotated[tuple[Annotated[int, Gt(0)], ...], Len(1, 2), BeforeValidator(
 Camera = Annotated[tuple[Annotated[int, Gt(0)], Annotated[int, Gt(0)]], BeforeValidator(_sides)]
 """(H, W)."""
 
+REFERENCES = ("bad_pixels", "bad_rows", "bad_columns", "dark", "gain", "centre_px")
+"""Options of every source: the references of its camera."""
+
 BY_SCHEME = {"merlin": "merlin", "csr": "csr"}
-BY_SUFFIX = dict.fromkeys(READERS, "files") | {".t3p": "t3p"}
+BY_SUFFIX = dict.fromkeys(READERS, "files") | {".mib": "mib", ".t3p": "t3p", ".tpx3": "tpx3"}
 
 
 def open_source(spec: str | Path, meta: Mapping[str, Any] | None = None, **options: Any) -> Source:
@@ -42,7 +46,8 @@ def open_source(spec: str | Path, meta: Mapping[str, Any] | None = None, **optio
     Args:
         spec: URL or path.
         meta: entries that replace those of the stream: any key of `Metadata`, and `transposed`.
-        options: options of the kind of source; see `Options` in its module.
+        options: options of the kind of source, see `Options` in its module; and references of the camera, see
+            `twin.references.camera_reference.ReferenceOptions`.
 
     Raises:
         SourceError: no such kind of source, no such file or server, or no valid stream.
@@ -74,13 +79,28 @@ def open_source(spec: str | Path, meta: Mapping[str, Any] | None = None, **optio
                 f" known: {', '.join(BY_SUFFIX)}, and URLs of {', '.join(BY_SCHEME)}"
             )
         module, where = BY_SUFFIX[suffix], str(spec)
-    source: Source = importlib.import_module(f"agents.sources.{module}").make(where, options)
+    references = {key: options.pop(key) for key in REFERENCES if key in options}
+    made = importlib.import_module(f"agents.sources.{module}")
+    for key in options:
+        if key not in made.Options.__dataclass_fields__ and nearest(key, REFERENCES, 0.8):
+            raise OptionError(f"{key!r} is not an option here{nearest(key, REFERENCES, 0.8)}")
+    source: Source = made.make(where, options)
     try:
+        if references:
+            source = _corrected(source, references)
         source.meta = overridden(source.meta, meta or {})
     except BaseException:
         source.close()
         raise
     return source
+
+
+def _corrected(source: Source, references: Mapping[str, Any]) -> Source:
+    """Return a source with the references of its camera applied."""
+    from agents.sources.corrected import CorrectedSource
+    from twin.references.camera_reference import ReferenceOptions
+
+    return CorrectedSource(source, checked_options(ReferenceOptions, references))
 
 
 def overridden(meta: StreamMeta, entries: Mapping[str, Any]) -> StreamMeta:

@@ -1,26 +1,29 @@
-"""Frames of a dataset on disc (.mib, .zarr, .hspy), in the order of the file.
+"""Frames of a dataset on disc (.zarr, .hspy and others), in the order of the file.
 
-Processed pixels of a .mib file stay big-endian. A damaged or truncated file yields its whole frames and a fault.
+Frames stored by position keep it. A list of frames in read-out order, as some cameras write it, becomes a scan by the
+same options as a Merlin file. A damaged file yields its whole frames and faults.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
 from agents.base import StreamMeta
 from agents.block import FrameBlock, Frames
 from agents.source import Health, Source, SourceError
 from agents.sources import Shape
-from agents.sources.merlin_assembly import frames_of
-from twin.formats import merlin_header as mh
+from agents.sources.merlin_assembly import FrameOrder
 from twin.formats import open_frames
 from twin.formats.dataset import FormatError, FrameReader
-from twin.formats.merlin_header import UsualHeader
-from twin.formats.mib import MibReader
+from twin.formats.file_checks import check_positions
 from twin.options import Count, checked_options, validated
+
+ORDER_OPTIONS = ("scan", "first_frame", "last_frame", "skip_frames", "flyback_frames", "serpentine")
 
 
 @validated
@@ -28,11 +31,21 @@ class Options:
     """Options of reading.
 
     Attributes:
-        scan: (rows, columns), or (N,), of a .mib file; None is that of its .hdr file.
+        scan: (rows, columns), or (N,), of a list of frames in read-out order; other files have their own.
+        first_frame, last_frame: of a list, the first frame that is read and the one after the last; negative ones count
+            from the end.
+        skip_frames: of a list, frames at the beginning without a position.
+        flyback_frames: of a list, frames at the end of each row without a position.
+        serpentine: of a list: odd rows run backwards.
         block_bytes: memory of the frames in a block.
     """
 
     scan: Shape | None = None
+    first_frame: int | None = None
+    last_frame: int | None = None
+    skip_frames: Annotated[int, Ge(0)] = 0
+    flyback_frames: Annotated[int, Ge(0)] = 0
+    serpentine: bool = False
     block_bytes: Count = 2**22
 
 
@@ -54,7 +67,7 @@ class FileSource(Source):
         options: see `Options`.
 
     Raises:
-        SourceError: no such file, or no whole frame in it.
+        SourceError: no such file, no whole frame in it, or options of a list for a file of positions.
     """
 
     def __init__(self, path: Path, options: Options | None = None) -> None:
@@ -67,41 +80,69 @@ class FileSource(Source):
         for note in self._reader.notes:
             if note not in self.health.faults:
                 self.health.fault(note)
-        self.meta = StreamMeta(self._reader.layout, self._reader.metadata)
+        try:
+            self._order = self._read_out_order()
+            layout = self._reader.layout
+            layout = layout if self._order is None else replace(layout, scan=self._order.scan)
+            self.meta = StreamMeta(layout, self._reader.metadata)
+        except FormatError as error:
+            self.close()
+            raise SourceError(str(error)) from error
 
     def _open(self) -> FrameReader:
         try:
-            return self._open_as(tolerate=False)
+            return open_frames(self._path)
         except FormatError as error:
             if error.complete == 0:
                 raise
-            reader = self._open_as(tolerate=True)
+            reader = open_frames(self._path, tolerate=True)
             self.health.fault(str(error))
             return reader
 
-    def _open_as(self, tolerate: bool) -> FrameReader:
-        if self._options.scan is None:
-            return open_frames(self._path, tolerate=tolerate)
-        if self._path.suffix != ".mib":
-            raise FormatError(f"{self._path}: option scan is for .mib files; {self._path.suffix} files have their own")
-        if not self._path.exists():
-            raise FormatError(f"{self._path} does not exist")
-        return MibReader(self._path, self._options.scan, tolerate)
+    def _read_out_order(self) -> FrameOrder | None:
+        """Return where the frames of a list belong; None for frames that have their own positions.
+
+        Raises:
+            FormatError: options of a list for other frames, or a scan that cannot be.
+        """
+        options, layout = self._options, self._reader.layout
+        given = [name for name in ORDER_OPTIONS if getattr(options, name) != getattr(Options(), name)]
+        self._range = range(layout.count)
+        if not given:
+            return None
+        if len(layout.scan) == 2:
+            raise FormatError(
+                f"{self._path}: option {given[0]} is for .mib files and lists of frames; the frames of this file have"
+                f" their positions in a scan of {layout.scan}"
+            )
+        self._range = self._range[options.first_frame : options.last_frame]
+        frames = len(self._range) - options.skip_frames
+        if frames < 1:
+            raise FormatError(f"{self._path}: no frame is left of {layout.count} by {', '.join(given)}")
+        scan = options.scan or (frames,)
+        order = FrameOrder(scan, 0, options.skip_frames, options.flyback_frames, options.serpentine)
+        check_positions(order.frames, layout.count, str(self._path))
+        if order.frames < len(self._range):
+            self.health.fault(
+                f"{self._path.name}: {len(self._range) - order.frames} frames after the {order.frames} of a scan of"
+                f" {scan} are left out"
+            )
+        return order
 
     def blocks(self) -> Iterator[FrameBlock]:
-        layout = self._reader.layout
+        layout = self.meta.layout
         acquired = self._reader.acquired.ravel()
         most = max(1, self._options.block_bytes // layout.frame_bytes)
         try:
             for first, frames in self._pieces():
                 for k in range(0, len(frames), most):
                     piece = frames[k : k + most]
-                    index = np.arange(first + k, first + k + len(piece))
-                    there = acquired[index]
+                    index, pixel, there = self._places(first + k, len(piece))
+                    there = there & acquired[index]
                     if there.any():
                         self.health.received += int(there.sum())
                         whole = bool(there.all())
-                        yield self._block(piece if whole else piece[there], index if whole else index[there])
+                        yield FrameBlock(piece if whole else piece[there], pixel if whole else pixel[there])
         except (FormatError, OSError, ValueError) as error:
             self.health.fault(str(error))
         finally:
@@ -110,21 +151,24 @@ class FileSource(Source):
     def close(self) -> None:
         self._reader.close()
 
-    def _block(self, frames: Frames, index: NDArray[np.integer]) -> FrameBlock:
-        row, column = np.divmod(index, self._reader.layout.scan[-1])
-        return FrameBlock(frames, np.stack([row, column], axis=1).astype(np.int32))
+    def _places(self, first: int, count: int) -> tuple[NDArray[np.intp], NDArray[np.int32], NDArray[np.bool_]]:
+        """Return index in the file, (row, column), and whether there is such a position, of consecutive frames."""
+        index = np.arange(first, first + count)
+        if self._order is None:
+            row, column = np.divmod(index, self._reader.layout.scan[-1])
+            return index, np.stack([row, column], axis=1).astype(np.int32), np.ones(count, bool)
+        places = [self._order.place(k - self._range.start) if k in self._range else None for k in index.tolist()]
+        there = np.array([place is not None for place in places])
+        return index, np.array([place or (0, 0) for place in places], np.int32), there
 
     def _pieces(self) -> Iterator[tuple[int, Frames]]:
         """Yield (index of the first, frames) in pieces that are fast to read; damaged frames are left out."""
         reader = self._reader
-        if isinstance(reader, MibReader) and reader.header.pixel in mh.PIXEL_BYTES:
-            yield from self._as_stored(reader)
-            return
         # A chunk on disc is a scan row: smaller pieces would decompress it repeatedly.
         step = min(reader.layout.block, reader.layout.scan[-1])
-        first = 0
-        while first < reader.extent:
-            count = min(step, reader.extent - first)
+        first, extent = 0, min(reader.extent, self._range.stop)
+        while first < extent:
+            count = min(step, extent - first)
             try:
                 frames = reader.read(first, count)
             except (FormatError, OSError, ValueError, RuntimeError) as error:
@@ -140,52 +184,3 @@ class FileSource(Source):
             else:
                 yield first, frames
             first += count
-
-    def _as_stored(self, reader: MibReader) -> Iterator[tuple[int, Frames]]:
-        """Yield frames of a .mib file as stored. Read, not mapped: a mapped file that shrinks would end the process."""
-        header = reader.header
-        stride = header.length + header.payload_bytes
-        step = max(1, self._options.block_bytes // stride)
-        with self._path.open("rb") as file:
-            usual, expected = UsualHeader(header, file.read(header.length)), header.sequence
-            file.seek(0)
-            for first in range(0, reader.extent, step):
-                count = min(step, reader.extent - first)
-                raw = np.fromfile(file, np.uint8, count * stride)
-                raw = raw[: len(raw) // stride * stride].reshape(-1, stride)
-                shorter = len(raw) < count
-                if shorter:
-                    self.health.fault(f"{self._path.name}: the file has become shorter: {first + len(raw)} frames")
-                frames, begin = frames_of(raw[:, header.length :], header), 0
-                for k, row in enumerate(raw):
-                    number = self._number(row[: header.length].tobytes(), usual, first + k)
-                    if number is None:
-                        yield first + begin, frames[begin:k]
-                        begin, number = k + 1, expected
-                    elif number != expected:
-                        self._note_jump(first + k, number, expected)
-                    expected = number + 1
-                yield first + begin, frames[begin:]
-                if shorter:
-                    return
-
-    def _note_jump(self, frame: int, number: int, expected: int) -> None:
-        self.health.fault(
-            f"{self._path.name}: frame {frame} has the number {number}, not {expected}: frames may be missing;"
-            " positions follow the order of the file"
-        )
-
-    def _number(self, raw: bytes, usual: UsualHeader, frame: int) -> int | None:
-        """Frame number of a header; None, and a fault, for one that is damaged or differs from the first."""
-        number = usual.number(raw)
-        if number is not None:
-            return number
-        try:
-            header = mh.parse_header(raw)
-            if header.kind == usual.header.kind:
-                return header.sequence
-            problem = mh.difference(header, usual.header)
-        except FormatError as error:
-            problem = str(error)
-        self.health.fault(f"{self._path.name}: frame {frame} is left out: {problem}")
-        return None

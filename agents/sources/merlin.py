@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import field
 from time import monotonic
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge
 
@@ -50,6 +50,8 @@ class Options:
         skip_frames: frames at the beginning without a position.
         flyback_frames: frames at the end of each row without a position.
         serpentine: odd rows run backwards.
+        counter: 0 or 1 where both counters of the chip are on, None for that of the first frame; "all" takes every
+            frame as a position.
         control_port: port to set parameters and to start; None leaves the camera alone.
         settings: parameters of the camera, set before the start.
         start: send STARTACQUISITION.
@@ -70,6 +72,7 @@ class Options:
     skip_frames: Annotated[int, Ge(0)] = 0
     flyback_frames: Annotated[int, Ge(0)] = 0
     serpentine: bool = False
+    counter: Literal["all"] | Annotated[int, Ge(0)] | None = None
     control_port: Port | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     start: bool = False
@@ -191,7 +194,8 @@ class MerlinSource(Source):
         self._header = header
         scan = options.scan
         if scan is None:
-            if announced is None or (announced.scan is None and announced.frames == 0):
+            counted = announced is not None and (announced.frames != 0 and not announced.both_counters)
+            if announced is None or (announced.scan is None and not counted):
                 raise SourceError(f"{self._label}: the shape of the scan is not known; give --option scan=ROWS,COLUMNS")
             scan = scan_shape(announced, announced.frames)
         depth = header.depth
@@ -210,9 +214,23 @@ class MerlinSource(Source):
             options.serpentine,
         )
         self._run_frames = max(1, options.block_bytes // header.payload_bytes)
-        self._assembly = Assembly(order, self.health, self._run_frames)
-        if announced is not None and announced.frames not in (0, order.frames):
+        counter = self._counter(announced)
+        self._assembly = Assembly(order, self.health, self._run_frames, counter)
+        if announced is not None and announced.frames not in (
+            0,
+            order.frames,
+            order.frames * (1 if counter is None else 2),
+        ):
             self.health.fault(f"the camera announces {announced.frames} frames; a scan of {scan} takes {order.frames}")
+
+    def _counter(self, announced: mh.Acquisition | None) -> int | None:
+        """Return the counter whose frames are taken, where the camera sends those of both; None takes all."""
+        chosen = self._options.counter
+        if chosen == "all" or announced is None or not announced.both_counters:
+            return None
+        if chosen is None:
+            self.health.fault(f"both counters are on: these are the frames of counter {self._header.counter}")
+        return self._header.counter if chosen is None else chosen
 
     def _metadata(self, header: mh.MerlinHeader) -> Metadata:
         """Metadata of the text header, and the exposure time.

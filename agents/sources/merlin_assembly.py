@@ -94,10 +94,13 @@ class Assembly:
         order: order of the frames.
         health: receives missing and repeated positions and faults.
         run_frames: largest number of frames in a run.
+        counter: take the frames of this counter of the chip only, where both give one of each exposure; None takes all.
     """
 
-    def __init__(self, order: FrameOrder, health: Health, run_frames: int) -> None:
+    def __init__(self, order: FrameOrder, health: Health, run_frames: int, counter: int | None = None) -> None:
         self.order, self.health = order, health
+        self._counter, self._rise = counter, 2
+        self._before: FrameMessage | None = None
         self.received = 0
         self._run_frames = run_frames
         self._received = np.zeros((order.rows, order.scan[-1]), bool)
@@ -131,6 +134,15 @@ class Assembly:
 
     def add(self, frame: FrameMessage) -> list[FrameRun]:
         """Add a frame; return the runs that it completes."""
+        if self._counter is not None:
+            told = frame.number
+            if self._before is not None and frame.counter != self._before.counter:
+                # The two frames of an exposure have one number, or two.
+                self._rise = 1 if told == self._before.number else 2
+            self._before = frame
+            if frame.counter != self._counter:
+                return []
+            frame = frame._replace(number=self.order.first + (told - self.order.first) // self._rise)
         self._latest = frame.number
         if self.order.is_beyond(frame.number):
             self._beyond += 1

@@ -1,216 +1,182 @@
 """Timepix3 events of a `.t3p` file, as blocks of whole positions; memory is that of a block, not of the file."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Le
 from numpy.typing import NDArray
-from pydantic import field_validator
 
-from agents.base import StreamMeta
-from agents.events.block import EventBlock
-from agents.events.order import FAULTS, EventCounts, EventOrder
-from agents.events.scan import EventScan
-from agents.source import Health, Source, SourceError
-from agents.sources import Camera, Shape
+from agents.events.order import EventOrder
+from agents.source import SourceError
+from agents.sources.event_file import EventFileSource, EventOptions
+from twin.formats.chips import ChipLayout
 from twin.formats.dataset import FormatError, Layout
-from twin.formats.event_clock import FINE_TIME, EventClock, clock_of, plan_of
-from twin.formats.t3p import TICK_S, T3pReader
-from twin.options import Count, NonNegative, Positive, checked_options, validated
-from twin.scan.plan import ScanPlan
+from twin.formats.event_clock import LAST_TICK
+from twin.formats.t3p import GOES_ON, LOST, T3pReader, chip_numbers, split_marks
+from twin.options import checked_options, validated
 
-BLOCK_RECORDS = 2**15
-"""Half a megabyte, which stays in the cache between the passes over the events."""
-
-FRAME_BYTES = 64 * 2**20
-"""Memory of the frames of one block, if frames are provided."""
-
-FIRST_EVENTS = 15
 Events = NDArray[np.void]
+OUTSIDE = np.uint32(2**32 - 1)
 
 
 @validated
-class Options:
+class Options(EventOptions):
     """Options of the assignment of events to positions; None is the value of the file.
 
     Attributes:
-        scan: (rows, columns), or (N,) for a list of positions.
-        camera: (H, W).
-        dwell_s: dwell time.
-        pattern: "raster" or "serpentine".
-        settle_s, flyback_s: time at the start of every line, and between lines; events in it are ignored.
-        start_s: start of the scan on the camera's clock; "first" is the time of the first event.
-        acceptance_s: use only events of the first part of each dwell time, which emulates a lower dose.
-        window_s: largest delay of an event.
         counter_bits: bits of a tick counter that rolls over.
-        fine_time: use the fine time; None uses it for files of the simulated camera only.
-        frames: provide frames to agents that need them, at the cost of memory and time.
-        records: number of records that are read at a time.
     """
 
-    scan: Shape | None = None
-    camera: Camera | None = None
-    dwell_s: Positive | None = None
-    pattern: Literal["raster", "serpentine"] | None = None
-    settle_s: NonNegative | None = None
-    flyback_s: NonNegative | None = None
-    start_s: float | Literal["first"] = 0.0
-    acceptance_s: Positive | None = None
-    window_s: NonNegative = 1e-4
     counter_bits: Annotated[int, Ge(8), Le(46)] | None = None
-    fine_time: bool | None = None
-    frames: bool = False
-    records: Count = BLOCK_RECORDS
-
-    @field_validator("start_s", mode="before")
-    @classmethod
-    def _time_or_first(cls, given: Any) -> Any:
-        if isinstance(given, str) and given != "first":
-            raise ValueError(f"expected a time or first; got {given!r}")
-        return given
 
 
-class T3pSource(Source):
+class T3pSource(EventFileSource):
     """Events of a file in blocks; a truncated file yields its whole records.
-
-    Positions are in order of read-out, each once, also those without events. Events without a position are counted in
-    `counts`; faults are noted in `health`.
 
     Args:
         file: path of the .t3p file; the JSON file beside it may be missing if the options replace it.
         options: see `Options`.
 
     Raises:
-        SourceError: no such file, an invalid description, or scan, camera or dwell time not known.
+        SourceError: no such file, an invalid description, scan, camera or dwell time not known, or chip numbers in the
+            records without the places of the chips.
     """
 
+    options: Options
+
     def __init__(self, file: str | Path, options: Options | None = None) -> None:
-        self.options, self.health, self.counts = options or Options(), Health(), EventCounts()
-        path_ = Path(file)
+        super().__init__(file, options or Options())
         try:
-            self._reader = T3pReader(path_, tolerate=True)
+            self._reader = T3pReader(self._path, tolerate=True)
         except (OSError, FormatError) as error:
             raise SourceError(str(error)) from error
         try:
-            rest = path_.stat().st_size % 16
-            described = self._reader.records
-            self._cut_off = bool(rest) or (described is not None and self._reader.count < described)
-            if self._cut_off:
-                within = f", and ends within the next, after {rest} of 16 bytes" if rest else ""
-                of = "" if described is None else f" of {described}"
-                self.health.fault(f"the file is cut off: it has {self._reader.count} whole records{of}{within}")
-            layout = _layout(self._reader.layout, self.options, path_)
-            metadata = self._reader.metadata
-            if self.options.dwell_s is not None:
-                metadata = replace(metadata, dwell_s=self.options.dwell_s)
-            self.meta = StreamMeta(layout, metadata, has_frames=self.options.frames)
-            if metadata.dwell_s is not None:
-                self._plan()
-        except FormatError as error:
+            self._note_cut()
+            self._table = self._chip_table()
+            layout = self._layout()
+        except BaseException as error:
             self.close()
-            raise SourceError(f"{path_.name}: {error}") from error
-        except BaseException:
-            self.close()
+            if isinstance(error, FormatError):
+                raise SourceError(f"{self._path.name}: {error}") from error
             raise
-
-    def blocks(self) -> Iterator[EventBlock]:
-        plan, chunks = self._checked_plan()
-        camera = self.meta.layout.camera
-        order = EventOrder(
-            self._clock(plan),
-            camera[0] * camera[1],
-            window_s=self.options.window_s,
-            fine=self._fine(),
-            counter_bits=self.options.counter_bits,
-            most_positions=self._most_positions(),
-        )
-        scan, self.counts = EventScan(plan, camera, order), order.counts
-        try:
-            for first, events in chunks:
-                before = replace(order.counts)
-                yield from self._handed(scan.push(events))
-                self._note_faults(before, f"records {first} to {first + len(events)}")
-            before = replace(order.counts)
-            # The positions of a truncated file that are described as complete may lie beyond its end.
-            yield from self._handed(scan.flush(0 if self._cut_off else self._reader.frames))
-            self._note_faults(before, "at the end")
-            self._conclude(order.done, plan.count)
-        finally:
-            self.health.missing = plan.count - self.health.received
+        self._describe(layout, self._reader.metadata, self._reader.count)
 
     def close(self) -> None:
         self._reader.close()
 
-    def _handed(self, blocks: Iterator[EventBlock]) -> Iterator[EventBlock]:
-        for block in blocks:
-            self.health.received += len(block)
-            yield block
+    def _note_cut(self) -> None:
+        """Note a file that is cut off, within a record or between two."""
+        rest, described = self._path.stat().st_size % 16, self._reader.records
+        self._cut_off = bool(rest) or (described is not None and self._reader.count < described)
+        if self._cut_off:
+            within = f", and ends within the next, after {rest} of 16 bytes" if rest else ""
+            of = "" if described is None else f" of {described}"
+            self.health.fault(f"the file is cut off: it has {self._reader.count} whole records{of}{within}")
 
-    def _plan(self) -> ScanPlan:
-        """Plan of the scan by file and options.
+    def _chip_table(self) -> NDArray[np.uint32] | None:
+        """Return the pixel of the image by chip and pixel of the chip; None for one camera without chip numbers.
 
         Raises:
-            FormatError: no such scan is possible.
+            FormatError: the records have chip numbers, and nobody says where the chips lie.
         """
-        plan, options = plan_of(self.meta.layout, self.meta.metadata), self.options
-        changes = {
-            name: getattr(options, name)
-            for name in ("pattern", "settle_s", "flyback_s")
-            if getattr(options, name) is not None
-        }
-        try:
-            plan = replace(plan, **changes)
-        except ValueError as error:
-            raise FormatError(str(error)) from error
-        clock_of(plan, 0.0, options.acceptance_s)
-        return plan
+        if self.options.chips is not None:
+            self._chips = ChipLayout.named(self.options.chips, self.options.gap_px)
+            return self._chips.table()
+        if chip_numbers(self._reader.read(0, min(self.options.records, self._reader.count))):
+            raise FormatError(
+                "the records have chip numbers, and a pixel counts within its chip: give the places of the chips,"
+                " chips=quad, or row, column and turned of each: chips=[[0,0,false],[0,1,false]]"
+            )
+        return None
 
-    def _checked_plan(self) -> tuple[ScanPlan, Iterator[tuple[int, Events]]]:
-        try:
-            return self._plan(), self._reader.blocks(self.options.records)
-        except FormatError as error:
-            raise SourceError(f"{error}; give it as an option") from error
+    def _layout(self) -> Layout:
+        described, options = self._reader.layout, self.options
+        scan = options.scan or (described.scan if described else None)
+        camera = options.camera or (described.camera if described else None)
+        if self._table is not None:
+            camera = self._chips.camera
+        if scan is None or camera is None:
+            raise SourceError(
+                f"{self._path.name}: no {self._path.name}.json beside it: give scan and camera, rows before columns, as"
+                " options"
+            )
+        return Layout(scan, camera, "uint32")
 
-    def _clock(self, plan: ScanPlan) -> EventClock:
-        start_s = self.options.start_s
-        if start_s == "first":
-            start_s = self._first_s()
-        return clock_of(plan, float(start_s), self.options.acceptance_s)
+    def _counter_bits(self) -> int | None:
+        return self.options.counter_bits
 
-    def _first_s(self) -> float:
-        """Time of the first event of the beginning that is consistent with the others."""
-        events = self._reader.read(0, min(FIRST_EVENTS, self._reader.count))
-        if not len(events):
-            return 0.0
-        ticks = np.sort(events["toa"]).astype(np.float64)
-        middle = ticks[(len(ticks) - 1) // 2]
-        return float(ticks[ticks >= middle - self.options.window_s / TICK_S - 1][0] * TICK_S)
+    def _known_complete(self) -> int:
+        return 0 if self._cut_off else self._reader.frames
 
-    def _fine(self) -> bool:
-        if self.options.fine_time is not None:
-            return self.options.fine_time
-        return bool(self.meta.metadata.provenance.get(FINE_TIME, False))
+    def _first_events(self) -> Events:
+        return split_marks(self._reader.read(0, min(64, self._reader.count)))[0]
 
-    def _most_positions(self) -> int:
-        height, width = self.meta.layout.camera
-        return max(1, FRAME_BYTES // (4 * height * width)) if self.options.frames else 2**16
+    def _hits(self, order: EventOrder) -> Iterator[tuple[int, Events]]:
+        self._open_since: int | None = None
+        for first, events in self._reader.blocks(self.options.records):
+            hits, marks = split_marks(events)
+            order.counts.no_hits += len(marks)
+            if len(marks) or self._open_since is not None:
+                self._heed(marks, hits, first, order.tick)
+            if self._table is not None:
+                hits = self._placed(hits)
+            elif len(hits) and int(hits["overflow"].max()):
+                hits = hits.copy()
+                numbered = hits["overflow"] != 0
+                hits["pixel"][numbered] = OUTSIDE
+                self.health.fault(f"records from {first}: {int(numbered.sum())} hits have chip numbers; give chips")
+            yield first, hits
+        if self._open_since is not None:
+            self._lose(self._open_since, LAST_TICK - 1, "at the end")
 
-    def _note_faults(self, before: EventCounts, where: str) -> None:
-        for name in FAULTS:
-            new = getattr(self.counts, name) - getattr(before, name)
-            if new:
-                self.health.fault(f"{where}: {new} events {FAULTS[name]}")
+    def _heed(self, marks: Events, hits: Events, first: int, tick: int) -> None:
+        """Note the gaps that marks tell of; a gap may begin in one block and end in another."""
+        others = 0
+        for mark in marks:
+            pixel, time = int(mark["pixel"]), int(mark["toa"])
+            if mark["overflow"] != 1 or time >= LAST_TICK:
+                others += 1
+            elif pixel == LOST:
+                self._close_gap(self._open_since, self._unwrapped(time, tick), first)
+                self._open_since = self._unwrapped(time, tick)
+            elif pixel == GOES_ON:
+                start = self._open_since
+                if start is None:
+                    start = max(0, tick - time)
+                self._open_since = None
+                self._close_gap(start, start + max(1, time), first)
+            else:
+                others += 1
+        if others:
+            self.health.fault(f"records from {first}: {others} are no hits (overflow), and are left out")
+        if self._open_since is not None and len(hits):
+            later = hits["toa"][hits["toa"] > self._open_since]
+            if len(later) and not len(marks):
+                # Hits again, and no mark of their beginning: the gap ended with the first of them.
+                start, self._open_since = self._open_since, None
+                self._close_gap(start, int(later.min()), first)
 
-    def _conclude(self, done: int, count: int) -> None:
-        for name in ("before", "after"):
-            count_outside = getattr(self.counts, name)
-            if count_outside:
-                self.health.fault(f"{count_outside} events {name} the scan")
-        if done < count:
-            self.health.fault(f"the events end with position {done} of {count}")
+    def _close_gap(self, start: int | None, stop: int, first: int) -> None:
+        if start is not None and stop > start:
+            self._lose(start, min(stop, LAST_TICK - 1), f"records from {first}")
+
+    def _unwrapped(self, tick: int, now: int) -> int:
+        """Return a tick on the clock of the stream, whose time is `now`, for a counter that rolls over."""
+        bits = self.options.counter_bits
+        if bits is None:
+            return tick
+        span = 1 << bits
+        return now + (tick - now + span // 2) % span - span // 2
+
+    def _placed(self, hits: Events) -> Events:
+        """Return hits with the pixel of the image; those of a chip that is not there lie outside the camera."""
+        assert self._table is not None
+        placed, known = hits.copy(), hits["pixel"] < len(self._table)
+        placed["pixel"] = np.where(known, self._table[np.where(known, hits["pixel"], 0)], OUTSIDE)
+        placed["overflow"] = 0
+        return placed
 
 
 def make(where: str, options: Mapping[str, Any]) -> T3pSource:
@@ -221,13 +187,3 @@ def make(where: str, options: Mapping[str, Any]) -> T3pSource:
         SourceError: as `T3pSource`.
     """
     return T3pSource(where, checked_options(Options, options))
-
-
-def _layout(described: Layout | None, options: Options, file: Path) -> Layout:
-    scan = options.scan or (described.scan if described else None)
-    camera = options.camera or (described.camera if described else None)
-    if scan is None or camera is None:
-        raise SourceError(
-            f"{file.name}: no {file.name}.json beside it: give scan and camera, rows before columns, as options"
-        )
-    return Layout(scan, camera, "uint32")

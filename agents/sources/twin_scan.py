@@ -9,7 +9,7 @@ from agents.block import Block, FrameBlock
 from agents.events.order import FAULTS, EventCounts, EventOrder
 from agents.events.scan import EventScan
 from agents.source import Health, Source, SourceError
-from agents.sources.t3p import FRAME_BYTES
+from agents.sources.event_file import FRAME_BYTES
 from twin.formats.dataset import Beam, Layout, Metadata
 from twin.formats.event_clock import clock_of
 from twin.scan.plan import ScanPlan

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from agents.base import Agent, StreamMeta, load
 from agents.events.order import EventOrder
 from agents.events.scan import EventScan
-from agents.sources.t3p import BLOCK_RECORDS, Options, T3pSource
+from agents.sources.event_file import BLOCK_RECORDS
+from agents.sources.t3p import Options, T3pSource
 from benchmarks.rounds import Figure, Work, rates
 from benchmarks.streaming.frames import reading
 from twin.formats.dataset import Layout, Metadata

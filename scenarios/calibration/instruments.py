@@ -79,7 +79,7 @@ def build(scenario: Scenario, wiring: Wiring | None = None) -> Bench:
     if wiring.record is None:
         return bare
     if not wiring.resume:
-        recorder = RecordingMicroscope(bare.microscope, wiring.record, _provenance(scenario, wiring), bare.truth)
+        recorder = RecordingMicroscope(bare.microscope, wiring.record, provenance(scenario, wiring), bare.truth)
         return Bench(recorder, bare.truth, bare.simulator, bare.guard)
     if bare.guard is not None and not bare.guard.can_resume:
         raise ValueError(f"{bare.guard.capabilities.name} cannot take up a session: it does not know where it stands")
@@ -117,7 +117,8 @@ def _bare(scenario: Scenario, wiring: Wiring) -> Bench:
     return Bench(guard, found if isinstance(found, HasTruth) else None, None, guard)
 
 
-def _provenance(scenario: Scenario, wiring: Wiring) -> dict[str, Any]:
+def provenance(scenario: Scenario, wiring: Wiring) -> dict[str, Any]:
+    """Return the origin of a recording: scenario, controller, seed and versions."""
     return {
         "scenario": scenario.resolved(),
         "controller": wiring.controller,
@@ -133,7 +134,7 @@ def _check_same_run(recording: Recording, scenario: Scenario, wiring: Wiring) ->
         ScenarioError: names what differs.
     """
     # By way of text: tuples are lists on disc.
-    wanted = json.loads(json.dumps(_provenance(scenario, wiring)))
+    wanted = json.loads(json.dumps(provenance(scenario, wiring)))
     before = recording.attributes.get("provenance")
     found = [] if not isinstance(before, Mapping) else list(_different(_comparable(before), _comparable(wanted), ""))
     if not isinstance(before, Mapping) or found:

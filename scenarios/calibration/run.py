@@ -20,17 +20,24 @@ from scenarios.schema import load as load_scenario
 from twin.arrays import Array
 from twin.instrument.faults import Departure, MicroscopeFault, Stopped
 from twin.interrupt import remembered
+from twin.references.camera_reference import CameraReference, corrected_frame
 from twin.types import Frame, Truth
 
 
 @dataclass(frozen=True)
 class Session:
-    """Microscope and controller of a run."""
+    """Microscope and controller of a run; `reference` corrects frames before the controller sees them."""
 
     scenario: Scenario
     name: str
     bench: Bench
     controller: Controller
+    reference: CameraReference | None = None
+
+    def expose(self) -> Frame:
+        """Take one frame, corrected by the references of the camera; a recording keeps it as it came."""
+        frame = self.bench.microscope.acquire()
+        return frame if self.reference is None else corrected_frame(frame, self.reference)
 
     def truth(self) -> Truth | None:
         """Return the hidden state, for the scorer alone; None where there is no ground truth."""
@@ -107,9 +114,11 @@ def prepare(scenario: Scenario, controller: str, wiring: Wiring | None = None) -
     try:
         chosen = load(controller, scenario.optics, scenario.space, scenario.controllers.get(controller))
         bench = build(scenario, wiring)
+        told = scenario.references
+        reference = None if told is None else CameraReference.of(told, bench.microscope.capabilities.camera_shape)
     except (ValueError, OSError) as error:
         raise ScenarioError(f"{scenario.name}: {error}") from error
-    return Session(scenario, controller, bench, chosen)
+    return Session(scenario, controller, bench, chosen, reference)
 
 
 def run(
@@ -213,9 +222,9 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
     every controller meets the same truth, film and noise on the same seed.
     """
     space, microscope, controller = session.scenario.space, session.bench.microscope, session.controller
-    of_microscope, of_controller = np.random.SeedSequence(seed).spawn(2)
+    _, of_controller = np.random.SeedSequence(seed).spawn(2)
     controller.reset(space, np.random.default_rng(of_controller))
-    microscope.reset(np.random.default_rng(int(of_microscope.generate_state(1, np.uint64)[0])))
+    microscope.reset(microscope_generator(seed))
     input_nm, cumulative_nm = space.zero, space.zero
     seconds, dose_e = 0.0, 0.0
     for k in range(1, session.scenario.task.observations + 1):
@@ -226,7 +235,7 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
             input_nm = np.array(proposed, dtype=np.float64)
             cumulative_nm = space.check_input(input_nm, cumulative_nm)
             microscope.apply(input_nm)
-        frame = microscope.acquire()
+        frame = session.expose()
         dose_e += frame.dose_e
         started = perf_counter()
         controller.update(input_nm.copy(), frame)
@@ -248,6 +257,12 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
         yield Observation(step, frame, estimate, truth)
         if session.scenario.task.stop and controller.done:
             return
+
+
+def microscope_generator(seed: int) -> np.random.Generator:
+    """Return the random numbers of the microscope in a run of this seed."""
+    of_microscope = np.random.SeedSequence(seed).spawn(2)[0]
+    return np.random.default_rng(int(of_microscope.generate_state(1, np.uint64)[0]))
 
 
 def _score(estimate: Estimate, start_nm: Array, scenario: Scenario) -> dict[str, Any]:
@@ -275,7 +290,7 @@ def _correct(session: Session, last: Step) -> Correction:
     delta = target - np.asarray(last.cumulative_nm)
     microscope = session.bench.microscope
     microscope.apply(delta)
-    frame = microscope.acquire()
+    frame = session.expose()
     truth = session.truth()
     if truth is None:
         return Correction(_vector(delta), (), False, frame)

@@ -9,6 +9,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from twin.errors import nearest
+from twin.formats import file_checks
 from twin.formats.dataset import FormatError, FrameReader, FrameWriter, Layout, Metadata
 
 SUFFIXES = (".zarr", ".mib", ".t3p", ".hspy")
@@ -94,9 +95,10 @@ def open_frames(path: str | Path, tolerate: bool = False) -> FrameReader:
         ((2, 3), 768, 0.001)
     """
     path = Path(path)
+    if path.suffix == ".tpx3":
+        raise FormatError(f"{path.name}: a .tpx3 file has events without frames; agents.sources.tpx3 reads them")
     suffix = check_suffix(path, READERS)
-    if not path.exists():
-        raise FormatError(f"{path} does not exist")
+    file_checks.check_regular(path)
     module, name = READERS[suffix]
     reader: FrameReader = getattr(importlib.import_module(f"twin.formats.{module}"), name)(path, tolerate=tolerate)
     return reader

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.formats.dataset import FormatError, Layout, Metadata
+from twin.options import checked_options
 from twin.scan.plan import ScanPlan
 
 PER_PS = 4
@@ -147,10 +148,11 @@ def plan_of(layout: Layout, metadata: Metadata) -> ScanPlan:
             raise FormatError(f"a scan has at most {2**20} positions along a side; got {layout.scan}")
         return ScanPlan(rows=rows, columns=columns, dwell_s=metadata.dwell_s)
     try:
-        plan = ScanPlan(**plain)
+        plan = checked_options(ScanPlan, dict(plain))
     except (TypeError, ValueError) as error:
         raise FormatError(f"provenance.{SCAN_PLAN} is not a scan plan: {error}") from None
-    if plan.count > layout.count or plan.dwell_s != metadata.dwell_s:
+    whole = plan.pattern not in ("raster", "serpentine") or plan.count == layout.count
+    if plan.count > layout.count or not whole or plan.dwell_s != metadata.dwell_s:
         raise FormatError(
             f"provenance.{SCAN_PLAN} has {plan.count} positions of {plan.dwell_s} s; the file has {layout.count} of"
             f" {metadata.dwell_s} s"

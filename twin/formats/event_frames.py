@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.formats import event_clock, t3p
+from twin.formats import event_clock, file_checks, t3p
 from twin.formats.dataset import FormatError, FrameReader, Frames, FrameWriter, Layout, Metadata
 from twin.formats.event_clock import FINE_TIME, SCAN_PLAN, EventClock, clock_of, event_time, plan_of
 from twin.formats.mib import check_order
@@ -55,6 +55,7 @@ class EventFrameReader(FrameReader):
                     f"{path}: frames need {t3p.sidecar(path).name} with scan, camera and dwell_s;"
                     " t3p.T3pReader reads the events alone"
                 )
+            _check_sizes(path, layout, self._reader.count)
             self.layout, self.metadata = layout, metadata
             self._clock = _clock(path, layout, metadata)
             self._fine = bool(metadata.provenance.get(FINE_TIME))
@@ -62,12 +63,14 @@ class EventFrameReader(FrameReader):
         except BaseException:
             self._reader.close()
             raise
-        self.acquired = (np.arange(layout.count) < complete).reshape(layout.scan)
+        self.acquired = np.zeros(layout.scan, bool)
+        self.acquired.ravel()[:complete] = True
 
     def _last_position(self, path: Path) -> int:
         """Return the scan position of the last event; -1 without events."""
         latest, position = 0, -1
         for first, events in self._reader.blocks():
+            _check_plain(path, events)
             toa = events["toa"]
             late = np.flatnonzero(np.diff(toa.astype(np.int64), prepend=latest) < 0)
             if late.size:
@@ -107,6 +110,29 @@ class EventFrameReader(FrameReader):
 
     def close(self) -> None:
         self._reader.close()
+
+
+def _check_sizes(path: Path, layout: Layout, records: int) -> None:
+    """Hold the scan and the camera that the description announces against the file and the free memory.
+
+    Raises:
+        FormatError: far more positions than records, or frames that do not fit into memory.
+    """
+    file_checks.check_positions(layout.count, records, str(path), "events")
+    file_checks.check_event_camera(layout.camera, records, str(path))
+    file_checks.check_frame_memory(layout.frame_bytes, str(path))
+
+
+def _check_plain(path: Path, events: t3p.Events) -> None:
+    """Refuse records that are no plain hits.
+
+    Raises:
+        FormatError: marks of lost data, or chip numbers.
+    """
+    if len(t3p.split_marks(events)[1]):
+        raise FormatError(f"{path}: records tell of lost data, or are no hits; agents.sources.t3p heeds them")
+    if t3p.chip_numbers(events):
+        raise FormatError(f"{path}: hits have chip numbers; use agents.sources.t3p, with the places of the chips")
 
 
 def _clock(path: Path, layout: Layout, metadata: Metadata) -> EventClock:

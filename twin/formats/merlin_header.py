@@ -26,6 +26,10 @@ RAW_BITS = {1: 1, 6: 8, 12: 16, 24: 16}
 
 CHIP_DACS = ",".join(["3RX", *["000"] * 27])
 HDR_BYTES = 2048
+_COLOUR = (
+    "in colour mode pixels of several thresholds share an image, which is not taken apart here; record in single pixel"
+    " or charge summing mode (SPM, CSM)"
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,9 @@ class MerlinHeader:
         assembly: arrangement of the chips, "1x1" or "2x2".
         time: start of the exposure as text.
         shutter_s: exposure.
-        thresholds_kev: energy thresholds.
+        thresholds_kev: energy thresholds; NaN where the header has no number.
         depth: of the counter, bits; None if the header has none.
+        counter: of the chip, 0 or 1; with both on, frames of one exposure come in pairs.
     """
 
     sequence: int
@@ -56,6 +61,7 @@ class MerlinHeader:
     shutter_s: float = 0.0
     thresholds_kev: tuple[float, ...] = ()
     depth: int | None = None
+    counter: int = 0
 
     @property
     def kind(self) -> tuple[int, int, int, int, str, str, int | None]:
@@ -90,9 +96,11 @@ def parse_header(raw: bytes) -> MerlinHeader:
     length = _whole(_ascii(start[2]) if len(start) > 3 else "", "header length", SHORTEST_BYTES, LONGEST_BYTES)
     if len(raw) < length:
         raise FormatError(f"the header is cut off after {len(raw)} of {length} bytes")
-    fields = [_ascii(part) for part in raw[:length].split(b"\0", 1)[0].rstrip(b" \r\n").split(b",")]
-    if len(fields) < 9:
-        raise FormatError(f"a header has 9 fields or more; this one has {len(fields)} in its {length} bytes")
+    parts = raw[:length].split(b"\0", 1)[0].rstrip(b" \r\n").split(b",")
+    if len(parts) < 9:
+        raise FormatError(f"a header has 9 fields or more; this one has {len(parts)} in its {length} bytes")
+    # Only fields that are used have to be plain text.
+    fields = [_ascii(part) for part in parts[:9]] + [part.decode("ascii", "replace") for part in parts[9:]]
     pixel = fields[6].strip()
     known = (*PIXEL_BYTES, RAW)
     if pixel not in known:
@@ -108,8 +116,9 @@ def parse_header(raw: bytes) -> MerlinHeader:
             assembly=fields[7].strip(),
             time=fields[9].strip() if len(fields) > 9 else "",
             shutter_s=_real(fields[10], "shutter time") if len(fields) > 10 else 0.0,
-            thresholds_kev=tuple(_real(value, "threshold") for value in fields[14:22]) if len(fields) >= 22 else (),
+            thresholds_kev=tuple(map(_number, fields[14:22])) if len(fields) >= 22 else (),
             depth=_depth(fields, pixel),
+            counter=_counter(fields),
         )
     )
 
@@ -125,8 +134,8 @@ def build_header(header: MerlinHeader) -> bytes:
     chip_select = f"{(1 << header.chips) - 1:02X}"
     text = (
         f"MQ1,{header.sequence:06d},{header.length:05d},{header.chips:02d},{header.width:04d},{header.height:04d},"
-        f"{header.pixel},{header.assembly:>6},{chip_select},{header.time},{header.shutter_s:.6f},0,0,0,{thresholds},"
-        + ",".join([CHIP_DACS] * header.chips)
+        f"{header.pixel},{header.assembly:>6},{chip_select},{header.time},{header.shutter_s:.6f},"
+        f"{header.counter},0,0,{thresholds}," + ",".join([CHIP_DACS] * header.chips)
     )
     if header.depth is not None:
         text += f",MQ1A,{_iso(header.time)},{round(header.shutter_s * 1e9)}ns,{header.depth},"
@@ -147,6 +156,7 @@ class UsualHeader:
     def __init__(self, header: MerlinHeader, raw: bytes) -> None:
         self.header = header
         self._same = b"," + b",".join(raw.split(b",", 8)[2:8]) + b","
+        self._modes = _modes(raw)
 
     def number(self, raw: bytes) -> int | None:
         """Return the frame number; None for a header that has to be parsed."""
@@ -156,7 +166,12 @@ class UsualHeader:
             return None
         if raw[comma : comma + len(self._same)] != self._same or _counter_depth(raw) != self.header.depth:
             return None
-        return int(digits)
+        return int(digits) if _modes(raw) == self._modes else None
+
+
+def _modes(raw: bytes) -> list[bytes]:
+    """Return the fields that say which counter it is, and whether in colour."""
+    return raw[:256].split(b",", 13)[11:13]
 
 
 def _counter_depth(raw: bytes) -> int | None:
@@ -213,6 +228,28 @@ def _real(text: str, what: str) -> float:
     return value
 
 
+def _number(text: str) -> float:
+    """Return a number that nothing depends on; NaN for what is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _counter(fields: list[str]) -> int:
+    """Return which counter of the chip a frame is of.
+
+    Raises:
+        FormatError: a frame in colour.
+    """
+    modes = [field.strip() for field in fields[11:13]]
+    if len(modes) == 2 and modes[1].isdigit() and int(modes[1]) != 0:
+        raise FormatError(f"field 13 of the header says colour: {_COLOUR}")
+    counter = modes[0] if modes else "0"
+    return int(counter) if counter.isascii() and counter.isdigit() and len(counter) < 3 else 0
+
+
 def _depth(fields: list[str], pixel: str) -> int | None:
     """Return the counter depth from the MQ1A part, if present."""
     if "MQ1A" not in fields:
@@ -233,9 +270,10 @@ def _checked(header: MerlinHeader) -> MerlinHeader:
     if header.chips == 4 and header.assembly.startswith("2x2"):
         if header.depth == 24:
             raise FormatError("raw 24-bit data of four chips: their order is not known; record processed data (U32)")
-        if header.width != 4 * header.height:
+        if header.width < 4 * header.height:
             raise FormatError(
-                f"raw data of four chips are 4 squares side by side, not {header.width} x {header.height}"
+                f"raw data of four square chips lie side by side, with at most as many rows as a chip has columns;"
+                f" {header.width} x {header.height} has more"
             )
     elif header.chips != 1:
         raise FormatError(f"raw data of {header.chips} chips as {header.assembly}: only 1x1 and 2x2 are known")
@@ -259,8 +297,9 @@ class Acquisition:
         frames: in the acquisition; 0: until stopped.
         frames_per_trigger: usually the frames of one scan row.
         scan: (rows, columns), if present.
-        depth: counter depth, bits.
+        depth: counter depth, bits; None if unknown.
         extra: further lines.
+        both_counters: frames of one exposure come in pairs, one of each counter; None if the text does not say.
     """
 
     frames: int
@@ -268,11 +307,14 @@ class Acquisition:
     scan: tuple[int, int] | None = None
     depth: int | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
+    both_counters: bool | None = None
 
 
 FRAMES = "Frames in Acquisition (Number)"
 PER_TRIGGER = "Frames per Trigger (Number)"
 DEPTH = "Counter Depth (number)"
+COUNTERS = "Active Counters"
+CHIP_MODE = "Chip Mode"
 
 
 def build_hdr(acquisition: Acquisition, assembly: str = "1x1") -> bytes:
@@ -311,6 +353,21 @@ def parse_hdr(raw: bytes) -> Acquisition:
             break
         if tab:
             lines[key.rstrip().removesuffix(":")] = value.strip()
-    number = {key: _whole(lines.pop(key, "0"), key, 0, 2**31) for key in (FRAMES, PER_TRIGGER, "ScanX", "ScanY", DEPTH)}
-    scan = (number["ScanY"], number["ScanX"]) if number["ScanX"] and number["ScanY"] else None
-    return Acquisition(number[FRAMES], number[PER_TRIGGER], scan, number[DEPTH] or None, lines)
+    frames = _whole(lines.pop(FRAMES, "0"), FRAMES, 0, 2**31)
+    per_trigger, columns, rows, depth = (_known(lines.pop(key, "")) for key in (PER_TRIGGER, "ScanX", "ScanY", DEPTH))
+    mode = next((value for key, value in lines.items() if key.startswith(CHIP_MODE)), "")
+    if mode in ("CM", "CSCM"):
+        raise FormatError(f"chip mode {mode}: {_COLOUR}")
+    scan = (rows, columns) if rows and columns else None
+    return Acquisition(frames, per_trigger, scan, depth or None, lines, _both(lines.get(COUNTERS)))
+
+
+def _both(counters: str | None) -> bool | None:
+    """Return whether both counters count each exposure. Alternating ones take turns: every frame is an exposure."""
+    return None if counters is None else "0" in counters and "1" in counters
+
+
+def _known(text: str) -> int:
+    """Return a number of the text header; 0 for one that the software left open (`N/A`, `-`, nothing)."""
+    value = _number(text)
+    return int(value) if 0 < value <= 2**31 and value.is_integer() else 0

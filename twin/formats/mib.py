@@ -1,24 +1,26 @@
 """A dataset in the format of a Merlin camera: `name.mib`, frames with headers, and `name.hdr`, the text header.
 
-Frames are in read-out order. Metadata without a field in the camera's headers are a JSON line of the .hdr. An
-acquisition that the camera's software split over several files is not supported.
+Frames are in read-out order. Metadata without a field in the camera's headers are a JSON line of the .hdr.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.formats import dataset, merlin_pixels
+from twin.formats import dataset, file_checks, merlin_pixels
 from twin.formats import merlin_header as mh
 from twin.formats.dataset import FormatError, FrameReader, Frames, FrameWriter, Layout, Metadata, check_free
+from twin.formats.mib_files import StoredFrames, parse, read_hdr
 
 METADATA = "Metadata (JSON)"
-MOST_HDR = 2**20
-"""Largest text header that is read, bytes; cameras write some thousands."""
+CounterChoice = int | Literal["all"] | None
+"""0 or 1, all frames, or the counter of the first frame."""
 
 
 def smallest_depth(max_count: int) -> int:
@@ -104,80 +106,169 @@ class MibWriter(FrameWriter):
 
 
 class MibReader(FrameReader):
-    """Reads a .mib file, by its .hdr where there is one.
+    """Reads a .mib file, or all parts of a split acquisition, by the .hdr where there is one.
 
     Args:
         path: of the .mib file.
         scan: (rows, columns) or (N,), if the .hdr has none or another one.
         tolerate: end at the first fault and keep the complete frames before it, instead of raising.
+        counter: of the chip, where both are on; None is that of the first frame, "all" reads every frame as a position.
+        parts: read the other parts of a split acquisition, too.
+        surplus: leave out frames after the last position of the scan, instead of raising.
 
     Attributes:
         header: of the first frame.
+        stored: the frames of both counters, as they lie in the files.
+        every, offset: frame k is the stored frame `k * every + offset`.
+        complete: number of frames of the counter.
+        announced: the text header; None without one.
+        notes: what was taken for granted, sentences.
 
     Raises:
-        FormatError: no complete frame, an invalid header, or (unless `tolerate`) a truncated frame; `complete` of the
-            error counts the frames before the fault.
+        FormatError: no complete frame, an invalid header, a counter that is not there, more frames than positions, or
+            (unless `tolerate`) a truncated frame; `complete` of the error counts the frames before the fault.
     """
 
-    def __init__(self, path: Path, scan: tuple[int, ...] | None = None, tolerate: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        scan: tuple[int, ...] | None = None,
+        tolerate: bool = False,
+        counter: CounterChoice = None,
+        parts: bool = True,
+        surplus: bool = False,
+    ) -> None:
         self._path, self._tolerate = path, tolerate
-        size = path.stat().st_size
-        self._file = path.open("rb")
+        self.stored = StoredFrames(path, parts)
         try:
-            self.header = _parse(self._file.read(mh.LONGEST_BYTES), path, 0)
-            self._stride = self.header.length + self.header.payload_bytes
-            self._complete, rest = divmod(size, self._stride)
-            self._complete = min(self._complete, dataset.LARGEST_SCAN)
-            if self._complete == 0 or (rest and not tolerate):
-                raise FormatError(
-                    f"{path}: frame {self._complete} is cut off after {rest} of {self._stride} bytes; there are"
-                    f" {self._complete} whole frames before it" + (" (tolerate reads them)" if self._complete else ""),
-                    self._complete,
-                )
-            self._describe(scan)
+            if self.stored.cut_off is not None and not tolerate:
+                raise FormatError(*self.stored.cut_off)
+            self.header, self.notes = self.stored.header, tuple(self.stored.notes)
+            self.announced = None if self.stored.hdr is None else read_hdr(self.stored.hdr)
+            self._choose_counter(counter)
+            self._describe(scan, surplus)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
-    def _describe(self, scan: tuple[int, ...] | None) -> None:
+    def _choose_counter(self, counter: CounterChoice) -> None:
+        """Find out whether frames come in pairs, one of each counter, and which of them to read."""
+        stored = self.stored
+        first = [self.header.counter, *stored.counter_of(1)]
+        self.every, self.offset, self.counter = 1, 0, None
+        if counter == "all" or not self._in_pairs(first, counter):
+            if isinstance(counter, int) and counter != first[0]:
+                raise FormatError(
+                    f"{self._path}: every frame is an exposure of its own, the first by counter {first[0]}: counter is"
+                    f" {first[0]} or all, not {counter}"
+                )
+            self.complete = stored.complete
+            return
+        chosen = first[0] if counter is None else counter
+        if chosen not in first:
+            raise FormatError(
+                f"{self._path}: no frames of counter {chosen}; there are those of {' and '.join(map(str, first))}"
+            )
+        self.every, self.offset, self.counter = 2, first.index(chosen), chosen
+        self.complete = -(-(stored.complete - self.offset) // 2)
+        if counter is None:
+            threshold = dict(enumerate(self.header.thresholds_kev)).get(chosen, math.nan)
+            at = f", threshold {threshold:g} keV" if math.isfinite(threshold) else ""
+            self.notes += (
+                f"both counters were on: these are the frames of counter {chosen}{at};"
+                f" counter={first[1 - self.offset]} gives the others",
+            )
+
+    def _in_pairs(self, first: list[int], counter: CounterChoice) -> bool:
+        """Return whether both counters give a frame of each exposure, by the text header, else by the times.
+
+        Raises:
+            FormatError: the headers leave it open.
+        """
+        said = None if self.announced is None else self.announced.both_counters
+        if said is False or len(first) < 2 or (said is None and first[0] == first[1]):
+            return False
+        if first[0] == first[1]:
+            raise FormatError(
+                f"{self._path}: both counters were on, and the frames do not say which they are of; counter=all reads"
+                " every frame as a position of its own"
+            )
+        if said or isinstance(counter, int):
+            return True
+        times = [self.stored.head_of(k).time for k in range(min(4, self.stored.complete))]
+        if len(set(times)) == len(times):
+            return False  # every frame is an exposure of its own: the counters take turns
+        if times[0] == times[1] and len(set(times[1:3])) == len(times[1:3]):
+            return True
+        raise FormatError(
+            f"{self._path}: frames of two counters alternate, and nothing says whether they share an exposure; give"
+            f" counter={first[0]} or counter={first[1]} for pairs, counter=all if every frame is a position"
+        )
+
+    def _describe(self, scan: tuple[int, ...] | None, surplus: bool) -> None:
         """Layout and metadata, from the first header, the .hdr and the size of the file."""
-        hdr = self._path.with_suffix(".hdr")
-        acquisition = _acquisition(hdr) if hdr.exists() else None
-        shape = scan if scan is not None else scan_shape(acquisition, self._complete)
+        hdr, complete = self.stored.hdr, self.complete
+        if self.announced is not None:
+            self.announced = self._of_one_counter(self.announced)
+        shape = scan if scan is not None else scan_shape(self.announced, complete)
+        file_checks.check_positions(math.prod(shape), self.stored.complete, str(self._path))
         height, width = self.header.image_shape
         dtype, depth = merlin_pixels.dtype(self.header), self.header.depth
         # The limit of the pixels, if the counter is deeper.
         limit = None if depth is None else min((1 << depth) - 1, int(np.iinfo(dtype).max))
         self.layout = Layout(shape, (height, width), str(dtype), limit)
-        if self._complete > self.layout.count:
-            raise FormatError(f"{self._path}: {self._complete} frames do not fit a scan of {shape}")
-        self.acquired = (np.arange(self.layout.count) < self._complete).reshape(shape)
-        extra = acquisition.extra if acquisition else {}
+        if complete > self.layout.count and not surplus:
+            raise FormatError(f"{self._path}: {complete} frames do not fit a scan of {shape}")
+        self.acquired = np.zeros(shape, bool)
+        self.acquired.ravel()[:complete] = True
+        extra = self.announced.extra if self.announced else {}
         plain = dataset.json_object(extra.get(METADATA, "{}"), f"{hdr}: {METADATA}")
         if self.header.shutter_s > 0:
             plain.setdefault("dwell_s", self.header.shutter_s)
         self.metadata = Metadata.of(plain, str(hdr))
 
+    def _of_one_counter(self, acquisition: mh.Acquisition) -> mh.Acquisition:
+        """Return the text header for the frames of one counter; it may count those of both."""
+        positions = acquisition.scan is not None and math.prod(acquisition.scan) == acquisition.frames
+        if self.every == 1 or positions or acquisition.frames < self.stored.complete:
+            return acquisition
+        halves = (acquisition.frames // self.every, acquisition.frames_per_trigger // self.every)
+        return replace(acquisition, frames=halves[0], frames_per_trigger=halves[1])
+
     def _read(self, first: int, count: int) -> Frames:
-        missing = first + count - self._complete
+        missing = first + count - self.complete
         if missing > 0:
-            raise FormatError(f"{self._path}: ends after {self._complete} frames, {missing} too early", self._complete)
-        self._file.seek(first * self._stride)
-        raw = np.fromfile(self._file, np.uint8, count * self._stride).reshape(count, self._stride)
+            raise FormatError(f"{self._path}: ends after {self.complete} frames, {missing} too early", self.complete)
+        begin = first * self.every + self.offset
+        raw = self.stored.read(begin, (count - 1) * self.every + 1)[:: self.every] if count else self.stored.read(0, 0)
+        if len(raw) < count:
+            raise FormatError(f"{self._path}: has become shorter, {first + len(raw)} frames", first + len(raw))
         for k, row in enumerate(raw, start=first):
-            header = _parse(row[: self.header.length].tobytes(), self._path, k)
-            if header.kind != self.header.kind:
-                raise FormatError(f"{self._path}: frame {k} {mh.difference(header, self.header)}", k)
-        return merlin_pixels.decode(raw[:, self.header.length :], self.header)
+            self._check(row[: self.header.length].tobytes(), k)
+        return merlin_pixels.decode(np.ascontiguousarray(raw[:, self.header.length :]), self.header)
+
+    def _check(self, raw: bytes, frame: int) -> None:
+        """Refuse a header of another kind than the first.
+
+        Raises:
+            FormatError: names the difference.
+        """
+        header = parse(raw, self._path, frame)
+        if header.kind != self.header.kind:
+            raise FormatError(f"{self._path}: frame {frame} {mh.difference(header, self.header)}", frame)
+        if self.counter is not None and header.counter != self.counter:
+            raise FormatError(
+                f"{self._path}: frame {frame} is of counter {header.counter}, where one of {self.counter} is due", frame
+            )
 
     def blocks(self, frames: int | None = None) -> Iterator[tuple[int, Frames]]:
         """As `FrameReader.blocks`; yield the frames before a damaged one, then raise (or end)."""
         step = self.layout.block if frames is None else frames
         if step < 1:
             raise ValueError(f"a block holds at least one frame; got {step}")
-        for first in range(0, self._complete, step):
+        for first in range(0, self.extent, step):
             try:
-                block = self.read(first, min(step, self._complete - first))
+                block = self.read(first, min(step, self.extent - first))
             except FormatError as error:
                 if error.complete > first:
                     yield first, self.read(first, error.complete - first)
@@ -187,7 +278,7 @@ class MibReader(FrameReader):
             yield first, block
 
     def close(self) -> None:
-        self._file.close()
+        self.stored.close()
 
 
 def check_order(layout: Layout, first: int, count: int, pixel: NDArray[np.integer] | None) -> None:
@@ -216,24 +307,3 @@ def scan_shape(acquisition: mh.Acquisition | None, complete: int) -> tuple[int, 
     if columns > 1 and frames >= columns and frames % columns == 0:
         return frames // columns, columns
     return (max(complete, frames),) if frames <= dataset.LARGEST_SCAN else (complete,)
-
-
-def _parse(raw: bytes, path: Path, frame: int) -> mh.MerlinHeader:
-    try:
-        return mh.parse_header(raw)
-    except FormatError as error:
-        raise FormatError(f"{path}: frame {frame}: {error}", frame) from None
-
-
-def _acquisition(hdr: Path) -> mh.Acquisition:
-    """Read the text header of a file, at most `MOST_HDR` bytes.
-
-    Raises:
-        FormatError: not a text header; names the file.
-    """
-    with hdr.open("rb") as file:
-        raw = file.read(MOST_HDR)
-    try:
-        return mh.parse_hdr(raw)
-    except FormatError as error:
-        raise FormatError(f"{hdr}: {error}") from None

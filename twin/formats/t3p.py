@@ -3,24 +3,50 @@
 A record, packed and little-endian: pixel index (y * W + x), time of arrival in ticks of 25 ns, overflow, fine time of
 arrival, time over threshold. The position in a scan is floor(arrival / dwell). Fine time counts steps of 1.5625 ns back
 from the tick: the arrival is `toa * 25 ns - ftoa * 1.5625 ns`; frames use the coarse time, as in other readers.
+
+A record with a true overflow is no hit: pixel 0x74 says that data were lost from its time on, 0x75 that they go on,
+after a gap as long as its time. Cameras of several chips write the number of the chip there instead, and the pixel
+within it (ADVACAM's public wiki, File types).
 """
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.formats import file_checks
 from twin.formats.closing import Closing
-from twin.formats.dataset import FormatError, Frames, Layout, Metadata, check_free
+from twin.formats.dataset import FormatError, Frames, Layout, Metadata, check_free, json_object
 
 RECORD = np.dtype([("pixel", "<u4"), ("toa", "<u8"), ("overflow", "u1"), ("ftoa", "u1"), ("tot", "<u2")])
+LOST, GOES_ON = 0x74, 0x75
+MOST_SIDECAR = 2**20
+"""Largest description that is read, bytes; the twin's has some hundreds."""
 TICK_S = 25e-9
 _TICK_PS = 25_000
 BLOCK_RECORDS = 2**20
 
 Events = NDArray[np.void]
+
+
+def split_marks(events: Events) -> tuple[Events, Events]:
+    """Return hits, and records that are none, both in order.
+
+    A record whose overflow is the upper half of its pixel is a hit of a numbered chip.
+    """
+    special = events["overflow"] != 0
+    if not special.any():
+        return events, events[:0]
+    marks = special & (events["pixel"] >> 16 != events["overflow"])
+    return events[~marks], events[marks]
+
+
+def chip_numbers(events: Events) -> bool:
+    """Return whether hits have the number of their chip, so that their pixel counts within the chip."""
+    return bool(np.any((events["overflow"] != 0) & (events["pixel"] >> 16 == events["overflow"])))
 
 
 def count_hits(events: Events, position: NDArray[np.int64], count: int, camera: tuple[int, int]) -> Frames:
@@ -67,7 +93,7 @@ def from_frames(frames: Frames, first: int, dwell_s: float) -> Events:
 
 
 def sidecar(path: Path) -> Path:
-    """Return `name.t3p.json`, the file with layout and metadata."""
+    """Return `name.t3p.json` (or `name.tpx3.json`), the file with layout and metadata."""
     return path.with_name(path.name + ".json")
 
 
@@ -149,6 +175,7 @@ class T3pReader(Closing):
     """
 
     def __init__(self, path: Path, tolerate: bool = False) -> None:
+        file_checks.check_file(path)
         self.count, rest = divmod(path.stat().st_size, RECORD.itemsize)
         if rest and not tolerate:
             raise FormatError(
@@ -156,7 +183,7 @@ class T3pReader(Closing):
                 f" {self.count} whole records before it (tolerate reads them)",
                 self.count,
             )
-        self.layout, self.metadata, self.frames, self.records = _about(sidecar(path))
+        self.layout, self.metadata, self.frames, self.records = description(sidecar(path))
         self._file = path.open("rb")
 
     def read(self, first: int, count: int) -> Events:
@@ -181,17 +208,38 @@ class T3pReader(Closing):
         self._file.close()
 
 
-def _about(path: Path) -> tuple[Layout | None, Metadata, int, int | None]:
-    """Return layout, metadata, complete positions and records from the JSON file, if present."""
+def description(path: Path) -> tuple[Layout | None, Metadata, int, int | None]:
+    """Return layout, metadata, complete positions and records from the JSON file of an event file, if present.
+
+    Raises:
+        FormatError: not a description, or one too large.
+    """
     if not path.exists():
         return None, Metadata(), 0, None
+    file_checks.check_file(path)
+    if path.stat().st_size > MOST_SIDECAR:
+        raise FormatError(f"{path}: a description has at most {MOST_SIDECAR} bytes, not {path.stat().st_size}")
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        scan, camera = tuple(map(int, about["scan"])), tuple(map(int, about["camera"]))
-        plain, frames = dict(about["metadata"]), int(about.get("frames", 0))
-        records = int(about["records"]) if "records" in about else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{path}: not a description of events: {error}") from None
+        text = path.read_text(encoding="utf-8")
+        about = json_object(text, f"{path}: not a description of events: it")
+        scan, camera = tuple(map(_whole, about["scan"])), tuple(map(_whole, about["camera"]))
+        plain, frames = dict(about["metadata"]), _whole(about.get("frames", 0))
+        records = _whole(about["records"]) if "records" in about else None
+    except FormatError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FormatError(f"{path}: not a description of events: {error or type(error).__name__}") from None
     if len(camera) != 2:
         raise FormatError(f"{path}: camera is (H, W), got {camera}")
     return Layout(scan, (camera[0], camera[1]), "uint32"), Metadata.of(plain, str(path)), frames, records
+
+
+def _whole(value: Any) -> int:
+    """Return a whole number as such.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 2**63 or value != int(value):
+        raise ValueError(f"a whole number is expected, got {str(value)[:40]}")
+    return int(value)

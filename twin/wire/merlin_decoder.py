@@ -33,12 +33,13 @@ class AcquisitionMessage(NamedTuple):
 class FrameMessage(NamedTuple):
     """A frame; its pixels are row `slot` of `slab`, (K, bytes), and stay there.
 
-    `number` is the camera's frame number.
+    `number` is the camera's frame number, `counter` that of the chip.
     """
 
     number: int
     slab: Bytes
     slot: int
+    counter: int = 0
 
 
 class Fault(NamedTuple):
@@ -96,7 +97,7 @@ class DataDecoder:
         self._held: FrameMessage | None = None
         self._replay, self._given_up = b"", ""
         self._faults = self._garbage = 0
-        self._length = self._remaining = self._number = 0
+        self._length = self._remaining = self._number = self._counter = 0
         self._text = memoryview(b"")
         self._view, self._want = self._front, 0
         self._have = 0
@@ -275,7 +276,7 @@ class DataDecoder:
             self.header, self._usual = header, mh.UsualHeader(header, head)
             self._usual_prefix = prefix(self._length)
             self._heads = [memoryview(bytearray(PREFIX_BYTES + header.length)) for _ in self._heads]
-        return self._pixels_follow(header.sequence, head[header.length :])
+        return self._pixels_follow(header.sequence, head[header.length :], header.counter)
 
     def _check(self, header: mh.MerlinHeader) -> None:
         """Refuse a frame that does not fit its message, is too large, differs from the first, or tells nonsense."""
@@ -291,9 +292,10 @@ class DataDecoder:
         if self.header is not None and header.kind != self.header.kind:
             raise FormatError(f"frame {header.sequence} {mh.difference(header, self.header)}")
 
-    def _pixels_follow(self, number: int, begun: bytes) -> list[Message]:
+    def _pixels_follow(self, number: int, begun: bytes, counter: int | None = None) -> list[Message]:
         """Receive pixels into the next free row of the slab; `begun` are those received already."""
         assert self.header is not None
+        self._counter = self.header.counter if counter is None else counter
         size = self.header.payload_bytes
         if self._slot == len(self._slab):
             self._new_slab(size)
@@ -308,7 +310,7 @@ class DataDecoder:
         self._rows = [memoryview(row) for row in self._slab]
 
     def _pixels_done(self) -> list[Message]:
-        self._held = FrameMessage(self._number, self._slab, self._slot)
+        self._held = FrameMessage(self._number, self._slab, self._slot, self._counter)
         self._slot += 1
         self._begin()
         return []

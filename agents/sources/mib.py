@@ -1,0 +1,304 @@
+"""Frames of a Merlin file, or of the parts of a split acquisition, in the order in which they were read out.
+
+Processed pixels stay big-endian. A damaged or truncated file yields its whole frames and a fault.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Ge
+from numpy.typing import NDArray
+
+from agents.base import StreamMeta
+from agents.block import FrameBlock
+from agents.source import Health, Source, SourceError
+from agents.sources import Shape
+from agents.sources.merlin_assembly import FrameOrder, frames_of
+from twin.formats import merlin_header as mh
+from twin.formats.dataset import FormatError, Layout
+from twin.formats.merlin_header import UsualHeader
+from twin.formats.mib import MibReader
+from twin.formats.mib_files import columns_of_times
+from twin.options import Count, checked_options, validated
+
+
+@validated
+class Options:
+    """Options of reading a .mib file.
+
+    Attributes:
+        scan: (rows, columns), or (N,); None is that of the .hdr file, or of the pauses in the time stamps.
+        first_frame, last_frame: of the stored frames, the first that is read and the one after the last; negative ones
+            count from the end.
+        skip_frames: frames at the beginning without a position.
+        flyback_frames: frames at the end of each row without a position; None is what the .hdr says, or none.
+        serpentine: odd rows run backwards.
+        positions: follow the "number" of each frame, which leaves gaps where frames were lost, or the "order" of the
+            file; None follows the numbers if they rise from frame to frame and fit the scan.
+        counter: 0 or 1 where both counters of the chip were on, "all" reads every frame as a position.
+        parts: read all parts of a split acquisition; False reads this file alone.
+        block_bytes: memory of the frames in a block.
+    """
+
+    scan: Shape | None = None
+    first_frame: int | None = None
+    last_frame: int | None = None
+    skip_frames: Annotated[int, Ge(0)] = 0
+    flyback_frames: Annotated[int, Ge(0)] | None = None
+    serpentine: bool = False
+    positions: Literal["number", "order"] | None = None
+    counter: Literal["all"] | Annotated[int, Ge(0)] | None = None
+    parts: bool = True
+    block_bytes: Count = 2**22
+
+
+def make(where: str, options: Mapping[str, Any]) -> "MibSource":
+    """Open a file by its path.
+
+    Raises:
+        OptionError: an unknown option or a bad value.
+        SourceError: as `MibSource`.
+    """
+    return MibSource(Path(where), checked_options(Options, options))
+
+
+class MibSource(Source):
+    """A Merlin file opened for one pass.
+
+    Args:
+        path: of the .mib file.
+        options: see `Options`.
+
+    Raises:
+        SourceError: no such file, or no whole frame in it.
+    """
+
+    def __init__(self, path: Path, options: Options | None = None) -> None:
+        self.health = Health()
+        self._path, self._options = path, options or Options()
+        try:
+            self._reader = self._open()
+        except (FormatError, OSError) as error:
+            raise SourceError(str(error)) from error
+        try:
+            self._arrange()
+        except (FormatError, OSError) as error:
+            self.close()
+            raise SourceError(str(error)) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> MibReader:
+        try:
+            reader = self._open_as(tolerate=False)
+        except FormatError as error:
+            if error.complete == 0:
+                raise
+            reader = self._open_as(tolerate=True)
+            self.health.fault(str(error))
+        for note in reader.notes:
+            self.health.fault(f"{self._path.name}: {note}")
+        return reader
+
+    def _open_as(self, tolerate: bool) -> MibReader:
+        options = self._options
+        return MibReader(self._path, options.scan, tolerate, options.counter, options.parts, surplus=True)
+
+    # --- which frame belongs where ---------------------------------------------------------------
+
+    def _arrange(self) -> None:
+        """Set the range of stored frames, the order of read-out, and the layout."""
+        reader, options = self._reader, self._options
+        every = reader.every
+        chosen = range(reader.complete)[options.first_frame : options.last_frame]
+        if not chosen:
+            raise FormatError(
+                f"{self._path}: no frame from first_frame {options.first_frame} to last_frame {options.last_frame} of"
+                f" {reader.complete}"
+            )
+        self._first, self._stop = chosen.start * every + reader.offset, (chosen.stop - 1) * every + reader.offset + 1
+        self._order = FrameOrder(self._scan(len(chosen)), 0, options.skip_frames, self._flyback(), options.serpentine)
+        layout = reader.layout
+        self.meta = StreamMeta(Layout(self._order.scan, layout.camera, layout.dtype, layout.max_count), reader.metadata)
+        self._rise, self._origin = self._rise_of_numbers(), 0
+        self._by_number = self._follows_numbers(len(chosen))
+
+    def _scan(self, frames: int) -> tuple[int, ...]:
+        """Return the shape of the scan for this many frames."""
+        reader, options = self._reader, self._options
+        whole = frames == reader.complete
+        if options.scan is not None or (len(reader.layout.scan) == 2 and whole):
+            return reader.layout.scan
+        if not whole and reader.layout.count > frames - options.skip_frames:
+            return (max(1, frames - options.skip_frames),)
+        if len(reader.layout.scan) == 2:
+            return reader.layout.scan
+        start = self._first + options.skip_frames * reader.every
+        columns = columns_of_times(np.fromiter(reader.stored.times_s(start, reader.every), np.float64))
+        if columns is None:
+            return (max(1, reader.layout.count - options.skip_frames),)
+        # Flyback frames, if there are any, are among those between two pauses.
+        positions = columns - (options.flyback_frames or 0)
+        rows = -(-(max(frames, reader.layout.count) - options.skip_frames) // columns)
+        self.health.fault(
+            f"{self._path.name}: the scan has {positions} columns by the pauses in the time stamps, {rows} rows;"
+            " give scan if that is not so"
+        )
+        return rows, max(1, positions)
+
+    def _flyback(self) -> int:
+        """Return the frames at the end of each row without a position, as chosen or as the text header implies."""
+        reader, announced = self._reader, self._reader.announced
+        if self._options.flyback_frames is not None:
+            return self._options.flyback_frames
+        if announced is None or len(reader.layout.scan) != 2 or self._options.first_frame is not None:
+            return 0
+        rows, columns = reader.layout.scan
+        more = announced.frames_per_trigger - columns
+        if more <= 0 or rows * announced.frames_per_trigger not in (announced.frames, reader.complete):
+            return 0
+        self.health.fault(
+            f"{self._path.name}: {announced.frames_per_trigger} frames per trigger for {columns} columns: the last"
+            f" {more} of each row are taken for the flyback (flyback_frames={more})"
+        )
+        return more
+
+    def _rise_of_numbers(self) -> int:
+        """Return by how much frame numbers rise from one position to the next.
+
+        The two frames of an exposure by both counters have one number, or two.
+        """
+        stored = self._reader.stored
+        try:
+            pair = {stored.head_of(k).sequence for k in range(min(self._reader.every, stored.complete))}
+        except FormatError:
+            return self._reader.every
+        return len(pair)
+
+    def _follows_numbers(self, frames: int) -> bool:
+        """Return whether positions follow the frame numbers, and set the number of the first position.
+
+        They do where numbers are missing, and those that are there fit the scan; else the order of the file counts.
+        """
+        stored = self._reader.stored
+        try:
+            numbers = [stored.head_of(k).sequence for k in (self._first, self._stop - 1)]
+        except FormatError:
+            return False
+        self._origin = numbers[0]
+        if self._options.positions is not None:
+            return self._options.positions == "number"
+        return frames < (numbers[1] - numbers[0]) // self._rise + 1 <= self._order.frames
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def blocks(self) -> Iterator[FrameBlock]:
+        try:
+            yield from self._runs()
+        except (FormatError, OSError, ValueError) as error:
+            self.health.fault(str(error))
+        finally:
+            self.health.missing = self.meta.layout.count - self.health.received
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _runs(self) -> Iterator[FrameBlock]:
+        """Yield the frames that have a position, block by block; the others are counted, damaged ones are faults."""
+        reader = self._reader
+        stored, header, every = reader.stored, reader.header, reader.every
+        step = max(1, self._options.block_bytes // stored.stride // every) * every
+        self._usual = UsualHeader(header, stored.head_bytes(self._first))
+        self._expected: int | None = None
+        self._beyond = 0
+        self._seen = np.zeros(self.meta.layout.count, bool)
+        for first in range(self._first, self._stop, step):
+            count = min(step, self._stop - first)
+            raw = stored.read(first, count)
+            rows: list[int] = []
+            places: list[tuple[int, int]] = []
+            for k in range(0, len(raw), every):
+                place = self._place(raw[k, : header.length].tobytes(), first + k)
+                if place is not None:
+                    rows.append(k)
+                    places.append(place)
+            if rows:
+                frames = frames_of(_taken(raw, rows)[:, header.length :], header)
+                self.health.received += len(rows)
+                yield FrameBlock(frames, np.array(places, np.int32))
+            if len(raw) < count:
+                self.health.fault(f"{self._path.name}: the file has become shorter: {first + len(raw)} frames")
+                break
+        if self._beyond:
+            self.health.fault(
+                f"{self._path.name}: {self._beyond} frames after the {self._order.frames} of a scan of"
+                f" {self._order.scan} are left out"
+            )
+
+    def _place(self, raw: bytes, frame: int) -> tuple[int, int] | None:
+        """Return the position of a stored frame; None, and a count or a fault, for one without."""
+        number = self._number(raw, frame)
+        if number is None:
+            return None
+        index = (frame - self._first) // self._reader.every
+        if self._by_number:
+            index = (number - self._origin) // self._rise
+        if not 0 <= index < self._order.frames:
+            self._beyond += 1
+            return None
+        place = self._order.place(index)
+        if place is None:
+            return None
+        flat = place[0] * self._order.scan[-1] + place[1]
+        if self._seen[flat]:
+            self.health.duplicates += 1
+            return None
+        self._seen[flat] = True
+        return place
+
+    def _number(self, raw: bytes, frame: int) -> int | None:
+        """Frame number of a header; None, and a fault, for one that is damaged or differs from the first."""
+        number = self._usual.number(raw)
+        if number is None:
+            number = self._parsed_number(raw, frame)
+        if number is not None and self._expected not in (None, number):
+            self._note_jump(frame, number, self._expected or 0)
+        counted = self._expected if number is None else number
+        self._expected = None if counted is None else counted + self._rise
+        return number
+
+    def _note_jump(self, frame: int, number: int, expected: int) -> None:
+        path, within = self._reader.stored.place(frame)
+        where = f"{path.name}: frame {within} has the number {number}, not {expected}"
+        if not self._by_number:
+            self.health.fault(f"{where}: frames may be missing; positions follow the order of the file")
+        elif number > expected:
+            lost = (number - expected) // self._rise
+            self.health.fault(f"{where}: {lost} {'frame is' if lost == 1 else 'frames are'} missing before it")
+        else:
+            self.health.fault(f"{where}: positions follow the numbers")
+
+    def _parsed_number(self, raw: bytes, frame: int) -> int | None:
+        reader = self._reader
+        try:
+            header = mh.parse_header(raw)
+            if header.kind != reader.header.kind:
+                raise FormatError(mh.difference(header, reader.header))
+            if reader.counter is not None and header.counter != reader.counter:
+                raise FormatError(f"it is of counter {header.counter}, where one of {reader.counter} is due")
+            return header.sequence
+        except FormatError as error:
+            path, within = reader.stored.place(frame)
+            self.health.fault(f"{path.name}: frame {within} is left out: {error}")
+            return None
+
+
+def _taken(raw: NDArray[np.uint8], rows: list[int]) -> NDArray[np.uint8]:
+    """Return rows of an array: a view if they are evenly spaced, else a copy."""
+    steps = np.diff(rows)
+    if len(rows) == 1 or np.all(steps == steps[0]):
+        return raw[rows[0] : rows[-1] + 1 : steps[0] if len(rows) > 1 else 1]
+    return raw[rows]
