@@ -1,7 +1,8 @@
 """The `stemtwin` command: a table of commands. Each of them imports what computes only when it is called.
 
 Exit codes: 0 done, 1 a run failed (`compare`), an instrument stopped (`calibrate`), a stream was incomplete or an agent
-failed (`scan`, `stream`), 2 bad input (one line on stderr), 130 interrupted; see `scenarios.commands.refusal`.
+failed (`scan`, `stream`), disc or memory ran out, 2 bad input (one line on stderr), 130, 143 or 129 interrupted by SIGINT,
+SIGTERM or SIGHUP; see `scenarios.commands.refusal`.
 """
 
 import atexit
@@ -15,6 +16,7 @@ from scenarios.commands.acquire import acquire
 from scenarios.commands.calibrate import calibrate
 from scenarios.commands.compare import compare
 from scenarios.commands.gallery import gallery
+from scenarios.commands.process import run_program
 from scenarios.commands.report import report
 from scenarios.commands.scan import scan, stream
 from scenarios.commands.serve import serve
@@ -37,7 +39,7 @@ def main() -> None:
     """Entry point of the console script."""
     # At its end Python looks for garbage among everything that was imported: most of a second, many on a busy machine.
     atexit.register(gc.freeze)
-    app()
+    run_program(app)
 
 
 def _print_version(wanted: bool) -> None:
