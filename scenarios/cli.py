@@ -1,8 +1,8 @@
 """The `stemtwin` command: a table of commands. Each of them imports what computes only when it is called.
 
 Exit codes: 0 done, 1 a run failed (`compare`), an instrument stopped (`calibrate`), a stream was incomplete or an agent
-failed (`scan`, `stream`), disc or memory ran out, 2 bad input (one line on stderr), 130, 143 or 129 interrupted by SIGINT,
-SIGTERM or SIGHUP; see `scenarios.commands.refusal`.
+failed (`scan`, `stream`), disc or memory ran out, 2 bad input (one line on stderr), 130, 143 or 129 interrupted by
+SIGINT, SIGTERM or SIGHUP; see `scenarios.commands.refusal`.
 """
 
 import atexit

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scenarios.calibration.results import MARK
-from scenarios.folders import Lock, NotWritten, latest, new_folder, numbered, sentence
+from scenarios.folders import InUse, Lock, NotWritten, latest, new_folder, numbered, sentence
 from scenarios.schema import ScenarioError
 
 FILES = ("config.yaml", "steps.csv", "summary.json", "report.html")
@@ -116,9 +116,25 @@ def _earlier(base: Path, replace: bool, resumed: str | None) -> Path | None:
 
 
 def _new(base: Path) -> Place:
+    """Return the first number without a run; a folder with nothing but an audit log has none."""
     created = [folder for folder in base.parents if not folder.exists()]
-    path = new_folder(base)
-    return Place(path, path, Lock(path), created)
+    base.parent.mkdir(parents=True, exist_ok=True)
+    for path in numbered(base):
+        with suppress(FileExistsError):
+            path.mkdir()
+        if path.is_dir() and not path.is_symlink() and _is_free(path):
+            try:
+                lock = Lock(path)
+            except InUse:
+                continue
+            if _is_free(path):  # still: it may have been taken and released meanwhile
+                return Place(path, path, lock, created)
+            lock.release()
+    raise AssertionError("the numbers do not end")
+
+
+def _is_free(folder: Path) -> bool:
+    return all(entry.name == "audit.jsonl" for entry in folder.iterdir())
 
 
 def _aside(path: Path, continued: bool) -> Place:

@@ -1,4 +1,4 @@
-"""The process of a command, from its first line to its exit code: signals, full discs, closed output, lack of memory."""
+"""The process of a command, up to its exit code: signals, full discs, closed output, lack of memory."""
 
 import errno
 import os
@@ -36,7 +36,7 @@ def run_program(app: Callable[[], object]) -> NoReturn:
 
 
 def _fill_closed_streams() -> None:
-    """Open nothing in place of a standard stream that is closed: a file of the run would get its number, and its text."""
+    """Open nothing in place of a closed standard stream: a file of the run would get its number, and its text."""
     for number in range(3):
         try:
             os.fstat(number)
