@@ -6,7 +6,7 @@ place is replaced, not followed.
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -14,6 +14,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from twin.errors import StemtwinError
+
+FOLDER_LOCK = ".stemtwin.lock"
 
 
 class InUse(StemtwinError, RuntimeError):
@@ -27,18 +29,19 @@ class NotWritten(StemtwinError, OSError):
 class Lock:
     """The right to write one folder or file; other programs are refused until `release`, or until this one ends.
 
-    A hidden file beside it, `.NAME.lock`, holds the lock while it is in use.
+    A hidden file holds the lock while it is in use: `.NAME.lock` beside a file, `.stemtwin.lock` in a folder.
 
     Args:
-        path: of the folder or file; its folder exists.
+        path: of the folder or file.
+        inside: `path` is a folder that exists; otherwise the folder around it does.
 
     Raises:
         InUse: another run has it.
         OSError: the folder cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.with_name(f".{path.name}.lock")
+    def __init__(self, path: Path, inside: bool = False) -> None:
+        self._file = path / FOLDER_LOCK if inside else path.with_name(f".{path.name}.lock")
         self._lock = FileLock(self._file, is_singleton=False)
         try:
             self._lock.acquire(blocking=False)
@@ -54,8 +57,8 @@ class Lock:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the `Lock` of a folder or file; its own folder is created.
+def locked(path: Path, inside: bool = False) -> Iterator[None]:
+    """Hold the `Lock` of a folder or file; the folder that holds the lock is created, and removed if it stays empty.
 
     Raises:
         InUse: another run has it.
@@ -69,12 +72,27 @@ def locked(path: Path) -> Iterator[None]:
         Traceback (most recent call last):
         scenarios.folders.InUse: .../scan.zarr is being written by another run: wait for its end, or ...
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = Lock(path)
+    holder = path if inside else path.parent
+    created = missing(holder)
+    holder.mkdir(parents=True, exist_ok=True)
+    lock = Lock(path, inside)
     try:
         yield
     finally:
         lock.release()
+        remove_empty(created)
+
+
+def missing(folder: Path) -> list[Path]:
+    """Return those of a folder and the folders around it that do not exist yet, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, the innermost first, up to the first one with anything in it."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def numbered(path: Path) -> Iterator[Path]:

@@ -13,7 +13,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scenarios.calibration.results import MARK
-from scenarios.folders import InUse, Lock, NotWritten, latest, new_folder, numbered, sentence
+from scenarios.folders import (
+    FOLDER_LOCK,
+    InUse,
+    Lock,
+    NotWritten,
+    latest,
+    missing,
+    new_folder,
+    numbered,
+    remove_empty,
+    sentence,
+)
 from scenarios.schema import ScenarioError
 
 FILES = ("config.yaml", "steps.csv", "summary.json", "report.html")
@@ -65,11 +76,8 @@ class Place:
             if not self._moved:
                 self._keep_apart()
             _remove_empty(self.at / "audit.jsonl")
-            self.at.rmdir()  # fails where there is anything in it
         self._lock.release()
-        with suppress(OSError):
-            for folder in self._created:
-                folder.rmdir()
+        remove_empty([self.at, *self._created])
 
     def _keep_apart(self) -> None:
         folder = new_folder(next(numbered(self.path.with_name(re.sub(r"-\d+$", "", self.path.name)))))
@@ -117,14 +125,14 @@ def _earlier(base: Path, replace: bool, resumed: str | None) -> Path | None:
 
 def _new(base: Path) -> Place:
     """Return the first number without a run; a folder with nothing but an audit log has none."""
-    created = [folder for folder in base.parents if not folder.exists()]
+    created = missing(base.parent)
     base.parent.mkdir(parents=True, exist_ok=True)
     for path in numbered(base):
         with suppress(FileExistsError):
             path.mkdir()
         if path.is_dir() and not path.is_symlink() and _is_free(path):
             try:
-                lock = Lock(path)
+                lock = Lock(path, inside=True)
             except InUse:
                 continue
             if _is_free(path):  # still: it may have been taken and released meanwhile
@@ -134,7 +142,7 @@ def _new(base: Path) -> Place:
 
 
 def _is_free(folder: Path) -> bool:
-    return all(entry.name == "audit.jsonl" for entry in folder.iterdir())
+    return all(entry.name in ("audit.jsonl", FOLDER_LOCK) for entry in folder.iterdir())
 
 
 def _aside(path: Path, continued: bool) -> Place:
@@ -147,7 +155,7 @@ def _aside(path: Path, continued: bool) -> Place:
     mark = config.read_text(encoding="utf-8", errors="replace")[: len(MARK)] if config.is_file() else ""
     if path.is_symlink() or not path.is_dir() or mark != MARK:
         raise ScenarioError(f"{path} is not a run of stemtwin, which alone is replaced: choose another --out")
-    lock = Lock(path)
+    lock = Lock(path, inside=True)
     try:
         hidden = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         hidden.chmod(path.stat().st_mode)
