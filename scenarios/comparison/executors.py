@@ -101,9 +101,10 @@ def _ignored_by_children() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # it unblocks signals when it is started
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     try:
+        resource_tracker.ensure_running()  # it unblocks signals when it is started
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
