@@ -51,9 +51,11 @@ def _outcome(app: Callable[[], object]) -> tuple[int, str]:
     except SystemExit as stopped:
         code = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
         cause = stopped.__context__
-        # click ends silently when stdout is closed.
-        closed = isinstance(cause, OSError) and cause.errno == errno.EPIPE
-        return code, NO_OUTPUT.format("its reader is gone") if closed else ""
+        if isinstance(cause, OSError) and cause.errno == errno.EPIPE:  # click ends silently
+            return code, NO_OUTPUT.format("its reader is gone")
+        # An interrupt that no command caught; one that `refusals` caught has been told.
+        unseen = cause is not None and isinstance(cause.__cause__, KeyboardInterrupt)
+        return code, "interrupted before the command began" if unseen else ""
     except Exception as error:
         words = exhausted(error)
         if words is None:
