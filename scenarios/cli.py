@@ -15,6 +15,7 @@ from scenarios.commands import listing, train
 from scenarios.commands.acquire import acquire
 from scenarios.commands.calibrate import calibrate
 from scenarios.commands.compare import compare
+from scenarios.commands.defaults import use_defaults
 from scenarios.commands.gallery import gallery
 from scenarios.commands.process import run_program
 from scenarios.commands.report import report
@@ -52,8 +53,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    pass
+    use_defaults(context)
