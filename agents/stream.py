@@ -196,7 +196,7 @@ def _fold(source: Source, running: _Run, clock: "_Clock", check_interrupt: Calla
     blocks = source.blocks()
     try:
         for block in blocks:
-            with deferred():  # every agent takes the whole block
+            with deferred(until_second=True):  # every agent takes the whole block
                 running.update(block)
                 clock.tick(len(block))
             check_interrupt()

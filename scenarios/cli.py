@@ -1,7 +1,8 @@
 """The `stemtwin` command: a table of commands. Each of them imports what computes only when it is called.
 
 Exit codes: 0 done, 1 a run failed (`compare`), an instrument stopped (`calibrate`), a stream was incomplete or an agent
-failed (`scan`, `stream`), 2 bad input (one line on stderr), 130 interrupted; see `scenarios.commands.refusal`.
+failed (`scan`, `stream`), disc or memory ran out, 2 bad input (one line on stderr), 130, 143 or 129 interrupted by
+SIGINT, SIGTERM or SIGHUP; see `scenarios.commands.refusal`.
 """
 
 import atexit
@@ -14,7 +15,9 @@ from scenarios.commands import listing, train
 from scenarios.commands.acquire import acquire
 from scenarios.commands.calibrate import calibrate
 from scenarios.commands.compare import compare
+from scenarios.commands.defaults import use_defaults
 from scenarios.commands.gallery import gallery
+from scenarios.commands.process import run_program
 from scenarios.commands.record import record
 from scenarios.commands.report import report
 from scenarios.commands.scan import scan, stream
@@ -38,7 +41,7 @@ def main() -> None:
     """Entry point of the console script."""
     # At its end Python looks for garbage among everything that was imported: most of a second, many on a busy machine.
     atexit.register(gc.freeze)
-    app()
+    run_program(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -51,8 +54,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    pass
+    use_defaults(context)

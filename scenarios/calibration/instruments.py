@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scenarios.schema import Scenario, ScenarioError
 from scenarios.versions import versions
 from twin import backends
+from twin.formats import FormatError
+from twin.instrument import operator
 from twin.instrument.audit import AuditLog, read
 from twin.instrument.dry_run import DryRun
 from twin.instrument.guard.camera import counts_digest
 from twin.instrument.limits import Limits
+from twin.instrument.line import split_address
 from twin.instrument.recorder import RecordingMicroscope, ResumedMicroscope
 from twin.instrument.recording import Recording
 from twin.instrument.safety import SafeMicroscope
@@ -28,8 +31,9 @@ class Wiring:
         record: file of a recording to make.
         resume: continue that recording.
         dry_run: leave the instrument untouched; the simulator stands in.
-        audit: log of an instrument's commands; continued, never replaced. No instrument moves without one.
-        seed, controller: for the recording's provenance.
+        audit: log of an instrument's commands; continued, never replaced. No instrument moves without one: give it only
+            with the operator's consent (`consents`).
+        seed, controller, folder: for the recording's provenance; the folder is the name of the run's.
         show: receives the lines of a dry run.
     """
 
@@ -39,6 +43,7 @@ class Wiring:
     audit: Path | None = None
     seed: int | None = None
     controller: str = ""
+    folder: str = ""
     show: Callable[[str], None] = print
 
 
@@ -51,12 +56,16 @@ class Bench:
         truth: for the scorer; None without ground truth.
         simulator: has the account of time and electrons; None behind a backend.
         guard: aborts when a run ends early; None around simulators and replays.
+        dry_run: nothing is sent to the instrument.
+        recording: file of the recording, if one is made.
     """
 
     microscope: Microscope
     truth: HasTruth | None
     simulator: SimulatedMicroscope | None
     guard: SafeMicroscope | None = None
+    dry_run: bool = False
+    recording: Path | None = None
 
 
 def simulator(scenario: Scenario) -> SimulatedMicroscope:
@@ -80,7 +89,7 @@ def build(scenario: Scenario, wiring: Wiring | None = None) -> Bench:
         return bare
     if not wiring.resume:
         recorder = RecordingMicroscope(bare.microscope, wiring.record, provenance(scenario, wiring), bare.truth)
-        return Bench(recorder, bare.truth, bare.simulator, bare.guard)
+        return replace(bare, microscope=recorder, recording=wiring.record)
     if bare.guard is not None and not bare.guard.can_resume:
         raise ValueError(f"{bare.guard.capabilities.name} cannot take up a session: it does not know where it stands")
     recording = Recording(wiring.record)
@@ -88,7 +97,7 @@ def build(scenario: Scenario, wiring: Wiring | None = None) -> Bench:
     if bare.guard is not None and not bare.guard.repeats_sessions:
         _check_log(recording, scenario.microscope.safety, wiring.audit)
     resumed = ResumedMicroscope(bare.microscope, wiring.record, bare.truth)
-    return Bench(resumed, bare.truth, bare.simulator, bare.guard)
+    return replace(bare, microscope=resumed, recording=wiring.record)
 
 
 def _bare(scenario: Scenario, wiring: Wiring) -> Bench:
@@ -110,11 +119,37 @@ def _bare(scenario: Scenario, wiring: Wiring) -> Bench:
         # Without the audit log: it lists commands that were sent, and a dry run sends none.
         stand_in = simulator(scenario)
         rehearsal = SafeMicroscope(DryRun(found, stand_in, wiring.show), section.safety)
-        return Bench(rehearsal, stand_in, stand_in, rehearsal)
+        return Bench(rehearsal, stand_in, stand_in, rehearsal, dry_run=True)
     if wiring.audit is None:
         raise ValueError(f"{section.kind} is an instrument and needs an audit log: use `stemtwin calibrate`")
     guard = SafeMicroscope(found, section.safety, AuditLog(wiring.audit))
     return Bench(guard, found if isinstance(found, HasTruth) else None, None, guard)
+
+
+def consents(scenario: Scenario, move: bool = False) -> bool:
+    """Return whether the microscope of a scenario may be moved: a scenario alone never moves an instrument.
+
+    Args:
+        scenario: with its microscope.
+        move: the operator has said so for this run.
+
+    Raises:
+        OperatorError: the operator's configuration cannot be used.
+    """
+    section = scenario.microscope
+    if move or not backends.is_instrument(section.kind):
+        return True
+    host = section.options.get(backends.address_option(section.kind) or "")
+    return operator.load().allows_move(section.kind, None if host is None else split_address(str(host), 1)[0])
+
+
+def recorded_folder(recording: Path) -> str:
+    """Return the name of the folder of the run that a recording is of; "" if it does not say."""
+    try:
+        provenance = Recording(recording).attributes.get("provenance")
+    except FormatError:
+        return ""  # `build` says why it is refused
+    return str(provenance.get("folder", "")) if isinstance(provenance, Mapping) else ""
 
 
 def provenance(scenario: Scenario, wiring: Wiring) -> dict[str, Any]:
@@ -123,6 +158,7 @@ def provenance(scenario: Scenario, wiring: Wiring) -> dict[str, Any]:
         "scenario": scenario.resolved(),
         "controller": wiring.controller,
         "seed": wiring.seed,
+        "folder": wiring.folder,
         "versions": versions(),
     }
 

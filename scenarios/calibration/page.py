@@ -26,12 +26,17 @@ def render(result: Result) -> str:
         blocks.append(Section("Observations", _TABLE_TEXT, [_table(result)]))
     settings = yaml.safe_dump(scenario.resolved(), sort_keys=False, allow_unicode=True)
     blocks.append(Section("Settings", "The resolved scenario; config.yaml beside this page.", [Listing(settings)]))
-    title = f"Calibration of {scenario.name} · {result.controller} · seed {result.seed}"
+    rehearsal = "DRY RUN: " if result.dry_run else ""
+    title = f"{rehearsal}Calibration of {scenario.name} · {result.controller} · seed {result.seed}"
     return page(title, scenario.description, blocks)
 
 
 def headline(result: Result) -> str:
     """Return the verdict in one line."""
+    return f"dry run, nothing was sent: {_verdict_line(result)}" if result.dry_run else _verdict_line(result)
+
+
+def _verdict_line(result: Result) -> str:
     taken = _count(len(result.steps), "observation")
     if result.status == "interrupted":
         return f"interrupted after {taken}"
@@ -54,7 +59,9 @@ def _verdict(result: Result) -> Cards:
     ]
     doses = [result.cost["most_e_per_nm2"]] if result.cost else []
     milliseconds = 1e3 * float(np.median([step.seconds for step in result.steps]))
+    rehearsal = Card("dry run", "nothing was sent to the instrument; the simulator gave these frames", "bad")
     return Cards([
+        *((rehearsal,) if result.dry_run else ()),
         *(scores if result.scored else ()),
         *((Card("stopped", result.reason, "bad"),) if result.status == "stopped" else ()),
         *((Card("OOD", MISFIT, "bad"),) if last.misfit else ()),

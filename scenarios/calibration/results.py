@@ -15,6 +15,7 @@ from typing import Any, Literal, TextIO
 import yaml
 
 from controller.base import Estimate
+from scenarios.folders import write_text as write_text
 from scenarios.schema import Scenario
 from twin.types import Frame
 
@@ -92,6 +93,7 @@ class Result:
 
     `cost` is the simulator's own account, the final correction's exposure included (`twin.cost.Cost.plain`).
     `truth_nm` is empty without ground truth or observations. `reason` is why a run was stopped.
+    After a `dry_run` nothing was sent to the instrument: frames and truth are the simulator's.
     """
 
     scenario: Scenario
@@ -107,6 +109,7 @@ class Result:
     report: Path | None
     cost: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
+    dry_run: bool = False
 
     @property
     def scored(self) -> bool:
@@ -122,6 +125,7 @@ class Result:
             "seed": self.seed,
             "status": self.status,
             "reason": self.reason,
+            "dry_run": self.dry_run,
             "scored": self.scored,
             "names": list(self.scenario.space.names),
             "tolerance_nm": list(self.scenario.space.tolerance_nm),
@@ -149,35 +153,39 @@ class Result:
 
 
 class RunDirectory:
-    """`config.yaml`, `steps.csv`, `summary.json`, `report.html` of one run; an earlier run there is replaced."""
+    """`config.yaml`, `steps.csv`, `summary.json` of a run that has begun."""
 
-    def __init__(self, path: Path, scenario: Scenario) -> None:
-        """Create the directory and write the resolved scenario.
+    def __init__(self, path: Path, scenario: Scenario, dry_run: bool = False) -> None:
+        """Write the resolved scenario and begin the table.
+
+        Args:
+            path: an existing folder without these files.
+            scenario: of the run.
+            dry_run: mark both: nothing was sent to the instrument.
 
         Raises:
-            OSError: the directory cannot be written.
+            OSError: the folder cannot be written.
         """
         self.path = path
         self.names = scenario.space.names
-        path.mkdir(parents=True, exist_ok=True)
-        for stale in ("summary.json", "report.html"):
-            (path / stale).unlink(missing_ok=True)
-        write_text(path / "config.yaml", yaml.safe_dump(scenario.resolved(), sort_keys=False, allow_unicode=True))
-        self._file: TextIO = (path / "steps.csv").open("w", encoding="utf-8", newline="")
+        self._dry_run = dry_run
+        settings = yaml.safe_dump(scenario.resolved(), sort_keys=False, allow_unicode=True)
+        write_text(path / "config.yaml", MARK + (DRY_RUN_MARK if dry_run else "") + settings)
+        self._file: TextIO = (path / "steps.csv").open("x", encoding="utf-8", newline="")
         self._rows = csv.writer(self._file)
-        self._rows.writerow(_header(self.names))
+        self._rows.writerow(self._header())
         self._file.flush()
 
     def append(self, step: Step) -> None:
         """Append a row; it is on disc when this returns."""
-        self._rows.writerow(_row(step))
+        self._rows.writerow(self._row(step))
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def rewrite(self, steps: Iterable[Step]) -> None:
         """Write the whole table again: an interrupt may have cut a row in two."""
         buffer = io.StringIO(newline="")
-        csv.writer(buffer).writerows([_header(self.names), *map(_row, steps)])
+        csv.writer(buffer).writerows([self._header(), *map(self._row, steps)])
         write_text(self.path / "steps.csv", buffer.getvalue())
 
     def close(self) -> None:
@@ -188,13 +196,16 @@ class RunDirectory:
         """Write the summary whole or not at all."""
         write_text(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
 
+    def _header(self) -> list[str]:
+        return [*_header(self.names), *(["dry_run"] if self._dry_run else [])]
 
-def write_text(path: Path, text: str) -> None:
-    """Write by renaming, so that a reader never finds half a file."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="")
-    partial.replace(path)
+    def _row(self, step: Step) -> list[Any]:
+        return [*_row(step), *([1] if self._dry_run else [])]
 
+
+MARK = "# stemtwin: the scenario of this run, with every setting\n"
+"""First line of `config.yaml`: only a folder with it is ever replaced."""
+DRY_RUN_MARK = "# DRY RUN: nothing was sent to the instrument; the simulator gave the frames\n"
 
 _VECTORS = {
     "input_nm": "input",

@@ -4,7 +4,8 @@ The controller drives the microscope directly. Everything is built, and thereby 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -12,14 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from controller.base import Controller, Estimate, load
-from scenarios.calibration.instruments import Bench, Wiring, build
+from scenarios.calibration.instruments import Bench, Wiring, build, consents, recorded_folder
 from scenarios.calibration.page import render
-from scenarios.calibration.results import Correction, Result, RunDirectory, Status, Step, Vector, write_text
+from scenarios.calibration.place import Place, claimed, not_written
+from scenarios.calibration.results import Correction, Result, RunDirectory, Status, Step, Vector
+from scenarios.folders import locked, sentence, write_text
 from scenarios.schema import Scenario, ScenarioError
 from scenarios.schema import load as load_scenario
+from twin import interrupt
 from twin.arrays import Array
 from twin.instrument.faults import Departure, MicroscopeFault, Stopped
-from twin.interrupt import remembered
 from twin.references.camera_reference import CameraReference, corrected_frame
 from twin.types import Frame, Truth
 
@@ -60,6 +63,8 @@ def calibrate(
     out: Path = Path("runs"),
     progress: Callable[[Step], None] | None = None,
     report: bool = True,
+    move: bool = False,
+    overwrite: bool = False,
 ) -> Result:
     """Calibrate the microscope of a scenario: `prepare`, then `run`.
 
@@ -68,6 +73,9 @@ def calibrate(
         controller: a strategy of `stemtwin list controllers`.
         seed: the same seed gives the same run.
         out, progress, report: see `run`. An instrument's audit log goes into the run's directory, too.
+        move: an instrument may be moved; otherwise, unless the operator's configuration allows it, the run is a dry
+            run: commands are printed and the simulator gives the frames.
+        overwrite: replace an earlier run of the same name; otherwise this one gets a number.
 
     Returns:
         Every step, the final estimate and correction, and the directory that holds them.
@@ -86,13 +94,46 @@ def calibrate(
         ([1, 2, 3], 'complete')
     """
     scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
-    wiring = Wiring(audit=audit_path(out, scenario, controller, seed), seed=seed, controller=controller)
-    return run(prepare(scenario.for_seed(seed), controller, wiring), seed, out, progress, report)
+    wiring = Wiring(dry_run=not consents(scenario, move))
+    with opened(scenario, controller, seed, Path(out), wiring, overwrite) as (session, place):
+        return run_at(place, session, seed, progress, report)
 
 
-def audit_path(out: Path, scenario: Scenario, controller: str, seed: int) -> Path:
-    """Return the log of an instrument's commands, in the run's directory."""
-    return _folder(out, scenario, controller, seed) / "audit.jsonl"
+@contextmanager
+def opened(
+    scenario: Scenario, controller: str, seed: int, out: Path, wiring: Wiring, overwrite: bool = False
+) -> Iterator[tuple[Session, Place]]:
+    """Choose the run's folder, lock it and the recording, and prepare the session, until the end of the block.
+
+    Args:
+        scenario: its day need not be drawn yet.
+        controller, seed, out: see `calibrate`.
+        wiring: without audit log, seed, controller and folder, which are added.
+        overwrite: see `calibrate`.
+
+    Raises:
+        ScenarioError: as in `prepare`; nothing is left behind.
+        InUse: another run writes the folder or the recording.
+    """
+    base = _folder(out, scenario, controller, seed)
+    resumed = recorded_folder(wiring.record) if wiring.record is not None and wiring.resume else None
+    with ExitStack() as stack:
+        place = stack.enter_context(claimed(base, wiring.dry_run, overwrite, resumed))
+        if wiring.record is not None:
+            stack.enter_context(_locked(wiring.record))
+        audit = None if wiring.dry_run else place.audit
+        whole = replace(wiring, audit=audit, seed=seed, controller=controller, folder=place.path.name)
+        yield prepare(scenario.for_seed(seed), controller, whole), place
+
+
+@contextmanager
+def _locked(recording: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(recording))
+        except OSError as error:
+            raise ScenarioError(sentence(error, recording)) from error
+        yield
 
 
 def _folder(out: Path, scenario: Scenario, controller: str, seed: int) -> Path:
@@ -128,47 +169,82 @@ def run(
     progress: Callable[[Step], None] | None = None,
     report: bool = True,
 ) -> Result:
-    """Run a prepared session and write `out/<scenario>/<controller>/<seed>/`.
-
-    An interrupt (Ctrl-C, SIGTERM) or an instrument that stops ends the run early: the steps so far are kept, scored
-    and reported, and the instrument returns to its last good state.
+    """Run a prepared session and write `out/<scenario>/<controller>/<seed>/`, with a number if that exists.
 
     Args:
         session: from `prepare`; may be used again.
         seed: the same seed gives the same run; more observations only continue it.
-        out: folder of run directories; an earlier run of the same name there is replaced.
+        out: folder of run directories.
+        progress, report: see `run_at`.
+
+    Raises:
+        ScenarioError: `out` cannot be written; nothing has been computed.
+        NotWritten: as in `run_at`.
+    """
+    with claimed(_folder(out, session.scenario, session.name, seed), session.bench.dry_run) as place:
+        return run_at(place, session, seed, progress, report)
+
+
+def run_at(
+    place: Place,
+    session: Session,
+    seed: int,
+    progress: Callable[[Step], None] | None = None,
+    report: bool = True,
+) -> Result:
+    """Run a prepared session in a folder of its own.
+
+    An interrupt (Ctrl-C, SIGTERM, SIGHUP) or an instrument that stops ends the run early: the instrument returns to its
+    last good state, and the steps so far are kept, scored and reported. Further interrupts wait for the end of that.
+
+    Args:
+        place: from `opened`.
+        session, seed: see `run`.
         progress: called after every observation.
         report: write report.html, which takes longer than a short run.
 
     Raises:
-        ScenarioError: `out` cannot be written; nothing has been computed.
+        ScenarioError: the folder cannot be written; nothing has been computed.
+        NotWritten: a full disc, say; the message names what is kept.
     """
-    directory = _open(_folder(out, session.scenario, session.name, seed), session.scenario)
-    measured = _measure(session, seed, directory, progress)
+    with interrupt.session(patient=True) as ending:
+        directory = _begun(place, session)
+        observations: list[Observation] = []
+        try:
+            measured = _measure(session, seed, directory, observations, progress, ending)
+            place.settle(len(observations))
+            directory.path = place.at
+            result = _result(session, seed, measured, place, report)
+            if measured.status != "complete":
+                directory.rewrite(result.steps)
+            directory.write_summary(result.summary())
+            if result.report is not None:
+                write_text(place.at / "report.html", render(result))
+            place.move_in()
+        except OSError as error:
+            raise not_written(error, len(observations), place, session.bench.recording) from error
+    return result
+
+
+def _result(session: Session, seed: int, measured: "_Measured", place: Place, report: bool) -> Result:
     observed, simulator = measured.observations, session.bench.simulator
-    steps = tuple(observation.step for observation in observed)
-    if measured.status != "complete":
-        directory.rewrite(steps)
     truth = observed[0].truth if observed else None
-    result = Result(
+    return Result(
         scenario=session.scenario,
         controller=session.name,
         seed=seed,
         status=measured.status,
-        directory=directory.path,
+        directory=place.path,
         truth_nm=() if truth is None else _vector(truth.initial_nm),
-        steps=steps,
+        steps=tuple(observation.step for observation in observed),
         estimate=observed[-1].estimate if observed else None,
         before=observed[0].frame if observed else None,
         correction=measured.correction,
-        report=directory.path / "report.html" if report else None,
+        report=place.path / "report.html" if report else None,
         cost=simulator.cost.plain() if observed and simulator is not None else {},
         reason=measured.reason,
+        dry_run=session.bench.dry_run,
     )
-    directory.write_summary(result.summary())
-    if result.report is not None:
-        write_text(result.report, render(result))
-    return result
 
 
 class _Measured(NamedTuple):
@@ -179,40 +255,43 @@ class _Measured(NamedTuple):
 
 
 def _measure(
-    session: Session, seed: int, directory: RunDirectory, progress: Callable[[Step], None] | None
+    session: Session,
+    seed: int,
+    directory: RunDirectory,
+    observations: list[Observation],
+    progress: Callable[[Step], None] | None,
+    ending: interrupt.Ending,
 ) -> _Measured:
     """Observe and correct; without a correction, an instrument goes back to its last good state."""
-    observations: list[Observation] = []
     correction: Correction | None = None
-    ending = "a program error"
+    reason = "a program error"
     try:
-        with remembered() as check_interrupt:
-            for observation in observe(session, seed):
-                observations.append(observation)
-                directory.append(observation.step)
-                if progress is not None:
-                    progress(observation.step)
-                check_interrupt()
-            correction = _correct(session, observations[-1].step)
+        for observation in observe(session, seed):
+            observations.append(observation)
+            directory.append(observation.step)
+            if progress is not None:
+                progress(observation.step)
+            ending.check()
+        correction = _correct(session, observations[-1].step)
         return _Measured(observations, correction, "complete", "")
     except KeyboardInterrupt:
-        ending = "interrupted"
+        reason = "interrupted"
         return _Measured(observations, correction, "interrupted", "")
     except (Stopped, Departure, MicroscopeFault) as error:
-        ending = "stopped"
+        reason = "stopped"
         return _Measured(observations, correction, "stopped", str(error))
     finally:
         # The instrument first: closing the table may fail on a full disc.
         if session.bench.guard is not None and correction is None:
-            session.bench.guard.abort(f"the run ended without a correction ({ending})")
+            session.bench.guard.abort(f"the run ended without a correction ({reason})")
         directory.close()
 
 
-def _open(path: Path, scenario: Scenario) -> RunDirectory:
+def _begun(place: Place, session: Session) -> RunDirectory:
     try:
-        return RunDirectory(path, scenario)
+        return RunDirectory(place.at, session.scenario, session.bench.dry_run)
     except OSError as error:
-        raise ScenarioError(f"{error.filename or path}: {error.strerror}") from error
+        raise ScenarioError(sentence(error, place.at)) from error
 
 
 def observe(session: Session, seed: int) -> Iterator[Observation]:
@@ -224,22 +303,28 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
     space, microscope, controller = session.scenario.space, session.bench.microscope, session.controller
     _, of_controller = np.random.SeedSequence(seed).spawn(2)
     controller.reset(space, np.random.default_rng(of_controller))
+    # No command or exposure of an instrument is cut, nor a frame on its way into a recording.
+    simulated = session.bench.guard is None and session.bench.recording is None
+    exposing = interrupt.interruptible if simulated else nullcontext
     microscope.reset(microscope_generator(seed))
     input_nm, cumulative_nm = space.zero, space.zero
     seconds, dose_e = 0.0, 0.0
     for k in range(1, session.scenario.task.observations + 1):
         if k > 1:
             started = perf_counter()
-            proposed = controller.propose()
+            with interrupt.interruptible():
+                proposed = controller.propose()
             seconds = perf_counter() - started
             input_nm = np.array(proposed, dtype=np.float64)
             cumulative_nm = space.check_input(input_nm, cumulative_nm)
             microscope.apply(input_nm)
-        frame = session.expose()
+        with exposing():
+            frame = session.expose()
         dose_e += frame.dose_e
         started = perf_counter()
-        controller.update(input_nm.copy(), frame)
-        estimate = controller.estimate()
+        with interrupt.interruptible():
+            controller.update(input_nm.copy(), frame)
+            estimate = controller.estimate()
         seconds += perf_counter() - started
         truth = session.truth()
         start_nm = np.full(space.dimension, np.nan) if truth is None else truth.state_nm - cumulative_nm

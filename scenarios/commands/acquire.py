@@ -8,7 +8,7 @@ import typer
 
 from scenarios.commands.arguments import DATA_FILE, AsJson, Overrides, ScanScenario, Seed
 from scenarios.commands.listing import print_rows
-from scenarios.commands.refusal import INTERRUPTED, refusals
+from scenarios.commands.refusal import refusals
 
 if TYPE_CHECKING:
     from scenarios.scans.acquire import Acquired
@@ -28,14 +28,14 @@ def acquire(
     as_json: AsJson = False,
 ) -> None:
     """Scan a specimen: 4D-STEM data and detector images to disc, in read-out order."""
-    with refusals("interrupted before the first position; nothing was written"):
+    with refusals("interrupted before the first position; nothing was written") as ending:
         acquired = _acquire(scenario, seed, out, list(overrides or ()))
     if as_json:
         typer.echo(json.dumps(acquired.summary()))
     else:
         _print(acquired)
     if acquired.status == "interrupted":
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(ending.exit_code)
 
 
 def _acquire(scenario: str, seed: int, out: Path | None, changes: list[str]) -> "Acquired":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scenarios.commands.arguments import AsJson, Observations, Overrides, RunFolder, Scenario, Seed
-from scenarios.commands.refusal import FAILED, INTERRUPTED, refusals
+from scenarios.commands.refusal import FAILED, refusals, stop
 
 if TYPE_CHECKING:
     from scenarios.calibration.instruments import Wiring
@@ -30,45 +30,85 @@ def calibrate(
     ] = None,
     record: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep every frame and input, in zarr.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue the recording.")] = False,
+    move: Annotated[
+        bool, typer.Option("--move", help="Move the scenario's instrument; --microscope KIND does, too.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option(help="Print the commands to an instrument instead of sending them.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the earlier run of this seed, instead of numbering this one.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find and correct the aberrations of a microscope, virtual or not, from its Ronchigrams."""
     from scenarios.calibration.instruments import Wiring, address_overrides
 
     changes = list(overrides or ()) + ([f"task.observations={observations}"] if observations else [])
-    with refusals():
+    with refusals("interrupted before the first observation") as ending:
         changes += [] if microscope is None else address_overrides(microscope)
-        wiring = Wiring(record=record, resume=resume, dry_run=dry_run, seed=seed, controller=controller)
-        result = _run(scenario, controller, seed, changes, out, wiring)
+        _name_hosts(changes)
+        # An instrument that is named on the command line is meant.
+        meant = move or any(change.startswith("microscope.kind=") for change in changes)
+        wiring = Wiring(record=record, resume=resume, dry_run=dry_run)
+        result = _run(scenario, controller, seed, changes, out, wiring, meant, overwrite)
     if as_json:
         typer.echo(json.dumps(result.summary()))
     else:
         _print_table(result)
     if result.status != "complete":
-        raise typer.Exit(INTERRUPTED if result.status == "interrupted" else FAILED)
+        raise typer.Exit(ending.exit_code if result.status == "interrupted" else FAILED)
 
 
-def _run(scenario: str, controller: str, seed: int, changes: list[str], out: Path, wiring: "Wiring") -> "Result":
+def _name_hosts(changes: list[str]) -> None:
+    """Note the instrument's host if the command line names it: it may be sent the token."""
+    from twin.instrument import operator
+
+    for change in changes:
+        key, _, value = change.partition("=")
+        if key == "microscope.options.host":
+            try:
+                operator.name_host(value.strip().strip("\"'"))
+            except ValueError as error:
+                stop(f"--set {change}: {error}")
+
+
+def _run(
+    scenario: str,
+    controller: str,
+    seed: int,
+    changes: list[str],
+    out: Path,
+    wiring: "Wiring",
+    move: bool,
+    overwrite: bool,
+) -> "Result":
     """Run with a progress bar on stderr that follows the observations."""
     from tqdm import tqdm
 
+    from scenarios.calibration.instruments import consents
     from scenarios.calibration.results import Step
-    from scenarios.calibration.run import audit_path, prepare, run
+    from scenarios.calibration.run import opened, run_at
     from scenarios.schema import load
 
-    chosen = load(scenario, changes).for_seed(seed)
-    audit = audit_path(out, chosen, controller, seed)
-    session = prepare(chosen, controller, replace(wiring, audit=audit, show=partial(tqdm.write, file=sys.stderr)))
-    total = session.scenario.task.observations
-    with tqdm(total=total, desc=f"{session.scenario.name}, {controller}", unit="obs", leave=False) as bar:
+    chosen = load(scenario, changes)
+    if not wiring.dry_run and not consents(chosen, move):
+        kind = chosen.microscope.kind
+        typer.echo(
+            f"stemtwin: a dry run: {scenario} names the instrument {kind}, but only you can have it moved:"
+            f" --move, --microscope {kind}, or `move: [{kind}]` in your configuration",
+            err=True,
+        )
+        wiring = replace(wiring, dry_run=True)
+    wiring = replace(wiring, show=partial(tqdm.write, file=sys.stderr))
+    with opened(chosen, controller, seed, out, wiring, overwrite) as (session, place):
+        total = session.scenario.task.observations
+        with tqdm(total=total, desc=f"{session.scenario.name}, {controller}", unit="obs", leave=False) as bar:
 
-        def show(step: Step) -> None:
-            if math.isfinite(step.error_nm):
-                bar.set_postfix_str(f"error {step.error_nm:.2f} nm", refresh=False)
-            bar.update()
+            def show(step: Step) -> None:
+                if math.isfinite(step.error_nm):
+                    bar.set_postfix_str(f"error {step.error_nm:.2f} nm", refresh=False)
+                bar.update()
 
-        return run(session, seed, out, show)
+            return run_at(place, session, seed, show)
 
 
 def _print_table(result: "Result") -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scenarios.commands.arguments import AsJson, Observations, Overrides
-from scenarios.commands.refusal import FAILED, INTERRUPTED, refusals, stop
+from scenarios.commands.refusal import FAILED, refusals, stop
 
 if TYPE_CHECKING:
     from scenarios.comparison.run import Comparison, Prepared
+    from twin.interrupt import Ending
 
 PRINTED = (1, 2, 3, 5, 10, 20, 40)
 """Observations with a line of their own in the table, beside the last."""
@@ -42,11 +43,11 @@ def compare(
 
     if scheduler and workers:
         stop("--workers and --scheduler exclude each other")
-    with refusals("interrupted before the first run"):
+    with refusals("interrupted before the first run") as ending:
         seeds = range(first_seed, first_seed + runs)
         plan = make_plan(scenarios, split_controllers(controllers), seeds, observations, overrides or ())
         prepared = prepare(plan, out, resume)
-        compared = _run(prepared, scheduler, workers)
+        compared = _run(prepared, scheduler, workers, ending)
     if as_json:
         typer.echo(json.dumps(compared.summary))
     else:
@@ -56,13 +57,14 @@ def compare(
         stop(compared.left_out, FAILED)
 
 
-def _run(prepared: "Prepared", scheduler: str | None, workers: int) -> "Comparison":
+def _run(prepared: "Prepared", scheduler: str | None, workers: int, ending: "Ending") -> "Comparison":
     """Run with a progress bar on stderr that shows each controller's median error at the end of a run."""
     from tqdm import tqdm
 
     from scenarios.comparison.executors import SweepError
     from scenarios.comparison.run import run
     from scenarios.comparison.sweep import Failure, RunRecord
+    from scenarios.folders import sentence
 
     if not prepared.same_code:
         typer.echo("stemtwin: the finished runs were made with other code; figures may mix", err=True)
@@ -84,8 +86,10 @@ def _run(prepared: "Prepared", scheduler: str | None, workers: int) -> "Comparis
             return compared
     except SweepError as error:
         stop(f"{error}; {_finished(prepared)}", FAILED)
+    except OSError as error:
+        stop(f"{sentence(error, prepared.ledger.folder)}; {_finished(prepared)}", FAILED)
     except KeyboardInterrupt:
-        stop(f"interrupted; {_finished(prepared)}", INTERRUPTED)
+        stop(f"interrupted; {_finished(prepared)}", ending.exit_code)
 
 
 def _finished(prepared: "Prepared") -> str:

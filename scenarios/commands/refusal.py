@@ -1,39 +1,72 @@
 """Refusals of the command line: one line on stderr, and one set of exit codes."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import typer
 
+from scenarios.folders import NotWritten, sentence
 from twin.errors import StemtwinError
+from twin.interrupt import Ending, session
 
 FAILED = 1
 """A run failed, an instrument stopped, a stream was incomplete, or an agent failed."""
 BAD_INPUT = 2
 """The command line, a scenario or a file cannot be used."""
 INTERRUPTED = 130
-"""Ctrl-C, as a shell reports it."""
+"""Ctrl-C, as a shell reports it; SIGTERM gives 143 and SIGHUP 129 (`twin.interrupt.Ending.exit_code`)."""
 
 
 def stop(message: str, code: int = BAD_INPUT) -> NoReturn:
     """Print `stemtwin: message` as one line on stderr and exit with `code`."""
-    typer.echo(f"stemtwin: {' '.join(message.split())}", err=True)
+    with suppress(OSError):  # stderr may be closed, or on a full disc: the code tells
+        typer.echo(f"stemtwin: {' '.join(message.split())}", err=True)
     raise typer.Exit(code)
 
 
 @contextmanager
-def refusals(interrupted: str = "interrupted", *others: type[Exception]) -> Iterator[None]:
-    """Exit with BAD_INPUT on a refusal and with INTERRUPTED on Ctrl-C; a program error keeps its traceback.
+def refusals(interrupted: str = "interrupted", *others: type[Exception]) -> Iterator[Ending]:
+    """Exit with BAD_INPUT on a refusal, with FAILED when the computer gives out, and by its signal after an interrupt.
+
+    A program error keeps its traceback. The first signal in the block raises KeyboardInterrupt, later ones wait.
 
     Args:
-        interrupted: message after Ctrl-C; it says what is kept on disc.
+        interrupted: message after an interrupt; it says what is kept on disc.
         others: errors that count as refusals beside `StemtwinError`.
     """
     kinds: tuple[type[Exception], ...] = (StemtwinError, *others)
-    try:
-        yield
-    except kinds as error:
-        stop(str(error), BAD_INPUT)
-    except KeyboardInterrupt:
-        stop(interrupted, INTERRUPTED)
+    with session() as ending:
+        try:
+            yield ending
+        except NotWritten as error:
+            stop(str(error), FAILED)
+        except kinds as error:
+            stop(str(error), BAD_INPUT)
+        except KeyboardInterrupt:
+            stop(interrupted, ending.exit_code)
+        except Exception as error:
+            words = exhausted(error)
+            if words is None:
+                raise
+            stop(words, FAILED)
+
+
+def exhausted(error: BaseException) -> str | None:
+    """Return in words what the computer ran out of; None for any other error.
+
+    Example:
+        >>> exhausted(OSError(28, "No space left on device", "scan.zarr"))
+        'scan.zarr: No space left on device'
+        >>> exhausted(MemoryError())
+        'out of memory: a smaller grid, camera or scan needs less'
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
+        detail = f" ({text})" if text else ""
+        return f"out of memory{detail}: a smaller grid, camera or scan needs less"
+    return sentence(error) if isinstance(error, OSError) else None
+
+
+_NO_MEMORY = ("Cannot allocate memory", "can't allocate memory", "cannot allocate memory", "failed to map segment")
+"""How libraries that have no MemoryError say so: torch, the dynamic linker."""

@@ -11,7 +11,7 @@ import typer
 
 from scenarios.commands.arguments import DATA_FILE, Agents, AsJson, Overrides, ScanScenario, Seed
 from scenarios.commands.listing import print_rows
-from scenarios.commands.refusal import FAILED, INTERRUPTED, refusals, stop
+from scenarios.commands.refusal import FAILED, refusals, stop
 
 if TYPE_CHECKING:
     from agents.base import Agent
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from scenarios.scans.scan import Scanned
     from scenarios.scans.stream import Recorded
     from scenarios.schema import Scenario
+    from twin.interrupt import Ending
 
-LATE = "interrupted; the results were not written"
+LATE = "interrupted; results that were not finished are not written"
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier scan.")]
 View = Annotated[bool, typer.Option("--view", help="Show the growing images in a window.")]
 
 
@@ -42,6 +44,7 @@ def scan(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder [default: runs/SCENARIO/scan/SEED].")] = None,
     keep: Annotated[Path | None, typer.Option(metavar=DATA_FILE, help="Store the frames, too.")] = None,
+    overwrite: Overwrite = False,
     overrides: Overrides = None,
     view: View = False,
     as_json: AsJson = False,
@@ -49,17 +52,17 @@ def scan(
     """Scan a specimen and reconstruct it while the beam moves; no frame need be stored."""
     from scenarios.schema import load
 
-    with refusals(LATE):
+    with refusals(LATE) as ending:
         if images is not None and calibrate is None:
             stop("--images goes with --calibrate")
         loaded = load(scenario, overrides or ())
         if calibrate is None:
-            scanned = _scan(loaded, seed, agents, out, keep, view)
+            scanned = _scan(loaded, seed, agents, out, keep, overwrite, view)
             summary, (status, errors) = scanned.summary(), _state(scanned.recorded)
         else:
             if keep is not None or view:
                 stop("--keep and --view go without --calibrate")
-            loop = _loop(loaded, seed, agents, calibrate, images, out)
+            loop = _loop(loaded, seed, agents, calibrate, images, out, overwrite)
             summary, status, errors = loop.summary(), loop.status, loop.errors
     if as_json:
         typer.echo(json.dumps(summary))
@@ -67,7 +70,7 @@ def scan(
         _print_scanned(scanned)
     else:
         _print_loop(loop)
-    _exit(status, errors)
+    _exit(status, errors, ending)
 
 
 def stream(
@@ -80,21 +83,23 @@ def stream(
     options: Annotated[
         list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="Of the source, see docs/streaming.md.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the agents' images.")] = Path("runs/stream"),
+    out: Annotated[Path | None, typer.Option(help="Folder for the agents' images [default: runs/stream].")] = None,
+    overwrite: Overwrite = False,
     view: View = False,
     as_json: AsJson = False,
 ) -> None:
     """Reconstruct a scan from a file, or from a camera on the network while it arrives."""
     from agents.sources import open_source
     from scenarios import choices
-    from scenarios.scans.stream import choose_agents, make_folder, run
+    from scenarios.scans.stream import choose_agents, make_folder, results_folder, run
 
-    with refusals(LATE):
+    with refusals(LATE) as ending:
         chosen = choose_agents(agents)
         given, how = choices.options(meta or (), "--meta"), choices.options(options or (), "--option")
         for name in ("spec", "meta"):
             if name in how:  # would be taken for an argument of `open_source`
                 stop(f"--option {name}: no source has such an option; metadata of the stream goes with --meta")
+        out = results_folder(out, Path("runs/stream"), overwrite)
         make_folder(out)  # before a camera is started
         with open_source(source, given, **how) as opened:
             total = opened.meta.layout.count
@@ -104,7 +109,7 @@ def stream(
         typer.echo(json.dumps({"source": source, **recorded.summary()}))
     else:
         _print_recorded(recorded)
-    _exit(*_state(recorded))
+    _exit(*_state(recorded), ending)
 
 
 def _state(recorded: "Recorded") -> tuple[str, bool]:
@@ -112,9 +117,9 @@ def _state(recorded: "Recorded") -> tuple[str, bool]:
     return recorded.streamed.status, bool(recorded.streamed.errors)
 
 
-def _exit(status: str, errors: bool) -> None:
+def _exit(status: str, errors: bool, ending: "Ending") -> None:
     if status == "interrupted":
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(ending.exit_code)
     if status != "complete" or errors:
         raise typer.Exit(FAILED)
 
@@ -123,22 +128,34 @@ def _exit(status: str, errors: bool) -> None:
 
 
 def _scan(
-    scenario: "Scenario", seed: int, agents: list[str], out: Path | None, keep: Path | None, view: bool
+    scenario: "Scenario",
+    seed: int,
+    agents: list[str],
+    out: Path | None,
+    keep: Path | None,
+    overwrite: bool,
+    view: bool,
 ) -> "Scanned":
     from scenarios.scans.scan import prepare, run
 
-    session = prepare(scenario, seed, agents, out, keep)
+    session = prepare(scenario, seed, agents, out, keep, overwrite)
     plan = session.acquisition.section.plan
     with _progress(scenario.name, plan.count, _view(view, session.agents, plan.step_nm)) as show:
         return run(session, show)
 
 
 def _loop(
-    scenario: "Scenario", seed: int, agents: list[str], controller: str, images: str | None, out: Path | None
+    scenario: "Scenario",
+    seed: int,
+    agents: list[str],
+    controller: str,
+    images: str | None,
+    out: Path | None,
+    overwrite: bool,
 ) -> "Loop":
     from scenarios.scans.before_and_after import prepare, run
 
-    prepared = prepare(scenario, seed, agents, controller, images=images, out=out)
+    prepared = prepare(scenario, seed, agents, controller, images=images, out=out, overwrite=overwrite)
     count = prepared.scenario.required_scan.plan.count
     with _progress(f"{scenario.name}, {controller}", 2 * count) as show:
         return run(prepared, show)

@@ -6,14 +6,16 @@ Each provides lanes: executors of one worker each, so that a worker can keep a m
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process, resource_tracker
+from multiprocessing.process import BaseProcess
 from typing import Any, ParamSpec, TypeVar
 
 from scenarios.versions import versions
 from twin.errors import StemtwinError
+from twin.interrupt import held
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,44 +62,60 @@ def serial() -> Iterator[list[Executor]]:
 
 @contextmanager
 def processes(count: int) -> Iterator[list[Executor]]:
-    """Provide `count` lanes, one spawned process each; an exception in the block terminates them.
+    """Provide `count` lanes, one spawned process each; an exception in the block ends them.
 
-    The workers ignore Ctrl-C, which the parent handles, and exit when the parent has died.
+    The workers ignore Ctrl-C, SIGTERM and SIGHUP, which the parent handles, and exit when the parent has died.
     """
     before = active_children()
-    with _interrupts_ignored():
-        lanes: list[Executor] = [
-            ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_enter_worker) for _ in range(count)
-        ]
-        for lane in lanes:
-            lane.submit(_import_all)
-    workers = [child for child in active_children() if child not in before]
+    workers: list[BaseProcess] = []
+    lanes: list[Executor] = []
     try:
+        with _ignored_by_children():
+            for _ in range(count):
+                lane = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_enter_worker)
+                lanes.append(lane)
+                lane.submit(_import_all)
+                workers += [child for child in active_children() if child not in (*before, *workers)]
         yield lanes
     except BaseException:
-        for worker in workers:
-            worker.terminate()
+        with held():  # none outlives this program
+            for worker in workers:
+                worker.kill()
+            _shut(lanes)
         raise
     finally:
-        for lane in lanes:
-            lane.shutdown(wait=True, cancel_futures=True)
+        _shut(lanes)
+
+
+def _shut(lanes: Iterable[Executor]) -> None:
+    for lane in lanes:
+        lane.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Let processes that are started inside ignore Ctrl-C from their first instruction on: they inherit it."""
-    if threading.current_thread() is not threading.main_thread():
+def _ignored_by_children() -> Iterator[None]:
+    """Let processes that are started inside ignore the signals that end a program, from their first instruction on.
+
+    They inherit what is blocked here; a signal to this process waits for the end of the block.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     try:
+        resource_tracker.ensure_running()  # it unblocks signals when it is started
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def _enter_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _ENDS:
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 

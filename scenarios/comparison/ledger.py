@@ -14,9 +14,9 @@ from urllib.parse import quote
 
 import yaml
 
-from scenarios.calibration.results import write_text
 from scenarios.choices import ChoiceError, split_choices
 from scenarios.comparison.sweep import Failure, Job, RunRecord, digest, kind, resolve, sweep
+from scenarios.folders import sentence, write_text
 from scenarios.schema import Scenario, ScenarioError, load
 from scenarios.versions import versions
 
@@ -178,7 +178,7 @@ class Ledger:
             text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
             write_text(self.folder / "compare.yaml", text)
         except OSError as error:
-            raise ScenarioError(f"{error.filename or self.folder}: {error.strerror}") from error
+            raise ScenarioError(sentence(error, self.folder)) from error
 
     def complete(
         self, plan: Plan, records: dict[tuple[str, str, int], RunRecord], lanes: Sequence[Executor]

@@ -5,14 +5,16 @@ The runs are `sweep.py`'s, the folder `ledger.py`'s, the figures `figures.py`'s.
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scenarios.calibration.results import write_text
 from scenarios.comparison.executors import SweepError, lanes
 from scenarios.comparison.ledger import Ledger, Plan, check_builds, group, make_plan, split_controllers
 from scenarios.comparison.sweep import Failure, RunRecord
+from scenarios.folders import locked, sentence, write_text
+from scenarios.schema import ScenarioError
 
 Records = dict[tuple[str, str, int], RunRecord]
 """By scenario name, controller and seed."""
@@ -28,12 +30,14 @@ class Prepared:
         ledger: its folder.
         records: finished runs; grows while the comparison runs.
         same_code: whether the finished runs were made with this code.
+        resume: continue what is in the folder.
     """
 
     plan: Plan
     ledger: Ledger
     records: Records
     same_code: bool
+    resume: bool = False
 
     @property
     def total(self) -> int:
@@ -119,7 +123,7 @@ def prepare(plan: Plan, out: Path, resume: bool = False) -> Prepared:
         ScenarioError: as in `Ledger.finished`.
     """
     ledger = Ledger(out)
-    return Prepared(plan, ledger, ledger.finished(plan, resume), ledger.same_code(plan))
+    return Prepared(plan, ledger, ledger.finished(plan, resume), ledger.same_code(plan), resume)
 
 
 def run(
@@ -134,10 +138,27 @@ def run(
 
     Raises:
         ScenarioError: a scenario or controller cannot be built, or the folder cannot be written.
+        InUse: another comparison writes there.
         SweepError: a worker died, or every controller failed.
     """
     plan, ledger, records = prepared.plan, prepared.ledger, prepared.records
     failures: list[Failure] = []
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(ledger.folder, inside=True))
+        except OSError as error:
+            raise ScenarioError(sentence(error, ledger.folder)) from error
+        # Once more: another comparison may have written there between `prepare` and the lock.
+        records.update(ledger.finished(plan, prepared.resume))
+        _complete(prepared, scheduler, workers, progress, failures)
+        return Comparison(_conclude(prepared, failures), tuple(failures), ledger.folder)
+
+
+def _complete(
+    prepared: Prepared, scheduler: str | None, workers: int, progress: Progress | None, failures: list[Failure]
+) -> None:
+    """Do the missing runs; add those that raise an error to `failures`."""
+    plan, ledger, records = prepared.plan, prepared.ledger, prepared.records
     with lanes(scheduler, workers, prepared.total - len(records)) as ready:
         check_builds(plan)  # while the workers start
         ledger.enter(plan)
@@ -146,7 +167,6 @@ def run(
                 failures.append(outcome)
             if progress is not None:
                 progress(outcome)
-    return Comparison(_conclude(prepared, failures), tuple(failures), ledger.folder)
 
 
 def _conclude(prepared: Prepared, failures: list[Failure]) -> dict[str, Any]:

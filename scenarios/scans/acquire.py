@@ -7,6 +7,7 @@ keeps them.
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -14,15 +15,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scenarios.calibration.results import write_text
+from scenarios.folders import NotWritten, locked, sentence, write_text
 from scenarios.memory import peak_memory_mib
 from scenarios.scan_section import ScanSection
-from scenarios.scans.data_file import DataFile, destination
+from scenarios.scans.data_file import DataFile, check_all_free, destination
 from scenarios.scans.images import Images
 from scenarios.schema import Scenario, ScenarioError
+from twin import interrupt
 from twin.cost import scanned_area_nm2
+from twin.errors import StemtwinError
 from twin.formats.dataset import BLOCK_BYTES
-from twin.interrupt import remembered
 from twin.simulated import SimulatedMicroscope
 from twin.types import ScanBlock
 
@@ -174,27 +176,48 @@ def prepare(scenario: Scenario, seed: int, out: Path | None = None) -> Session:
 def run(session: Session, progress: Callable[[ScanBlock], None] | None = None) -> Acquired:
     """Scan; frames are on disc after every block.
 
+    An interrupt ends the scan early; the files are written for the part that exists, and further interrupts wait.
+
     Args:
         session: from `prepare`; used up.
         progress: called after every block.
 
     Raises:
-        ScenarioError: transmission functions too large, a file that cannot be written, or an instrument that has
-            drifted out of the computing window; what was scanned until then is on disc.
+        ScenarioError: transmission functions too large, or an instrument that has drifted out of the computing window;
+            what was scanned until then is on disc.
+        NotWritten: a full disc, say; the message names what is kept.
+        InUse: another run writes this file.
+        KeyboardInterrupt: interrupted before the first position; nothing was written.
     """
+    scenario, out = session.scenario, session.out
+    with ExitStack() as stack:
+        stack.enter_context(interrupt.session(patient=True))
+        try:
+            stack.enter_context(locked(out))
+            check_all_free(out)
+        except OSError as error:
+            raise NotWritten(f"{scenario.name}: {sentence(error, out)}") from error
+        return _run(session, progress)
+
+
+def _run(session: Session, progress: Callable[[ScanBlock], None] | None) -> Acquired:
     scenario, section, out = session.scenario, session.section, session.out
     begun = perf_counter()
     file = DataFile(out, scenario, session.seed)
+    blocks = computed(session.blocks)
     try:
-        first = next(session.blocks)
+        first = next(blocks)
         file.open(first)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise NotWritten(f"{scenario.name}: {sentence(error, out)}; nothing was written") from error
+    except ValueError as error:
         raise ScenarioError(f"{scenario.name}: {error}") from error
     prepared = perf_counter()
     images = Images(section.plan, (section.optics.camera_pixels,) * 2)
-    status, stopped = _store(itertools.chain([first], session.blocks), file, images, progress)
+    status, stopped = _store(itertools.chain([first], blocks), file, images, progress)
     if stopped is not None and not images.visited:
-        raise ScenarioError(f"{scenario.name}: {stopped}") from stopped
+        file.discard()
+        raise _refusal(stopped, f"{scenario.name}: {_words(stopped, out)}") from stopped
     acquired = Acquired(
         scenario=scenario,
         seed=session.seed,
@@ -210,36 +233,73 @@ def run(session: Session, progress: Callable[[ScanBlock], None] | None = None) -
         peak_memory_mib=peak_memory_mib(),
         cost=session.microscope.cost.plain(),
     )
-    images.save(acquired.signals, acquired.picture, section)
-    summary = {**acquired.summary(), "resolved": scenario.resolved()}
-    write_text(acquired.signals.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
+    unwritten = _write(acquired, images, section)
+    stopped = stopped or unwritten
     if stopped is not None:
-        raise ScenarioError(
-            f"{scenario.name}: stopped after {images.visited} of {section.plan.count} positions, which are in"
-            f" {acquired.data or acquired.signals}: {stopped}"
+        kept = acquired.signals if acquired.data is None else acquired.data
+        raise _refusal(
+            stopped,
+            f"{scenario.name}: stopped after {images.visited} of {section.plan.count} positions, which are in {kept}:"
+            f" {_words(stopped, out)}",
         ) from stopped
     return acquired
+
+
+def computed(blocks: Iterator[ScanBlock]) -> Iterator[ScanBlock]:
+    """Yield the blocks of a scan; an interrupt cuts their computation, and nothing else.
+
+    Raises:
+        KeyboardInterrupt: a signal arrived.
+    """
+    while True:
+        with interrupt.interruptible():
+            block = next(blocks, None)
+        if block is None:
+            return
+        yield block
+
+
+def _refusal(error: Exception, message: str) -> StemtwinError:
+    return NotWritten(message) if isinstance(error, OSError) else ScenarioError(message)
+
+
+def _words(error: Exception, out: Path) -> str:
+    return sentence(error, out) if isinstance(error, OSError) else str(error)
+
+
+def _write(acquired: Acquired, images: Images, section: ScanSection) -> OSError | None:
+    """Write what goes beside the data; return why it could not be written, if so."""
+    try:
+        images.save(acquired.signals, acquired.picture, section)
+        summary = {**acquired.summary(), "resolved": acquired.scenario.resolved()}
+        write_text(acquired.signals.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
+    except OSError as error:
+        return error
+    return None
 
 
 def _store(
     blocks: Iterable[ScanBlock], file: DataFile, images: Images, progress: Callable[[ScanBlock], None] | None
 ) -> tuple[Status, Exception | None]:
     """Write every block and add it to the images; close the file. Return how the scan ended, and the error if any."""
+    status: Status = "complete"
+    stopped: Exception | None = None
     try:
-        with remembered() as check_interrupt:
-            for block in blocks:
-                file.append(block)
-                images.add(block)
-                if progress is not None:
-                    progress(block)
-                check_interrupt()
+        for block in blocks:
+            file.append(block)
+            images.add(block)
+            if progress is not None:
+                progress(block)
+            interrupt.check()
     except KeyboardInterrupt:
-        return "interrupted", None
+        status = "interrupted"
     except (ValueError, OSError) as error:
-        return "stopped", error
-    finally:
+        status, stopped = "stopped", error
+    try:
         file.close()
-    return "complete", None
+    except OSError as error:
+        status, stopped = "stopped", stopped or error
+    return status, stopped
 
 
 def _block(section: ScanSection) -> int:

@@ -17,16 +17,27 @@ from agents.base import Agent, Reconstruction
 from agents.stream import Progress
 from scenarios.calibration import run as calibration
 from scenarios.calibration.instruments import Bench
-from scenarios.calibration.results import Result, write_text
+from scenarios.calibration.results import Result
 from scenarios.choices import name_and_options, split_choices
+from scenarios.folders import NotWritten, sentence, write_text
 from scenarios.scans import acquire
 from scenarios.scans.half_dose import Halves
 from scenarios.scans.imaging import ImagingMicroscope
 from scenarios.scans.scan import open_scan
-from scenarios.scans.stream import Recorded, choose_agents, make_folder, without_nan
+from scenarios.scans.stream import (
+    BEFORE,
+    REPORT,
+    SUMMARY,
+    Recorded,
+    choose_agents,
+    make_folder,
+    results_folder,
+    without_nan,
+)
 from scenarios.scans.stream import run as reconstruct
 from scenarios.scans.truth import information_limit_nm, ring_correlation, true_phase
 from scenarios.schema import Scenario, ScenarioError
+from twin import interrupt
 from twin.arrays import Floats
 from twin.probe import probe_d50_nm, strehl_ratio
 from twin.scan.acquisition import Acquisition
@@ -138,6 +149,7 @@ def prepare(
     *,
     images: str | None = None,
     out: Path | None = None,
+    overwrite: bool = False,
 ) -> Prepared:
     """Check everything; nothing is computed and nothing is written.
 
@@ -147,7 +159,7 @@ def prepare(
         agents: lists of names, see `stream.choose_agents`.
         controller: its name, with options if any.
         images: an agent whose image of the scan replaces the Ronchigrams for the controller.
-        out: folder; default `runs/<scenario>/scan/<seed>`.
+        out, overwrite: see `scan.prepare`.
 
     Raises:
         ScenarioError: scenario, agents or controller cannot be used.
@@ -160,7 +172,7 @@ def prepare(
     scenario = scenario.model_copy(update={"scan": replace(scenario.scan, corrected=False)})
     scanner, session = _session(scenario, controller, images)
     blocks = acquire.begin(scanner, scenario, seed)
-    out = Path("runs") / scenario.name / "scan" / str(seed) if out is None else out
+    out = results_folder(out, Path("runs") / scenario.name / "scan" / str(seed), overwrite)
     return Prepared(scenario, seed, agents, scanner, blocks, session, out)
 
 
@@ -182,7 +194,7 @@ def run(prepared: Prepared, progress: Callable[[Progress], None] | None = None) 
     make_folder(out)
     try:
         truth = true_phase(Acquisition(section, scenario.day), section.plan)
-        before = _part(prepared, prepared.first, truth, out / "before", progress)
+        before = _part(prepared, prepared.first, truth, out / BEFORE, progress)
     except (ValueError, OSError) as error:
         raise ScenarioError(f"{scenario.name}: {error}") from error
     result, after, failure = None, None, ""
@@ -198,9 +210,13 @@ def run(prepared: Prepared, progress: Callable[[Progress], None] | None = None) 
                 failure = f"no second scan: {error}"
     from scenarios.scans.page import render
 
-    loop = Loop(scenario, seed, prepared.session.name, before, result, after, out / "report.html", failure)
-    write_text(out / "summary.json", json.dumps(loop.summary(), indent=1) + "\n")
-    write_text(loop.report, render(loop, truth))
+    loop = Loop(scenario, seed, prepared.session.name, before, result, after, out / REPORT, failure)
+    with interrupt.session(patient=True):  # an interrupt waits: what was computed is written
+        try:
+            write_text(out / SUMMARY, json.dumps(loop.summary(), indent=1) + "\n")
+            write_text(loop.report, render(loop, truth))
+        except OSError as error:
+            raise NotWritten(f"the report could not be written: {sentence(error, out)}") from error
     return loop
 
 

@@ -1,5 +1,6 @@
 """The file that a scan's frames or events go to: its name, its format, and its metadata."""
 
+import shutil
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -47,10 +48,15 @@ class DataFile:
             OSError: it cannot be written.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if first.events is not None:
-            self._writer = self._event_writer()
-        elif first.frames is not None:
-            self._writer = self._frame_writer(first.frames.dtype.name)
+        check_free(self.path)
+        try:
+            if first.events is not None:
+                self._writer = self._event_writer()
+            elif first.frames is not None:
+                self._writer = self._frame_writer(first.frames.dtype.name)
+        except OSError:
+            self.discard()
+            raise
 
     def append(self, block: ScanBlock) -> None:
         """Write the next block."""
@@ -65,6 +71,14 @@ class DataFile:
         """Finish the file, if there is one."""
         if self._writer is not None:
             self._writer.close()
+
+    def discard(self) -> None:
+        """Remove the file, of our own making, that nothing was written to."""
+        for file in (self.path, *([sidecar(self.path)] if self.path.suffix == ".t3p" else [])):
+            if file.is_dir() and not file.is_symlink():
+                shutil.rmtree(file, ignore_errors=True)
+            else:
+                file.unlink(missing_ok=True)
 
     def _frame_writer(self, dtype: str) -> FrameWriter:
         camera = self.section.camera
@@ -107,15 +121,33 @@ def destination(scenario: Scenario, seed: int, out: Path | None) -> Path:
             if out.suffix != ".t3p":
                 raise ScenarioError(f"{out.name}: an event camera sends events, not frames; use --out {out.stem}.t3p")
             clock_of(section.plan)
-            check_free(sidecar(out))
         else:
             check_suffix(out)
             _check_order(out, section)
-        for file in (out, *(out.with_suffix(suffix) for suffix in SIDECARS)):
-            check_free(file)
+        _check_all_free(out)
     except FormatError as error:
         raise ScenarioError(str(error)) from error
     return out
+
+
+def check_all_free(out: Path) -> None:
+    """Refuse to write where there is a file already: the data, or one that goes beside them.
+
+    Raises:
+        ScenarioError: names the file.
+    """
+    try:
+        _check_all_free(out)
+    except FormatError as error:
+        raise ScenarioError(str(error)) from error
+
+
+def _check_all_free(out: Path) -> None:
+    beside = [out.with_suffix(suffix) for suffix in SIDECARS]
+    for file in (out, *beside, *([sidecar(out)] if out.suffix == ".t3p" else [])):
+        check_free(file)
+        if file.is_symlink():
+            raise FormatError(f"{file} is a link to nowhere; choose another name or remove it")
 
 
 def _check_order(out: Path, section: ScanSection) -> None:

@@ -1,10 +1,12 @@
 """Images of a scan's detectors, gathered block by block, and the files that hold them."""
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from scenarios.folders import write_bytes
 from scenarios.scan_section import ScanSection
 from twin.arrays import Floats
 from twin.scan.plan import ScanPlan
@@ -66,5 +68,7 @@ class Images:
             arrays["intended_nm"] = np.concatenate(self.intended_nm)
         if self.mean_frame is not None:
             arrays["mean_frame"] = self.mean_frame
-        np.savez_compressed(signals, allow_pickle=False, **arrays)
-        picture.write_bytes(plots.signals(self.by_name, self.mean_frame, section))
+        packed = io.BytesIO()
+        np.savez_compressed(packed, allow_pickle=False, **arrays)
+        write_bytes(signals, packed.getvalue())
+        write_bytes(picture, plots.signals(self.by_name, self.mean_frame, section))

@@ -4,7 +4,7 @@ Everything is checked before the first diffraction pattern is computed.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -13,15 +13,17 @@ from typing import Any
 from agents.base import Agent
 from agents.sources.twin_scan import TwinScan
 from agents.stream import Progress
+from scenarios.folders import locked, sentence
 from scenarios.scan_section import ScanSection
 from scenarios.scans import acquire
-from scenarios.scans.data_file import DataFile
-from scenarios.scans.stream import Recorded, choose_agents, make_folder, without_nan
+from scenarios.scans.data_file import DataFile, check_all_free
+from scenarios.scans.stream import Recorded, choose_agents, make_folder, results_folder, without_nan
 from scenarios.scans.stream import run as reconstruct
 from scenarios.scans.truth import true_phase
 from scenarios.schema import Scenario, ScenarioError
 from twin.cameras.properties import EventCamera
 from twin.cost import scanned_area_nm2
+from twin.interrupt import deferred
 from twin.scan.acquisition import Acquisition
 from twin.types import ScanBlock
 
@@ -79,7 +81,12 @@ class Scanned:
 
 
 def prepare(
-    scenario: Scenario, seed: int, agents: Iterable[str], out: Path | None = None, keep: Path | None = None
+    scenario: Scenario,
+    seed: int,
+    agents: Iterable[str],
+    out: Path | None = None,
+    keep: Path | None = None,
+    overwrite: bool = False,
 ) -> Session:
     """Check everything; nothing is computed and nothing is written.
 
@@ -87,18 +94,18 @@ def prepare(
         scenario: with a `scan` that has a camera.
         seed: the same seed gives the same bytes.
         agents: lists of names with their options, see `stream.choose_agents`.
-        out: folder for the results; default `runs/<scenario>/scan/<seed>`.
+        out: folder for the results; default `runs/<scenario>/scan/<seed>`, with a number if there are some.
         keep: file for the frames, by suffix a format of `twin.formats`; None keeps none.
+        overwrite: replace earlier results.
 
     Raises:
-        ScenarioError: no scan, no camera, an agent that refuses its options, or as in `acquire.prepare`.
+        ScenarioError: no scan, no camera, earlier results in `out`, an agent that refuses its options, or as in
+            `acquire.prepare`.
     """
     chosen = choose_agents(agents)
     if scenario.scan is not None and scenario.scan.camera is None:
         raise ScenarioError(f"{scenario.name}: agents need a camera, and this scan has none (scan.camera)")
-    out = Path("runs") / scenario.name / "scan" / str(seed) if out is None else out
-    if out.exists() and not out.is_dir():
-        raise ScenarioError(f"{out} is not a directory")
+    out = results_folder(out, Path("runs") / scenario.name / "scan" / str(seed), overwrite)
     if keep is not None:
         return Session(acquire.prepare(scenario, seed, keep), chosen, out, True)
     scenario = scenario.for_seed(seed)
@@ -124,6 +131,7 @@ def run(session: Session, progress: Callable[[Progress], None] | None = None) ->
     blocks = acquisition.blocks
     with ExitStack() as stack:
         if session.keep:
+            stack.enter_context(_locked(acquisition.out))
             blocks = stack.enter_context(closing(_kept(acquisition)))
         try:
             truth = true_phase(Acquisition(section, scenario.day), section.plan)
@@ -142,6 +150,22 @@ def run(session: Session, progress: Callable[[Progress], None] | None = None) ->
     )
 
 
+@contextmanager
+def _locked(keep: Path) -> Iterator[None]:
+    """Lock the file for the frames.
+
+    Raises:
+        ScenarioError: it exists by now, or its folder cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(keep))
+        except OSError as error:
+            raise ScenarioError(sentence(error, keep)) from error
+        check_all_free(keep)
+        yield
+
+
 def open_scan(blocks: Iterator[ScanBlock], section: ScanSection, seed: int) -> TwinScan:
     """Offer a scan's blocks as a source; agents that need frames of an event camera get them computed.
 
@@ -158,9 +182,10 @@ def _kept(acquisition: acquire.Session) -> Generator[ScanBlock]:
     file = DataFile(acquisition.out, acquisition.scenario, acquisition.seed)
     try:
         for block in acquisition.blocks:
-            if not file.is_open:
-                file.open(block)
-            file.append(block)
+            with deferred():  # no half of a block, nor of a file
+                if not file.is_open:
+                    file.open(block)
+                file.append(block)
             yield block
     finally:
         file.close()

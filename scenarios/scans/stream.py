@@ -5,8 +5,10 @@ One pass, whatever the source; `scan.py` offers the scan of a scenario as one.
 
 import json
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +19,12 @@ from agents import base, stream
 from agents.base import Agent, Image, Reconstruction
 from agents.source import Source
 from agents.stream import Progress, Streamed
-from scenarios.calibration.results import write_text
 from scenarios.choices import ChoiceError, name_and_options, split_choices
+from scenarios.folders import NotWritten, locked, numbered, sentence, write_bytes, write_text
 from scenarios.memory import peak_memory_mib
 from scenarios.scans.truth import cross_correlation
 from scenarios.schema import ScenarioError
+from twin import interrupt
 from twin.arrays import Floats
 from twin.options import OptionError
 
@@ -30,6 +33,11 @@ Show = Callable[[Progress], None]
 
 ARRAYS = "reconstructions.zarr"
 SUMMARY = "summary.json"
+REPORT = "report.html"
+BEFORE = "before"
+"""Folder of the first of two scans (`before_and_after`)."""
+FORMAT = "stemtwin-reconstructions"
+"""Mark of the arrays; only a folder that has them is ever written again."""
 
 
 @dataclass(frozen=True)
@@ -160,14 +168,33 @@ def run(
         aside: further agents, whose results are returned but not written.
 
     Raises:
-        ScenarioError: `out` cannot be written, before the stream or after it, or no agent can take the stream.
+        ScenarioError: `out` cannot be written, or no agent can take the stream.
+        NotWritten: the results cannot be written after the stream: a full disc, say.
+        InUse: another run writes `out`.
     """
     make_folder(out)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(out, inside=True))
+        except OSError as error:
+            raise ScenarioError(sentence(error, out)) from error
+        return _run(source, agents, out, progress, truth, every_s, aside or {})
+
+
+def _run(
+    source: Source,
+    agents: Mapping[str, Agent],
+    out: Path,
+    progress: Show | None,
+    truth: Floats | None,
+    every_s: float,
+    aside: Mapping[str, Agent],
+) -> Recorded:
     try:
-        whole = stream.run(source, {**agents, **(aside or {})}, progress, every_s)
+        whole = stream.run(source, {**agents, **aside}, progress, every_s)
     except base.MetaError as error:
         raise ScenarioError(str(error)) from error
-    for name in aside or {}:
+    for name in aside:
         if name in whole.errors:
             whole.health.fault(f"{name}: {whole.errors[name]}")
     streamed = replace(
@@ -178,11 +205,12 @@ def run(
         finish_s=_of(whole.finish_s, agents),
     )
     likeness = {} if truth is None else {name: compare(found, truth) for name, found in streamed.results.items()}
-    recorded = Recorded(streamed, out, likeness, peak_memory_mib(), _of(whole.results, aside or {}))
-    try:
-        _write(recorded, truth)
-    except OSError as error:
-        raise ScenarioError(f"the results could not be written: {_reason(error, out)}") from error
+    recorded = Recorded(streamed, out, likeness, peak_memory_mib(), _of(whole.results, aside))
+    with interrupt.session(patient=True):  # an interrupt waits: what was computed is written
+        try:
+            _write(recorded, truth)
+        except OSError as error:
+            raise NotWritten(f"the results could not be written: {sentence(error, out)}") from error
     return recorded
 
 
@@ -190,18 +218,52 @@ def make_folder(out: Path) -> None:
     """Create the folder for results and try to write in it: a scan is too long to fail at its end.
 
     Raises:
-        ScenarioError: it cannot be created or written.
+        ScenarioError: it cannot be created or written, or it holds a file of another program under a name of ours.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise ScenarioError(_reason(error, out)) from error
+        raise ScenarioError(sentence(error, out)) from error
+    for name in (ARRAYS, SUMMARY):
+        if os.path.lexists(out / name) and not (is_ours(out) or is_ours(out / BEFORE)):
+            raise ScenarioError(f"{out / name} was not written by stemtwin and is not replaced: choose another --out")
 
 
-def _reason(error: OSError, out: Path) -> str:
-    return f"{error.filename or out}: {error.strerror or error}"
+def is_ours(out: Path) -> bool:
+    """Return whether a folder holds the results of an earlier stream, and no link in their place."""
+    if (out / ARRAYS).is_symlink():
+        return False
+    try:
+        attributes = json.loads((out / ARRAYS / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+    return isinstance(attributes, dict) and attributes.get("format") == FORMAT
+
+
+def results_folder(out: Path | None, default: Path, overwrite: bool) -> Path:
+    """Return the folder for the results of a scan; those of an earlier one stay, unless they are to be replaced.
+
+    Args:
+        out: as asked for; None takes `default`, with a number if there are results.
+        default: `runs/...`.
+        overwrite: replace earlier results.
+
+    Raises:
+        ScenarioError: `out` has earlier results, or is not a directory.
+    """
+    if out is None:
+        return next(path for path in numbered(default) if overwrite or not _taken(path))
+    if out.exists() and not out.is_dir():
+        raise ScenarioError(f"{out} is not a directory")
+    if not overwrite and _taken(out):
+        raise ScenarioError(f"{out} has the results of an earlier scan: choose another --out, or give --overwrite")
+    return out
+
+
+def _taken(out: Path) -> bool:
+    return any(os.path.lexists(out / name) for name in (ARRAYS, SUMMARY, REPORT, BEFORE))
 
 
 def _of(items: Mapping[str, Item], names: Iterable[str]) -> dict[str, Item]:
@@ -243,7 +305,7 @@ def _write(recorded: Recorded, truth: Floats | None) -> None:
     write_text(out / SUMMARY, json.dumps(recorded.summary(), indent=1) + "\n")
     for name, found in run.results.items():
         words = verdict(recorded.likeness.get(name, {}))
-        (out / f"{name}.png").write_bytes(reconstruction_plots.png_of(name, found, step_nm, words))
+        write_bytes(out / f"{name}.png", reconstruction_plots.png_of(name, found, step_nm, words))
 
 
 def _clear(out: Path) -> None:
@@ -262,7 +324,7 @@ def _write_arrays(recorded: Recorded, truth: Floats | None) -> None:
 
     root = zarr.open_group(str(recorded.out / ARRAYS), mode="w")
     plain = recorded.summary()
-    root.attrs.update({"metadata": recorded.streamed.meta.metadata.plain()})
+    root.attrs.update({"format": FORMAT, "metadata": recorded.streamed.meta.metadata.plain()})
     if truth is not None:
         root.create_array("true_phase", data=truth).attrs["unit"] = "rad"
     for name, found in recorded.streamed.results.items():

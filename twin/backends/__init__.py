@@ -74,10 +74,20 @@ def from_address(text: str) -> tuple[str, dict[str, Any]]:
     address = rest.removeprefix("//")
     if not address:
         return kind, {}
-    option = None if kind == SIMULATED else getattr(_resolve(kind)[0], "ADDRESS", None)
+    option = address_option(kind)
     if option is None:
         raise OptionError(f"{text}: {kind} takes no address; write --microscope {kind}")
     return kind, {option: address}
+
+
+def address_option(kind: str) -> str | None:
+    """Return the option that takes the address of a kind; None for a kind without one.
+
+    Raises:
+        UnknownBackend: no such kind.
+    """
+    check_kind(kind)
+    return None if kind == SIMULATED else getattr(_resolve(kind)[0], "ADDRESS", None)
 
 
 def is_instrument(kind: str) -> bool:

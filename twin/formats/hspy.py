@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from twin.formats import placement
 from twin.formats.dataset import FormatError, Frames, FrameWriter, Layout, Metadata, check_free, told
+from twin.formats.disc_file import DiscFile
 from twin.formats.hdf5.checked import check_data, open_hdf5
 from twin.formats.signals.axes import Axis
 from twin.formats.signals.own import OWN, axes, own_of
@@ -66,7 +67,8 @@ class HspyWriter(FrameWriter):
     def __init__(self, path: Path, layout: Layout, metadata: Metadata) -> None:
         check_free(path)
         self.layout, self.count = layout, 0
-        self._file = h5py.File(path, "x")
+        self._disc = DiscFile(path)
+        self._file = h5py.File(self._disc, "w")
         self._file.attrs.update({"file_format": "HyperSpy", "file_format_version": FORMAT_VERSION})
         experiment = self._file.create_group(f"Experiments/{TITLE}")
         _describe(experiment, layout, metadata)
@@ -76,15 +78,27 @@ class HspyWriter(FrameWriter):
         chunks = (*(1 for _ in layout.scan[:-1]), across, *layout.camera)
         self._frames = _create(experiment, "data", (*layout.scan, *layout.camera), chunks, layout.dtype)
         self._acquired = own.create_dataset("acquired", data=np.zeros(layout.scan, dtype=bool), chunks=layout.scan)
-        self._file.flush()
+        self._flush()
 
     def _write(self, frames: Frames, pixel: NDArray[np.integer] | None) -> None:
         flat = placement.flat_index(self.layout, self.count, len(frames), pixel)
         placement.write(self._frames, self._acquired, self.layout, flat, frames)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write what the library holds back.
+
+        Raises:
+            OSError: the disc is full.
+        """
         self._file.flush()
+        self._disc.check()
 
     def close(self) -> None:
-        self._file.close()
+        if not self._disc.closed:
+            self._file.close()
+            self._disc.close()
+            self._disc.check()
 
 
 class HspyReader(SignalReader):

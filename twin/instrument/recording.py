@@ -12,6 +12,7 @@ calibrated coefficients. A row is written after its counts: a frame is complete 
 chunk of its own, so that nothing on disc is written twice.
 """
 
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -69,11 +70,13 @@ class RecordingWriter:
         if path.exists():
             raise FormatError(f"{path} exists; choose another name, or continue it with --resume")
         # Under another name until it is complete: a directory with a recording's name is always a valid recording.
-        partial = path.with_name(path.name + ".partial")
-        if partial.exists():
-            shutil.rmtree(partial)
-        _create(partial, capabilities, provenance or {})
-        partial.rename(path)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")  # never somebody else's
+        try:
+            _create(partial, capabilities, provenance or {})
+            partial.rename(path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         self.count, self._group = 0, zarr.open_group(path, mode="r+", zarr_format=3)
 
     @property

@@ -241,8 +241,9 @@ def test_an_interrupt_in_the_middle_of_a_row_leaves_a_whole_table(
 
 
 def test_a_crash_loses_no_row_and_leaves_no_stale_summary(small: Make, tmp_path: Path) -> None:
-    directory = run.calibrate(small(2), "random", 0, tmp_path).directory
-    assert (directory / "report.html").exists()
+    earlier = run.calibrate(small(2), "random", 0, tmp_path).directory
+    before = {path.name: path.read_bytes() for path in earlier.iterdir()}
+    directory = earlier.with_name("0-2")
 
     def crash(step: Step) -> None:
         assert len(rows(directory)) == step.observation
@@ -254,6 +255,7 @@ def test_a_crash_loses_no_row_and_leaves_no_stale_summary(small: Make, tmp_path:
     assert len(rows(directory)) == 3
     assert not (directory / "summary.json").exists()
     assert not (directory / "report.html").exists()
+    assert {path.name: path.read_bytes() for path in earlier.iterdir()} == before
 
 
 def test_what_cannot_run_is_refused_before_a_directory_exists(small: Make, tmp_path: Path) -> None:

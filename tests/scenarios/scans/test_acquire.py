@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from agents.sources.t3p import T3pSource
 from scenarios.cli import app
+from scenarios.folders import NotWritten
 from scenarios.memory import peak_memory_mib
 from scenarios.scan_section import ScanSection
 from scenarios.scans import plots as scan_plots
@@ -347,9 +348,9 @@ def test_a_file_that_takes_nothing_leaves_one_line(
 
     monkeypatch.setattr(DataFile, "append", full)
     points = ["scan.plan.pattern=list", "scan.plan.positions_nm=[[0, 0], [0.1, 0]]"] if plan == "list" else []
-    with pytest.raises(ScenarioError, match=r"^tiny: .*No space left on device$"):
+    with pytest.raises(NotWritten, match=r"^tiny: .*No space left on device$"):
         acquire(tiny(*points), 0, tmp_path / "a.zarr")
-    assert not (tmp_path / "a.json").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
 # --- refusals, before anything is computed ----------------------------------------------------------

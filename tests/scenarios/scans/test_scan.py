@@ -142,6 +142,9 @@ def test_the_command_prints_one_object_or_lines(tiny: Callable[..., Scenario], t
     assert done.exit_code == 0, done.output
     assert list(json.loads(done.stdout)["agents"]) == ["com", "icom"]
     done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert "has the results of an earlier scan: choose another --out, or give --overwrite" in done.stderr
+    done = CliRunner().invoke(app, [*arguments, "--overwrite"])
     assert re.search(r"icom .*correlation with the true phase 0\.\d+", done.stdout)
     assert "56 of 56, complete" in done.stdout
 

@@ -18,6 +18,7 @@ from agents.block import Block, FrameBlock
 from agents.source import Health, Source
 from agents.stream import Progress
 from scenarios.cli import app
+from scenarios.folders import NotWritten
 from scenarios.scans import live_view, reconstruction_plots
 from scenarios.scans.half_dose import Halves
 from scenarios.scans.live_view import LiveView
@@ -281,7 +282,7 @@ def test_a_disc_that_fills_up_is_told_in_one_line(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device", "out/summary.json")
 
     monkeypatch.setattr("scenarios.scans.stream.write_text", full)
-    with pytest.raises(ScenarioError, match=r"could not be written: out/summary\.json: No space left"):
+    with pytest.raises(NotWritten, match=r"could not be written: out/summary\.json: No space left"):
         run(Rows(), {"total": Total()}, tmp_path / "out")
 
 

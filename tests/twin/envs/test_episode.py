@@ -96,7 +96,7 @@ def test_options_are_never_passed_over(options: dict[str, Any], words: str) -> N
 def test_environments_without_days_say_so(make: Any) -> None:
     env = make()
     for options in ({"severity": 1.0}, {"day": DIM}):
-        with pytest.raises(ResetError, match="reset.options=.*day"):
+        with pytest.raises(ResetError, match=r"reset.options=.*day"):
             env.reset(seed=0, options=options)
     with pytest.raises(ResetError, match="not an option of reset"):
         env.reset(seed=0, options={"speed": 1})

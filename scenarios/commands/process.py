@@ -1,0 +1,80 @@
+"""The process of a command, up to its exit code: signals, full discs, closed output, lack of memory."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn, TextIO
+
+from scenarios.commands.refusal import FAILED, exhausted
+from twin.interrupt import session
+
+NO_OUTPUT = "the result could not be printed: {}; what the command wrote is in its files"
+
+
+def run_program(app: Callable[[], object]) -> NoReturn:
+    """Call a command-line application and exit.
+
+    A signal that arrives before the end decides the exit code, and none can change it afterwards: a program that is
+    told twice to end still ends in its own way.
+
+    Raises:
+        SystemExit: always, unless the program has an error.
+    """
+    _fill_closed_streams()
+    with session(ends_program=True) as ending:
+        code, words = _outcome(app)
+        code, words = _flushed(sys.stdout, code, words)
+        if words:
+            with suppress(OSError):
+                print(f"stemtwin: {words}", file=sys.stderr)  # noqa: T201
+        code, _ = _flushed(sys.stderr, code, "")
+        if ending.signal is not None:
+            code = ending.exit_code
+    raise SystemExit(code)
+
+
+def _fill_closed_streams() -> None:
+    """Open nothing in place of a closed standard stream: a file of the run would get its number, and its text."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _outcome(app: Callable[[], object]) -> tuple[int, str]:
+    """Return exit code and, if something is still to be said, one sentence."""
+    try:
+        app()
+    except SystemExit as stopped:
+        code = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
+        cause = stopped.__context__
+        if isinstance(cause, OSError) and cause.errno == errno.EPIPE:  # click ends silently
+            return code, NO_OUTPUT.format("its reader is gone")
+        # An interrupt that no command caught; one that `refusals` caught has been told.
+        unseen = cause is not None and isinstance(cause.__cause__, KeyboardInterrupt)
+        return code, "interrupted before the command began" if unseen else ""
+    except Exception as error:
+        words = exhausted(error)
+        if words is None:
+            raise
+        on_disc = isinstance(error, OSError) and not error.filename
+        return FAILED, NO_OUTPUT.format(error.strerror or error) if on_disc else words  # type: ignore[attr-defined]
+    return 0, ""
+
+
+def _flushed(stream: TextIO | None, code: int, words: str) -> tuple[int, str]:
+    """Write what is left in a stream; one that cannot take it is replaced by nothing, which Python flushes at exit."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except OSError as error:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        with suppress(OSError, ValueError):
+            os.dup2(nothing, stream.fileno())  # type: ignore[union-attr]
+        return code or FAILED, words or NO_OUTPUT.format(error.strerror or error)
+    except ValueError:  # closed by the program
+        pass
+    return code, words
