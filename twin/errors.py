@@ -22,9 +22,19 @@ class NoSession(StemtwinError, RuntimeError):
         super().__init__(f"{verb}() before reset(rng): the microscope has no session yet")
 
 
+def shortened(text: str, most: int = 60) -> str:
+    """Cut a text that somebody else wrote to a length that a message can hold.
+
+    Example:
+        >>> shortened("9" * 5000, 12)
+        '999999999...'
+    """
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def nearest(value: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """' (did you mean X?)', or '' if no known name is similar."""
-    near = get_close_matches(value, list(known), n=1, cutoff=cutoff)
+    near = get_close_matches(value[:100], list(known), n=1, cutoff=cutoff)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
@@ -36,4 +46,4 @@ def check_known(value: object, known: Iterable[str], what: str, error: type[Exce
     """
     names = list(known)
     if value not in names:
-        raise error(f"{value!r} is not {what}{nearest(str(value), names)}; known: {', '.join(names)}")
+        raise error(f"{shortened(repr(value))} is not {what}{nearest(str(value), names)}; known: {', '.join(names)}")

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
-from twin.errors import StemtwinError, nearest
+from twin.errors import StemtwinError, nearest, shortened
 
 Options = TypeVar("Options")
 
@@ -81,7 +81,8 @@ def checked_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     for key in given:
         if key not in known:
-            raise OptionError(f"{key!r} is not an option here{nearest(str(key), known)}; known: {', '.join(known)}")
+            suggestion = nearest(str(key), known)
+            raise OptionError(f"{shortened(repr(key))} is not an option here{suggestion}; known: {', '.join(known)}")
     try:
         return kind(**given)
     except ValidationError as error:
@@ -110,8 +111,7 @@ def located_problem(error: ValidationError) -> tuple[str, str]:
     if first["type"] == "value_error":
         return where, messages[0]
     expected = " or ".join(m if k == 0 else m.removeprefix("Input should be ") for k, m in enumerate(messages))
-    shown = repr(first["input"])
-    return where, f"{expected[0].lower()}{expected[1:]}, got {shown if len(shown) < 60 else shown[:57] + '...'}"
+    return where, f"{expected[0].lower()}{expected[1:]}, got {shortened(repr(first['input']))}"
 
 
 def _common_start(places: list[tuple[int | str, ...]]) -> list[int | str]:

@@ -4,7 +4,6 @@ A thread reads ahead as far as its queue allows. If the agents are slower, the q
 `Health.waits` counts it. Pixels are received into the memory of the blocks and not copied.
 """
 
-import json
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -26,6 +25,7 @@ from twin.formats.dataset import FormatError, Layout, Metadata
 from twin.formats.mib import METADATA, scan_shape
 from twin.instrument.merlin_control import CameraRefused, MerlinControl
 from twin.options import Bytes, OptionError, Port, Positive, checked_options, validated
+from twin.text import json_text
 from twin.wire import merlin
 from twin.wire.merlin import WireError
 from twin.wire.merlin_decoder import AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message
@@ -209,7 +209,7 @@ class MerlinSource(Source):
         plain: dict[str, Any] = {}
         text = self._announced.extra.get(METADATA) if self._announced is not None else None
         try:
-            plain = dict(json.loads(text)) if text else {}
+            plain = dict(json_text.loads(text)) if text else {}
             if header.shutter_s > 0:
                 plain.setdefault("dwell_s", header.shutter_s)
             return Metadata.of(plain, self._label)

@@ -19,6 +19,7 @@ from twin.errors import StemtwinError, nearest
 from twin.formats.closing import Closing
 from twin.options import NonNegative, OptionError, Positive, checked_options, validated
 from twin.scan.plan import ScanPlan
+from twin.text import json_text
 
 Frames = NDArray[np.unsignedinteger]
 
@@ -282,7 +283,7 @@ def json_object(text: Any, label: str) -> dict[str, Any]:
         FormatError: not one; begins with `label`.
     """
     try:
-        plain = json.loads(text)
+        plain = json_text.loads(text)
     except (TypeError, ValueError):
         plain = None
     if not isinstance(plain, dict):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from twin.formats.closing import Closing
 from twin.formats.dataset import FormatError, Frames, Layout, Metadata, check_free
+from twin.text import json_text
 
 RECORD = np.dtype([("pixel", "<u4"), ("toa", "<u8"), ("overflow", "u1"), ("ftoa", "u1"), ("tot", "<u2")])
 TICK_S = 25e-9
@@ -186,7 +187,7 @@ def _about(path: Path) -> tuple[Layout | None, Metadata, int, int | None]:
     if not path.exists():
         return None, Metadata(), 0, None
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = json_text.loads(path.read_bytes())
         scan, camera = tuple(map(int, about["scan"])), tuple(map(int, about["camera"]))
         plain, frames = dict(about["metadata"]), int(about.get("frames", 0))
         records = int(about["records"]) if "records" in about else None

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from twin.text import json_text
+
 
 def utc_now() -> str:
     """Return the time, ISO 8601 with microseconds."""
@@ -93,7 +95,7 @@ def read(path: Path) -> list[Mapping[str, Any]]:
     entries: list[Mapping[str, Any]] = []
     for line in path.read_bytes().splitlines():
         try:
-            entry = json.loads(line)
+            entry = json_text.loads(line)
         except ValueError:
             continue
         if isinstance(entry, dict) and "event" in entry:
