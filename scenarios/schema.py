@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from controller.base import names
@@ -21,7 +21,7 @@ from twin.day import Day
 from twin.errors import nearest, shortened
 from twin.instrument.limits import Limits
 from twin.optics import Optics
-from twin.options import Count, located_problem, validated
+from twin.options import located_problem, validated
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 from twin.text import yaml_text
 
@@ -43,14 +43,14 @@ DAY_STREAM = 0x646179
 
 @validated
 class Task:
-    """Length of a run.
+    """Length of a run, up to 100,000 frames.
 
     Attributes:
         observations: Ronchigrams the controller may take.
         stop: end early once the controller's own stop rule holds.
     """
 
-    observations: Count = 10
+    observations: Annotated[int, Ge(1), Le(100_000)] = 10
     stop: bool = False
 
 
@@ -226,7 +226,7 @@ def parse(data: Mapping[str, Any], label: str, overrides: Iterable[str] = ()) ->
         scenario = Scenario.model_validate(merged)
     except ValidationError as error:
         where, message = _refusal(error)
-        raise ScenarioError(f"{_source(where, sources, label)}: {message}") from None
+        raise ScenarioError(f"{_source(where, sources, label, message)}: {message}") from None
     for name in scenario.controllers:
         if name not in names():
             where = f"controllers.{name}"
@@ -334,7 +334,8 @@ def _refusal(error: ValidationError) -> tuple[str, str]:
     if problems[0]["type"] in NO_SECTION and keys:
         return where, f"{where} takes keys of its own ({', '.join(keys)}), got {shortened(repr(problems[0]['input']))}"
     where = _dotted(where.split("."))
-    return where, f"{shortened(where)}: {message}".replace("got True", "got true").replace("got False", "got false")
+    opening = "" if message.startswith(f"{where}.") else f"{shortened(where)}: "
+    return where, f"{opening}{message}".replace("got True", "got true").replace("got False", "got false")
 
 
 def _dotted(place: Sequence[str | int]) -> str:
@@ -353,7 +354,15 @@ def _suggest(key: str, known: Sequence[str]) -> str:
     return nearest(key, known, NEAREST_KEY) or f"; known: {', '.join(known)}"
 
 
-def _source(where: str, sources: Mapping[str, str], label: str) -> str:
-    """Return what set the value at a dotted key: its override, or the last override of a key above it, or the file."""
+def _source(where: str, sources: Mapping[str, str], label: str, message: str = "") -> str:
+    """Return what set the value at a dotted key: its override, or the last override of a key above it, or the file.
+
+    A section whose parts do not fit together is refused as a whole: the override of a part that the message names.
+    """
     above = [source for key, source in sources.items() if f"{where}.".startswith(f"{key}.")]
-    return above[-1] if above else label
+    below = [
+        source
+        for key, source in sources.items()
+        if f"{key}.".startswith(f"{where}.") and key.rpartition(".")[2] in message
+    ]
+    return (above or below or [label])[-1]

@@ -1,5 +1,6 @@
 """Settings as data: frozen dataclasses that refuse what they cannot use, and errors that name the nearest choice."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import field, fields
 from itertools import takewhile
@@ -13,8 +14,13 @@ from twin.errors import StemtwinError, nearest, shortened
 
 Options = TypeVar("Options")
 
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
+LARGEST = 1e15
+"""Size of the largest number that an option takes: beyond it sums lose their last digits, and products overflow."""
+SMALLEST = 1e-15
+"""The smallest positive number: below it quotients overflow."""
+
+Positive = Annotated[float, Gt(0), Ge(SMALLEST), Le(LARGEST)]
+NonNegative = Annotated[float, Ge(0), Le(LARGEST)]
 Probability = Annotated[float, Gt(0), Lt(1)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 Count = Annotated[int, Ge(1)]
@@ -46,16 +52,33 @@ def validated(kind: type[Options]) -> type[Options]:
     """
     numbers = _numbers(kind)  # by name: a validator of every field would be one of a discriminator, too
     if numbers:
-        kind._no_truth_for_numbers = field_validator(*numbers, mode="before")(_no_truth)  # type: ignore[attr-defined]
+        kind._numbers_in_reach = field_validator(*numbers, mode="before")(_in_reach)  # type: ignore[attr-defined]
     made = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)(kind)
     return cast("type[Options]", made)
 
 
-def _no_truth(value: Any) -> Any:
-    """Refuse true and false, which pydantic takes for 1 and 0."""
+def _in_reach(value: Any) -> Any:
+    """Refuse true and false, which pydantic takes for 1 and 0, and numbers beyond `LARGEST`, at any depth."""
     if isinstance(value, bool):
         raise ValueError(f"a number is expected, got {value}")
+    _check_reach(value)
     return value
+
+
+def _check_reach(value: Any) -> None:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            _check_reach(part)
+        return
+    if isinstance(value, str):  # pydantic reads "1e308", which YAML 1.1 takes for text
+        try:
+            value = float(value)
+        except ValueError:
+            return
+    if isinstance(value, int | float) and math.isfinite(value) and abs(value) > LARGEST:
+        raise ValueError(f"a number up to {LARGEST:g} in size is expected, got {value:g}")
 
 
 def _numbers(kind: type[Any]) -> list[str]:

@@ -229,7 +229,7 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
         frame = microscope.acquire()
         dose_e += frame.dose_e
         started = perf_counter()
-        controller.update(input_nm.copy(), frame)
+        _update(controller, input_nm.copy(), frame, k)
         estimate = controller.estimate()
         seconds += perf_counter() - started
         truth = session.truth()
@@ -248,6 +248,18 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
         yield Observation(step, frame, estimate, truth)
         if session.scenario.task.stop and controller.done:
             return
+
+
+def _update(controller: Controller, input_nm: Array, frame: Frame, number: int) -> None:
+    """Show a frame to the controller; one that it cannot use, as of a beam that is off, stops the run.
+
+    Raises:
+        Stopped: names the frame and says why.
+    """
+    try:
+        controller.update(input_nm, frame)
+    except ValueError as error:
+        raise Stopped(f"frame {number} cannot be used: {error}") from error
 
 
 def _score(estimate: Estimate, start_nm: Array, scenario: Scenario) -> dict[str, Any]:
