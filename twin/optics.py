@@ -23,8 +23,8 @@ LIMITS = {
     "camera_pixels": (2, 4096),
     "binning": (1, 4096),
 }
-"""Least and largest values of `Optics`: slow electrons to the largest microscopes built, paraxial angles, and waves that
-fit into memory."""
+"""Least and largest values of `Optics`: slow electrons to the largest microscopes built, paraxial angles, waves that fit
+into memory."""
 
 PROBE_MARGIN = 1.1
 """Width of the window over that of the geometric probe: the worst corner then loses less than 2e-3."""

@@ -6,7 +6,6 @@ A training is one file in the folder `training` of a package, see `learning.trai
 import importlib
 import inspect
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib.util import find_spec
@@ -17,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from scenarios.commands.option_table import explained
 from scenarios.commands.refusal import refusals
 from twin.errors import nearest
-from twin.registry import describe, names
+from twin.registry import describe, module, names
 
 if TYPE_CHECKING:
     from learning.training import Progress, Training, TrainingRun
@@ -39,7 +39,8 @@ def load(name: str) -> ModuleType:
     """Import a training."""
     # Threads that spin while idle slow others on a busy machine; torch reads this once, when it is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return importlib.import_module(f"{trainings()[name].__name__}.{name}")
+    found: ModuleType = module(trainings()[name], name, "TRAINING")
+    return found
 
 
 class _Found(TyperGroup):
@@ -122,29 +123,6 @@ def _parameters(options: type) -> list[inspect.Parameter]:
         )
         for field in fields(options)
     ]
-
-
-def explained(options: type) -> dict[str, str]:
-    """Explanations of the fields of a dataclass, from the `Attributes:` section of its docstring.
-
-    Example:
-        >>> from dataclasses import dataclass
-        >>> @dataclass
-        ... class Options:
-        ...     '''Settings.
-        ...
-        ...     Attributes:
-        ...         days: simulated days; a twentieth
-        ...             is held out.
-        ...     '''
-        ...
-        ...     days: int = 3
-        >>> explained(Options)
-        {'days': 'Simulated days; a twentieth is held out.'}
-    """
-    _, _, section = inspect.cleandoc(options.__doc__ or "").partition("Attributes:\n")
-    entries = re.findall(r"^    (\w+): (.+(?:\n {5,}.+)*)", section, re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text[0].upper() + text[1:]) for name, text in entries}
 
 
 def prepare(scenario: str, work: Path, frames: Path, label: str, workers: int) -> "TrainingRun":

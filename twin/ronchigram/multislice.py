@@ -67,8 +67,8 @@ def check_film(optics: Optics, day: Day, shape: tuple[int, int, int]) -> None:
         thickest_nm = math.floor(10 * thickness_nm * LARGEST_FILM_BYTES / needed) / 10
         thinner = f"day.film.thickness_nm <= {thickest_nm:g}, " if thickest_nm >= 1 else ""
         raise ValueError(
-            f"a film of {thickness_nm:g} nm over {optics.window_nm:.1f} nm takes {needed / 1e9:.3g} GB and many minutes;"
-            f" multislice takes films up to {LARGEST_FILM_BYTES / 1e9:.3g} GB. Use {thinner}a smaller window"
+            f"a film of {thickness_nm:g} nm over {optics.window_nm:.1f} nm takes {needed / 1e9:.3g} GB and many"
+            f" minutes; multislice takes films up to {LARGEST_FILM_BYTES / 1e9:.3g} GB. Use {thinner}a smaller window"
             " (optics.grid) or renderer=fast"
         )
 
