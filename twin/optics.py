@@ -23,8 +23,8 @@ LIMITS = {
     "camera_pixels": (2, 4096),
     "binning": (1, 4096),
 }
-"""Least and largest values of `Optics`: slow electrons to the largest microscopes built, paraxial angles, waves that fit
-into memory."""
+"""Least and largest values of `Optics`: slow electrons to the largest microscopes built, paraxial angles, waves
+that fit into memory."""
 
 PROBE_MARGIN = 1.1
 """Width of the window over that of the geometric probe: the worst corner then loses less than 2e-3."""
@@ -81,7 +81,8 @@ class Optics:
                 size = f"; one wave would take {8e-9 * value**2:.2g} GB" if label == "grid" and value > largest else ""
                 nearest = least if value < least else largest
                 raise ValueError(
-                    f"optics.{label} must be from {least:g} to {largest:g}, got {value:.6g}{size}; nearest: {nearest:g}"
+                    f"optics.{label} must be from {least:g} to {largest:g}, got {value:.10g}{size};"
+                    f" nearest: {nearest:g}"
                 )
         if self.camera_pixels * self.binning > self.grid:
             raise ValueError(

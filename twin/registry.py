@@ -1,6 +1,6 @@
 """Registry of what is chosen by name: each module of a package, each of its `PRESETS`, and modules of other packages.
 
-A package offers presets as `PRESETS: dict[str, Preset]` in its `__init__`, and in `GROUP` the group of entry points under
+A package offers presets as `PRESETS: dict[str, Preset]` in its `__init__`, and in `GROUP` the group of entry points by
 which installed packages add modules of their own. Listing and describing import no entry.
 """
 

@@ -134,8 +134,8 @@ def use_of(controller: str, weights: Path, scenario: str, overrides: Sequence[st
     """Return the command line that calibrates with new weights, for the scenario that they were trained for.
 
     Example:
-        >>> use_of("vae_em", Path("mine.safetensors"), "day_a", ["optics.energy_kev=200"])
-        'stemtwin calibrate day_a --controller vae_em --set optics.energy_kev=200 --set controllers.vae_em.weights=mine.safetensors'
+        >>> use_of("vae_em", Path("mine.safetensors"), "day_a", [])
+        'stemtwin calibrate day_a --controller vae_em --set controllers.vae_em.weights=mine.safetensors'
     """
     changes = [*overrides, f"controllers.{controller}.weights={weights}"]
     words = ["stemtwin", "calibrate", scenario, "--controller", controller]

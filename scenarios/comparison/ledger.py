@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from importlib.resources import files
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -102,7 +103,7 @@ def make_plan(
     for argument in scenarios:
         path = Path(argument)
         # A worker may have another working directory.
-        where = str(path.resolve()) if path.suffix in (".yaml", ".yml") and path.exists() else argument
+        where = str(path.resolve()) if path.suffix in (".yaml", ".yml") and isfile(path) else argument
         scenario = load(where, [*counted, *changes])
         if scenario.name in found:
             raise ScenarioError(f"{argument} and {arguments[scenario.name]} are both named {scenario.name}")

@@ -1,4 +1,4 @@
-"""Progress of `stemtwin train`: every stage has a bar, one that comes again has a new one; the last line uses the weights."""
+"""Progress of `stemtwin train`: a bar for every stage, a new one if it comes again; the last line uses the weights."""
 
 import re
 from pathlib import Path
