@@ -80,6 +80,8 @@ def simulated(wanted: FrameSet, root: Path, progress: Progress, workers: int = 0
     of_each = (wanted.optics, wanted.space, wanted.ranges, wanted.frames_per_day, wanted.seed)
     jobs = [DayJob(*of_each, day, wanted.states, wanted.patches) for day in missing]
     made: list[Dataset] = []
+    if missing:
+        progress("simulating days", wanted.days - len(missing), wanted.days, "")
     ends = {span.stop - 1: path for span, path in shards.items()}
     for count, (day, data) in enumerate(zip(missing, simulate(jobs, workers), strict=True), 1):
         made.append(data)

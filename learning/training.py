@@ -5,7 +5,7 @@ its docstring describes it, and its `TRAINING` holds the rest.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from twin.state import StateSpace
 Options = TypeVar("Options", bound=Any)
 Trained = TypeVar("Trained", bound=Any)
 Progress = Callable[[str, int, int, str], None]
-"""Called with (stage, done, total, note)."""
+"""Called with (stage, done, total, note): with done = 0 when a stage begins, with done = total when it ends."""
 
 VERSIONS = ("gpytorch", "numpy", "scipy", "stemtwin", "torch")
 """Packages whose versions go into the provenance."""
@@ -68,6 +68,7 @@ class Training(Generic[Options, Trained]):
         label: return the name of the work folder and of the weights file, if not the training's name.
         packages: further packages whose versions go into the provenance.
         threads: torch threads if the caller chooses none; 0 is one per core.
+        controllers: names of the controllers that take such weights as their option `weights`, the principal one first.
     """
 
     options: type[Options]
@@ -79,6 +80,7 @@ class Training(Generic[Options, Trained]):
     label: Callable[[Options], str] | None = None
     packages: Collection[str] = ()
     threads: int = 0
+    controllers: Sequence[str] = ()
 
     def __call__(self, options: Options, run: TrainingRun, out: Path) -> Trained:
         """Train from nothing, or from what the folders of `run` already hold, and write one weights file.

@@ -15,6 +15,7 @@ from twin.arrays import Array
 from twin.errors import StemtwinError, nearest
 from twin.optics import Optics
 from twin.state import StateSpace
+from twin.text import json_text
 
 Trained = TypeVar("Trained", bound=Any)
 """A frozen dataclass with `optics` and `provenance` among its fields."""
@@ -140,7 +141,7 @@ def _encoded(value: Any) -> str:
 
 def _decoded(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json_text.loads(text, finite=False)
     except json.JSONDecodeError:
         return text
 

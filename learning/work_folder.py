@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from twin.errors import StemtwinError
+from twin.text import json_text
 
 
 class ResumeError(StemtwinError, ValueError):
@@ -23,7 +24,7 @@ def claim(work: Path, settings: Mapping[str, Any], free: Collection[str] = ()) -
         free: settings that may differ, because no checkpoint depends on them.
 
     Raises:
-        ResumeError: another setting differs.
+        ResumeError: another setting differs, or the record cannot be read.
 
     Example:
         >>> import tempfile
@@ -39,13 +40,23 @@ def claim(work: Path, settings: Mapping[str, Any], free: Collection[str] = ()) -
     work.mkdir(parents=True, exist_ok=True)
     path = work / "config.json"
     if path.exists():
-        recorded = json.loads(path.read_text())
+        recorded = _recorded(path)
         changed = sorted(key for key in settings if key not in free and recorded.get(key) != settings[key])
         if changed:
             raise ResumeError(
                 f"{work} holds a training with other {', '.join(changed)}; choose another folder or delete it"
             )
     path.write_text(json.dumps(settings, indent=1))
+
+
+def _recorded(path: Path) -> Mapping[str, Any]:
+    try:
+        recorded = json_text.loads(path.read_bytes())
+    except ValueError as error:
+        raise ResumeError(f"{path} cannot be read: {error}; choose another folder or delete it") from None
+    if not isinstance(recorded, dict):
+        raise ResumeError(f"{path} is not a JSON object; choose another folder or delete it")
+    return recorded
 
 
 @contextmanager
@@ -55,7 +66,10 @@ def stopwatch(path: Path) -> Iterator[Callable[[], float]]:
     Args:
         path: file that keeps the seconds between calls.
     """
-    earlier = float(path.read_text()) if path.exists() else 0.0
+    try:
+        earlier = max(0.0, float(path.read_text()))
+    except (OSError, ValueError):  # none yet, or cut short by a crash
+        earlier = 0.0
     begun = time.monotonic()
 
     def elapsed() -> float:

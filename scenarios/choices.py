@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
-
-from twin.errors import StemtwinError
+from twin.errors import StemtwinError, shortened
+from twin.text import yaml_text
 
 _COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^\[{]*[\]}])")
 
@@ -77,14 +76,14 @@ def options(parts: Iterable[str], label: str) -> dict[str, Any]:
             raise ChoiceError(f"{label}: {key} is given twice")
         try:
             found[key] = _value(value)
-        except yaml.YAMLError:
-            raise ChoiceError(f"{label}: {value!r} is not a YAML value") from None
+        except yaml_text.YamlError as error:
+            raise ChoiceError(f"{label}: {shortened(value)} is not a YAML value: {error}") from None
     return found
 
 
 def _value(text: str) -> Any:
     """Parse YAML, with numbers such as 1e3 as numbers, which YAML 1.1 takes for text."""
-    value = yaml.safe_load(text)
+    value = yaml_text.loads(text)
     if isinstance(value, str):
         try:
             return float(value)

@@ -7,11 +7,13 @@ SIGINT, SIGTERM or SIGHUP; see `scenarios.commands.refusal`.
 
 import atexit
 import gc
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from scenarios.commands import listing, train
+from scenarios.commands import listing, output, train
 from scenarios.commands.acquire import acquire
 from scenarios.commands.calibrate import calibrate
 from scenarios.commands.compare import compare
@@ -19,21 +21,22 @@ from scenarios.commands.defaults import use_defaults
 from scenarios.commands.gallery import gallery
 from scenarios.commands.process import run_program
 from scenarios.commands.record import record
+from scenarios.commands.refusal import stop
 from scenarios.commands.report import report
 from scenarios.commands.scan import scan, stream
 from scenarios.commands.serve import serve
+from scenarios.commands.show import show
 
 app = typer.Typer(
     name="stemtwin",
     help="A virtual scanning transmission electron microscope that calibrates itself.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 app.add_typer(listing.app, name="list")
 app.add_typer(train.app, name="train")
-for command in (calibrate, acquire, scan, stream, compare, serve, gallery, record, report):
+for command in (calibrate, acquire, scan, stream, compare, serve, show, gallery, record, report):
     app.command()(command)
 
 
@@ -58,5 +61,17 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars: results and errors only.")] = False,
+    log: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append the command line and all messages, with the time, to a file."),
+    ] = None,
 ) -> None:
     use_defaults(context)
+    if quiet:
+        context.call_on_close(output.silence())
+    if log is not None:
+        try:
+            context.call_on_close(output.copy_to(log, sys.argv[1:]))
+        except OSError as error:
+            stop(f"--log {log}: {error.strerror or error}")

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
 from twin.detectors.layouts import Region
-from twin.errors import check_known
+from twin.errors import check_known, shortened
 from twin.options import validated
 from twin.scan.plan import ScanPlan
 from twin.scan.setup import SCAN_OPTICS, ScanSetup
@@ -41,6 +41,9 @@ class ScanSection(ScanSetup):
     @classmethod
     def _shorthands(cls, detectors: Any) -> Any:
         if isinstance(detectors, list):
+            for name in detectors:
+                if not isinstance(name, str):
+                    raise ValueError(f"a list of detectors holds names, got {shortened(repr(name))}")
             return dict.fromkeys(detectors)
         if not isinstance(detectors, Mapping):
             return detectors

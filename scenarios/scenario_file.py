@@ -5,9 +5,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from twin.errors import StemtwinError, nearest
+from twin.errors import StemtwinError, nearest, shortened
+from twin.text import yaml_text
 
 
 class ScenarioError(StemtwinError, ValueError):
@@ -42,29 +41,34 @@ def read(name_or_path: str) -> tuple[str, str]:
                 return entry.name, entry.read_text(encoding="utf-8")
         known = library()
         raise ScenarioError(
-            f"{name_or_path!r} is not a scenario{nearest(name_or_path, known)};"
+            f"{shortened(repr(name_or_path))} is not a scenario{nearest(name_or_path, known)};"
             f" known: {', '.join(known)}, or a .yaml file"
         )
-    path = Path(name_or_path)
+    return Path(name_or_path).name, read_text(Path(name_or_path))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a YAML file; a device or a pipe, which may have no end, is not opened.
+
+    Raises:
+        ScenarioError: no such file, not a regular one, larger than YAML may be, or not UTF-8.
+    """
     try:
-        return path.name, path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ScenarioError(f"{name_or_path}: {reason}") from None
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """`yaml.SafeLoader` that refuses a key written twice instead of silently keeping the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key_node.value} is given twice", key_node.start_mark
-                )
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ScenarioError(f"{path}: a regular file is expected, this is a device or a pipe")
+        with path.open("rb") as file:
+            found = file.read(yaml_text.SCENARIO.bytes + 1)
+        if len(found) > yaml_text.SCENARIO.bytes:
+            raise ScenarioError(f"{path}: larger than {yaml_text.SCENARIO.bytes} bytes, which no scenario is")
+        return found.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ScenarioError(f"{path}: not UTF-8 text") from None
+    except OSError as error:
+        raise ScenarioError(f"{shortened(str(path), 200)}: {error.strerror or error}") from None
+    except ValueError as error:  # a zero byte or half a character in the name
+        if isinstance(error, ScenarioError):
+            raise
+        raise ScenarioError(f"{str(path)!r} is not the name of a file: {error}") from None
 
 
 def parse_yaml(text: str, label: str) -> dict[str, Any]:
@@ -74,14 +78,15 @@ def parse_yaml(text: str, label: str) -> dict[str, Any]:
         ScenarioError: malformed, a key given twice, or no mapping.
     """
     try:
-        data = yaml.load(text, _UniqueKeyLoader)
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ScenarioError(f"{label}:{line} is not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ScenarioError(f"{label}: is not valid YAML: {' '.join(str(error).split())}") from None
+        data = yaml_text.loads(text)
+    except yaml_text.YamlError as error:
+        line = f" line {error.line}" if error.line else ""
+        raise ScenarioError(f"{label}:{line} is not valid YAML: {error}") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
         raise ScenarioError(f"{label}: a scenario is a mapping of keys to values, got {type(data).__name__}")
+    for key in data:
+        if not isinstance(key, str):
+            raise ScenarioError(f"{label}: a key is text, got {key!r}")
     return data

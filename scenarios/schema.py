@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from controller.base import names
@@ -19,12 +18,13 @@ from scenarios.scan_section import CAMERAS, ScanSection
 from scenarios.scenario_file import ScenarioError, description, library, parse_yaml, read
 from twin import backends
 from twin.day import Day
-from twin.errors import nearest
+from twin.errors import nearest, shortened
 from twin.instrument.limits import Limits
 from twin.optics import Optics
-from twin.options import Count, located_problem, validated
+from twin.options import located_problem, validated
 from twin.references.camera_reference import ReferenceOptions
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
+from twin.text import yaml_text
 
 __all__ = ["Scenario", "ScenarioError", "description", "library", "load", "parse"]
 
@@ -35,20 +35,23 @@ SPACES: Mapping[str, StateSpace] = {"first_order": FIRST_ORDER, "second_order": 
 # semi_angle_mrad; the suggestion is a hint, never an action.
 NEAREST_KEY = 0.4
 
+MOST_KEYS = 12
+"""Levels of a dotted key; the deepest of a scenario has six."""
+
 DAY_STREAM = 0x646179
 """Joined to a run's seed, so that the day it draws shares no random numbers with the run itself."""
 
 
 @validated
 class Task:
-    """Length of a run.
+    """Length of a run, up to 100,000 frames.
 
     Attributes:
         observations: Ronchigrams the controller may take.
         stop: end early once the controller's own stop rule holds.
     """
 
-    observations: Count = 10
+    observations: Annotated[int, Ge(1), Le(100_000)] = 10
     stop: bool = False
 
 
@@ -223,12 +226,12 @@ def parse(data: Mapping[str, Any], label: str, overrides: Iterable[str] = ()) ->
         merged["space"] = _named_space(merged["space"], label)
     sources = {}
     for override in overrides:
-        sources[_override(merged, override)] = f"--set {override}"
+        sources[_override(merged, override)] = _label(override)
     try:
         scenario = Scenario.model_validate(merged)
     except ValidationError as error:
         where, message = _refusal(error)
-        raise ScenarioError(f"{_source(where, sources, label)}: {message}") from None
+        raise ScenarioError(f"{_source(where, sources, label, message)}: {message}") from None
     for name in scenario.controllers:
         if name not in names():
             where = f"controllers.{name}"
@@ -264,17 +267,23 @@ def _named_space(name: str, label: str) -> dict[str, Any]:
     return {f.name: list(getattr(SPACES[name], f.name)) for f in fields(StateSpace) if f.init}
 
 
+def _label(override: str) -> str:
+    return f"--set {shortened(override, 80)}"
+
+
 def _override(data: dict[str, Any], override: str) -> str:
     """Write one `a.b=c` into `data`, in place; return its dotted key."""
-    label = f"--set {override}"
+    label = _label(override)
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise ScenarioError(f"{label}: an override is written key.key=value, for example day.dose_e=2e5")
+    if len(keys) > MOST_KEYS:
+        raise ScenarioError(f"{label}: a key has at most {MOST_KEYS} parts, got {len(keys)}")
     try:
-        value: Any = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ScenarioError(f"{label}: {text!r} is not a YAML value") from None
+        value: Any = yaml_text.loads(text)
+    except yaml_text.YamlError as error:
+        raise ScenarioError(f"{label}: {shortened(repr(text))} is not a YAML value: {error}") from None
     if keys == ["space"] and isinstance(value, str):
         value = _named_space(value, label)
     if keys[0] == "space" and len(keys) > 1:
@@ -324,13 +333,14 @@ def _refusal(error: ValidationError) -> tuple[str, str]:
         *section, key = problem["loc"] or ("",)
         if problem["type"] in UNKNOWN_KEY:
             where = _dotted(problem["loc"])
-            return where, f"{where} is not a key here{_suggest(str(key), _keys().get(tuple(section), []))}"
+            return where, f"{shortened(where)} is not a key here{_suggest(str(key), _keys().get(tuple(section), []))}"
     where, message = located_problem(error)
     keys = _keys().get(problems[0]["loc"])
     if problems[0]["type"] in NO_SECTION and keys:
-        return where, f"{where} takes keys of its own ({', '.join(keys)}), got {problems[0]['input']!r}"
+        return where, f"{where} takes keys of its own ({', '.join(keys)}), got {shortened(repr(problems[0]['input']))}"
     where = _dotted(where.split("."))
-    return where, f"{where}: {message}".replace("got True", "got true").replace("got False", "got false")
+    opening = "" if message.startswith(f"{where}.") else f"{shortened(where)}: "
+    return where, f"{opening}{message}".replace("got True", "got true").replace("got False", "got false")
 
 
 def _dotted(place: Sequence[str | int]) -> str:
@@ -349,7 +359,15 @@ def _suggest(key: str, known: Sequence[str]) -> str:
     return nearest(key, known, NEAREST_KEY) or f"; known: {', '.join(known)}"
 
 
-def _source(where: str, sources: Mapping[str, str], label: str) -> str:
-    """Return what set the value at a dotted key: its override, or the last override of a key above it, or the file."""
+def _source(where: str, sources: Mapping[str, str], label: str, message: str = "") -> str:
+    """Return what set the value at a dotted key: its override, or the last override of a key above it, or the file.
+
+    A section whose parts do not fit together is refused as a whole: the override of a part that the message names.
+    """
     above = [source for key, source in sources.items() if f"{where}.".startswith(f"{key}.")]
-    return above[-1] if above else label
+    below = [
+        source
+        for key, source in sources.items()
+        if f"{key}.".startswith(f"{where}.") and key.rpartition(".")[2] in message
+    ]
+    return (above or below or [label])[-1]

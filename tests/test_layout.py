@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("twin", "learning", "controller", "agents", "scenarios")
+PACKAGES = ("stemtwin", "twin", "learning", "controller", "agents", "scenarios")
 FILE_LINES, BODY_LINES, ARGUMENTS, MODULES = 400, 45, 10, 16
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 

@@ -45,9 +45,19 @@ def printable(text: object, most: int = LONGEST_WORDS) -> str:
     return clean if len(clean) <= most and len(words) <= 4 * most else clean[: most - 3] + "..."
 
 
+def shortened(text: str, most: int = 60) -> str:
+    """Return what a user wrote, for a message: see `printable`.
+
+    Example:
+        >>> shortened("9" * 5000, 12)
+        '999999999...'
+    """
+    return printable(text, most)
+
+
 def nearest(value: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """' (did you mean X?)', or '' if no known name is similar."""
-    near = get_close_matches(value, list(known), n=1, cutoff=cutoff)
+    near = get_close_matches(value[:100], list(known), n=1, cutoff=cutoff)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
@@ -59,4 +69,4 @@ def check_known(value: object, known: Iterable[str], what: str, error: type[Exce
     """
     names = list(known)
     if value not in names:
-        raise error(f"{value!r} is not {what}{nearest(str(value), names)}; known: {', '.join(names)}")
+        raise error(f"{shortened(repr(value))} is not {what}{nearest(str(value), names)}; known: {', '.join(names)}")

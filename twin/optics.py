@@ -15,6 +15,17 @@ LIGHT_M_S = 2.99792458e8
 CHARGE_C = 1.602176634e-19
 ELECTRON_MASS_KG = 9.1093837139e-31
 
+LIMITS = {
+    "energy_kev": (0.1, 5000.0),
+    "convergence_mrad": (0.01, 200.0),
+    "grid": (8, 4096),
+    "sampling_nm": (1e-4, 100.0),
+    "camera_pixels": (2, 4096),
+    "binning": (1, 4096),
+}
+"""Least and largest values of `Optics`: slow electrons to the largest microscopes built, paraxial angles, waves
+that fit into memory."""
+
 PROBE_MARGIN = 1.1
 """Width of the window over that of the geometric probe: the worst corner then loses less than 2e-3."""
 
@@ -44,7 +55,7 @@ class Optics:
 
     Raises:
         AliasingError: the aperture exceeds the grid's largest angle.
-        ValueError: a value that is not positive, or a camera larger than the grid.
+        ValueError: a value that is not positive or outside `LIMITS`, or a camera larger than the grid.
 
     Example:
         >>> optics = Optics(energy_kev=200.0, convergence_mrad=25.0)
@@ -62,13 +73,21 @@ class Optics:
     binning: int = 3
 
     def __post_init__(self) -> None:
-        for label in ("energy_kev", "convergence_mrad", "grid", "sampling_nm", "camera_pixels", "binning"):
+        for label, (least, largest) in LIMITS.items():
             value = getattr(self, label)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"optics.{label} must be positive, got {value!r}")
+            if not least <= value <= largest:
+                size = f"; one wave would take {8e-9 * value**2:.2g} GB" if label == "grid" and value > largest else ""
+                nearest = least if value < least else largest
+                raise ValueError(
+                    f"optics.{label} must be from {least:g} to {largest:g}, got {value:.10g}{size};"
+                    f" nearest: {nearest:g}"
+                )
         if self.camera_pixels * self.binning > self.grid:
             raise ValueError(
-                f"the camera spans {self.camera_pixels} x {self.binning} grid pixels; the grid has {self.grid}"
+                f"the camera spans {self.camera_pixels} x {self.binning} grid pixels; the grid has {self.grid};"
+                f" use grid >= {self.camera_pixels * self.binning} or binning <= {self.grid // self.camera_pixels}"
             )
         if self.convergence_mrad >= self.max_angle_mrad:
             raise AliasingError(

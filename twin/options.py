@@ -1,5 +1,6 @@
 """Settings as data: frozen dataclasses that refuse what they cannot use, and errors that name the nearest choice."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import field, fields
 from itertools import takewhile
@@ -9,12 +10,17 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
-from twin.errors import StemtwinError, nearest
+from twin.errors import StemtwinError, nearest, shortened
 
 Options = TypeVar("Options")
 
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
+LARGEST = 1e15
+"""Size of the largest number that an option takes: beyond it sums lose their last digits, and products overflow."""
+SMALLEST = 1e-15
+"""The smallest positive number: below it quotients overflow."""
+
+Positive = Annotated[float, Gt(0), Ge(SMALLEST), Le(LARGEST)]
+NonNegative = Annotated[float, Ge(0), Le(LARGEST)]
 Probability = Annotated[float, Gt(0), Lt(1)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 Count = Annotated[int, Ge(1)]
@@ -46,16 +52,33 @@ def validated(kind: type[Options]) -> type[Options]:
     """
     numbers = _numbers(kind)  # by name: a validator of every field would be one of a discriminator, too
     if numbers:
-        kind._no_truth_for_numbers = field_validator(*numbers, mode="before")(_no_truth)  # type: ignore[attr-defined]
+        kind._numbers_in_reach = field_validator(*numbers, mode="before")(_in_reach)  # type: ignore[attr-defined]
     made = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False), kw_only=True)(kind)
     return cast("type[Options]", made)
 
 
-def _no_truth(value: Any) -> Any:
-    """Refuse true and false, which pydantic takes for 1 and 0."""
+def _in_reach(value: Any) -> Any:
+    """Refuse true and false, which pydantic takes for 1 and 0, and numbers beyond `LARGEST`, at any depth."""
     if isinstance(value, bool):
         raise ValueError(f"a number is expected, got {value}")
+    _check_reach(value)
     return value
+
+
+def _check_reach(value: Any) -> None:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            _check_reach(part)
+        return
+    if isinstance(value, str):  # pydantic reads "1e308", which YAML 1.1 takes for text
+        try:
+            value = float(value)
+        except ValueError:
+            return
+    if isinstance(value, int | float) and math.isfinite(value) and abs(value) > LARGEST:
+        raise ValueError(f"a number up to {LARGEST:g} in size is expected, got {value:g}")
 
 
 def _numbers(kind: type[Any]) -> list[str]:
@@ -81,7 +104,8 @@ def checked_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     for key in given:
         if key not in known:
-            raise OptionError(f"{key!r} is not an option here{nearest(str(key), known)}; known: {', '.join(known)}")
+            suggestion = nearest(str(key), known)
+            raise OptionError(f"{shortened(repr(key))} is not an option here{suggestion}; known: {', '.join(known)}")
     try:
         return kind(**given)
     except ValidationError as error:
@@ -110,8 +134,7 @@ def located_problem(error: ValidationError) -> tuple[str, str]:
     if first["type"] == "value_error":
         return where, messages[0]
     expected = " or ".join(m if k == 0 else m.removeprefix("Input should be ") for k, m in enumerate(messages))
-    shown = repr(first["input"])
-    return where, f"{expected[0].lower()}{expected[1:]}, got {shown if len(shown) < 60 else shown[:57] + '...'}"
+    return where, f"{expected[0].lower()}{expected[1:]}, got {shortened(repr(first['input']))}"
 
 
 def _common_start(places: list[tuple[int | str, ...]]) -> list[int | str]:

@@ -1,18 +1,26 @@
-"""Registry of what is chosen by name: each module of a package, and each of its `PRESETS`, is one entry.
+"""Registry of what is chosen by name: each module of a package, each of its `PRESETS`, and modules of other packages.
 
-A package offers presets as `PRESETS: dict[str, Preset]` in its `__init__`. Listing and describing import no entry.
+A package offers presets as `PRESETS: dict[str, Preset]` in its `__init__`, and in `GROUP` the group of entry points by
+which installed packages add modules of their own. Listing and describing import no entry.
 """
 
 import ast
 import importlib
 import pkgutil
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from twin.errors import check_known
+from twin.errors import StemtwinError, check_known, shortened
+
+
+class PluginError(StemtwinError, ImportError):
+    """A module of another package cannot be imported, or lacks what an entry has to have."""
 
 
 class Preset(NamedTuple):
@@ -34,6 +42,24 @@ def presets(package: ModuleType) -> dict[str, Preset]:
     return dict(getattr(package, "PRESETS", {}))
 
 
+def plugins(package: ModuleType) -> dict[str, EntryPoint]:
+    """Modules that other packages add, by name; a name that the package itself has is not replaced."""
+    group = getattr(package, "GROUP", None)
+    found = {} if group is None else _entry_points(group, tuple(sys.path))
+    return {name: found[name] for name in found if name not in _own_names(package)}
+
+
+@lru_cache(maxsize=64)
+def _entry_points(group: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Entry points of a group by name; `path` is where packages are looked for, which may change."""
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def _own_names(package: ModuleType) -> set[str]:
+    found = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_"]
+    return {*found, *presets(package)}
+
+
 def names(package: ModuleType) -> list[str]:
     """Names of the entries of a package, sorted; modules that begin with an underscore are not offered.
 
@@ -42,8 +68,7 @@ def names(package: ModuleType) -> list[str]:
         >>> [name for name in names(twin.specimens) if name.startswith("s")]
         ['si_001', 'single_atoms', 'sto_001']
     """
-    found = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_"]
-    return sorted({*found, *presets(package)})
+    return sorted({*_own_names(package), *plugins(package)})
 
 
 def describe(package: ModuleType, name: str) -> str:
@@ -54,14 +79,61 @@ def describe(package: ModuleType, name: str) -> str:
         >>> describe(twin.specimens, "si_001").split()[0]
         'Silicon'
     """
+    added = plugins(package).get(name)
+    if added is not None:
+        return _described(added)
     preset = presets(package).get(name, Preset(name, {}))
     if preset.summary:
         return preset.summary
-    spec = find_spec(f"{package.__name__}.{preset.module}")
-    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
-    line = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    line = _first_line(f"{package.__name__}.{preset.module}")
     settings = ", ".join(f"{key}={value}" for key, value in preset.options.items())
     return f"{preset.module} with {settings}: {line}" if settings else line
+
+
+def _first_line(module: str) -> str:
+    spec = find_spec(module)
+    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+def _described(added: EntryPoint) -> str:
+    """One line on a module of another package, whatever state it is in."""
+    origin = f"({_distribution(added)})"
+    try:
+        return f"{_first_line(added.module) or 'no description'} {origin}"
+    except Exception as error:  # finding a submodule imports the package above it
+        return f"cannot be found: {shortened(_reason(error))} {origin}"
+
+
+def _distribution(added: EntryPoint) -> str:
+    return added.dist.name if added.dist is not None else added.value
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+
+
+def module(package: ModuleType, name: str, needs: str = "make") -> Any:
+    """Import the module of an entry.
+
+    Args:
+        package: where to look.
+        name: one of `names(package)`.
+        needs: attribute that the module of another package has to have.
+
+    Raises:
+        PluginError: the module of another package cannot be imported or lacks `needs`.
+    """
+    added = plugins(package).get(name)
+    if added is None:
+        return importlib.import_module(f"{package.__name__}.{presets(package).get(name, Preset(name, {})).module}")
+    try:
+        found = importlib.import_module(added.module)
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{name} of {_distribution(added)} cannot be loaded: {_reason(error)}") from error
+    if not hasattr(found, needs):
+        raise PluginError(f"{name} of {_distribution(added)} cannot be used: {added.module} has no {needs}")
+    return found
 
 
 def resolve(
@@ -78,7 +150,8 @@ def resolve(
 
     Raises:
         error: no such entry; names the nearest.
+        PluginError: the module of another package cannot be used.
     """
     check_known(name, names(package), what, error)
     preset = presets(package).get(name, Preset(name, {}))
-    return importlib.import_module(f"{package.__name__}.{preset.module}"), {**preset.options, **options}
+    return module(package, name), {**preset.options, **options}

@@ -2,6 +2,8 @@
 
 from twin.registry import Preset
 
+GROUP = "stemtwin.agents"
+
 RINGS = {
     "bf": "Bright field: electrons within the aperture's disc.",
     "abf": "Annular bright field: the outer half of the disc; atoms, light ones too, are dark.",

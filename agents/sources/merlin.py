@@ -4,7 +4,6 @@ A thread reads ahead as far as its queue allows. If the agents are slower, the q
 `Health.waits` counts it. Pixels are received into the memory of the blocks and not copied.
 """
 
-import json
 import math
 import socket
 import threading
@@ -29,6 +28,7 @@ from twin.formats.dataset import FormatError, Layout, Metadata
 from twin.formats.mib import METADATA, scan_shape
 from twin.instrument.merlin_control import CameraRefused, MerlinControl
 from twin.options import Bytes, OptionError, Port, Positive, checked_options, validated
+from twin.text import json_text
 from twin.wire import merlin
 from twin.wire.merlin import WireError
 from twin.wire.merlin_decoder import AcquisitionMessage, DataDecoder, Fault, FrameMessage, Message
@@ -242,7 +242,7 @@ class MerlinSource(Source):
         text = self._announced.extra.get(METADATA) if self._announced is not None else None
         exposure: dict[str, Any] = {"dwell_s": header.shutter_s} if header.shutter_s > 0 else {}
         try:
-            plain = dict(json.loads(text)) if text else {}
+            plain = dict(json_text.loads(text)) if text else {}
             metadata = Metadata.of({**exposure, **tidy(plain)}, self._label)
         except (ValueError, TypeError, RecursionError) as error:
             self.health.fault(f"the metadata in the text header are left out: {printable(error)}")

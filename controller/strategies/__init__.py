@@ -1,6 +1,8 @@
-"""One file, one controller; the file name is its name."""
+"""One file, one controller; the file name is its name. Other packages add theirs as entry points of `GROUP`."""
 
 from twin.registry import Preset
+
+GROUP = "stemtwin.controllers"
 
 PRESETS = {
     "vae_em_hard": Preset(

@@ -1,1 +1,3 @@
 """Trainings of the shipped weights: simulated frames, optimisation, one file per network."""
+
+GROUP = "stemtwin.trainings"

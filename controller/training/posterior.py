@@ -135,6 +135,7 @@ def fit(training: Examples, test: Examples, options: Options, run: TrainingRun) 
         nats = " + ".join(f"{loss:.3f}" for loss in held_out_losses(network, test, directions))
         run.progress("fitting the posterior", epoch, options.epochs, f"held out {nats} nats")
 
+    run.progress("fitting the posterior", 0, options.epochs, "")
     optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     checkpoint = run.work / "network.safetensors"
     optimisation.fit(network, optimiser, options, len(training), loss, checkpoint, report, clip=5.0)
@@ -240,6 +241,7 @@ def train(options: Options, run: TrainingRun) -> PosteriorArtefact:
         "held_out_nuisance_nats": round(nuisances, 3),
         "held_out_local_nats": round(local, 3),
     }
+    run.progress("fitting precision and checks", 0, 1, "")
     with one_thread():
         on_training, on_test = (evaluate(network, data, options, run.optics) for data in (training, test))
         weight = calibrated_weight(on_test)
@@ -258,6 +260,7 @@ def train(options: Options, run: TrainingRun) -> PosteriorArtefact:
             UNCALIBRATED,
             figures,
         )
+        run.progress("fitting precision and checks", 1, 1, "")
         return calibrated(trained, options, run)
 
 
@@ -304,4 +307,5 @@ TRAINING = Training(
     summary,
     last_stages=("calibration_runs",),
     further=lambda options, run: {"space": asdict(SPACE)},
+    controllers=("neural_posterior", "kalman"),
 )

@@ -233,6 +233,7 @@ def optimise(readings: Readings, options: Options, run: TrainingRun) -> torch.nn
                 run.progress("optimising the policy", done, options.steps, f"reward {np.mean(local['rewards']):.3f}")
             return True
 
+        run.progress("optimising the policy", 0, options.steps, "")
         begun = load_checkpoint(model.policy, model.policy.optimizer, checkpoint) if checkpoint.exists() else 0
         for leg in range(begun, options.legs):
             model.set_random_seed(options.seed * 1000 + leg)
@@ -346,4 +347,5 @@ TRAINING = Training(
     further=lambda options, run: {"reader": digest(load_reader(options, run))},
     packages=("stable-baselines3",),
     threads=1,
+    controllers=("ppo",),
 )

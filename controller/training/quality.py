@@ -61,6 +61,7 @@ def fit(training: Dataset, test: Dataset, options: Options, run: TrainingRun) ->
         note = f"held-out R2 {r2(network.eval(), test):.4f}"
         run.progress("fitting the quality network", epoch, options.epochs, note)
 
+    run.progress("fitting the quality network", 0, options.epochs, "")
     optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=1e-3)
     optimisation.fit(network, optimiser, options, len(spectra), loss, run.work / "network.safetensors", report)
     return network.eval()
@@ -93,4 +94,4 @@ def summary(trained: Quality, _: TrainingRun) -> Mapping[str, str]:
     return {"held-out R2": f"{trained.provenance['held_out_r2']:.3f} of log(1 + |x| / 5 nm)"}
 
 
-TRAINING = Training(Options, train, quality_network.WEIGHTS, summary)
+TRAINING = Training(Options, train, quality_network.WEIGHTS, summary, controllers=("bo_scalar",))

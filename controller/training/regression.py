@@ -91,6 +91,7 @@ def fit(training: Examples, test: Examples, options: Options, run: TrainingRun) 
         median = float(np.median(error_nm(network.eval(), test, space)))
         run.progress("fitting the regression", epoch, options.epochs, f"held-out median {median:.2f} nm")
 
+    run.progress("fitting the regression", 0, options.epochs, "")
     optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     checkpoint = run.work / "network.safetensors"
     optimisation.fit(network, optimiser, options, len(training), loss, checkpoint, report, clip=5.0)
@@ -151,4 +152,12 @@ def summary(trained: Regression, _: TrainingRun) -> Mapping[str, str]:
     }
 
 
-TRAINING = Training(Options, train, regression_network.WEIGHTS, summary, last_stages=("calibration_runs",), threads=1)
+TRAINING = Training(
+    Options,
+    train,
+    regression_network.WEIGHTS,
+    summary,
+    last_stages=("calibration_runs",),
+    threads=1,
+    controllers=("cnn_regression",),
+)

@@ -108,6 +108,7 @@ def fit(data: Dataset, options: Options, run: TrainingRun) -> tuple[Vae, float]:
         bound = held_out_bound(vae, test, options.seed)
         run.progress("fitting the VAE", epoch, options.epochs, f"held-out ELBO {bound:.1f}")
 
+    run.progress("fitting the VAE", 0, options.epochs, "")
     optimiser = torch.optim.AdamW(vae.parameters(), lr=options.learning_rate, weight_decay=1e-4)
     optimisation.fit(vae, optimiser, options, len(train), loss, run.work / "vae.safetensors", report)
     return vae, held_out_bound(vae, test, options.seed)
@@ -195,4 +196,5 @@ TRAINING = Training(
     summary,
     last_stages=("modes", "kernel", "gap_days", "calibration_runs"),
     label=label,
+    controllers=("vae_em",),
 )

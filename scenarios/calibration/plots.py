@@ -95,8 +95,13 @@ def _image(axes: Axes, frame: Frame, optics: Optics, title: str) -> None:
 
 
 def _power(frame: Frame) -> Array:
-    """log10 of the power spectrum over its shot noise, (H, W): 0 is noise alone. Smoothed by a pixel for the eye."""
+    """log10 of the power spectrum over its shot noise, (H, W): 0 is noise alone. Smoothed by a pixel for the eye.
+
+    Zero everywhere for a frame without signal, as of a beam that is off.
+    """
     counts = remove_defects(frame.counts - frame.settings.get("dark_level", 0.0))
+    if not counts.any():
+        return np.zeros(counts.shape)
     power = ndimage.gaussian_filter(spectrum(counts), 1.0)
     return np.log10(np.maximum(power, 1e-12) / max(noise_floor(spectrum(counts)).level, 1e-12))
 

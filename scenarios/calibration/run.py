@@ -323,7 +323,7 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
         dose_e += frame.dose_e
         started = perf_counter()
         with interrupt.interruptible():
-            controller.update(input_nm.copy(), frame)
+            _update(controller, input_nm.copy(), frame, k)
             estimate = controller.estimate()
         seconds += perf_counter() - started
         truth = session.truth()
@@ -348,6 +348,18 @@ def microscope_generator(seed: int) -> np.random.Generator:
     """Return the random numbers of the microscope in a run of this seed."""
     of_microscope = np.random.SeedSequence(seed).spawn(2)[0]
     return np.random.default_rng(int(of_microscope.generate_state(1, np.uint64)[0]))
+
+
+def _update(controller: Controller, input_nm: Array, frame: Frame, number: int) -> None:
+    """Show a frame to the controller; one that it cannot use, as of a beam that is off, stops the run.
+
+    Raises:
+        Stopped: names the frame and says why.
+    """
+    try:
+        controller.update(input_nm, frame)
+    except ValueError as error:
+        raise Stopped(f"frame {number} cannot be used: {error}") from error
 
 
 def _score(estimate: Estimate, start_nm: Array, scenario: Scenario) -> dict[str, Any]:

@@ -1,13 +1,32 @@
-"""`stemtwin list`: names and summaries. Reads docstrings without importing the modules, which need torch."""
+"""`stemtwin list`: names and summaries, read from docstrings without importing the modules, which need torch.
 
-from collections.abc import Iterable
+`stemtwin list NAME` imports the module of that name and prints its options.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import typer
+from typer.core import TyperGroup
+
+from scenarios.commands.refusal import refusals, stop
+
+
+class _OrName(TyperGroup):
+    """The lists by name; any other word is the name of an entry of one of them."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        return found if found is not None or cmd_name.startswith("-") else _entry_command(cmd_name)
+
 
 app = typer.Typer(
-    help="List scenarios, controllers, agents, microscopes or environments.",
+    cls=_OrName,
+    help="List scenarios, controllers, agents, ...; `stemtwin list NAME` prints the options of one of them.",
     no_args_is_help=True,
     rich_markup_mode=None,
+    subcommand_metavar="LIST | NAME",
 )
 
 
@@ -45,6 +64,24 @@ def microscopes() -> None:
     print_rows((name, registry.describe(package, name)) for name, package in packages.items())
 
 
+@app.command("specimens")
+def specimens() -> None:
+    """Specimens of scans: one file each in twin/specimens."""
+    from twin import registry
+    from twin import specimens as package
+
+    print_rows((name, registry.describe(package, name)) for name in registry.names(package))
+
+
+@app.command("trainings")
+def trainings() -> None:
+    """Trainings of weights: one file each in the folder `training` of a package."""
+    from scenarios.commands.train import trainings as found
+    from twin.registry import describe
+
+    print_rows((name, describe(package, name)) for name, package in sorted(found().items()))
+
+
 @app.command("environments")
 def environments() -> None:
     """Gymnasium environments that `import twin` registers."""
@@ -69,3 +106,122 @@ def print_rows(rows: Iterable[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in lines), default=0)
     for name, text in lines:
         typer.echo(f"{name:{width}}  {text}".rstrip())
+
+
+# --- one entry -----------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """One thing that can be chosen by name.
+
+    Attributes:
+        kind: what it is.
+        summary: one line.
+        options: its class of options; None if it has none.
+        preset: options that the name itself sets.
+        use: command line that uses it.
+    """
+
+    kind: str
+    summary: str
+    options: type | None
+    preset: Mapping[str, Any]
+    use: str
+
+
+def _packages() -> dict[str, tuple[Any, str]]:
+    """Packages whose entries have options, with a command line that uses one, by kind."""
+    from agents import methods
+    from controller import strategies
+    from twin import backends
+    from twin import specimens as package
+
+    return {
+        "controller": (strategies, "stemtwin calibrate day_a --controller {0} --set controllers.{0}.OPTION=VALUE"),
+        "agent": (methods, "stemtwin scan sto_001 --agents {0}:OPTION=VALUE"),
+        "microscope": (backends, "stemtwin calibrate day_a --microscope {0} --set microscope.options.OPTION=VALUE"),
+        "specimen": (
+            package,
+            "stemtwin acquire sto_001 --set scan.specimen={0}",
+        ),
+    }
+
+
+def known_names() -> list[str]:
+    """Names of everything that `entries` finds."""
+    from scenarios.commands.train import trainings as found
+    from scenarios.schema import library
+    from twin import registry
+
+    packages = [package for package, _ in _packages().values()]
+    return sorted({*library(), *found(), *(name for package in packages for name in registry.names(package))})
+
+
+def entries(name: str) -> list[Entry]:
+    """Everything of that name; a scenario and a specimen may share one.
+
+    Raises:
+        PluginError: a module of another package cannot be used.
+    """
+    from scenarios.commands.train import load
+    from scenarios.commands.train import trainings as of_trainings
+    from scenarios.schema import description, library
+    from twin import registry
+
+    found = []
+    if name in library():
+        found.append(Entry("scenario", description(name), None, {}, f"stemtwin show {name}"))
+    for kind, (package, use) in _packages().items():
+        if name in registry.names(package):
+            preset = registry.presets(package).get(name, registry.Preset(name, {}))
+            options = getattr(registry.module(package, name), "Options", None)
+            found.append(Entry(kind, registry.describe(package, name), options, preset.options, use.format(name)))
+    if name in of_trainings():
+        line = registry.describe(of_trainings()[name], name)
+        found.append(Entry("training", line, load(name).TRAINING.options, {}, f"stemtwin train {name} --help"))
+    return found
+
+
+def _entry_command(name: str) -> Any:
+    """Make the command that prints the options of `name`."""
+    from scenarios.commands.arguments import AsJson
+
+    def entry(as_json: AsJson = False) -> None:
+        from twin.errors import nearest
+
+        with refusals():
+            found = entries(name)
+        if not found:
+            lists = ", ".join(command.name or "" for command in app.registered_commands)
+            stop(f"{name!r} is neither a list nor a name{nearest(name, known_names())}; lists: {lists}")
+        if as_json:
+            typer.echo(json.dumps([_plain(one) for one in found], default=str))
+        else:
+            for one in found:
+                _print_entry(name, one)
+
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name, help="Print the options of one entry: default, unit, limits, meaning.")(entry)
+    return typer.main.get_command(single)
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    from scenarios.commands.option_table import rows
+
+    table = [] if entry.options is None else [row._asdict() for row in rows(entry.options, entry.preset)]
+    return {"kind": entry.kind, "summary": entry.summary, "options": table, "use": entry.use}
+
+
+def _print_entry(name: str, entry: Entry) -> None:
+    from scenarios.commands.option_table import rows
+
+    typer.echo(f"{name}, a {entry.kind}: {entry.summary}".replace("a agent", "an agent"))
+    table = [] if entry.options is None else rows(entry.options, entry.preset)
+    cells = [(f"  {row.name}", row.default, row.unit, row.limits, row.meaning) for row in table]
+    widths = [max((len(cell[column]) for cell in cells), default=0) for column in range(4)]
+    for cell in cells:
+        columns = (f"{text:{min(width, 24)}}" for text, width in zip(cell, widths, strict=False))
+        typer.echo(f"{'  '.join(columns)}  {cell[-1]}".rstrip())
+    if not table and entry.kind != "scenario":
+        typer.echo("  no options")
+    typer.echo(f"  {entry.use}")

@@ -6,8 +6,8 @@ A training is one file in the folder `training` of a package, see `learning.trai
 import importlib
 import inspect
 import os
-import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from scenarios.commands.arguments import Overrides
+from scenarios.commands.option_table import explained
 from scenarios.commands.refusal import refusals
 from twin.errors import nearest
-from twin.registry import describe, names
+from twin.registry import describe, module, names
 
 if TYPE_CHECKING:
     from learning.training import Progress, Training, TrainingRun
@@ -39,7 +41,8 @@ def load(name: str) -> ModuleType:
     """Import a training."""
     # Threads that spin while idle slow others on a busy machine; torch reads this once, when it is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return importlib.import_module(f"{trainings()[name].__name__}.{name}")
+    found: ModuleType = module(trainings()[name], name, "TRAINING")
+    return found
 
 
 class _Found(TyperGroup):
@@ -87,6 +90,7 @@ def command(name: str, module: ModuleType) -> Any:
             Path | None, typer.Option(help=f"Work folder, where a second call resumes [default: in {RUNS}].")
         ] = None,
         frames: Annotated[Path, typer.Option(help="Simulated frames; trainings share them.")] = RUNS / "frames",
+        overrides: Overrides = None,
         **options: Any,
     ) -> None:
         from twin.options import checked_options
@@ -94,13 +98,15 @@ def command(name: str, module: ModuleType) -> Any:
         with refusals():
             checked = checked_options(training.options, options)
             label = training.label(checked) if training.label else name
-            run = prepare(scenario, work or RUNS / label, frames, label, workers)
+            run = prepare(scenario, work or RUNS / label, frames, label, workers, overrides or ())
         _use(threads)
         target = out or run.work / f"{label}.safetensors"
         with refusals(f"interrupted; the same command resumes from {run.work}"):
             trained = training(checked, run, target)
             rows = training.summary(trained, run)
         _report({"weights": f"{target} ({target.stat().st_size / 1e6:.1f} MB)", **rows})
+        if training.controllers:
+            typer.echo(use_of(training.controllers[0], target, scenario, overrides or ()))
 
     shared = list(inspect.signature(train).parameters.values())[:-1]
     signature = inspect.Signature([shared[0], *_parameters(training.options), *shared[1:]])
@@ -124,35 +130,26 @@ def _parameters(options: type) -> list[inspect.Parameter]:
     ]
 
 
-def explained(options: type) -> dict[str, str]:
-    """Explanations of the fields of a dataclass, from the `Attributes:` section of its docstring.
+def use_of(controller: str, weights: Path, scenario: str, overrides: Sequence[str]) -> str:
+    """Return the command line that calibrates with new weights, for the scenario that they were trained for.
 
     Example:
-        >>> from dataclasses import dataclass
-        >>> @dataclass
-        ... class Options:
-        ...     '''Settings.
-        ...
-        ...     Attributes:
-        ...         days: simulated days; a twentieth
-        ...             is held out.
-        ...     '''
-        ...
-        ...     days: int = 3
-        >>> explained(Options)
-        {'days': 'Simulated days; a twentieth is held out.'}
+        >>> use_of("vae_em", Path("mine.safetensors"), "day_a", [])
+        'stemtwin calibrate day_a --controller vae_em --set controllers.vae_em.weights=mine.safetensors'
     """
-    _, _, section = inspect.cleandoc(options.__doc__ or "").partition("Attributes:\n")
-    entries = re.findall(r"^    (\w+): (.+(?:\n {5,}.+)*)", section, re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text[0].upper() + text[1:]) for name, text in entries}
+    changes = [*overrides, f"controllers.{controller}.weights={weights}"]
+    words = ["stemtwin", "calibrate", scenario, "--controller", controller]
+    return shlex.join([*words, *(word for change in changes for word in ("--set", change))])
 
 
-def prepare(scenario: str, work: Path, frames: Path, label: str, workers: int) -> "TrainingRun":
+def prepare(
+    scenario: str, work: Path, frames: Path, label: str, workers: int, overrides: Sequence[str] = ()
+) -> "TrainingRun":
     """A run for the optics and the state space of a scenario, with progress bars on stderr."""
     from learning.training import TrainingRun
     from scenarios import schema
 
-    chosen = schema.load(scenario)
+    chosen = schema.load(scenario, overrides)
     return TrainingRun(chosen.optics, chosen.space, work, frames, _bars(label), workers)
 
 
@@ -176,11 +173,11 @@ def _bars(training: str) -> "Progress":
 
     def show(stage: str, done: int, total: int, note: str) -> None:
         bar = bars.get(stage)
-        if bar is None:
-            bar = bars[stage] = tqdm(total=total, desc=f"{training}: {stage}")
+        if bar is None or done < bar.n or total != bar.total:  # a stage may come again, as for a second set of frames
+            bar = bars[stage] = tqdm(total=total, initial=done, desc=f"{training}: {stage}")
         bar.set_postfix_str(note, refresh=False)
         bar.update(done - bar.n)
         if done == total:
-            bar.close()
+            bars.pop(stage).close()
 
     return show

@@ -22,6 +22,7 @@ from twin.aberrations import TERMS, Aberrations, index
 from twin.arrays import Array
 from twin.optics import Optics
 from twin.probe import QUARTER_PI_LIMIT_RAD, probe_d50_nm, quarter_pi_limit_nm, residual_phase_rad, strehl_ratio
+from twin.text import json_text
 
 COMPARED_AT = (3, 5, 10, 20)
 """Observations at which controllers are compared in pairs."""
@@ -320,7 +321,7 @@ def _information(scenario: Scenario, cache: Path | None) -> Array:
     key = digest(scenario.optics, scenario.space, scenario.day)
     path = cache / f"{key}.json" if cache else None
     if path is not None and path.exists():
-        return np.asarray(json.loads(path.read_text(encoding="utf-8")))
+        return np.asarray(json_text.loads(path.read_text(encoding="utf-8")))
     # Six digits: the same on machines and thread counts that sum in another order.
     found = np.asarray(
         [[float(f"{v:.6g}") for v in row] for row in frame_information(scenario.optics, scenario.space, scenario.day)]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from importlib.resources import files
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,7 @@ import yaml
 from scenarios.choices import ChoiceError, split_choices
 from scenarios.comparison.sweep import Failure, Job, RunRecord, digest, kind, resolve, sweep
 from scenarios.folders import sentence, write_text
+from scenarios.scenario_file import parse_yaml, read_text
 from scenarios.schema import Scenario, ScenarioError, load
 from scenarios.versions import versions
 
@@ -101,7 +103,7 @@ def make_plan(
     for argument in scenarios:
         path = Path(argument)
         # A worker may have another working directory.
-        where = str(path.resolve()) if path.suffix in (".yaml", ".yml") and path.exists() else argument
+        where = str(path.resolve()) if path.suffix in (".yaml", ".yml") and isfile(path) else argument
         scenario = load(where, [*counted, *changes])
         if scenario.name in found:
             raise ScenarioError(f"{argument} and {arguments[scenario.name]} are both named {scenario.name}")
@@ -207,14 +209,9 @@ class Ledger:
     def _config(self) -> dict[str, Any]:
         path = self.folder / "compare.yaml"
         try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ScenarioError(f"{path}: {' '.join(str(error).split())}") from None
-        if not isinstance(found, dict):
-            raise ScenarioError(f"{path}: a mapping is expected, got {type(found).__name__}")
-        return found
+            return _sections(parse_yaml(read_text(path), str(path)), path) if path.exists() else {}
+        except OSError as error:
+            raise ScenarioError(f"{path}: {error.strerror or error}") from None
 
     def _read(self, key: tuple[str, str, int], job: Job) -> RunRecord | None:
         path = self.path(*key)
@@ -222,11 +219,20 @@ class Ledger:
             return None
         try:
             record = RunRecord.from_json(path.read_text(encoding="utf-8"))
+            record.check(*key)
         except (OSError, ValueError) as error:
             raise ScenarioError(f"{path}: {error}; delete it to have the run repeated") from None
         if record.scenario_digest != digest(resolve(job), job.controller):
             raise ScenarioError(f"{path} was run with other settings; choose another --out")
         return record
+
+
+def _sections(found: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Check the parts of `compare.yaml` that a comparison goes on with."""
+    for key in ("versions", "scenarios"):
+        if not isinstance(found.get(key, {}), Mapping):
+            raise ScenarioError(f"{path}: {key} takes keys of its own; delete the file or choose another --out")
+    return found
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -242,7 +248,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
 
 def _unequal(path: str, before: Any, now: Any) -> Iterator[str]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in sorted({*before, *now}):
+        for key in sorted({*before, *now}, key=str):
             yield from _unequal(f"{path}.{key}", before.get(key), now.get(key))
     elif before != now:
         yield f"{path} is {now} and was {before}"

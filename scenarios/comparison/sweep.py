@@ -8,15 +8,19 @@ import json
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from scenarios.calibration.results import Step, Vector
 from scenarios.calibration.run import Session, observe, prepare
 from scenarios.choices import split_list
 from scenarios.comparison.executors import SweepError
 from scenarios.schema import Scenario, ScenarioError, load
+from twin.options import first_problem
+from twin.text import json_text
 
 Outcome = TypeVar("Outcome")
 
@@ -72,11 +76,25 @@ class RunRecord:
             ValueError: it is no record.
         """
         try:
-            plain = json.loads(text)
-            steps = tuple(_step(step) for step in plain.pop("steps"))
-            return cls(steps=steps, **{**plain, "truth_nm": tuple(plain["truth_nm"])})
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            return _record_of()(json_text.loads(text, finite=False))
+        except ValidationError as error:
+            raise ValueError(f"not the record of a run: {first_problem(error)}") from error
+        except (TypeError, ValueError) as error:
             raise ValueError(f"not the record of a run: {error}") from error
+
+    def check(self, scenario: str, controller: str, seed: int) -> None:
+        """Refuse a record that is not of this run, or whose steps do not go on from 1 to the last.
+
+        Raises:
+            ValueError: names both.
+        """
+        if (self.scenario, self.controller, self.seed) != (scenario, controller, seed):
+            raise ValueError(f"the record of {self.scenario}, {self.controller}, seed {self.seed}")
+        if not self.steps or [step.observation for step in self.steps] != list(range(1, len(self.steps) + 1)):
+            raise ValueError("the steps are not complete")
+        lengths = {len(self.truth_nm), *(len(v) for step in self.steps for v in (step.estimate_nm, step.std_nm))}
+        if len(lengths) != 1:
+            raise ValueError("the estimates differ in length")
 
 
 @dataclass(frozen=True)
@@ -87,11 +105,10 @@ class Failure:
     error: str
 
 
-def _step(plain: dict[str, Any]) -> Step:
-    values: dict[str, Any] = {f.name: plain[f.name] for f in fields(Step)}
-    for key, value in values.items():
-        values[key] = tuple(value) if isinstance(value, list) else value
-    return Step(**values)
+@lru_cache
+def _record_of() -> Callable[[Any], RunRecord]:
+    """Return a function that checks plain data and makes a record."""
+    return TypeAdapter(RunRecord).validate_python
 
 
 # --- one run -------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from scenarios.schema import ScenarioError
 from twin import interrupt
 from twin.arrays import Floats
 from twin.options import OptionError
+from twin.text import json_text
 
 Item = TypeVar("Item")
 Show = Callable[[Progress], None]
@@ -311,7 +312,7 @@ def _write(recorded: Recorded, truth: Floats | None) -> None:
 def _clear(out: Path) -> None:
     """Delete the pictures of an earlier stream; its other files are overwritten."""
     try:
-        earlier = json.loads((out / SUMMARY).read_text(encoding="utf-8"))["agents"]
+        earlier = json_text.loads((out / SUMMARY).read_text(encoding="utf-8"))["agents"]
     except (OSError, ValueError, KeyError, TypeError):
         return
     for name in earlier:

@@ -16,6 +16,8 @@ from twin.options import OptionError
 from twin.state import StateSpace
 from twin.types import Microscope
 
+GROUP = "stemtwin.backends"
+"""Entry points of backends in other packages."""
 SIMULATED = "simulated"
 """The kind that is built from a day, not by a backend."""
 

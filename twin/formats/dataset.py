@@ -20,6 +20,7 @@ from twin.errors import StemtwinError, nearest
 from twin.formats.closing import Closing
 from twin.options import NonNegative, OptionError, Positive, checked_options, validated
 from twin.scan.plan import ScanPlan
+from twin.text import json_text
 
 Frames = NDArray[np.unsignedinteger]
 
@@ -318,8 +319,8 @@ def json_object(text: Any, label: str) -> dict[str, Any]:
         FormatError: not one; begins with `label`.
     """
     try:
-        plain = json.loads(text)
-    except (TypeError, ValueError, RecursionError):
+        plain = json_text.loads(text)
+    except (TypeError, ValueError):
         plain = None
     if not isinstance(plain, dict):
         raise FormatError(f"{label} is not a JSON object")

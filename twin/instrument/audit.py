@@ -17,6 +17,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from twin.errors import StemtwinError
+from twin.text import json_text
 
 
 def utc_now() -> str:
@@ -148,7 +149,7 @@ class AuditLog:
 def _entries(data: bytes) -> Iterator[Mapping[str, Any]]:
     for line in data.splitlines():
         try:
-            entry = json.loads(line)
+            entry = json_text.loads(line)
         except ValueError:
             continue
         if isinstance(entry, dict) and "event" in entry:

@@ -16,7 +16,7 @@ from abtem.antialias import AntialiasAperture
 from numpy.typing import NDArray
 
 from twin.aberrations import Aberrations
-from twin.day import Day, IlluminationProperties
+from twin.day import CameraProperties, Day, IlluminationProperties
 from twin.matter.carbon_screen import vibration_transfer
 from twin.matter.crystals import crystallites_phase
 from twin.matter.film_atoms import film_atoms
@@ -34,16 +34,45 @@ SLICE_NM = 1.0
 """Thickest slice by default. Against slices of 0.25 nm a Ronchigram then differs by 0.007 in relative L2 for a
 4 nm film and by 0.011 for 10 nm, a tenth of its contrast and of the shot noise of 1e6 electrons."""
 
+LARGEST_FILM_BYTES = 2**31
+"""Memory of a film's transmission functions: 43 nm with the default optics, whose films take seconds to build."""
+
 _BAND_LIMIT = 2 / 3  # of the grid's largest frequency: abTEM's anti-aliasing aperture
 
 
-def multislice_grid(optics: Optics) -> int:
-    """Pixels of abTEM's grid over the window of `optics`: even, with factors 2, 3 and 5 only."""
+def multislice_grid(optics: Optics, camera: CameraProperties | None = None) -> int:
+    """Pixels of abTEM's grid over the window of `optics`: even, with factors 2, 3 and 5 only.
+
+    It reaches the aperture with its margin, and the corners of the camera, rotated and shifted as it may be.
+    """
     finest_nm = optics.wavelength_nm / (3e-3 * (optics.convergence_mrad + SCATTERING_MARGIN_MRAD))
-    grid = max(math.ceil(optics.window_nm / finest_nm), optics.camera_pixels * optics.binning)
+    grid = max(math.ceil(optics.window_nm / finest_nm), crop_pixels(optics, camera or CameraProperties()))
     while grid % 2 or _rest(grid) != 1:
         grid += 1
     return grid
+
+
+def check_film(optics: Optics, day: Day, shape: tuple[int, int, int]) -> None:
+    """Refuse a film whose transmission functions need more memory than `LARGEST_FILM_BYTES`.
+
+    Args:
+        optics, day: window and thickness, for the message.
+        shape: snapshots, slices, pixels along a side of the film.
+
+    Raises:
+        ValueError: with the memory needed and the thickest film that would do.
+    """
+    snapshots, slices, side = shape
+    needed = 8 * snapshots * slices * side**2
+    if needed > LARGEST_FILM_BYTES:
+        thickness_nm = day.film.thickness_nm
+        thickest_nm = math.floor(10 * thickness_nm * LARGEST_FILM_BYTES / needed) / 10
+        thinner = f"day.film.thickness_nm <= {thickest_nm:g}, " if thickest_nm >= 1 else ""
+        raise ValueError(
+            f"a film of {thickness_nm:g} nm over {optics.window_nm:.1f} nm takes {needed / 1e9:.3g} GB and many"
+            f" minutes; multislice takes films up to {LARGEST_FILM_BYTES / 1e9:.3g} GB. Use {thinner}a smaller window"
+            " (optics.grid) or renderer=fast"
+        )
 
 
 def _rest(number: int) -> int:
@@ -90,7 +119,7 @@ class MultisliceRenderer:
         film_seed: seed of the film.
 
     Raises:
-        ValueError: slice_nm not positive, or snapshots or film_windows below one.
+        ValueError: slice_nm not positive, snapshots or film_windows below one, or a film that needs too much memory.
     """
 
     def __init__(
@@ -109,12 +138,13 @@ class MultisliceRenderer:
             if value < 1:
                 raise ValueError(f"{label} must be at least 1, got {value!r}")
         self.optics, self.day = optics, day
-        self.grid = multislice_grid(optics)
+        self.grid = multislice_grid(optics, day.camera)
         self.slices = math.ceil(day.film.thickness_nm / slice_nm - 1e-9)
         self.step_nm = day.film.thickness_nm / self.slices
         self.film_windows, self.film_seed = film_windows, film_seed
         # Without thermal motion all snapshots are the same.
         self.snapshots = snapshots if day.film.thermal_rms_nm > 0 else 1
+        check_film(optics, day, (self.snapshots, self.slices, self.grid * film_windows))
         self._film: NDArray[np.complex64] | None = None
         self._energy_ev = optics.energy_kev * 1e3
         self._fine = replace(optics, grid=self.grid, sampling_nm=optics.window_nm / self.grid)

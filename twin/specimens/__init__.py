@@ -9,6 +9,9 @@ from twin.errors import StemtwinError
 from twin.matter.structure import Structure
 from twin.options import OptionError, checked_options
 
+GROUP = "stemtwin.specimens"
+"""Entry points of specimens in other packages."""
+
 
 class UnknownSpecimen(StemtwinError, ValueError):
     """No specimen of that name."""

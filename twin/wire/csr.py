@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.errors import StemtwinError
+from twin.text import json_text
 
 HEADER = 32
 PORT = 8283
@@ -321,7 +322,7 @@ class CsrDecoder:
 
 def _json(text: bytes) -> dict[str, Any]:
     try:
-        read = json.loads(text.decode())
+        read = json_text.loads(text)
     except (ValueError, RecursionError) as error:
         raise CsrError(f"the scan's metadata are not JSON: {error}") from None
     if not isinstance(read, dict):

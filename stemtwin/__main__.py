@@ -1,0 +1,5 @@
+"""`python -m stemtwin` is the command `stemtwin`."""
+
+from stemtwin import main
+
+main()
