@@ -237,3 +237,8 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controll
         settings = joint_fit.Options(start="neural_posterior", stop_probability=chosen.stop_probability)
         return joint_fit.JointFit(optics, space, settings, plain)
     return plain
+
+
+def trained_optics(options: dict[str, Any]) -> Optics:
+    """Return the optics of the chosen weights."""
+    return artefact.WEIGHTS.optics(checked_options(Options, options).weights)
