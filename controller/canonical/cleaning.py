@@ -22,7 +22,7 @@ STRIPES_FROM = 4
 """Lowest frequency of a row pattern that is levelled: below lies the disc."""
 
 SHADOW, SHADOW_SMOOTHING, SMALLEST_SHADOW = 0.5, 1 / 40, 0.004
-"""Fraction of the lit level below which a part of the disc is in shadow, smoothing over the frame's side, least area."""
+"""Fraction of the lit level below which a part of the disc is in shadow, smoothing over the side, least area."""
 
 UNEVEN = 0.4
 """Range of the illumination inside the disc, over its mean, above which it is levelled. Training days reach 0.3."""
@@ -81,7 +81,7 @@ def _without_rows(counts: Array) -> Array:
     """Bring the power of the pattern that is constant along the rows down to that of its neighbours in frequency."""
     height, width = counts.shape
     across, along = hann_window(height)[:, height // 2], hann_window(width)[width // 2]
-    windowed = across[:, None] * counts
+    windowed = across[:, None] * remove_defects(counts)
     lines = np.arange(width)
     tones = np.exp(-2j * np.pi * np.outer((0, 3, -3, 4, -4), lines) / width) * along
     profile = np.fft.fft(windowed @ tones.T, axis=0)
@@ -109,7 +109,7 @@ def without_shadow(counts: Array, disc: Disc, rng: np.random.Generator) -> tuple
     inside = np.hypot(x, y) < 0.97 * disc.radius_px
     sigma = SHADOW_SMOOTHING * max(height, width) / 2
     weight = ndimage.gaussian_filter(inside.astype(float), sigma)
-    smooth = ndimage.gaussian_filter(np.where(inside, counts, 0.0), sigma) / np.maximum(weight, 1e-3)
+    smooth = ndimage.gaussian_filter(np.where(inside, remove_defects(counts), 0.0), sigma) / np.maximum(weight, 1e-3)
     dark = inside & (smooth < SHADOW * disc.level)
     share = float(dark.sum() / inside.sum())
     if share < SMALLEST_SHADOW:
@@ -128,8 +128,9 @@ def level_illumination(counts: Array, disc: Disc) -> Array:
     x, y = np.meshgrid(np.arange(width) + 0.5 - disc.centre_px[0], np.arange(height) + 0.5 - disc.centre_px[1])
     x, y = x / disc.radius_px, y / disc.radius_px
     inside = np.hypot(x, y) < 0.93
+    inside[1::2] = inside[:, 1::2] = False  # every fourth pixel is enough for six parameters
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
-    design, values = terms[:, inside].T, counts[inside]
+    design, values = terms[:, inside].T, remove_defects(counts)[inside]
     weight, solution = np.ones(len(values)), np.zeros(6)
     for _ in range(3):
         root = np.sqrt(weight)

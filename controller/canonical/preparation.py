@@ -95,7 +95,7 @@ def outside(counts: Array, found: Disc) -> float:
 def _on_reference(
     counts: Array, found: Disc | None, cameras: tuple[Optics, Optics], told_e: float, rng: np.random.Generator
 ) -> Array:
-    """Resample to the reference camera, with a displaced disc moved to the optical centre; the same array if neither."""
+    """Resample to the reference camera, a displaced disc to its middle; the same array where neither is needed."""
     optics, reference = cameras
     magnification = units.disc_radius_px(reference) / units.disc_radius_px(optics)
     nominal = optical_centre_px(optics)

@@ -14,19 +14,22 @@ from controller.base import Controller, Estimate
 from controller.canonical import units
 from controller.canonical.preparation import Prepared, prepare
 from controller.checks.gate import NO_SPECIMEN, Gate
+from controller.checks.residual import residual
 from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Frame
 
 TELLING = 3
-"""Usable frames that a claim needs: fewer leave the mirror image possible, and one mistaken frame undetected."""
+"""Usable frames that a claim needs: fewer leave the mirror image possible."""
 MOVED_NM = 2.0
-"""Distance between the inputs of two frames, in nm at the reference optics, that tells a state from its mirror image."""
+"""Distance between inputs, nm at the reference optics, that tells a state from its mirror image."""
 UNDECIDED = 0.8
 """Largest sign probability that is reported while all frames have the same input."""
 ENOUGH_REFUSED = 4
 """Frames refused in a row after which the run should stop."""
+PROBE = 0.4
+"""Change of defocus after a frame without a specimen, as a fraction of the largest input."""
 IN_FOCUS_NM = 20.0
 """Aberrations, in nm at the reference optics, below which a thin film may not show."""
 RADIUS_OFF, CUT, SHADOW = 0.07, 0.3, 0.15
@@ -71,6 +74,7 @@ class CheckedController:
         self.pending_nm, self.input_nm = space.zero, space.zero
         self.inputs_nm: list[Array] = []
         self.seen: Prepared | None = None
+        self.residual, self.objection, self.heard = residual(self.optics, space.names), "", 0
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
         """Forget everything and start a run in `space`."""
@@ -88,12 +92,14 @@ class CheckedController:
         return total - self.input_nm
 
     def _elsewhere(self) -> Array:
-        """Return no input, or a defocus: a film in focus shows as little as none."""
+        """Return no input, or a defocus to either side in turn: a film in focus shows as little as none."""
+        if self.refused[-1] != NO_SPECIMEN or "C10" not in self.space.names:
+            return self.space.zero
+        place, reach = self.space.names.index("C10"), self.space.input
         target = self.input_nm.copy()
-        if self.refused[-1] == NO_SPECIMEN and self.usable == 0 and "C10" in self.space.names:
-            place = self.space.names.index("C10")
-            target[place] = self.space.input[place] * (0.5 if len(self.refused) % 2 else -0.5)
-        return target - self.input_nm
+        step = PROBE * reach[place] * (1 if len(self.refused) % 2 else -2)
+        target[place] += step if abs(target[place] + step) <= reach[place] else -step
+        return np.clip(target, -reach, reach) - self.input_nm
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
         """Prepare and examine the frame; pass it on, with all input since the last one passed on, or refuse it.
@@ -115,19 +121,34 @@ class CheckedController:
         self.seen, self.refused = prepared, []
         self.usable += 1
         self.inputs_nm.append(self.input_nm)
+        if self.residual is not None:
+            self.residual = self.residual.append(self.input_nm, prepared.frame)
+        self._hear()
+
+    def _hear(self) -> None:
+        """Ask for a second opinion on a claim: at the first, again when the run is longer by half, and after a no."""
+        if self.residual is None or self.usable < TELLING or not self.inner.done:
+            return
+        if self.objection or self.usable >= 1.5 * self.heard:
+            estimate = self.inner.estimate()
+            self.objection, self.heard = self.residual.objection(estimate.mean_nm / self.factor), self.usable
 
     def _pass_on(self, frame: Frame) -> None:
         applied, self.pending_nm = self.pending_nm, self.space.zero
         self.inner.update(applied * self.factor, frame)
 
     def _expects_focus(self) -> bool:
-        """Whether a specimen has been seen and the state is expected, within its uncertainty, near focus."""
+        """Whether a specimen has been seen and the state, of either sign, may be near focus within its uncertainty."""
         if self.usable == 0:
             return False
-        estimate = self.inner.estimate()
-        state = np.abs(estimate.mean_nm / self.factor + self.input_nm) - 2 * estimate.std_nm / self.factor
-        first = self.space.is_first_order
-        return bool(np.all((state * self.to_reference)[first] < IN_FOCUS_NM))
+        estimate, first = self.inner.estimate(), self.space.is_first_order
+        if estimate.samples_nm is not None and estimate.weights is not None:
+            likely = estimate.weights > 0.01 * estimate.weights.max()
+            states, spread = estimate.samples_nm[likely], 0.0
+        else:
+            states, spread = np.array([estimate.mean_nm, -estimate.mean_nm]), 2 * estimate.std_nm
+        away = (np.abs(states + self.input_nm * self.factor) - spread) / self.factor * self.to_reference
+        return bool(np.any(np.all(away[:, first] < IN_FOCUS_NM, axis=1)))
 
     def estimate(self) -> Estimate:
         """Return the inner estimate in the units of the instrument, with what the checks have found."""
@@ -141,7 +162,7 @@ class CheckedController:
         reason = self._reason(estimate)
         if not reason:
             return estimate
-        return replace(estimate, reason=reason, misfit=estimate.misfit or bool(self.geometry()))
+        return replace(estimate, reason=reason, misfit=estimate.misfit or bool(self.geometry() or self.objection))
 
     def _moved(self) -> bool:
         """Whether usable frames were taken at inputs far enough apart."""
@@ -151,7 +172,7 @@ class CheckedController:
     def _reason(self, estimate: Estimate) -> str:
         if self.refused:
             return self.refused[-1]
-        return self.geometry() or at_edge(estimate, self.space)
+        return self.geometry() or self.objection or at_edge(estimate, self.space)
 
     def geometry(self) -> str:
         """What is wrong with the disc of the last usable frame; empty if nothing is."""

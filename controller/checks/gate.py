@@ -11,7 +11,7 @@ from controller.checks import specimen
 from twin.types import Frame
 
 SATURATED = 0.005
-"""Fraction of the lit pixels at the largest count from which a frame is saturated; without it a few share the largest."""
+"""Fraction of the lit pixels at the largest count from which a frame is saturated."""
 LEAST_DOSE_E = 2e4
 """Effective dose below which nothing can be read: training days have at least 1.5e5 electrons."""
 

@@ -1,4 +1,4 @@
-"""Does a frame show a specimen? An evenly lit disc has shot noise alone; a film adds power somewhere in the spectrum."""
+"""Does a frame show a specimen? An evenly lit disc has shot noise alone; a film adds power to the spectrum."""
 
 from functools import lru_cache
 
