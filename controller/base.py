@@ -212,6 +212,11 @@ def load(name: str, optics: Optics, space: StateSpace, options: Mapping[str, Any
     return checked(module, optics, space, chosen, trained_optics(name, options))
 
 
+def halt(controller: Controller) -> str:
+    """Return why a run should stop: the checks refuse one frame after the other. Empty while it may go on."""
+    return str(getattr(controller, "halt", ""))
+
+
 def build(name: str, optics: Optics, space: StateSpace, options: Mapping[str, Any] | None = None) -> Controller:
     """Build a controller without the checks, for exactly these optics: a part of another controller.
 

@@ -24,6 +24,8 @@ TELLING = 3
 """Usable frames that a claim needs: fewer leave the mirror image possible."""
 MOVED_NM = 2.0
 """Distance between inputs, nm at the reference optics, that tells a state from its mirror image."""
+PERSISTENT = 0.5
+"""Largest change of a claim by the frame after it, as a fraction of the tolerance, that confirms it."""
 UNDECIDED = 0.8
 """Largest sign probability that is reported while all frames have the same input."""
 ENOUGH_REFUSED = 4
@@ -75,6 +77,8 @@ class CheckedController:
         self.inputs_nm: list[Array] = []
         self.seen: Prepared | None = None
         self.residual, self.objection, self.heard = residual(self.optics, space.names), "", 0
+        self.claimed_nm: Array | None = None
+        self.confirmed = False
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
         """Forget everything and start a run in `space`."""
@@ -126,12 +130,22 @@ class CheckedController:
         self._hear()
 
     def _hear(self) -> None:
-        """Ask for a second opinion on a claim: at the first, again when the run is longer by half, and after a no."""
-        if self.residual is None or self.usable < TELLING or not self.inner.done:
+        """Compare the claim with the one before this frame, and ask for a second opinion.
+
+        A claim that a new frame at another input overturns came from inputs that are not what they are said to be.
+        """
+        before, self.claimed_nm, self.confirmed = self.claimed_nm, None, False
+        if not self.inner.done:
+            return
+        claim = self.inner.estimate().mean_nm / self.factor
+        self.claimed_nm = claim
+        if before is None or np.any(np.abs(claim - before) > PERSISTENT * self.space.tolerance):
+            return
+        self.confirmed = True
+        if self.usable < TELLING or self.residual is None:
             return
         if self.objection or self.usable >= 1.5 * self.heard:
-            estimate = self.inner.estimate()
-            self.objection, self.heard = self.residual.objection(estimate.mean_nm / self.factor), self.usable
+            self.objection, self.heard = self.residual.objection(claim), self.usable
 
     def _pass_on(self, frame: Frame) -> None:
         applied, self.pending_nm = self.pending_nm, self.space.zero
@@ -207,10 +221,10 @@ class CheckedController:
 
     @property
     def done(self) -> bool:
-        """The inner stop rule, from `TELLING` usable frames at different inputs on, if no check objects."""
+        """The inner stop rule, confirmed by another frame, from `TELLING` usable ones on, if no check objects."""
         if not self.reads_ronchigrams:
             return self.inner.done
-        if self.usable < TELLING or self.refused or not self._moved() or not self.inner.done:
+        if self.usable < TELLING or self.refused or not self._moved() or not self.confirmed:
             return False
         estimate = self.estimate()
         return not estimate.misfit and not estimate.reason

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from controller.base import Controller, Estimate, load
+from controller.base import Controller, Estimate, halt, load
 from scenarios.calibration.instruments import Bench, Wiring, build
 from scenarios.calibration.page import render
 from scenarios.calibration.results import Correction, Result, RunDirectory, Status, Step, Vector, write_text
@@ -211,6 +211,9 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
 
     Writes nothing: sweeps keep their own records. Microscope and controller have independent random streams, so that
     every controller meets the same truth, film and noise on the same seed.
+
+    Raises:
+        Stopped: too many frames in a row cannot be used.
     """
     space, microscope, controller = session.scenario.space, session.bench.microscope, session.controller
     of_microscope, of_controller = np.random.SeedSequence(seed).spawn(2)
@@ -248,6 +251,8 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
         yield Observation(step, frame, estimate, truth)
         if session.scenario.task.stop and controller.done:
             return
+        if reason := halt(controller):
+            raise Stopped(reason)
 
 
 def _score(estimate: Estimate, start_nm: Array, scenario: Scenario) -> dict[str, Any]:
