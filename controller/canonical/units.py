@@ -80,3 +80,17 @@ def scaled(space: StateSpace, factor: Array) -> StateSpace:
         return space
     parts = (space.start, space.input, space.tolerance)
     return StateSpace(space.names, *(tuple(float(v) for v in part * factor) for part in parts))
+
+
+def with_tolerance_at(space: StateSpace, optics: Optics) -> StateSpace:
+    """The space with tolerances that allow, at these optics, the phases at the edge they allow at the reference.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> with_tolerance_at(FIRST_ORDER, Optics(energy_kev=200.0, convergence_mrad=25.0)).tolerance.round(1).tolist()
+        [16.0, 16.0, 16.0]
+    """
+    factor = scale(space.names, optics, REFERENCE)
+    if np.all(factor == 1.0):
+        return space
+    return replace(space, tolerance_nm=tuple(float(v) for v in space.tolerance / factor))

@@ -24,6 +24,8 @@ TELLING = 3
 """Usable frames that a claim needs: fewer leave the mirror image possible."""
 MOVED_NM = 2.0
 """Distance between inputs, nm at the reference optics, that tells a state from its mirror image."""
+NEAR_EDGE = 2.5
+"""Standard deviations from the edge of the start box within which the spectra are asked."""
 PERSISTENT = 0.5
 """Largest change of a claim by the frame after it, as a fraction of the tolerance, that confirms it."""
 UNDECIDED = 0.8
@@ -130,22 +132,23 @@ class CheckedController:
         self._hear()
 
     def _hear(self) -> None:
-        """Compare the claim with the one before this frame, and ask for a second opinion.
+        """Compare the claim with the one before this frame; ask for a second opinion where one is due.
 
-        A claim that a new frame at another input overturns came from inputs that are not what they are said to be.
+        A claim that a new frame at another input overturns came from inputs that are not what they are said to be. The
+        second opinion is asked for at a confirmed claim, again when the run is longer by half, at every frame after an
+        objection, and near the edge of the box, where the start may lie outside.
         """
         before, self.claimed_nm, self.confirmed = self.claimed_nm, None, False
-        if not self.inner.done:
+        estimate = _unscaled(self.inner.estimate(), self.factor)
+        if self.inner.done:
+            self.claimed_nm = estimate.mean_nm
+            changed = None if before is None else np.abs(estimate.mean_nm - before)
+            self.confirmed = changed is not None and bool(np.all(changed <= PERSISTENT * self.space.tolerance))
+        if self.residual is None or self.usable < TELLING:
             return
-        claim = self.inner.estimate().mean_nm / self.factor
-        self.claimed_nm = claim
-        if before is None or np.any(np.abs(claim - before) > PERSISTENT * self.space.tolerance):
-            return
-        self.confirmed = True
-        if self.usable < TELLING or self.residual is None:
-            return
-        if self.objection or self.usable >= 1.5 * self.heard:
-            self.objection, self.heard = self.residual.objection(claim), self.usable
+        due = self.confirmed and self.usable >= 1.5 * self.heard
+        if due or self.objection or at_edge(estimate, self.space, NEAR_EDGE):
+            self.objection, self.heard = self.residual.objection(estimate.mean_nm), self.usable
 
     def _pass_on(self, frame: Frame) -> None:
         applied, self.pending_nm = self.pending_nm, self.space.zero
@@ -186,7 +189,9 @@ class CheckedController:
     def _reason(self, estimate: Estimate) -> str:
         if self.refused:
             return self.refused[-1]
-        return self.geometry() or self.objection or at_edge(estimate, self.space)
+        if self.objection:
+            return "; ".join(text for text in (at_edge(estimate, self.space, NEAR_EDGE), self.objection) if text)
+        return self.geometry() or at_edge(estimate, self.space)
 
     def geometry(self) -> str:
         """What is wrong with the disc of the last usable frame; empty if nothing is."""
@@ -230,10 +235,10 @@ class CheckedController:
         return not estimate.misfit and not estimate.reason
 
 
-def at_edge(estimate: Estimate, space: StateSpace) -> str:
-    """Name the component whose estimate lies at the edge of the start box; empty if none does."""
+def at_edge(estimate: Estimate, space: StateSpace, deviations: float = 1.0) -> str:
+    """Name the component whose estimate lies within so many standard deviations of the edge; empty if none does."""
     room = space.start - np.abs(estimate.mean_nm)
-    near = (room < estimate.std_nm) & (room > -1e-6) & (estimate.std_nm < 0.25 * space.start)
+    near = (room < deviations * estimate.std_nm) & (room > -1e-6) & (estimate.std_nm < 0.25 * space.start)
     if not near.any():
         return ""
     worst = int(np.argmax(np.where(near, -room / space.start, -np.inf)))
