@@ -33,8 +33,9 @@ class Estimate:
         sign_probability: probability of that sign; the mirror solution has the rest (0.5: undecided).
         samples_nm: optional support of the posterior, shape (m, n), for pictures.
         weights: probabilities of the samples, shape (m,).
-        misfit: the controller's own test finds the day outside its training distribution (OOD): mean and covariance
-            may be wrong. False where a controller has no such test.
+        misfit: a test finds the day outside the training distribution (OOD), or the frames unlike what the optics
+            say: mean and covariance may be wrong.
+        reason: what the checks of `controller.checks` object to, one clause; empty if nothing.
 
     Example:
         >>> estimate = Estimate(np.array([12.0, -3.0, 0.0]), np.diag([4.0, 1.0, 1.0]))
@@ -52,6 +53,7 @@ class Estimate:
     samples_nm: Array | None = None
     weights: Array | None = None
     misfit: bool = False
+    reason: str = ""
 
     @property
     def std_nm(self) -> Array:
@@ -187,12 +189,14 @@ def describe(name: str) -> str:
 
 
 def load(name: str, optics: Optics, space: StateSpace, options: Mapping[str, Any] | None = None) -> Controller:
-    """Build a controller by name.
+    """Build a controller by name, for any optics, behind the checks of `controller.checks`.
+
+    Weights serve other optics than those of their training: frames and coefficients are translated.
 
     Raises:
         UnknownController: no such controller; names the nearest.
         OptionError: an unknown option or a bad value.
-        WeightsError: the shipped weights do not fit `optics` or `space`.
+        WeightsError: the shipped weights do not fit `space`.
 
     Example:
         >>> from twin.state import FIRST_ORDER
@@ -202,8 +206,44 @@ def load(name: str, optics: Optics, space: StateSpace, options: Mapping[str, Any
         Traceback (most recent call last):
         controller.base.UnknownController: 'vea_em' is not a controller (did you mean vae_em?); known: ...
     """
-    from controller import strategies
+    from controller.checks.assembly import checked
 
-    module, chosen = registry.resolve(strategies, name, options or {}, "a controller", UnknownController)
+    module, chosen = _resolved(name, options)
+    return checked(module, optics, space, chosen, trained_optics(name, options))
+
+
+def halt(controller: Controller) -> str:
+    """Return why a run should stop: the checks refuse one frame after the other. Empty while it may go on."""
+    return str(getattr(controller, "halt", ""))
+
+
+def build(name: str, optics: Optics, space: StateSpace, options: Mapping[str, Any] | None = None) -> Controller:
+    """Build a controller without the checks, for exactly these optics: a part of another controller.
+
+    Raises:
+        UnknownController, OptionError, WeightsError: as `load`; also weights of other optics.
+    """
+    module, chosen = _resolved(name, options)
     controller: Controller = module.make(optics, space, chosen)
     return controller
+
+
+def trained_optics(name: str, options: Mapping[str, Any] | None = None) -> Optics | None:
+    """Return the optics that a controller's weights were trained for; None for one without weights.
+
+    Raises:
+        UnknownController, OptionError, WeightsError: as `load`.
+
+    Example:
+        >>> trained_optics("vae_em").convergence_mrad, trained_optics("spectrum_ml")
+        (28.0, None)
+    """
+    module, chosen = _resolved(name, options)
+    found: Optics | None = module.trained_optics(chosen) if hasattr(module, "trained_optics") else None
+    return found
+
+
+def _resolved(name: str, options: Mapping[str, Any] | None) -> tuple[Any, dict[str, Any]]:
+    from controller import strategies
+
+    return registry.resolve(strategies, name, options or {}, "a controller", UnknownController)

@@ -118,6 +118,24 @@ class WeightsFile(Generic[Trained]):
         check_coefficients(path, self.coefficients(trained, space), space, self.retrain)
         return trained
 
+    def optics(self, name_or_path: str) -> Optics:
+        """Return the optics that shipped weights, by name, or a file, by path, were trained for.
+
+        Raises:
+            WeightsError: missing, damaged or of another format.
+        """
+        path = find(name_or_path, self.shipped)
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path}: cannot be read as weights: {error}") from error
+        check_format(path, metadata, self.format)
+        try:
+            return Optics(**_decoded(metadata["optics"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"{path}: a part is missing or does not fit: {error}") from error
+
     @property
     def retrain(self) -> str:
         """Last sentence of a refusal."""
@@ -158,9 +176,18 @@ def read(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: cannot be read as weights: {error}") from error
+    check_format(path, metadata, expected)
+    return tensors, metadata
+
+
+def check_format(path: Path, metadata: Mapping[str, str], expected: str) -> None:
+    """Refuse a file of another format.
+
+    Raises:
+        WeightsError: names both.
+    """
     if metadata.get("format") != expected:
         raise WeightsError(f"{path}: format {metadata.get('format')!r}, expected {expected!r}")
-    return tensors, metadata
 
 
 def _values(metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from controller.base import names
+from controller.canonical.units import with_tolerance_at
 from scenarios.scan_section import CAMERAS, ScanSection
 from scenarios.scenario_file import ScenarioError, description, library, parse_yaml, read
 from twin import backends
@@ -221,7 +222,8 @@ def parse(data: Mapping[str, Any], label: str, overrides: Iterable[str] = ()) ->
     Raises:
         ScenarioError: as in `load`.
     """
-    merged = _plain(data)
+    merged, overrides = _plain(data), list(overrides)
+    tolerance_given = _gives_tolerance(merged, overrides)
     if isinstance(merged.get("space"), str):
         merged["space"] = _named_space(merged["space"], label)
     sources = {}
@@ -232,6 +234,8 @@ def parse(data: Mapping[str, Any], label: str, overrides: Iterable[str] = ()) ->
     except ValidationError as error:
         where, message = _refusal(error)
         raise ScenarioError(f"{_source(where, sources, label, message)}: {message}") from None
+    if not tolerance_given:
+        scenario = scenario.model_copy(update={"space": with_tolerance_at(scenario.space, scenario.optics)})
     for name in scenario.controllers:
         if name not in names():
             where = f"controllers.{name}"
@@ -239,6 +243,13 @@ def parse(data: Mapping[str, Any], label: str, overrides: Iterable[str] = ()) ->
                 f"{_source(where, sources, label)}: {where} is not a controller{nearest(name, names())}"
             )
     return scenario
+
+
+def _gives_tolerance(data: Mapping[str, Any], overrides: Iterable[str]) -> bool:
+    """Whether the tolerances are the scenario's own; otherwise they follow its optics."""
+    space = data.get("space")
+    written = isinstance(space, Mapping) and "tolerance_nm" in space
+    return written or any(override.strip().startswith("space.tolerance_nm") for override in overrides)
 
 
 # --- plain data ----------------------------------------------------------------------------------

@@ -59,3 +59,8 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Bayesian
         return np.array([quality.contrast(frame, optics, chosen.contrast)])
 
     return BayesianOptimiser(space, measure, partial(upper_confidence_bound, kappa=chosen.kappa), chosen.loop)
+
+
+def reads_ronchigrams(options: dict[str, Any]) -> bool:
+    """Unless the contrast is that of scanned images."""
+    return checked_options(Options, options).contrast != "scan"

@@ -70,3 +70,8 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controll
         return BayesianOptimiser(first, measure, expected_improvement, chosen.loop)
 
     return first_order_first(space, build)
+
+
+def trained_optics(options: dict[str, Any]) -> Optics:
+    """Return the optics of the chosen weights."""
+    return quality_network.WEIGHTS.optics(checked_options(Options, options).weights)

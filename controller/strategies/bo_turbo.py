@@ -102,3 +102,8 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Bayesian
 
     initial = 1 + chosen.loop.design_points(space.dimension)
     return BayesianOptimiser(space, measure, partial(thompson, initial=initial, options=chosen), chosen.loop)
+
+
+def reads_ronchigrams(options: dict[str, Any]) -> bool:
+    """Unless the contrast is that of scanned images."""
+    return checked_options(Options, options).contrast != "scan"

@@ -141,3 +141,8 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> CnnRegre
     """
     chosen = checked_options(Options, options)
     return CnnRegression(space, regression_network.load_for(chosen.weights, optics, space), chosen)
+
+
+def trained_optics(options: dict[str, Any]) -> Optics:
+    """Return the optics of the chosen weights."""
+    return regression_network.WEIGHTS.optics(checked_options(Options, options).weights)

@@ -141,3 +141,8 @@ def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> Coord
         [-60.0, 0.0, 0.0]
     """
     return CoordinateScan(optics, space, checked_options(Options, options))
+
+
+def reads_ronchigrams(options: Mapping[str, Any]) -> bool:
+    """Unless the contrast is that of scanned images."""
+    return checked_options(Options, options).contrast != "scan"

@@ -174,4 +174,9 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> JointFit
     chosen = checked_options(Options, options)
     if chosen.start == "joint_fit":
         raise OptionError("start is 'joint_fit'; it must be another controller, for example 'vae_em'")
-    return JointFit(optics, space, chosen, base.load(chosen.start, optics, space))
+    return JointFit(optics, space, chosen, base.build(chosen.start, optics, space))
+
+
+def trained_optics(options: dict[str, Any]) -> Optics | None:
+    """Return the optics of the starting controller's weights; None if it has none."""
+    return base.trained_optics(checked_options(Options, options).start)

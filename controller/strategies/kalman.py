@@ -193,3 +193,8 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Kalman:
     """Build the controller; see `controller.load`."""
     chosen = checked_options(Options, options)
     return Kalman(space, artefact.load_for(chosen.weights, optics, space), chosen)
+
+
+def trained_optics(options: dict[str, Any]) -> Optics:
+    """Return the optics of the chosen weights."""
+    return artefact.WEIGHTS.optics(checked_options(Options, options).weights)

@@ -149,3 +149,8 @@ def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> Nelde
         [30.0, 0.0, 0.0]
     """
     return NelderMead(optics, space, checked_options(Options, options))
+
+
+def reads_ronchigrams(options: Mapping[str, Any]) -> bool:
+    """Unless the contrast is that of scanned images."""
+    return checked_options(Options, options).contrast != "scan"

@@ -38,6 +38,9 @@ SUPPORT, QUERIES = 64, 48
 """Particles and inputs between which the expected information is evaluated."""
 TRIED_AGAIN = 1.5
 """After a restart that did not explain the day, try again only when the run is longer by this factor."""
+SEARCHED = 2.0
+"""Largest dispersion with which particles are weighted. More lets a second mode survive, and the mean moves between the
+two, where the frames scatter most; beyond it only the reported covariance is widened (decision 15)."""
 UNAMBIGUOUS = 3
 """Frames from which on the sign is determined. With fewer the OOD test is not run and the run does not stop: the most
 probable particle may be the mirror image, which explains the first frame only."""
@@ -117,7 +120,7 @@ class NeuralPosterior:
         self.input_nm = space.zero
         self.particles = self.filter.start()
         self.second = self._second_order_fit()
-        self.misfit, self._restart_from = False, 0
+        self.misfit, self._restart_from, self.widening = False, 0, 1.0
 
     def _second_order_fit(self) -> SecondOrderFit | None:
         """The fit of the second order, if asked for. It cannot forget frames, so it is not used against drift."""
@@ -185,8 +188,12 @@ class NeuralPosterior:
         usual, count = self.trained.usual, self.frames.count
         if not usual:
             return
-        scatter = deviance(self.frames, self._first_order().mean_nm)
-        self.frames = replace(self.frames, dispersion=dispersion(scatter, usual, count, self.first.dimension))
+        # The mean of two modes lies in neither, and would make any run look scattered.
+        states = (self._first_order().mean_nm, self.particles.candidates.states_nm[self.particles.best][0])
+        scatter = min(deviance(self.frames, state) for state in states)
+        factor = dispersion(scatter, usual, count, self.first.dimension)
+        self.widening = max(1.0, factor / SEARCHED)
+        self.frames = replace(self.frames, dispersion=min(factor, SEARCHED))
         self.particles = reweigh(self.particles, self.frames)
 
     def _fit_second_order(self, second: SecondOrderFit, frame: Frame) -> None:
@@ -199,6 +206,8 @@ class NeuralPosterior:
     def estimate(self) -> Estimate:
         """Posterior moments within the more probable sign."""
         estimate = replace(self._with_second_order(), misfit=self.misfit)
+        if self.widening > 1.0:
+            estimate = replace(estimate, cov_nm2=self.widening * estimate.cov_nm2)
         if not self.options.input_error or len(self.frames) == 0:
             return estimate
         return with_inexact_inputs(estimate, self.frames, self.options.input_error)
@@ -237,3 +246,8 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controll
         settings = joint_fit.Options(start="neural_posterior", stop_probability=chosen.stop_probability)
         return joint_fit.JointFit(optics, space, settings, plain)
     return plain
+
+
+def trained_optics(options: dict[str, Any]) -> Optics:
+    """Return the optics of the chosen weights."""
+    return artefact.WEIGHTS.optics(checked_options(Options, options).weights)

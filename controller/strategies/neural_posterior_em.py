@@ -117,3 +117,8 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> NeuralPo
     trained = artefact.load_for(chosen.posterior.weights, optics, space)
     posterior = NeuralPosterior(space, trained, chosen.posterior)
     return NeuralPosteriorEm(posterior, vae_em.build(optics, space, chosen.em), chosen)
+
+
+def trained_optics(options: dict[str, Any]) -> Optics:
+    """Return the optics of the chosen weights."""
+    return artefact.WEIGHTS.optics(checked_options(Options, options).posterior.weights)

@@ -85,3 +85,8 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Ppo:
     chosen = checked_options(Options, options)
     reader = regression_network.load_for(chosen.reader, optics, space)
     return Ppo(space, ppo_policy.load_for(chosen.weights, optics, space, reader), reader, chosen)
+
+
+def trained_optics(options: dict[str, Any]) -> Optics:
+    """Return the optics of the chosen weights."""
+    return ppo_policy.WEIGHTS.optics(checked_options(Options, options).weights)

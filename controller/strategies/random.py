@@ -63,3 +63,8 @@ def make(optics: Optics, space: StateSpace, options: Mapping[str, Any]) -> Rando
     if options:
         raise OptionError(f"random takes no options, got {', '.join(options)}")
     return Random(space)
+
+
+def reads_ronchigrams(options: Mapping[str, Any]) -> bool:
+    """Never: frames are ignored."""
+    return False

@@ -114,3 +114,8 @@ def build(optics: Optics, space: StateSpace, options: Options) -> Controller:
     return first_order_first(
         space, lambda first: VaeEm(first, artefact.load_for(options.weights, optics, first), options)
     )
+
+
+def trained_optics(options: dict[str, Any]) -> Optics:
+    """Return the optics of the chosen weights."""
+    return artefact.WEIGHTS.optics(checked_options(Options, options).weights)

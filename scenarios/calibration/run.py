@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from controller.base import Controller, Estimate, load
+from controller.base import Controller, Estimate, halt, load
 from scenarios.calibration.instruments import Bench, Wiring, build, consents, recorded_folder
 from scenarios.calibration.page import render
 from scenarios.calibration.place import Place, claimed, not_written
@@ -299,6 +299,9 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
 
     Writes nothing: sweeps keep their own records. Microscope and controller have independent random streams, so that
     every controller meets the same truth, film and noise on the same seed.
+
+    Raises:
+        Stopped: too many frames in a row cannot be used.
     """
     space, microscope, controller = session.scenario.space, session.bench.microscope, session.controller
     _, of_controller = np.random.SeedSequence(seed).spawn(2)
@@ -342,6 +345,8 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
         yield Observation(step, frame, estimate, truth)
         if session.scenario.task.stop and controller.done:
             return
+        if reason := halt(controller):
+            raise Stopped(reason)
 
 
 def microscope_generator(seed: int) -> np.random.Generator:

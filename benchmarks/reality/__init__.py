@@ -1,0 +1,1 @@
+"""Controllers on frames that a real instrument could give and a training day could not."""

@@ -1,0 +1,96 @@
+"""One unit for all optics: a coefficient counts by the phase it makes at the edge of the aperture.
+
+A coefficient C of radial order n changes the phase at the edge by `2 pi C alpha^(n+1) / ((n+1) lambda)`. Two
+instruments whose edges have the same phases show the same Ronchigram, as a function of the angle over the aperture
+angle, up to the film's and the source's own scales.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from twin.aberrations import TERMS, index
+from twin.arrays import Array
+from twin.optics import Optics
+from twin.state import StateSpace
+
+REFERENCE = Optics()
+"""Optics whose camera the disc of every frame is brought to."""
+
+
+def disc_radius_px(optics: Optics) -> float:
+    """Radius of the bright-field disc, camera pixels."""
+    return optics.convergence_mrad / optics.camera_pixel_mrad
+
+
+def on_reference_camera(optics: Optics) -> Optics:
+    """The same beam on a camera where the disc has the radius, and the frame the pixels, of the reference.
+
+    Example:
+        >>> small = on_reference_camera(Optics(energy_kev=200.0, convergence_mrad=25.0, camera_pixels=64, binning=6))
+        >>> small.camera_pixels, round(disc_radius_px(small), 2), round(disc_radius_px(REFERENCE), 2)
+        (128, 60.68, 60.68)
+        >>> on_reference_camera(REFERENCE) == REFERENCE
+        True
+    """
+    if same_camera(optics, REFERENCE):
+        return optics
+    # lambda / (grid sampling) is the angle of a grid pixel: the disc then has the reference's radius.
+    window_nm = optics.wavelength_nm * REFERENCE.binning * disc_radius_px(REFERENCE) / optics.convergence_mrad * 1e3
+    return replace(
+        optics,
+        grid=REFERENCE.grid,
+        sampling_nm=window_nm / REFERENCE.grid,
+        camera_pixels=REFERENCE.camera_pixels,
+        binning=REFERENCE.binning,
+    )
+
+
+def same_camera(first: Optics, second: Optics) -> bool:
+    """Whether frames have the same number of pixels and the same disc radius, to a millionth."""
+    radii = disc_radius_px(first), disc_radius_px(second)
+    return first.camera_pixels == second.camera_pixels and abs(radii[0] / radii[1] - 1) < 1e-6
+
+
+def edge_phases_rad(names: tuple[str, ...], optics: Optics) -> Array:
+    """Phase at the edge of the aperture per nm of each coefficient, rad/nm, (n,)."""
+    orders = np.array([TERMS[index(name)].n for name in names])
+    return 2 * np.pi / optics.wavelength_nm * (optics.convergence_mrad * 1e-3) ** (orders + 1) / (orders + 1)
+
+
+def scale(names: tuple[str, ...], optics: Optics, reference: Optics) -> Array:
+    """Nanometres of each coefficient at `reference` with the same phase at the edge as one nanometre at `optics`, (n,).
+
+    Exactly one where beam and aperture are the same.
+
+    Example:
+        >>> scale(("C10", "C30"), Optics(energy_kev=200.0, convergence_mrad=25.0), Optics()).round(3).tolist()
+        [0.626, 0.499]
+    """
+    beam = (optics.energy_kev, optics.convergence_mrad)
+    if beam == (reference.energy_kev, reference.convergence_mrad):
+        return np.ones(len(names))
+    factors: Array = edge_phases_rad(names, optics) / edge_phases_rad(names, reference)
+    return factors
+
+
+def scaled(space: StateSpace, factor: Array) -> StateSpace:
+    """The space with every length multiplied by its coefficient's factor, (n,)."""
+    if np.all(factor == 1.0):
+        return space
+    parts = (space.start, space.input, space.tolerance)
+    return StateSpace(space.names, *(tuple(float(v) for v in part * factor) for part in parts))
+
+
+def with_tolerance_at(space: StateSpace, optics: Optics) -> StateSpace:
+    """The space with tolerances that allow, at these optics, the phases at the edge they allow at the reference.
+
+    Example:
+        >>> from twin.state import FIRST_ORDER
+        >>> with_tolerance_at(FIRST_ORDER, Optics(energy_kev=200.0, convergence_mrad=25.0)).tolerance.round(1).tolist()
+        [16.0, 16.0, 16.0]
+    """
+    factor = scale(space.names, optics, REFERENCE)
+    if np.all(factor == 1.0):
+        return space
+    return replace(space, tolerance_nm=tuple(float(v) for v in space.tolerance / factor))

@@ -1,0 +1,1 @@
+"""What every controller passes through: its frames are prepared and examined, its claims are checked."""

@@ -1,0 +1,58 @@
+"""The gate: which frames a controller may learn from, and in which words the others are refused."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from controller import preprocess
+from controller.canonical.preparation import Prepared
+from controller.checks import specimen
+from twin.types import Frame
+
+SATURATED = 0.005
+"""Fraction of the lit pixels at the largest count from which a frame is saturated."""
+LEAST_DOSE_E = 2e4
+"""Effective dose below which nothing can be read: training days have at least 1.5e5 electrons."""
+
+NO_SPECIMEN = "no specimen is seen, only an evenly lit disc"
+
+
+@dataclass
+class Gate:
+    """Examines the frames of one run, in order.
+
+    Attributes:
+        seen: number of each earlier frame, from 1, by the digest of its counts.
+    """
+
+    seen: dict[str, int] = field(default_factory=dict)
+
+    def examine(self, raw: Frame, prepared: Prepared, may_be_flat: bool) -> str:
+        """Return why a frame cannot be used; empty if it can.
+
+        Args:
+            raw: as the camera gave it.
+            prepared: the same, prepared.
+            may_be_flat: the run has shown a specimen and expects one in focus, which hardly shows.
+        """
+        digest = hashlib.sha1(np.ascontiguousarray(raw.counts).tobytes(), usedforsecurity=False).hexdigest()
+        if digest in self.seen:
+            return f"the frame is frame {self.seen[digest]} again, byte for byte: the camera does not deliver new ones"
+        self.seen[digest] = len(self.seen) + 1
+        share = saturated(raw)
+        if share > SATURATED:
+            return f"the frame is saturated: {100 * share:.1f} % of its lit pixels have the largest count"
+        if prepared.dose_e < LEAST_DOSE_E:
+            return f"the frame is nearly empty: {prepared.dose_e:.1e} electrons, at least {LEAST_DOSE_E:.0e} are needed"
+        if may_be_flat or specimen.visibility(preprocess.above_dark(prepared.frame)) >= specimen.EMPTY:
+            return ""
+        return NO_SPECIMEN
+
+
+def saturated(frame: Frame) -> float:
+    """Fraction of the lit pixels that share the largest count; single stuck pixels do not count."""
+    counts = preprocess.remove_defects(np.asarray(frame.counts, np.float64))
+    largest = float(counts.max())
+    lit = counts > 0.5 * np.percentile(counts, 90)
+    return float(np.sum(counts == largest) / max(1, lit.sum())) if largest > 50 else 0.0

@@ -1,0 +1,73 @@
+"""A second opinion on a claim: a fit of the parametric spectrum that starts from it.
+
+The model of `spectrum.model` is fitted to the frames of the run. Where the claim is right, the fit stays near it and
+describes the spectra. A claim from frames that the claimed inputs cannot explain (another place of the box, a mirror
+image, a camera turned or late) lies far from any fit, or leaves power unexplained.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from controller.canonical import units
+from controller.spectrum import fit as spectrum_fit
+from controller.spectrum import model as spectrum_model
+from controller.spectrum.fit import Observation
+from twin.arrays import Array
+from twin.optics import Optics
+from twin.types import Frame
+
+FRAMES, ITERATIONS = 6, 3
+"""Latest frames fitted, and scoring steps: the fit takes about 0.1 s."""
+UNEXPLAINED = 6.0
+"""Variance inflation (`spectrum_fit.tile_misfit`) above which the spectra are not described. At true states of days of
+severity 1 its median is 1.1 and its largest of 24 was 6.0."""
+FAR_NM = 8.0
+"""Distance between claim and fit, in nm at the reference optics, above which they disagree; from true states of such
+days the fit moves 2.2 nm (median), 6.5 nm at most."""
+REACH_NM = 250.0
+"""Largest state that the fit may reach, nm at the reference optics."""
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Frames of a run, for a second opinion.
+
+    Attributes:
+        optics: beam, on the reference camera.
+        places: where C10, C12a and C12b stand in the state.
+        observations: the latest frames.
+    """
+
+    optics: Optics
+    places: tuple[int, ...]
+    observations: tuple[Observation, ...] = ()
+
+    def append(self, input_nm: Array, frame: Frame) -> "Residual":
+        """Add a prepared frame taken at a cumulative input (n,), nm of the instrument."""
+        latest = Observation(input_nm[list(self.places)], spectrum_model.periodogram(frame))
+        return replace(self, observations=(*self.observations, latest)[-FRAMES:])
+
+    def objection(self, state_nm: Array) -> str:
+        """Return what speaks against an estimate (n,) of the initial state; empty if nothing does."""
+        first = state_nm[list(self.places)]
+        factor = units.scale(spectrum_fit.COEFFICIENTS, self.optics, units.REFERENCE)
+        grid, box = spectrum_model.grid(self.optics), REACH_NM / factor
+        fitted = spectrum_fit.fit(spectrum_fit.starting_theta(first), self.observations, grid, box, ITERATIONS)
+        moved = float(np.linalg.norm((fitted.state_nm - first) * factor))
+        if moved > FAR_NM:
+            return f"the spectra fit a state {moved / factor[0]:.0f} nm from the estimate better: {ADVICE}"
+        if fitted.misfit > UNEXPLAINED:
+            return f"the spectra deviate {fitted.misfit:.0f} times as much as they should from the estimate: {ADVICE}"
+        return ""
+
+
+ADVICE = "frames, inputs and specimen do not belong together"
+
+
+def residual(optics: Optics, names: tuple[str, ...]) -> Residual | None:
+    """Return an empty one for an instrument and a task; None for a task without defocus and twofold astigmatism."""
+    if not set(spectrum_fit.COEFFICIENTS) <= set(names):
+        return None
+    places = tuple(names.index(name) for name in spectrum_fit.COEFFICIENTS)
+    return Residual(units.on_reference_camera(optics), places)
