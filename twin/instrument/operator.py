@@ -11,11 +11,10 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from twin.errors import StemtwinError
 from twin.instrument.line import split_address
 from twin.options import OptionError, checked_options, validated
+from twin.text import yaml_text
 
 _NO_PORT = 65535
 """Stands for "any port" while an address is split; port 0 is refused there."""
@@ -78,10 +77,10 @@ def load(path: Path | None = None) -> Operator:
     """
     path = path or config_path()
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain = yaml_text.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Operator()
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise OperatorError(f"{path}: {reason}") from None
     if plain is None:

@@ -3,7 +3,6 @@
 Version 2 of zarr has codecs that unpickle: arrays are opened after their codecs were read and found harmless.
 """
 
-import json
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from zarr.storage import LocalStore, ZipStore
 from twin.formats.dataset import BLOCK_BYTES, FormatError, told
 from twin.formats.hspy import experiments
 from twin.formats.signals.reader import SignalReader, check_chunks, choose
+from twin.text import json_text
 
 NUMBERS = ("blosc", "zstd", "lz4", "gzip", "zlib", "bz2", "lzma", "shuffle", "delta", "crc32", "crc32c")
 TEXTS = ("vlen-utf8", "vlen-bytes", "vlen-array", "msgpack2", "json2")
@@ -52,7 +52,7 @@ def check_codecs(path: Path) -> None:
         FormatError: no folder or zip file, or such an array; names it and the codec.
     """
     for name, text in _descriptions(path):
-        plain = json.loads(text)
+        plain = json_text.loads(text)
         if not isinstance(plain, dict):
             continue
         given = [plain.get("compressor"), *(plain.get("filters") or []), *(plain.get("codecs") or [])]
