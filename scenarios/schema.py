@@ -18,8 +18,8 @@ from controller.canonical.units import with_tolerance_at
 from scenarios.scan_section import CAMERAS, ScanSection
 from scenarios.scenario_file import ScenarioError, description, library, parse_yaml, read
 from twin import backends
-from twin.day import Day
-from twin.errors import nearest, shortened
+from twin.day import KINDS, Day
+from twin.errors import check_known, nearest, shortened
 from twin.instrument.limits import Limits
 from twin.optics import Optics
 from twin.options import located_problem, validated
@@ -92,6 +92,7 @@ class Scenario(BaseModel):
         day: the hidden parameters of the instrument.
         severity: draw the day per seed by `Day.random` instead; 1 is about the spread of the training days.
         everything: with a severity, draw corrector, drift and scan errors, too.
+        kinds: with a severity, names of further departures of the day (docs/days.md).
         renderer: phase screen ("fast") or atoms and slices ("multislice").
         task: number of observations.
         microscope: the simulator by default.
@@ -109,6 +110,7 @@ class Scenario(BaseModel):
     day: Day = Day()
     severity: Annotated[float, Ge(0)] | None = None
     everything: bool = False
+    kinds: tuple[str, ...] = ()
     renderer: Literal["fast", "multislice"] = "fast"
     task: Task = Task()
     microscope: MicroscopeSection = MicroscopeSection()
@@ -134,6 +136,15 @@ class Scenario(BaseModel):
         if severity is not None and info.data.get("day", Day()) != Day():
             raise ValueError("severity draws the whole day; give either day or severity")
         return severity
+
+    @field_validator("kinds")
+    @classmethod
+    def _known_kinds(cls, kinds: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for kind in kinds:
+            check_known(kind, KINDS, "a kind of day")
+        if kinds and info.data.get("severity") is None:
+            raise ValueError("kinds go with severity, which draws the day")
+        return kinds
 
     @field_validator("everything")
     @classmethod
@@ -170,8 +181,8 @@ class Scenario(BaseModel):
         if self.severity is None:
             return self
         rng = np.random.default_rng(np.random.SeedSequence([seed, DAY_STREAM]))
-        day = Day.random(rng, self.severity, self.everything)
-        return self.model_copy(update={"day": day, "severity": None, "everything": False})
+        day = Day.random(rng, self.severity, self.everything, self.kinds)
+        return self.model_copy(update={"day": day, "severity": None, "everything": False, "kinds": ()})
 
     def resolved(self) -> dict[str, Any]:
         """Return plain data with every default filled in; `parse` gives the same scenario back."""
@@ -180,6 +191,7 @@ class Scenario(BaseModel):
             {"optics", "space", "day", "scan", "microscope", "references"}
             | drawn_later
             | (set() if self.everything else {"everything"})
+            | (set() if self.kinds else {"kinds"})
         )
         plain: dict[str, Any] = self.model_dump(mode="json", exclude=apart)
         plain["optics"] = asdict(self.optics)

@@ -253,3 +253,15 @@ def test_controller_options_pass_through_untouched(tmp_path: Path) -> None:
 def test_nearest_is_silent_when_nothing_is_near() -> None:
     assert nearest("zzz", ["day_a", "nominal"]) == ""
     assert nearest("nominl", ["day_a", "nominal"]) == " (did you mean nominal?)"
+
+
+def test_kinds_add_departures_to_a_drawn_day() -> None:
+    day = load("random_1", ["kinds=[vibration, spots]"]).for_seed(3)
+    assert day.day.illumination.vibration_nm > 0
+    assert day.day.camera.spots > 0
+    assert day.kinds == ()
+    assert load("random_1").for_seed(3).day.illumination == Day().illumination
+    with pytest.raises(ScenarioError, match="did you mean vibration"):
+        load("random_1", ["kinds=[vibratoin]"])
+    with pytest.raises(ScenarioError, match="kinds go with severity"):
+        load("day_a", ["kinds=[vibration]"])
