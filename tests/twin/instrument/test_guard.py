@@ -1,5 +1,6 @@
 """Attacks on the guard, by kind: interrupts, the way back, the read-back, arrays, callers, frames, the log."""
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -8,6 +9,7 @@ import threading
 import time
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -717,8 +719,23 @@ def test_a_session_that_nobody_ends_has_a_last_word(tmp_path: Path) -> None:
     path = desk.path
     del desk
     last = read(path)[-1]
-    assert (last["event"], last["cumulative_nm"]) == ("end", MOVE.tolist())
-    assert "without a word" in last["reason"]
+    assert (last["event"], last["reason"]) == ("end", "the program ended without a word")
+
+
+def test_a_guard_that_nobody_holds_ends_with_its_threads(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    for fails in (False, True):
+        desk = Desk(tmp_path, FAKES.Honest(), retries=0)
+        desk.safe.apply(MOVE)
+        desk.inner.on_acquire = [RuntimeError("driver") if fails else None]
+        with suppress(Stopped):
+            desk.safe.acquire()
+        del desk
+    gc.collect()
+    until = time.monotonic() + 10.0
+    while set(threading.enumerate()) - before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert set(threading.enumerate()) - before == set()
 
 
 def test_an_end_is_the_last_word_and_comes_once(tmp_path: Path) -> None:
