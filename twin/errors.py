@@ -1,4 +1,4 @@
-"""The base class of all errors of this package, and what their messages need: the nearest known name, printable text."""
+"""The base class of all errors of this package, and what messages need: the nearest known name, printable text."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -27,13 +27,13 @@ LONGEST_WORDS = 300
 
 
 def printable(text: object, most: int = LONGEST_WORDS) -> str:
-    """Return a foreign text for a message: one line, without control characters, cut after `most` characters.
+    r"""Return a foreign text for a message: one line, without control characters, cut after `most` characters.
 
     Line breaks and tabs become blanks; other characters that a terminal would obey (escape sequences, changes of the
     direction of writing) and lone surrogates become "?".
 
     Example:
-        >>> printable("beam\\x1b[2J off\\r\\nnow")
+        >>> printable("beam\x1b[2J off\r\nnow")
         'beam?[2J off now'
         >>> printable("A" * 1000, most=8)
         'AAAAA...'

@@ -362,7 +362,8 @@ class Slow(Driver):
         """Move, shown later."""
         before: Array = self.at.copy()
         self.move(delta_nm)
-        self.late = [before + share * (self.at - before) for share in (0.2, 0.7)][: self.rng.integers(3)]
+        on_its_way: list[Array] = [before + 0.2 * (self.at - before), before + 0.7 * (self.at - before)]
+        self.late = on_its_way[: self.rng.integers(3)]
 
     def where(self) -> Array:
         """Show where it was on its way."""

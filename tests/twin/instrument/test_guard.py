@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from twin.instrument.audit import AuditLog, LogInUse, read
 from twin.instrument.base import CameraView, to_counts
 from twin.instrument.dry_run import DryRun
-from twin.instrument.faults import ActuatorBusy, BadFrame, CommandTimeout, MicroscopeFault, NotInTurn, Stopped
+from twin.instrument.faults import ActuatorBusy, BadFrame, CommandTimeout, MicroscopeFault, NotInTurn, NotThere, Stopped
 from twin.instrument.guard import journal
 from twin.instrument.limits import Limits
 from twin.instrument.recorder import RecordingMicroscope
@@ -352,6 +352,14 @@ def test_a_refusal_that_moved_is_no_refusal(error: Exception, tmp_path: Path) ->
     with pytest.raises(Stopped, match="ActuatorBusy: ramping; it reads"):
         desk.safe.apply(MOVE)
     assert abs(desk.inner.moved[0]) <= 20.0
+
+
+def test_a_driver_that_misses_its_corrector_ends_the_session_at_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, FAKES.Honest())
+    desk.inner.on_apply = [NotThere("somebody else has moved it")]
+    with pytest.raises(Stopped, match=r"NotThere: somebody else has moved it; restored to C10 \+0 nm"):
+        desk.safe.apply(MOVE)
+    assert len(desk.entries("command")) == 1
 
 
 def test_a_value_error_without_read_back_is_of_unknown_outcome(tmp_path: Path) -> None:
