@@ -203,7 +203,9 @@ def spent_budget(log: Sequence[Mapping[str, Any]], limits: Limits) -> DoseBudget
             dose_e = float(entry["dose_e"]) if entry["event"] == "frame" else planned
             budget.book(region, max(dose_e, planned) if np.isfinite(dose_e) else planned)
             pending = None
-        if entry["event"] == "reset":
+        if entry["event"] == "not done":
+            pending = None
+        elif entry["event"] == "reset":
             budget = DoseBudget(limits)
         elif entry["event"] == "exposure":
             pending = (str(entry["region"]), float(entry["planned_e"]))

@@ -1,5 +1,7 @@
 """Attacks on the guard, by kind: interrupts, the way back, the read-back, arrays, callers, frames, the log."""
 
+import gc
+import itertools
 import multiprocessing
 import os
 import runpy
@@ -8,6 +10,7 @@ import threading
 import time
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,9 @@ from numpy.typing import NDArray
 from twin.instrument.audit import AuditLog, LogInUse, read
 from twin.instrument.base import CameraView, to_counts
 from twin.instrument.dry_run import DryRun
-from twin.instrument.faults import ActuatorBusy, BadFrame, CommandTimeout, MicroscopeFault, NotInTurn, Stopped
+from twin.instrument.faults import ActuatorBusy, BadFrame, CommandTimeout, MicroscopeFault, NotInTurn, NotThere, Stopped
 from twin.instrument.guard import journal
-from twin.instrument.limits import Limits
+from twin.instrument.limits import Limits, spent_budget
 from twin.instrument.recorder import RecordingMicroscope
 from twin.instrument.recording import Recording
 from twin.instrument.safety import SafeMicroscope
@@ -76,7 +79,9 @@ def raising(error: BaseException) -> Callable[[Any], None]:
 class Moving(FAKES.Faulty):  # type: ignore[name-defined, misc]
     """Takes its time over a move, and notices a call that comes meanwhile."""
 
-    takes_s, busy, overlaps = 0.15, 0, 0
+    takes_s, busy, overlaps = 0.1, 0, 0
+    presses: tuple[tuple[int, ...], ...] = ()
+    """Signals that this program gets during the next moves, in order."""
 
     def alone(self) -> None:
         self.overlaps += self.busy > 0
@@ -85,7 +90,11 @@ class Moving(FAKES.Faulty):  # type: ignore[name-defined, misc]
         self.alone()
         self.busy += 1
         try:
-            time.sleep(self.takes_s)
+            time.sleep(self.takes_s / 2)
+            now, self.presses = self.presses[:1], self.presses[1:]
+            for number in itertools.chain(*now):
+                os.kill(os.getpid(), number)
+            time.sleep(self.takes_s / 2)
             super().apply(delta_nm)
         finally:
             self.busy -= 1
@@ -99,12 +108,6 @@ class MovingReadBack(Moving):
         return self.moved
 
 
-def press(number: int, after_s: float) -> threading.Timer:
-    timer = threading.Timer(after_s, os.kill, (os.getpid(), number))
-    timer.start()
-    return timer
-
-
 @pytest.mark.parametrize("kind", [Moving, MovingReadBack])
 @pytest.mark.parametrize("patient", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -112,10 +115,10 @@ def test_a_signal_during_a_move_waits_for_its_end_and_no_call_overlaps(
     number: signal.Signals, patient: bool, kind: type, tmp_path: Path
 ) -> None:
     desk = Desk(tmp_path, kind(), step_nm={"C10": 20.0})
+    desk.inner.presses = ((number,),)
 
     def calibrate() -> None:
         with session(patient=patient), desk.safe:
-            press(number, 0.05)
             desk.safe.apply(FAR)
 
     with pytest.raises(KeyboardInterrupt):
@@ -130,17 +133,15 @@ def test_a_signal_during_a_move_waits_for_its_end_and_no_call_overlaps(
 def test_many_signals_during_move_and_way_back_change_nothing(tmp_path: Path) -> None:
     desk = Desk(tmp_path, MovingReadBack())
 
+    desk.inner.presses = (5 * (signal.SIGINT, signal.SIGTERM, signal.SIGHUP),) * 2
+
     def calibrate() -> None:
         with session(), desk.safe:
-            for k in range(12):
-                press((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)[k % 3], 0.02 * (k + 1))
             desk.safe.apply(FAR)
 
     with pytest.raises(KeyboardInterrupt):
         calibrate()
-    with session():
-        time.sleep(0.1)
-        assert (desk.inner.overlaps, desk.last) == (0, "restored")
+    assert (desk.inner.overlaps, desk.last) == (0, "restored")
     np.testing.assert_allclose(desk.inner.moved, 0.0, atol=1e-9)
 
 
@@ -350,6 +351,14 @@ def test_a_refusal_that_moved_is_no_refusal(error: Exception, tmp_path: Path) ->
     with pytest.raises(Stopped, match="ActuatorBusy: ramping; it reads"):
         desk.safe.apply(MOVE)
     assert abs(desk.inner.moved[0]) <= 20.0
+
+
+def test_a_driver_that_misses_its_corrector_ends_the_session_at_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, FAKES.Honest())
+    desk.inner.on_apply = [NotThere("somebody else has moved it")]
+    with pytest.raises(Stopped, match=r"NotThere: somebody else has moved it; restored to C10 \+0 nm"):
+        desk.safe.apply(MOVE)
+    assert len(desk.entries("command")) == 1
 
 
 def test_a_value_error_without_read_back_is_of_unknown_outcome(tmp_path: Path) -> None:
@@ -649,12 +658,19 @@ def test_another_program_is_refused_and_gets_the_log_afterwards(tmp_path: Path) 
 
 
 def test_numbers_come_once_also_when_fsync_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    inner = FAKES.Honest()
+    inner.next_dose_e = lambda: 100.0
+    desk = Desk(tmp_path, inner)
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space"):
             desk.safe.apply(MOVE)
-    assert not desk.inner.sent
+        with pytest.raises(OSError, match="No space"):
+            desk.safe.acquire()
+    assert (len(desk.inner.sent), desk.inner.exposures) == (0, 0)
+    # The lines are on disc all the same; what follows them says that nothing was done.
+    assert [entry["event"] for entry in read(desk.path)][-4:] == ["command", "not done", "exposure", "not done"]
+    assert spent_budget(read(desk.path), Limits()).spent_e == 0.0
     desk.safe.apply(MOVE)
     desk.safe.abort("lunch")
     numbers = [entry["n"] for entry in read(desk.path)]
@@ -717,8 +733,23 @@ def test_a_session_that_nobody_ends_has_a_last_word(tmp_path: Path) -> None:
     path = desk.path
     del desk
     last = read(path)[-1]
-    assert (last["event"], last["cumulative_nm"]) == ("end", MOVE.tolist())
-    assert "without a word" in last["reason"]
+    assert (last["event"], last["reason"]) == ("end", "the program ended without a word")
+
+
+def test_a_guard_that_nobody_holds_ends_with_its_threads(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    for fails in (False, True):
+        desk = Desk(tmp_path, FAKES.Honest(), retries=0)
+        desk.safe.apply(MOVE)
+        desk.inner.on_acquire = [RuntimeError("driver") if fails else None]
+        with suppress(Stopped):
+            desk.safe.acquire()
+        del desk
+    gc.collect()
+    until = time.monotonic() + 10.0
+    while set(threading.enumerate()) - before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert set(threading.enumerate()) - before == set()
 
 
 def test_an_end_is_the_last_word_and_comes_once(tmp_path: Path) -> None:

@@ -52,11 +52,18 @@ class Journal:
         if call is None:
             return
         if not call.done.wait(FORWARD_S):
-            self._note(f"the disc did not answer within {FORWARD_S:g} s")
-            raise OSError(errno.ETIMEDOUT, f"the disc of the audit log did not answer within {FORWARD_S:g} s")
-        if call.error is not None:
-            self._note(words_of(call.error))
-        call.result()
+            self._hangs = True
+            error: BaseException = OSError(
+                errno.ETIMEDOUT, f"the disc of the audit log did not answer within {FORWARD_S:g} s"
+            )
+        elif call.error is not None:
+            error = call.error
+        else:
+            return
+        self._note(words_of(error))
+        # The line may be on disc yet, or come to be.
+        self.note("not done", line=event, reason=self.unwritten)
+        raise error
 
     def note(self, event: str, **details: Any) -> None:
         """Write a line if possible: nothing that happens to the log keeps the corrector from going back."""
