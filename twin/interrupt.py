@@ -179,7 +179,7 @@ def deferred(until_second: bool = False) -> Iterator[None]:
 
 
 def _ends_or_calls(handler: object) -> bool:
-    """Whether a signal's handler is the system's default or a Python function: neither ignored nor another program's."""
+    """Whether a signal's handler is the system's default or a Python function; ignored signals stay ignored."""
     return handler is signal.SIG_DFL or callable(handler)
 
 

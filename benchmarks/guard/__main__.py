@@ -9,6 +9,7 @@ last word, and commands without a line in the log before them: all of them have 
 """
 
 import argparse
+import gc
 import os
 import sys
 import tempfile
@@ -34,6 +35,8 @@ def sessions(count: int, seed: int, kinds: list[str]) -> dict[str, Counter[str]]
     weights = np.array([KINDS[kind][1] for kind in kinds])
     found = {kind: Counter[str]() for kind in kinds}
     for number in range(count):
+        if number % 200 == 0:
+            gc.collect()  # and with the guards go their threads
         kind = kinds[number] if number < len(kinds) else str(rng.choice(kinds, p=weights / weights.sum()))
         session = Session(kind, seed + number)
         judge = session.run()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from twin.arrays import Array
 from twin.instrument.faults import ActuatorBusy, BadFrame, CommandTimeout, MicroscopeFault, OutOfReach
+from twin.instrument.safety import SafeMicroscope
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame
@@ -71,7 +72,8 @@ class Driver:
         self.capabilities = Capabilities("random", OPTICS, StateSpace(), CAMERA, FULL_SCALE)
         self.rng, self.seen, self.rate = rng, seen, float(rng.choice([0.05, 0.2, 0.6]))
         self.at = np.zeros(3)
-        self.exposures, self.guard = 0, None
+        self.exposures = 0
+        self.guard: SafeMicroscope | None = None
         self.prepare()
 
     def prepare(self) -> None:
@@ -358,9 +360,10 @@ class Slow(Driver):
 
     def carry_out(self, delta_nm: Array) -> None:
         """Move, shown later."""
-        before = self.at.copy()
+        before: Array = self.at.copy()
         self.move(delta_nm)
-        self.late = [before + share * (self.at - before) for share in (0.2, 0.7)][: self.rng.integers(3)]
+        on_its_way: list[Array] = [before + 0.2 * (self.at - before), before + 0.7 * (self.at - before)]
+        self.late = on_its_way[: self.rng.integers(3)]
 
     def where(self) -> Array:
         """Show where it was on its way."""

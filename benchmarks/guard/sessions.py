@@ -134,6 +134,7 @@ class Session:
             else:
                 self.guard.end()
         self._judge_the_last_word()
+        self.driver.guard = None
         return self.judge
 
     def _step(self) -> None:

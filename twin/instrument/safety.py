@@ -100,7 +100,8 @@ class SafeMicroscope:
         self._limits.check(self._space, tells_dose=isinstance(inner, TellsDose))
         self._session: _Session | None = None
         self._lock, self._holder = threading.Lock(), 0
-        self._forgotten: weakref.finalize[..., Self] | None = None
+        # A program that ends, or forgets the guard, without a word. Nothing here may refer to the guard itself.
+        weakref.finalize(self, self._tools.journal.end, "end", reason="the program ended without a word")
 
     # --- calls of a controller -------------------------------------------------------------------
 
@@ -280,9 +281,6 @@ class SafeMicroscope:
         corrector = GuardedCorrector(self._inner, self._tools, cumulative_nm)
         camera = GuardedCamera(self._inner, self._tools, budget, clock_s)
         self._session = session = _Session(corrector, camera, corrector.commanded_nm)
-        if self._forgotten is not None:
-            self._forgotten.detach()
-        self._forgotten = weakref.finalize(self, _last_word, self._tools, corrector, "the program ended without a word")
         return session
 
     def _driver(self, act: Callable[[], Any]) -> Any:
@@ -349,7 +347,7 @@ class SafeMicroscope:
         """Write the last word of a session that goes on to no other state."""
         session = self._session
         if session is not None:
-            _last_word(self._tools, session.corrector, reason)
+            self._tools.journal.end("end", cumulative_nm=session.corrector.commanded_nm, reason=reason)
             session.stopped = session.stopped or reason
 
     def _running(self, verb: str) -> _Session:
@@ -364,7 +362,3 @@ class SafeMicroscope:
         if self._session.stopped is not None:
             raise Stopped(self._session.stopped)
         return self._session
-
-
-def _last_word(tools: Tools, corrector: GuardedCorrector, reason: str) -> None:
-    tools.journal.end("end", cumulative_nm=corrector.commanded_nm, reason=reason)

@@ -163,6 +163,7 @@ class Watch:
         while not call.done.wait(min(_SLICE_S, self._limit_s)):
             if self._timeout_s is None and not (self.ending or requested()):
                 began = monotonic()
-            elif monotonic() - began >= self._limit_s:
-                return call.done.is_set()
+            elif monotonic() - began >= self._limit_s and not call.done.is_set():
+                return False
+        self._latest = None  # what a call raised keeps everything alive that it knew
         return True

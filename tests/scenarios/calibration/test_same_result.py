@@ -137,7 +137,7 @@ def test_without_the_truth_the_run_is_the_same_and_not_scored(small: Make, serve
     assert [step.estimate_nm for step in far.steps] == [step.estimate_nm for step in near.steps]
     assert far.before == near.before
     events = [entry["event"] for entry in read(tmp_path / "far" / "audit.jsonl")]
-    assert events == ["reset", "exposure", "frame"] + 3 * ["command", "moved", "exposure", "frame"]
+    assert events == ["reset", "exposure", "frame"] + 3 * ["command", "moved", "exposure", "frame"] + ["end"]
 
 
 def test_lines_that_break_in_the_middle_of_a_run_change_nothing(small: Make, tmp_path: Path) -> None:

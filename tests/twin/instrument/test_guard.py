@@ -1,5 +1,6 @@
 """Attacks on the guard, by kind: interrupts, the way back, the read-back, arrays, callers, frames, the log."""
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -8,6 +9,7 @@ import threading
 import time
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from twin.instrument.audit import AuditLog, LogInUse, read
 from twin.instrument.base import CameraView, to_counts
 from twin.instrument.dry_run import DryRun
-from twin.instrument.faults import ActuatorBusy, BadFrame, CommandTimeout, MicroscopeFault, NotInTurn, Stopped
+from twin.instrument.faults import ActuatorBusy, BadFrame, CommandTimeout, MicroscopeFault, NotInTurn, NotThere, Stopped
 from twin.instrument.guard import journal
 from twin.instrument.limits import Limits
 from twin.instrument.recorder import RecordingMicroscope
@@ -350,6 +352,14 @@ def test_a_refusal_that_moved_is_no_refusal(error: Exception, tmp_path: Path) ->
     with pytest.raises(Stopped, match="ActuatorBusy: ramping; it reads"):
         desk.safe.apply(MOVE)
     assert abs(desk.inner.moved[0]) <= 20.0
+
+
+def test_a_driver_that_misses_its_corrector_ends_the_session_at_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, FAKES.Honest())
+    desk.inner.on_apply = [NotThere("somebody else has moved it")]
+    with pytest.raises(Stopped, match=r"NotThere: somebody else has moved it; restored to C10 \+0 nm"):
+        desk.safe.apply(MOVE)
+    assert len(desk.entries("command")) == 1
 
 
 def test_a_value_error_without_read_back_is_of_unknown_outcome(tmp_path: Path) -> None:
@@ -717,8 +727,23 @@ def test_a_session_that_nobody_ends_has_a_last_word(tmp_path: Path) -> None:
     path = desk.path
     del desk
     last = read(path)[-1]
-    assert (last["event"], last["cumulative_nm"]) == ("end", MOVE.tolist())
-    assert "without a word" in last["reason"]
+    assert (last["event"], last["reason"]) == ("end", "the program ended without a word")
+
+
+def test_a_guard_that_nobody_holds_ends_with_its_threads(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    for fails in (False, True):
+        desk = Desk(tmp_path, FAKES.Honest(), retries=0)
+        desk.safe.apply(MOVE)
+        desk.inner.on_acquire = [RuntimeError("driver") if fails else None]
+        with suppress(Stopped):
+            desk.safe.acquire()
+        del desk
+    gc.collect()
+    until = time.monotonic() + 10.0
+    while set(threading.enumerate()) - before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert set(threading.enumerate()) - before == set()
 
 
 def test_an_end_is_the_last_word_and_comes_once(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class GuardedCamera:
             return region, self._budget.expected_e, False
         planned = _number(told)
         if not 0 < planned < np.inf:
-            said = words_of(ValueError(told))
+            said = printable(words_of(ValueError(told)), most=40)
             raise MicroscopeFault(f"the reported dose of the next exposure is {said} e: no budget can check that")
         return region, planned, True
 

@@ -118,6 +118,8 @@ class GuardedCorrector:
         elif sent.claim is Claim.STILL:
             self._confirm_still(sent.error)
             raise sent.error
+        elif isinstance(sent.error, NotThere):
+            raise sent.error
         elif self.read_back.exists:
             self._ask_what_became_of(sent, sent.error)
         else:
