@@ -68,7 +68,7 @@ class Options:
     camera_port: Port | None = None
     data_port: Port | None = None
     timeout_s: Positive = 5.0
-    frame_timeout_s: Positive = 15.0
+    frame_timeout_s: Positive = 10.0
     value_is: Literal["error", "offset"] = "error"
     beam_current_a: Positive = 50e-12
     exposure_s: Positive = 0.5

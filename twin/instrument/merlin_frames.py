@@ -172,7 +172,7 @@ class TriggeredCamera:
         control_port: int,
         data_port: int,
         timeout_s: float = 5.0,
-        frame_timeout_s: float = 15.0,
+        frame_timeout_s: float = 10.0,
         mode: str | None = None,
         most_frame: int = 2**25,
     ) -> None:
