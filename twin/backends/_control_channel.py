@@ -14,7 +14,7 @@ from twin.instrument.faults import ActuatorBusy, MicroscopeFault, OutOfReach
 from twin.instrument.rpc_client import RpcClient, send_token
 from twin.state import StateSpace
 from twin.types import Capabilities, Truth
-from twin.wire import control
+from twin.wire import control, schema
 from twin.wire.netstring import RpcError
 
 Parsed = TypeVar("Parsed")
@@ -124,8 +124,12 @@ class ControlChannel:
         return np.array(told.cumulative_nm)
 
     def trigger(self) -> None:
-        """Note that the camera is triggered now."""
-        self._session("acquire").triggers += 1
+        """Note that the camera is triggered now.
+
+        Raises:
+            AnotherClient: the session is over.
+        """
+        self._session("acquire").triggered()
 
     def exposure(self) -> control.ExposureNote:
         """Return what belongs to the latest frame.
@@ -135,7 +139,8 @@ class ControlChannel:
             BadFrame: the figures cannot be those of a frame of this session.
             MicroscopeFault: no answer, or the session has ended.
         """
-        note = self._call(control.parse_exposure, "exposure")
+        # Not `control.parse_exposure`: the book tells somebody else's frame from one that contradicts itself.
+        note = self._call(lambda result: schema.parse(schema.ExposureNote, result, "exposure"), "exposure")
         self._session("acquire").exposed(note)
         return note
 

@@ -47,7 +47,7 @@ def test_an_honest_twin_agrees_whatever_is_lost_on_the_way(steps: list[str]) -> 
                 book.read_back(told)
             assert (book.inputs, book.input_open) == (twin.now.inputs, False)
         else:
-            book.triggers += 1
+            book.triggered()
             if step != "lost trigger":
                 note = twin.expose()
                 if step == "expose":
@@ -59,7 +59,7 @@ def in_the_middle() -> tuple[Twin, SessionBook]:
     twin, book = Twin(), SessionBook(BEGUN, StateSpace())
     book.input_sent()
     book.input_done(twin.apply(1.0))
-    book.triggers += 1
+    book.triggered()
     book.exposed(twin.expose())
     return twin, book
 
@@ -79,8 +79,10 @@ def test_a_session_that_somebody_else_used_is_over_for_good(other: dict[str, obj
     twin, book = in_the_middle()
     with pytest.raises(AnotherClient):
         book.check(replace(twin.now, **other))  # type: ignore[arg-type]
-    with pytest.raises(AnotherClient):
-        book.check(twin.now)
+    for act in (lambda: book.check(twin.now), book.input_sent, book.triggered):
+        with pytest.raises(AnotherClient):
+            act()
+    assert (book.triggers, book.input_open) == (1, False)
 
 
 @pytest.mark.parametrize(
