@@ -59,7 +59,7 @@ def config_path() -> Path:
 
 
 def load(path: Path | None = None) -> Operator:
-    """Read the configuration; without a file everything has its default.
+    r"""Read the configuration; without a file everything has its default.
 
     Args:
         path: default `config_path()`.
@@ -71,7 +71,7 @@ def load(path: Path | None = None) -> Operator:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder) / "config.yaml"
-        ...     _ = file.write_text("move: [nion]\\ntoken_hosts: [microscope.example.org]\\n")
+        ...     _ = file.write_text("move: [nion]\ntoken_hosts: [microscope.example.org]\n")
         ...     operator = load(file)
         >>> operator.allows_move("nion"), operator.allows_move("remote", "10.0.0.5")
         (True, False)
