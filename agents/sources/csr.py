@@ -53,7 +53,7 @@ class Options:
     """
 
     timeout_s: Annotated[float, Gt(0), Lt(1e6)] = 10.0
-    start_timeout_s: Annotated[float, Gt(0), Lt(1e6)] = 30.0
+    start_timeout_s: Annotated[float, Gt(0), Lt(1e6)] = 15.0
     reconnect: Annotated[int, Ge(0)] = 0
     reconnect_s: Annotated[float, Ge(0), Lt(1e6)] = 0.5
     queue_bytes: Count = 64 * 2**20

@@ -14,7 +14,7 @@ from twin.instrument.faults import ActuatorBusy, MicroscopeFault, OutOfReach
 from twin.instrument.rpc_client import RpcClient, send_token
 from twin.state import StateSpace
 from twin.types import Capabilities, Truth
-from twin.wire import control
+from twin.wire import control, schema
 from twin.wire.netstring import RpcError
 
 Parsed = TypeVar("Parsed")
@@ -59,9 +59,11 @@ class ControlChannel:
         withheld = bool(token) and not operator.may_have_token(host, port)
         if token and not withheld:
             try:
-                send_token(host, port, token, self._client.timeout_s)
+                refusal = send_token(host, port, token, self._client.timeout_s)
             except OSError as error:
                 raise MicroscopeFault(f"no answer at {host}:{port}: {error}") from error
+            if refusal:
+                raise MicroscopeFault(f"the token in {TOKEN} was refused at {host}:{port}: {refusal}")
         try:
             return self._call(control.ports_of, "getInfo")
         except MicroscopeFault as fault:
@@ -122,8 +124,12 @@ class ControlChannel:
         return np.array(told.cumulative_nm)
 
     def trigger(self) -> None:
-        """Note that the camera is triggered now."""
-        self._session("acquire").triggers += 1
+        """Note that the camera is triggered now.
+
+        Raises:
+            AnotherClient: the session is over.
+        """
+        self._session("acquire").triggered()
 
     def exposure(self) -> control.ExposureNote:
         """Return what belongs to the latest frame.
@@ -133,7 +139,8 @@ class ControlChannel:
             BadFrame: the figures cannot be those of a frame of this session.
             MicroscopeFault: no answer, or the session has ended.
         """
-        note = self._call(control.parse_exposure, "exposure")
+        # Not `control.parse_exposure`: the book tells somebody else's frame from one that contradicts itself.
+        note = self._call(lambda result: schema.parse(schema.ExposureNote, result, "exposure"), "exposure")
         self._session("acquire").exposed(note)
         return note
 

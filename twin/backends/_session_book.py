@@ -8,7 +8,8 @@ from twin.instrument.merlin_frames import MerlinFrame
 from twin.state import StateSpace
 from twin.types import Capabilities
 from twin.wire.control import counts_digest
-from twin.wire.schema import ExposureNote, Status
+from twin.wire.netstring import RpcError
+from twin.wire.schema import ExposureNote, Status, check_coherent
 
 SAME_NM = 1e-6
 """Largest difference of two tellings of a position between which nothing was sent."""
@@ -19,7 +20,8 @@ SAME_EXPOSURE = 1e-3
 class SessionBook:
     """The session of one program. Everything told is compared with it; a contradiction changes nothing in the book.
 
-    After `AnotherClient` the session is over: every later check raises it again, whatever the twin tells then.
+    After `AnotherClient` the session is over: every later check raises it again, whatever the twin tells then, and
+    nothing more may be sent.
 
     A numbered input counts once, so the twin's number of inputs is known, or one of two after a lost answer. Exposures
     are triggered at the camera, which may lose a trigger: their number lies between those confirmed and those sent.
@@ -58,8 +60,7 @@ class SessionBook:
             AnotherClient: another session, or somebody else moved or exposed.
             MicroscopeFault: a status that cannot follow the latest one.
         """
-        if self._over:
-            raise AnotherClient(self._over)
+        self.check_open()
         try:
             self._check(status)
         except AnotherClient as end:
@@ -87,9 +88,32 @@ class SessionBook:
         if status.inputs == before.inputs:
             self._check_still(status.cumulative_nm, "without an input")
 
+    def check_open(self) -> None:
+        """Refuse to go on with a session that is over.
+
+        Raises:
+            AnotherClient: with the reason.
+        """
+        if self._over:
+            raise AnotherClient(self._over)
+
     def input_sent(self) -> None:
-        """Note that an input is sent now."""
+        """Note that an input is sent now.
+
+        Raises:
+            AnotherClient: the session is over; it must not be sent.
+        """
+        self.check_open()
         self.input_open = True
+
+    def triggered(self) -> None:
+        """Note that the camera is triggered now.
+
+        Raises:
+            AnotherClient: the session is over; it must not be.
+        """
+        self.check_open()
+        self.triggers += 1
 
     def input_refused(self) -> None:
         """Note that the twin refused the input; nothing has moved."""
@@ -127,6 +151,10 @@ class SessionBook:
         except AnotherClient as end:
             self._over = str(end)
             raise
+        try:
+            check_coherent(note)
+        except RpcError as error:
+            raise MicroscopeFault(str(error)) from None
         ahead_s = note.clock_s - max(self._exposed_s, 0.0)
         if ahead_s < note.exposure_s - 1e-9 * (1.0 + note.clock_s):
             raise BadFrame(f"an exposure of {note.exposure_s:g} s ended {ahead_s:g} s after the previous one")

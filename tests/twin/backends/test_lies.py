@@ -20,6 +20,7 @@ from twin.backends import remote
 from twin.day import CameraProperties, Day
 from twin.errors import StemtwinError
 from twin.instrument.audit import AuditLog, read
+from twin.instrument.faults import Stopped
 from twin.instrument.limits import Limits
 from twin.instrument.safety import SafeMicroscope
 from twin.optics import Optics
@@ -170,7 +171,7 @@ INPUTS = [
 EXPOSURES = [
     Case("no object", answered("exposure", lambda a: {**a, "result": 3}), "exposure is an object with number"),
     Case("the exposure before", told("exposure", number=1), "exposure 1 of the session; this program triggered 2"),
-    Case("an exposure ahead", told("exposure", number=3), "has the number 3; the session has 2"),
+    Case("an exposure ahead", told("exposure", number=3), "exposure 3 of the session; this program triggered 2"),
     Case("exposure 0", told("exposure", number=0), r"exposure\.number: .* got 0"),
     Case("a dose of 0", told("exposure", dose_e=0.0), r"exposure\.dose_e: .* greater than 0, got 0"),
     Case("a dose below 0", told("exposure", dose_e=-1e5), r"exposure\.dose_e: .* greater than 0, got -100000"),
@@ -199,15 +200,15 @@ EXPOSURES = [
     Case("another digest", told("exposure", sha256="ab" * 32), "is not what the twin sent for exposure 2"),
     Case("no digest", told("exposure", sha256=""), "is not what the twin sent for exposure 2"),
     Case("a digest of other letters", told("exposure", sha256="Z" * 64), "64 digits of 0 to f"),
-    Case("a frame of another session", told("exposure", session="b-2"), "the exposure is of session 'b-2'"),
+    Case("a frame of another session", told("exposure", session="b-2"), "exposed in session 'b-2', not"),
     Case("a frame after other inputs", told("exposure", inputs=1), "exposed after 1 inputs, and 2 were sent"),
-    Case("a frame after inputs to come", told("exposure", inputs=3), "follows 3 inputs; the session has 2"),
+    Case("a frame after inputs to come", told("exposure", inputs=3), "exposed after 3 inputs, and 2 were sent"),
     Case(
         "a frame at another position",
         told("exposure", cumulative_nm=[2.0, -1.5, 3.1]),
         "during the exp",
     ),
-    Case("a frame of two coefficients", told("exposure", cumulative_nm=[2.0, -1.5]), "has 2 coefficients"),
+    Case("a frame of two coefficients", told("exposure", cumulative_nm=[2.0, -1.5]), "a position of 2 coefficients"),
     Case("a frame of a scan", told("exposure", plan="ab" * 32), "belongs to a scan, plan abab"),
     Case("a status of another session", told("exposure", status__session="b-2"), "of session|another client began"),
     Case("a status with an input more", told("exposure", status__inputs=3), "the session has 3 inputs"),
@@ -431,6 +432,25 @@ def test_a_next_dose_of_nothing_stops_the_exposure_it_is_told_for(rig: Any, tmp_
     exposures = rig.bench.exposures
     session.check(case, session.safe.acquire)
     assert rig.bench.exposures == exposures
+
+
+@pytest.mark.parametrize("lie", [told("apply", exposures=5), told("exposure", session="b-2")], ids=["input", "frame"])
+def test_after_another_client_nothing_more_is_sent(lie: Any, rig: Any, tmp_path: Path) -> None:
+    session = Session(rig, tmp_path)
+    session.begin()
+    session.step(0)
+    rig.liars["control"].lie = lie
+    before = rig.bench.inputs, rig.bench.exposures
+    with pytest.raises(Stopped, match=r"NOT restored|not restored"):
+        session.step(1)
+    rig.honest()
+    after = rig.bench.inputs, rig.bench.exposures
+    assert after[0] <= before[0] + 1
+    assert after[1] <= before[1] + 1
+    with pytest.raises(Stopped):
+        session.safe.acquire()
+    assert (rig.bench.inputs, rig.bench.exposures) == after
+    session.inner.close()
 
 
 def test_there_are_sixty_lies_and_no_two_are_told_alike() -> None:

@@ -152,3 +152,22 @@ def test_without_nion_swift_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nion.utils.Registry", None)
     with pytest.raises(MicroscopeFault, match="this Python has no Nion Swift"):
         microscope.reset(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("told", ["5e-9", 1j, True, float("nan"), float("inf"), [1e-9], "\x1b[2J" * 10_000])
+def test_a_control_that_tells_no_number_is_a_fault(told: Any) -> None:
+    desk = Desk().started()
+    desk.instrument._values["C10"] = told
+    with pytest.raises(MicroscopeFault, match="the instrument does not report C10: ") as caught:
+        desk.microscope.read_back_nm()
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 100
+
+
+def test_a_beam_without_current_is_not_exposed(tmp_path: Path) -> None:
+    desk = Desk()
+    safe = SafeMicroscope(desk.microscope, Limits(dose_e=1e9, retries=0, timeout_s=None), sleep=lambda _: None)
+    safe.reset(np.random.default_rng(0))
+    desk.instrument._values["BeamCurrent"] = 0.0
+    with pytest.raises(Stopped, match=r"the reported dose of the next exposure is 0\.0 e"):
+        safe.acquire()
