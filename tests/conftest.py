@@ -44,6 +44,8 @@ SLOW = (
     "tests/contracts/test_errors",
     "tests/contracts/test_microscopes",
     "tests/contracts/test_trainings",
+    # every lie of a far side
+    "tests/twin/backends/test_lies",
     # trainings, benchmarks
     "tests/benchmarks/",
     "tests/controller/training/",

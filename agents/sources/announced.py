@@ -73,7 +73,9 @@ def tidy(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         return printable(value, MOST_WORDS)
     if isinstance(value, int) and abs(value) > 2**63:
-        return float(value) if abs(value) < 10**300 else "a number beyond 1e300"
+        return "a number beyond 2^63"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if not isinstance(value, Mapping | list):
         return value
     if depth == MOST_DEPTH:

@@ -222,7 +222,7 @@ class MerlinSource(Source):
         """
         plain: dict[str, Any] = {}
         text = self._announced.extra.get(METADATA) if self._announced is not None else None
-        exposure = {"dwell_s": header.shutter_s} if header.shutter_s > 0 else {}
+        exposure: dict[str, Any] = {"dwell_s": header.shutter_s} if header.shutter_s > 0 else {}
         try:
             plain = dict(json.loads(text)) if text else {}
             metadata = Metadata.of({**exposure, **tidy(plain)}, self._label)

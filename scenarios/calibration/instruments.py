@@ -11,10 +11,11 @@ from scenarios.versions import versions
 from twin import backends
 from twin.instrument.audit import AuditLog, read
 from twin.instrument.dry_run import DryRun
+from twin.instrument.guard.camera import counts_digest
 from twin.instrument.limits import Limits
 from twin.instrument.recorder import RecordingMicroscope, ResumedMicroscope
 from twin.instrument.recording import Recording
-from twin.instrument.safety import SafeMicroscope, counts_digest
+from twin.instrument.safety import SafeMicroscope
 from twin.simulated import SimulatedMicroscope
 from twin.types import HasTruth, Microscope
 

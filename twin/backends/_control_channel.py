@@ -59,9 +59,11 @@ class ControlChannel:
         withheld = bool(token) and not operator.may_have_token(host, port)
         if token and not withheld:
             try:
-                send_token(host, port, token, self._client.timeout_s)
+                refusal = send_token(host, port, token, self._client.timeout_s)
             except OSError as error:
                 raise MicroscopeFault(f"no answer at {host}:{port}: {error}") from error
+            if refusal:
+                raise MicroscopeFault(f"the token in {TOKEN} was refused at {host}:{port}: {refusal}")
         try:
             return self._call(control.ports_of, "getInfo")
         except MicroscopeFault as fault:

@@ -19,6 +19,8 @@ SAME_EXPOSURE = 1e-3
 class SessionBook:
     """The session of one program. Everything told is compared with it; a contradiction changes nothing in the book.
 
+    After `AnotherClient` the session is over: every later check raises it again, whatever the twin tells then.
+
     A numbered input counts once, so the twin's number of inputs is known, or one of two after a lost answer. Exposures
     are triggered at the camera, which may lose a trigger: their number lies between those confirmed and those sent.
 
@@ -47,6 +49,7 @@ class SessionBook:
         self.inputs, self.input_open, self.triggers = 0, False, 0
         self._exposures, self._exposed_s = 0, -np.inf
         self._settings: dict[str, float] | None = None
+        self._over = ""
 
     def check(self, status: Status) -> None:
         """Enter a status that agrees with the book.
@@ -55,6 +58,16 @@ class SessionBook:
             AnotherClient: another session, or somebody else moved or exposed.
             MicroscopeFault: a status that cannot follow the latest one.
         """
+        if self._over:
+            raise AnotherClient(self._over)
+        try:
+            self._check(status)
+        except AnotherClient as end:
+            self._over = str(end)
+            raise
+        self.status = status
+
+    def _check(self, status: Status) -> None:
         before = self.status
         if status.session != before.session:
             raise AnotherClient("the server was restarted or another client began a session: this one has ended")
@@ -73,7 +86,6 @@ class SessionBook:
             raise MicroscopeFault(f"the twin's clock went back from {before.clock_s:g} s to {status.clock_s:g} s")
         if status.inputs == before.inputs:
             self._check_still(status.cumulative_nm, "without an input")
-        self.status = status
 
     def input_sent(self) -> None:
         """Note that an input is sent now."""
@@ -110,12 +122,18 @@ class SessionBook:
             BadFrame: its figures cannot be those of a frame of this session.
         """
         self.check(note.status)
-        self._check_origin(note)
+        try:
+            self._check_origin(note)
+        except AnotherClient as end:
+            self._over = str(end)
+            raise
         ahead_s = note.clock_s - max(self._exposed_s, 0.0)
         if ahead_s < note.exposure_s - 1e-9 * (1.0 + note.clock_s):
             raise BadFrame(f"an exposure of {note.exposure_s:g} s ended {ahead_s:g} s after the previous one")
-        if self._settings is not None and note.settings != self._settings:
-            raise BadFrame(f"the settings of a frame changed within the session: {self._settings}, now {note.settings}")
+        if self._settings is not None and dict(note.settings) != self._settings:
+            raise BadFrame(
+                f"the settings of a frame changed within the session: {self._settings}, now {dict(note.settings)}"
+            )
         self._exposures, self._exposed_s, self._settings = note.number, note.clock_s, dict(note.settings)
 
     def _check_origin(self, note: ExposureNote) -> None:

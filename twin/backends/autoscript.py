@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from twin.arrays import Array
+from twin.errors import printable
 from twin.instrument.base import CameraView, Exposure, Instrument
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault
 from twin.instrument.line import split_address
@@ -111,7 +112,7 @@ class AutoScriptMicroscope(Instrument):
             package = importlib.import_module(chosen.module)
             self._structures = importlib.import_module(f"{chosen.module}.structures")
         except ImportError as error:
-            raise MicroscopeFault(f"AutoScript TEM is not installed here: {error}") from error
+            raise MicroscopeFault(f"AutoScript TEM is not installed here: {printable(error)}") from error
         client = package.TemMicroscopeClient()
         client.connect(chosen.host, chosen.port)
         self._client = client
@@ -138,7 +139,7 @@ class AutoScriptMicroscope(Instrument):
             if "C10" in values:
                 self._client.optics.defocus = float(self._options.defocus_sign * values["C10"] * NM)
         except TimeoutError as error:
-            raise CommandTimeout(str(error)) from error
+            raise CommandTimeout(printable(error)) from error
 
     def expose(self) -> Exposure:
         """Unblank, expose, blank again in any case."""

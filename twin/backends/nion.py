@@ -10,6 +10,7 @@ microscope was not: use `signs` for it.
 
 import importlib
 import math
+import numbers
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import field
@@ -19,6 +20,7 @@ import numpy as np
 
 from twin.aberrations import TERMS, index
 from twin.arrays import Array
+from twin.errors import printable
 from twin.instrument.base import CameraView, Exposure, Instrument
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault
 from twin.optics import CHARGE_C, Optics
@@ -82,7 +84,7 @@ def _from_registry(options: Options) -> tuple[Any, Any]:
     try:
         registry = importlib.import_module("nion.utils.Registry")
     except ImportError as error:
-        raise MicroscopeFault(f"this Python has no Nion Swift: {error}") from error
+        raise MicroscopeFault(f"this Python has no Nion Swift: {printable(error)}") from error
     devices = registry.get_component(options.instrument), registry.get_component(options.camera)
     for name, component in zip((options.instrument, options.camera), devices, strict=True):
         if component is None:
@@ -174,6 +176,8 @@ class NionMicroscope(Instrument):
 
     def _value(self, name: str) -> float:
         known, value = self._instrument.TryGetVal(name)
-        if not known or value is None or not math.isfinite(value):
-            raise MicroscopeFault(f"the instrument does not report {name}")
+        if not known or isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+            raise MicroscopeFault(
+                f"the instrument does not report {name}: {printable(value, 40) if known else 'unknown'}"
+            )
         return float(value)

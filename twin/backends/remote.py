@@ -25,7 +25,7 @@ from twin.instrument.line import split_address
 from twin.instrument.merlin_frames import TriggeredCamera
 from twin.instrument.rpc_client import RpcClient
 from twin.optics import CHARGE_C, Optics
-from twin.options import Port, Positive, checked_options, validated
+from twin.options import Bytes, Port, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame, Microscope, Truth
 from twin.wire import ceos, control
@@ -56,6 +56,7 @@ class Options:
             be added.
         beam_current_a: for the dose, without a control channel.
         exposure_s: of a frame, if neither control channel nor camera report it.
+        most_frame_bytes: largest frame that is accepted from the camera.
         view: fields of a `CameraView`.
     """
 
@@ -71,6 +72,7 @@ class Options:
     value_is: Literal["error", "offset"] = "error"
     beam_current_a: Positive = 50e-12
     exposure_s: Positive = 0.5
+    most_frame_bytes: Bytes = 2**25
     view: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -138,9 +140,10 @@ class _CameraMicroscope:
         control_port = chosen.camera_port or ports.get("merlin_control", CAMERA_PORT)
         data_port = chosen.data_port or ports.get("merlin_data", DATA_PORT)
         timeouts = chosen.timeout_s, chosen.frame_timeout_s
+        most = chosen.most_frame_bytes
         if self._camera is not None:
             self._camera.close()
-        self._camera = TriggeredCamera(chosen.host, control_port, data_port, *timeouts, mode)
+        self._camera = TriggeredCamera(chosen.host, control_port, data_port, *timeouts, mode, most)
         self._camera.connect()
 
     def _begin(self) -> None:

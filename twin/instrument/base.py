@@ -15,7 +15,7 @@ from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from twin.arrays import Array
-from twin.errors import NoSession
+from twin.errors import NoSession, printable
 from twin.instrument.faults import ActuatorBusy, BadFrame, MicroscopeFault, OutOfReach, as_fault
 from twin.optics import Optics
 from twin.options import Count, OptionError, Positive, checked_options, validated
@@ -91,6 +91,8 @@ def to_counts(image: Array, view: CameraView, side: int) -> Counts:
     """
     values = np.asarray(image)
     need = side * view.binning
+    if values.dtype.kind not in "fiub":
+        raise BadFrame(f"the pixels of an image are real numbers; got {values.dtype}")
     if values.ndim != 2 or min(values.shape) < need:
         raise BadFrame(f"an image of at least {need} x {need} sensor pixels is expected; got {values.shape}")
     if not np.all(np.isfinite(values)):
@@ -268,10 +270,12 @@ class Instrument(ABC):
         Raises:
             MicroscopeFault: not a position.
         """
-        position = np.asarray(self.read_nm(), dtype=np.float64)
+        told = np.asarray(self.read_nm())
+        # A copy: a driver may go on changing its own array.
+        position = told.astype(np.float64) if told.dtype.kind in "fiu" else np.full(told.shape, np.nan)
         if position.shape != (self._space.dimension,) or not np.all(np.isfinite(position)):
             names = ", ".join(self._space.names)
-            raise MicroscopeFault(f"the corrector reports {position.tolist()}: no position of {names}")
+            raise MicroscopeFault(f"the corrector reports {printable(told.tolist())}: no position of {names}")
         return position
 
     def _check_session(self, verb: str) -> Array:

@@ -40,8 +40,9 @@ class DryRun:
         self._show(f"{self._capabilities.name}: would begin a session")
 
     def apply(self, delta_nm: Array) -> None:
-        self._stand_in.apply(delta_nm)
-        self._show(f"{self._capabilities.name}: would add {self._capabilities.space.named(np.asarray(delta_nm))}")
+        delta = np.array(delta_nm, dtype=np.float64)
+        self._stand_in.apply(delta.copy())
+        self._show(f"{self._capabilities.name}: would add {self._capabilities.space.named(delta)}")
 
     def acquire(self) -> Frame:
         """Return a frame of the stand-in."""

@@ -1,6 +1,6 @@
 """Kinds of failure between a controller and an instrument. How each is handled: `twin.instrument.safety`."""
 
-from twin.errors import StemtwinError
+from twin.errors import StemtwinError, printable
 
 
 class MicroscopeFault(StemtwinError, RuntimeError):
@@ -13,6 +13,10 @@ class ActuatorBusy(MicroscopeFault):
 
 class CommandTimeout(MicroscopeFault):
     """No answer in time; the command may or may not have been executed."""
+
+
+class StillBusy(CommandTimeout):
+    """An earlier call of the driver has not returned; this command was not sent."""
 
 
 class OutOfReach(MicroscopeFault):
@@ -39,12 +43,12 @@ class DoseExhausted(MicroscopeFault):
     """The next exposure would exceed the dose limit; it was not taken."""
 
 
-class WrongDose(DoseExhausted):
-    """The dose told for an exposure cannot be right, so that no budget can be kept."""
-
-
 class Stopped(StemtwinError, RuntimeError):
     """The session was stopped. The message has the reason, and whether the last good state was restored."""
+
+
+class NotInTurn(StemtwinError, RuntimeError):
+    """A call to the guard from within one of its own calls; nothing was sent."""
 
 
 class Departure(StemtwinError, ValueError):
@@ -57,5 +61,14 @@ def as_fault(error: BaseException, kind: type[MicroscopeFault] = MicroscopeFault
 
 
 def described(error: BaseException) -> str:
-    """Return class and message of an error."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """Return class and message of an error, printable, in one line."""
+    words = words_of(error)
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def words_of(error: BaseException) -> str:
+    """Return the message of an error, printable, in one line; a driver's error may fail even at that."""
+    try:
+        return printable(error)
+    except BaseException:
+        return "its message cannot be printed"

@@ -9,7 +9,7 @@ from annotated_types import Ge
 
 from twin.arrays import Array
 from twin.errors import check_known
-from twin.instrument.faults import BadFrame, DoseExhausted, StaleFrame
+from twin.instrument.faults import BadFrame, DoseExhausted, StaleFrame, described
 from twin.options import NonNegative, Positive, validated
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame
@@ -28,12 +28,12 @@ class Limits:
         ramp: larger inputs are sent as several commands of equal size; otherwise they are refused.
         dose_e: electrons of all exposures of a session.
         region_dose_e: electrons on one specimen region.
-        exposure_e: electrons of one exposure, for an instrument that does not tell them: the operator's own figure.
+        first_dose_e: electrons of the first exposure, for an instrument that does not tell them in advance.
         settle_s: wait after each command.
-        read_back_nm: largest |difference| between commanded and reported position.
+        read_back_nm: largest |difference| between commanded and reported position; what a reading is good for.
         retries: further attempts after a busy corrector, a bad frame, or a read-back that is off.
-        retry_wait_s: wait before each attempt.
-        timeout_s: longest time for one command or exposure; None: no limit.
+        retry_wait_s: wait before each attempt, and between two readings that have to agree.
+        timeout_s: longest time for one command or exposure; None: no limit, and a minute once the session is to end.
         rollback: where a failed session ends: at the last state that gave a good frame, or at its start.
     """
 
@@ -42,7 +42,7 @@ class Limits:
     ramp: bool = True
     dose_e: Positive | None = None
     region_dose_e: Positive | None = None
-    exposure_e: Positive | None = None
+    first_dose_e: Positive | None = None
     settle_s: NonNegative = 0.0
     read_back_nm: Positive = 0.5
     retries: Annotated[int, Ge(0)] = 2
@@ -61,18 +61,57 @@ class Limits:
             check_known(name, space.names, f"a calibrated coefficient (safety.{label})")
         return np.array([limits.get(name, np.inf) for name in space.names])
 
+    def check(self, space: StateSpace, tells_dose: bool) -> None:
+        """Refuse limits that do not suit an instrument.
+
+        Args:
+            space: its calibrated coefficients.
+            tells_dose: whether it tells the dose of an exposure in advance.
+
+        Raises:
+            ValueError: as `of`; or a limited dose, and nobody knows that of the first exposure.
+        """
+        self.of("total_nm", space)
+        self.of("step_nm", space)
+        limited = self.dose_e is not None or self.region_dose_e is not None
+        if limited and not tells_dose and self.first_dose_e is None:
+            raise ValueError(
+                "the dose is limited, but this instrument does not tell the dose of an exposure in advance: give that"
+                " of the first one, safety.first_dose_e"
+            )
+
+
+DOSE_FACTOR = 3.0
+"""Largest ratio, either way, of a dose that an instrument tells and the one that it announced."""
+
+
+def copied_frame(told: object) -> Frame:
+    """Return a copy of what a driver returned, which nobody else holds.
+
+    Raises:
+        BadFrame: it is no frame.
+    """
+    if not isinstance(told, Frame):
+        raise BadFrame(f"a frame is expected; the driver returned {type(told).__name__}")
+    try:
+        settings = {str(name): float(value) for name, value in told.settings.items()}
+        times = float(told.dose_e), float(told.exposure_s), float(told.clock_s)
+        return Frame(np.array(told.counts), *times, settings)
+    except Exception as error:  # a driver's objects may fail at anything
+        raise BadFrame(f"what the driver returned is no frame: {described(error)}") from error
+
 
 def check_frame(frame: Frame, capabilities: Capabilities, last_clock_s: float) -> None:
     """Refuse a frame that no exposure can give.
 
     Raises:
         StaleFrame: the clock did not advance.
-        BadFrame: wrong shape or type, not finite, all pixels equal, counts beyond the camera's range.
+        BadFrame: wrong shape or type, not finite, all pixels equal, counts beyond the camera's range, no positive dose.
     """
     counts = np.asarray(frame.counts)
     if counts.shape != capabilities.camera_shape:
         raise BadFrame(f"a frame has shape {capabilities.camera_shape}; got {counts.shape}")
-    if not np.all(np.isfinite(counts)):
+    if counts.dtype.kind == "f" and not np.all(np.isfinite(counts)):
         raise BadFrame(f"{np.count_nonzero(~np.isfinite(counts))} pixels of the frame are not finite")
     if counts.dtype != np.uint16:
         raise BadFrame(f"counts are uint16; got {counts.dtype}")
@@ -85,8 +124,33 @@ def check_frame(frame: Frame, capabilities: Capabilities, last_clock_s: float) -
         raise StaleFrame(f"the frame's clock is {frame.clock_s!r} s, the previous one had {last_clock_s!r} s")
 
 
+def check_dose(told_e: float, planned_e: float, announced: bool) -> None:
+    """Refuse the dose of a frame that cannot be.
+
+    Args:
+        told_e: by the frame.
+        planned_e: before the exposure.
+        announced: whether the instrument itself announced `planned_e`.
+
+    Raises:
+        BadFrame: not positive, or off the announced one by more than `DOSE_FACTOR`.
+    """
+    if not (np.isfinite(told_e) and told_e > 0):
+        raise BadFrame(f"the frame tells a dose of {told_e!r} e; a positive number of electrons is expected")
+    if announced and not 1 / DOSE_FACTOR <= told_e / planned_e <= DOSE_FACTOR:
+        raise BadFrame(
+            f"the frame tells a dose of {told_e:g} e; {planned_e:g} e were announced, and a factor of {DOSE_FACTOR:g}"
+            " is allowed"
+        )
+
+
 class DoseBudget:
-    """Electrons spent: in all, and on each specimen region."""
+    """Electrons spent: in all, and on each specimen region.
+
+    Attributes:
+        spent_e: in all.
+        largest_e: of the largest exposure.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -108,22 +172,36 @@ class DoseBudget:
             if limit is not None and spent + next_e > limit * (1 + 1e-12):
                 raise DoseExhausted(f"{label} allows {limit:g} e; {spent:g} e are spent and {next_e:g} e would follow")
 
-    def book(self, region: str, electrons_e: float) -> None:
-        """Add electrons that a region received, or may have received."""
+    @property
+    def expected_e(self) -> float:
+        """Dose of the next exposure as far as the guard knows: the largest before, or the operator's figure."""
+        return self.largest_e or self._limits.first_dose_e or 0.0
+
+    def book(self, region: str, electrons_e: float, told_e: float | None = None) -> None:
+        """Add electrons that a region received, or may have received.
+
+        Args:
+            region: on the specimen.
+            electrons_e: to add.
+            told_e: as the frame told, if other.
+        """
         self.spent_e += electrons_e
-        self.largest_e = max(self.largest_e, electrons_e)
+        self.largest_e = max(self.largest_e, electrons_e if told_e is None else told_e)
         self._regions[region] = self._regions.get(region, 0.0) + electrons_e
 
 
 def spent_budget(log: Sequence[Mapping[str, Any]], limits: Limits) -> DoseBudget:
-    """Return the dose that the latest session of a log spent; an exposure without a frame counts as planned."""
+    """Return the dose that the latest session of a log spent.
+
+    An exposure counts as told or as planned, whichever is larger; one without a frame as planned.
+    """
     budget = DoseBudget(limits)
     pending: tuple[str, float] | None = None
     for entry in log:
-        if entry["event"] in ("exposure", "frame", "dose", "reset") and pending is not None:
+        if entry["event"] in ("exposure", "frame", "reset") and pending is not None:
             region, planned = pending
-            dose_e = float(entry["dose_e"]) if entry["event"] in ("frame", "dose") else planned
-            budget.book(region, max(dose_e, 0.0) if np.isfinite(dose_e) else planned)
+            dose_e = float(entry["dose_e"]) if entry["event"] == "frame" else planned
+            budget.book(region, max(dose_e, planned) if np.isfinite(dose_e) else planned)
             pending = None
         if entry["event"] == "reset":
             budget = DoseBudget(limits)

@@ -160,6 +160,7 @@ class TriggeredCamera:
         timeout_s: for connecting, and for each command.
         frame_timeout_s: from the trigger to the complete frame.
         mode: STEMMODE of the twin's camera; None for a camera without modes.
+        most_frame: largest size of a frame, bytes.
 
     Attributes:
         planned_s: exposure of the next frame as the camera tells; None before `connect`, or if it does not tell.
@@ -173,10 +174,11 @@ class TriggeredCamera:
         timeout_s: float = 5.0,
         frame_timeout_s: float = 15.0,
         mode: str | None = None,
+        most_frame: int = 2**25,
     ) -> None:
         self._host, self._port = host, control_port
         self._timeout_s, self._frame_timeout_s = timeout_s, frame_timeout_s
-        self._frames = MerlinFrames(host, data_port, timeout_s)
+        self._frames = MerlinFrames(host, data_port, timeout_s, most_frame)
         self._mode = mode
         self._control: MerlinControl | None = None
         self.planned_s: float | None = None

@@ -69,9 +69,10 @@ class RecordingMicroscope:
         self._writer.begin(_session(mark, self._inner, self._truth))
 
     def apply(self, delta_nm: Array) -> None:
-        self._inner.apply(delta_nm)
-        self._cumulative_nm = self._space.check_input(delta_nm, self._cumulative_nm)
-        self._delta_nm = self._delta_nm + np.asarray(delta_nm, dtype=np.float64)
+        delta = np.array(delta_nm, dtype=np.float64)  # as it is now, whatever others do to theirs
+        self._inner.apply(delta.copy())
+        self._cumulative_nm = self._space.check_input(delta, self._cumulative_nm)
+        self._delta_nm = self._delta_nm + delta
 
     def acquire(self) -> Frame:
         """Take one frame; it is on disc when this returns."""
@@ -148,11 +149,12 @@ class ResumedMicroscope(RecordingMicroscope):
 
     def apply(self, delta_nm: Array) -> None:
         self._check_session("apply")
-        cumulative = self._space.check_input(delta_nm, self._cumulative_nm)
+        delta = np.array(delta_nm, dtype=np.float64)
+        cumulative = self._space.check_input(delta, self._cumulative_nm)
         if self._live or self._outlives is None:
-            self._inner.apply(delta_nm)
+            self._inner.apply(delta.copy())
         self._cumulative_nm = cumulative
-        self._delta_nm = self._delta_nm + np.asarray(delta_nm, dtype=np.float64)
+        self._delta_nm = self._delta_nm + delta
 
     def acquire(self) -> Frame:
         """Return the next recorded frame, or expose once.
@@ -182,7 +184,7 @@ class ResumedMicroscope(RecordingMicroscope):
             return
         if self._outlives is not None:
             clock = self._recording.frame(int(self._trace.places[-1])).clock_s if len(self._trace) else 0.0
-            self._outlives.resume(dict(self._trace.session.get("instrument", {})), self._cumulative_nm, clock)
+            self._outlives.resume(dict(self._trace.session.get("instrument", {})), self._cumulative_nm.copy(), clock)
         self._live = True
 
     def _check_session(self, verb: str) -> None:

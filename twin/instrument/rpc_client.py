@@ -7,12 +7,16 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
+from twin.errors import printable
 from twin.instrument.faults import ActuatorBusy, CommandTimeout, MicroscopeFault, OutOfReach
 from twin.instrument.line import Line
 from twin.wire import rpc
-from twin.wire.netstring import NetstringDecoder, Request, Response, RpcError, build_request, parse_response
+from twin.wire.netstring import NetstringDecoder, Request, Response, RpcError, build_request, parse_response, shown
 
 _RECEIVE = 2**16
+_LONGEST_REFUSAL = 1024
+REFUSAL = b"stemtwin: "
+"""Begins the line in which a server refuses a token."""
 
 
 class RpcClient:
@@ -87,7 +91,7 @@ class RpcClient:
         if response.id != id:
             if response.error is not None and response.id is None:
                 raise response.error
-            raise RpcError(f"{self.name}: the answer to call {id} has the id {response.id!r}")
+            raise RpcError(f"{self.name}: the answer to call {id} has the id {shown(response.id)}")
         return response
 
     def _payload(self, deadline: float) -> bytes:
@@ -103,8 +107,8 @@ class RpcClient:
                 return payloads[0]
 
 
-def send_token(host: str, port: int, token: str, timeout_s: float = 5.0) -> None:
-    """Send the token to a server; all its services then admit this address.
+def send_token(host: str, port: int, token: str, timeout_s: float = 5.0) -> str:
+    """Send the token to a server; all its services then admit this address. Return the server's refusal, or "".
 
     On a connection of its own: a server that needs no token, or has admitted the address, takes it for an error and
     disconnects. Otherwise the connection is closed after `timeout_s`.
@@ -112,12 +116,16 @@ def send_token(host: str, port: int, token: str, timeout_s: float = 5.0) -> None
     Raises:
         OSError: not reachable.
     """
-    deadline = monotonic() + timeout_s
+    deadline, heard = monotonic() + timeout_s, b""
     with socket.create_connection((host, port), timeout=timeout_s) as line:
         line.sendall(f"TOKEN {token}\n".encode())
         line.shutdown(socket.SHUT_WR)
         with suppress(OSError):
             while (remaining_s := deadline - monotonic()) > 0:
                 line.settimeout(remaining_s)
-                if not line.recv(_RECEIVE):
+                data = line.recv(_RECEIVE)
+                if not data:
                     break
+                heard = (heard + data)[:_LONGEST_REFUSAL]
+    # Anything else is the protocol of a service that took the line for a message.
+    return printable(heard.decode("utf-8", "replace")) if heard.startswith(REFUSAL) else ""

@@ -4,9 +4,11 @@
 session with the last good state restored; the log gives the reason. No knowledge of any kind of instrument.
 """
 
-import hashlib
+import threading
 import time
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -15,33 +17,40 @@ import numpy as np
 
 from twin.arrays import Array
 from twin.errors import NoSession
-from twin.instrument import dose
-from twin.instrument.abilities import HasRegion, OutlivesPrograms, RepeatsSessions, TellsDose
+from twin.instrument.abilities import OutlivesPrograms, RepeatsSessions, TellsDose
 from twin.instrument.audit import AuditLog, read
-from twin.instrument.faults import BadFrame, MicroscopeFault, NotThere, OutOfReach, StaleFrame, Stopped, as_fault
-from twin.instrument.guarded_corrector import Guard, GuardedCorrector
-from twin.instrument.limits import DoseBudget, Limits, check_frame, spent_budget
+from twin.instrument.faults import (
+    MicroscopeFault,
+    NotInTurn,
+    NotThere,
+    OutOfReach,
+    Stopped,
+    as_fault,
+    described,
+    words_of,
+)
+from twin.instrument.guard.camera import GuardedCamera
+from twin.instrument.guard.corrector import GuardedCorrector
+from twin.instrument.guard.read_back import ReadBack
+from twin.instrument.guard.tools import Tools
+from twin.instrument.limits import DoseBudget, Limits, spent_budget
+from twin.interrupt import check, deferred, held
 from twin.types import Capabilities, Frame, Microscope
-
-ONE_REGION = "the region of this session"
 
 
 @dataclass
 class _Session:
-    """State of a session, from `reset` or `resume` to the next.
+    """State of a session, from `reset` or `resume` to its last word.
 
     Attributes:
+        corrector, camera: of this session.
         good_nm: cumulative input of the latest good frame, shape (n,).
-        clock_s: instrument clock of that frame.
-        budget: electrons spent.
-        digest: of that frame's counts.
-        stopped: why the session was stopped; None while it goes on.
+        stopped: why the session has ended; None while it goes on.
     """
 
+    corrector: GuardedCorrector
+    camera: GuardedCamera
     good_nm: Array
-    clock_s: float
-    budget: DoseBudget
-    digest: str = ""
     stopped: str | None = None
 
 
@@ -52,6 +61,9 @@ class SafeMicroscope:
     fault ends the session: the corrector goes back, and every further call raises `Stopped` until `reset`. A good state
     is one that gave a good frame, or the start. Used in a `with`, an exception or an interrupt also goes back.
 
+    The driver lives in a thread of its own. Calls from several threads are served in turn; a call from within a call is
+    refused. Signals wait until no command is under way.
+
     Args:
         inner: the instrument. Its `twin.instrument.abilities` are used where it has them.
         limits: limits, dose budget, retries; see `Limits`.
@@ -59,7 +71,7 @@ class SafeMicroscope:
         sleep: waits for a number of seconds.
 
     Raises:
-        ValueError: a limit for a coefficient that is not calibrated.
+        ValueError: a limit for a coefficient that is not calibrated, or of a dose that nobody knows in advance.
 
     Example:
         >>> import numpy as np
@@ -82,26 +94,31 @@ class SafeMicroscope:
         audit: AuditLog | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._inner, self._space = inner, inner.capabilities.space
-        self._limits = limits or Limits()
-        self._guard = Guard(self._limits, audit, sleep)
-        self._corrector = GuardedCorrector(inner, self._guard)
+        self._inner, self._limits = inner, limits or Limits()
+        self._tools = Tools(inner.capabilities, self._limits, audit, sleep)
+        self._space = self._tools.capabilities.space
+        self._limits.check(self._space, tells_dose=isinstance(inner, TellsDose))
         self._session: _Session | None = None
+        self._lock, self._holder = threading.Lock(), 0
+        self._forgotten: weakref.finalize[..., Self] | None = None
+
+    # --- calls of a controller -------------------------------------------------------------------
 
     @property
     def capabilities(self) -> Capabilities:
-        return self._inner.capabilities
+        return self._tools.capabilities
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin a session: the present state of the instrument is the start, and the first good state.
 
         Raises:
             MicroscopeFault: it cannot be reached.
+            LogInUse: another session writes to the log.
         """
-        self._session = None
-        self._guard.log("reset", instrument=self.capabilities.name, names=self._space.names)
-        self._connect(lambda: self._inner.reset(rng))
-        self._begin(self._space.zero, -np.inf, DoseBudget(self._limits))
+        with self._turn("reset"):
+            with self._beginning("reset", names=self._space.names):
+                self._driver(lambda: self._inner.reset(rng))
+            self._begin(self._space.zero, -np.inf, DoseBudget(self._limits))
 
     def apply(self, delta_nm: Array) -> None:
         """Send an input, as several commands if it is larger than the limit of one.
@@ -110,20 +127,8 @@ class SafeMicroscope:
             ValueError: wrong shape, not finite or beyond a limit; nothing has moved.
             Stopped: after a lasting fault; the message says whether the last good state was restored.
         """
-        session = self._running("apply")
-        commands = self._corrector.commands(np.asarray(delta_nm, dtype=np.float64))
-        sent = 0
-        try:
-            for command in commands:
-                self._corrector.command(command)
-                sent += 1
-        except ValueError as error:
-            self._guard.log("refused", delta_nm=commands[sent], reason=str(error))
-            if sent == 0:
-                raise
-            self._stop(session, OutOfReach(f"refused in the middle of a ramp: {error}"))
-        except MicroscopeFault as fault:
-            self._stop(session, fault)
+        with self._turn("apply"):
+            self._apply(self._running("apply"), delta_nm)
 
     def acquire(self) -> Frame:
         """Take one good frame.
@@ -131,19 +136,38 @@ class SafeMicroscope:
         Raises:
             Stopped: the dose is spent, or no attempt gave a good frame; the last good state was restored.
         """
-        session = self._running("acquire")
-        try:
-            frame = self._guard.retried("acquire", lambda: self._expose(session))
-        except MicroscopeFault as fault:
-            self._stop(session, fault)
-        session.good_nm, session.clock_s = self._corrector.sent_nm.copy(), frame.clock_s
-        return frame
+        with self._turn("acquire"):
+            session = self._running("acquire")
+            check()
+            try:
+                frame = session.camera.acquire()
+            except MicroscopeFault as fault:
+                self._stop(session, fault)
+            session.good_nm = session.corrector.commanded_nm
+            return frame
 
-    def abort(self, reason: str) -> None:
-        """Go back to the last good state and end the session, by an operator or a program. Raises nothing."""
-        if self._session is not None and self._session.stopped is None:
-            self._guard.try_log("abort", reason=reason)
-            self._session.stopped = self._go_back(self._session, reason)
+    def abort(self, reason: str) -> str:
+        """Go back to the last good state and end the session, by an operator or a program.
+
+        Returns:
+            The end of the session in words; empty without a session.
+
+        Raises:
+            NotInTurn: from within another call of the guard.
+        """
+        with held(), self._turn("abort"):
+            session = self._session
+            if session is not None and session.stopped is None and self._tools.journal.is_open:
+                self._tools.journal.note("abort", reason=reason)
+                self._go_back(session, reason)
+            return "" if session is None else session.stopped or ""
+
+    def end(self) -> None:
+        """End the session where it stands; harmless if it has ended."""
+        with self._turn("end"):
+            self._leave("the session was ended")
+
+    # --- resuming --------------------------------------------------------------------------------
 
     @property
     def repeats_sessions(self) -> bool:
@@ -157,7 +181,11 @@ class SafeMicroscope:
 
     def session(self) -> dict[str, Any]:
         """As `Resumable.session`; empty for an instrument that cannot be resumed."""
-        return self._inner.session() if isinstance(self._inner, OutlivesPrograms) else {}
+        inner = self._inner
+        if not isinstance(inner, OutlivesPrograms):
+            return {}
+        with self._turn("session"):
+            return self._driver(inner.session)
 
     def resume(self, session: Mapping[str, Any], cumulative_nm: Array, clock_s: float) -> None:
         """Continue a session that another program began, at its last good state. The dose spent is read from the log.
@@ -167,28 +195,36 @@ class SafeMicroscope:
         Raises:
             ValueError: the instrument cannot be resumed.
             MicroscopeFault: it cannot be reached, or no allowed input leads back from its present position.
+            LogInUse: another session writes to the log.
             Stopped: that state was not reached.
         """
-        inner, audit = self._inner, self._guard.audit
+        inner, audit = self._inner, self._tools.journal.audit
         if not isinstance(inner, OutlivesPrograms):
             raise ValueError(f"{self.capabilities.name} cannot take up a session: it has no take_up()")
-        self._session = None
-        budget = spent_budget([] if audit is None else read(audit.path), self._limits)
-        details = {"cumulative_nm": cumulative_nm, "clock_s": clock_s, "spent_e": budget.spent_e}
-        self._guard.log("resume", instrument=self.capabilities.name, **details)
-        self._connect(lambda: inner.take_up(session, clock_s))
-        position = self._corrector.read_back()
+        goal = np.array(cumulative_nm, dtype=np.float64)
+        with self._turn("resume"):
+            budget = spent_budget([] if audit is None else read(audit.path), self._limits)
+            details = {"cumulative_nm": goal, "clock_s": clock_s, "spent_e": budget.spent_e}
+            with self._beginning("resume", **details):
+                self._driver(lambda: inner.take_up(session, clock_s))
+                position = self._position()
+            resumed = self._begin(position, clock_s, budget)
+            try:
+                # Moved since by another program: do not drive back from beyond the limits.
+                resumed.corrector.check_total(position)
+                self._apply(resumed, goal - position)
+            except ValueError as error:
+                self._leave(f"not resumed: something else moved it to {self._space.named(position)}: {error}")
+                raise OutOfReach(resumed.stopped) from error
+            resumed.good_nm = resumed.corrector.commanded_nm
+
+    def _position(self) -> Array:
+        position = ReadBack(self._inner, self._tools).read()
         if position is None:
             raise NotThere("the corrector does not report its position")
-        resumed = self._begin(position, clock_s, budget)
-        try:
-            # Moved since by another program: do not drive back from beyond the limits.
-            self._corrector.check_total(position)
-            self.apply(np.asarray(cumulative_nm, dtype=np.float64) - position)
-        except ValueError as error:
-            resumed.stopped = f"not resumed: something else moved it to {self._space.named(position)}: {error}"
-            raise OutOfReach(resumed.stopped) from error
-        resumed.good_nm = self._corrector.sent_nm.copy()
+        return position
+
+    # --- a session -------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         return self
@@ -196,63 +232,78 @@ class SafeMicroscope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if error is not None:
-            self.abort(f"{type(error).__name__}: {error}")
-        elif self._session is not None and self._session.stopped is None:
-            self._guard.log("end", cumulative_nm=self._corrector.sent_nm)
+        if error is None:
+            self.end()
+        else:
+            self.abort(described(error))
 
-    def _connect(self, begin: Callable[[], None]) -> None:
-        """Make the first call of a session; any error of a driver becomes a fault.
+    @contextmanager
+    def _turn(self, verb: str) -> Iterator[None]:
+        """One call at a time; signals wait for its end.
+
+        Raises:
+            NotInTurn: from within another call of the guard.
+        """
+        here = threading.get_ident()
+        if self._holder == here or self._tools.watch.is_here:
+            raise NotInTurn(f"{verb}() was called from within another call of the guard; one has to end first")
+        with deferred():
+            while not self._lock.acquire(timeout=0.2):
+                check()
+            self._holder = here
+            try:
+                yield
+            finally:
+                self._holder = 0
+                self._lock.release()
+
+    @contextmanager
+    def _beginning(self, event: str, **details: Any) -> Iterator[None]:
+        """The first line of a session, and its only ones if the instrument cannot be reached.
+
+        Raises:
+            MicroscopeFault: with the driver's message.
+        """
+        self._leave("a new session begins")
+        self._session = None
+        journal = self._tools.journal
+        journal.begin()
+        self._tools.watch.ending = False
+        try:
+            journal.write(event, instrument=self.capabilities.name, **details)
+            yield
+        except BaseException as error:
+            journal.end("fault", kind=type(error).__name__, reason=words_of(error), outcome="no session")
+            raise
+
+    def _begin(self, cumulative_nm: Array, clock_s: float, budget: DoseBudget) -> _Session:
+        corrector = GuardedCorrector(self._inner, self._tools, cumulative_nm)
+        camera = GuardedCamera(self._inner, self._tools, budget, clock_s)
+        self._session = session = _Session(corrector, camera, corrector.commanded_nm)
+        if self._forgotten is not None:
+            self._forgotten.detach()
+        self._forgotten = weakref.finalize(self, _last_word, self._tools, corrector, "the program ended without a word")
+        return session
+
+    def _driver(self, act: Callable[[], Any]) -> Any:
+        """Call the driver; any error becomes a fault.
 
         Raises:
             MicroscopeFault: with the driver's message.
         """
         try:
-            self._guard.watch.call(begin)
-        except Exception as error:
-            self._guard.log("fault", kind=type(error).__name__, reason=str(error), outcome="no session")
-            raise as_fault(error) from error
-
-    def _begin(self, cumulative_nm: Array, clock_s: float, budget: DoseBudget) -> _Session:
-        self._corrector = GuardedCorrector(self._inner, self._guard)
-        self._corrector.sent_nm = cumulative_nm.copy()
-        self._session = _Session(cumulative_nm.copy(), clock_s, budget)
-        return self._session
-
-    def _expose(self, session: _Session) -> Frame:
-        """Take one frame within the budget and check it."""
-        inner, watch = self._inner, self._guard.watch
-        region, told_next = ONE_REGION, None
-        try:
-            region = watch.call(inner.region) if isinstance(inner, HasRegion) else region
-            told_next = watch.call(inner.next_dose_e) if isinstance(inner, TellsDose) else None
+            return self._tools.watch.call(act)
         except Exception as error:
             raise as_fault(error) from error
-        budgeted = self._limits.dose_e is not None or self._limits.region_dose_e is not None
-        planned = dose.planned_e(told_next, self._limits.exposure_e, session.budget.largest_e, budgeted)
-        session.budget.check(region, planned)
-        self._guard.log("exposure", planned_e=planned, region=region)
+
+    def _apply(self, session: _Session, delta_nm: Array) -> None:
+        check()
         try:
-            frame = watch.call(inner.acquire)
-        except Exception as error:
-            # The shutter may have been open: book the dose as if it was.
-            session.budget.book(region, planned)
-            raise as_fault(error, BadFrame) from error
-        booked = dose.booked_e(planned, frame.dose_e)
-        session.budget.book(region, booked)
-        try:
-            dose.check_told(planned, frame.dose_e)
-        except MicroscopeFault:
-            self._guard.try_log("dose", dose_e=booked, spent_e=session.budget.spent_e)
-            raise
-        check_frame(frame, self.capabilities, session.clock_s)
-        digest = counts_digest(frame)
-        if digest == session.digest:
-            # The clock is often the program's own and always advances; noise never repeats.
-            raise StaleFrame("the frame equals the previous one, byte for byte")
-        session.digest = digest
-        self._guard.log("frame", clock_s=frame.clock_s, dose_e=booked, spent_e=session.budget.spent_e, counts=digest)
-        return frame
+            session.corrector.apply(delta_nm)
+        except MicroscopeFault as fault:
+            self._stop(session, fault)
+
+    # --- the end of a session --------------------------------------------------------------------
 
     def _stop(self, session: _Session, fault: MicroscopeFault) -> NoReturn:
         """End the session.
@@ -260,13 +311,46 @@ class SafeMicroscope:
         Raises:
             Stopped: always.
         """
-        self._guard.try_log("fault", kind=type(fault).__name__, reason=str(fault), outcome="the session ends")
-        session.stopped = self._go_back(session, f"{type(fault).__name__}: {fault}")
+        self._tools.fault(fault, outcome="the session ends")
+        self._go_back(session, f"{type(fault).__name__}: {words_of(fault)}")
         raise Stopped(session.stopped) from fault
 
-    def _go_back(self, session: _Session, reason: str) -> str:
+    def _go_back(self, session: _Session, reason: str) -> None:
+        """Go back and write the last word, whatever happens on the way."""
+        corrector = session.corrector
         goal = session.good_nm if self._limits.rollback == "last_good" else self._space.zero
-        return self._corrector.restore(goal, reason)
+        session.stopped = f"{reason}; on the way back"
+        problem = "the way back was cut short"
+        try:
+            problem = corrector.go_back(goal)
+        except BaseException as error:
+            problem = f"the way back was cut short by {described(error)}"
+            raise
+        finally:
+            session.stopped = self._said(session, goal, reason, problem)
+
+    def _said(self, session: _Session, goal: Array, reason: str, problem: str) -> str:
+        """Write the last word of a session that went back, and return it as a sentence."""
+        journal, interval = self._tools.journal, session.corrector.interval
+        named = self._space.named(goal)
+        if problem:
+            if not interval.is_point:
+                problem += f"; it may stand at {interval.named(self._space.names)}"
+            state = {"goal_nm": goal, "believed_nm": session.corrector.commanded_nm}
+            ends = {"low_nm": interval.low_nm, "high_nm": interval.high_nm}
+            journal.end("not restored", **state, **ends, reason=reason, problem=problem)
+            said = f"{reason}; NOT restored to {named}: {problem}"
+        else:
+            journal.end("restored", cumulative_nm=goal, reason=reason)
+            said = f"{reason}; restored to {named}"
+        return said if not journal.unwritten else f"{said}; lines of the audit log are missing: {journal.unwritten}"
+
+    def _leave(self, reason: str) -> None:
+        """Write the last word of a session that goes on to no other state."""
+        session = self._session
+        if session is not None:
+            _last_word(self._tools, session.corrector, reason)
+            session.stopped = session.stopped or reason
 
     def _running(self, verb: str) -> _Session:
         """Return the session.
@@ -282,6 +366,5 @@ class SafeMicroscope:
         return self._session
 
 
-def counts_digest(frame: Frame) -> str:
-    """Return the digest by which the log identifies a frame."""
-    return hashlib.sha256(frame.counts.tobytes()).hexdigest()[:16]
+def _last_word(tools: Tools, corrector: GuardedCorrector, reason: str) -> None:
+    tools.journal.end("end", cumulative_nm=corrector.commanded_nm, reason=reason)

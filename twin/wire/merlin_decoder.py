@@ -243,7 +243,7 @@ class DataDecoder:
         try:
             self._length = payload_length(raw, self._most)
         except WireError as error:
-            reason = self._fault(str(error)) if PREFIX.fullmatch(raw) else []
+            reason = self._fault(f"{error} (option most_frame_bytes)") if PREFIX.fullmatch(raw) else []
             return [*self._resynchronise(raw), *reason]
         return [
             *self._release(),
@@ -287,7 +287,10 @@ class DataDecoder:
         if whole != self._length:
             raise FormatError(f"frame {header.sequence} has {whole} bytes by its header, {self._length} by its message")
         if whole > self._most_frame:
-            raise FormatError(f"frame {header.sequence} has {whole} bytes; at most {self._most_frame} are allowed")
+            raise FormatError(
+                f"frame {header.sequence} has {whole} bytes; at most {self._most_frame} are allowed"
+                " (option most_frame_bytes)"
+            )
         if self.header is not None and header.kind != self.header.kind:
             raise FormatError(f"frame {header.sequence} {mh.difference(header, self.header)}")
 

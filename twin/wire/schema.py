@@ -64,7 +64,7 @@ SETTINGS: Mapping[str, tuple[float, float]] = {"dark_level": (0.0, LARGEST_COUNT
 MOST_SETTINGS = 64
 
 
-def _settings(values: dict[str, float]) -> dict[str, float]:
+def _settings(values: Mapping[str, float]) -> Mapping[str, float]:
     for key, value in values.items():
         if key not in SETTINGS:
             known = f"{nearest(key[:40], SETTINGS)}; known: {', '.join(SETTINGS)}"
@@ -75,7 +75,7 @@ def _settings(values: dict[str, float]) -> dict[str, float]:
     return values
 
 
-Settings = Annotated[dict[str, Annotated[float, Strict()]], MaxLen(MOST_SETTINGS), AfterValidator(_settings)]
+Settings = Annotated[Mapping[str, Annotated[float, Strict()]], MaxLen(MOST_SETTINGS), AfterValidator(_settings)]
 
 
 @dataclass(frozen=True, config=_CONFIG)

@@ -202,3 +202,90 @@ def test_leaving_early_leaves_no_thread() -> None:
         assert source.health.missing == 12 - source.health.received > 0
         release.set()
     assert threading.active_count() <= before
+
+
+# --- what a header announces, and streams without end ----------------------------------------------
+
+
+def start_of(scan: tuple[int, int], camera: tuple[int, int] = CAMERA, **about: object) -> bytes:
+    return encode(AcquisitionStart(scan, camera, index_type=np.dtype("<u2"))) + encode(ScanStart(5, dict(about)))
+
+
+@pytest.mark.parametrize("shape", [(65535, 65535), (46340, 46340), (10_000, 10_000)])
+def test_a_scan_that_asks_for_too_much_memory_is_refused_with_figures(shape: tuple[int, int]) -> None:
+    with sender(start_of(shape)) as port, pytest.raises(SourceError, match=rf"{shape[0]} x {shape[1]} positions needs"):
+        CsrSource("127.0.0.1", port, QUICK)
+
+
+def test_an_option_allows_it_and_frames_count_too() -> None:
+    with sender(start_of((9000, 9000))) as port:
+        CsrSource("127.0.0.1", port, Options(timeout_s=2.0, memory_bytes=2**31)).close()
+    with sender(start_of((3, 4), (16384, 16384))) as port:
+        CsrSource("127.0.0.1", port, QUICK).close()
+    with sender(start_of((3, 4), (16384, 16384))) as port, pytest.raises(SourceError, match=r"2\.15 GB of memory"):
+        CsrSource("127.0.0.1", port, Options(timeout_s=2.0, frames=True))
+
+
+def test_acquisitions_that_begin_no_scan_end() -> None:
+    endless = (encode(AcquisitionStart((3, 4), CAMERA)) + encode(AcquisitionEnd())) * 200_000
+    begun = time.monotonic()
+    with sender(endless) as port, pytest.raises(SourceError, match=r"no scan began within 0\.2 s"):
+        CsrSource("127.0.0.1", port, Options(timeout_s=2.0, start_timeout_s=0.2))
+    assert time.monotonic() - begun < 5.0
+
+
+@pytest.mark.parametrize("before", [2, 3])
+def test_a_message_that_trickles_ends_the_stream(before: int) -> None:
+    told = [encode(message) for message in messages(scan(), (3, 4), 5)]
+    drops = b"".join(told[:before])
+    server = socket.create_server(("127.0.0.1", 0))
+    stop = threading.Event()
+
+    def trickle() -> None:
+        line, _ = server.accept()
+        with line:
+            line.sendall(drops)
+            for byte in told[before]:
+                if stop.wait(0.05):
+                    return
+                try:
+                    line.sendall(bytes([byte]))
+                except OSError:
+                    return
+
+    thread = threading.Thread(target=trickle, daemon=True)
+    thread.start()
+    begun = time.monotonic()
+    got, _, health = listened(server.getsockname()[1], Options(timeout_s=0.3))
+    stop.set()
+    thread.join(5.0)
+    server.close()
+    assert time.monotonic() - begun < 3.0
+    assert len(got) == (before - 2) * 5
+    assert "no message within 0.3 s, only" in health.faults[0]
+
+
+AGREED = "ab" * 32
+
+
+def test_another_plan_than_the_agreed_one_is_refused_and_none_is_noted() -> None:
+    options = Options(timeout_s=2.0, plan=AGREED)
+    rest = b"".join(map(encode, messages(scan(), (3, 4), 12)[2:]))
+    words = r"the scan has the plan cdcd.*, not the agreed one, abababababab"
+    other = start_of((3, 4), provenance={"plan_sha256": "cd" * 32})
+    with sender(other) as port, pytest.raises(SourceError, match=words):
+        CsrSource("127.0.0.1", port, options)
+    with sender(start_of((3, 4), provenance={"plan_sha256": AGREED}) + rest) as port:
+        assert listened(port, options)[2].fault_count == 0
+    with sender(start_of((3, 4)) + rest) as port:
+        assert "does not tell the plan" in listened(port, options)[2].faults[0]
+
+
+def test_words_of_the_sender_are_cleaned_and_cut() -> None:
+    about = {"note": "\x1b[2J" * 10_000, "deep": [[[[[[1]]]]]], "many": list(range(10_000)), "gain": float("nan")}
+    with sender(start_of((3, 4), **about)) as port, CsrSource("127.0.0.1", port, QUICK) as source:
+        kept = source.meta.metadata.provenance["stream"]
+    assert kept["note"].isprintable()
+    assert len(str(kept)) < 3000
+    assert kept["many"][-1] == "and 9936 more"
+    assert kept["gain"] == "nan"

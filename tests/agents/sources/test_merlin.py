@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -517,3 +518,91 @@ def test_every_position_gets_its_first_frame_whatever_comes(
     assert got == expected
     assert health.missing == COUNT - len(expected)
     assert health.duplicates == sum(n in of_number for n in numbers) - len(expected)
+
+
+# --- what a header announces, and streams without end ----------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(46340, 46340), (2**20, 2**11), (12_000, 9000)])
+def test_a_scan_that_asks_for_too_much_memory_is_refused_with_figures(rows: int, columns: int) -> None:
+    line = [hdr(rows * columns if rows * columns < 2**31 else 0, (rows, columns)), *messages(counts())]
+    words = rf"{rows} x {columns} positions needs .* memory_bytes="
+    with camera(line) as port, pytest.raises(SourceError, match=words):
+        listen(port)
+
+
+def test_an_option_allows_a_large_scan() -> None:
+    with camera([hdr(9000 * 9000, (9000, 9000)), *messages(counts())]) as port:
+        frames, source = listen(port, memory_bytes=2**31)
+    assert (len(frames), source.health.missing) == (20, 9000 * 9000 - 20)
+
+
+def test_a_frame_that_is_too_large_is_named_at_the_opening() -> None:
+    line = [hdr(), b"MPX,1073741824," + bytes(1000)]
+    words = r"no frame within 0\.3 s; the last fault: a message of 1073741823 bytes"
+    with camera(line, linger_s=5) as port, pytest.raises(SourceError, match=words):
+        listen(port, start_timeout_s=0.3)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        pytest.param(lambda line: line[9], id="the same frame for ever"),
+        pytest.param(lambda line: line[4], id="an earlier frame for ever"),
+        pytest.param(lambda line: messages(counts()[:1], first=5000)[0], id="frames beyond the scan for ever"),
+        pytest.param(lambda line: merlin.message(b"MQ9," + bytes(380)), id="messages that are no frames for ever"),
+    ],
+)
+def test_a_stream_that_brings_nothing_new_ends(again: Any) -> None:
+    line = messages(counts())
+    endless: list[bytes | float] = []
+    for _ in range(300):
+        endless += [again(line), 0.02]
+    begun = time.monotonic()
+    with camera([hdr(), *line[:10], *endless], linger_s=20) as port:
+        frames, source = listen(port, timeout_s=0.3)
+    check(frames, counts()[:10])
+    assert time.monotonic() - begun < 4.0
+    words = ("no new frame came for 0.3 s", "gave up", "does not belong to a scan")
+    assert any(word in fault for fault in source.health.faults for word in words)
+
+
+def test_text_headers_without_a_frame_end_the_opening() -> None:
+    words = r"the text header came, but no frame within 0\.3 s"
+    with camera([*[hdr(), 0.01] * 200], linger_s=5) as port, pytest.raises(SourceError, match=words):
+        listen(port, start_timeout_s=0.3)
+
+
+AGREED = "ab" * 32
+
+
+def planned(digest: str | None) -> bytes:
+    about = {} if digest is None else {"provenance": {"plan_sha256": digest}}
+    extra = {METADATA: json.dumps(about)}
+    return merlin.acquisition_message(mh.Acquisition(COUNT, COLUMNS, (ROWS, COLUMNS), 12, extra))
+
+
+def test_another_plan_than_the_agreed_one_is_refused_and_none_is_noted() -> None:
+    line, words = messages(counts()), r"the scan has the plan cdcd.*, not the agreed one, abababababab"
+    with camera([planned("cd" * 32), *line]) as port, pytest.raises(SourceError, match=words):
+        listen(port, plan=AGREED)
+    with camera([planned(AGREED), *line]) as port:
+        frames, source = listen(port, plan=AGREED)
+    check(frames, counts())
+    assert source.health.fault_count == 0
+    with camera([planned(None), *line]) as port:
+        assert "does not tell the plan" in listen(port, plan=AGREED)[1].health.faults[0]
+
+
+@pytest.mark.parametrize("shutter_s", [-1.0, 1e9])
+def test_a_shutter_time_that_cannot_be_is_a_fault(shutter_s: float) -> None:
+    line = messages(counts(), replace(header(), shutter_s=shutter_s))
+    with camera([hdr(), *line], linger_s=1) as port, pytest.raises(SourceError, match=r"last fault: .*shutter_s"):
+        listen(port, start_timeout_s=0.3)
+
+
+def test_faults_of_a_stream_are_printable() -> None:
+    line = messages(counts(), replace(header(), assembly="\x1b[2J"))
+    with camera([hdr(), *line], linger_s=1) as port, pytest.raises(SourceError, match="last fault") as caught:
+        listen(port, start_timeout_s=0.3)
+    assert str(caught.value).isprintable()

@@ -118,3 +118,21 @@ def test_nobody_there_is_an_os_error() -> None:
         RpcClient("it", "127.0.0.1", port).call("a")
     with pytest.raises(OSError, match="refused"):
         send_token("127.0.0.1", port, "a-long-enough-token")
+
+
+def test_a_refused_token_is_told_in_the_servers_words() -> None:
+    with answering(b"stemtwin: wrong \x1b[2Jtoken\n" + b"x" * 5000) as port:
+        words = send_token("127.0.0.1", port, "a-long-enough-token", timeout_s=0.3)
+    assert words.startswith("stemtwin: wrong ?[2Jtoken")
+    assert words.isprintable()
+    assert len(words) <= 300
+    for other in (frame(b'{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no"}}'), b"", None):
+        with answering(other) as port:
+            assert send_token("127.0.0.1", port, "a-long-enough-token", timeout_s=0.3) == ""
+
+
+def test_an_id_of_a_megabyte_is_not_repeated() -> None:
+    answer = frame(b'{"jsonrpc":"2.0","id":"' + b"x" * 10**5 + b'","result":1}')
+    with answering(answer) as port, pytest.raises(RpcError, match="has the id 'xxx") as caught:
+        RpcClient("it", "127.0.0.1", port).call("a")
+    assert len(str(caught.value)) < 200

@@ -1,0 +1,75 @@
+"""The position that a corrector reports. What it is worth beside the commands: see `gate`."""
+
+import numpy as np
+
+from twin.arrays import Array
+from twin.instrument.abilities import ReadsBack
+from twin.instrument.faults import NotThere
+from twin.instrument.guard.interval import read_only
+from twin.instrument.guard.tools import Tools
+from twin.types import Microscope
+
+
+class ReadBack:
+    """The read-back of an instrument.
+
+    Args:
+        inner: the instrument.
+        tools: of the guard.
+
+    Attributes:
+        exists: whether the instrument reads back at all.
+    """
+
+    def __init__(self, inner: Microscope, tools: Tools) -> None:
+        self._tools, self._limits, self._names = tools, tools.limits, tools.capabilities.space.names
+        self._ask = inner.read_back_nm if isinstance(inner, ReadsBack) else None
+        self.exists = self._ask is not None
+
+    def agrees(self, read_nm: Array | None, expected_nm: Array) -> bool:
+        """Whether a reading agrees with a position within `read_back_nm`."""
+        return read_nm is not None and bool(np.all(np.abs(read_nm - expected_nm) <= self._limits.read_back_nm))
+
+    def read(self) -> Array | None:
+        """Return the cumulative input that the corrector reports, shape (n,), read-only; None if it does not."""
+        if self._ask is None:
+            return None
+        try:
+            told = np.asarray(self._tools.watch.call(self._ask))
+            if told.dtype.kind not in "fiu" or told.shape != (len(self._names),) or not np.all(np.isfinite(told)):
+                raise NotThere(f"read-back: {told.tolist()} is no position of {', '.join(self._names)}")
+            return read_only(told)
+        except Exception as error:
+            self._tools.fault(error, verb="read_back_nm")
+            return None
+
+    def settled(self, expected_nm: Array) -> Array | None:
+        """Read until the position is the expected one, `retries` times more at most; return the last reading."""
+        position = self.read()
+        for _ in range(self._limits.retries):
+            if self.agrees(position, expected_nm):
+                break
+            self._tools.sleep(self._limits.retry_wait_s)
+            position = self.read()
+        return position
+
+    def steady(self, expected_nm: Array) -> Array | None:
+        """Read until the position is the expected one, or twice the same: a corrector may still be on its way.
+
+        None if a reading is missing or the last two differ.
+        """
+        before = self.read()
+        if before is None or self.agrees(before, expected_nm):
+            return before
+        for _ in range(self._limits.retries + 1):
+            self._tools.sleep(self._limits.retry_wait_s)
+            position = self.read()
+            if position is None or self.agrees(position, before) or self.agrees(position, expected_nm):
+                return position
+            before = position
+        return None
+
+
+def listed(values_nm: Array | None) -> str:
+    """Return a reading in words."""
+    return "nothing" if values_nm is None else ", ".join(f"{value:+.3f}" for value in values_nm) + " nm"
