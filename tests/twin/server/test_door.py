@@ -123,10 +123,10 @@ def test_ten_thousand_wrong_tokens_open_nothing() -> None:
 def test_answers_to_wrong_tokens_come_later_and_later_for_their_address_alone() -> None:
     now = [0.0]
     access = Access(token=TOKEN, clock=lambda: now[0])
-    assert [access.delay_s("10.0.0.1") for _ in range(7)] == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
+    assert [access.delay_s("10.0.0.1") for _ in range(7)] == [0.25, 0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
     assert access.delay_s("10.0.0.2") == 0.25
     for _ in range(10_000):
-        assert access.delay_s("10.0.0.1") == 8.0
+        assert access.delay_s("10.0.0.1") == 4.0
     now[0] = rules.FORGET_S + 1.0
     assert access.delay_s("10.0.0.1") == 0.25
 
