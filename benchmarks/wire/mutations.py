@@ -163,10 +163,11 @@ class Rpc:
             return
         for payload in payloads:
             reply = answer(self._handle, payload)
-            told = json.loads(reply.partition(b":")[2][:-1]) if reply else {"result": None}
-            if told.get("error", {}).get("code") == INTERNAL_ERROR:
-                raise AssertionError(told["error"]["message"])
-            yield "error" in told
+            told: dict[str, Any] = json.loads(reply.partition(b":")[2][:-1]) if reply else {"result": None}
+            error = told.get("error", {})
+            if error.get("code") == INTERNAL_ERROR:
+                raise AssertionError(error["message"])
+            yield bool(error)
 
     def state(self) -> object:
         of_service = vars(self._handle.__self__)  # type: ignore[attr-defined]

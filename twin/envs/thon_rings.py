@@ -19,9 +19,9 @@ from twin.optics import Optics
 from twin.state import FIRST_ORDER, StateSpace
 from twin.types import Capabilities, Frame, Truth
 
-SIDE = 32
+SIDE = 40
 REACH_MRAD = 10.0
-"""Angle at the edge of the picture: up to five rings per 100 nm of defocus, resolved by its 32 pixels."""
+"""Angle at the edge of the picture: up to five rings per 100 nm of defocus, resolved by its 40 pixels."""
 MEAN_COUNTS = 40.0
 """Counts of a bright ring before the envelope."""
 EXPOSURE_S = 1.0
@@ -37,7 +37,7 @@ class ThonRings:
         >>> microscope = ThonRings()
         >>> microscope.reset(np.random.default_rng(0))
         >>> microscope.acquire().counts.shape
-        (32, 32)
+        (40, 40)
     """
 
     def __init__(self, space: StateSpace = FIRST_ORDER) -> None:
@@ -86,13 +86,13 @@ class ThonRings:
 
 
 class SurrogateEnv(CalibrationEnv):
-    """`CalibrationEnv` on a surrogate: Thon rings of 32 x 32 pixels instead of Ronchigrams. For quick experiments.
+    """`CalibrationEnv` on a surrogate: Thon rings of 40 x 40 pixels instead of Ronchigrams. For quick experiments.
 
     What is learned here does not transfer to Ronchigrams; an algorithm that fails here will fail there: inputs, limits,
     reward and the sign that one frame does not show are the same. There are no days: `reset(options=...)` is refused.
 
-    Registered as `stemtwin/CalibrationSurrogate-v0`, with 40 steps. Observation: Box(0, 255, (32, 32, 1), uint8), y
-    before x, 0.625 mrad per pixel; everything else as in `CalibrationEnv`.
+    Registered as `stemtwin/CalibrationSurrogate-v0`, with 40 steps. Observation: Box(0, 255, (40, 40, 1), uint8), y
+    before x, 0.5 mrad per pixel; everything else as in `CalibrationEnv`.
 
     Args:
         space: calibrated coefficients; default C10, C12a, C12b. Odd ones (coma, three-fold astigmatism) do not show.
@@ -103,7 +103,7 @@ class SurrogateEnv(CalibrationEnv):
         >>> env = SurrogateEnv()
         >>> observation, _ = env.reset(seed=0)
         >>> observation.shape
-        (32, 32, 1)
+        (40, 40, 1)
     """
 
     def __init__(

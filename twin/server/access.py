@@ -18,8 +18,9 @@ SHORTEST_TOKEN = 12
 LONGEST_LINE = 256
 """Longest line with a token, bytes."""
 OPENING = b"TOKEN "
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 8.0
-"""Delay of the answer to the first wrong token of an address; it doubles with each further one, up to the longest."""
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 4.0
+"""Delay of the answer to the first wrong token of an address; it doubles with each further one, up to the longest,
+for which clients wait."""
 FORGET_S = 600.0
 """Wrong tokens are forgotten when none came from the address for so long."""
 MOST_ADDRESSES = 1024

@@ -67,7 +67,8 @@ def test_importing_twin_registers_the_ids_and_loads_nothing_heavy() -> None:
         "print(ids, heavy)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "['stemtwin/Calibration-v0', 'stemtwin/Calibration7D-v0', 'stemtwin/Scan4D-v0'] []"
+    ids = ["Calibration-v0", "Calibration7D-v0", "CalibrationSurrogate-v0", "Scan4D-v0"]
+    assert run.stdout.strip() == f"{[f'stemtwin/{name}' for name in ids]} []"
 
 
 # --- observation -------------------------------------------------------------------------------------

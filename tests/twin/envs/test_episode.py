@@ -17,7 +17,7 @@ from twin.envs.task import one_thread
 from twin.envs.thon_rings import SurrogateEnv, ThonRings
 from twin.optics import Optics
 from twin.simulated import SimulatedMicroscope
-from twin.state import FIRST_ORDER
+from twin.state import FIRST_ORDER, StateSpace
 
 SMALL = Optics(camera_pixels=32, binning=12)
 NOMINAL = Day()
@@ -96,7 +96,7 @@ def test_options_are_never_passed_over(options: dict[str, Any], words: str) -> N
 def test_environments_without_days_say_so(make: Any) -> None:
     env = make()
     for options in ({"severity": 1.0}, {"day": DIM}):
-        with pytest.raises(ResetError, match=r"reset.options=.*day"):
+        with pytest.raises(ResetError, match=r"reset\(options=.*day"):
             env.reset(seed=0, options=options)
     with pytest.raises(ResetError, match="not an option of reset"):
         env.reset(seed=0, options={"speed": 1})
@@ -159,7 +159,7 @@ def test_frames_are_computed_with_one_thread_and_the_number_outside_stays(monkey
 
 
 def expected(state_nm: list[float], frames: int = 200) -> np.ndarray:
-    microscope = ThonRings()
+    microscope = ThonRings(StateSpace(input_nm=(200.0, 100.0, 100.0)))
     microscope.reset(np.random.default_rng(0))
     microscope.apply(np.array(state_nm) - microscope.truth().state_nm)
     return np.mean([microscope.acquire().counts for _ in range(frames)], axis=0)
@@ -168,13 +168,13 @@ def expected(state_nm: list[float], frames: int = 200) -> np.ndarray:
 def test_rings_are_where_the_closed_form_puts_them() -> None:
     # Dark rings of a defocused film: chi = pi theta^2 C10 / lambda = n pi, theta_n = sqrt(n lambda / C10).
     picture = expected([50.0, 0.0, 0.0])
-    row, pixel_mrad = picture[16, 16:], 20.0 / 32
+    row, pixel_mrad = picture[20, 20:], 0.5
     first_zero_mrad = 1e3 * np.sqrt(1.9687e-3 / 50.0)
-    assert np.argmin(row[4:]) + 4 == round(first_zero_mrad / pixel_mrad)
+    assert np.argmin(row[8:16]) + 8 == round(first_zero_mrad / pixel_mrad)
     np.testing.assert_allclose(picture, picture.T, atol=2.0)
     astigmatic = expected([0.0, 30.0, 0.0])
-    assert abs(astigmatic[16, 24] - astigmatic[24, 16]) < 2.0  # even in chi
-    assert astigmatic[24, 24] < 1.0 < astigmatic[16, 24]  # no astigmatism along the diagonals
+    assert abs(astigmatic[20, 32] - astigmatic[32, 20]) < 3.0  # sin^2 is even
+    assert astigmatic[32, 32] < 1.0 < astigmatic[20, 32]  # C12a vanishes on the diagonals
 
 
 def test_a_frame_does_not_show_the_sign_but_the_input_does() -> None:
