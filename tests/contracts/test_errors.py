@@ -17,6 +17,7 @@ PACKAGES = (twin, controller, agents, scenarios)
 CONTROL_FLOW = {
     "Stopping": "ends the threads of a server",
     "ClientGone": "ends the service of one client",
+    "Refused": "printed by the process that reads the structure of HDF5 files, which imports h5py alone",
 }
 """Exceptions that are always caught inside the package, with the reason; those with an underscore are, too."""
 

@@ -5,6 +5,7 @@ leaves a readable file. For small files use zarr.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from twin.formats import placement
 from twin.formats.dataset import FormatError, Frames, FrameWriter, Layout, Metadata, check_free, told
 from twin.formats.disc_file import DiscFile
 from twin.formats.hdf5.checked import check_data, open_hdf5
+from twin.formats.hdf5.chunk_file import ChunkFile
 from twin.formats.signals.axes import Axis
 from twin.formats.signals.own import OWN, axes, own_of
 from twin.formats.signals.reader import Signal, SignalReader, choose
 
 FORMAT_VERSION = "3.3"
 TITLE = "4D-STEM"
+STRUCTURE_BYTES = 2**20
+"""Room for what is not counts."""
 CHUNK_BYTES = 2**20
 
 
@@ -61,44 +65,45 @@ class HspyWriter(FrameWriter):
     """Writes `path`.
 
     Raises:
-        FormatError: `path` exists.
+        FormatError: `path` exists, or its disc has no room for the whole scan.
     """
 
     def __init__(self, path: Path, layout: Layout, metadata: Metadata) -> None:
         check_free(path)
+        need, free = layout.count * layout.frame_bytes + STRUCTURE_BYTES, shutil.disk_usage(path.parent).free
+        if need > free:
+            raise FormatError(f"{path}: the scan takes {need / 1e9:.3g} GB, and its disc has {free / 1e9:.3g} GB free")
         self.layout, self.count = layout, 0
-        self._disc = DiscFile(path)
-        self._file = h5py.File(self._disc, "w")
-        self._file.attrs.update({"file_format": "HyperSpy", "file_format_version": FORMAT_VERSION})
-        experiment = self._file.create_group(f"Experiments/{TITLE}")
-        _describe(experiment, layout, metadata)
-        own = experiment.create_group(f"original_metadata/{OWN}")
-        own.attrs.update({"metadata": json.dumps(metadata.plain()), "max_count": layout.ceiling})
-        across = min(layout.scan[-1], max(1, CHUNK_BYTES // layout.frame_bytes))
-        chunks = (*(1 for _ in layout.scan[:-1]), across, *layout.camera)
-        self._frames = _create(experiment, "data", (*layout.scan, *layout.camera), chunks, layout.dtype)
-        self._acquired = own.create_dataset("acquired", data=np.zeros(layout.scan, dtype=bool), chunks=layout.scan)
-        self._flush()
+        disc = DiscFile(path)
+        try:
+            with h5py.File(disc, "w") as file:
+                _create_all(file, layout, metadata)
+        finally:
+            disc.close()
+        disc.check()
+        self._frames = ChunkFile(
+            path, f"Experiments/{TITLE}/data", f"Experiments/{TITLE}/original_metadata/{OWN}/acquired"
+        )
 
     def _write(self, frames: Frames, pixel: NDArray[np.integer] | None) -> None:
         flat = placement.flat_index(self.layout, self.count, len(frames), pixel)
-        placement.write(self._frames, self._acquired, self.layout, flat, frames)
-        self._flush()
-
-    def _flush(self) -> None:
-        """Write what the library holds back.
-
-        Raises:
-            OSError: the disc is full.
-        """
-        self._file.flush()
-        self._disc.check()
+        placement.write(self._frames, self._frames.acquired, self.layout, flat, frames)
 
     def close(self) -> None:
-        if not self._disc.closed:
-            self._file.close()
-            self._disc.close()
-            self._disc.check()
+        self._frames.close()
+
+
+def _create_all(file: h5py.File, layout: Layout, metadata: Metadata) -> None:
+    """Create everything but the counts."""
+    file.attrs.update({"file_format": "HyperSpy", "file_format_version": FORMAT_VERSION})
+    experiment = file.create_group(f"Experiments/{TITLE}")
+    _describe(experiment, layout, metadata)
+    own = experiment.create_group(f"original_metadata/{OWN}")
+    own.attrs.update({"metadata": json.dumps(metadata.plain()), "max_count": layout.ceiling})
+    own.create_dataset("acquired", data=np.zeros(layout.scan, dtype=bool), chunks=layout.scan)
+    across = min(layout.scan[-1], max(1, CHUNK_BYTES // layout.frame_bytes))
+    chunks = (*(1 for _ in layout.scan[:-1]), across, *layout.camera)
+    _create(experiment, "data", (*layout.scan, *layout.camera), chunks, layout.dtype)
 
 
 class HspyReader(SignalReader):

@@ -71,7 +71,7 @@ def inverse_nm(unit: object) -> float | None:
 
     Example:
         >>> [round(inverse_nm(unit), 9) for unit in ("1/nm", "1 / Å", "A^-1", "nm⁻¹", "1/m")]
-        [1.0, 10.0, 10.0, 1.0, 0.0]
+        [1.0, 10.0, 10.0, 1.0, 1e-09]
     """
     found = _INVERSE.fullmatch(plain(unit))
     length = length_nm(found["over"] or found["power"]) if found else None
