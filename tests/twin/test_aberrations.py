@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twin.aberrations import (
+    ABTEM_NAMES,
     CEOS_FACTORS,
     NAMES,
     TERMS,
@@ -185,3 +186,44 @@ def test_no_aberrations_no_phase():
 def test_errors_name_the_value_and_what_was_expected(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_abtems_names_are_its_symbols() -> None:
+    """Names against abTEM itself: a transfer function with the name has the phase of one with what we read."""
+    from abtem.transfer import CTF, polar_aliases
+
+    assert {name: symbol for name, symbol in polar_aliases.items() if name != "defocus"} == {
+        name: symbol for name, symbol in ABTEM_NAMES.items() if name != "defocus"
+    }
+    angle, azimuth = np.array([[0.005, 0.011], [0.02, 0.03]]), np.array([[0.3, 1.1], [-2.0, 2.9]])
+    for name in ABTEM_NAMES:
+        angled = name.endswith("_angle")
+        stated = {name: 0.4, name.removesuffix("_angle"): 120.0} if angled else {name: 120.0}
+        theirs = CTF(energy=3e5, **stated)._evaluate_from_angular_grid(angle, azimuth)
+        ours = CTF(energy=3e5, **to_abtem(from_abtem(stated)))._evaluate_from_angular_grid(angle, azimuth)
+        assert np.allclose(theirs, ours, atol=1e-4), name
+
+
+@pytest.mark.parametrize(
+    ("stated", "right"),
+    [
+        ({"defocus": -50.0}, {"C10": 5.0}),
+        ({"coma": 300.0, "coma_angle": 0.0}, {"C21a": 30.0}),
+        ({"C5": 1e7, "Cs": -1e4}, {"C30": -1000.0, "C50": 1e6}),
+    ],
+)
+def test_abtems_names_are_read(stated: dict[str, float], right: dict[str, float]) -> None:
+    assert from_abtem(stated).nonzero() == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"defokus": 1.0}, "did you mean defocus"),
+        ({"defocus": 1.0, "C10": 1.0}, "'C10' is abTEM's C10, which is given twice"),
+        ({"trefoil_angel": 1.0}, "did you mean trefoil_angle"),
+    ],
+)
+def test_names_that_abtem_lacks_or_that_are_given_twice_are_refused(stated: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_abtem(stated)
