@@ -129,9 +129,9 @@ class Assembly:
         """Add a frame; return the runs that it completes."""
         if self._counter is not None:
             told = frame.number
-            if self._before is not None and frame.counter != self._before.counter:
-                # The two frames of an exposure have one number, or two.
-                self._rise = 1 if told == self._before.number else 2
+            # The two frames of an exposure have two numbers, unless two have been seen with one.
+            if self._before is not None and (frame.counter, told) == (1 - self._before.counter, self._before.number):
+                self._rise = 1
             self._before = frame
             if frame.counter != self._counter:
                 return []

@@ -15,8 +15,8 @@ def placed(
     messages: list[tuple[int, int]], counter: int | None, scan: tuple[int, int] = (2, 3)
 ) -> tuple[list[int], Health]:
     """Slot of the frame at each position, -1 without one, for (number, counter) in order of arrival."""
-    health, out = Health(), np.full(scan, -1)
-    assembly = Assembly(FrameOrder(scan, messages[0][0]), health, 64, counter)
+    health, out = Health(), np.full((2, 3), -1)
+    assembly = Assembly(FrameOrder((2, 3), messages[0][0]), health, 64, counter)
     runs = [
         run for slot, (number, of) in enumerate(messages) for run in assembly.add(FrameMessage(number, SLAB, slot, of))
     ]
