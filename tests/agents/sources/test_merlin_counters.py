@@ -52,6 +52,16 @@ def test_without_a_counter_every_frame_is_a_position() -> None:
     assert slots == list(range(6))
 
 
+@pytest.mark.parametrize("scan", [(3, 4), (5,)])
+@pytest.mark.parametrize("serpentine", [False, True])
+def test_places_of_many_frames_are_those_of_each(scan: tuple[int, ...], serpentine: bool) -> None:
+    order = FrameOrder(scan, 7, 2, 3, serpentine)
+    pixel, there = order.places(np.arange(-3, 40))
+    each = [order.place(7 + k) for k in range(-3, 40)]
+    assert there.tolist() == [place is not None for place in each]
+    assert [tuple(place) for place in pixel[there].tolist()] == [place for place in each if place is not None]
+
+
 def test_the_decoder_tells_which_counter_a_frame_is_of() -> None:
     told = mh.MerlinHeader(sequence=1, length=384, chips=1, width=8, height=4, pixel="U08", depth=6)
     stream = b""
