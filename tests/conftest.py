@@ -68,6 +68,7 @@ SLOW = (
     "tests/twin/backends/",
     "tests/twin/envs/",
     "tests/twin/formats/test_formats",
+    "tests/twin/formats/test_mutations",
     "tests/twin/instrument/test_recording",
     "tests/twin/matter/",
     "tests/twin/ronchigram/",
