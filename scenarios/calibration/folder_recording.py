@@ -130,8 +130,10 @@ def _entry(folder: Path, space: StateSpace, row: Mapping[str, Any], label: str) 
             value = float(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
-            raise ScenarioError(f"{label}: {column} is {text[:40]!r}, and a number is expected")
+        positive = column in ("dose_e", "exposure_s")
+        if not math.isfinite(value) or (positive and value <= 0):
+            kind = "a number above zero" if positive else "a number"
+            raise ScenarioError(f"{label}: {column} is {text[:40]!r}, and {kind} is expected")
         return value
 
     name = (row.get("file") or "").strip()
