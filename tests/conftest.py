@@ -73,6 +73,7 @@ SLOW = (
     "tests/twin/formats/signals/",
     "tests/twin/formats/test_formats",
     "tests/twin/formats/test_zarr_chunks",
+    "tests/twin/formats/test_mutations",
     "tests/twin/instrument/test_recording",
     "tests/twin/matter/",
     "tests/twin/ronchigram/",

@@ -56,6 +56,15 @@ class FrameOrder:
             return None
         return row, self.scan[-1] - 1 - column if self.serpentine and row % 2 else column
 
+    def places(self, index: NDArray[np.integer]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """(row, column) of frames counted from the first, (n, 2), and whether each has a position: `place` for many."""
+        since = index - self.skip_frames
+        row, column = np.divmod(since, self.scan[-1] + self.flyback_frames)
+        there = (since >= 0) & (row < self.rows) & (column < self.scan[-1])
+        if self.serpentine:
+            column = np.where(row % 2 == 1, self.scan[-1] - 1 - column, column)
+        return np.stack([row, column], axis=1).astype(np.int32), there
+
     def is_beyond(self, number: int) -> bool:
         """True for a number outside this scan."""
         return not 0 <= number - self.first < self.frames
@@ -136,9 +145,9 @@ class Assembly:
         """Add a frame; return the runs that it completes."""
         if self._counter is not None:
             told = frame.number
-            if self._before is not None and frame.counter != self._before.counter:
-                # The two frames of an exposure have one number, or two.
-                self._rise = 1 if told == self._before.number else 2
+            # The two frames of an exposure have two numbers, unless two have been seen with one.
+            if self._before is not None and (frame.counter, told) == (1 - self._before.counter, self._before.number):
+                self._rise = 1
             self._before = frame
             if frame.counter != self._counter:
                 return []

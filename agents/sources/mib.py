@@ -218,17 +218,11 @@ class MibSource(Source):
         for first in range(self._first, self._stop, step):
             count = min(step, self._stop - first)
             raw = stored.read(first, count)
-            rows: list[int] = []
-            places: list[tuple[int, int]] = []
-            for k in range(0, len(raw), every):
-                place = self._place(raw[k, : header.length].tobytes(), first + k)
-                if place is not None:
-                    rows.append(k)
-                    places.append(place)
-            if rows:
+            rows, pixel = self._positions(raw, first)
+            if len(rows):
                 frames = frames_of(_taken(raw, rows)[:, header.length :], header)
                 self.health.received += len(rows)
-                yield FrameBlock(frames, np.array(places, np.int32))
+                yield FrameBlock(frames, pixel)
             if len(raw) < count:
                 self.health.fault(f"{self._path.name}: the file has become shorter: {first + len(raw)} frames")
                 break
@@ -238,26 +232,30 @@ class MibSource(Source):
                 f" {self._order.scan} are left out"
             )
 
-    def _place(self, raw: bytes, frame: int) -> tuple[int, int] | None:
-        """Return the position of a stored frame; None, and a count or a fault, for one without."""
-        number = self._number(raw, frame)
-        if number is None:
-            return None
-        index = (frame - self._first) // self._reader.every
+    def _positions(self, raw: NDArray[np.uint8], first: int) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+        """Return the rows of a block whose frames have a position, (n,), and the positions, (n, 2).
+
+        Frames beyond the scan and repeated ones are counted, damaged ones are faults.
+        """
+        every, length = self._reader.every, self._reader.header.length
+        rows = np.arange(0, len(raw), every)
+        numbers = [self._number(raw[k, :length].tobytes(), first + k) for k in rows.tolist()]
+        known = np.array([number is not None for number in numbers], bool)
+        index = (first + rows - self._first) // every
         if self._by_number:
-            index = (number - self._origin) // self._rise
-        if not 0 <= index < self._order.frames:
-            self._beyond += 1
-            return None
-        place = self._order.place(index)
-        if place is None:
-            return None
-        flat = place[0] * self._order.scan[-1] + place[1]
-        if self._seen[flat]:
-            self.health.duplicates += 1
-            return None
+            told = np.array([number or 0 for number in numbers], object)
+            index = np.clip((told - self._origin) // self._rise, -1, self._order.frames).astype(np.int64)
+        inside = (index >= 0) & (index < self._order.frames)
+        self._beyond += int(np.count_nonzero(known & ~inside))
+        pixel, there = self._order.places(index)
+        there &= known & inside
+        rows, pixel = rows[there], pixel[there]
+        flat = pixel[:, 0].astype(np.int64) * self._order.scan[-1] + pixel[:, 1]
+        fresh = ~self._seen[flat]
+        fresh[np.setdiff1d(np.arange(len(flat)), np.unique(flat, return_index=True)[1])] = False
         self._seen[flat] = True
-        return place
+        self.health.duplicates += int(np.count_nonzero(~fresh))
+        return rows[fresh], pixel[fresh]
 
     def _number(self, raw: bytes, frame: int) -> int | None:
         """Frame number of a header; None, and a fault, for one that is damaged or differs from the first."""
@@ -296,7 +294,7 @@ class MibSource(Source):
             return None
 
 
-def _taken(raw: NDArray[np.uint8], rows: list[int]) -> NDArray[np.uint8]:
+def _taken(raw: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.uint8]:
     """Return rows of an array: a view if they are evenly spaced, else a copy."""
     steps = np.diff(rows)
     if len(rows) == 1 or np.all(steps == steps[0]):

@@ -130,8 +130,10 @@ def _entry(folder: Path, space: StateSpace, row: Mapping[str, Any], label: str) 
             value = float(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
-            raise ScenarioError(f"{label}: {column} is {text[:40]!r}, and a number is expected")
+        positive = column in ("dose_e", "exposure_s")
+        if not math.isfinite(value) or (positive and value <= 0):
+            kind = "a number above zero" if positive else "a number"
+            raise ScenarioError(f"{label}: {column} is {text[:40]!r}, and {kind} is expected")
         return value
 
     name = (row.get("file") or "").strip()
@@ -186,20 +188,22 @@ def record(
         notes.append(f"a dark level of {chosen.dark_level:g} counts is taken out")
     whole, level = _whole(counts, notes)
     capabilities = Capabilities("a folder of images", scenario.optics, scenario.space, (side, side), 2**16 - 1)
+    about = {**provenance(scenario, wiring), "images": _origin(images, notes)}
     try:
-        writer = RecordingWriter(out, capabilities, {**provenance(scenario, wiring), "images": _origin(images, notes)})
-    except (FormatError, OSError) as error:
+        writer = RecordingWriter(out, capabilities, about)
+        writer.begin(_session(images[0], wiring.seed or 0))
+        before, clock_s = scenario.space.zero, 0.0
+        for entry, frame, image in zip(images, whole, counts, strict=True):
+            exposure_s = entry.exposure_s or chosen.exposure_s
+            clock_s += exposure_s
+            dose_e = entry.dose_e or chosen.dose_e or max(float(image.sum()), 1.0)
+            shot = Frame(frame, dose_e, exposure_s, clock_s, {"dark_level": level} if level else {})
+            writer.append(shot, entry.cumulative_nm - before, entry.cumulative_nm, entry.state_nm)
+            before = entry.cumulative_nm
+    except FormatError as error:
         raise ScenarioError(str(error)) from error
-    writer.begin(_session(images[0], wiring.seed or 0))
-    before, clock_s = scenario.space.zero, 0.0
-    for entry, frame, image in zip(images, whole, counts, strict=True):
-        exposure_s = entry.exposure_s or chosen.exposure_s
-        clock_s += exposure_s
-        dose_e = entry.dose_e or chosen.dose_e or max(float(image.sum()), 1.0)
-        settings = {"dark_level": level} if level else {}
-        shot = Frame(frame, dose_e, exposure_s, clock_s, settings)
-        writer.append(shot, entry.cumulative_nm - before, entry.cumulative_nm, entry.state_nm)
-        before = entry.cumulative_nm
+    except OSError as error:
+        raise ScenarioError(f"{error.filename or out}: {error.strerror or error}") from error
     return Recorded(out, len(images), tuple(notes))
 
 

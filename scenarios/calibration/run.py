@@ -37,9 +37,8 @@ class Session:
     controller: Controller
     reference: CameraReference | None = None
 
-    def expose(self) -> Frame:
-        """Take one frame, corrected by the references of the camera; a recording keeps it as it came."""
-        frame = self.bench.microscope.acquire()
+    def seen(self, frame: Frame) -> Frame:
+        """Return a frame as the controller sees it; a recording keeps it as it came."""
         return frame if self.reference is None else corrected_frame(frame, self.reference)
 
     def truth(self) -> Truth | None:
@@ -322,8 +321,9 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
             cumulative_nm = space.check_input(input_nm, cumulative_nm)
             microscope.apply(input_nm)
         with exposing():
-            frame = session.expose()
+            frame = microscope.acquire()
         dose_e += frame.dose_e
+        frame = session.seen(frame)
         started = perf_counter()
         with interrupt.interruptible():
             _update(controller, input_nm.copy(), frame, k)
@@ -392,8 +392,9 @@ def _correct(session: Session, last: Step) -> Correction:
     delta = target - np.asarray(last.cumulative_nm)
     microscope = session.bench.microscope
     microscope.apply(delta)
-    frame = session.expose()
+    frame = microscope.acquire()
     truth = session.truth()
+    frame = session.seen(frame)
     if truth is None:
         return Correction(_vector(delta), (), False, frame)
     return Correction(_vector(delta), _vector(truth.state_nm), space.in_spec(truth.state_nm), frame)

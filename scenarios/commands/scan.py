@@ -74,7 +74,9 @@ def scan(
 
 
 def stream(
-    source: Annotated[str, typer.Argument(help="A file (.mib, .zarr, .hspy, .t3p), merlin://HOST:PORT, csr://...")],
+    source: Annotated[
+        str, typer.Argument(help="A file (.mib, .zarr, .hspy, .t3p, .tpx3, ...), merlin://HOST:PORT, csr://...")
+    ],
     agents: Agents = ["adf,com,ricom,icom"],  # noqa: B006  (typer copies it)
     meta: Annotated[
         list[str] | None,

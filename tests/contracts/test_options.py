@@ -39,6 +39,8 @@ SIGNED = {
     "stigmator_nm",  # a matrix
     "park",  # a place in the scan field
     "start_s",  # a moment
+    "first_frame",  # counted from the end
+    "last_frame",
     "defocus_sign",  # 1 or -1
     "signs",
     "aberrations",

@@ -157,6 +157,10 @@ class UsualHeader:
         self.header = header
         self._same = b"," + b",".join(raw.split(b",", 8)[2:8]) + b","
         self._modes = _modes(raw)
+        # Where they stand behind the number: fields have fixed widths.
+        before = raw[:256].split(b",", 11)[2:11]
+        self._modes_at = len(b",".join(before)) + 1
+        self._modes_text = b"," + b",".join(self._modes) + b","
 
     def number(self, raw: bytes) -> int | None:
         """Return the frame number; None for a header that has to be parsed."""
@@ -166,7 +170,9 @@ class UsualHeader:
             return None
         if raw[comma : comma + len(self._same)] != self._same or _counter_depth(raw) != self.header.depth:
             return None
-        return int(digits) if _modes(raw) == self._modes else None
+        at = comma + self._modes_at
+        same = raw[at : at + len(self._modes_text)] == self._modes_text or _modes(raw) == self._modes
+        return int(digits) if same else None
 
 
 def _modes(raw: bytes) -> list[bytes]:

@@ -200,50 +200,58 @@ def _own_hdr(path: Path) -> Path | None:
 def _parts(path: Path) -> tuple[list[Path], Path | None, list[str]]:
     """Return the files of the acquisition that `path` belongs to, its text header, and notes."""
     own, numbered = _own_hdr(path), _NUMBERED.fullmatch(path.stem)
-    if own is not None or numbered is None:
+    if numbered is None:
         return [path], own, []
     stem = numbered[1]
     names = dict.fromkeys([stem, stem.rstrip("_- .")])
-    hdr = next((found for name in names if name and (found := path.parent / f"{name}.hdr").exists()), None)
+    shared = next((found for name in names if name and (found := path.parent / f"{name}.hdr").exists()), None)
     siblings = _siblings(path, stem)
-    if hdr is None:
-        siblings = {number: part for number, part in siblings.items() if part in _continued(path, siblings)}
-    if len(siblings) < 2 and hdr is None:
-        return [path], None, []
-    ordered = [siblings[number] for number in sorted(siblings)]
-    absent = sorted(set(range(min(1, *siblings), max(siblings))) - set(siblings)) if hdr is not None else []
-    notes = [f"{stem}{number}.mib is missing beside {hdr.name}" for number in absent[:10]] if hdr is not None else []
-    if hdr is None:
-        notes.append(
-            f"{', '.join(part.name for part in ordered)} go on in their frame numbers: read as one acquisition"
-        )
-    return ordered, hdr, notes
+    if own is None and shared is not None and path in siblings.values():
+        siblings = {number: part for number, part in siblings.items() if _own_hdr(part) is None}
+        absent = sorted(set(range(min(1, *siblings), max(siblings))) - set(siblings))
+        notes = [f"{stem}{number}.mib is missing beside {shared.name}" for number in absent[:10]]
+        return [siblings[number] for number in sorted(siblings)], shared, notes
+    chain = _chain(path, siblings)
+    if len(chain) == 1:
+        return chain, own, []
+    listed = ", ".join(part.name for part in chain)
+    return chain, _own_hdr(chain[0]), [f"{listed} go on in their frame numbers: read as one acquisition"]
 
 
 def _siblings(path: Path, stem: str) -> dict[int, Path]:
-    """Return files of the same name but for the number at its end, without a text header of their own."""
+    """Return the files of the same name but for the number at its end, by that number."""
     found = {}
     for part in path.parent.iterdir():
         numbered = _NUMBERED.fullmatch(part.stem)
-        alike = part.suffix == path.suffix and numbered is not None and numbered[1] == stem and part.is_file()
-        if alike and numbered is not None and (part == path or _own_hdr(part) is None):
+        alike = part.suffix == path.suffix and numbered is not None and numbered[1] == stem
+        if alike and numbered is not None and part.is_file():
             found[int(numbered[2][:18])] = part
     return found
 
 
-def _continued(path: Path, siblings: dict[int, Path]) -> list[Path]:
-    """Return the run of files around `path` in which each begins with the frame number after the last one's."""
-    ordered = [siblings[number] for number in sorted(siblings)]
-    groups: list[list[Path]] = []
-    expected = None
-    for part in ordered:
-        ends = _numbers(part)
-        if ends is not None and expected == ends[0] and groups:
-            groups[-1].append(part)
-        else:
-            groups.append([part])
-        expected = None if ends is None else ends[1] + 1
-    return next((group for group in groups if path in group), [path])
+def _chain(path: Path, siblings: dict[int, Path]) -> list[Path]:
+    """Return the files around `path` of which each goes on with the frame number after the last one's.
+
+    Only the first may have a text header of its own.
+    """
+    at = next((number for number, part in siblings.items() if part == path), None)
+    if at is None:
+        return [path]
+
+    def follows(number: int) -> bool:
+        before, part = siblings.get(number - 1), siblings.get(number)
+        if before is None or part is None or _own_hdr(part) is not None:
+            return False
+        ends, begins = _numbers(before), _numbers(part)
+        return ends is not None and begins is not None and begins[0] == ends[1] + 1
+
+    first = at
+    while follows(first):
+        first -= 1
+    last = at
+    while follows(last + 1):
+        last += 1
+    return [siblings[number] for number in range(first, last + 1)]
 
 
 def _numbers(part: Path) -> tuple[int, int] | None:

@@ -60,7 +60,8 @@ def _values(path: Path, suffix: str) -> Any:
         from PIL import Image
 
         with Image.open(path) as picture:
-            file_checks.check_frame_memory(8 * picture.width * picture.height, str(path))
+            pixels = picture.width * picture.height * getattr(picture, "n_frames", 1)
+            file_checks.check_memory(8 * pixels, f"{path}: a picture of {pixels} pixels")
             return np.stack([np.asarray(frame) for frame in _frames(picture)])
     if suffix == ".hspy":
         from twin.formats.hdf5.checked import open_hdf5

@@ -234,6 +234,17 @@ def test_files_with_text_headers_of_their_own_are_acquisitions_of_their_own(tmp_
     assert seen(tmp_path / "scan2.mib")[0] == [6, 7, 8]
 
 
+def test_the_text_header_may_have_the_name_of_the_first_part(tmp_path: Path) -> None:
+    write(tmp_path / "scan1.mib", range(1, 5), hdr(8, 4))
+    write(tmp_path / "scan2.mib", range(5, 9))
+    write(tmp_path / "scan3.mib", range(9, 11), hdr(2, 1))
+    for part in (1, 2):
+        got, health = seen(tmp_path / f"scan{part}.mib")
+        assert got == [[1, 2, 3, 4], [5, 6, 7, 8]]
+        assert "scan1.mib, scan2.mib go on in their frame numbers" in health.faults[0]
+    assert seen(tmp_path / "scan3.mib")[0] == [9, 10]
+
+
 def test_files_that_go_on_in_their_numbers_belong_together(tmp_path: Path) -> None:
     for part, numbers in ((1, (1, 2)), (2, (3, 4)), (3, (1, 2))):
         write(tmp_path / f"scan{part}.mib", numbers)

@@ -100,6 +100,7 @@ def test_a_table_tells_inputs_and_states(tmp_path: Path) -> None:
         ("file,dose_e\n000.npy,many\n", "line 2: dose_e is 'many'"),
         ("file,state.C10\n000.npy,3\n", "a state has all of C10, C12a, C12b"),
         ("file,dose_e\n000.npy,inf\n", "dose_e is 'inf'"),
+        ("file,exposure_s\n000.npy,-1\n", "exposure_s is '-1', and a number above zero"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, text: str, words: str) -> None:

@@ -212,6 +212,26 @@ def test_encoding_and_decoding_are_inverse(depth: int, raw: bool, quad: bool, co
     assert back.dtype.itemsize == frames.dtype.itemsize
 
 
+@pytest.mark.parametrize("rows", [32, 64, 128, 256])
+@pytest.mark.parametrize("depth", [1, 6, 12])
+def test_raw_regions_of_a_quad_have_any_number_of_rows(depth: int, rows: int) -> None:
+    told = header(depth, True, rows, 1024, chips=4)
+    assert mh.parse_header(mh.build_header(told)).image_shape == (2 * rows, 512)
+    frames = some_frames((1, 2 * rows, 512), depth)
+    payload = merlin_pixels.encode(frames, told)
+    assert np.array_equal(merlin_pixels.decode(payload, told), frames)
+    # The last row of the image is the first of its chip, which is turned.
+    assert np.array_equal(merlin_pixels.decode(payload, told)[0, -1, :256][::-1], _chip(payload, told, 2)[0])
+    with pytest.raises(FormatError, match="at most as many rows as a chip has columns"):
+        mh.build_header(header(depth, True, 257, 1024, chips=4))
+
+
+def _chip(payload: np.ndarray, told: mh.MerlinHeader, number: int) -> np.ndarray:
+    """The pixels of the chip in place `number` of those side by side, as it sends them, (rows, 256)."""
+    as_one = replace(told, chips=1, assembly="1x1")
+    return merlin_pixels.decode(payload, as_one)[0].reshape(told.height, 4, 256)[:, 3 - number]
+
+
 def test_a_count_beyond_the_counter_is_refused() -> None:
     with pytest.raises(FormatError, match=r"12 bits ends at 4095.*5000"):
         merlin_pixels.encode(np.full((1, 1, 64), 5000, np.uint16), header(12, True, 1, 64))
