@@ -49,9 +49,14 @@ class Place:
         """The log of an instrument's commands: that of the earlier run, if there is one."""
         return self.path / "audit.jsonl"
 
-    def settle(self, observations: int) -> None:
-        """Decide where the run stays: in place of the earlier one only if it has at least as many observations."""
-        if not self._moved and observations < max(1, self._rows):
+    def settle(self, observations: int, stopped: bool = False) -> None:
+        """Decide where the run stays: in place of the earlier one only if it is worth it.
+
+        Args:
+            observations: at least as many as the earlier run has, if this one continues it.
+            stopped: the run was stopped, and needs more of them than the earlier one.
+        """
+        if not self._moved and observations < max(1, self._rows + stopped * (self._rows > 0)):
             self._keep_apart()
 
     def move_in(self) -> None:
