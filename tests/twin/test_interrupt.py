@@ -108,7 +108,7 @@ def test_signals_that_are_ignored_stay_so() -> None:
 @pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)])
 def test_no_number_of_signals_cuts_deferred_work(numbers: tuple[signal.Signals, ...]) -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), session(), deferred():
+    with pytest.raises(KeyboardInterrupt), session(), deferred():  # noqa: PT012
         assert not requested()
         for number in numbers:
             signal.raise_signal(number)
@@ -118,7 +118,7 @@ def test_no_number_of_signals_cuts_deferred_work(numbers: tuple[signal.Signals, 
 
 
 def test_a_second_signal_cuts_work_that_allows_it() -> None:
-    with pytest.raises(KeyboardInterrupt), deferred(until_second=True):
+    with pytest.raises(KeyboardInterrupt), deferred(until_second=True):  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         pytest.fail("the second one has to raise")
@@ -149,7 +149,7 @@ def test_a_patient_session_is_asked() -> None:
 def test_long_work_in_a_patient_session_is_cut_once() -> None:
     reached = []
     with session(patient=True):
-        with pytest.raises(KeyboardInterrupt), interruptible():
+        with pytest.raises(KeyboardInterrupt), interruptible():  # noqa: PT012
             signal.raise_signal(signal.SIGINT)
             reached.append("after")
         signal.raise_signal(signal.SIGINT)
@@ -169,7 +169,7 @@ def test_the_way_back_is_not_asked_to_end_and_still_decides_the_exit_code() -> N
 
 def test_a_signal_waits_for_deferred_work_without_a_session() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
         with deferred():
             signal.raise_signal(signal.SIGINT)
             done.append("work")
