@@ -42,7 +42,7 @@ class Lock:
 
     def __init__(self, path: Path, inside: bool = False) -> None:
         self._file = path / FOLDER_LOCK if inside else path.with_name(f".{path.name}.lock")
-        self._lock = FileLock(self._file, is_singleton=False)
+        self._lock = FileLock(self._file, thread_local=False)
         try:
             self._lock.acquire(blocking=False)
         except Timeout:

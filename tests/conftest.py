@@ -39,6 +39,7 @@ SLOW = (
     "tests/test_examples.py::test_python_blocks_run",
     # every controller, agent, environment, microscope, training
     "tests/contracts/test_agents",
+    "tests/contracts/test_commands_hold",
     "tests/contracts/test_controllers",
     "tests/contracts/test_environments",
     "tests/contracts/test_errors",

@@ -49,9 +49,14 @@ class Place:
         """The log of an instrument's commands: that of the earlier run, if there is one."""
         return self.path / "audit.jsonl"
 
-    def settle(self, observations: int) -> None:
-        """Decide where the run stays: in place of the earlier one only if it has at least as many observations."""
-        if not self._moved and observations < max(1, self._rows):
+    def settle(self, observations: int, stopped: bool = False) -> None:
+        """Decide where the run stays: in place of the earlier one only if it is worth it.
+
+        Args:
+            observations: at least as many as the earlier run has, if this one continues it.
+            stopped: the run was stopped, and needs more of them than the earlier one.
+        """
+        if not self._moved and observations < max(1, self._rows + stopped * (self._rows > 0)):
             self._keep_apart()
 
     def move_in(self) -> None:
@@ -75,7 +80,7 @@ class Place:
         with suppress(OSError):
             if not self._moved:
                 self._keep_apart()
-            _remove_empty(self.at / "audit.jsonl")
+            _remove_empty(self.at / "audit.jsonl", self.at / "audit.jsonl.lock")
         self._lock.release()
         remove_empty([self.at, *self._created])
 
@@ -142,7 +147,7 @@ def _new(base: Path) -> Place:
 
 
 def _is_free(folder: Path) -> bool:
-    return all(entry.name in ("audit.jsonl", FOLDER_LOCK) for entry in folder.iterdir())
+    return all(entry.name == FOLDER_LOCK or entry.name.startswith("audit.jsonl") for entry in folder.iterdir())
 
 
 def _aside(path: Path, continued: bool) -> Place:
@@ -170,9 +175,11 @@ def _rows(table: Path) -> int:
     return max(0, table.read_bytes().count(b"\n") - 1) if table.is_file() else 0
 
 
-def _remove_empty(file: Path) -> None:
-    if file.is_file() and file.stat().st_size == 0:
-        file.unlink()
+def _remove_empty(log: Path, lock: Path) -> None:
+    """Remove an audit log without a line, and its lock."""
+    if log.is_file() and log.stat().st_size == 0:
+        log.unlink()
+        lock.unlink(missing_ok=True)
 
 
 def not_written(error: OSError, observations: int, place: Place, recording: Path | None) -> NotWritten:

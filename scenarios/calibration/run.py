@@ -211,7 +211,7 @@ def run_at(
         observations: list[Observation] = []
         try:
             measured = _measure(session, seed, directory, observations, progress, ending)
-            place.settle(len(observations))
+            place.settle(len(observations), measured.status == "stopped")
             directory.path = place.at
             result = _result(session, seed, measured, place, report)
             if measured.status != "complete":

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from twin.interrupt import deferred, held, remembered
+from twin.interrupt import check, deferred, held, interruptible, remembered, requested, session
 
 
 class Swallows:
@@ -103,3 +103,77 @@ def test_signals_that_are_ignored_stay_so() -> None:
             signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)])
+def test_no_number_of_signals_cuts_deferred_work(numbers: tuple[signal.Signals, ...]) -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), session(), deferred():  # noqa: PT012
+        assert not requested()
+        for number in numbers:
+            signal.raise_signal(number)
+        assert requested()
+        done.append("work")
+    assert done == ["work"]
+
+
+def test_a_second_signal_cuts_work_that_allows_it() -> None:
+    with pytest.raises(KeyboardInterrupt), deferred(until_second=True):  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second one has to raise")
+
+
+def test_only_the_first_signal_of_a_session_raises() -> None:
+    with session() as ending:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.raise_signal(number)  # the way back is not cut
+        with session(), deferred():
+            signal.raise_signal(signal.SIGINT)
+    assert ending.exit_code == 143
+
+
+def test_a_patient_session_is_asked() -> None:
+    with session(patient=True) as ending:
+        signal.raise_signal(signal.SIGHUP)
+        with pytest.raises(KeyboardInterrupt):
+            ending.check()
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert ending.exit_code == 129
+    assert not requested()
+
+
+def test_long_work_in_a_patient_session_is_cut_once() -> None:
+    reached = []
+    with session(patient=True):
+        with pytest.raises(KeyboardInterrupt), interruptible():  # noqa: PT012
+            signal.raise_signal(signal.SIGINT)
+            reached.append("after")
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            reached.append("inside")
+    assert reached == []
+
+
+def test_the_way_back_is_not_asked_to_end_and_still_decides_the_exit_code() -> None:
+    with session() as ending, held():
+        signal.raise_signal(signal.SIGTERM)
+        assert not requested()
+        check()
+    ending.check()
+    assert ending.exit_code == 143
+
+
+def test_a_signal_waits_for_deferred_work_without_a_session() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        with deferred():
+            signal.raise_signal(signal.SIGINT)
+            done.append("work")
+        done.append("more")
+    assert done == ["work"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

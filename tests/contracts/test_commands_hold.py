@@ -1,0 +1,217 @@
+"""Every command that writes ends in a sentence when the computer gives out, and in its own way when told twice."""
+
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scenarios import cli
+from twin.formats import Layout, Metadata, create
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs fork"),
+    pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
+]
+
+TINY = """
+optics: {convergence_mrad: 14, sampling_nm: 0.05, grid: 256, camera_pixels: 64, binning: 4}
+renderer: fast
+space: {start_nm: [12, 6, 6], input_nm: [12, 6, 6]}
+day: {focal_spread_nm: 0, source_size_nm: 0}
+task: {observations: 3}
+scan:
+  specimen: sto_001
+  specimen_options: {width_nm: 1.5, height_nm: 1.5, thickness_nm: 0.39}
+  optics: {grid: 80, sampling_nm: 0.02, camera_pixels: 16, binning: 3}
+  plan: {rows: 8, columns: 7, step_nm: 0.05, dose_e: 5000, dwell_s: 1.0e-4}
+"""
+COMMANDS = {
+    "calibrate": "calibrate tiny.yaml --controller random --out OUT",
+    "record": "calibrate tiny.yaml --controller random --out OUT --record OUT.zarr",
+    "acquire": "acquire tiny.yaml --out OUT.zarr",
+    "acquire-mib": "acquire tiny.yaml --out OUT.mib",
+    "scan": "scan tiny.yaml --agents com --out OUT",
+    "keep": "scan tiny.yaml --agents com --out OUT --keep OUT.hspy",
+    "stream": "stream frames.zarr --agents com --out OUT",
+    "compare": "compare tiny.yaml --controllers random --runs 2 --workers 1 --out OUT",
+}
+_INT, _TERM, _HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+TWICE = dict(zip(COMMANDS, [(_INT, _INT), (_TERM, _TERM), (_HUP, _TERM), (_INT, _TERM)] * 2, strict=True))
+BLOCKED = "blocked/folder"
+"""Below a file: nothing can be created there, not even by root."""
+
+
+class Ended:
+    """A command that has ended: exit code (negative: killed), what it printed, and the last line on stderr."""
+
+    def __init__(self, code: int, stdout: str, stderr: str) -> None:
+        self.code, self.stdout, self.stderr = code, stdout, stderr
+        lines = [line for line in stderr.replace("\r", "\n").splitlines() if line.strip()]
+        self.last = lines[-1] if lines else ""
+
+    def check_refusal(self, *words: str) -> None:
+        """Assert that it ended with one sentence and code 1 or 2."""
+        assert self.code in (1, 2), (self.code, self.stderr)
+        assert "Traceback" not in self.stderr, self.stderr
+        assert self.last.startswith("stemtwin: "), self.stderr
+        assert not words or any(word in self.last for word in words), self.last
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """What a command imports, once: the forked ones start with it."""
+    import matplotlib.pyplot
+    import torch
+
+    import twin.formats.hspy  # noqa: F401
+
+    torch.set_num_threads(1)
+    assert matplotlib.pyplot
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Run:
+    """Run a command of the table in a process of its own."""
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "blocked").write_text("a file")
+    with create(tmp_path / "frames.zarr", Layout((6, 5), (8, 8)), Metadata(pixel_mrad=2.0, step_nm=0.1)) as writer:
+        writer.append(np.random.default_rng(0).poisson(9, (30, 8, 8)).astype(np.uint16))
+
+    def run(
+        name: str,
+        prepare: Callable[[], None] = lambda: None,
+        out: str = "out",
+        meanwhile: Callable[[int], None] | None = None,
+    ) -> Ended:
+        words = ["stemtwin", *COMMANDS[name].replace("OUT", out).split()]
+        process = os.fork()
+        if process == 0:
+            _command(tmp_path, words, prepare)
+        if meanwhile is not None:
+            meanwhile(process)
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        return Ended(code, *((tmp_path / stream).read_text() for stream in ("stdout", "stderr")))
+
+    return run
+
+
+def _command(folder: Path, words: list[str], prepare: Callable[[], None]) -> None:
+    """Be the command; never returns."""
+    code = 70
+    try:
+        os.chdir(folder)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        sys.argv = words
+        os.environ["XDG_CONFIG_HOME"] = str(folder)
+        prepare()
+        cli.main()
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 71
+    finally:
+        os._exit(code)
+
+
+def small_files() -> None:
+    """Let no file grow beyond 600 bytes, as on a full disc."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+
+
+def full_output() -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+
+def closed_output() -> None:
+    """A pipe whose reader is gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 1)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+
+def no_output() -> None:
+    os.close(1)
+    sys.stdout = None  # type: ignore[assignment]
+
+
+def little_memory() -> None:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**20, used + 2**20))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_full_disc(command: Run, name: str) -> None:
+    command(name, small_files).check_refusal("File too large", "could not be written")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_folder_that_cannot_be_written(command: Run, name: str, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    command(name, out=BLOCKED).check_refusal("Not a directory", "is not a directory", "File exists")
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.name not in ("stdout", "stderr")] == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("name", ["calibrate", "stream", "compare"])
+def test_output_on_a_full_device(command: Run, name: str, tmp_path: Path) -> None:
+    ended = command(name, full_output)
+    ended.check_refusal("could not be printed: No space left on device; what the command wrote is in its files")
+    assert list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("name", ["calibrate", "acquire", "scan"])
+def test_a_reader_that_is_gone(command: Run, name: str, tmp_path: Path) -> None:
+    command(name, closed_output).check_refusal("could not be printed: its reader is gone")
+    assert list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("name", ["calibrate"])
+def test_closed_standard_output(command: Run, name: str, tmp_path: Path) -> None:
+    ended = command(name, no_output)
+    assert (ended.code, "Traceback" in ended.stderr) == (0, False), ended.stderr
+    assert list(tmp_path.glob("out*"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+@pytest.mark.parametrize("name", ["calibrate", "acquire"])
+def test_too_little_memory(command: Run, name: str) -> None:
+    command(name, little_memory).check_refusal("out of memory")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_told_twice_to_end(command: Run, name: str) -> None:
+    first, second = TWICE[name]
+    rng = np.random.default_rng([*name.encode(), first])
+
+    def tell(process: int) -> None:
+        time.sleep(0.1 + float(rng.uniform(0.0, 0.4)))
+        os.kill(process, first)
+        time.sleep(0.003)
+        os.kill(process, second)
+
+    ended = command(name, _usual_signals, meanwhile=tell)
+    # A command that had ended by then has its own code; none is killed.
+    assert ended.code in (0, 128 + first, 128 + second), (ended.code, ended.stderr)
+    assert "Traceback" not in ended.stderr
+
+
+def _usual_signals() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)

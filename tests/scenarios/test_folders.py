@@ -1,0 +1,85 @@
+"""What a run writes: locked, numbered, whole or not at all, and never somebody else's."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scenarios.folders import InUse, Lock, latest, locked, new_folder, sentence, write_text
+
+
+def test_one_place_has_one_writer(tmp_path: Path) -> None:
+    with locked(tmp_path / "scan.zarr"):
+        with pytest.raises(InUse, match=r"scan\.zarr is being written by another run: wait for its end, or choose"):
+            Lock(tmp_path / "scan.zarr")
+        with locked(tmp_path / "other.zarr"):
+            pass
+    with locked(tmp_path / "scan.zarr"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_program_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
+    program = "import sys, time; from pathlib import Path; from scenarios.folders import Lock\n"
+    program += "lock = Lock(Path(sys.argv[1]), inside=True); print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            with pytest.raises(InUse, match="is being written by another run"):
+                Lock(tmp_path, inside=True)
+        finally:
+            other.kill()
+    Lock(tmp_path, inside=True).release()
+
+
+def test_a_lock_leaves_no_folder_that_it_made(tmp_path: Path) -> None:
+    with locked(tmp_path / "a" / "b" / "scan.zarr"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert not (tmp_path / "a").exists()
+    with locked(tmp_path / "a", inside=True):
+        (tmp_path / "a" / "result").write_text("")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["result"]
+
+
+def test_numbers_are_given_once(tmp_path: Path) -> None:
+    assert latest(tmp_path / "x" / "3") is None
+    assert [new_folder(tmp_path / "3").name for _ in range(11)] == ["3", *(f"3-{k}" for k in range(2, 12))]
+    found = latest(tmp_path / "3")
+    assert found is not None
+    assert found.name == "3-11"  # 11 is more than 2, not before it
+    (tmp_path / "3-12").write_text("a file")
+    (tmp_path / "3-13").symlink_to(tmp_path / "3")
+    (tmp_path / "3-dry-run").mkdir()
+    assert latest(tmp_path / "3") == found
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "summary.json").symlink_to(tmp_path / "mine")
+    write_text(tmp_path / "summary.json", "{}")
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert (tmp_path / "summary.json").read_text() == "{}"
+    assert not (tmp_path / "summary.json").is_symlink()
+
+
+def test_somebody_elses_partial_file_stays(tmp_path: Path) -> None:
+    (tmp_path / "summary.json.partial").write_text("not ours")
+    write_text(tmp_path / "summary.json", "{}")
+    assert (tmp_path / "summary.json.partial").read_text() == "not ours"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_cannot_be_written_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / "summary.json", "earlier")
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left") as told:
+        write_text(tmp_path / "summary.json", "later")
+    assert (tmp_path / "summary.json").read_text() == "earlier"
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+    assert sentence(told.value) == f"{tmp_path / 'summary.json'}: No space left on device"
