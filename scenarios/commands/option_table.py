@@ -100,12 +100,12 @@ def limits_of(hint: Any) -> str:
 
 
 def _limits(hint: Any) -> Iterator[tuple[str, float]]:
-    from twin.options import LARGEST, SMALLEST
+    from twin.options import LARGEST
 
     for part in getattr(hint, "__metadata__", ()):
         for name, sign in SIGNS.items():
             value = getattr(part, name, None)
-            if isinstance(value, int | float) and value not in (LARGEST, SMALLEST):
+            if isinstance(value, int | float) and value != LARGEST:
                 yield sign, value
     for part in get_args(hint):
         if hasattr(part, "__metadata__") and getattr(hint, "__metadata__", None) is None:
