@@ -7,8 +7,9 @@ from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 UNITS = {
-    "nm": "nm", "a": "A", "nm2": "nm2", "mrad": "mrad", "deg": "degrees", "kev": "keV", "e": "electrons", "s": "s", "ms": "ms",
-    "ns": "ns", "hz": "Hz", "px": "pixels", "bytes": "bytes", "mib": "MiB", "kelvin": "K", "s_per_nm": "s/nm",
+    "nm": "nm", "a": "A", "nm2": "nm2", "mrad": "mrad", "deg": "degrees", "kev": "keV", "e": "electrons", "s": "s",
+    "ms": "ms", "ns": "ns", "hz": "Hz", "px": "pixels", "bytes": "bytes", "mib": "MiB",
+    "kelvin": "K", "s_per_nm": "s/nm",
     "per_nm3": "1/nm3", "nm_per_s": "nm/s", "nm_per_sqrt_s": "nm/sqrt(s)",
 }  # fmt: skip
 """Unit by the end of an option's name."""

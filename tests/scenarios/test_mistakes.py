@@ -70,7 +70,7 @@ calibrate --set severity=1 | severity draws the whole day; give either day or se
 calibrate --set "day.film={" | is not a YAML value
 calibrate --set controllers.randon={} | controllers.randon is not a controller (did you mean random?)
 calibrate --set microscope.kind=nino | 'nino' is not a kind of microscope (did you mean nion?)
-calibrate --set day.film.thickness_nm=500 | takes 24.9 GB and many minutes; multislice takes films up to 2.15 GB. Use day.film.thickness_nm <= 43.1
+calibrate --set day.film.thickness_nm=500 | takes 24.9 GB and many minutes; multislice takes films up to 2.15 GB. Use day.film.thickness_nm <= 43
 calibrate --set a.b.c.d.e.f.g.h.i.j.k.l.m=1 | a key has at most 12 parts, got 13
 show --set task.observation=3 | task.observation is not a key here (did you mean observations?)
 # controllers and their options
