@@ -32,7 +32,9 @@ SLOW = (
     "tests/scenarios/scans/",
     "tests/scenarios/test_cli",
     "tests/scenarios/test_door",
+    "tests/scenarios/test_hostile_scenarios",
     "tests/scenarios/test_library",
+    "tests/scenarios/test_mistakes",
     "tests/scenarios/test_same_figures",
     "tests/scenarios/test_serve",
     "tests/test_examples.py::test_docstring_examples",
@@ -89,7 +91,10 @@ SLOW = (
     "tests/twin/wire/test_ceos",
     "tests/twin/wire/test_merlin",
     "tests/twin/test_simulated",
+    "tests/test_door",
+    "tests/test_notebooks",
     "tests/test_packaging",
+    "tests/test_templates",
 )
 """Beginnings of the names of tests that `make quick` leaves out; `pytest --durations=80` shows the slowest."""
 

@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Annotated, Any, ClassVar, TypeVar, cast, dataclass_transform, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
 from twin.errors import StemtwinError, nearest, shortened
@@ -19,7 +19,14 @@ LARGEST = 1e15
 SMALLEST = 1e-15
 """The smallest positive number: below it quotients overflow."""
 
-Positive = Annotated[float, Gt(0), Ge(SMALLEST), Le(LARGEST)]
+
+def _not_tiny(value: float) -> float:
+    if value < SMALLEST:
+        raise ValueError(f"a number from {SMALLEST:g} on is expected, got {value:g}")
+    return value
+
+
+Positive = Annotated[float, Gt(0), Le(LARGEST), AfterValidator(_not_tiny)]
 NonNegative = Annotated[float, Ge(0), Le(LARGEST)]
 Probability = Annotated[float, Gt(0), Lt(1)]
 Fraction = Annotated[float, Ge(0), Lt(1)]

@@ -19,7 +19,7 @@ from pathlib import Path
 import grimp
 
 ROOT = Path(__file__).parents[2]
-FLOORS = (("scenarios",), ("controller", "agents"), ("learning",), ("twin",))
+FLOORS = (("stemtwin",), ("scenarios",), ("controller", "agents"), ("learning",), ("twin",))
 """Packages from top to bottom; those that import nothing of each other stand side by side."""
 
 WIDTH, GAP, BOX, ROW, HEAD = 1180, 26, 26, 44, 38

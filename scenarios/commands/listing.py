@@ -187,13 +187,14 @@ def _entry_command(name: str) -> Any:
     from scenarios.commands.arguments import AsJson
 
     def entry(as_json: AsJson = False) -> None:
-        from twin.errors import nearest
+        from twin.errors import nearest, shortened
 
         with refusals():
             found = entries(name)
         if not found:
-            lists = ", ".join(command.name or "" for command in app.registered_commands)
-            stop(f"{name!r} is neither a list nor a name{nearest(name, known_names())}; lists: {lists}")
+            lists = [command.name or "" for command in app.registered_commands]
+            suggestion = nearest(name, [*lists, *known_names()])
+            stop(f"{shortened(repr(name))} is neither a list nor a name{suggestion}; lists: {', '.join(lists)}")
         if as_json:
             typer.echo(json.dumps([_plain(one) for one in found], default=str))
         else:

@@ -7,8 +7,9 @@ from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 UNITS = {
-    "nm": "nm", "nm2": "nm2", "mrad": "mrad", "deg": "degrees", "kev": "keV", "e": "electrons", "s": "s", "ms": "ms",
-    "ns": "ns", "hz": "Hz", "px": "pixels", "bytes": "bytes", "mib": "MiB", "kelvin": "K", "s_per_nm": "s/nm",
+    "nm": "nm", "a": "A", "nm2": "nm2", "mrad": "mrad", "deg": "degrees", "kev": "keV", "e": "electrons", "s": "s",
+    "ms": "ms", "ns": "ns", "hz": "Hz", "px": "pixels", "bytes": "bytes", "mib": "MiB",
+    "kelvin": "K", "s_per_nm": "s/nm",
     "per_nm3": "1/nm3", "nm_per_s": "nm/s", "nm_per_sqrt_s": "nm/sqrt(s)",
 }  # fmt: skip
 """Unit by the end of an option's name."""
@@ -100,12 +101,12 @@ def limits_of(hint: Any) -> str:
 
 
 def _limits(hint: Any) -> Iterator[tuple[str, float]]:
-    from twin.options import LARGEST, SMALLEST
+    from twin.options import LARGEST
 
     for part in getattr(hint, "__metadata__", ()):
         for name, sign in SIGNS.items():
             value = getattr(part, name, None)
-            if isinstance(value, int | float) and value not in (LARGEST, SMALLEST):
+            if isinstance(value, int | float) and value != LARGEST:
                 yield sign, value
     for part in get_args(hint):
         if hasattr(part, "__metadata__") and getattr(hint, "__metadata__", None) is None:

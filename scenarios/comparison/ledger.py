@@ -15,12 +15,14 @@ from urllib.parse import quote
 
 import yaml
 
+from controller.base import names
 from scenarios.choices import ChoiceError, split_choices
 from scenarios.comparison.sweep import Failure, Job, RunRecord, digest, kind, resolve, sweep
 from scenarios.folders import sentence, write_text
 from scenarios.scenario_file import parse_yaml, read_text
 from scenarios.schema import Scenario, ScenarioError, load
 from scenarios.versions import versions
+from twin.errors import check_known
 
 Groups = Mapping[str, Mapping[str, Sequence[RunRecord]]]
 """Scenario name -> controller -> records in the order of their seeds."""
@@ -108,6 +110,8 @@ def make_plan(
         if scenario.name in found:
             raise ScenarioError(f"{argument} and {arguments[scenario.name]} are both named {scenario.name}")
         arguments[scenario.name], found[scenario.name] = where, scenario
+    for controller in controllers:
+        check_known(kind(controller), names(), "a controller", ScenarioError)
     plan = Plan(arguments, found, controllers, seeds, observations, changes)
     for name in found:
         for controller in controllers:

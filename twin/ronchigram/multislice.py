@@ -66,7 +66,8 @@ def check_film(optics: Optics, day: Day, shape: tuple[int, int, int]) -> None:
     needed = 8 * snapshots * slices * side**2
     if needed > LARGEST_FILM_BYTES:
         thickness_nm = day.film.thickness_nm
-        thickest_nm = math.floor(10 * thickness_nm * LARGEST_FILM_BYTES / needed) / 10
+        most_slices = LARGEST_FILM_BYTES // (8 * snapshots * side**2)
+        thickest_nm = math.floor(10 * most_slices * thickness_nm / slices) / 10
         thinner = f"day.film.thickness_nm <= {thickest_nm:g}, " if thickest_nm >= 1 else ""
         raise ValueError(
             f"a film of {thickness_nm:g} nm over {optics.window_nm:.1f} nm takes {needed / 1e9:.3g} GB and many"

@@ -63,7 +63,7 @@ class _Loader(yaml.SafeLoader):
     """`yaml.SafeLoader` that counts while it composes, before anything is constructed or expanded."""
 
     # Without the resolver of dates.
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]
         first: [(tag, pattern) for tag, pattern in pairs if tag in PLAIN]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -76,13 +76,13 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]
             node = super().compose_node(parent, index)
             if id(node) not in self._sizes:
                 raise _problem(f"the alias {event.anchor} stands inside what it repeats", node)
         else:
             self._depth += 1
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]
             if self._depth > self._limits.depth:
                 raise _problem(f"lists and mappings are at most {self._limits.depth} deep", event)
             if getattr(event, "tag", None) not in (None, "!", TEXT):

@@ -12,11 +12,11 @@ from abtem.multislice import FresnelPropagator
 from abtem.potentials.iam import TransmissionFunction
 
 from twin.aberrations import NAMES, TERMS, Aberrations, aberration_phase, index, to_abtem
-from twin.day import Day, FilmProperties
+from twin.day import CameraProperties, Day, FilmProperties
 from twin.matter.carbon_screen import phase_psd_rad2_nm2, structure_factor
 from twin.optics import AliasingError, Optics
 from twin.ronchigram.multislice import SCATTERING_MARGIN_MRAD, MultisliceRenderer, multislice_grid, projection_filter
-from twin.ronchigram.phase_screens import aperture_basis, diffraction, fresnel_propagator
+from twin.ronchigram.phase_screens import aperture_basis, crop_pixels, diffraction, fresnel_propagator
 
 OPTICS = Optics(grid=256, camera_pixels=64, binning=3)  # 6.4 nm window
 STILL = Day(film=FilmProperties(thickness_nm=8.0, thermal_rms_nm=0.0), focal_spread_nm=0.0)
@@ -351,3 +351,22 @@ def test_errors_come_before_the_film_is_built():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         MultisliceRenderer(OPTICS, STILL, **options)
+
+
+@pytest.mark.parametrize("energy_kev", [60.0, 80.0])
+def test_the_grid_reaches_the_corners_of_a_rotated_camera_at_low_energy(energy_kev):
+    """A camera at an angle reads beyond its own square; a grid that ends before it gives frames without electrons."""
+    optics = Optics(energy_kev=energy_kev, grid=256, sampling_nm=0.05, camera_pixels=64, binning=3)
+    camera = CameraProperties(rotation_deg=6.0, shift_px=(2.0, -1.0), scale=0.98)
+    day = replace(STILL, camera=camera, film=replace(STILL.film, thickness_nm=1.0))
+    lit = MultisliceRenderer(optics, day, film_windows=1).probability([Aberrations()], [1])
+    assert multislice_grid(optics, camera) >= crop_pixels(optics, camera)
+    assert lit.sum() > 0.9
+
+
+def test_a_film_too_thick_for_the_memory_is_refused_with_the_thickest_that_is_not():
+    day = replace(STILL, film=replace(STILL.film, thickness_nm=5000.0))
+    with pytest.raises(ValueError, match=r"a film of 5000 nm over .* GB and many minutes") as caught:
+        MultisliceRenderer(Optics(), day)
+    thickest = float(str(caught.value).split("day.film.thickness_nm <= ")[1].split(",")[0])
+    MultisliceRenderer(Optics(), replace(STILL, film=replace(STILL.film, thickness_nm=thickest)))

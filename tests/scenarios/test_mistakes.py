@@ -1,0 +1,175 @@
+"""Mistakes on the command line: exit code 2, one line that names the nearest valid choice, nothing written."""
+
+# ruff: noqa: E501  (a command line and its answer stand on one line)
+
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from scenarios.cli import app
+
+FILES = {
+    "list.yaml": b"[1, 2]",
+    "broken.yaml": b"renderer: fast\nday: [",
+    "binary.yaml": b"\xff\xfe\x00",
+    "twice.yaml": b"day: {}\nday: {}",
+    "loop.yaml": b"day: &a [*a]",
+    "number.yaml": b"1: 2",
+    "junk.mib": b"x" * 100,
+    "junk.safetensors": b"x" * 100,
+    "weights.txt": b"x",
+    "file": b"x",
+}
+"""Files that lie in the working folder."""
+
+MISTAKES = """
+# scenarios
+calibrate dya_a | 'dya_a' is not a scenario (did you mean day_a?); known: au_on_carbon,
+calibrate DAY_B | 'DAY_B' is not a scenario
+calibrate day-a | did you mean day_a?
+acquire sto_01 | did you mean sto_001?
+scan mos2_twistd | did you mean mos2_twisted?
+serve mos2_twistd | did you mean mos2_twisted?
+show nominl | did you mean nominal?
+compare nominl --controllers random | did you mean nominal?
+train quality nominl | did you mean nominal?
+calibrate nowhere.yaml | nowhere.yaml: No such file or directory
+calibrate list.yaml | list.yaml: a scenario is a mapping of keys to values, got list
+calibrate broken.yaml | broken.yaml: line 2 is not valid YAML
+calibrate binary.yaml | binary.yaml: not UTF-8 text
+calibrate twice.yaml | twice.yaml: line 2 is not valid YAML: day is given twice
+calibrate loop.yaml | loop.yaml: line 1 is not valid YAML: the alias a stands inside what it repeats
+calibrate number.yaml | number.yaml: a key is text, got 1
+calibrate pipe.yaml | pipe.yaml: a regular file is expected, this is a device or a pipe
+calibrate . | '.' is not a scenario
+calibrate ./ | Is a directory
+acquire day_a | day_a: no scan in this scenario; see `scan:` in one of sto_001 or mos2_twisted
+scan day_a | day_a: no scan in this scenario
+# --set
+calibrate --set day.dose_e | an override is written key.key=value, for example day.dose_e=2e5
+calibrate --set =3 | an override is written key.key=value
+calibrate --set day..dose_e=1 | an override is written key.key=value
+calibrate --set day.dose_e=many | day.dose_e: input should be a valid number
+calibrate --set day.dose_e=-1 | day.dose_e: input should be greater than 0, got -1
+calibrate --set day.dose_e=1e99 | day.dose_e: a number up to 1e+15 in size is expected, got 1e+99
+calibrate --set day.dose=1e5 | day.dose is not a key here (did you mean dose_e?)
+calibrate --set dose_e=1e5 | dose_e is not a key here (did you mean day.dose_e?)
+calibrate --set optics.semi_angle_mrad=20 | did you mean convergence_mrad?
+calibrate --set optics.grid=300 | the camera spans 128 x 3 grid pixels; the grid has 300; use grid >= 384 or binning <= 2
+calibrate --set optics.grid=100000 | optics.grid must be from 8 to 4096, got 100000; one wave would take 80 GB; nearest: 4096
+calibrate --set optics.energy_kev=1e-300 | optics.energy_kev must be from 0.1 to 5000, got 1e-300; nearest: 0.1
+calibrate --set optics.convergence_mrad=90 | exceeds the grid's 39.4 mrad; use sampling_nm <= 0.0109
+calibrate --set space=third_order | space 'third_order' is not a shorthand
+calibrate --set space.names=[C1O,C12a,C12b] | 'C1O' is not an aberration coefficient (did you mean C10?)
+calibrate --set renderer=slow | renderer: input should be 'fast' or 'multislice', got 'slow'
+calibrate --set name=../x | name
+calibrate --set severity=1 | severity draws the whole day; give either day or severity
+calibrate --set "day.film={" | is not a YAML value
+calibrate --set controllers.randon={} | controllers.randon is not a controller (did you mean random?)
+calibrate --set microscope.kind=nino | 'nino' is not a kind of microscope (did you mean nion?)
+calibrate --set day.film.thickness_nm=500 | takes 24.9 GB and many minutes; multislice takes films up to 2.15 GB. Use day.film.thickness_nm <= 43
+calibrate --set a.b.c.d.e.f.g.h.i.j.k.l.m=1 | a key has at most 12 parts, got 13
+show --set task.observation=3 | task.observation is not a key here (did you mean observations?)
+# controllers and their options
+calibrate --controller randon | 'randon' is not a controller (did you mean random?)
+calibrate --controller vae_em --set controllers.vae_em.candidate=9 | 'candidate' is not an option here (did you mean candidates?)
+calibrate --controller vae_em --set controllers.vae_em.candidates=-1 | candidates: input should be greater than or equal to
+calibrate --controller vae_em --set controllers.vae_em.weights=vae_nominal | 'vae_nominal' are not shipped weights
+calibrate --controller vae_em --set controllers.vae_em.weights=none.safetensors | none.safetensors: no such file
+calibrate --controller vae_em --set controllers.vae_em.weights=junk.safetensors | junk.safetensors: cannot be read as weights
+compare nominal --controllers randon | 'randon' is not a controller (did you mean random?)
+compare nominal --controllers random,random | a controller is named twice
+compare nominal --controllers =3 | '=3' follows no controller
+compare nominal --controllers "" | --controllers takes names separated by commas, got none; see stemtwin list controllers
+compare nominal nominal --controllers random | are both named nominal
+compare nominal --controllers random --scheduler x --workers 2 | --workers and --scheduler exclude each other
+# agents, sources, data files
+scan sto_001 --agents rikom | 'rikom' is not an agent (did you mean ricom?)
+scan sto_001 --agents adf:inner=3 | 'inner' is not an option here (did you mean inner_mrad?)
+scan sto_001 --agents adf:inner_mrad | 'inner_mrad' is not key=value
+scan sto_001 --agents "" | --agents takes names separated by commas, got none; see stemtwin list agents
+scan sto_001 --images adf | --images goes with --calibrate
+scan sto_001 --keep x.tif | x.tif
+acquire sto_001 --out x.tif | x.tif
+acquire sto_001 --set scan.specimen=sto_100 | did you mean sto_001?
+acquire sto_001 --set scan.detectors=[haddf] | 'haddf' is not a detector (did you mean haadf?)
+acquire sto_001 --set scan.plan.rows=0 | scan.plan.rows: input should be greater than 0, got 0
+stream junk.mib --agents rikom | did you mean ricom?
+stream junk.mib --meta step_nm | --meta: 'step_nm' is not key=value
+stream junk.mib | junk.mib: frame 0: a frame begins with MQ1
+stream junk.mib --option meta=1 | metadata of the stream goes with --meta
+# the other commands
+gallery --only probs | probs
+list vae_emm | 'vae_emm' is neither a list nor a name (did you mean vae_em?); lists: scenarios, controllers,
+list scenario | (did you mean scenarios?)
+report | nothing to report; use --environment
+train quality --days 0 | days
+train quality day_a --set optics.energy=200 | did you mean energy_kev?
+--log nowhere/x.log list scenarios | --log nowhere/x.log: No such file or directory
+"""
+"""A command line and a part of the line that answers it."""
+
+USAGE = """
+calibrat | No such command 'calibrat'
+calibrate --sed 3 | No such option: --sed
+calibrate --seed -1 | Invalid value for '--seed'
+calibrate --seed many | Invalid value for '--seed'
+calibrate --observations 0 | Invalid value for '--observations'
+calibrate day_a day_b | Got unexpected extra argument
+compare nominal | Missing option '--controllers'
+compare --controllers random | Missing argument 'SCENARIO...'
+compare nominal --controllers random --runs 0 | Invalid value for '--runs'
+serve --merlin-control 70000 | Invalid value for '--merlin-control'
+serve --mode fast | Invalid value for '--mode'
+train vea | 'vea' is not a training (did you mean vae?)
+"""
+"""Command lines that do not parse: the usage stands before the line."""
+
+
+def cases(text: str) -> list[tuple[str, str]]:
+    lines = [line for line in text.strip().splitlines() if not line.startswith("#")]
+    pairs = [line.partition(" | ") for line in lines]
+    return [(command, expected) for command, _, expected in pairs]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with files of all kinds."""
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    os.mkfifo(tmp_path / "pipe.yaml")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(cases(MISTAKES)) + len(cases(USAGE)) >= 60
+
+
+@pytest.mark.parametrize(("command", "expected"), cases(MISTAKES), ids=lambda text: text[:60])
+def test_a_mistake_is_answered_in_one_line(command: str, expected: str, folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    done = CliRunner().invoke(app, shlex.split(command))
+    assert done.exit_code == 2, done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    assert done.stdout == ""
+    (line,) = [line for line in done.stderr.splitlines() if line.strip()]
+    assert line.startswith("stemtwin: ")
+    assert expected in line
+    assert len(line) < 800
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    assert [path for path in files if path not in before] == []
+
+
+@pytest.mark.parametrize(("command", "expected"), cases(USAGE), ids=lambda text: text[:60])
+def test_a_line_that_does_not_parse_shows_the_usage(command: str, expected: str, folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    done = CliRunner().invoke(app, command.split(), env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert "Traceback" not in done.output
+    assert done.stderr.startswith("Usage: ")
+    assert expected in done.stderr.splitlines()[-1]
+    assert sorted(folder.rglob("*")) == before
