@@ -179,7 +179,8 @@ class CheckedController:
         reason = self._reason(estimate)
         if not reason:
             return estimate
-        return replace(estimate, reason=reason, misfit=estimate.misfit or bool(self.geometry() or self.objection))
+        unlike = bool(self.geometry() or self.objection or self.halt)
+        return replace(estimate, reason=reason, misfit=estimate.misfit or unlike)
 
     def _moved(self) -> bool:
         """Whether usable frames were taken at inputs far enough apart."""
