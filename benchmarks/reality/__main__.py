@@ -21,6 +21,11 @@ from controller.base import load
 from scenarios.schema import load as load_scenario
 from twin.errors import StemtwinError, check_known
 
+
+class UnknownKind(StemtwinError, ValueError):
+    """No kind of disturbance has that name."""
+
+
 SHOWN = (3, 5)
 SHARE = ("--runs", "2", "--renderer", "fast", "--controllers", "neural_posterior", "vae_em")
 """Settings of the share that a hosted check can afford."""
@@ -91,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write(head)
     try:
         for name in options.kinds:
-            check_known(name, KINDS, "a kind")
+            check_known(name, KINDS, "a kind", UnknownKind)
             for controller in options.controllers:
                 records = finished(options, name, controller)
                 for frame in [shown for shown in SHOWN if shown <= options.frames]:

@@ -35,8 +35,8 @@ def without_spots(counts: Array) -> Array:
     left to `preprocess.remove_defects`.
     """
     single = remove_defects(counts)
-    level = np.percentile(single, 75)
-    bright = single > SPOT * max(level, 0.0) + SPOT_SIGMA * np.sqrt(max(level, 0.0) + 4.0)
+    level = max(float(np.percentile(single, 75)), 0.0)
+    bright = single > SPOT * level + SPOT_SIGMA * np.sqrt(level + 4.0)
     faint = single > SPOT_SIGMA * np.sqrt(4.0) + SPOT * ndimage.uniform_filter(np.maximum(single, 0.0), 5)
     candidates = bright | faint
     if not candidates.any():

@@ -46,8 +46,8 @@ def find(counts: Array) -> Disc | None:
     Example:
         >>> y, x = np.mgrid[:64, :64] + 0.5
         >>> disc = find(90.0 * (np.hypot(x - 30, y - 33) < 20))
-        >>> [round(v, 1) for v in (*disc.centre_px, disc.radius_px)], disc.cut
-        ([30.0, 33.0, 20.0], 0.0)
+        >>> [round(v) for v in (*disc.centre_px, disc.radius_px)], disc.cut
+        ([30, 33, 20], 0.0)
         >>> find(np.full((64, 64), 90.0)) is None
         True
     """

@@ -161,7 +161,7 @@ class CheckedController:
         estimate, first = self.inner.estimate(), self.space.is_first_order
         if estimate.samples_nm is not None and estimate.weights is not None:
             likely = estimate.weights > 0.01 * estimate.weights.max()
-            states, spread = estimate.samples_nm[likely], 0.0
+            states, spread = estimate.samples_nm[likely], self.space.zero
         else:
             states, spread = np.array([estimate.mean_nm, -estimate.mean_nm]), 2 * estimate.std_nm
         away = (np.abs(states + self.input_nm * self.factor) - spread) / self.factor * self.to_reference
@@ -179,7 +179,8 @@ class CheckedController:
         reason = self._reason(estimate)
         if not reason:
             return estimate
-        return replace(estimate, reason=reason, misfit=estimate.misfit or bool(self.geometry() or self.objection))
+        unlike = bool(self.geometry() or self.objection or self.halt)
+        return replace(estimate, reason=reason, misfit=estimate.misfit or unlike)
 
     def _moved(self) -> bool:
         """Whether usable frames were taken at inputs far enough apart."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from controller.base import Controller, load
+from controller.base import Controller, build
 from controller.film import fit as film_fit
 from twin.day import Day
 from twin.optics import Optics
@@ -21,7 +21,7 @@ def after(name: str, day: Day, frames: int, options: dict[str, float] | None = N
     """A controller after so many frames of seed 2, and the norm of its error, nm."""
     microscope = SimulatedMicroscope(Optics(), FIRST_ORDER, day, "fast")
     microscope.reset(np.random.default_rng(2))
-    controller = load(name, Optics(), FIRST_ORDER, options)
+    controller = build(name, Optics(), FIRST_ORDER, options)
     controller.reset(FIRST_ORDER, np.random.default_rng(2))
     for k in range(frames):
         delta = controller.propose() if k else FIRST_ORDER.zero
@@ -69,7 +69,7 @@ def test_a_fit_of_poor_agreement_competes_with_fresh_ones(
     monkeypatch.setattr(film_fit, "covariance", lambda *_: np.eye(3))
     microscope = SimulatedMicroscope(Optics(), FIRST_ORDER, Day(), "fast")
     microscope.reset(np.random.default_rng(4))
-    controller: Any = load("joint_fit", Optics(), FIRST_ORDER, {"start": "random", "start_frames": 3})
+    controller: Any = build("joint_fit", Optics(), FIRST_ORDER, {"start": "random", "start_frames": 3})
     for _ in range(4):
         controller.update(FIRST_ORDER.zero, microscope.acquire())
     assert controller.agreement == kept
@@ -81,7 +81,7 @@ def test_chance_agreement_within_the_shot_noise_is_not_accepted() -> None:
     for microscope in (bright, faint):
         microscope.reset(np.random.default_rng(3))
         microscope.apply(-bright.truth().initial_nm)
-    controller: Any = load("joint_fit", Optics(), FIRST_ORDER, {"start": "random"})
+    controller: Any = build("joint_fit", Optics(), FIRST_ORDER, {"start": "random"})
     model, null = controller.coarse, -bright.truth().initial_nm
     exposures = [film_fit.exposure(bright.acquire(), null)]
     fit = film_fit.refine(model, film_fit.start(model, -null, exposures), film_fit.stack(exposures), 12)
@@ -93,4 +93,4 @@ def test_chance_agreement_within_the_shot_noise_is_not_accepted() -> None:
 
 def test_it_cannot_start_itself() -> None:
     with pytest.raises(OptionError, match="must be another controller"):
-        load("joint_fit", Optics(), FIRST_ORDER, {"start": "joint_fit"})
+        build("joint_fit", Optics(), FIRST_ORDER, {"start": "joint_fit"})

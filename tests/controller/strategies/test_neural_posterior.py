@@ -8,11 +8,12 @@ import pytest
 
 from controller.base import Estimate
 from controller.posterior.artefact import PosteriorArtefact
-from controller.posterior.frames import FramePosteriors
+from controller.posterior.frames import FramePosteriors, deviance
 from controller.posterior.likelihood import likelihood
 from controller.posterior.misfit import MEASURES, p_value
 from controller.posterior.particle_filter import ParticleFilter, Particles
-from controller.strategies.neural_posterior import NeuralPosterior, Options
+from controller.strategies import neural_posterior
+from controller.strategies.neural_posterior import SEARCHED, NeuralPosterior, Options
 from twin.options import checked_options
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
 from twin.types import Frame
@@ -147,3 +148,29 @@ def test_one_frame_excludes_a_state_at_odds_of_about_a_thousand_to_one(posterior
     frames.mixtures[:, :, 0] -= 80.0
     odds = math.exp(-likelihood(frames, np.zeros((1, 3))).marginal(frames.prior)[0])
     assert 300 < odds < 3000
+
+
+def test_a_scattered_run_widens_what_is_reported_and_not_the_search(
+    posterior: PosteriorArtefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm, scattered = (replace(posterior, usual=dict.fromkeys(MEASURES, ((m, m), (2 * m, m)))) for m in (1e9, 1e-9))
+    for usual, wide in ((calm, False), (scattered, True)):
+        controller = run(usual, 4)
+        monkeypatch.setattr(controller, "p_value", lambda: 1.0)
+        controller.update(controller.propose(), frame(9))
+        assert controller.frames.dispersion <= SEARCHED
+        inside = controller._with_second_order().cov_nm2
+        assert (controller.estimate().cov_nm2[0, 0] > 10 * inside[0, 0]) == wide
+
+
+def test_scatter_is_measured_at_the_likeliest_particle_if_the_mean_lies_between_two_modes(
+    posterior: PosteriorArtefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = run(posterior, 3)
+    best = controller.particles.candidates.states_nm[controller.particles.best][0]
+    far = Estimate(best + 500.0, np.eye(3))
+    monkeypatch.setattr(controller, "_first_order", lambda: far)
+    seen = []
+    monkeypatch.setattr(neural_posterior, "dispersion", lambda scatter, *rest: seen.append(scatter) or 1.0)
+    controller._follow_scatter()
+    assert seen == [pytest.approx(deviance(controller.frames, best))]

@@ -141,13 +141,19 @@ def test_make_loads_weights_and_options(trained: Artefact, tmp_path: Path):
     path = tmp_path / "toy.safetensors"
     artefact.save(trained, path)
     options = {"weights": str(path), "candidates": 64, "refinement": {"keep": 0.3, "perturb_nm": 2.0}}
-    controller = base.load("vae_em", Optics(), FIRST_ORDER, options)
+    controller = base.build("vae_em", Optics(), FIRST_ORDER, options)
     assert isinstance(controller, VaeEm)
     assert len(controller.ensemble.probability) == 64
     assert controller.options.refinement.perturb_nm == 2.0
     assert controller.options.refinement.explore == 0.1
     with pytest.raises(WeightsError, match=r"convergence_mrad 28\.0; this scenario has 21\.0"):
-        base.load("vae_em", Optics(convergence_mrad=21.0), FIRST_ORDER, options)
+        base.build("vae_em", Optics(convergence_mrad=21.0), FIRST_ORDER, options)
+    # Behind the checks, frames and coefficients are translated instead.
+    assert base.load("vae_em", Optics(convergence_mrad=21.0), FIRST_ORDER, options).propose().tolist() == [
+        0.0,
+        0.0,
+        0.0,
+    ]
 
 
 @pytest.mark.parametrize(

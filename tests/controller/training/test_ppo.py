@@ -214,9 +214,9 @@ def test_running_needs_no_stable_baselines(tmp_path: Path, policy: Policy, reade
     options = {"weights": str(tmp_path / "p.safetensors"), "reader": str(tmp_path / "r.safetensors")}
     program = (
         "import sys; sys.modules['stable_baselines3'] = None\n"
-        "from controller.base import load; from twin.optics import Optics; from twin.state import FIRST_ORDER\n"
+        "from controller.base import build; from twin.optics import Optics; from twin.state import FIRST_ORDER\n"
         f"optics = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=64, binning=4)\n"
-        f"print(type(load('ppo', optics, FIRST_ORDER, {options!r})).__name__)"
+        f"print(type(build('ppo', optics, FIRST_ORDER, {options!r})).__name__)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "Ppo"
