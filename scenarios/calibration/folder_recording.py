@@ -11,7 +11,7 @@ import numpy as np
 from annotated_types import Ge
 
 from scenarios.calibration.instruments import Wiring, provenance
-from scenarios.calibration.run import microscope_generator
+from scenarios.calibration.session import microscope_generator
 from scenarios.schema import Scenario, ScenarioError
 from twin.arrays import Array, Floats
 from twin.errors import StemtwinError, nearest

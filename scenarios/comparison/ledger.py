@@ -125,7 +125,7 @@ def check_builds(plan: Plan) -> None:
     Raises:
         ScenarioError: as in `run.prepare`; names scenario and controller.
     """
-    from scenarios.calibration.run import prepare
+    from scenarios.calibration.session import prepare
 
     for name in plan.scenarios:
         for controller in plan.controllers:

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from scenarios.calibration.results import Step, Vector
-from scenarios.calibration.run import Session, observe, prepare
+from scenarios.calibration.session import Session, observe, prepare
 from scenarios.choices import split_list
 from scenarios.comparison.executors import SweepError
 from scenarios.schema import Scenario, ScenarioError, load

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from scenarios import load_scenario
 from scenarios.calibration.folder_recording import FolderOptions, entries, record
-from scenarios.calibration.run import observe, prepare
+from scenarios.calibration.session import observe, prepare
 from scenarios.cli import app
 from scenarios.schema import Scenario, ScenarioError, parse
 from twin.instrument.recording import Recording
