@@ -162,4 +162,5 @@ def _score(estimate: Estimate, start_nm: Array, scenario: Scenario) -> dict[str,
 
 
 def vector(values: Array) -> Vector:
+    """Return numbers as they are written to a row."""
     return tuple(float(v) for v in values)

@@ -115,7 +115,7 @@ def test_ronchigrams_are_those_of_a_calibration_with_the_seed(small: Callable[..
             control.set("NUMFRAMESTOACQUIRE", 2)
         with MerlinSource("127.0.0.1", server.ports["merlin_data"], options) as source:
             frames = np.concatenate([np.asarray(block.frames) for block in source.blocks()])
-    # As `scenarios.calibration.run.observe` begins its session, by way of Gymnasium.
+    # As `scenarios.calibration.session.observe` begins its session, by way of Gymnasium.
     of_microscope, _ = np.random.SeedSequence(5).spawn(2)
     microscope = simulator(scenario)
     CalibrationEnv(microscope).reset(seed=int(of_microscope.generate_state(1, np.uint64)[0]))
