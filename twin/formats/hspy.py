@@ -17,6 +17,7 @@ from twin.formats import placement
 from twin.formats.dataset import FormatError, Frames, FrameWriter, Layout, Metadata, check_free, told
 from twin.formats.hdf5.checked import check_data, open_hdf5
 from twin.formats.hdf5.chunk_file import ChunkFile
+from twin.formats.hdf5.disc_file import DiscFile
 from twin.formats.signals.axes import Axis
 from twin.formats.signals.own import OWN, axes, own_of
 from twin.formats.signals.reader import Signal, SignalReader, choose
@@ -65,6 +66,7 @@ class HspyWriter(FrameWriter):
 
     Raises:
         FormatError: `path` exists, or its disc has no room for the whole scan.
+        OSError: the disc refuses.
     """
 
     def __init__(self, path: Path, layout: Layout, metadata: Metadata) -> None:
@@ -73,8 +75,14 @@ class HspyWriter(FrameWriter):
         if need > free:
             raise FormatError(f"{path}: the scan takes {need / 1e9:.3g} GB, and its disc has {free / 1e9:.3g} GB free")
         self.layout, self.count = layout, 0
-        with h5py.File(path, "x") as file:
-            _create_all(file, layout, metadata)
+        disc = DiscFile(path)
+        try:
+            with disc, h5py.File(disc, "w") as file:
+                _create_all(file, layout, metadata)
+            disc.check()
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         self._frames = ChunkFile(
             path, f"Experiments/{TITLE}/data", f"Experiments/{TITLE}/original_metadata/{OWN}/acquired"
         )
