@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from twin.formats import placement
 from twin.formats.dataset import FormatError, Frames, FrameWriter, Layout, Metadata, check_free, told
-from twin.formats.disc_file import DiscFile
 from twin.formats.hdf5.checked import check_data, open_hdf5
 from twin.formats.hdf5.chunk_file import ChunkFile
+from twin.formats.hdf5.disc_file import DiscFile
 from twin.formats.signals.axes import Axis
 from twin.formats.signals.own import OWN, axes, own_of
 from twin.formats.signals.reader import Signal, SignalReader, choose
@@ -66,6 +66,7 @@ class HspyWriter(FrameWriter):
 
     Raises:
         FormatError: `path` exists, or its disc has no room for the whole scan.
+        OSError: the disc refuses.
     """
 
     def __init__(self, path: Path, layout: Layout, metadata: Metadata) -> None:
@@ -76,11 +77,12 @@ class HspyWriter(FrameWriter):
         self.layout, self.count = layout, 0
         disc = DiscFile(path)
         try:
-            with h5py.File(disc, "w") as file:
+            with disc, h5py.File(disc, "w") as file:
                 _create_all(file, layout, metadata)
-        finally:
-            disc.close()
-        disc.check()
+            disc.check()
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         self._frames = ChunkFile(
             path, f"Experiments/{TITLE}/data", f"Experiments/{TITLE}/original_metadata/{OWN}/acquired"
         )

@@ -248,6 +248,20 @@ def test_a_full_disc_is_an_error_and_what_was_written_is_read(tmp_path: Path) ->
         assert [int(frame[0, 0]) for frame in reader.read(0, 80)[::16]] == [0, 1, 2, 3, 4]
 
 
+def test_a_file_that_cannot_be_created_leaves_nothing(tmp_path: Path) -> None:
+    program = FULL.replace("writer = ", "").replace("formats.create", "make = lambda: formats.create")
+    program = (
+        program.replace("with writer:", "with make() as writer:")
+        .replace("writer.count", "0")
+        .replace("700_000", "3_000")
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "a.hspy")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "a.hspy").exists()
+
+
 def test_a_scan_that_does_not_fit_on_the_disc_is_refused_before_it_starts(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"the scan takes 1\.41e\+05 GB, and its disc has .* GB free"):
         formats.create(tmp_path / "a.hspy", Layout((2**15, 2**13), (512, 512)))
