@@ -42,8 +42,8 @@ EXPOSURE_S, MOVE_S = 0.03, 0.01
 PHASE_S = 0.25
 """The first signal comes at a random time up to this one after the third exposure: in every step of a session."""
 LONGEST_S = 30.0
-SMALL = ("optics.convergence_mrad=14", "optics.sampling_nm=0.05", "optics.grid=256", "optics.camera_pixels=64")
-SMALL += ("optics.binning=4", "renderer=fast", "task.observations=1000", "space.input_nm=[60,30,30]")
+SMALL = ["optics.convergence_mrad=14", "optics.sampling_nm=0.05", "optics.grid=256", "optics.camera_pixels=64"]
+SMALL += ["optics.binning=4", "renderer=fast", "task.observations=1000", "space.input_nm=[60,30,30]"]
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,9 @@ def _session(folder: Path, fsync_s: float, scenario: Scenario) -> None:
     os.fsync = slow  # type: ignore[assignment]
     code = 1
     try:
-        for number, usual in zip(SIGNALS, (signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL), strict=True):
-            signal.signal(number, usual)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in SIGNALS[1:]:
+            signal.signal(number, signal.SIG_DFL)
         guard = SafeMicroscope(
             OnDisc(folder / "instrument", scenario),
             Limits(timeout_s=5.0, retry_wait_s=0.01),
