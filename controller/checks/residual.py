@@ -25,6 +25,8 @@ severity 1 its median is 1.1 and its largest of 24 was 6.0."""
 FAR_NM = 8.0
 """Distance between claim and fit, in nm at the reference optics, above which they disagree; from true states of such
 days the fit moves 2.2 nm (median), 6.5 nm at most."""
+INFLATION, DEVIATIONS = 3.0, 4.0
+"""Factor on the fit's covariance, as for `spectrum_ml`, and its standard deviations beyond which the two disagree."""
 REACH_NM = 250.0
 """Largest state that the fit may reach, nm at the reference optics."""
 
@@ -54,8 +56,10 @@ class Residual:
         factor = units.scale(spectrum_fit.COEFFICIENTS, self.optics, units.REFERENCE)
         grid, box = spectrum_model.grid(self.optics), REACH_NM / factor
         fitted = spectrum_fit.fit(spectrum_fit.starting_theta(first), self.observations, grid, box, ITERATIONS)
-        moved = float(np.linalg.norm((fitted.state_nm - first) * factor))
-        if moved > FAR_NM:
+        offset = fitted.state_nm - first
+        moved = float(np.linalg.norm(offset * factor))
+        spread = INFLATION * fitted.covariance[:3, :3] + np.eye(3)
+        if moved > FAR_NM and offset @ np.linalg.solve(spread, offset) > DEVIATIONS**2:
             return f"the spectra fit a state {moved / factor[0]:.0f} nm from the estimate better: {ADVICE}"
         if fitted.misfit > UNEXPLAINED:
             return f"the spectra deviate {fitted.misfit:.0f} times as much as they should from the estimate: {ADVICE}"

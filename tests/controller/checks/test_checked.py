@@ -67,7 +67,7 @@ def empty(seed: int, mean: float = 86.0) -> Frame:
     return Frame(np.random.default_rng(seed).poisson(disc * mean).astype(np.uint16), 1e6, 0.1, float(seed))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def film() -> DaySource:
     return DaySource(Day(), REFERENCE, SPACE, np.random.default_rng(1))
 
