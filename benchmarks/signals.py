@@ -42,8 +42,10 @@ EXPOSURE_S, MOVE_S = 0.03, 0.01
 PHASE_S = 0.25
 """The first signal comes at a random time up to this one after the third exposure: in every step of a session."""
 LONGEST_S = 30.0
-SMALL = ["optics.convergence_mrad=14", "optics.sampling_nm=0.05", "optics.grid=256", "optics.camera_pixels=64"]
-SMALL += ["optics.binning=4", "renderer=fast", "task.observations=1000", "space.input_nm=[60,30,30]"]
+SMALL = (
+    *("optics.convergence_mrad=14", "optics.sampling_nm=0.05", "optics.grid=256", "optics.camera_pixels=64"),
+    *("optics.binning=4", "renderer=fast", "task.observations=1000", "space.input_nm=[60,30,30]"),
+)
 
 
 @dataclass(frozen=True)

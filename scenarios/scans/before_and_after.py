@@ -15,9 +15,10 @@ import numpy as np
 
 from agents.base import Agent, Reconstruction
 from agents.stream import Progress
-from scenarios.calibration import run as calibration
+from scenarios.calibration import session as calibration
 from scenarios.calibration.instruments import Bench
 from scenarios.calibration.results import Result
+from scenarios.calibration.run import run as run_calibration
 from scenarios.choices import name_and_options, split_choices
 from scenarios.folders import NotWritten, sentence, write_text
 from scenarios.scans import acquire
@@ -199,7 +200,7 @@ def run(prepared: Prepared, progress: Callable[[Progress], None] | None = None) 
         raise ScenarioError(f"{scenario.name}: {error}") from error
     result, after, failure = None, None, ""
     if before.recorded.streamed.status != "interrupted":
-        result = calibration.run(prepared.session, seed, out / "calibration")
+        result = run_calibration(prepared.session, seed, out / "calibration")
         if result.status == "stopped":
             failure = f"the calibration stopped: {result.reason}"
         elif result.status == "complete":
