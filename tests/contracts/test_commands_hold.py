@@ -150,11 +150,6 @@ def no_output() -> None:
     sys.stdout = None  # type: ignore[assignment]
 
 
-def little_memory() -> None:
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 2**20, used + 2**20))
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_full_disc(command: Run, name: str) -> None:
     command(name, small_files).check_refusal("File too large", "could not be written")
@@ -188,10 +183,23 @@ def test_closed_standard_output(command: Run, name: str, tmp_path: Path) -> None
     assert list(tmp_path.glob("out*"))
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-@pytest.mark.parametrize("name", ["calibrate", "acquire"])
-def test_too_little_memory(command: Run, name: str) -> None:
-    command(name, little_memory).check_refusal("out of memory")
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 8.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    ],
+)
+@pytest.mark.parametrize("where", ["scenarios.schema.load", "twin.simulated.SimulatedMicroscope.acquire"])
+def test_too_little_memory(
+    error: Exception, where: str, command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(where, refuse)
+    command("calibrate").check_refusal("out of memory")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
