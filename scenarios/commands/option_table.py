@@ -31,9 +31,9 @@ def rows(options: type, preset: Mapping[str, Any] | None = None) -> list[Row]:
 
     Example:
         >>> from controller.strategies.coordinate_scan import Options
-        >>> row = rows(Options)[0]
-        >>> row.name, row.unit
-        ('step_nm', 'nm')
+        >>> row = rows(Options)[-1]
+        >>> row.name, row.unit, row.limits
+        ('stop_nm', 'nm', '> 0')
     """
     hints, texts = get_type_hints(options, include_extras=True), explained(options)
     return [

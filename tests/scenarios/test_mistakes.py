@@ -107,6 +107,8 @@ list vae_emm | 'vae_emm' is neither a list nor a name (did you mean vae_em?); li
 list scenario | (did you mean scenarios?)
 report | nothing to report; use --environment
 train quality --days 0 | days
+train quality --work file/x | Not a directory: 'file/x'
+train quality --out file/x.safetensors | 'file'
 train quality day_a --set optics.energy=200 | did you mean energy_kev?
 --log nowhere/x.log list scenarios | --log nowhere/x.log: No such file or directory
 """
