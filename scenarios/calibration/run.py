@@ -227,8 +227,11 @@ def _measure(
         return _Measured(observations, correction, "stopped", str(error))
     finally:
         # The instrument first: closing the table may fail on a full disc.
-        if session.bench.guard is not None and correction is None:
-            session.bench.guard.abort(f"the run ended without a correction ({reason})")
+        if session.bench.guard is not None:
+            if correction is None:
+                session.bench.guard.abort(f"the run ended without a correction ({reason})")
+            else:
+                session.bench.guard.end()
         directory.close()
 
 
