@@ -232,8 +232,8 @@ class CheckedController:
             return self.inner.done
         if self.usable < TELLING or self.refused or not self._moved() or not self.confirmed:
             return False
-        estimate = self.estimate()
-        return not estimate.misfit and not estimate.reason
+        # What a misfit of its own means for the claim is the inner stop rule's: joint estimation takes over at one.
+        return not self.estimate().reason
 
 
 def at_edge(estimate: Estimate, space: StateSpace, deviations: float = 1.0) -> str:

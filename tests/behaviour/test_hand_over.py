@@ -25,9 +25,9 @@ def widened(calibrated: Calibrated, name: str, observations: int, seed: int) -> 
 
 
 def test_a_day_outside_the_training_distribution_is_handed_over(calibrated: Calibrated) -> None:
-    usual, factors = widened(calibrated, "random_2", 6, 1)
-    assert factors == [1, 1, 2, 2, 2, 2]
-    assert [step.misfit for step in usual.steps] == [False, False, True, True, True, True]
+    usual, factors = widened(calibrated, "random_2", 7, 1)
+    assert factors == [1, 1] + [2] * 5
+    assert [step.misfit for step in usual.steps] == [False, False] + [True] * 5
     assert all(step.in_spec for step in usual.steps[2:])
     assert usual.steps[-1].done
 

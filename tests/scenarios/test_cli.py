@@ -110,7 +110,8 @@ def test_lists_describe_each_entry_in_one_line() -> None:
     assert "random" in controllers
     assert "Baseline that learns nothing" in controllers
     environments = [line.split()[0] for line in stemtwin("list", "environments").stdout.splitlines()]
-    assert environments == ["stemtwin/Calibration-v0", "stemtwin/Calibration7D-v0", "stemtwin/Scan4D-v0"]
+    kinds = ("Calibration-v0", "Calibration7D-v0", "CalibrationSurrogate-v0", "Scan4D-v0")
+    assert environments == [f"stemtwin/{kind}" for kind in kinds]
 
 
 def test_version_is_the_distribution_s() -> None:

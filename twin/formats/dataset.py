@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import field_validator
 
-from twin.errors import StemtwinError, nearest
+from twin.errors import StemtwinError, nearest, printable
 from twin.formats.closing import Closing
 from twin.options import NonNegative, OptionError, Positive, checked_options, validated
 from twin.scan.plan import ScanPlan
@@ -320,8 +320,8 @@ def json_object(text: Any, label: str) -> dict[str, Any]:
     """
     try:
         plain = json_text.loads(text)
-    except (TypeError, ValueError):
-        plain = None
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"{label} is not a JSON object: {printable(error)}") from None
     if not isinstance(plain, dict):
         raise FormatError(f"{label} is not a JSON object")
     return plain

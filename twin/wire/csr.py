@@ -322,7 +322,7 @@ class CsrDecoder:
 
 def _json(text: bytes) -> dict[str, Any]:
     try:
-        read = json_text.loads(text)
+        read = json_text.loads(text, finite=False)
     except (ValueError, RecursionError) as error:
         raise CsrError(f"the scan's metadata are not JSON: {error}") from None
     if not isinstance(read, dict):

@@ -208,7 +208,7 @@ def test_a_fit_reads_the_state_and_resumes_bit_for_bit(tmp_path: Path):
     resumed = fit("b")
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
-    assert len(notes) == 2
+    assert len([note for note in notes if note]) == 2
 
 
 def test_weights_come_back_and_refuse_what_they_are_not_for(tmp_path: Path, trained: Regression):

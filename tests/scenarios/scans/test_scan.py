@@ -44,7 +44,7 @@ AGENTS = ["com,icom"]
 def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """What pictures show is the business of other tests, and drawing takes longer than scanning here."""
     monkeypatch.setattr(reconstruction_plots, "png_of", lambda *_: b"PNG")
-    monkeypatch.setattr(scan_report.calibration, "render", lambda _: "<html></html>")
+    monkeypatch.setattr("scenarios.calibration.run.render", lambda _: "<html></html>")
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
         scanner = session.bench.simulator
         scanner.apply(-scanner.truth().state_nm)
 
-    monkeypatch.setattr(scan_report.calibration, "_correct", correct)
+    monkeypatch.setattr("scenarios.calibration.run._correct", correct)
 
 
 def close(scenario: Scenario, out: Path, progress: Callable[[Progress], None] | None = None) -> Loop:
@@ -265,7 +265,7 @@ def test_a_calibration_that_ruins_the_probe_is_reported_all_the_same(
         held = session.bench.simulator._session
         held.column = replace(held.column, calibrated_nm=held.column.calibrated_nm + 480.0)
 
-    monkeypatch.setattr(scan_report.calibration, "_correct", ruin)
+    monkeypatch.setattr("scenarios.calibration.run._correct", ruin)
     loop = close(tiny("task.observations=1"), tmp_path)
     assert loop.status == "incomplete"
     assert loop.after is None
