@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from scenarios.commands import listing, output, train
+from scenarios import output
+from scenarios.commands import listing, train
 from scenarios.commands.acquire import acquire
 from scenarios.commands.calibrate import calibrate
 from scenarios.commands.compare import compare

@@ -284,7 +284,7 @@ def _drop_tuples(value: Any) -> Any:
 def _named_space(name: str, label: str) -> dict[str, Any]:
     if name not in SPACES:
         raise ScenarioError(
-            f"{label}: space {name!r} is not a shorthand{nearest(name, SPACES)};"
+            f"{label}: space {shortened(repr(name))} is not a shorthand{nearest(name, SPACES)};"
             f" known: {', '.join(SPACES)}, or a mapping"
         )
     return {f.name: list(getattr(SPACES[name], f.name)) for f in fields(StateSpace) if f.init}

@@ -61,7 +61,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def test_imports_are_declared(project: dict[str, Any]) -> None:
-    distributions = {"yaml": "pyyaml", "sklearn": "scikit-learn", "annotated_types": "annotated-types"}
+    distributions = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "annotated_types": "annotated-types"}
     texts = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["rl"]
     declared = {canonicalize_name(Requirement(text).name) for text in texts}
     third_party = set()

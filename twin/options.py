@@ -84,8 +84,9 @@ def _check_reach(value: Any) -> None:
             value = float(value)
         except ValueError:
             return
-    if isinstance(value, int | float) and math.isfinite(value) and abs(value) > LARGEST:
-        raise ValueError(f"a number up to {LARGEST:g} in size is expected, got {value:g}")
+    number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    if number and abs(value) > LARGEST:
+        raise ValueError(f"a number up to {LARGEST:g} in size is expected, got {shortened(str(value), 30)}")
 
 
 def _numbers(kind: type[Any]) -> list[str]:

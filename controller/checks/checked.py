@@ -13,7 +13,7 @@ import numpy as np
 from controller.base import Controller, Estimate
 from controller.canonical import units
 from controller.canonical.preparation import Prepared, prepare
-from controller.checks.gate import NO_SPECIMEN, Gate
+from controller.checks.gate import NO_SPECIMEN, UNCERTAIN, Gate
 from controller.checks.residual import residual
 from twin.arrays import Array
 from twin.optics import Optics
@@ -190,6 +190,8 @@ class CheckedController:
     def _reason(self, estimate: Estimate) -> str:
         if self.refused:
             return self.refused[-1]
+        if self.usable >= TELLING and not self.gate.shows_specimen:
+            return UNCERTAIN
         if self.objection:
             return "; ".join(text for text in (at_edge(estimate, self.space, NEAR_EDGE), self.objection) if text)
         return self.geometry() or at_edge(estimate, self.space)

@@ -15,6 +15,10 @@ SATURATED = 0.005
 LEAST_DOSE_E = 2e4
 """Effective dose below which nothing can be read: training days have at least 1.5e5 electrons."""
 
+FAINT_DOSE_E = 4e5
+"""Effective dose below which a single frame of a thin film may look empty: it is used, and claims wait for more."""
+
+UNCERTAIN = "the frames so far may be of no specimen at all: more of them, or a higher dose, will tell"
 NO_SPECIMEN = "no specimen is seen, only an evenly lit disc"
 
 
@@ -24,9 +28,16 @@ class Gate:
 
     Attributes:
         seen: number of each earlier frame, from 1, by the digest of its counts.
+        visibilities: of every frame whose specimen was looked for.
     """
 
     seen: dict[str, int] = field(default_factory=dict)
+    visibilities: list[float] = field(default_factory=list)
+
+    @property
+    def shows_specimen(self) -> bool:
+        """Whether all frames together show more than an empty disc."""
+        return specimen.is_seen(self.visibilities)
 
     def examine(self, raw: Frame, prepared: Prepared, may_be_flat: bool) -> str:
         """Return why a frame cannot be used; empty if it can.
@@ -45,7 +56,9 @@ class Gate:
             return f"the frame is saturated: {100 * share:.1f} % of its lit pixels have the largest count"
         if prepared.dose_e < LEAST_DOSE_E:
             return f"the frame is nearly empty: {prepared.dose_e:.1e} electrons, at least {LEAST_DOSE_E:.0e} are needed"
-        if may_be_flat or specimen.visibility(preprocess.above_dark(prepared.frame)) >= specimen.EMPTY:
+        visibility = specimen.visibility(preprocess.above_dark(prepared.frame))
+        self.visibilities.append(visibility)
+        if may_be_flat or visibility >= specimen.EMPTY or prepared.dose_e < FAINT_DOSE_E:
             return ""
         return NO_SPECIMEN
 

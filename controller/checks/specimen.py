@@ -1,5 +1,6 @@
 """Does a frame show a specimen? An evenly lit disc has shot noise alone; a film adds power to the spectrum."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -15,8 +16,11 @@ LOW_PX, HIGH_PX, TILE_PX, FULL_TILE = 3, 26, 6, 18
 CORRELATION = 3.78
 """Design effect of a Hann periodogram, see `spectrum.model.CORRELATION`."""
 EMPTY = 2.7
-"""`visibility` below which no specimen is seen. Of 600 frames of an empty disc at 1.5e5 to 1e7 electrons the largest is
-2.24; films of severity 1 at states of the start box reach it in 97 %, the others are in focus or have little dose."""
+"""`visibility` of one frame below which no specimen is seen. One frame of an empty disc in a hundred exceeds it; films
+of severity 1 at states of the start box reach it in 97 %, the others are in focus or have little dose."""
+EMPTY_MEAN, EMPTY_RMS, CERTAIN = 1.1, 0.55, 4.0
+"""Mean and rms of the visibility of an empty disc at 1.8e5 to 3e6 electrons, and the number of standard errors from
+which the mean of several frames is above it."""
 
 
 @lru_cache(maxsize=4)
@@ -54,3 +58,14 @@ def visibility(counts: Array) -> float:
     mean = np.bincount(tile, ratio[half]) / count
     full = count >= FULL_TILE
     return float(np.mean((mean[full] - 1) ** 2 * count[full])) / CORRELATION
+
+
+def is_seen(visibilities: Sequence[float]) -> bool:
+    """Whether frames of these visibilities together show a specimen.
+
+    Example:
+        >>> is_seen([1.2, 0.8, 1.5]), is_seen([2.2, 2.6, 3.1])
+        (False, True)
+    """
+    number = len(visibilities)
+    return number > 0 and float(np.mean(visibilities)) >= EMPTY_MEAN + CERTAIN * EMPTY_RMS / number**0.5

@@ -102,7 +102,8 @@ def command(name: str, module: ModuleType) -> Any:
         _use(threads)
         target = out or run.work / f"{label}.safetensors"
         with refusals(f"interrupted; the same command resumes from {run.work}", OSError):
-            target.parent.mkdir(parents=True, exist_ok=True)  # now, not after hours of work
+            if out is not None:
+                out.parent.mkdir(parents=True, exist_ok=True)  # now, not after hours of work
             trained = training(checked, run, target)
             rows = training.summary(trained, run)
         _report({"weights": f"{target} ({target.stat().st_size / 1e6:.1f} MB)", **rows})

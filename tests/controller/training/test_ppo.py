@@ -133,7 +133,7 @@ def test_an_interrupted_training_goes_the_same_way(readings: Readings, tmp_path:
         optimise(readings, options, run_in(tmp_path / "twice", interrupt))
     begun: list[int] = []
     twice = optimise(readings, options, run_in(tmp_path / "twice", lambda _, done, *rest: begun.append(done)))
-    assert min(begun) > options.steps / 3
+    assert min(done for done in begun if done) > options.steps / 3
     for one, other in zip(once.parameters(), twice.parameters(), strict=True):
         assert torch.equal(one, other)
 

@@ -239,7 +239,7 @@ def test_an_instrument_is_calibrated_without_anybody_knowing_the_truth(
     assert "nan" not in re.sub(r'src="[^"]*"', "", page).lower()
     assert "in spec</b>" not in page
     events = [entry["event"] for entry in read(tmp_path / "audit.jsonl")]
-    assert events == ["reset", "exposure", "frame"] + 3 * ["command", "moved", "exposure", "frame"]
+    assert events == ["reset", "exposure", "frame"] + 3 * ["command", "moved", "exposure", "frame"] + ["end"]
 
 
 def test_limits_of_the_scenario_stop_a_run_at_its_last_good_state(small: Make, column: Any, tmp_path: Path) -> None:

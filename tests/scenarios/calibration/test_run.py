@@ -51,7 +51,7 @@ def use(monkeypatch: pytest.MonkeyPatch, controller: Controller) -> None:
     def load(name: str, optics: Optics, space: StateSpace, options: object) -> Controller:
         return controller
 
-    monkeypatch.setattr(run, "load", load)
+    monkeypatch.setattr("scenarios.calibration.session.load", load)
 
 
 def quick(
@@ -138,7 +138,7 @@ def test_a_perfect_estimate_is_corrected_to_zero(small: Make, tmp_path: Path, mo
 def test_a_wrong_estimate_leaves_its_error_and_its_regions_tell(
     small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scenario = small(2, "space.start_nm=[10, 10, 10]")
+    scenario = small(2, "space.start_nm=[10, 10, 10]", "space.tolerance_nm=[10, 10, 10]")
     truth = np.array(quick(scenario, "random", 2, tmp_path).truth_nm)
     offset = np.array([0.0, 12.0, 0.0])
     # Mahalanobis distance 2: chi-squared with 3 degrees of freedom has quantiles 2.37 (50 %) and 6.25 (90 %).

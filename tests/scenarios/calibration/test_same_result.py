@@ -172,6 +172,7 @@ def test_a_corrector_and_a_camera_are_enough_for_a_calibration(small: Make, tmp_
     with TwinServer(small(6), SEED, Serving(free_ports=True, paced=False, expose_truth=True)) as server:
         chosen = [f"microscope.options.{option}={server.ports[name]}" for name, option in options.items()]
         chosen += ["microscope.kind=remote", "microscope.options.control=false"]
+        chosen += ["microscope.options.beam_current_a=3.204353268e-13"]  # the twin's 1e6 electrons in 0.5 s
         far = calibrated(small(6, *chosen, *PATIENT), tmp_path / "far")
         assert far.status == "complete"
         assert near.correction is not None
