@@ -246,3 +246,9 @@ def test_sub_areas_have_the_spectrum_s_units():
     inner = np.hypot(*np.meshgrid(np.arange(24), np.arange(48) - 24)) / 48
     band = [np.median(v[(r > 0.08) & (r < 0.17)]) for v, r in ((whole, ring), (part, inner))]
     assert band[1] == pytest.approx(band[0], rel=0.1)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (31, 48), (3, 3)])
+def test_the_median_is_that_of_scipy(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(4).poisson(3.0, shape).astype(float)
+    assert np.array_equal(preprocess.median_3x3(image), ndimage.median_filter(image, size=3, mode="nearest"))
