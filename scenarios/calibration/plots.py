@@ -39,8 +39,10 @@ def ronchigrams(before: Frame, after: Frame | None, optics: Optics) -> bytes:
         panel.set_visible(False)
     for i, (frame, power) in enumerate(zip(frames, powers, strict=True)):
         word = ("before", "after")[i]
-        _image(axes[i], frame, optics, f"Ronchigram {word}")
-        _spectrum(axes[2 + i], power, optics, f"Spectrum {word}", limits)
+        pixel, unit = (1.0, "scan pixels") if is_scan_image(frame) else (optics.camera_pixel_mrad, "mrad")
+        kind = "Scan image" if is_scan_image(frame) else "Ronchigram"
+        _image(axes[i], frame, pixel, unit, f"{kind} {word}")
+        _spectrum(axes[2 + i], power, pixel, unit, f"Spectrum {word}", limits)
     return png(figure)
 
 
@@ -86,11 +88,17 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _image(axes: Axes, frame: Frame, optics: Optics, title: str) -> None:
-    half = 0.5 * frame.counts.shape[0] * optics.camera_pixel_mrad
+def is_scan_image(frame: Frame) -> bool:
+    """Whether a frame is an image of a scan, see `scans.imaging`, and no Ronchigram."""
+    return "image_norm" in frame.settings
+
+
+def _image(axes: Axes, frame: Frame, pixel: float, unit: str, title: str) -> None:
+    """Rows run downwards, as the camera reads them: y grows from top to bottom."""
+    height, width = (0.5 * pixel * n for n in frame.counts.shape)
     low, high = np.percentile(frame.counts, (1.0, 99.7))
-    axes.imshow(frame.counts, cmap="gray", vmin=low, vmax=high, origin="lower", extent=(-half, half, -half, half))
-    axes.set(title=title, xlabel="angle x (mrad)", visible=True)
+    axes.imshow(frame.counts, cmap="gray", vmin=low, vmax=high, extent=(-width, width, height, -height))
+    axes.set(title=title, xlabel=f"{'angle ' if unit == 'mrad' else ''}x ({unit})", visible=True)
     axes.locator_params(nbins=5)
 
 
@@ -106,13 +114,13 @@ def _power(frame: Frame) -> Array:
     return np.log10(np.maximum(power, 1e-12) / max(noise_floor(spectrum(counts)).level, 1e-12))
 
 
-def _spectrum(axes: Axes, power: Array, optics: Optics, title: str, limits: tuple[float, float]) -> None:
+def _spectrum(axes: Axes, power: Array, pixel: float, unit: str, title: str, limits: tuple[float, float]) -> None:
     """The inner half of the frequencies, where the film's contrast is."""
-    nyquist = 0.5 / optics.camera_pixel_mrad
-    extent = (-nyquist, nyquist, -nyquist, nyquist)
-    axes.imshow(power, cmap="magma", vmin=limits[0], vmax=limits[1], origin="lower", extent=extent)
-    axes.set(title=title, xlabel="frequency x (1/mrad)", visible=True)
-    axes.set(xlim=(-nyquist / 2, nyquist / 2), ylim=(-nyquist / 2, nyquist / 2))
+    nyquist = 0.5 / pixel
+    extent = (-nyquist, nyquist, nyquist, -nyquist)
+    axes.imshow(power, cmap="magma", vmin=limits[0], vmax=limits[1], extent=extent)
+    axes.set(title=title, xlabel=f"frequency x (1/{unit})", visible=True)
+    axes.set(xlim=(-nyquist / 2, nyquist / 2), ylim=(nyquist / 2, -nyquist / 2))
     axes.locator_params(nbins=4)
 
 
