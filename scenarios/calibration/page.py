@@ -6,6 +6,7 @@ import yaml
 from controller.base import Estimate
 from scenarios.calibration.results import Result, Step
 from scenarios.page import Card, Cards, Cell, Listing, Picture, Section, Table, page
+from twin.probe import probe_d50_nm, strehl_ratio
 from twin.types import Frame
 
 _TABLE_TEXT = (
@@ -42,11 +43,34 @@ def _verdict_line(result: Result) -> str:
         return f"interrupted after {taken}"
     if result.status == "stopped":
         return f"stopped after {taken}: {result.reason}"
-    if not result.scored:
-        return f"corrected after {taken}; no ground truth"
     last = result.steps[-1]
+    if not result.scored:
+        return f"corrected after {taken}: {estimated(result)}; {_assurance(last)}"
     verdict = "in spec" if last.in_spec else "out of spec"
     return f"{verdict}: {last.error_nm:.2f} nm from the truth after {taken}"
+
+
+def estimated(result: Result) -> str:
+    """Return the last estimate of the initial state, with standard deviations."""
+    last, names = result.steps[-1], result.scenario.space.names
+    values = zip(names, last.estimate_nm, last.std_nm, strict=True)
+    return ", ".join(f"{name} {mean:+.2f} ± {std:.2f}" for name, mean, std in values) + " nm"
+
+
+def _assurance(last: Step) -> str:
+    """What to do next where nobody knows the truth."""
+    if last.misfit:
+        return "outside the training distribution: check the frames before you rely on it"
+    return "in spec by the controller's stop rule" if last.done else "not certain yet: take more observations"
+
+
+def probe_line(result: Result) -> str:
+    """Return the quality of the probe after the correction; empty without a correction or ground truth."""
+    if result.correction is None or not result.correction.state_nm:
+        return ""
+    left = result.scenario.space.to_aberrations(np.array(result.correction.state_nm))
+    strehl, optics = strehl_ratio(left, result.scenario.optics), result.scenario.optics
+    return f"Strehl ratio {strehl:.2f}, half of the electrons within {probe_d50_nm(left, optics):.3f} nm"
 
 
 def _verdict(result: Result) -> Cards:
@@ -60,9 +84,11 @@ def _verdict(result: Result) -> Cards:
     doses = [result.cost["most_e_per_nm2"]] if result.cost else []
     milliseconds = 1e3 * float(np.median([step.seconds for step in result.steps]))
     rehearsal = Card("dry run", "nothing was sent to the instrument; the simulator gave these frames", "bad")
+    probe = probe_line(result)
     return Cards([
         *((rehearsal,) if result.dry_run else ()),
-        *(scores if result.scored else ()),
+        *(scores if result.scored else [Card(estimated(result), f"estimate; {_assurance(last)}")]),
+        *((Card(probe, "probe after the correction, by the calibrated coefficients"),) if probe else ()),
         *((Card("stopped", result.reason, "bad"),) if result.status == "stopped" else ()),
         *((Card("OOD", MISFIT, "bad"),) if last.misfit else ()),
         Card(str(len(result.steps)), "observations" + ("" if result.status == "complete" else f", {result.status}")),

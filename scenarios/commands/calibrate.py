@@ -112,7 +112,7 @@ def _run(
 
 
 def _print_table(result: "Result") -> None:
-    from scenarios.calibration.page import MISFIT, headline
+    from scenarios.calibration.page import MISFIT, headline, probe_line
 
     names = result.scenario.space.names
     head = "  ".join(f"{name + ' ± std':>15}" for name in names)
@@ -125,6 +125,8 @@ def _print_table(result: "Result") -> None:
     if result.scored:
         typer.echo(f"{'truth':>26}" + "".join(f"{value:+9.2f}{'':8}" for value in result.steps[-1].truth_nm).rstrip())
     typer.echo(headline(result))
+    if probe := probe_line(result):
+        typer.echo(f"probe by these coefficients alone: {probe}")
     if result.steps and result.steps[-1].misfit:
         typer.echo(f"note: {MISFIT}")
     typer.echo(f"report: {result.report}")

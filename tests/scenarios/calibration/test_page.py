@@ -1,6 +1,7 @@
 """The report stands alone, tells the verdict, and escapes what it did not write."""
 
 import base64
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from controller.base import Estimate
-from scenarios.calibration.page import headline, render
+from scenarios.calibration.page import headline, probe_line, render
 from scenarios.calibration.results import Correction, Result, Step
 from scenarios.schema import Scenario
 from twin.types import Frame
@@ -100,3 +101,26 @@ def test_an_estimate_without_samples_or_weights_is_drawn(result: Result) -> None
     assert result.estimate is not None
     for stripped in (replace(result.estimate, samples_nm=None), replace(result.estimate, weights=None)):
         assert render(replace(result, estimate=stripped)).count("data:image/png") == 3
+
+
+def test_a_scored_run_tells_the_probe_that_it_leaves(small: Make) -> None:
+    sharp, blurred = (probe_line(made_up(small(3), error)) for error in (0.0, 40.0))
+    assert sharp.startswith("Strehl ratio 1.00, half of the electrons within 0.0")
+    assert float(blurred.split()[2].strip(",")) < 0.9
+
+
+def test_without_a_truth_the_headline_is_the_estimate_and_what_to_do(small: Make) -> None:
+    known = made_up(small(3), 3.0)
+    steps = [replace(step, error_nm=math.nan, in_spec=False, done=True) for step in known.steps]
+    lab = replace(known, truth_nm=(), steps=tuple(steps), correction=replace(known.correction, state_nm=()))
+    assert not lab.scored
+    assert headline(lab) == (
+        "corrected after 4 observations: C10 +1.00 ± 2.00, C12a +2.00 ± 2.00, C12b +0.00 ± 2.00 nm;"
+        " in spec by the controller's stop rule"
+    )
+    assert probe_line(lab) == ""
+    assert "C12a +2.00 ± 2.00" in render(lab)
+    doubtful = replace(lab, steps=tuple(replace(step, done=False) for step in steps))
+    assert "take more observations" in headline(doubtful)
+    strange = replace(lab, steps=tuple(replace(step, misfit=True) for step in steps))
+    assert "check the frames" in headline(strange)
