@@ -52,7 +52,7 @@ class CheckedController:
         >>> from controller.base import load
         >>> from twin.state import FIRST_ORDER
         >>> controller = load("two_ronchigram", Optics(energy_kev=200.0, convergence_mrad=25.0), FIRST_ORDER)
-        >>> empty = np.random.default_rng(0).poisson(60.0, (128, 128)).astype(np.uint16)
+        >>> empty = np.random.default_rng(0).poisson(120.0, (128, 128)).astype(np.uint16)
         >>> controller.update(controller.propose(), Frame(empty, dose_e=1e6, exposure_s=0.5, clock_s=0.0))
         >>> controller.estimate().reason
         'no specimen is seen, only an evenly lit disc'
