@@ -65,7 +65,8 @@ def test_the_table_ends_with_the_verdict_and_the_report(calibrate: Command, tmp_
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines[:4]] == ["#", "1", "2", "truth"]
     assert "after 2 observations" in lines[4]
-    report = Path(lines[5].removeprefix("report: "))
+    assert lines[5].startswith("probe by these coefficients alone: Strehl ratio ")
+    report = Path(lines[6].removeprefix("report: "))
     assert report == tmp_path / "nominal" / "random" / "0" / "report.html"
     assert report.read_text().startswith("<!doctype html>")
 
