@@ -8,6 +8,7 @@ are best near zero aberration, and that their biases differ.
 
 from typing import Any
 
+import botorch.acquisition.multi_objective.logei as log_improvement
 import numpy as np
 import torch
 from botorch.acquisition.multi_objective.logei import qLogExpectedHypervolumeImprovement
@@ -29,6 +30,10 @@ from twin.types import Frame
 
 SAMPLES = 64
 """Number of quasi-random draws of the expectation."""
+
+# botorch would compile a faster kernel here, with the user's compiler, into a folder of the user's; a process stopped
+# meanwhile leaves a lock there for which every later run waits without end. Marked as tried, its Python code serves.
+log_improvement._load_attempted = True
 
 
 @validated

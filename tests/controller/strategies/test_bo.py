@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.utils.cpp_extension
 
 from controller import base
 from controller.merit import surrogate
@@ -59,6 +60,14 @@ def test_a_noiseless_figure_of_merit_leads_to_the_start(name: str):
     error = np.linalg.norm(estimate.mean_nm - START_NM)
     assert error < 6.0  # the prior's is 37 nm
     assert np.sqrt(np.trace(estimate.cov_nm2)) < 25.0
+
+
+def test_nothing_is_compiled_on_the_users_machine(monkeypatch: pytest.MonkeyPatch):
+    """A run that is stopped while torch compiles an extension leaves a lock that hangs all later runs."""
+    compiled = []
+    monkeypatch.setattr(torch.utils.cpp_extension, "load", lambda **named: compiled.append(named["name"]))
+    run(ACQUISITIONS["multi"], 8, outputs=2)
+    assert not compiled
 
 
 def test_first_frame_without_input_then_the_sobol_design():
