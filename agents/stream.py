@@ -3,7 +3,7 @@
 An agent that raises has failed: its result so far is kept, and the others go on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -177,6 +177,11 @@ def run(
     except KeyboardInterrupt:
         interrupted = True
     running.collect()
+    return _streamed(source, agents, running, clock, interrupted)
+
+
+def _streamed(source: Source, agents: Iterable[str], running: _Run, clock: "_Clock", interrupted: bool) -> Streamed:
+    """Sum up a pass that has ended; results are in the order of the agents' names."""
     complete = source.health.missing == 0 and clock.positions > 0
     return Streamed(
         status="interrupted" if interrupted else "complete" if complete else "incomplete",

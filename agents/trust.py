@@ -134,18 +134,14 @@ def whiteness(
     """
     known = np.isfinite(residual)
     n = int(known.sum())
-    free = n - fitted
+    free = n - fitted  # degrees of freedom
     if free < LEAST_RESIDUALS:
         return None
     r = np.where(known, residual, 0.0)
-    excess = r**2 - known
-    if expected is not None:
-        excess = excess - r / np.sqrt(np.where(known, expected, 1.0))
     mean, square = float(r.sum()) / n, float((r**2).sum()) / free
-    uncertainty = math.sqrt(2.0 / free + noise_uncertainty**2)
-    missed = float(excess.sum()) + fitted
-    order, correlation = _order(r, known, range(r.ndim) if axes is None else axes, fitted)
-    scores = [mean * math.sqrt(n), missed / free / uncertainty, *order]
+    missed, uncertainty = _excess(r, known, expected) + fitted, math.sqrt(2.0 / free + noise_uncertainty**2)
+    neighbours, correlation = _correlations(r, known, range(r.ndim) if axes is None else axes, fitted)
+    scores = [mean * math.sqrt(n), missed / free / uncertainty, *neighbours]
     probability = _sidak(max(abs(score) for score in scores), len(scores))
     return Trust(
         mean=mean,
@@ -201,7 +197,15 @@ def linear_spread(
     return np.sqrt(np.asarray(total) / members)
 
 
-def _order(r: Floats, known: NDArray[np.bool_], axes: Iterable[int], fitted: float) -> tuple[list[float], float]:
+def _excess(r: Floats, known: NDArray[np.bool_], expected: Floats | None) -> float:
+    """Sum of the c of `whiteness` over the known residuals; the unknown ones are zero in `r`."""
+    excess = r**2 - known
+    if expected is not None:
+        excess = excess - r / np.sqrt(np.where(known, expected, 1.0))
+    return float(excess.sum())
+
+
+def _correlations(r: Floats, known: NDArray[np.bool_], axes: Iterable[int], fitted: float) -> tuple[list[float], float]:
     """Statistic of neighbours along each axis, and their largest mean product."""
     scores, means = [], [0.0]
     for product, pairs in (_neighbours(r, known, axis) for axis in axes):

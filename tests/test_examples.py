@@ -130,6 +130,7 @@ def test_python_blocks_run(page: Path, elsewhere: Path, short: None) -> None:
     for block in python_blocks(page):
         # Line numbers of a traceback are those of the page.
         exec(compile("\n" * block.line + block.text, str(block), "exec"), namespace)
+        assert namespace.keys() > {"__name__", "__builtins__"}, f"{block} names nothing"
 
 
 @pytest.mark.parametrize("block", list(command_lines()), ids=str)

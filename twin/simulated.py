@@ -23,7 +23,7 @@ from twin.state import StateSpace
 from twin.types import Capabilities, Frame, ScanBlock, ScanTruth, Truth
 
 if TYPE_CHECKING:
-    from twin.ronchigram.phase_screens import Renderer
+    from twin.ronchigram.renderer import Renderer
     from twin.scan.acquisition import Acquisition
     from twin.scan.setup import ScanSetup
 
@@ -85,7 +85,7 @@ class SimulatedMicroscope:
         optics: beam, grid and camera; known to the controller.
         space: the calibrated coefficients and their ranges; known to the controller.
         day: hidden parameters.
-        renderer: "fast" (phase screens), "multislice" (atoms), or any object that obeys `phase_screens.Renderer`.
+        renderer: "fast" (phase screens), "multislice" (atoms), or any `twin.ronchigram.renderer.Renderer`.
         scan: specimen, beam and detectors of scans; None: the microscope cannot scan.
 
     Raises:

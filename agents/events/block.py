@@ -77,6 +77,7 @@ class EventBlock(Block):
         return self._frames
 
     def sums(self, weights: NDArray[np.float32]) -> Floats:
+        """See `Block.sums`; from the events, without making frames of them."""
         out = np.empty((len(self), len(weights)))
         images = np.ascontiguousarray(weights, np.float32).reshape(len(weights), -1)
         event_sums.sums(self.indptr, self.index, self.weight, images, out)

@@ -43,11 +43,13 @@ class Com(ComAgent[Options]):
     name = NAME
 
     def start(self, meta: StreamMeta) -> None:
+        """Begin a new stream; shifts are in mrad where the stream tells the angle of a pixel."""
         super().start(meta)
         pixel_mrad = meta.metadata.pixel_mrad
         self.scale, self.unit = (1.0, "px") if pixel_mrad is None else (pixel_mrad, "mrad")
 
     def result(self) -> Reconstruction:
+        """Shift of the centre of mass along x and y and its magnitude, with the noise of the first two."""
         shift, noise = self.map.shift_px() * self.scale, np.sqrt(self.map.variance_px2()) * self.scale
         return Reconstruction(
             images={

@@ -62,6 +62,7 @@ class Dpc(ComAgent[Options]):
         self.scale = PhaseScale.of(meta)
 
     def result(self) -> Reconstruction:
+        """Gradient of the phase along the scan, its divergence and curl, each with its noise; and the turn found."""
         shift_px, variance_px2 = self.map.camera_shift_px(), self.map.variance_px2()
         turn, found, notes = self._turn(shift_px)
         along = along_scan(shift_px, *turn)

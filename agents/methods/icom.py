@@ -64,10 +64,12 @@ class Icom(ComAgent[Options]):
         super().start(meta)
 
     def check(self, options: Options, meta: StreamMeta) -> None:
+        """Refuse frequencies beyond the Nyquist limit of the scan."""
         if options.k_min_per_nm is not None or options.k_max_per_nm is not None:
             check_band(options.k_min_per_nm, options.k_max_per_nm, meta.need("step_nm", NAME))
 
     def result(self) -> Reconstruction:
+        """Integrated phase, with its noise once every position is known."""
         shift_px, variance = self.map.shift_px(), self.map.variance_px2()
         known = np.isfinite(shift_px[..., 0])
         phase, spread = self._integrate(np.nan_to_num(shift_px)), None

@@ -77,6 +77,7 @@ class Ricom:
         self._begin()
 
     def update(self, block: Block) -> None:
+        """Add the shifts of a block to the positions around them."""
         self.sum.add(block.pixel, self.map.add(block) - self._origin_px)
 
     def configure(self, **changes: Any) -> None:
@@ -93,6 +94,7 @@ class Ricom:
             raise
 
     def result(self) -> Reconstruction:
+        """Sum so far, with its noise; NaN where no known position lies within the kernel."""
         # First, before there is an image: the test needs most memory.
         trust = gradient_trust(self.map.shift_px(), self.map.variance_px2())
         known = np.isfinite(self.map.centre_px()[..., 0])

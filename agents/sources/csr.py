@@ -109,6 +109,7 @@ class CsrSource(Source):
         self.meta = StreamMeta(layout, _metadata(self._scan.metadata, self.health), has_frames=options.frames)
 
     def blocks(self) -> Iterator[EventBlock]:
+        """Yield events by position while a thread reads ahead; the source counts what is waiting."""
         queue: BoundedQueue[EventBlock] = BoundedQueue(max_items=64, max_bytes=self.options.queue_bytes)
         ahead = read_ahead(self._read(), queue, _size, "csr", self._hang_up)
         try:

@@ -173,6 +173,11 @@ class EventFileSource(Source):
     # --- positions -------------------------------------------------------------------------------
 
     def blocks(self) -> Iterator[EventBlock]:
+        """Sort events into positions by their times; what a file lacks or repeats becomes a fault.
+
+        Raises:
+            SourceError: the plan or the clock of the scan is unknown, or no acquisition fits the plan.
+        """
         try:
             plan = self._plan()
             clock = self._clock(plan)

@@ -16,37 +16,25 @@ from numpy.typing import NDArray
 from agents.base import StreamMeta
 from agents.block import FrameBlock, Frames
 from agents.source import Health, Source, SourceError
-from agents.sources import Shape
+from agents.sources.frame_list import FrameListOptions
 from agents.sources.merlin_assembly import FrameOrder
 from twin.formats import open_frames
 from twin.formats.dataset import FormatError, FrameReader
 from twin.formats.file_checks import check_positions
-from twin.options import Count, checked_options, validated
+from twin.options import checked_options, validated
 
 ORDER_OPTIONS = ("scan", "first_frame", "last_frame", "skip_frames", "flyback_frames", "serpentine")
 
 
 @validated
-class Options:
-    """Options of reading.
+class Options(FrameListOptions):
+    """Options of reading. All but `block_bytes` are for a list of frames; other files have positions of their own.
 
     Attributes:
-        scan: (rows, columns), or (N,), of a list of frames in read-out order; other files have their own.
-        first_frame, last_frame: of a list, the first frame that is read and the one after the last; negative ones count
-            from the end.
-        skip_frames: of a list, frames at the beginning without a position.
-        flyback_frames: of a list, frames at the end of each row without a position.
-        serpentine: of a list: odd rows run backwards.
-        block_bytes: memory of the frames in a block.
+        flyback_frames: frames at the end of each row without a position.
     """
 
-    scan: Shape | None = None
-    first_frame: int | None = None
-    last_frame: int | None = None
-    skip_frames: Annotated[int, Ge(0)] = 0
     flyback_frames: Annotated[int, Ge(0)] = 0
-    serpentine: bool = False
-    block_bytes: Count = 2**22
 
 
 def make(where: str, options: Mapping[str, Any]) -> "FileSource":
@@ -130,6 +118,7 @@ class FileSource(Source):
         return order
 
     def blocks(self) -> Iterator[FrameBlock]:
+        """Yield the acquired frames that have a position; a fault of the file ends the stream."""
         layout = self.meta.layout
         acquired = self._reader.acquired.ravel()
         most = max(1, self._options.block_bytes // layout.frame_bytes)

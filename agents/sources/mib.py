@@ -14,44 +14,33 @@ from numpy.typing import NDArray
 from agents.base import StreamMeta
 from agents.block import FrameBlock
 from agents.source import Health, Source, SourceError
-from agents.sources import Shape
+from agents.sources.frame_list import FrameListOptions
 from agents.sources.merlin_assembly import FrameOrder, frames_of
 from twin.formats import merlin_header as mh
 from twin.formats.dataset import FormatError, Layout
 from twin.formats.merlin_header import UsualHeader
 from twin.formats.mib import MibReader
 from twin.formats.mib_files import columns_of_times
-from twin.options import Count, checked_options, validated
+from twin.options import checked_options, validated
 
 
 @validated
-class Options:
+class Options(FrameListOptions):
     """Options of reading a .mib file.
 
     Attributes:
         scan: (rows, columns), or (N,); None is that of the .hdr file, or of the pauses in the time stamps.
-        first_frame, last_frame: of the stored frames, the first that is read and the one after the last; negative ones
-            count from the end.
-        skip_frames: frames at the beginning without a position.
         flyback_frames: frames at the end of each row without a position; None is what the .hdr says, or none.
-        serpentine: odd rows run backwards.
         positions: follow the "number" of each frame, which leaves gaps where frames were lost, or the "order" of the
             file; None follows the numbers if they rise from frame to frame and fit the scan.
         counter: 0 or 1 where both counters of the chip were on, "all" reads every frame as a position.
         parts: read all parts of a split acquisition; False reads this file alone.
-        block_bytes: memory of the frames in a block.
     """
 
-    scan: Shape | None = None
-    first_frame: int | None = None
-    last_frame: int | None = None
-    skip_frames: Annotated[int, Ge(0)] = 0
     flyback_frames: Annotated[int, Ge(0)] | None = None
-    serpentine: bool = False
     positions: Literal["number", "order"] | None = None
     counter: Literal["all"] | Annotated[int, Ge(0)] | None = None
     parts: bool = True
-    block_bytes: Count = 2**22
 
 
 def make(where: str, options: Mapping[str, Any]) -> "MibSource":
@@ -196,6 +185,7 @@ class MibSource(Source):
     # --- reading ---------------------------------------------------------------------------------
 
     def blocks(self) -> Iterator[FrameBlock]:
+        """Yield the frames that have a position; a fault of the file ends the stream."""
         try:
             yield from self._runs()
         except (FormatError, OSError, ValueError) as error:

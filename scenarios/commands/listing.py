@@ -187,6 +187,7 @@ def _entry_command(name: str) -> Any:
     from scenarios.commands.arguments import AsJson
 
     def entry(as_json: AsJson = False) -> None:
+        """Print the options of everything of this name, or refuse a name that nothing has."""
         from twin.errors import nearest, shortened
 
         with refusals():
@@ -207,6 +208,7 @@ def _entry_command(name: str) -> Any:
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
+    """An entry as `--json` prints it, with one mapping per option."""
     from scenarios.commands.option_table import rows
 
     table = [] if entry.options is None else [row._asdict() for row in rows(entry.options, entry.preset)]
@@ -214,6 +216,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 
 def _print_entry(name: str, entry: Entry) -> None:
+    """Print an entry as a table of its options, aligned, and a command line that uses it."""
     from scenarios.commands.option_table import rows
 
     typer.echo(f"{name}, a {entry.kind}: {entry.summary}".replace("a agent", "an agent"))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -66,25 +66,19 @@ def serve(
     """Serve the microscope to other software: Merlin camera, corrector, events, control. Ctrl-C stops it (exit 0)."""
     from scenarios.serve import Serving
 
-    given = {
-        "merlin_control": merlin_control,
-        "merlin_data": merlin_data,
-        "corrector": corrector,
-        "events": events,
-        "control": control,
-    }
-    ports = {name: number for name, number in given.items() if number is not None}
     serving = Serving(
-        ports,  # type: ignore[arg-type]
-        free_ports or port == 0,
-        paced,
-        prepare,
-        mode,
-        event_metadata,
-        expose_truth,
-        host,
-        token,
-        port or None,
+        ports=_named(
+            merlin_control=merlin_control, merlin_data=merlin_data, corrector=corrector, events=events, control=control
+        ),
+        free_ports=free_ports or port == 0,
+        base_port=port or None,
+        paced=paced,
+        prepare=prepare,
+        mode=mode,
+        event_metadata=event_metadata,
+        expose_truth=expose_truth,
+        host=host,
+        token=token,
     )
     _show_log(verbose)
     with _stop_signals() as stop:
@@ -94,6 +88,11 @@ def serve(
         with server:
             _print_ports(server, scenario, seed, as_json)
             stop.wait()
+
+
+def _named(**ports: int | None) -> dict[Any, int]:
+    """Ports that were given, by service."""
+    return {service: port for service, port in ports.items() if port is not None}
 
 
 class _Stop:

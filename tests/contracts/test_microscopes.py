@@ -12,7 +12,6 @@ import importlib.util
 import inspect
 import pkgutil
 import re
-import runpy
 import sys
 import tempfile
 import time
@@ -23,8 +22,11 @@ from contextlib import ExitStack
 from itertools import count, pairwise, product
 from pathlib import Path
 
+import fakes.autoscript
+import fakes.nion
 import numpy as np
 import pytest
+from fakes import physics, served
 
 import twin
 import twin.backends
@@ -89,13 +91,9 @@ def _like_simulated(kind: type) -> Callable[[], Microscope]:
     return lambda: kind(OPTICS, SPACE, DAY)
 
 
-def _fake(name: str) -> types.SimpleNamespace:
-    return types.SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "fakes" / f"{name}.py")))
-
-
 def _column(sensor_binning: int = 1) -> object:
     start = {"C10": 5.0, "C12a": -3.0, "C12b": 2.0, "C30": 400.0}
-    return _fake("physics").Column(OPTICS, start, sensor_binning=sensor_binning)
+    return physics.Column(OPTICS, start, sensor_binning=sensor_binning)
 
 
 def _recorder() -> Microscope:
@@ -152,17 +150,18 @@ def _unscored() -> Microscope:
 
 
 def _nion() -> Microscope:
-    column, fake = _column(sensor_binning=2), _fake("nion")
-    pair = fake.Instrument(column), fake.Camera(column)
+    column = _column(sensor_binning=2)
+    pair = fakes.nion.Instrument(column), fakes.nion.Camera(column)
     options = nion.Options(view={"binning": 2, "gain": 4.0, "max_count": 4095})
-    return nion.NionMicroscope(OPTICS, SPACE, options, lambda: pair, _fake("physics").ticking())
+    return nion.NionMicroscope(OPTICS, SPACE, options, lambda: pair, physics.ticking())
 
 
 def _autoscript() -> Microscope:
-    fake = _fake("autoscript")
-    fake.install(_column())
-    options = autoscript.Options(module=fake.NAME, stigmator_nm=fake.TemMicroscopeClient.matrix.tolist())
-    return autoscript.AutoScriptMicroscope(OPTICS, SPACE, options, _fake("physics").ticking())
+    fakes.autoscript.install(_column())
+    options = autoscript.Options(
+        module=fakes.autoscript.NAME, stigmator_nm=fakes.autoscript.TemMicroscopeClient.matrix.tolist()
+    )
+    return autoscript.AutoScriptMicroscope(OPTICS, SPACE, options, physics.ticking())
 
 
 def _remote(**options: object) -> Microscope:
@@ -170,11 +169,11 @@ def _remote(**options: object) -> Microscope:
     # A corrector that is only ever told differences reaches further than one session does.
     reach = SPACE if options.get("control", True) else dataclasses.replace(SPACE, input_nm=(40.0, 20.0, 20.0))
     stack = ExitStack()
-    bench = stack.enter_context(_fake("served").served(SimulatedMicroscope(OPTICS, reach, DAY)))
+    bench = stack.enter_context(served.served(SimulatedMicroscope(OPTICS, reach, DAY)))
     ports = {"corrector_port": "corrector", "camera_port": "merlin_control", "data_port": "merlin_data"}
     given = {"port": bench.ports["control"], **{key: bench.ports[name] for key, name in ports.items()}, **options}
     kind = type(remote.make(given, OPTICS, SPACE))
-    made = kind(OPTICS, SPACE, remote.Options(**given), _fake("physics").ticking())
+    made = kind(OPTICS, SPACE, remote.Options(**given), physics.ticking())
     weakref.finalize(made, stack.close)
     return made
 

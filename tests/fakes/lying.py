@@ -1,22 +1,20 @@
 """A served twin whose answers a test changes on their way: a far side that lies, field by field."""
 
 import json
-import runpy
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-SERVED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("served.py"))))
+from fakes import served
+
 KINDS = {"corrector": "netstring", "control": "netstring", "merlin_control": "merlin", "merlin_data": "merlin"}
 
 Lie = Callable[[str, bytes], bytes]
 """Takes the method that was called ("" for frames) and the message of the server, returns what the client gets."""
 
 
-class Liar(SERVED.Proxy):  # type: ignore[name-defined, misc]
+class Liar(served.Proxy):  # type: ignore[name-defined, misc]
     """A proxy that changes every message to the client while `lie` is set."""
 
     def __init__(self, kind: str, port: int) -> None:
@@ -109,5 +107,5 @@ class Rig:
 @contextmanager
 def rigged(microscope: Any) -> Iterator[Rig]:
     with ExitStack() as stack:
-        bench = stack.enter_context(SERVED.served(microscope))
+        bench = stack.enter_context(served.served(microscope))
         yield Rig(bench, {name: stack.enter_context(Liar(kind, bench.ports[name])) for name, kind in KINDS.items()})

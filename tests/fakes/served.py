@@ -192,32 +192,6 @@ def _shut(line: socket.socket) -> None:
     line.close()
 
 
-@contextmanager
-def listening(heard: list[bytes]) -> Iterator[int]:
-    """A server that notes what it hears and says nothing; yields its port."""
-    server = socket.create_server(("127.0.0.1", 0))
-    server.settimeout(0.02)
-    stop = threading.Event()
-
-    def hear() -> None:
-        while not stop.is_set():
-            with suppress(OSError):
-                client, _ = server.accept()
-                client.settimeout(0.2)
-                with client, suppress(OSError):
-                    while data := client.recv(2**16):
-                        heard.append(data)
-
-    thread = threading.Thread(target=hear, daemon=True)
-    thread.start()
-    try:
-        yield server.getsockname()[1]
-    finally:
-        stop.set()
-        thread.join(2.0)
-        server.close()
-
-
 class Raw:
     """A client independent of the package: sends bytes, reads a limited number of bytes."""
 

@@ -8,14 +8,15 @@ proposed inputs is best, and with it all that follows, so that such runs are hel
 their end only what any sequence of inputs gives. A changed formula, sign or random draw moves an estimate by a good
 part of its standard deviation.
 
-    python tests/scenarios/test_same_figures.py > tests/scenarios/same_figures.yaml    # after an intended change
+    PYTHONPATH=tests python tests/scenarios/test_same_figures.py > tests/scenarios/same_figures.yaml
+
+after an intended change.
 """
 
 import csv
 import json
 import math
 import re
-import runpy
 import sys
 import tempfile
 from pathlib import Path
@@ -23,21 +24,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import same_bytes
 import yaml
+from same_bytes import FAST, SCANS, SMALL_SCAN, STREAMS
 from typer.testing import CliRunner
 
 from scenarios.cli import app
 from scenarios.schema import load
 from scenarios.serve import Serving, TwinServer
 
-SAME_BYTES = runpy.run_path(str(Path(__file__).parents[1] / "same_bytes.py"))
 EXPECTED = Path(__file__).with_name("same_figures.yaml")
 SLOW = {"neural_posterior multislice"}
 """Not on phase screens; `tests/same_bytes.py` alone runs it."""
-CALIBRATIONS = {name: words for name, words in SAME_BYTES["CALIBRATIONS"].items() if name not in SLOW}
+CALIBRATIONS = {name: words for name, words in same_bytes.CALIBRATIONS.items() if name not in SLOW}
 BRANCHING = {"neural_posterior", "neural_posterior_em", "kalman", "joint_fit", "bo_multi"}
 """Controllers whose inputs are the best of random proposals."""
-SCANS, STREAMS, SMALL_SCAN, FAST = (SAME_BYTES[name] for name in ("SCANS", "STREAMS", "SMALL_SCAN", "FAST"))
 SERVED = (*STREAMS, "control")
 KINDS = ("estimate", "std")
 
@@ -120,27 +121,27 @@ def expected() -> dict[str, Any]:
     return figures
 
 
-def agrees(found: dict[str, Any], expected: dict[str, Any]) -> None:
+def assert_agrees(found: dict[str, Any], expected: dict[str, Any]) -> None:
     """Compare two calibrations in units of the standard deviation."""
     assert found["misfit"] == expected["misfit"]
     first = found["first"]["estimate"]
     if np.dot(first, expected["first"]["estimate"]) > 0:
-        close(found["first"], expected["first"], STANDARD_DEVIATIONS)
+        assert_close(found["first"], expected["first"], STANDARD_DEVIATIONS)
     else:  # one frame does not know the sign; the particles of the other sign are others
-        alike(found["first"] | {"estimate": np.negative(first)}, expected["first"])
+        assert_alike(found["first"] | {"estimate": np.negative(first)}, expected["first"])
     if expected["branching"]:
-        alike(found["last"], expected["last"])
+        assert_alike(found["last"], expected["last"])
     else:
-        close(found["last"], expected["last"], STANDARD_DEVIATIONS)
+        assert_close(found["last"], expected["last"], STANDARD_DEVIATIONS)
 
 
-def alike(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    close(found | {"std": expected["std"]}, expected, BRANCHED)
+def assert_alike(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert_close(found | {"std": expected["std"]}, expected, BRANCHED)
     ratio = np.divide(found["std"], expected["std"])
     assert np.all((1 / BRANCHED_RATIO < ratio) & (ratio < BRANCHED_RATIO)), ratio
 
 
-def close(found: dict[str, Any], expected: dict[str, Any], standard_deviations: float) -> None:
+def assert_close(found: dict[str, Any], expected: dict[str, Any], standard_deviations: float) -> None:
     for kind in KINDS:
         difference = np.abs(np.subtract(found[kind], expected[kind]))
         assert np.all(difference <= standard_deviations * np.array(expected["std"]) + 1e-3), (kind, found, expected)
@@ -148,7 +149,7 @@ def close(found: dict[str, Any], expected: dict[str, Any], standard_deviations: 
 
 @pytest.mark.parametrize("name", CALIBRATIONS)
 def test_calibrations(name: str, expected: dict[str, Any], tmp_path: Path) -> None:
-    agrees(calibration(name, tmp_path), expected["calibrations"][name])
+    assert_agrees(calibration(name, tmp_path), expected["calibrations"][name])
 
 
 @pytest.mark.parametrize("name", SCANS)
@@ -164,7 +165,7 @@ def test_scans(name: str, expected: dict[str, Any], tmp_path: Path) -> None:
 def test_served(name: str, expected: dict[str, Any], tmp_path: Path) -> None:
     found, wanted = served(name, tmp_path), expected["served"][name]
     if name == "control":
-        agrees(found, wanted)
+        assert_agrees(found, wanted)
     else:
         assert flat(found) == pytest.approx(flat(wanted), rel=RELATIVE, abs=RELATIVE)
 

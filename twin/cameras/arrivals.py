@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.cameras.loops import LARGEST_MEAN, count_arrivals
+from twin.cameras.loops import LARGEST_MEAN, Counters, count_arrivals
 
 MOST_ELECTRONS = 1e9
 """Largest number of electrons per frame that are drawn one by one; one or two minutes."""
@@ -50,26 +50,19 @@ def check_followed(stack: NDArray[np.floating]) -> None:
 
 
 def draw_counts(
-    expected_e: NDArray[np.floating],
-    dead_share: float,
-    paralyzable: bool,
-    counts: NDArray[np.integer],
-    largest: int,
-    rng: np.random.Generator,
+    expected_e: NDArray[np.floating], counters: Counters, counts: NDArray[np.integer], rng: np.random.Generator
 ) -> None:
-    """Write Poisson counts into `counts`, at most `largest`, with coincidence loss; shapes (N, P).
+    """Write Poisson counts into `counts`, at most `counters.largest`, with coincidence loss; shapes (N, P).
 
     Args:
         expected_e: mean per pixel.
-        dead_share: dead time as a fraction of the exposure.
-        paralyzable: whether a hit within the dead time extends it.
+        counters: dead time and saturation.
         counts: the result.
-        largest: saturation of the counters.
         rng: consumed frame by frame.
 
     Raises:
         ValueError: a mean that is negative, not finite or too large.
     """
-    if dead_share > 0.0:
+    if counters.dead_share > 0.0:
         check_followed(expected_e)
-    refuse(expected_e, count_arrivals(expected_e, dead_share, paralyzable, counts, largest, rng))
+    refuse(expected_e, count_arrivals(expected_e, counters, counts, rng))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from twin.cameras import sharing
 from twin.cameras.arrivals import as_stack, check_followed, draw_counts, refuse
-from twin.cameras.loops import count_places, count_shared
+from twin.cameras.loops import Counters, count_places, count_shared
 from twin.cameras.properties import CountingCamera
 from twin.cameras.sensor import Sensor
 
@@ -45,17 +45,14 @@ def expose(
         raise ValueError(f"exposure_s must be positive, got {exposure_s!r}")
     stack = as_stack(expected_e, sensor.shape)
     counts = np.empty(stack.shape, _DTYPES[camera.bit_depth])
-    dead_share = camera.dead_time_s / exposure_s
+    counters = Counters(camera.dead_time_s / exposure_s, camera.paralyzable, camera.largest_count)
     if camera.charge_spread_px == 0.0:
-        draw_counts(stack, dead_share, camera.paralyzable, counts, camera.largest_count, rng)
+        draw_counts(stack, counters, counts, rng)
     else:
         check_followed(stack)
         reach = sharing.reach_px(camera.charge_spread_px, camera.threshold)
         cloud = (camera.charge_spread_px, reach, camera.threshold)
-        refuse(
-            stack,
-            count_shared(stack, sensor.shape, cloud, dead_share, camera.paralyzable, counts, camera.largest_count, rng),
-        )
+        refuse(stack, count_shared(stack, sensor.shape, cloud, counters, counts, rng))
     counts[:, sensor.defects.dead.ravel()] = 0
     counts[:, sensor.defects.hot.ravel()] = camera.largest_count
     return counts.reshape(expected_e.shape)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.cameras.arrivals import as_stack, draw_counts
+from twin.cameras.loops import Counters
 from twin.cameras.properties import IntegratingCamera
 from twin.cameras.ronchigram_camera import blur
 from twin.cameras.sensor import Sensor
@@ -47,8 +48,9 @@ def expose(
     dark = camera.dark_level + camera.dark_per_s * exposure_s
     electrons = np.empty((1, stack.shape[1]), np.int64)
     counts = np.empty(expected_e.shape, _dtype(camera.bit_depth))
+    every = Counters(0.0, False, np.iinfo(np.int64).max)
     for n in range(len(stack)):
-        draw_counts(stack[n : n + 1], 0.0, False, electrons, np.iinfo(np.int64).max, rng)
+        draw_counts(stack[n : n + 1], every, electrons, rng)
         signal = blur(electrons.reshape(sensor.shape).astype(np.float64), camera.mtf_nyquist) * sensor.gain
         signal[sensor.defects.dead] = 0.0
         signal += dark

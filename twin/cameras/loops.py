@@ -5,6 +5,7 @@ Frames are drawn one after the other, so that a stack consumes the generator equ
 """
 
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -22,14 +23,23 @@ _NORMAL = ndtr(np.arange(-_END * _STEPS, _END * _STEPS + 2) / _STEPS)
 """Normal distribution function between +-8: linear interpolation is accurate to 1.2e-7."""
 
 
+class Counters(NamedTuple):
+    """The counters of a camera's pixels during one exposure.
+
+    Attributes:
+        dead_share: dead time as a fraction of the exposure.
+        paralyzable: whether a hit within the dead time extends it.
+        largest: count at which they stop.
+    """
+
+    dead_share: float
+    paralyzable: bool
+    largest: int
+
+
 @numba.njit(cache=True)
 def count_arrivals(
-    expected_e: NDArray[np.floating],
-    dead_share: float,
-    paralyzable: bool,
-    counts: NDArray[np.integer],
-    largest: int,
-    rng: np.random.Generator,
+    expected_e: NDArray[np.floating], counters: Counters, counts: NDArray[np.integer], rng: np.random.Generator
 ) -> int:
     """Counts of `arrivals.draw_counts`; returns the flat index of a refused mean, or -1.
 
@@ -45,21 +55,21 @@ def count_arrivals(
             if not (0.0 <= mean <= LARGEST_MEAN):
                 return n * expected_e.shape[1] + p
             hits = 0
-            if mean >= WALK_BELOW and dead_share == 0.0:
+            if mean >= WALK_BELOW and counters.dead_share == 0.0:
                 hits = rng.poisson(mean)  # the process has no memory: `step` serves the next pixel
             elif step >= mean:
                 step -= mean
             else:
-                window, last = dead_share * mean, -math.inf
+                window, last = counters.dead_share * mean, -math.inf
                 while step < mean:
                     awake = step - last >= window
                     if awake:
                         hits += 1
-                    if awake or paralyzable:
+                    if awake or counters.paralyzable:
                         last = step
                     step += rng.standard_exponential()
                 step -= mean
-            counts[n, p] = min(hits, largest)
+            counts[n, p] = min(hits, counters.largest)
     return -1
 
 
@@ -178,10 +188,8 @@ def count_shared(
     expected_e: NDArray[np.floating],
     shape: tuple[int, int],
     cloud: tuple[float, int, float],
-    dead_share: float,
-    paralyzable: bool,
+    counters: Counters,
     counts: NDArray[np.integer],
-    largest: int,
     rng: np.random.Generator,
 ) -> int:
     """Counts with charge sharing, electron by electron in order of time; flat index of a refused mean, or -1."""
@@ -203,10 +211,10 @@ def count_shared(
             divide(rng.random(), cloud[0], cloud[1], along_y)
             for h in range(pixels_above(pixel // shape[1], pixel % shape[1], shape, cloud, along_y, along_x, hits)):
                 q = hits[h]
-                awake = time - last[q] >= dead_share
-                if awake and counts[n, q] < largest:
+                awake = time - last[q] >= counters.dead_share
+                if awake and counts[n, q] < counters.largest:
                     counts[n, q] += 1
-                if awake or paralyzable:
+                if awake or counters.paralyzable:
                     last[q] = time
     return -1
 

@@ -1,11 +1,10 @@
 """Ronchigrams by full multislice through an atomic film: abTEM's potential and transmission, our propagation.
 
-Slower than the fast renderer and independent of it: controllers are judged on these frames. Both obey
-`phase_screens.Renderer`. The propagation is that of `scan/diffraction.py` and agrees with abTEM's.
+Slower than the fast renderer and independent of it: controllers are judged on these frames. Both are a
+`Renderer`. The propagation is that of `scan/diffraction.py` and agrees with abTEM's.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import abtem
@@ -24,6 +23,7 @@ from twin.matter.region import CRYSTALLITES, phase_scale, region_rng, vacuum
 from twin.optics import Optics, check_window, focal_quadrature
 from twin.ronchigram.aperture import aperture_amplitude, widest
 from twin.ronchigram.camera_geometry import crop_pixels, to_camera
+from twin.ronchigram.renderer import Renderer
 from twin.scan.diffraction import aperture_wave, band_limited_propagator, exit_mask, exit_wave, probe_wave
 from twin.scan.transmission import ABTEM_SETTINGS, abtem_potential
 
@@ -104,7 +104,7 @@ def projection_filter(
     return filtered.astype(np.float32)
 
 
-class MultisliceRenderer:
+class MultisliceRenderer(Renderer):
     """Multislice through random crops of one large periodic film, averaged over focal spread and thermal motion.
 
     The film is built on first use (seconds). A region is a cyclic crop of it in one of eight orientations. Focal spread
@@ -262,21 +262,13 @@ class MultisliceRenderer:
         whole[first : first + size, first : first + size] = total.T if transposed else total
         return whole
 
-    def probability(
-        self,
-        aberrations: Sequence[Aberrations],
-        region_seeds: Sequence[int],
-        grown_nm: Sequence[float] | None = None,
-    ) -> NDArray[np.float32]:
-        """See `Renderer.probability`."""
-        if len(aberrations) != len(region_seeds):
-            raise ValueError(f"{len(aberrations)} aberration states for {len(region_seeds)} regions")
-        for state in aberrations:
-            check_window(widest(self.optics, self.day.illumination), state)
+    def check(self, aberrations: Aberrations) -> None:
+        """See `Renderer.check`."""
+        check_window(widest(self.optics, self.day.illumination), aberrations)
+
+    def frame(self, aberrations: Aberrations, region_seed: int, grown_nm: float = 0.0) -> NDArray[np.float32]:
+        """See `Renderer.frame`."""
         size = crop_pixels(self.optics, self.day.camera)
-        start = self.grid // 2 - size // 2
-        frames = []
-        for state, seed, grown in zip(aberrations, region_seeds, grown_nm or [0.0] * len(region_seeds), strict=True):
-            fine = self.intensity(state, self.transmission(seed, grown))[start : start + size, start : start + size]
-            frames.append(to_camera(torch.from_numpy(fine)[None], self.optics, self.day.camera)[0].numpy())
-        return np.stack(frames)
+        seen = slice(self.grid // 2 - size // 2, self.grid // 2 - size // 2 + size)
+        fine = self.intensity(aberrations, self.transmission(region_seed, grown_nm))[seen, seen]
+        return to_camera(torch.from_numpy(fine)[None], self.optics, self.day.camera)[0].numpy()

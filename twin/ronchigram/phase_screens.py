@@ -1,7 +1,7 @@
 """Fast Ronchigrams: a film of a few phase screens under an aberrated probe, in torch.
 
 `I(k) = |F[T(r) psi(r)]|^2`. The transforms are pruned to the aperture going in and to the camera coming out. Full
-multislice through an atomic model is in `multislice.py`; both obey `Renderer`.
+multislice through an atomic model is in `multislice.py`; both are a `Renderer`.
 
 Sub-window: near focus the probe is much smaller than the window, and most of the film is drawn and transformed for
 nothing. `FastRenderer(sub_window=True)` draws the film only on a square about the probe and takes it as vacuum outside.
@@ -11,10 +11,8 @@ square is neglected.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,33 +27,12 @@ from twin.matter.region import CRYSTALLITES, phase_scale, region_rng, vacuum
 from twin.optics import PROBE_MARGIN, Optics, aperture_phases, check_window, focal_quadrature, probe_reach_nm
 from twin.ronchigram.aperture import aperture_amplitude, widest
 from twin.ronchigram.camera_geometry import crop_pixels, to_camera
+from twin.ronchigram.renderer import Renderer
 
 SLICE_NM = 2.5
 """Thickest film that one phase screen represents by default."""
 SUB_WINDOWS = (0.5, 0.75)
 """Sides of the sub-windows, as fractions of the window's; a few sizes, so that their filters are made once."""
-
-
-class Renderer(Protocol):
-    """From aberrations and a specimen region to the expected intensity on the camera."""
-
-    def probability(
-        self,
-        aberrations: Sequence[Aberrations],
-        region_seeds: Sequence[int],
-        grown_nm: Sequence[float] | None = None,
-    ) -> NDArray[np.float32]:
-        """Expected fraction of the beam per camera pixel (whole beam = 1), shape (N, H, W).
-
-        Args:
-            aberrations: N full states, calibrated and residual; C10 counts from the film's mid-plane.
-            region_seeds: N film regions; the same seed gives the same region.
-            grown_nm: contamination of each region; None: none.
-
-        Raises:
-            AliasingError: the window cannot hold a probe.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -202,7 +179,7 @@ class _Window:
     foci: tuple[tuple[float, Tensor | None], ...]
 
 
-class FastRenderer:
+class FastRenderer(Renderer):
     """Phase screens with the film's structure factor; one screen per `SLICE_NM` of film by default.
 
     Args:
@@ -323,24 +300,17 @@ class FastRenderer:
         assert total is not None
         return total
 
-    def probability(
-        self,
-        aberrations: Sequence[Aberrations],
-        region_seeds: Sequence[int],
-        grown_nm: Sequence[float] | None = None,
-    ) -> NDArray[np.float32]:
-        """See `Renderer.probability`. One frame at a time stays in the processor's cache; a batch does not."""
-        if len(aberrations) != len(region_seeds):
-            raise ValueError(f"{len(aberrations)} aberration states for {len(region_seeds)} regions")
-        frames = []
-        grown_nm = grown_nm or [0.0] * len(region_seeds)
+    def check(self, aberrations: Aberrations) -> None:
+        """See `Renderer.check`."""
+        check_window(self._widest, aberrations)
+
+    def frame(self, aberrations: Aberrations, region_seed: int, grown_nm: float = 0.0) -> NDArray[np.float32]:
+        """See `Renderer.frame`. One frame at a time stays in the processor's cache; a batch does not."""
+        coefficients = torch.from_numpy(aberrations.array()).to(self.dtype)[None]
         with torch.no_grad():
-            for state, seed, grown in zip(aberrations, region_seeds, grown_nm, strict=True):
-                check_window(self._widest, state)
-                coefficients = torch.from_numpy(state.array()).to(self.dtype)[None]
-                fine = self.intensity(coefficients, self.transmission(seed, self.side(state), grown)[None])
-                frames.append(to_camera(fine, self.optics, self.day.camera)[0])
-        return torch.stack(frames).float().numpy()
+            region = self.transmission(region_seed, self.side(aberrations), grown_nm)[None]
+            frame = to_camera(self.intensity(coefficients, region), self.optics, self.day.camera)[0]
+        return frame.float().numpy()
 
 
 def _defocus(offset_nm: float, dtype: torch.dtype) -> Tensor:

@@ -3,11 +3,12 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
 
 import numpy as np
 import pytest
+from fakes.listening import listening
 
 from agents.block import FrameBlock
 from agents.source import Health, SourceError
@@ -37,32 +38,15 @@ def messages(frames: np.ndarray, scan: tuple[int, int], chunk: int, tot: bool = 
     return [*made, ScanEnd(5), AcquisitionEnd()]
 
 
-@contextmanager
-def sender(*streams: bytes, hold: threading.Event | None = None) -> Iterator[int]:
+def sender(*streams: bytes, hold: threading.Event | None = None) -> AbstractContextManager[int]:
     """Gives one stream per connection and hangs up (once `hold` is set); the port."""
-    server = socket.create_server(("127.0.0.1", 0))
-    server.settimeout(5.0)
 
-    def serve() -> None:
-        try:
-            for data in streams:
-                connection, _ = server.accept()
-                with connection:
-                    connection.settimeout(5.0)
-                    connection.sendall(data)
-                    if hold is not None:
-                        hold.wait(5.0)
-        except OSError:
-            pass
+    def send(data: bytes, line: socket.socket, over: threading.Event) -> None:
+        line.sendall(data)
+        if hold is not None:
+            hold.wait(5.0)
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield server.getsockname()[1]
-    finally:
-        server.close()
-        thread.join(6.0)
-        assert not thread.is_alive()
+    return listening(partial(send, data) for data in streams)
 
 
 def scan(seed: int = 0, shape: tuple[int, int] = (3, 4)) -> np.ndarray:
@@ -238,28 +222,17 @@ def test_acquisitions_that_begin_no_scan_end() -> None:
 def test_a_message_that_trickles_ends_the_stream(before: int) -> None:
     told = [encode(message) for message in messages(scan(), (3, 4), 5)]
     drops = b"".join(told[:before])
-    server = socket.create_server(("127.0.0.1", 0))
-    stop = threading.Event()
 
-    def trickle() -> None:
-        line, _ = server.accept()
-        with line:
-            line.sendall(drops)
-            for byte in told[before]:
-                if stop.wait(0.05):
-                    return
-                try:
-                    line.sendall(bytes([byte]))
-                except OSError:
-                    return
+    def trickle(line: socket.socket, over: threading.Event) -> None:
+        line.sendall(drops)
+        for byte in told[before]:
+            if over.wait(0.05):
+                return
+            line.sendall(bytes([byte]))
 
-    thread = threading.Thread(target=trickle, daemon=True)
-    thread.start()
     begun = time.monotonic()
-    got, _, health = listened(server.getsockname()[1], Options(timeout_s=0.3))
-    stop.set()
-    thread.join(5.0)
-    server.close()
+    with listening([trickle]) as port:
+        got, _, health = listened(port, Options(timeout_s=0.3))
     assert time.monotonic() - begun < 3.0
     assert len(got) == (before - 2) * 5
     assert "no message within 0.3 s, only" in health.faults[0]

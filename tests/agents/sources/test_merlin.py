@@ -5,12 +5,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes.listening import listening
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,40 +52,18 @@ def messages(frames: np.ndarray, about: mh.MerlinHeader | None = None, first: in
     return [row.tobytes() for row in merlin.frame_messages(frames, replace(about or header(), sequence=first))]
 
 
-@contextmanager
-def camera(*connections: Script, linger_s: float = 0.0) -> Iterator[int]:
+def camera(*connections: Script, linger_s: float = 0.0) -> AbstractContextManager[int]:
     """A data port that sends bytes, pauses for numbers of seconds, and hangs up; one script per connection."""
-    server = socket.create_server(("127.0.0.1", 0))
-    server.settimeout(5)
-    done = threading.Event()
 
-    def serve() -> None:
-        for script in connections:
-            try:
-                line, _ = server.accept()
-            except OSError:
-                return
-            with line:
-                line.settimeout(5)
-                try:
-                    for item in script:
-                        if isinstance(item, bytes):
-                            line.sendall(item)
-                        else:
-                            done.wait(item)
-                    done.wait(linger_s)
-                except OSError:
-                    pass
+    def play(script: Script, line: socket.socket, over: threading.Event) -> None:
+        for item in script:
+            if isinstance(item, bytes):
+                line.sendall(item)
+            else:
+                over.wait(item)
+        over.wait(linger_s)
 
-    thread = threading.Thread(target=serve, name="camera", daemon=True)
-    thread.start()
-    try:
-        yield server.getsockname()[1]
-    finally:
-        done.set()
-        server.close()
-        thread.join(10)
-        assert not thread.is_alive()
+    return listening(partial(play, script) for script in connections)
 
 
 def listen(port: int, **options: object) -> tuple[dict[tuple[int, int], np.ndarray], MerlinSource]:
@@ -392,38 +372,29 @@ def test_a_consumer_that_leaves_in_the_middle_leaves_nothing_running() -> None:
 @contextmanager
 def controllable(answer: Callable[[commands.Command], int], script: Script) -> Iterator[tuple[int, int, list[str]]]:
     """A camera that sends its script once it is started, and its control port; keeps what it was told."""
-    server = socket.create_server(("127.0.0.1", 0))
-    server.settimeout(5)
     heard: list[str] = []
     started = threading.Event()
 
-    def obey() -> None:
-        line, _ = server.accept()
-        with line:
-            line.settimeout(5)
-            decoder = commands.CommandDecoder()
-            while data := line.recv(100):
-                for payload in decoder.feed(data):
-                    command = commands.parse_command(payload)
-                    heard.append(payload.decode())
-                    reply = commands.Reply(command.verb, command.name, None, answer(command))
-                    line.sendall(commands.build_reply(reply))
-                    if command.name == "STARTACQUISITION":
-                        started.set()
+    def obey(line: socket.socket, over: threading.Event) -> None:
+        decoder = commands.CommandDecoder()
+        while data := line.recv(100):
+            for payload in decoder.feed(data):
+                command = commands.parse_command(payload)
+                heard.append(payload.decode())
+                reply = commands.Reply(command.verb, command.name, None, answer(command))
+                line.sendall(commands.build_reply(reply))
+                if command.name == "STARTACQUISITION":
+                    started.set()
 
     def wait() -> Iterator[bytes | float]:
         started.wait(5)
         yield from script
 
-    thread = threading.Thread(target=obey, name="control", daemon=True)
-    thread.start()
-    with camera(wait()) as port:  # type: ignore[arg-type]
+    with listening([obey]) as control, camera(wait()) as port:  # type: ignore[arg-type]
         try:
-            yield port, server.getsockname()[1], heard
+            yield port, control, heard
         finally:
             started.set()
-    server.close()
-    thread.join(10)
 
 
 def test_the_camera_is_set_up_started_and_triggered() -> None:

@@ -3,15 +3,12 @@
 The recordings are RosettaSciIO's, in shared/data/real beside the repository; without them there is nothing to test.
 """
 
-import socket
-import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.listening import listening
 
 from agents.sources.merlin import MerlinSource, Options
 from twin.formats import merlin_header as mh
@@ -25,26 +22,6 @@ FILES = [
 ]
 
 pytestmark = pytest.mark.skipif(not FILES, reason="no recorded files here")
-
-
-@contextmanager
-def camera(line: bytes) -> Iterator[int]:
-    """A data port that sends this, and hangs up."""
-    server = socket.create_server(("127.0.0.1", 0))
-    server.settimeout(10)
-
-    def serve() -> None:
-        with server.accept()[0] as client:
-            client.settimeout(10)
-            client.sendall(line)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield server.getsockname()[1]
-    finally:
-        thread.join(15)
-        server.close()
 
 
 def as_sent(path: Path) -> bytes:
@@ -63,7 +40,9 @@ def test_recorded_frames_arrive_as_the_file_has_them(archive: Path, name: str, t
     with MibReader(path) as reader:
         stored = reader.read(0, reader.extent)
         shape = reader.layout.scan
-    with camera(as_sent(path)) as port, MerlinSource("127.0.0.1", port, Options(scan=shape)) as source:
+    sent = as_sent(path)
+    camera = listening([lambda line, over: line.sendall(sent)])
+    with camera as port, MerlinSource("127.0.0.1", port, Options(scan=shape)) as source:
         seen = np.zeros((len(stored), *source.meta.layout.camera), source.meta.layout.dtype)
         for block in source.blocks():
             seen[block.pixel[:, 0] * shape[-1] + block.pixel[:, 1]] = block.frames

@@ -1,12 +1,12 @@
 """Merlin files as streams: which frame belongs where, counters, parts, and headers that leave things open."""
 
 import os
-import runpy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes.merlin_files import hdr, picture, scan_lines, stored, write
 
 from agents.source import SourceError
 from agents.sources import open_source
@@ -14,9 +14,6 @@ from twin.formats import merlin_header as mh
 from twin.formats import open_frames
 from twin.formats.dataset import FormatError
 from twin.formats.mib_files import columns_of_times
-
-FAKES = runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "merlin_files.py"))
-hdr, picture, scan_lines, stored, write = (FAKES[name] for name in ("hdr", "picture", "scan_lines", "stored", "write"))
 
 
 def seen(path: Path, **options: Any) -> tuple[list[list[int]], Any]:

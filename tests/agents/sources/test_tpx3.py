@@ -1,19 +1,16 @@
 """Raw Timepix3 files as streams: positions by time and by the triggers of lines."""
 
-import runpy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes.raw_timepix import SPAN, chunk, edge, hit
 
 from agents import load
 from agents.source import SourceError
 from agents.sources import open_source
 from twin.options import OptionError
-
-FAKES = runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "raw_timepix.py"))
-SPAN, chunk, edge, hit = (FAKES[name] for name in ("SPAN", "chunk", "edge", "hit"))
 
 ROWS, COLUMNS, DWELL_FINE = 4, 5, 640  # a dwell of 1 us
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.utils.cpp_extension
+from fakes.sessions import observe
 
 from controller import base
 from controller.merit import surrogate
@@ -134,12 +135,7 @@ def test_seven_dimensions(name: str):
     chosen.reset(SECOND_ORDER, np.random.default_rng(1))
     microscope = SimulatedMicroscope(OPTICS, SECOND_ORDER, Day(), "fast")
     microscope.reset(np.random.default_rng(2))
-    total = SECOND_ORDER.zero
-    for _ in range(5):
-        delta = chosen.propose()
-        total = SECOND_ORDER.check_input(delta, total)
-        microscope.apply(delta)
-        chosen.update(delta, microscope.acquire())
+    observe(chosen, microscope, SECOND_ORDER, 5)
     estimate = chosen.estimate()
     assert np.all(np.abs(estimate.mean_nm) <= SECOND_ORDER.start)
     assert np.linalg.eigvalsh(estimate.cov_nm2).min() > 0

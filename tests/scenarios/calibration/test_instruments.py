@@ -3,11 +3,9 @@
 import json
 import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from fakes import autoscript, physics
 from typer.testing import CliRunner
 
 from scenarios.calibration import run
@@ -29,12 +28,10 @@ from twin.types import Frame
 
 Make = Callable[..., Scenario]
 ROOT = Path(__file__).parents[3]
-PHYSICS = types.SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "fakes" / "physics.py")))
-AUTOSCRIPT = types.SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "fakes" / "autoscript.py")))
 
 LAB = (
     "microscope.kind=autoscript",
-    f"microscope.options.module={AUTOSCRIPT.NAME}",
+    f"microscope.options.module={autoscript.NAME}",
     "microscope.options.stigmator_nm=[[2.0, 0.5], [-0.5, 3.0]]",
     "microscope.options.exposure_s=0.001",
     "microscope.safety.retry_wait_s=0",
@@ -59,10 +56,10 @@ def frames(path: Path) -> list[Frame]:
 @pytest.fixture
 def column(small: Make) -> Iterator[Any]:
     """A stand-in for AutoScript, defocused by 20 nm."""
-    made = PHYSICS.Column(small().optics, {"C10": 20.0, "C12a": -5.0, "C12b": 3.0})
-    AUTOSCRIPT.install(made)
+    made = physics.Column(small().optics, {"C10": 20.0, "C12a": -5.0, "C12b": 3.0})
+    autoscript.install(made)
     yield made
-    for name in (AUTOSCRIPT.NAME, f"{AUTOSCRIPT.NAME}.structures"):
+    for name in (autoscript.NAME, f"{autoscript.NAME}.structures"):
         sys.modules.pop(name)
 
 
@@ -139,10 +136,10 @@ def test_a_killed_simulation_goes_on_to_the_same_end(
 INSTRUMENT = (
     KILL
     + """
-import json, pathlib, runpy, sys
+import json, pathlib, sys
 root, state = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
-physics = runpy.run_path(str(root / "tests" / "fakes" / "physics.py"))
-fake = runpy.run_path(str(root / "tests" / "fakes" / "autoscript.py"))
+sys.path.append(str(root / "tests"))
+from fakes import autoscript, physics
 from scenarios.schema import load
 
 class Kept(dict):
@@ -155,9 +152,9 @@ class Kept(dict):
         return self
 
 overrides = json.loads(sys.argv[3])
-column = physics["Column"](load("nominal", overrides).optics, {})
+column = physics.Column(load("nominal", overrides).optics, {})
 column.nm = Kept(json.loads(state.read_text()))
-fake["install"](column)
+autoscript.install(column)
 sys.argv = ["stemtwin", *sys.argv[4:], *(word for text in overrides for word in ("--set", text))]
 from scenarios.cli import main
 main()

@@ -2,11 +2,9 @@
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
-import types
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes import served
 from typer.testing import CliRunner
 
 from scenarios.calibration import run
@@ -28,7 +27,6 @@ from twin.instrument.recording import Recording
 from twin.types import Frame
 
 Make = Callable[..., Scenario]
-FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "served.py")))
 CONTROLLER = "coordinate_scan"
 SEED = 3
 PATIENT = ("microscope.safety.retry_wait_s=0", "microscope.options.timeout_s=2")
@@ -145,7 +143,7 @@ def test_lines_that_break_in_the_middle_of_a_run_change_nothing(small: Make, tmp
     kinds = {"control": "netstring", "merlin_control": "merlin", "merlin_data": "merlin"}
     options = {"control": "port", "merlin_control": "camera_port", "merlin_data": "data_port"}
     with TwinServer(small(5), 99, Serving(free_ports=True, paced=False)) as server, ExitStack() as stack:
-        proxies = {n: stack.enter_context(FAKES.Proxy(kind, server.ports[n])) for n, kind in kinds.items()}
+        proxies = {n: stack.enter_context(served.Proxy(kind, server.ports[n])) for n, kind in kinds.items()}
         ports = [f"microscope.options.{options[name]}={proxy.port}" for name, proxy in proxies.items()]
 
         def cut(step: Step) -> None:

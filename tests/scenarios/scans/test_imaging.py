@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fakes.sessions import observe
 
 from agents import base
 from agents.base import Image
@@ -78,12 +79,7 @@ def test_bo_contrast_focuses_by_images_alone(imaging: ImagingMicroscope) -> None
     imaging.reset(np.random.default_rng(SEED))
     start = imaging.truth().initial_nm
     assert abs(start[0]) > 6.0
-    total = SPACE.zero
-    for _ in range(11):
-        delta = controller.propose()
-        total = SPACE.check_input(delta, total)
-        imaging.apply(delta)
-        controller.update(delta, imaging.acquire())
+    observe(controller, imaging, SPACE, 11)
     found = controller.estimate().mean_nm
     assert abs(found[0] - start[0]) < 3.0
 

@@ -1,13 +1,14 @@
 """AutoScript: metres, signs, a stigmator with its own units, a blanked beam; against a stand-in strict about names."""
 
-import runpy
 import sys
 import types
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes import physics
+from fakes.autoscript import NAME as MODULE
+from fakes.autoscript import install
 
 from twin.backends import autoscript
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault
@@ -15,9 +16,6 @@ from twin.optics import CHARGE_C, Optics
 from twin.options import OptionError
 from twin.state import SECOND_ORDER, StateSpace
 
-FAKES = Path(__file__).parents[2] / "fakes"
-FAKE = types.SimpleNamespace(**runpy.run_path(str(FAKES / "autoscript.py")))
-PHYSICS = types.SimpleNamespace(**runpy.run_path(str(FAKES / "physics.py")))
 OPTICS = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=64, binning=4)
 SPACE = StateSpace()
 MATRIX = [[2.0, 0.5], [-0.5, 3.0]]
@@ -25,10 +23,10 @@ MATRIX = [[2.0, 0.5], [-0.5, 3.0]]
 
 class Desk:
     def __init__(self, space: StateSpace = SPACE, **options: Any) -> None:
-        self.column = PHYSICS.Column(OPTICS, {"C10": 30.0, "C12a": -8.0, "C12b": 4.0})
-        FAKE.install(self.column)
-        settings = autoscript.Options(**{"module": FAKE.NAME, "stigmator_nm": MATRIX, **options})
-        self.microscope = autoscript.AutoScriptMicroscope(OPTICS, space, settings, PHYSICS.ticking())
+        self.column = physics.Column(OPTICS, {"C10": 30.0, "C12a": -8.0, "C12b": 4.0})
+        install(self.column)
+        settings = autoscript.Options(**{"module": MODULE, "stigmator_nm": MATRIX, **options})
+        self.microscope = autoscript.AutoScriptMicroscope(OPTICS, space, settings, physics.ticking())
 
     def started(self) -> "Desk":
         self.microscope.reset(np.random.default_rng(0))

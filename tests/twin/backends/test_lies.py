@@ -6,15 +6,14 @@ means: frame, position and dose are those that the twin really has.
 """
 
 import re
-import runpy
 import time
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from fakes import lying
 
 from twin.backends import remote
 from twin.day import CameraProperties, Day
@@ -28,7 +27,6 @@ from twin.simulated import SimulatedMicroscope
 from twin.state import StateSpace
 from twin.wire import rpc
 
-FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "lying.py")))
 OPTICS = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=64, binning=4)
 SPACE = StateSpace(start_nm=(20.0, 10.0, 10.0), input_nm=(60.0, 40.0, 40.0))
 DAY = Day(dose_e=4e5, camera=CameraProperties(dark_level=20.0))
@@ -36,7 +34,7 @@ QUICK = {"timeout_s": 0.5, "frame_timeout_s": 0.6}
 MOVES = [np.array([3.0, -2.0, 1.0]), np.array([-1.0, 0.5, 2.0])]
 ESCAPE = "\x1b]0;x\x07\x1b[2J\r\n"
 
-told, answered, frames, both = FAKES.told, FAKES.answered, FAKES.frames, FAKES.both
+told, answered, frames, both = lying.told, lying.answered, lying.frames, lying.both
 
 
 class Case(NamedTuple):
@@ -61,13 +59,13 @@ def header(**changes: str) -> Any:
         fields = head.rstrip(b"\0").split(b",")
         for place, value in changes.items():
             fields[int(place[1:])] = value.encode()
-        return FAKES.merlin(b",".join(fields).ljust(384, b"\0")[:384] + rest)
+        return lying.merlin(b",".join(fields).ljust(384, b"\0")[:384] + rest)
 
     return frames(change)
 
 
 def reply(name: str, payload: bytes) -> Any:
-    return lambda method, message: FAKES.merlin(payload) if method == name else message
+    return lambda method, message: lying.merlin(payload) if method == name else message
 
 
 def nothing(message: Any) -> bytes:
@@ -150,12 +148,12 @@ INPUTS = [
     Case("a region with escapes", told("apply", region=ESCAPE), "at most 200 printable characters"),
     Case("no result", answered("apply", lambda a: {**a, "result": None}), "status is an object"),
     Case("result and error", answered("apply", lambda a: {**a, "error": {"code": 1, "message": "x"}}), "or an error"),
-    Case("NaN", answered("apply", lambda a: FAKES.netstring(b'{"id":1,"result":NaN}')), "NaN is not JSON"),
+    Case("NaN", answered("apply", lambda a: lying.netstring(b'{"id":1,"result":NaN}')), "NaN is not JSON"),
     Case("another call's number", answered("apply", lambda a: {**a, "id": 4711}), "has the id 4711"),
     Case("a number of a megabyte", answered("apply", lambda a: {**a, "id": "x" * 10**5}), "has the id 'xxxx"),
     Case("two answers", lambda method, m: m + m if method == "apply" else m, "2 answers to one call"),
     Case("two megabytes", answered("apply", lambda a: {**a, "result": "x" * 2**21}), "at most 1048576 are allowed"),
-    Case("a thousand brackets", answered("apply", lambda a: FAKES.netstring(b"[" * 1000)), "deeper than 32 brackets"),
+    Case("a thousand brackets", answered("apply", lambda a: lying.netstring(b"[" * 1000)), "deeper than 32 brackets"),
     Case("half an answer", lambda method, m: m[:30] if method == "apply" else m, r"no answer within 0\.5 s"),
     Case("silence", lambda method, m: b"" if method == "apply" else m, r"no answer within 0\.5 s"),
     Case("a web page", answered("apply", lambda a: b"HTTP/1.1 200 OK\r\n\r\n<html>"), "begins with its length"),
@@ -244,8 +242,8 @@ CAMERA = [
     Case("a frame twice", frames(lambda m: m + m), why="the second one is recognised by its number"),
     Case("half a frame", frames(lambda m: m[: len(m) // 2]), "the camera sent no frame in time"),
     Case("no frame", frames(nothing), "the camera sent no frame in time"),
-    Case("a message that is too long", frames(lambda m: FAKES.merlin(m[15:] + bytes(64))), r"\d+ by its message"),
-    Case("a message that is too short", frames(lambda m: FAKES.merlin(m[15:-64])), r"\d+ by its message"),
+    Case("a message that is too long", frames(lambda m: lying.merlin(m[15:] + bytes(64))), r"\d+ by its message"),
+    Case("a message that is too short", frames(lambda m: lying.merlin(m[15:-64])), r"\d+ by its message"),
     Case("bytes before it", frames(lambda m: b"\x1b[2J" * 50 + m), why="they are skipped; the digest tells the frame"),
     Case("a status that is none", reply("SOFTTRIGGER", b"CMD,SOFTTRIGGER,7"), "a status is 0 to 3, not '7'"),
     Case("a reply to something else", reply("SOFTTRIGGER", b"CMD,STOPACQUISITION,0"), "is no reply to CMD,SOFTTRIGGER"),
@@ -303,7 +301,7 @@ ALONE = [
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Any]:
-    with FAKES.rigged(SimulatedMicroscope(OPTICS, SPACE, DAY)) as made:
+    with lying.rigged(SimulatedMicroscope(OPTICS, SPACE, DAY)) as made:
         yield made
 
 

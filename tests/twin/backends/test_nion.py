@@ -1,13 +1,13 @@
 """Nion Swift's controls: names, metres and signs, against a stand-in. Its own simulator: test_nion_interop.py."""
 
-import runpy
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes import physics
+from fakes.nion import Camera, Instrument
 
 from twin.backends import nion
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault, Stopped
@@ -18,8 +18,6 @@ from twin.options import OptionError
 from twin.state import SECOND_ORDER, StateSpace
 
 ROOT = Path(__file__).parents[3]
-FAKE = types.SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "fakes" / "nion.py")))
-PHYSICS = types.SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "fakes" / "physics.py")))
 OPTICS = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=64, binning=4)
 SPACE = StateSpace()
 START = {"C10": 30.0, "C12a": -8.0, "C12b": 4.0, "C21a": 100.0}
@@ -29,11 +27,11 @@ class Desk:
     """A Nion microscope on stand-ins."""
 
     def __init__(self, space: StateSpace = SPACE, **options: Any) -> None:
-        self.column = PHYSICS.Column(OPTICS, START)
-        self.instrument, self.camera = FAKE.Instrument(self.column), FAKE.Camera(self.column)
+        self.column = physics.Column(OPTICS, START)
+        self.instrument, self.camera = Instrument(self.column), Camera(self.column)
         settings = nion.Options(**{"view": {"gain": 4.0}, **options})
         self.microscope = nion.NionMicroscope(
-            OPTICS, space, settings, lambda: (self.instrument, self.camera), PHYSICS.ticking()
+            OPTICS, space, settings, lambda: (self.instrument, self.camera), physics.ticking()
         )
 
     def started(self) -> "Desk":

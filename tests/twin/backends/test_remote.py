@@ -1,16 +1,20 @@
 """A microscope over the wire: the same as in process, and what becomes of it when lines and devices misbehave."""
 
 import re
-import runpy
-import types
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from fakes import served
+from fakes.listening import listening
+from fakes.sessions import session
 
 from twin.backends import remote
 from twin.day import ActuatorProperties, Day
@@ -26,10 +30,9 @@ from twin.options import OptionError
 from twin.server.bench import Bench, session_entropy
 from twin.simulated import SimulatedMicroscope
 from twin.state import SECOND_ORDER, StateSpace
-from twin.types import Frame, HasTruth, Microscope
+from twin.types import HasTruth
 from twin.wire import ceos, control, rpc
 
-FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "served.py")))
 OPTICS = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=64, binning=4)
 SPACE = StateSpace(start_nm=(20.0, 10.0, 10.0), input_nm=(60.0, 40.0, 40.0))
 QUICK = {"timeout_s": 0.5, "frame_timeout_s": 0.5}
@@ -68,25 +71,15 @@ class Rig:
 @contextmanager
 def rigged(microscope: SimulatedMicroscope | None = None, bench: Bench | None = None) -> Iterator[Rig]:
     with ExitStack() as stack:
-        made = stack.enter_context(FAKES.served(microscope or simulated(), bench))
+        made = stack.enter_context(served.served(microscope or simulated(), bench))
         kinds = {"corrector": "netstring", "control": "netstring", "merlin_control": "merlin", "merlin_data": "merlin"}
-        yield Rig(made, {n: stack.enter_context(FAKES.Proxy(kind, made.ports[n])) for n, kind in kinds.items()})
+        yield Rig(made, {n: stack.enter_context(served.Proxy(kind, made.ports[n])) for n, kind in kinds.items()})
 
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:
     with rigged() as made:
         yield made
-
-
-def session(microscope: Microscope, seed: int = 1) -> list[Frame]:
-    """A frame, then one after every input."""
-    microscope.reset(np.random.default_rng(seed))
-    frames = [microscope.acquire()]
-    for delta in INPUTS:
-        microscope.apply(delta)
-        frames.append(microscope.acquire())
-    return frames
 
 
 def log_of(path: Path, event: str) -> list[Any]:
@@ -99,7 +92,7 @@ def log_of(path: Path, event: str) -> list[Any]:
 def test_frames_and_truth_are_those_of_the_simulator(rig: Rig) -> None:
     far, near = rig.microscope(truth=True), simulated()
     for seed in (1, 2):
-        assert session(far, seed) == session(near, seed)
+        assert session(far, INPUTS, seed) == session(near, INPUTS, seed)
         assert far.truth().state_nm.tobytes() == near.truth().state_nm.tobytes()
         assert far.truth().initial_nm.tobytes() == near.truth().initial_nm.tobytes()
     # A generator that is used twice gives two sessions, the same ones here and there.
@@ -205,7 +198,7 @@ def test_what_was_moved_before_silence_is_taken_back(rig: Rig) -> None:
     far = rig.microscope(control=False)
     far.reset(np.random.default_rng(0))
     start = rig.state_nm
-    rig.proxies["corrector"].requests += [lambda message: [message], FAKES.drop]
+    rig.proxies["corrector"].requests += [lambda message: [message], served.drop]
     with pytest.raises(CommandTimeout, match="no answer"):
         far.apply(np.array([5.0, 3.0, 0.0]))
     np.testing.assert_allclose(rig.state_nm, start, atol=1e-9)
@@ -241,7 +234,7 @@ def test_a_silent_corrector_ends_the_session_and_nobody_pretends_to_know(rig: Ri
     far = SafeMicroscope(rig.microscope(control=False), LIMITS, AuditLog(log))
     far.reset(np.random.default_rng(0))
     far.acquire()
-    rig.proxies["corrector"].replies += [FAKES.drop]
+    rig.proxies["corrector"].replies += [served.drop]
     with pytest.raises(Stopped, match=r"NOT restored.*whether the last command moved the corrector is not known"):
         far.apply(np.array([3.0, 0.0, 0.0]))
     assert log_of(log, "not restored")
@@ -289,7 +282,7 @@ def test_a_run_goes_on_after_a_bad_frame_and_never_takes_it_for_a_good_one(
     start = rig.state_nm
     for step, delta in enumerate(INPUTS):
         if step == 1:
-            proxy.replies += [proxy.hold if name == "hold" else getattr(FAKES, name) for name in names]
+            proxy.replies += [proxy.hold if name == "hold" else getattr(served, name) for name in names]
         far.apply(delta)
         frame = far.acquire()
         assert np.array_equal(frame.counts, rig.bench.latest.counts)
@@ -310,7 +303,7 @@ def test_a_camera_that_stays_silent_ends_the_run_at_the_last_good_state(
     far.apply(INPUTS[0])
     far.acquire()
     good = rig.state_nm
-    rig.proxies["merlin_data"].replies += [FAKES.drop] * 3
+    rig.proxies["merlin_data"].replies += [served.drop] * 3
     far.apply(INPUTS[2])
     with pytest.raises(Stopped, match=r"CommandTimeout.*no frame in time; restored to C10 \+3 nm"):
         far.acquire()
@@ -355,7 +348,7 @@ def test_an_input_is_applied_once_however_its_line_breaks(side: str, what: str, 
     far.reset(np.random.default_rng(1))
     start = rig.state_nm
     before = proxy.connections
-    getattr(proxy, side).append(getattr(FAKES, what))
+    getattr(proxy, side).append(getattr(served, what))
     far.apply(INPUTS[0])
     np.testing.assert_array_equal(rig.state_nm - start, start + INPUTS[0] - start)
     assert rig.bench.inputs == 1
@@ -374,7 +367,7 @@ def test_an_input_that_is_lost_for_good_is_found_by_reading_back(rig: Rig, tmp_p
     far.acquire()
     start, proxy = rig.state_nm, rig.proxies["control"]
     for side in (proxy.replies, proxy.requests):
-        side += [FAKES.drop] * 2
+        side += [served.drop] * 2
         far.apply(INPUTS[0])
         far.acquire()
     np.testing.assert_allclose(rig.state_nm - start, 2 * INPUTS[0], atol=1e-9)
@@ -465,7 +458,7 @@ def test_a_server_that_is_gone_is_a_fault_with_its_address() -> None:
 def test_a_server_that_hangs_is_waited_for_no_longer_than_agreed(rig: Rig) -> None:
     far = rig.microscope(timeout_s=0.2)
     far.reset(np.random.default_rng(1))
-    rig.proxies["control"].requests += [FAKES.drop, FAKES.drop]
+    rig.proxies["control"].requests += [served.drop, served.drop]
     with pytest.raises(CommandTimeout, match=r"no answer within 0\.2 s"):
         far.apply(INPUTS[0])
     far.close()
@@ -487,7 +480,7 @@ def nobody_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("nobody_named")
 def test_a_host_that_the_operator_named_is_sent_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    with FAKES.served(simulated(), token=SECRET) as bench:
+    with served.served(simulated(), token=SECRET) as bench:
         far = remote.make({"host": f"127.0.0.1:{bench.ports['control']}", **QUICK}, OPTICS, SPACE)
         operator.name_host("127.0.0.1")
         monkeypatch.delenv("STEMTWIN_TOKEN")
@@ -508,7 +501,13 @@ def test_a_host_that_only_a_scenario_names_never_hears_the_token(named: list[str
     for address in named:
         operator.name_host(address)
     heard: list[bytes] = []
-    with FAKES.listening(heard) as port:
+
+    def hear(line: socket.socket, over: threading.Event) -> None:
+        line.settimeout(0.2)
+        while data := line.recv(2**16):
+            heard.append(data)
+
+    with listening(repeat(hear)) as port:
         far = remote.make({"host": "127.0.0.1", "port": port, **QUICK}, OPTICS, SPACE)
         with pytest.raises(
             MicroscopeFault, match=f"the token is not sent to 127.0.0.1:{port}, which only the scenario"
@@ -520,7 +519,7 @@ def test_a_host_that_only_a_scenario_names_never_hears_the_token(named: list[str
 
 @pytest.mark.usefixtures("nobody_named")
 def test_a_token_that_is_withheld_does_not_keep_a_server_without_one_from_being_used() -> None:
-    with FAKES.served(simulated()) as bench:
+    with served.served(simulated()) as bench:
         far = remote.make({"host": f"127.0.0.1:{bench.ports['control']}", **QUICK}, OPTICS, SPACE)
         far.reset(np.random.default_rng(1))
         assert far.acquire() == bench.latest

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.sessions import session
 
 from twin.backends import replay
 from twin.day import Day
@@ -16,26 +17,17 @@ from twin.optics import Optics
 from twin.options import OptionError
 from twin.simulated import SimulatedMicroscope
 from twin.state import StateSpace
-from twin.types import Capabilities, Frame, HasTruth, Microscope
+from twin.types import Capabilities, Frame, HasTruth
 
 OPTICS = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=64, binning=4)
 SPACE = StateSpace(tolerance_nm=(10.0, 5.0, 5.0))
 INPUTS = [np.array([4.0, -3.0, 1 / 3]), np.array([-7.0, 0.1, 0.2])]
 
 
-def run(microscope: Microscope, seed: int = 1) -> list[Frame]:
-    microscope.reset(np.random.default_rng(seed))
-    frames = [microscope.acquire()]
-    for delta in INPUTS:
-        microscope.apply(delta)
-        frames.append(microscope.acquire())
-    return frames
-
-
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
     recorder = RecordingMicroscope(SimulatedMicroscope(OPTICS, SPACE, Day()), tmp_path / "run.zarr")
-    run(recorder)
+    session(recorder, INPUTS)
     return tmp_path / "run.zarr"
 
 
@@ -60,7 +52,7 @@ def label(frame: Frame) -> int:
 def test_the_same_inputs_give_the_same_bytes_and_the_same_truth(recorded: Path) -> None:
     simulated = SimulatedMicroscope(OPTICS, SPACE, Day())
     microscope = replay.make({"path": str(recorded)}, OPTICS, SPACE)
-    assert run(microscope) == run(simulated)
+    assert session(microscope, INPUTS) == session(simulated, INPUTS)
     assert isinstance(microscope, HasTruth)
     assert microscope.truth().state_nm.tobytes() == simulated.truth().state_nm.tobytes()
     assert microscope.truth().initial_nm.tobytes() == simulated.truth().initial_nm.tobytes()
@@ -98,7 +90,7 @@ def test_the_tolerance_is_the_callers(recorded: Path) -> None:
 
 def test_the_end_another_seed_and_another_instrument_are_errors(recorded: Path) -> None:
     microscope = replay.make({"path": str(recorded)}, OPTICS, SPACE)
-    run(microscope)
+    session(microscope, INPUTS)
     with pytest.raises(Departure, match="ends after 3 frames"):
         microscope.acquire()
     with pytest.raises(Departure, match="none of its 1 sessions had this seed"):

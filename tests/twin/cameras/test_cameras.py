@@ -1,13 +1,11 @@
 """Counting and integrating cameras against Poisson's law, dead-time theory and the closed forms of charge sharing."""
 
 import math
-import runpy
-import types
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from fakes import camera_theory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -17,8 +15,6 @@ from scipy.stats import chi2, chisquare, norm, poisson
 from twin.cameras import counting, integrating, sharing
 from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
 from twin.cameras.sensor import Sensor, draw_sensor
-
-THEORY = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "camera_theory.py")))
 
 SHAPE = (24, 32)
 FALSE_ALARM = 1e-4
@@ -97,7 +93,7 @@ def test_single_electrons_fall_where_they_are_expected() -> None:
 CAMERAS: list[tuple[ModuleType, CountingCamera | IntegratingCamera]] = [
     (counting, CountingCamera(hot_fraction=0.1, dead_fraction=0.1)),
     (counting, CountingCamera(dead_time_s=1e-4, paralyzable=True)),
-    (counting, THEORY.MEDIPIX3),
+    (counting, camera_theory.MEDIPIX3),
     (integrating, IntegratingCamera(mtf_nyquist=0.6, readout_rms=2.0, dark_level=20.0, gain=3.0, gain_spread=0.05)),
 ]
 
@@ -148,7 +144,7 @@ def arrivals_by_hand(mean: float, dead_share: float, paralyzable: bool, rng: np.
 @pytest.mark.parametrize("paralyzable", [False, True])
 @pytest.mark.parametrize(("mean", "dead_share"), [(0.8, 0.3), (6.0, 0.05), (40.0, 0.02), (5.0, 0.7), (3.0, 2.0)])
 def test_coincidence_loss_is_the_closed_form(mean: float, dead_share: float, paralyzable: bool) -> None:
-    exact = float(THEORY.recorded_mean(mean, dead_share, paralyzable))
+    exact = float(camera_theory.recorded_mean(mean, dead_share, paralyzable))
     rng = np.random.default_rng(7)
     slow = np.array([arrivals_by_hand(mean, dead_share, paralyzable, rng) for _ in range(4000)])
     assert abs(slow.mean() - exact) < SIGMAS * slow.std() / math.sqrt(slow.size)
@@ -163,13 +159,13 @@ def test_coincidence_loss_is_the_closed_form(mean: float, dead_share: float, par
 def test_dead_time_theory_has_its_textbook_limits() -> None:
     # Many electrons, short dead time: Knoll's lambda / (1 + x) and lambda exp(-x), x = lambda tau / T.
     mean, dead_share = 5e3, 1e-4
-    assert THEORY.recorded_mean(mean, dead_share, False) == pytest.approx(mean / 1.5, rel=1e-3)
-    assert THEORY.recorded_mean(mean, dead_share, True) == pytest.approx(mean * math.exp(-0.5), rel=1e-3)
+    assert camera_theory.recorded_mean(mean, dead_share, False) == pytest.approx(mean / 1.5, rel=1e-3)
+    assert camera_theory.recorded_mean(mean, dead_share, True) == pytest.approx(mean * math.exp(-0.5), rel=1e-3)
     means = np.array([0.0, 1.0, 30.0])
-    assert THEORY.recorded_mean(means, 0.0, True) == pytest.approx(means)
+    assert camera_theory.recorded_mean(means, 0.0, True) == pytest.approx(means)
     # A dead time beyond the exposure leaves whether anything arrived at all.
     for paralyzable in (False, True):
-        assert THEORY.recorded_mean(means, 3.0, paralyzable) == pytest.approx(1 - np.exp(-means))
+        assert camera_theory.recorded_mean(means, 3.0, paralyzable) == pytest.approx(1 - np.exp(-means))
 
 
 def test_charge_on_edges_and_corners_counts_by_the_threshold() -> None:
@@ -194,7 +190,7 @@ CLOUDS = [(0.3, 0.5), (0.2, 0.15), (0.5, 0.3), (0.25, 0.75), (1.2, 0.05)]
 
 @pytest.mark.parametrize(("spread", "threshold"), CLOUDS)
 def test_count_kernel_is_what_an_evenly_lit_pixel_gives(spread: float, threshold: float) -> None:
-    kernel = THEORY.count_kernel(spread, threshold)
+    kernel = camera_theory.count_kernel(spread, threshold)
     r = sharing.reach_px(spread, threshold)
     assert kernel == pytest.approx(kernel.T, abs=1e-4)
     # By hand: shares of many random electrons.
@@ -220,8 +216,8 @@ def test_reach_holds_every_pixel_that_can_count() -> None:
         r = sharing.reach_px(spread, threshold)
         places = np.linspace(0.0, 1.0, 201)
         for k in (r + 1, r + 2):
-            assert THEORY.axis_share(k + 0.5 - places, spread).max() < threshold
-        assert THEORY.count_kernel(spread, threshold)[r, [0, -1]].sum() >= 0.0
+            assert camera_theory.axis_share(k + 0.5 - places, spread).max() < threshold
+        assert camera_theory.count_kernel(spread, threshold)[r, [0, -1]].sum() >= 0.0
     assert sharing.reach_px(0.0, 0.5) == 0
     assert sharing.reach_px(0.4, 0.5) == 1
 
@@ -229,10 +225,10 @@ def test_reach_holds_every_pixel_that_can_count() -> None:
 def test_a_slight_cloud_moves_the_pixel_edge_by_the_normal_quantile() -> None:
     # Far from corners the share is Phi((1/2 - d) / s): it reaches t at d = 1/2 - s Phi^-1(t).
     for threshold in (0.2, 0.5, 0.8):
-        width = THEORY.half_width_px(np.zeros(1), 0.05, threshold)[0]
+        width = camera_theory.half_width_px(np.zeros(1), 0.05, threshold)[0]
         assert width == pytest.approx(0.5 - 0.05 * float(ndtri(threshold)), abs=1e-9)
-    assert THEORY.count_kernel(0.0, 0.5) == pytest.approx(np.ones((1, 1)))
-    assert THEORY.count_kernel(0.3, 0.5).sum() < 1 < THEORY.count_kernel(0.3, 0.2).sum()
+    assert camera_theory.count_kernel(0.0, 0.5) == pytest.approx(np.ones((1, 1)))
+    assert camera_theory.count_kernel(0.3, 0.5).sum() < 1 < camera_theory.count_kernel(0.3, 0.2).sum()
 
 
 @pytest.mark.parametrize(("spread", "threshold"), CLOUDS)
@@ -248,27 +244,27 @@ def test_mtf_is_measured_with_a_narrow_line(spread: float, threshold: float) -> 
     distance = (np.arange(size)[:, None] + 0.5) - (12 + (np.arange(steps) + 0.5) / steps)
     frequency = np.array([0.0, 0.15, 0.3, 0.5, 0.8])
     measured = np.array([np.sum(response * np.cos(2 * np.pi * f * distance)) for f in frequency]) / response.sum()
-    closed = THEORY.modulation_transfer(frequency, spread, threshold)
+    closed = camera_theory.modulation_transfer(frequency, spread, threshold)
     assert measured == pytest.approx(closed, abs=2e-3)
-    assert response.sum() / steps == pytest.approx(THEORY.count_kernel(spread, threshold).sum(), rel=3e-3)
+    assert response.sum() / steps == pytest.approx(camera_theory.count_kernel(spread, threshold).sum(), rel=3e-3)
 
 
 def test_mtf_without_sharing_is_a_sinc_and_the_threshold_raises_or_lowers_it() -> None:
     nyquist = [0.5]
-    assert THEORY.modulation_transfer(nyquist, 0.0, 0.5)[0] == pytest.approx(2 / math.pi, rel=1e-6)
-    high, low = (THEORY.modulation_transfer(nyquist, 0.3, t)[0] for t in (0.7, 0.15))
+    assert camera_theory.modulation_transfer(nyquist, 0.0, 0.5)[0] == pytest.approx(2 / math.pi, rel=1e-6)
+    high, low = (camera_theory.modulation_transfer(nyquist, 0.3, t)[0] for t in (0.7, 0.15))
     assert high > 2 / math.pi > low
 
 
 def test_mtf_and_kernel_are_two_views_of_one_response() -> None:
     # Even light within a pixel is a box; its response at whole pixels has the aliased product as its transform.
     spread, threshold = 0.4, 0.35
-    kernel = THEORY.count_kernel(spread, threshold)
+    kernel = camera_theory.count_kernel(spread, threshold)
     across = kernel.sum(0)
     offsets = np.arange(len(across)) - len(across) // 2
     orders = np.arange(-400, 401)
     for f in (0.1, 0.37):
-        folded = np.sum(THEORY.modulation_transfer(f + orders, spread, threshold) * np.sinc(f + orders))
+        folded = np.sum(camera_theory.modulation_transfer(f + orders, spread, threshold) * np.sinc(f + orders))
         sampled = np.sum(across * np.cos(2 * np.pi * f * offsets)) / across.sum()
         assert sampled == pytest.approx(folded, abs=1e-3)
 

@@ -1,12 +1,10 @@
 """The event camera: its clock, conservation of electrons, deposited energy, dead time and disorder."""
 
 import math
-import runpy
-import types
-from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import camera_theory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2, kstest, moyal, norm
@@ -24,8 +22,6 @@ from twin.cameras.loops import draw_electrons
 from twin.cameras.properties import EventCamera
 from twin.cameras.sensor import draw_sensor
 from twin.formats.t3p import RECORD
-
-THEORY = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "camera_theory.py")))
 
 SHAPE = (24, 32)
 DWELL_S = 1e-6
@@ -183,7 +179,7 @@ def test_a_pixel_is_dead_while_it_measures_and_stays_so_into_the_next_frame(fram
     mean, dead_share = 20.0, 2.975 / 40
     events = record(camera, np.full((frames, 60, 60), mean / frames), 7, dwell_s=40e-6 / frames)
     counts = np.bincount(events["pixel"], minlength=3600)
-    exact = float(THEORY.recorded_mean(mean, dead_share, False))
+    exact = float(camera_theory.recorded_mean(mean, dead_share, False))
     assert exact < 0.5 * mean
     assert abs(counts.mean() - exact) < SIGMAS * counts.std() / 60
     order = np.lexsort([event_times_ns(events), events["pixel"]])
@@ -223,8 +219,8 @@ def test_disorder_is_bounded_and_there() -> None:
 def test_blocks_do_not_show(cuts: list[int]) -> None:
     camera = EventCamera(
         **{
-            name: getattr(THEORY.TIMEPIX3, name)
-            for name in THEORY.TIMEPIX3.__dataclass_fields__
+            name: getattr(camera_theory.TIMEPIX3, name)
+            for name in camera_theory.TIMEPIX3.__dataclass_fields__
             if name != "hot_fraction"
         },
         hot_fraction=0.01,

@@ -39,7 +39,9 @@ def test_a_kind_changes_one_part_of_the_day_and_nothing_at_severity_0(name):
 
 @pytest.mark.parametrize("severity", [0.5, 2.0, 50.0])
 def test_all_kinds_together_are_a_day_at_any_severity(severity):
-    Day.random(rng(3), severity, kinds=sorted(KINDS))
+    day = Day.random(rng(3), severity, kinds=sorted(KINDS))
+    assert day == Day.random(rng(3), severity, kinds=sorted(KINDS))
+    assert day != Day.random(rng(3), severity)
 
 
 def test_an_unknown_kind_names_the_nearest():

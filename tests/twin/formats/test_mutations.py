@@ -2,14 +2,13 @@
 
 import os
 import resource
-import runpy
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes import raw_timepix
 
 from agents.source import SourceError
 from agents.sources import open_source
@@ -21,7 +20,6 @@ from twin.formats.mib import MibWriter
 from twin.formats.t3p import RECORD, T3pReader, sidecar
 from twin.formats.tpx3 import Tpx3Reader
 
-RAW = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "raw_timepix.py")))
 TIMES = int(os.environ.get("STEMTWIN_MUTATIONS", "120"))
 """Files of each kind; more by the environment, for a longer search."""
 MOST_BYTES = 2**28
@@ -134,9 +132,9 @@ def test_mutated_t3p_files(tmp_path: Path) -> None:
 
 def test_mutated_tpx3_files(tmp_path: Path) -> None:
     rng, path = np.random.default_rng(4), tmp_path / "a.tpx3"
-    words = [RAW.hit(k % 256, k // 2, 100 + 64 * k) for k in range(200)]
-    words[::40] = [RAW.edge(100 + 64 * k) for k in range(0, 200, 40)]
-    whole = b"".join(RAW.chunk(words[k : k + 8], k // 8 % 4) for k in range(0, 200, 8))
+    words = [raw_timepix.hit(k % 256, k // 2, 100 + 64 * k) for k in range(200)]
+    words[::40] = [raw_timepix.edge(100 + 64 * k) for k in range(0, 200, 40)]
+    whole = b"".join(raw_timepix.chunk(words[k : k + 8], k // 8 % 4) for k in range(0, 200, 8))
     seen = []
     for k in range(TIMES):
         path.write_bytes(mutated(whole, rng, len(whole)) if k else whole)

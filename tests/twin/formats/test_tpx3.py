@@ -1,12 +1,12 @@
 """Raw Timepix3 files against bytes spelled out, and where the chips of a quad lie."""
 
-import runpy
 import struct
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.raw_timepix import CONTROL, SPAN, chunk, edge, hit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,9 +14,6 @@ from twin.formats import open_frames
 from twin.formats.chips import ChipLayout
 from twin.formats.dataset import FormatError
 from twin.formats.tpx3 import Packets, Tpx3Reader
-
-FAKES = runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "raw_timepix.py"))
-CONTROL, SPAN, chunk, edge, hit = (FAKES[name] for name in ("CONTROL", "SPAN", "chunk", "edge", "hit"))
 
 
 def read(path: Path, raw: bytes, words: int = 2**17, tolerate: bool = False, **options: object) -> Packets:

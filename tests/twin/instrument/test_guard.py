@@ -4,11 +4,9 @@ import gc
 import itertools
 import multiprocessing
 import os
-import runpy
 import signal
 import threading
 import time
-import types
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes import faulty
 from numpy.typing import NDArray
 
 from twin.instrument.audit import AuditLog, LogInUse, read
@@ -31,7 +30,6 @@ from twin.instrument.watch import Watch
 from twin.interrupt import session
 from twin.types import Frame
 
-FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "faulty.py")))
 RNG = np.random.default_rng(0)
 MOVE = np.array([10.0, -4.0, 2.0])
 FAR = np.array([40.0, 0.0, 0.0])
@@ -76,7 +74,7 @@ def raising(error: BaseException) -> Callable[[Any], None]:
 # --- interrupts during a move --------------------------------------------------------------------
 
 
-class Moving(FAKES.Faulty):  # type: ignore[name-defined, misc]
+class Moving(faulty.Faulty):  # type: ignore[name-defined, misc]
     """Takes its time over a move, and notices a call that comes meanwhile."""
 
     takes_s, busy, overlaps = 0.1, 0, 0
@@ -169,7 +167,7 @@ def test_an_error_that_cuts_the_wait_short_forgets_no_command(kind: type, tmp_pa
 
 def test_a_move_that_ends_after_its_time_out_is_booked(tmp_path: Path) -> None:
     """Without read-back the late answer settles what became of the command."""
-    desk = Desk(tmp_path, FAKES.Faulty(), timeout_s=0.1)
+    desk = Desk(tmp_path, faulty.Faulty(), timeout_s=0.1)
     desk.safe.apply(MOVE)
     desk.inner.on_apply = [lambda instrument: time.sleep(0.15)]
     with pytest.raises(Stopped, match=r"no answer within 0.1 s.*; restored to C10 \+0 nm"):
@@ -190,7 +188,7 @@ def test_an_end_that_is_asked_for_ends_a_wait_without_time_out(monkeypatch: pyte
 # --- the way back is booked ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [FAKES.Faulty, FAKES.Honest, FAKES.Absolute])
+@pytest.mark.parametrize("kind", [faulty.Faulty, faulty.Honest, faulty.Absolute])
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_busy_command_of_the_way_back_is_sent_again_and_booked_once(kind: type, number: int, tmp_path: Path) -> None:
     desk = Desk(tmp_path, kind(), step_nm={"C10": 14.0})
@@ -204,7 +202,7 @@ def test_a_busy_command_of_the_way_back_is_sent_again_and_booked_once(kind: type
 @pytest.mark.parametrize("number", [0, 1, 2])
 @pytest.mark.parametrize("arrives", [True, False])
 def test_an_answer_lost_on_the_way_back_is_settled_by_the_read_back(number: int, arrives: bool, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest(), step_nm={"C10": 14.0})
+    desk = Desk(tmp_path, faulty.Honest(), step_nm={"C10": 14.0})
     desk.safe.apply(FAR)
     silence = CommandTimeout("silence")
     desk.inner.on_apply = [*[None] * number, (silence,) if arrives else silence]
@@ -215,7 +213,7 @@ def test_an_answer_lost_on_the_way_back_is_settled_by_the_read_back(number: int,
 @pytest.mark.parametrize("number", [0, 1, 2])
 @pytest.mark.parametrize("arrives", [True, False])
 def test_without_read_back_the_last_word_names_where_it_may_stand(number: int, arrives: bool, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Faulty(), step_nm={"C10": 14.0})
+    desk = Desk(tmp_path, faulty.Faulty(), step_nm={"C10": 14.0})
     desk.safe.apply(FAR)
     silence = ConnectionResetError("gone")
     desk.inner.on_apply = [*[None] * number, (silence,) if arrives else silence]
@@ -228,7 +226,7 @@ def test_without_read_back_the_last_word_names_where_it_may_stand(number: int, a
 
 
 def test_a_corrector_that_is_dead_on_the_way_back_gets_a_bounded_number_of_commands(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest(), step_nm={"C10": 2.0}, retries=3)
+    desk = Desk(tmp_path, faulty.Honest(), step_nm={"C10": 2.0}, retries=3)
     desk.safe.apply(FAR)
     before = len(desk.entries("command"))
     desk.inner.on_apply = [ConnectionResetError("gone")] * 10_000
@@ -240,7 +238,7 @@ def test_a_corrector_that_is_dead_on_the_way_back_gets_a_bounded_number_of_comma
 
 
 def test_one_that_is_always_busy_on_the_way_back_does_not_hold_it_up_for_ever(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Faulty())
+    desk = Desk(tmp_path, faulty.Faulty())
     desk.safe.apply(FAR)
     desk.inner.on_apply = [ActuatorBusy("ramping")] * 10_000
     desk.bad_frame(r"NOT restored to C10 \+0 nm.*ActuatorBusy: ramping")
@@ -256,7 +254,7 @@ def test_a_way_back_that_fails_in_the_guard_itself_has_a_last_word(tmp_path: Pat
         waits.append(seconds)
         raise MemoryError
 
-    desk = Desk(tmp_path, FAKES.Honest(), sleep=broken, settle_s=0.5)
+    desk = Desk(tmp_path, faulty.Honest(), sleep=broken, settle_s=0.5)
     desk.inner.says = lambda moved: np.full(3, np.nan)
     with pytest.raises(MemoryError):
         desk.safe.apply(MOVE)
@@ -274,7 +272,7 @@ def test_a_way_back_that_fails_in_the_guard_itself_has_a_last_word(tmp_path: Pat
 @pytest.mark.parametrize("jump", [5000.0, -5000.0, 300_000.0, 7.0, -7.0])
 @pytest.mark.parametrize("step", [{}, {"C10": 20.0}])
 def test_an_encoder_that_jumps_is_not_followed(jump: float, step: dict[str, float], tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest(), total_nm={"C10": 50.0}, step_nm=step)
+    desk = Desk(tmp_path, faulty.Honest(), total_nm={"C10": 50.0}, step_nm=step)
     desk.safe.apply(np.array([45.0, 0.0, 0.0]))
     desk.safe.acquire()
     desk.inner.says = lambda moved: moved + np.array([jump, 0.0, 0.0])
@@ -290,7 +288,7 @@ def test_an_encoder_that_jumps_is_not_followed(jump: float, step: dict[str, floa
 
 @pytest.mark.parametrize("lie", ["frozen", "at the goal", "one command late"])
 def test_a_read_back_that_does_not_follow_never_says_restored_elsewhere(lie: str, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest(), step_nm={"C10": 20.0}, retries=1)
+    desk = Desk(tmp_path, faulty.Honest(), step_nm={"C10": 20.0}, retries=1)
     past: list[NDArray[np.floating]] = [np.zeros(3)]
     says = {
         "frozen": lambda moved: np.array([20.0, 0.0, 0.0]),
@@ -310,7 +308,7 @@ def test_a_read_back_that_does_not_follow_never_says_restored_elsewhere(lie: str
     "told", [np.full(3, 1e-3j), ["1", "2", "3"], None, "here", 7.0, np.zeros((3, 3)), [None] * 3, np.full(3, np.inf)]
 )
 def test_a_read_back_that_is_no_position_settles_nothing(told: Any, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.inner.says = lambda moved: told
     with pytest.raises(Stopped, match="does not report its position; NOT restored"):
         desk.safe.apply(MOVE)
@@ -320,7 +318,7 @@ def test_a_read_back_that_is_no_position_settles_nothing(told: Any, tmp_path: Pa
 
 def test_one_that_stood_still_in_silence_at_the_limit_is_not_driven_beyond_it(tmp_path: Path) -> None:
     """To undo a command that was never carried out would lead to -65 nm."""
-    desk = Desk(tmp_path, FAKES.Honest(), total_nm={"C10": 50.0})
+    desk = Desk(tmp_path, faulty.Honest(), total_nm={"C10": 50.0})
     desk.safe.apply(np.array([-45.0, 0.0, 0.0]))
     desk.safe.acquire()
     furthest: list[float] = []
@@ -340,7 +338,7 @@ def test_one_that_stood_still_in_silence_at_the_limit_is_not_driven_beyond_it(tm
 
 @pytest.mark.parametrize("error", [ValueError("no"), ActuatorBusy("ramping")])
 def test_a_refusal_that_moved_is_no_refusal(error: Exception, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.safe.apply(MOVE)
     desk.safe.acquire()
     desk.inner.on_apply = [(error,)]
@@ -354,7 +352,7 @@ def test_a_refusal_that_moved_is_no_refusal(error: Exception, tmp_path: Path) ->
 
 
 def test_a_driver_that_misses_its_corrector_ends_the_session_at_once(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.inner.on_apply = [NotThere("somebody else has moved it")]
     with pytest.raises(Stopped, match=r"NotThere: somebody else has moved it; restored to C10 \+0 nm"):
         desk.safe.apply(MOVE)
@@ -362,7 +360,7 @@ def test_a_driver_that_misses_its_corrector_ends_the_session_at_once(tmp_path: P
 
 
 def test_a_value_error_without_read_back_is_of_unknown_outcome(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Faulty())
+    desk = Desk(tmp_path, faulty.Faulty())
     desk.inner.on_apply = [(ValueError("not like this"),)]
     with pytest.raises(Stopped, match="not like this; whether it moved is not known; NOT restored"):
         desk.safe.apply(MOVE)
@@ -371,7 +369,7 @@ def test_a_value_error_without_read_back_is_of_unknown_outcome(tmp_path: Path) -
 
 def test_a_corrector_on_its_way_is_not_taken_for_one_that_did_not_move(tmp_path: Path) -> None:
     """Two readings have to agree: the first one comes too early."""
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     shares = iter([0.0, 0.4, 0.9])
     desk.inner.says = lambda moved: moved * next(shares, 1.0)
     desk.inner.on_apply = [(CommandTimeout("silence"),)]
@@ -383,7 +381,7 @@ def test_a_corrector_on_its_way_is_not_taken_for_one_that_did_not_move(tmp_path:
 # --- arrays --------------------------------------------------------------------------------------
 
 
-class Greedy(FAKES.Honest):  # type: ignore[name-defined, misc]
+class Greedy(faulty.Honest):  # type: ignore[name-defined, misc]
     """Scales what it is given, keeps it, fills it later; gives its own arrays away and changes them."""
 
     def __init__(self) -> None:
@@ -435,7 +433,7 @@ def test_a_driver_that_scales_keeps_and_fills_arrays_hurts_nobody(tmp_path: Path
 
 def test_a_controller_that_changes_its_array_meanwhile_changes_nothing(tmp_path: Path) -> None:
     mine = MOVE.copy()
-    desk = Desk(tmp_path, FAKES.Honest(), sleep=lambda seconds: mine.fill(1e6), settle_s=0.1, step_nm={"C10": 3.0})
+    desk = Desk(tmp_path, faulty.Honest(), sleep=lambda seconds: mine.fill(1e6), settle_s=0.1, step_nm={"C10": 3.0})
     desk.inner.on_apply = [lambda instrument: mine.fill(1e6)] * 9
     desk.safe.apply(mine)
     np.testing.assert_allclose(desk.inner.moved, MOVE)
@@ -452,7 +450,7 @@ def test_a_recording_and_a_rehearsal_keep_what_was_asked(tmp_path: Path) -> None
     np.testing.assert_array_equal(trace.delta_nm, [MOVE] * 2)
     np.testing.assert_array_equal(trace.cumulative_nm, [MOVE, 2 * MOVE])
     shown: list[str] = []
-    rehearsal = DryRun(FAKES.Honest(), Greedy(), shown.append)
+    rehearsal = DryRun(faulty.Honest(), Greedy(), shown.append)
     rehearsal.reset(RNG)
     rehearsal.apply(MOVE)
     assert shown[-1].endswith("would add C10 +10 nm, C12a -4 nm, C12b +2 nm")
@@ -461,14 +459,14 @@ def test_a_recording_and_a_rehearsal_keep_what_was_asked(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("given", [[10, -4, 2], (10.0, -4.0, 2.0), np.array([10, -4, 2], np.int32), MOVE[::-1][::-1]])
 def test_an_input_in_another_form_is_the_same_input(given: Any, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.safe.apply(given)
     np.testing.assert_array_equal(desk.inner.sent, [MOVE])
 
 
 @pytest.mark.parametrize("given", ["far", None, MOVE + 1j, [True, False, True], np.full(3, 1e308), [[1, 2, 3]]])
 def test_what_is_no_input_is_refused_and_nothing_is_sent(given: Any, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     with pytest.raises(ValueError, match="input"):
         desk.safe.apply(given)
     assert not desk.inner.sent
@@ -477,7 +475,7 @@ def test_what_is_no_input_is_refused_and_nothing_is_sent(given: Any, tmp_path: P
 
 
 def test_a_step_that_would_take_for_ever_is_refused(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest(), step_nm={"C10": 1e-9})
+    desk = Desk(tmp_path, faulty.Honest(), step_nm={"C10": 1e-9})
     with pytest.raises(ValueError, match=r"safety.step_nm would divide an input into 1e\+10 commands; 10000 are"):
         desk.safe.apply(MOVE)
     assert not desk.inner.sent
@@ -502,7 +500,7 @@ def test_calls_from_other_threads_are_served_in_turn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["apply", "acquire", "abort", "reset"])
 def test_a_driver_that_calls_its_guard_is_refused(verb: str, tmp_path: Path) -> None:
-    desk, said = Desk(tmp_path, FAKES.Honest()), []
+    desk, said = Desk(tmp_path, faulty.Honest()), []
     argument = {"apply": (MOVE,), "abort": ("lunch",), "reset": (RNG,)}.get(verb, ())
 
     def calls_back(instrument: Any) -> None:
@@ -517,7 +515,7 @@ def test_a_driver_that_calls_its_guard_is_refused(verb: str, tmp_path: Path) -> 
 
 
 def test_a_program_that_calls_from_within_a_wait_is_refused(tmp_path: Path) -> None:
-    inner = FAKES.Honest()
+    inner = faulty.Honest()
     desk = Desk(tmp_path, inner, sleep=lambda seconds: desk.safe.apply(MOVE), settle_s=1.0)
     with pytest.raises(NotInTurn):
         desk.safe.apply(MOVE)
@@ -549,7 +547,7 @@ ODD = [
 
 @pytest.mark.parametrize("error", ODD, ids=lambda error: type(error).__name__)
 def test_whatever_a_driver_raises_is_a_fault_of_the_session(error: BaseException, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest(), retries=1)
+    desk = Desk(tmp_path, faulty.Honest(), retries=1)
     desk.inner.on_apply = [raising(error)]  # nothing has moved: the read-back says so, and it is sent again
     desk.safe.apply(MOVE)
     np.testing.assert_allclose(desk.inner.moved, MOVE)
@@ -579,7 +577,7 @@ def test_whatever_a_driver_raises_is_a_fault_of_the_session(error: BaseException
     ],
 )
 def test_what_is_no_frame_is_a_bad_frame(told: Any, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest(), retries=0)
+    desk = Desk(tmp_path, faulty.Honest(), retries=0)
     desk.inner.acquire = lambda: told
     with pytest.raises(Stopped, match=r"BadFrame: .*; restored"):
         desk.safe.acquire()
@@ -587,7 +585,7 @@ def test_what_is_no_frame_is_a_bad_frame(told: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("told", [None, "much", 1j, True, [1.0], -1.0, 0.0, float("nan"), 10**400])
 def test_what_is_no_dose_plans_no_exposure(told: Any, tmp_path: Path) -> None:
-    inner = FAKES.Honest()
+    inner = faulty.Honest()
     inner.next_dose_e, inner.region = (lambda: told), (lambda: "here")
     desk = Desk(tmp_path, inner)
     with pytest.raises(Stopped, match="no budget can check that"):
@@ -602,7 +600,7 @@ def test_what_is_no_dose_plans_no_exposure(told: Any, tmp_path: Path) -> None:
 
 
 def test_the_words_of_a_driver_are_cut_and_printable(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Faulty())
+    desk = Desk(tmp_path, faulty.Faulty())
     desk.inner.on_apply = [RuntimeError("\x1b[2J" + "A" * 10**6)]
     with pytest.raises(Stopped) as caught:
         desk.safe.apply(MOVE)
@@ -621,9 +619,9 @@ def test_an_image_without_numbers_makes_no_frame(image: Any) -> None:
 
 
 def test_a_second_session_on_one_log_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     for log in (AuditLog(desk.path), desk.log):
-        other = SafeMicroscope(FAKES.Honest(), Limits(), log)
+        other = SafeMicroscope(faulty.Honest(), Limits(), log)
         with pytest.raises(LogInUse, match="is being written by another session: end that one") as caught:
             other.reset(RNG)
         assert "\n" not in str(caught.value)
@@ -634,7 +632,7 @@ def test_a_second_session_on_one_log_is_refused_in_one_sentence(tmp_path: Path) 
 
 def _another_program(path: Path, answers: Any) -> None:
     try:
-        SafeMicroscope(FAKES.Honest(), Limits(), AuditLog(path)).reset(RNG)
+        SafeMicroscope(faulty.Honest(), Limits(), AuditLog(path)).reset(RNG)
     except LogInUse as error:
         answers.put(str(error))
     else:
@@ -642,7 +640,7 @@ def _another_program(path: Path, answers: Any) -> None:
 
 
 def test_another_program_is_refused_and_gets_the_log_afterwards(tmp_path: Path) -> None:
-    desk, forked = Desk(tmp_path, FAKES.Honest()), multiprocessing.get_context("fork")
+    desk, forked = Desk(tmp_path, faulty.Honest()), multiprocessing.get_context("fork")
     answers = forked.SimpleQueue()
     told = []
     for _ in range(2):
@@ -658,7 +656,7 @@ def test_another_program_is_refused_and_gets_the_log_afterwards(tmp_path: Path) 
 
 
 def test_numbers_come_once_also_when_fsync_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inner = FAKES.Honest()
+    inner = faulty.Honest()
     inner.next_dose_e = lambda: 100.0
     desk = Desk(tmp_path, inner)
     with monkeypatch.context() as patched:
@@ -684,7 +682,7 @@ def test_numbers_come_once_also_when_fsync_fails(tmp_path: Path, monkeypatch: py
 def test_a_full_disc_refuses_commands_and_not_the_way_back(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.safe.apply(MOVE)
 
     def full(*arguments: Any) -> int:
@@ -703,7 +701,7 @@ def test_a_full_disc_refuses_commands_and_not_the_way_back(
 
 
 def test_a_disc_that_hangs_holds_up_no_way_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk, release, fsync = Desk(tmp_path, FAKES.Honest()), threading.Event(), os.fsync
+    desk, release, fsync = Desk(tmp_path, faulty.Honest()), threading.Event(), os.fsync
     desk.safe.apply(MOVE)
     monkeypatch.setattr(journal, "FORWARD_S", 0.2)
     monkeypatch.setattr(journal, "PATIENCE_S", 0.2)
@@ -725,7 +723,7 @@ def test_a_disc_that_hangs_holds_up_no_way_back(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_session_that_nobody_ends_has_a_last_word(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.safe.apply(MOVE)
     desk.safe.reset(RNG)
     assert [entry["event"] for entry in read(desk.path)][-2:] == ["end", "reset"]
@@ -739,7 +737,7 @@ def test_a_session_that_nobody_ends_has_a_last_word(tmp_path: Path) -> None:
 def test_a_guard_that_nobody_holds_ends_with_its_threads(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     for fails in (False, True):
-        desk = Desk(tmp_path, FAKES.Honest(), retries=0)
+        desk = Desk(tmp_path, faulty.Honest(), retries=0)
         desk.safe.apply(MOVE)
         desk.inner.on_acquire = [RuntimeError("driver") if fails else None]
         with suppress(Stopped):
@@ -753,7 +751,7 @@ def test_a_guard_that_nobody_holds_ends_with_its_threads(tmp_path: Path) -> None
 
 
 def test_an_end_is_the_last_word_and_comes_once(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.safe.apply(MOVE)
     for _ in range(2):
         desk.safe.end()

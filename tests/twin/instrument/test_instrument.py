@@ -1,12 +1,10 @@
 """What instruments share: sensor images become frames, inputs count from where the corrector stood."""
 
-import runpy
-import types
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes import physics
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -20,7 +18,6 @@ from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Microscope
 
-PHYSICS = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "physics.py")))
 OPTICS = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels=64, binning=4)
 SPACE = StateSpace()
 
@@ -29,7 +26,7 @@ class Bench(Instrument):
     """A corrector with an origin of its own, and a gradient for an image."""
 
     def __init__(self, **view: Any) -> None:
-        super().__init__("bench", OPTICS, SPACE, CameraView(**view), PHYSICS.ticking())
+        super().__init__("bench", OPTICS, SPACE, CameraView(**view), physics.ticking())
         self.stands, self.connected = np.array([100.0, -50.0, 25.0]), 0
         self.faults: list[Exception] = []
         self.share = 1.0

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import pytest
+from fakes.listening import listening
 
 from twin.instrument.merlin_control import CameraRefused, MerlinControl
 from twin.wire import merlin
@@ -18,31 +19,18 @@ IN_TIME = r"timed out|no complete reply within 0\.3 s"
 @contextmanager
 def camera(*answers: Sequence[bytes]) -> Iterator[tuple[int, list[bytes]]]:
     """Answers each command with pieces of bytes, 20 ms apart, and hangs up after the last; keeps what it heard."""
-    server = socket.create_server(("127.0.0.1", 0))
-    server.settimeout(5)
     heard: list[bytes] = []
-    done = threading.Event()
 
-    def serve() -> None:
-        line, _ = server.accept()
-        with line:
-            line.settimeout(5)
-            for pieces in answers:
-                heard.append(line.recv(1000))
-                with suppress(OSError):
-                    for piece in pieces:
-                        line.sendall(piece)
-                        done.wait(0.02)
+    def serve(line: socket.socket, over: threading.Event) -> None:
+        for pieces in answers:
+            heard.append(line.recv(1000))
+            with suppress(OSError):
+                for piece in pieces:
+                    line.sendall(piece)
+                    over.wait(0.02)
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield server.getsockname()[1], heard
-    finally:
-        done.set()
-        server.close()
-        thread.join(10)
-        assert not thread.is_alive()
+    with listening([serve]) as port:
+        yield port, heard
 
 
 def test_get_set_and_command() -> None:

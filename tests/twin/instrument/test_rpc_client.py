@@ -2,50 +2,35 @@
 
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from itertools import repeat
 
 import pytest
+from fakes.listening import listening
 
 from twin.instrument.rpc_client import RpcClient, send_token
 from twin.wire import rpc
 from twin.wire.netstring import RpcError, frame
 
 
-@contextmanager
-def answering(*answers: bytes | None) -> Iterator[int]:
+def answering(*answers: bytes | None) -> AbstractContextManager[int]:
     """A server that gives these answers, one to every request; None hangs up. Says on which port."""
-    server = socket.create_server(("127.0.0.1", 0))
-    server.settimeout(0.05)
-    left, stop = list(answers), threading.Event()
+    left = list(answers)
 
-    def serve() -> None:
-        while not stop.is_set():
+    def answer(line: socket.socket, over: threading.Event) -> None:
+        line.settimeout(0.05)
+        while not over.is_set():
             try:
-                line, _ = server.accept()
+                if not line.recv(65536):
+                    return
             except TimeoutError:
                 continue
-            line.settimeout(0.05)
-            with line:
-                while not stop.is_set():
-                    try:
-                        if not line.recv(65536):
-                            break
-                    except TimeoutError:
-                        continue
-                    answer = left.pop(0) if left else None
-                    if answer is None:
-                        break
-                    line.sendall(answer)
+            told = left.pop(0) if left else None
+            if told is None:
+                return
+            line.sendall(told)
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield server.getsockname()[1]
-    finally:
-        stop.set()
-        thread.join(2.0)
-        server.close()
+    return listening(repeat(answer))
 
 
 def result(which: int, text: bytes = b'"ok"') -> bytes:

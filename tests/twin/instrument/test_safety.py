@@ -1,18 +1,17 @@
 """Limits hold, faults are retried or end the session at its last good state, and the log says which."""
 
 import json
-import runpy
 import signal
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes import faulty
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -34,8 +33,7 @@ from twin.instrument.watch import Watch
 from twin.options import checked_options
 from twin.types import Frame
 
-FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "faulty.py")))
-SPACE = FAKES.SPACE
+SPACE = faulty.SPACE
 RNG = np.random.default_rng(0)
 MOVE = np.array([10.0, -4.0, 2.0])
 
@@ -65,7 +63,7 @@ class Desk:
 
 
 def test_without_faults_it_is_the_instrument(tmp_path: Path) -> None:
-    desk, bare = Desk(tmp_path, FAKES.Honest()), FAKES.Honest()
+    desk, bare = Desk(tmp_path, faulty.Honest()), faulty.Honest()
     bare.reset(RNG)
     for delta in (MOVE, -2 * MOVE):
         desk.safe.apply(delta)
@@ -88,7 +86,7 @@ def test_without_faults_it_is_the_instrument(tmp_path: Path) -> None:
 def test_beyond_a_limit_nothing_is_sent_and_the_log_says_why(
     limits: dict[str, Any], delta: list[float], message: str, tmp_path: Path
 ) -> None:
-    desk = Desk(tmp_path, FAKES.Honest(), **limits)
+    desk = Desk(tmp_path, faulty.Honest(), **limits)
     with pytest.raises(ValueError, match=message):
         desk.safe.apply(np.array(delta))
     assert not desk.inner.sent
@@ -97,7 +95,7 @@ def test_beyond_a_limit_nothing_is_sent_and_the_log_says_why(
 
 
 def test_a_large_input_is_sent_in_equal_pieces(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest(), step_nm={"C10": 4.0}, settle_s=0.5)
+    desk = Desk(tmp_path, faulty.Honest(), step_nm={"C10": 4.0}, settle_s=0.5)
     desk.safe.apply(MOVE)
     assert len(desk.inner.sent) == 3
     for part in desk.inner.sent:
@@ -109,7 +107,7 @@ def test_a_large_input_is_sent_in_equal_pieces(tmp_path: Path) -> None:
 
 @given(st.lists(st.tuples(*[st.floats(-70, 70)] * 3), max_size=6))
 def test_whatever_is_asked_no_command_and_no_position_is_beyond_its_limit(inputs: list[tuple[float, ...]]) -> None:
-    inner = FAKES.Honest()
+    inner = faulty.Honest()
     limits = Limits(total_nm={"C10": 25.0, "C12b": 10.0}, step_nm={"C10": 6.0, "C12a": 9.0}, timeout_s=None)
     safe = SafeMicroscope(inner, limits, sleep=lambda _: None)
     safe.reset(RNG)
@@ -124,7 +122,7 @@ def test_whatever_is_asked_no_command_and_no_position_is_beyond_its_limit(inputs
 
 def test_limits_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match=r"'C12' is not a calibrated coefficient .*step_nm.*did you mean C12"):
-        SafeMicroscope(FAKES.Faulty(), Limits(step_nm={"C12": 1.0}))
+        SafeMicroscope(faulty.Faulty(), Limits(step_nm={"C12": 1.0}))
     for bad, message in (
         ({"step_nm": {"C10": 0.0}}, r"step_nm.C10: input should be greater than 0, got 0.0"),
         ({"dose_e": float("nan")}, "dose_e: .*finite.*, got nan"),
@@ -139,7 +137,7 @@ def test_limits_that_make_no_sense_are_refused() -> None:
 
 
 def test_the_exposure_that_would_exceed_the_budget_is_not_taken(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest(), dose_e=350.0, first_dose_e=100.0)
+    desk = Desk(tmp_path, faulty.Honest(), dose_e=350.0, first_dose_e=100.0)
     for _ in range(3):
         desk.good(MOVE / 10)
     desk.safe.apply(MOVE)
@@ -151,7 +149,7 @@ def test_the_exposure_that_would_exceed_the_budget_is_not_taken(tmp_path: Path) 
 
 
 def test_a_known_dose_counts_before_the_first_exposure_and_regions_count_apart() -> None:
-    class Knowing(FAKES.Faulty):  # type: ignore[name-defined, misc]
+    class Knowing(faulty.Faulty):  # type: ignore[name-defined, misc]
         planned, where = 100.0, "a"
 
         def next_dose_e(self) -> float:
@@ -179,7 +177,7 @@ def test_a_known_dose_counts_before_the_first_exposure_and_regions_count_apart()
 def test_an_exposure_that_failed_is_booked_as_if_it_had_not() -> None:
     budget = DoseBudget(Limits(dose_e=250.0))
     budget.book("here", 100.0)
-    inner = FAKES.Faulty()
+    inner = faulty.Faulty()
     inner.on_acquire = [None, CommandTimeout("silence")]
     safe = SafeMicroscope(inner, Limits(dose_e=250.0, first_dose_e=100.0, timeout_s=None), sleep=lambda _: None)
     safe.reset(RNG)
@@ -209,7 +207,7 @@ def test_a_dose_that_cannot_be_ends_the_session_and_spends_the_larger_also_for_t
 
 @pytest.mark.parametrize(("told", "frames"), [(40.0, 5), (100.0, 5), (250.0, 2)])
 def test_the_larger_of_planned_and_told_is_booked(told: float, frames: int) -> None:
-    inner = FAKES.Faulty()
+    inner = faulty.Faulty()
     inner.next_dose_e, inner.dose_e = (lambda: 100.0), told
     safe = SafeMicroscope(inner, Limits(dose_e=500.0, timeout_s=None), sleep=lambda _: None)
     safe.reset(RNG)
@@ -222,8 +220,8 @@ def test_the_larger_of_planned_and_told_is_booked(told: float, frames: int) -> N
 def test_a_first_exposure_of_unknown_cost_needs_the_operators_figure() -> None:
     for limit in ({"dose_e": 1e9}, {"region_dose_e": 1e9}):
         with pytest.raises(ValueError, match=r"give that of the first one, safety\.first_dose_e"):
-            SafeMicroscope(FAKES.Faulty(), Limits(**limit))
-    inner = FAKES.Faulty()
+            SafeMicroscope(faulty.Faulty(), Limits(**limit))
+    inner = faulty.Faulty()
     safe = SafeMicroscope(inner, Limits(dose_e=1e3, first_dose_e=2e3), sleep=lambda _: None)
     safe.reset(RNG)
     with pytest.raises(Stopped, match="0 e are spent and 2000 e would follow"):
@@ -233,7 +231,7 @@ def test_a_first_exposure_of_unknown_cost_needs_the_operators_figure() -> None:
 
 @pytest.mark.parametrize("planned", [float("nan"), float("inf"), -1.0])
 def test_an_exposure_of_unknown_cost_is_not_taken(planned: float) -> None:
-    inner = FAKES.Faulty()
+    inner = faulty.Faulty()
     inner.next_dose_e = lambda: planned
     safe = SafeMicroscope(inner, Limits(dose_e=1e9, timeout_s=None), sleep=lambda _: None)
     safe.reset(RNG)
@@ -253,7 +251,7 @@ def test_a_log_of_before_with_doses_that_are_none_is_read_as_planned() -> None:
 
 
 def test_a_busy_corrector_is_waited_for(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.inner.on_apply = [ActuatorBusy("ramping"), ActuatorBusy("ramping")]
     desk.good(MOVE)
     np.testing.assert_allclose(desk.inner.moved, MOVE)
@@ -262,7 +260,7 @@ def test_a_busy_corrector_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_one_that_stays_busy_ends_the_session_at_the_last_good_state(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest(), step_nm={"C10": 5.0})
+    desk = Desk(tmp_path, faulty.Honest(), step_nm={"C10": 5.0})
     desk.good(MOVE)
     desk.inner.on_apply = [None, *[ActuatorBusy("ramping")] * 3]
     with pytest.raises(Stopped, match=r"ActuatorBusy: ramping; restored to C10 \+10 nm, C12a -4 nm, C12b \+2 nm"):
@@ -276,7 +274,7 @@ def test_one_that_stays_busy_ends_the_session_at_the_last_good_state(tmp_path: P
     desk.good(MOVE)
 
 
-@pytest.mark.parametrize("kind", [FAKES.Honest, FAKES.Absolute])
+@pytest.mark.parametrize("kind", [faulty.Honest, faulty.Absolute])
 @pytest.mark.parametrize("error", [CommandTimeout("silence"), ConnectionResetError("gone"), KeyError("vendor bug")])
 def test_after_silence_the_corrector_is_asked(kind: type, error: Exception, tmp_path: Path) -> None:
     desk = Desk(tmp_path, kind())
@@ -291,7 +289,7 @@ def test_after_silence_the_corrector_is_asked(kind: type, error: Exception, tmp_
     np.testing.assert_allclose(desk.inner.moved, before + MOVE / 4)
 
 
-@pytest.mark.parametrize("kind", [FAKES.Honest, FAKES.Absolute])
+@pytest.mark.parametrize("kind", [faulty.Honest, faulty.Absolute])
 def test_one_that_stopped_half_way_is_brought_back(kind: type, tmp_path: Path) -> None:
     desk = Desk(tmp_path, kind())
     desk.good(MOVE)
@@ -308,7 +306,7 @@ def test_one_that_stopped_half_way_is_brought_back(kind: type, tmp_path: Path) -
 
 
 def test_without_a_read_back_silence_is_not_called_restored(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Faulty())
+    desk = Desk(tmp_path, faulty.Faulty())
     desk.good(MOVE)
     desk.inner.on_apply = [(CommandTimeout("silence"),)]
     with pytest.raises(Stopped, match=r"whether it moved is not known; NOT restored to .*: whether the last command"):
@@ -319,7 +317,7 @@ def test_without_a_read_back_silence_is_not_called_restored(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("gain", [1.03, 0.96, -1.0])
 def test_a_corrector_that_lies_by_a_few_percent_is_caught_and_brought_back(gain: float, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.good(np.array([1.0, 1.0, 1.0]))
     desk.inner.gain = gain
     with pytest.raises(Stopped, match=r"NotThere: C10 was sent to \+21.000 nm and reads .* allows 0.5 nm; restored to"):
@@ -330,7 +328,7 @@ def test_a_corrector_that_lies_by_a_few_percent_is_caught_and_brought_back(gain:
 
 @pytest.mark.parametrize("told", [np.zeros(2), np.array([1.0, np.nan, 0.0]), np.zeros((3, 1))])
 def test_a_read_back_that_is_no_position_is_none(told: NDArray[np.floating], tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.good(MOVE)
     desk.inner.says = lambda moved: told
     with pytest.raises(Stopped, match=r"NotThere: the corrector does not report its position; NOT restored"):
@@ -341,14 +339,14 @@ def test_a_read_back_that_is_no_position_is_none(told: NDArray[np.floating], tmp
 
 
 def test_one_that_does_not_move_is_caught(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.inner.gain = 0.0
     with pytest.raises(Stopped, match=r"reads \+0.000 nm.*restored to C10 \+0 nm"):
         desk.safe.apply(MOVE)
 
 
 def test_a_slow_corrector_is_given_time(tmp_path: Path) -> None:
-    inner, readings = FAKES.Honest(), []
+    inner, readings = faulty.Honest(), []
 
     def slowly(moved: NDArray[np.floating]) -> NDArray[np.floating]:
         readings.append(moved)
@@ -362,7 +360,7 @@ def test_a_slow_corrector_is_given_time(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_restored_is_said(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.good(MOVE)
     desk.inner.on_apply = [OutOfReach("beyond the lens"), *[ConnectionResetError("gone")] * 5]
     desk.inner.says = lambda moved: moved + 50.0
@@ -372,7 +370,7 @@ def test_what_cannot_be_restored_is_said(tmp_path: Path) -> None:
 
 
 def test_a_refusal_by_the_instrument_moves_nothing_and_the_session_goes_on(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.inner.on_apply = [ValueError("not today")]
     with pytest.raises(ValueError, match="not today"):
         desk.safe.apply(MOVE)
@@ -381,7 +379,7 @@ def test_a_refusal_by_the_instrument_moves_nothing_and_the_session_goes_on(tmp_p
 
 
 def test_a_refusal_within_a_ramp_ends_the_session(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest(), step_nm={"C10": 5.0})
+    desk = Desk(tmp_path, faulty.Honest(), step_nm={"C10": 5.0})
     desk.inner.on_apply = [None, ValueError("not today")]
     with pytest.raises(Stopped, match=r"in the middle of a ramp: not today; restored to C10 \+0 nm"):
         desk.safe.apply(MOVE)
@@ -410,7 +408,7 @@ def bad_frames() -> dict[str, Callable[[Any], Frame]]:
 
 @pytest.mark.parametrize("name", sorted(bad_frames()))
 def test_a_frame_that_cannot_be_is_taken_again_and_given_up_after_three(name: str, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.good(MOVE)
     desk.inner.on_acquire = [bad_frames()[name](desk.inner)]
     desk.safe.apply(MOVE)
@@ -428,7 +426,7 @@ def test_a_frame_that_cannot_be_is_taken_again_and_given_up_after_three(name: st
 
 
 def test_the_frame_before_is_no_new_frame_whatever_its_clock_says(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     first = desk.safe.acquire()
     desk.inner.on_acquire = [desk.inner.frame(first.counts.copy(), clock_s=2.0)]
     assert desk.safe.acquire().clock_s == 3.0
@@ -440,7 +438,7 @@ def test_the_frame_before_is_no_new_frame_whatever_its_clock_says(tmp_path: Path
 
 
 def test_a_camera_that_raises_is_asked_again(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.inner.on_acquire = [RuntimeError("driver"), OSError("cable")]
     desk.safe.acquire()
     assert desk.faults() == ["BadFrame", "BadFrame"]
@@ -453,7 +451,7 @@ def test_a_camera_that_raises_is_asked_again(tmp_path: Path) -> None:
 def test_where_a_session_is_left_is_the_operators_choice(
     rollback: str, goal: NDArray[np.floating], tmp_path: Path
 ) -> None:
-    desk = Desk(tmp_path, FAKES.Faulty(), rollback=rollback, step_nm={"C10": 4.0})
+    desk = Desk(tmp_path, faulty.Faulty(), rollback=rollback, step_nm={"C10": 4.0})
     desk.good(MOVE)
     desk.safe.apply(MOVE)
     desk.safe.abort("lunch")
@@ -466,7 +464,7 @@ def test_where_a_session_is_left_is_the_operators_choice(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError("a bug")])
 def test_leaving_a_with_by_an_exception_restores(error: BaseException, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
 
     def session() -> None:
         with desk.safe:
@@ -480,7 +478,7 @@ def test_leaving_a_with_by_an_exception_restores(error: BaseException, tmp_path:
     assert type(error).__name__ in next(e["reason"] for e in read(desk.path) if e["event"] == "abort")
 
 
-@pytest.mark.parametrize("kind", [FAKES.Honest, FAKES.Absolute])
+@pytest.mark.parametrize("kind", [faulty.Honest, faulty.Absolute])
 @pytest.mark.parametrize("retries", [0, 2])
 def test_an_interrupt_within_a_command_is_followed_by_the_way_back(kind: type, retries: int, tmp_path: Path) -> None:
     """The driver is not stopped by it and arrives after all."""
@@ -500,7 +498,7 @@ def test_an_interrupt_within_a_command_is_followed_by_the_way_back(kind: type, r
 
 
 def test_ctrl_c_waits_for_the_way_back(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest(), step_nm={"C10": 4.0})
+    desk = Desk(tmp_path, faulty.Honest(), step_nm={"C10": 4.0})
     desk.good(MOVE)
     desk.safe.apply(MOVE)
     desk.inner.on_apply = [lambda instrument: signal.raise_signal(signal.SIGINT)] * 2
@@ -510,7 +508,7 @@ def test_ctrl_c_waits_for_the_way_back(tmp_path: Path) -> None:
 
 
 def test_leaving_a_with_in_order_stays_where_it_is(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     with desk.safe:
         desk.good(MOVE)
         desk.safe.apply(MOVE)
@@ -519,9 +517,9 @@ def test_leaving_a_with_in_order_stays_where_it_is(tmp_path: Path) -> None:
 
 
 def test_a_hanging_driver_is_not_waited_for(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, FAKES.Faulty(), timeout_s=0.1, retries=0)
+    desk = Desk(tmp_path, faulty.Faulty(), timeout_s=0.1, retries=0)
     desk.good(MOVE)
-    desk.inner.on_apply = [FAKES.hang]
+    desk.inner.on_apply = [faulty.hang]
     began = time.monotonic()
     with pytest.raises(Stopped, match=r"CommandTimeout: no answer within 0.1 s.*NOT restored.*not returned"):
         desk.safe.apply(MOVE)
@@ -543,7 +541,7 @@ def test_a_watch_hands_on_results_and_errors_and_recovers() -> None:
 # --- resuming, rehearsing, the log ---------------------------------------------------------------
 
 
-class Lasting(FAKES.Honest):  # type: ignore[name-defined, misc]
+class Lasting(faulty.Honest):  # type: ignore[name-defined, misc]
     def session(self) -> dict[str, Any]:
         return {"origin": self.origin.tolist()}
 
@@ -632,7 +630,7 @@ def test_a_log_that_ends_within_an_exposure_counts_it() -> None:
 
 
 def test_a_dry_run_shows_everything_and_touches_nothing(tmp_path: Path) -> None:
-    instrument, stand_in, shown = FAKES.Faulty(), FAKES.Faulty(), []
+    instrument, stand_in, shown = faulty.Faulty(), faulty.Faulty(), []
     desk = Desk(tmp_path, DryRun(instrument, stand_in, shown.append), step_nm={"C10": 5.0})
     desk.good(MOVE)
     assert (instrument.exposures, instrument.sent) == (0, [])
@@ -649,7 +647,7 @@ def test_a_dry_run_shows_everything_and_touches_nothing(tmp_path: Path) -> None:
 def test_without_a_log_nothing_is_sent_but_everything_is_brought_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = Desk(tmp_path, FAKES.Honest())
+    desk = Desk(tmp_path, faulty.Honest())
     desk.good(MOVE)
     desk.safe.apply(MOVE)
 
@@ -666,7 +664,7 @@ def test_without_a_log_nothing_is_sent_but_everything_is_brought_back(
 
 
 def test_an_instrument_that_cannot_be_reached_is_a_fault(tmp_path: Path) -> None:
-    inner = FAKES.Honest()
+    inner = faulty.Honest()
     inner.reset = lambda rng: (_ for _ in ()).throw(ConnectionRefusedError("nobody there"))
     with pytest.raises(MicroscopeFault, match="ConnectionRefusedError: nobody there"):
         Desk(tmp_path, inner)
@@ -675,21 +673,23 @@ def test_an_instrument_that_cannot_be_reached_is_a_fault(tmp_path: Path) -> None
 
 def test_a_kill_in_the_middle_of_a_command_is_in_the_log(tmp_path: Path) -> None:
     program = """
-import os, runpy, signal, sys, types
+import os, signal, sys
 from pathlib import Path
 import numpy as np
 from twin.instrument.audit import AuditLog
 from twin.instrument.limits import Limits, spent_budget
 from twin.instrument.safety import SafeMicroscope
-inner = runpy.run_path(sys.argv[2])["Faulty"]()
+sys.path.append(sys.argv[2])
+from fakes.faulty import Faulty
+inner = Faulty()
 safe = SafeMicroscope(inner, Limits(timeout_s=None), AuditLog(Path(sys.argv[1])))
 safe.reset(np.random.default_rng(0))
 safe.acquire()
 inner.on_apply = [lambda instrument: os.kill(os.getpid(), signal.SIGKILL)]
 safe.apply(np.array([1.0, 2.0, 3.0]))
 """
-    path, fake = tmp_path / "audit.jsonl", Path(__file__).parents[2] / "fakes" / "faulty.py"
-    done = subprocess.run([sys.executable, "-c", program, str(path), str(fake)], timeout=60, check=False)
+    path, tests = tmp_path / "audit.jsonl", Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program, str(path), str(tests)], timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
     assert [entry["event"] for entry in read(path)] == ["reset", "exposure", "frame", "command"]
     assert read(path)[-1]["target_nm"] == [1.0, 2.0, 3.0]

@@ -1,15 +1,13 @@
 """Scans from plan to counts: reproducible however cut, on the clock, with the statistics they must have, or refused."""
 
 import math
-import runpy
 import tracemalloc
-import types
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import camera_theory
 from pydantic import ValidationError
 from scipy.stats import chi2, norm
 
@@ -28,8 +26,6 @@ from twin.scan.setup import ScanSetup
 from twin.simulated import SimulatedMicroscope
 from twin.state import StateSpace
 from twin.types import CanScan, HasScanTruth
-
-THEORY = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "camera_theory.py")))
 
 CELL_NM = 0.3905
 OPTICS = Optics(convergence_mrad=20.0, grid=128, sampling_nm=4 * CELL_NM / 128, camera_pixels=32, binning=2)
@@ -509,7 +505,7 @@ def test_the_dead_time_counts_from_the_exposure_without_the_read_out():
     image = np.full((32, 32), 100.0, np.float32)
     counts = expose_frame(image, camera, sensor, 2e-3, np.random.default_rng(0))
     # 1024 pixels, each of less than Poisson's spread: 1 % is more than three standard deviations.
-    assert counts.mean() == pytest.approx(float(THEORY.recorded_mean(50.0, 0.1, paralyzable=False)), rel=1e-2)
+    assert counts.mean() == pytest.approx(float(camera_theory.recorded_mean(50.0, 0.1, paralyzable=False)), rel=1e-2)
 
 
 def test_a_scan_takes_either_model_of_the_chain():

@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 import types
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -11,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes import served
 
 from agents.sources.merlin import MerlinSource, Options
-from twin.cameras.properties import CountingCamera
+from benchmarks.wire.mutations import SETUP
 from twin.day import Day
 from twin.instrument.merlin_control import MerlinControl
 from twin.optics import AliasingError, Optics
 from twin.options import OptionError
 from twin.scan.plan import ScanPlan
-from twin.scan.setup import ScanSetup
 from twin.server.bench import Bench, ScanSettings, session_entropy
 from twin.server.control import Control
 from twin.server.frame_supply import PreparedScan, ScanSupply
@@ -31,7 +30,6 @@ from twin.wire import control, rpc
 from twin.wire.merlin_commands import Command
 from twin.wire.netstring import INVALID_PARAMS, UNKNOWN_METHOD, RpcError
 
-FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "served.py")))
 OPTICS = Optics(grid=256, sampling_nm=0.025, camera_pixels=64, binning=3)
 SERVICE = "control"
 SPACE = StateSpace(start_nm=(20.0, 10.0, 10.0), input_nm=(20.0, 10.0, 10.0))
@@ -110,7 +108,7 @@ def test_an_exposure_is_told_with_its_digest(client: Any, bench: Bench) -> None:
 
 
 def test_the_truth_is_hidden_unless_the_bench_tells_it() -> None:
-    with FAKES.served(microscope(), Bench(microscope())) as bench, FAKES.Raw(bench.ports["control"]) as raw:
+    with served.served(microscope(), Bench(microscope())) as bench, served.Raw(bench.ports["control"]) as raw:
         raw.ask("reset", seed=1)
         told = raw.ask("truth")
         assert told["code"] == rpc.NOT_AVAILABLE
@@ -131,13 +129,6 @@ def test_a_scan_plan_is_told_where_there_is_one() -> None:
     assert told["optics"]["convergence_mrad"] == OPTICS.convergence_mrad
 
 
-SETUP = ScanSetup(
-    specimen="sto_001",
-    specimen_options={"width_nm": 1.562, "height_nm": 1.952, "thickness_nm": 0.39},
-    optics=Optics(convergence_mrad=20.0, grid=64, sampling_nm=0.02, camera_pixels=16, binning=2),
-    detectors={},
-    camera=CountingCamera(readout_s=1e-5),
-)
 PLAN = ScanPlan(rows=2, columns=3, step_nm=0.1, dwell_s=1e-4, dose_e=1e5)
 
 
@@ -158,7 +149,7 @@ def scanner() -> Iterator[tuple[Bench, Any]]:
     """A bench that scans, over the wire."""
     bench = scanning_bench()
     next(bench.scan())  # compiles what a first position needs: a client would wait for it
-    with FAKES.served(bench.microscope, bench, scan=True), FAKES.Raw(bench.ports["control"]) as raw:
+    with served.served(bench.microscope, bench, scan=True), served.Raw(bench.ports["control"]) as raw:
         yield bench, raw
 
 
@@ -212,7 +203,7 @@ def test_the_page_s_client_sets_a_scan() -> None:
     page = (Path(__file__).parents[3] / "docs" / "remote.md").read_text()
     client: dict[str, Any] = {}
     exec(re.findall(r"```python\n(.*?)```", page, re.S)[0], client)
-    with FAKES.served(microscope(), scanning_bench()) as bench:
+    with served.served(microscope(), scanning_bench()) as bench:
         assert client["scan_here"]("127.0.0.1", bench.ports["control"], 0.8, 0.9) == pytest.approx(32 * 32 * 1e-4)
         assert (bench.stage_nm, bench.scan_settings and bench.scan_settings.plan.shape) == ((0.8, 0.9), (32, 32))
 

@@ -1,15 +1,13 @@
 """The corrector as its clients see it: over a socket, in metres, by a client that reads 1024 bytes and no more."""
 
 import json
-import runpy
 import threading
 import time
-import types
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes import served
 
 from twin.aberrations import to_ceos
 from twin.day import ActuatorProperties, Day
@@ -23,7 +21,6 @@ from twin.state import SECOND_ORDER, StateSpace
 from twin.wire import ceos, rpc
 from twin.wire.netstring import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, UNKNOWN_METHOD, Request
 
-FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "served.py")))
 OPTICS = Optics(grid=512, sampling_nm=0.025, camera_pixels=64, binning=3)
 SERVICE = "corrector"
 SPACE = StateSpace(start_nm=(20.0, 10.0, 10.0), input_nm=(60.0, 40.0, 40.0))
@@ -85,7 +82,7 @@ def test_what_is_not_given_is_the_latest_measurement_and_the_answer_says_so(clie
 
 
 def test_coma_goes_with_its_factor(client: Any) -> None:
-    with FAKES.served(microscope(SECOND_ORDER, Day())) as bench, FAKES.Raw(bench.ports["corrector"]) as raw:
+    with served.served(microscope(SECOND_ORDER, Day())) as bench, served.Raw(bench.ports["corrector"]) as raw:
         for _ in range(2):
             found = raw.ask("acquireTableau", tabType="Fast", angle=30)["aberrations"]
             for name in ("C1", "A1", "B2", "A2"):
@@ -213,7 +210,7 @@ def test_a_bug_of_ours_is_not_told_to_clients(caplog: pytest.LogCaptureFixture) 
 
 def test_lies_of_the_actuator_show_in_the_measurement() -> None:
     day = Day(actuator=ActuatorProperties(gain=0.5))
-    with FAKES.served(microscope(day=day)) as bench, FAKES.Raw(bench.ports["corrector"]) as raw:
+    with served.served(microscope(day=day)) as bench, served.Raw(bench.ports["corrector"]) as raw:
         state = bench.truth().state_nm
         raw.ask("correctAberration", name="C1", value=[20e-9])
         np.testing.assert_allclose(bench.truth().state_nm - state, [-10.0, 0.0, 0.0], atol=1e-9)
@@ -255,7 +252,7 @@ def test_a_notification_is_done_and_not_answered(client: Any, bench: Bench) -> N
 
 def test_a_second_client_is_told_that_there_is_one(client: Any, bench: Bench) -> None:
     client.ask("getInfo")
-    with FAKES.Raw(bench.ports["corrector"]) as second:
+    with served.Raw(bench.ports["corrector"]) as second:
         second.send(b"2")
         told = json.loads(second.read().partition(b":")[2][:-1])
         assert told["error"]["code"] == rpc.BUSY

@@ -3,16 +3,14 @@
 import logging
 import re
 import resource
-import runpy
 import socket
 import time
-import types
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.counting import counting_bench
 
 from benchmarks.wire.mutations import bench_state, make_bench
 from twin.instrument.rpc_client import send_token
@@ -31,7 +29,6 @@ from twin.server.merlin_camera import MerlinCamera, MerlinControl, MerlinData
 from twin.server.service import Service
 from twin.wire.merlin_commands import Command
 
-FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "bench.py")))
 TOKEN = "correct-horse-battery"
 STRANGERS = 1000
 
@@ -58,12 +55,6 @@ class Talk:
 
     def give_way(self) -> bool:
         return False
-
-
-@pytest.fixture
-def open_() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def call(stack: ExitStack, port: int, host: str = "127.0.0.1") -> socket.socket:
@@ -218,14 +209,14 @@ def test_others_are_told_that_a_token_is_needed(open_: ExitStack, sent: bytes) -
 
 
 def test_a_json_client_without_a_token_gets_a_json_error(open_: ExitStack) -> None:
-    listener = open_.enter_context(Listener(control_service(FAKES.bench()), access=Access(token=TOKEN)))
+    listener = open_.enter_context(Listener(control_service(counting_bench()), access=Access(token=TOKEN)))
     told = ask(call(open_, listener.port), b'47:{"jsonrpc":"2.0","id":1,"method":"getInfo"}    ,')
     assert b'"code":-32003' in told
     assert b"this server needs a token" in told
 
 
 def test_a_token_opens_the_event_port_and_the_rest_is_silence(open_: ExitStack) -> None:
-    bench = FAKES.bench()
+    bench = counting_bench()
     listener = open_.enter_context(Listener(EventStream(bench, paced=False), access=Access(token=TOKEN)))
     noisy = call(open_, listener.port)
     noisy.sendall(f"TOKEN {TOKEN}\nGET / HTTP/1.1\r\n".encode())
@@ -289,10 +280,13 @@ def test_a_thousand_strangers_keep_nobody_out(
 
 @pytest.mark.usefixtures("crowd")
 def test_a_thousand_silent_clients_do_not_wear_out_the_data_port(open_: ExitStack) -> None:
-    with Listener(EventStream(FAKES.bench(), paced=False), access=Access(token=TOKEN)) as first, ExitStack() as clients:
+    with (
+        Listener(EventStream(counting_bench(), paced=False), access=Access(token=TOKEN)) as first,
+        ExitStack() as clients,
+    ):
         # What a process compiles at its first scan, which takes seconds, is not the crowd's doing.
         assert len(ask(call(clients, first.port), f"TOKEN {TOKEN}\n".encode())) >= 32
-    bench = FAKES.bench()
+    bench = counting_bench()
     listener = open_.enter_context(Listener(EventStream(bench, paced=False), access=Access(token=TOKEN)))
     gather(open_, listener.port, b"")
     begun = time.monotonic()
@@ -325,7 +319,7 @@ def test_idle_strangers_are_hung_up_on_after_a_while(open_: ExitStack) -> None:
 
 
 def test_any_service_may_stand_behind_the_door() -> None:
-    services: list[Service] = [Talk(), control_service(FAKES.bench()), EventStream(FAKES.bench())]
+    services: list[Service] = [Talk(), control_service(counting_bench()), EventStream(counting_bench())]
     assert [service.silent for service in services] == [False, False, True]
     assert all(isinstance(service.turned_away("no"), bytes) for service in services)
 

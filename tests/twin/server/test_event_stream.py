@@ -1,17 +1,15 @@
 """The event stream as a server: every event in its position, and scans that begin and end as they should."""
 
-import runpy
 import socket
 import time
-import types
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes.counting import OPTICS, SIDE, counting_bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,8 +22,6 @@ from twin.server.listener import Listener
 from twin.types import ScanBlock
 from twin.wire.csr import AcquisitionEnd, AcquisitionStart, Chunk, CsrDecoder, ScanEnd, ScanStart
 
-FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "bench.py")))
-SIDE = FAKES.SIDE
 PIXELS = SIDE * SIDE
 
 
@@ -61,7 +57,7 @@ def messages(line: socket.socket, last: type = AcquisitionEnd) -> list[Any]:
 
 @pytest.mark.parametrize("metadata", [False, True])
 def test_every_client_gets_a_scan_of_its_own(metadata: bool) -> None:
-    bench = FAKES.bench(rows=5, columns=7)
+    bench = counting_bench(rows=5, columns=7)
     with served(bench, paced=False, metadata=metadata) as line:
         start, scan, *chunks, end, over = messages(line)
     assert start == AcquisitionStart((5, 7), (SIDE, SIDE), 1)
@@ -75,7 +71,7 @@ def test_every_client_gets_a_scan_of_its_own(metadata: bool) -> None:
 
 
 def test_clients_wait_for_their_turn() -> None:
-    bench = FAKES.bench()
+    bench = counting_bench()
     with (
         Listener(EventStream(bench, paced=False)) as listener,
         socket.create_connection(("127.0.0.1", listener.port), timeout=5) as first,
@@ -88,7 +84,7 @@ def test_clients_wait_for_their_turn() -> None:
 
 
 def test_a_client_that_waited_in_vain_is_told_of_an_acquisition_without_a_scan() -> None:
-    service = EventStream(FAKES.bench(dwell_s=0.1))
+    service = EventStream(counting_bench(dwell_s=0.1))
     service.patience = replace(service.patience, turn_s=0.1)
     with (
         Listener(service) as listener,
@@ -100,7 +96,7 @@ def test_a_client_that_waited_in_vain_is_told_of_an_acquisition_without_a_scan()
 
 
 def test_a_scan_that_fails_ends_the_line_within_the_scan(caplog: pytest.LogCaptureFixture) -> None:
-    bench = FAKES.bench()
+    bench = counting_bench()
     bench.microscope.fail_at = 18
     with served(bench, paced=False) as line:
         decoder, found = CsrDecoder(), []
@@ -111,7 +107,7 @@ def test_a_scan_that_fails_ends_the_line_within_the_scan(caplog: pytest.LogCaptu
 
 
 def test_a_stream_stops_in_the_middle() -> None:
-    bench = FAKES.bench(rows=100, columns=100, dwell_s=0.01)
+    bench = counting_bench(rows=100, columns=100, dwell_s=0.01)
     with Listener(EventStream(bench)) as listener:
         line = socket.create_connection(("127.0.0.1", listener.port), timeout=5)
         assert isinstance(messages(line, ScanStart)[0], AcquisitionStart)
@@ -126,7 +122,7 @@ POST = b"POST / HTTP/1.1\r\nContent-Length: 40\r\n\r\n" + b'30:{"method":"reset"
 
 @pytest.mark.parametrize("hello", [WEB, POST, TLS, b"\0", b"TOKEN correct-horse-battery\n", b"x" * 2**20, None])
 def test_whoever_sends_something_or_leaves_starts_no_scan(hello: bytes | None) -> None:
-    bench = FAKES.bench()
+    bench = counting_bench()
     with Listener(EventStream(bench, paced=False)) as listener:
         with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as line:
             got = b""
@@ -142,7 +138,7 @@ def test_whoever_sends_something_or_leaves_starts_no_scan(hello: bytes | None) -
 
 
 def test_a_client_that_sends_something_during_its_scan_ends_it(caplog: pytest.LogCaptureFixture) -> None:
-    bench = FAKES.bench(rows=100, columns=100, dwell_s=0.01)
+    bench = counting_bench(rows=100, columns=100, dwell_s=0.01)
     with served(bench) as line:
         messages(line, ScanStart)
         line.sendall(WEB)
@@ -154,7 +150,7 @@ def test_a_client_that_sends_something_during_its_scan_ends_it(caplog: pytest.Lo
 
 
 def test_a_client_that_leaves_during_a_long_dwell_makes_room() -> None:
-    bench = FAKES.bench(rows=2, columns=20, dwell_s=100.0)
+    bench = counting_bench(rows=2, columns=20, dwell_s=100.0)
     with Listener(EventStream(bench)) as listener:
         with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as line:
             messages(line, Chunk)
@@ -164,7 +160,7 @@ def test_a_client_that_leaves_during_a_long_dwell_makes_room() -> None:
 
 def test_a_client_that_stays_after_its_scan_does_not_keep_the_next_one_waiting() -> None:
     with (
-        Listener(EventStream(FAKES.bench(), paced=False)) as listener,
+        Listener(EventStream(counting_bench(), paced=False)) as listener,
         ExitStack() as stack,
     ):
         for number in range(1, 12):  # more than may wait
@@ -175,14 +171,14 @@ def test_a_client_that_stays_after_its_scan_does_not_keep_the_next_one_waiting()
 @pytest.mark.parametrize("pattern", ["serpentine", "subsampled"])
 def test_positions_in_another_order_are_refused(pattern: str) -> None:
     with pytest.raises(NoEvents, match=f"this scan is {pattern}"):
-        EventStream(FAKES.bench(pattern=pattern))
+        EventStream(counting_bench(pattern=pattern))
 
 
 def test_a_scan_without_a_camera_is_refused() -> None:
     with pytest.raises(NoEvents, match="no camera"):
-        EventStream(FAKES.bench(largest=None))
+        EventStream(counting_bench(largest=None))
     with pytest.raises(NoEvents, match="no scan"):
-        EventStream(FAKES.bench(scan=False))
+        EventStream(counting_bench(scan=False))
 
 
 # --- from camera to chunks -----------------------------------------------------------------------
@@ -212,7 +208,7 @@ def test_counts_beyond_16_bits_are_sent_with_32() -> None:
 @pytest.mark.parametrize("late_s", [0.0, 2.5e-6])
 def test_events_that_leave_late_and_out_of_order_find_their_positions(block: int, late_s: float) -> None:
     plan = ScanPlan(rows=5, columns=8, dwell_s=1e-6, settle_s=2e-6, flyback_s=3e-6)
-    settings_ = ScanSettings(plan, FAKES.OPTICS, events=True, delay_s=late_s)
+    settings_ = ScanSettings(plan, OPTICS, events=True, delay_s=late_s)
     events, leaves_s = _events(plan, late_s)
     positions, chunks, start = Positions(settings_), [], 0
     for path in paths(plan, block):
@@ -245,7 +241,7 @@ def _events(plan: ScanPlan, late_s: float) -> tuple[np.ndarray, np.ndarray]:
 
 def test_an_event_for_a_position_that_is_over_is_lost_and_counted() -> None:
     plan = ScanPlan(rows=2, columns=4, dwell_s=1e-6)
-    positions = Positions(ScanSettings(plan, FAKES.OPTICS, events=True))
+    positions = Positions(ScanSettings(plan, OPTICS, events=True))
     first, second = paths(plan, 4)
     event = np.zeros(1, t3p.RECORD)
     event["toa"] = 10

@@ -4,13 +4,12 @@ Set STEMTWIN_REFERENCE_PYTHON to an interpreter that has it.
 """
 
 import os
-import runpy
 import subprocess
-import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.counting import counting_bench
 
 from twin.server.event_stream import EventStream
 from twin.server.frame_supply import PreparedScan, RonchigramSupply, ScanSupply
@@ -18,7 +17,6 @@ from twin.server.listener import Listener
 from twin.server.merlin_camera import MerlinCamera, MerlinControl, MerlinData
 
 ROOT = Path(__file__).parents[3]
-FAKES = types.SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "fakes" / "bench.py")))
 PYTHON = os.environ.get("STEMTWIN_REFERENCE_PYTHON")
 ROWS, COLUMNS = 12, 17
 
@@ -98,13 +96,13 @@ def run(program: str, *arguments: object) -> None:
 
 def expected() -> np.ndarray:
     """The scan itself, (N, H, W)."""
-    blocks = FAKES.bench(ROWS, COLUMNS).scan(block=1000)
+    blocks = counting_bench(ROWS, COLUMNS).scan(block=1000)
     return np.concatenate([block.frames for block in blocks]).astype(np.int64)
 
 
 @pytest.mark.parametrize("prepare", [False, True])
 def test_libertem_live_controls_the_camera_and_sums_up_whole_scans(tmp_path: Path, prepare: bool) -> None:
-    bench, scan = FAKES.bench(ROWS, COLUMNS), expected()
+    bench, scan = counting_bench(ROWS, COLUMNS), expected()
     supply = PreparedScan(bench) if prepare else ScanSupply(bench)
     camera = MerlinCamera({"SCAN": supply, "RONCHIGRAM": RonchigramSupply(bench)})
     with Listener(MerlinControl(camera)) as control, Listener(MerlinData(camera, paced=False)) as data:
@@ -119,7 +117,7 @@ def test_libertem_live_controls_the_camera_and_sums_up_whole_scans(tmp_path: Pat
 
 def test_libertem_live_sums_up_the_event_stream(tmp_path: Path) -> None:
     scan = expected()
-    service = EventStream(FAKES.bench(ROWS, COLUMNS), paced=False)
+    service = EventStream(counting_bench(ROWS, COLUMNS), paced=False)
     with Listener(service) as listener:
         run(EVENTS, listener.port, ROWS, COLUMNS, tmp_path / "told.npz")
     with np.load(tmp_path / "told.npz") as told:

@@ -4,7 +4,6 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import numpy as np
@@ -55,12 +54,6 @@ class Echo:
 
     def give_way(self) -> bool:
         return False
-
-
-@pytest.fixture
-def open_() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def serve(stack: ExitStack, access: Access | None = None, **patience: float) -> tuple[Echo, Listener]:
@@ -253,8 +246,10 @@ def test_several_stop_in_the_time_of_one(open_: ExitStack) -> None:
 
 def test_what_never_started_lets_its_port_go() -> None:
     listener = Listener(Echo())
-    Listeners([listener]).stop()
-    Listener(Echo(), listener.port).stop()
+    assert Listeners([listener]).stop()
+    again = Listener(Echo(), listener.port)
+    assert again.port == listener.port
+    assert again.stop()
 
 
 def test_threads_are_gone_after_the_end() -> None:

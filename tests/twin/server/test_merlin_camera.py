@@ -1,18 +1,16 @@
 """The Merlin camera as a server: what it answers, which frames it sends, and how an acquisition ends."""
 
 import json
-import runpy
 import socket
 import time
-import types
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes.counting import OPTICS, counting_bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,9 +27,6 @@ from twin.wire import merlin
 from twin.wire import merlin_commands as commands
 from twin.wire.merlin_commands import BUSY, OK, OUT_OF_RANGE, UNRECOGNISED, Command
 from twin.wire.merlin_decoder import AcquisitionMessage, DataDecoder, FrameMessage
-
-FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "bench.py")))
-SIDE = FAKES.SIDE
 
 
 def camera_of(bench: Any, prepare: bool = False) -> MerlinCamera:
@@ -127,12 +122,12 @@ def idle(client: Client) -> bool:
     ],
 )
 def test_parameters_read_as_the_scan_is(name: str, value: str) -> None:
-    reply = camera_of(FAKES.bench()).answer(Command("GET", name))
+    reply = camera_of(counting_bench()).answer(Command("GET", name))
     assert (reply.value, reply.status) == (value, OK)
 
 
 def test_in_ronchigram_mode_they_read_as_single_exposures() -> None:
-    camera = camera_of(FAKES.bench(max_count=65535))
+    camera = camera_of(counting_bench(max_count=65535))
     camera.answer(Command("SET", "NUMFRAMESTOACQUIRE", "7"))
     assert camera.answer(Command("SET", "STEMMODE", "ronchigram")).status == OK
     read = {
@@ -166,11 +161,11 @@ def test_in_ronchigram_mode_they_read_as_single_exposures() -> None:
     ],
 )
 def test_every_command_has_its_status(command: Command, status: int) -> None:
-    assert camera_of(FAKES.bench()).answer(command).status == status
+    assert camera_of(counting_bench()).answer(command).status == status
 
 
 def test_what_is_set_is_read_back_unless_it_was_refused() -> None:
-    camera = camera_of(FAKES.bench())
+    camera = camera_of(counting_bench())
     for name, value in (("HVBIAS", "90"), ("COUNTERDEPTH", "24"), ("NUMFRAMESTOACQUIRE", "3"), ("TRIGGERSTART", "5")):
         assert camera.answer(Command("SET", name, value)).status == OK
         camera.answer(Command("SET", name, "nonsense" if name != "HVBIAS" else value))
@@ -178,7 +173,7 @@ def test_what_is_set_is_read_back_unless_it_was_refused() -> None:
 
 
 def test_while_it_is_armed_nothing_can_be_changed_or_started() -> None:
-    camera = camera_of(FAKES.bench())
+    camera = camera_of(counting_bench())
     assert camera.answer(Command("CMD", "STARTACQUISITION")).status == OK
     assert camera.answer(Command("GET", "DETECTORSTATUS")).value == "4"
     assert camera.answer(Command("CMD", "STARTACQUISITION")).status == BUSY
@@ -189,7 +184,7 @@ def test_while_it_is_armed_nothing_can_be_changed_or_started() -> None:
 
 def test_an_armed_camera_to_which_nobody_comes_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("twin.server.merlin_camera.ARMED_S", 0.05)
-    camera = camera_of(FAKES.bench())
+    camera = camera_of(counting_bench())
     camera.answer(Command("CMD", "STARTACQUISITION"))
     time.sleep(0.06)
     assert camera.answer(Command("GET", "DETECTORSTATUS")).value == "0"
@@ -204,7 +199,7 @@ values = st.one_of(st.text(max_size=12), st.integers().map(str))
 @given(st.lists(st.tuples(verbs, names, values), max_size=30))
 @settings(max_examples=300, deadline=None)
 def test_any_sequence_of_commands_leaves_the_camera_answering(asked: list[tuple[str, str, str]]) -> None:
-    camera = camera_of(FAKES.bench())
+    camera = camera_of(counting_bench())
     service = ControlService(camera)
     for verb, name, value in asked:
         reply = service.answer(f"{verb},{name},{value}".encode())
@@ -215,7 +210,7 @@ def test_any_sequence_of_commands_leaves_the_camera_answering(asked: list[tuple[
 
 @pytest.mark.parametrize("command", ["GET," + "A" * 4090, "SET,HVBIAS," + "1" * 4080, "CMD," + "X" * 4000])
 def test_the_longest_commands_have_replies_too(command: str) -> None:
-    camera = camera_of(FAKES.bench())
+    camera = camera_of(counting_bench())
     service = ControlService(camera)
     reply = service.answer(command.encode())
     assert reply.status in (UNRECOGNISED, OUT_OF_RANGE)
@@ -225,7 +220,7 @@ def test_the_longest_commands_have_replies_too(command: str) -> None:
 
 def test_ten_thousand_spoilt_commands_are_answered_or_end_the_line() -> None:
     rng = np.random.default_rng(2)
-    service = ControlService(camera_of(FAKES.bench()))
+    service = ControlService(camera_of(counting_bench()))
     good = [
         commands.build_command(c)
         for c in (Command("SET", "NUMFRAMESTOACQUIRE", "12"), Command("GET", "IMAGEX"), Command("CMD", "SOFTTRIGGER"))
@@ -251,7 +246,7 @@ def test_ten_thousand_spoilt_commands_are_answered_or_end_the_line() -> None:
 
 @pytest.mark.parametrize("prepare", [False, True])
 def test_a_whole_scan_arrives_in_order_under_its_header(prepare: bool) -> None:
-    with served(FAKES.bench(), prepare=prepare) as client:
+    with served(counting_bench(), prepare=prepare) as client:
         for repetition in (1, 2):
             client.control.command("STARTACQUISITION")
             assert client.read(20 * repetition)[-20:] == list(range(1, 21))
@@ -260,7 +255,7 @@ def test_a_whole_scan_arrives_in_order_under_its_header(prepare: bool) -> None:
         assert (told.frames, told.frames_per_trigger, told.scan, told.depth) == (20, 5, (4, 5), 12)
         metadata = json.loads(told.extra[METADATA])
         assert metadata["dwell_s"] == 1e-4
-        assert metadata["pixel_mrad"] == pytest.approx(FAKES.OPTICS.camera_pixel_mrad)
+        assert metadata["pixel_mrad"] == pytest.approx(OPTICS.camera_pixel_mrad)
         assert client.bench.microscope.scans == (1 if prepare else 2)
         assert wait_for(lambda: idle(client))
 
@@ -268,7 +263,7 @@ def test_a_whole_scan_arrives_in_order_under_its_header(prepare: bool) -> None:
 @pytest.mark.parametrize("prepare", [False, True])
 @pytest.mark.parametrize("frames", [7, 45])
 def test_fewer_frames_end_a_scan_early_and_more_begin_it_again(frames: int, prepare: bool) -> None:
-    with served(FAKES.bench(), prepare=prepare) as client:
+    with served(counting_bench(), prepare=prepare) as client:
         client.control.set("NUMFRAMESTOACQUIRE", frames)
         client.control.command("STARTACQUISITION")
         assert client.read(frames) == list(range(1, frames + 1))
@@ -278,8 +273,8 @@ def test_fewer_frames_end_a_scan_early_and_more_begin_it_again(frames: int, prep
 
 
 def test_a_prepared_scan_is_the_scan_byte_for_byte() -> None:
-    live = np.concatenate([b.messages for b in ScanSupply(FAKES.bench(flyback_s=1e-3)).batches(12, 20)])
-    prepared = PreparedScan(FAKES.bench(flyback_s=1e-3))
+    live = np.concatenate([b.messages for b in ScanSupply(counting_bench(flyback_s=1e-3)).batches(12, 20)])
+    prepared = PreparedScan(counting_bench(flyback_s=1e-3))
     (film,) = prepared.batches(12, 20)
     np.testing.assert_array_equal(film.messages, live)
     first, second = (batch.messages.copy() for batch in prepared.batches(12, 40))
@@ -290,11 +285,11 @@ def test_a_prepared_scan_is_the_scan_byte_for_byte() -> None:
     with pytest.raises(NoFrames, match="prepared for a counter of 12 bits, not 24"):
         next(prepared.batches(24, 20))
     with pytest.raises(NoFrames, match=r"take \d+ bytes; 1000 are allowed"):
-        PreparedScan(FAKES.bench(), most_bytes=1000)
+        PreparedScan(counting_bench(), most_bytes=1000)
 
 
 def test_frame_headers_tell_the_instruments_time() -> None:
-    rows = np.concatenate([b.messages for b in ScanSupply(FAKES.bench(flyback_s=1e-3)).batches(12, 20)])
+    rows = np.concatenate([b.messages for b in ScanSupply(counting_bench(flyback_s=1e-3)).batches(12, 20)])
     headers = [mh.parse_header(row[15:].tobytes()) for row in rows]
     expected = [k * 1e-4 + (k // 5) * 1e-3 for k in range(20)]
     assert [h.time for h in headers] == [mh.stamp(round(s, 9)) for s in expected]
@@ -303,7 +298,7 @@ def test_frame_headers_tell_the_instruments_time() -> None:
 
 @pytest.mark.parametrize(("depth", "shown"), [(6, 63), (12, 4095), (24, 5000)])
 def test_a_counter_stops_at_its_largest_count(depth: int, shown: int) -> None:
-    bench = FAKES.bench(max_count=65535)
+    bench = counting_bench(max_count=65535)
     bench.microscope.exposures = 4999
     with served(bench) as client:
         client.control.set("STEMMODE", "RONCHIGRAM")
@@ -314,7 +309,7 @@ def test_a_counter_stops_at_its_largest_count(depth: int, shown: int) -> None:
 
 
 def test_every_soft_trigger_takes_its_ronchigrams_and_no_more() -> None:
-    with served(FAKES.bench()) as client:
+    with served(counting_bench()) as client:
         for name, value in (
             ("STEMMODE", "RONCHIGRAM"),
             ("NUMFRAMESTOACQUIRE", 5),
@@ -334,7 +329,7 @@ def test_every_soft_trigger_takes_its_ronchigrams_and_no_more() -> None:
 
 
 def test_one_soft_trigger_begins_a_whole_scan() -> None:
-    with served(FAKES.bench()) as client:
+    with served(counting_bench()) as client:
         client.control.set("TRIGGERSTART", 5)
         client.control.command("STARTACQUISITION")
         assert client.read(quiet_s=0.15) == []
@@ -344,7 +339,7 @@ def test_one_soft_trigger_begins_a_whole_scan() -> None:
 
 @pytest.mark.parametrize("prepare", [False, True])
 def test_paced_frames_come_no_sooner_than_on_the_instrument(prepare: bool) -> None:
-    with served(FAKES.bench(dwell_s=0.02), paced=True, prepare=prepare) as client:
+    with served(counting_bench(dwell_s=0.02), paced=True, prepare=prepare) as client:
         begun = time.monotonic()
         client.control.command("STARTACQUISITION")
         client.read(20, quiet_s=1.0)
@@ -353,9 +348,9 @@ def test_paced_frames_come_no_sooner_than_on_the_instrument(prepare: bool) -> No
 
 
 def test_the_plan_of_the_bench_counts_when_the_acquisition_begins() -> None:
-    bench = FAKES.bench()
+    bench = counting_bench()
     with served(bench) as client:
-        bench.scan_settings = FAKES.bench(rows=2, columns=3).scan_settings
+        bench.scan_settings = counting_bench(rows=2, columns=3).scan_settings
         assert client.control.get("NUMFRAMESTOACQUIRE") == "6"
         client.control.command("STARTACQUISITION")
         assert client.read(6) == [1, 2, 3, 4, 5, 6]
@@ -367,7 +362,7 @@ def test_the_plan_of_the_bench_counts_when_the_acquisition_begins() -> None:
 
 @pytest.mark.parametrize("paced", [False, True])
 def test_a_stop_ends_the_stream_after_a_whole_frame(paced: bool) -> None:
-    with served(FAKES.bench(rows=40, columns=50, dwell_s=0.01), paced=paced) as client:
+    with served(counting_bench(rows=40, columns=50, dwell_s=0.01), paced=paced) as client:
         client.control.set("NUMFRAMESTOACQUIRE", 0)
         client.control.command("STARTACQUISITION")
         client.read(5)
@@ -383,7 +378,7 @@ def test_a_stop_ends_the_stream_after_a_whole_frame(paced: bool) -> None:
 
 
 def test_a_stop_ends_the_wait_for_a_trigger() -> None:
-    with served(FAKES.bench()) as client:
+    with served(counting_bench()) as client:
         client.control.set("TRIGGERSTART", 5)
         client.control.command("STARTACQUISITION")
         client.read(quiet_s=0.1)
@@ -394,7 +389,7 @@ def test_a_stop_ends_the_wait_for_a_trigger() -> None:
 
 @pytest.mark.parametrize("state", ["waiting for a trigger", "running"])
 def test_a_client_that_goes_ends_its_acquisition_and_leaves_nothing_to_the_next(state: str) -> None:
-    with served(FAKES.bench(rows=200, columns=200)) as client:
+    with served(counting_bench(rows=200, columns=200)) as client:
         client.control.set("TRIGGERSTART", 5 if state == "waiting for a trigger" else 0)
         client.control.set("NUMFRAMESTOACQUIRE", 0)
         client.control.command("STARTACQUISITION")
@@ -412,7 +407,7 @@ def test_a_client_that_goes_ends_its_acquisition_and_leaves_nothing_to_the_next(
 
 
 def test_a_session_that_is_reset_meanwhile_ends_the_line(caplog: pytest.LogCaptureFixture) -> None:
-    bench = FAKES.bench()
+    bench = counting_bench()
     bench.microscope.fail_at = 12
     with served(bench) as client:
         client.control.command("STARTACQUISITION")
@@ -425,7 +420,7 @@ def test_a_session_that_is_reset_meanwhile_ends_the_line(caplog: pytest.LogCaptu
 
 
 def test_a_second_control_client_is_told_busy_and_a_second_data_client_is_hung_up_on() -> None:
-    with served(FAKES.bench(dwell_s=0.1), paced=True) as client:
+    with served(counting_bench(dwell_s=0.1), paced=True) as client:
         assert client.control.get("IMAGEX") == "8"
         with MerlinControl("127.0.0.1", client.ports[0]) as second, pytest.raises(CameraRefused, match="busy"):
             second.get("IMAGEX")
@@ -436,7 +431,7 @@ def test_a_second_control_client_is_told_busy_and_a_second_data_client_is_hung_u
 
 
 def test_a_data_client_that_only_waits_gives_way_to_the_next() -> None:
-    with served(FAKES.bench()) as client:
+    with served(counting_bench()) as client:
         begun = time.monotonic()
         with socket.create_connection(("127.0.0.1", client.ports[1]), timeout=5) as line:
             assert client.data.recv(1) == b""
@@ -448,7 +443,7 @@ def test_a_data_client_that_only_waits_gives_way_to_the_next() -> None:
 
 @pytest.mark.parametrize("hello", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00", b"\0", b""])
 def test_a_stranger_on_the_data_port_displaces_nobody_and_takes_no_acquisition(hello: bytes) -> None:
-    with served(FAKES.bench()) as client:
+    with served(counting_bench()) as client:
         with socket.create_connection(("127.0.0.1", client.ports[1]), timeout=5) as line:
             if hello:
                 line.sendall(hello)
@@ -458,7 +453,7 @@ def test_a_stranger_on_the_data_port_displaces_nobody_and_takes_no_acquisition(h
 
 
 def test_garbage_on_the_control_port_ends_that_line_only() -> None:
-    with served(FAKES.bench()) as client:
+    with served(counting_bench()) as client:
         client.control.close()
         with socket.create_connection(("127.0.0.1", client.ports[0]), timeout=5) as line:
             line.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -470,7 +465,7 @@ def test_garbage_on_the_control_port_ends_that_line_only() -> None:
 
 
 def test_a_client_that_sends_to_the_data_port_is_hung_up_on_before_any_frame(caplog: pytest.LogCaptureFixture) -> None:
-    with served(FAKES.bench()) as client:
+    with served(counting_bench()) as client:
         client.data.sendall(b"MPX,0000000009,GET,X" * 100)
         assert client.data.recv(1) == b""
         assert wait_for(lambda: "to a port that only sends" in caplog.text)
@@ -480,7 +475,7 @@ def test_a_client_that_sends_to_the_data_port_is_hung_up_on_before_any_frame(cap
 
 
 def test_a_client_that_sends_during_a_scan_ends_it() -> None:
-    with served(FAKES.bench(rows=50, dwell_s=0.02), paced=True) as client:
+    with served(counting_bench(rows=50, dwell_s=0.02), paced=True) as client:
         client.control.command("STARTACQUISITION")
         client.read(2)
         client.data.sendall(b"\xff" * 1000)
@@ -490,6 +485,6 @@ def test_a_client_that_sends_during_a_scan_ends_it() -> None:
 
 def test_a_scan_without_frames_is_refused() -> None:
     with pytest.raises(NoFrames, match="no scan"):
-        ScanSupply(FAKES.bench(scan=False))
+        ScanSupply(counting_bench(scan=False))
     with pytest.raises(NoFrames, match="no frames"):
-        ScanSupply(FAKES.bench(largest=None))
+        ScanSupply(counting_bench(largest=None))

@@ -57,7 +57,9 @@ class CountingMicroscope:
             yield ScanBlock(path, counts, {}, begun_s + path.end_s)
 
 
-def bench(rows=4, columns=5, dwell_s=1e-4, pattern="raster", scan=True, flyback_s=0.0, largest=4095, **microscope):
+def counting_bench(
+    rows=4, columns=5, dwell_s=1e-4, pattern="raster", scan=True, flyback_s=0.0, largest=4095, **microscope
+):
     """A bench, and its microscope as `bench.microscope`."""
     plan = ScanPlan(rows=rows, columns=columns, dwell_s=dwell_s, pattern=pattern, flyback_s=flyback_s)
     settings = ScanSettings(plan, OPTICS, largest_count=largest) if scan else None
