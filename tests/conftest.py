@@ -1,14 +1,18 @@
-"""What tests take for granted whoever runs them: one torch thread, no clock in hypothesis, signals that are heard."""
+"""What tests take for granted whoever runs them: one thread, no clock in hypothesis, signals that are heard."""
 
+import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import settings
 
-# Small batched matrices are many times slower with two.
-torch.set_num_threads(1)
+# Small batched matrices are many times slower with two. Torch reads this when it is imported, which is left to the tests
+# that need it: the process that hands out tests to others starts at once.
+os.environ["OMP_NUM_THREADS"] = "1"
+if "torch" in sys.modules:
+    sys.modules["torch"].set_num_threads(1)
 
 # pytest-timeout catches what hangs.
 settings.register_profile("any machine", deadline=None)
@@ -37,6 +41,7 @@ SLOW = (
     "tests/scenarios/test_mistakes",
     "tests/scenarios/test_same_figures",
     "tests/scenarios/test_serve",
+    "tests/scenarios/test_show.py::test_quiet_shows_no_bar",
     "tests/test_examples.py::test_docstring_examples",
     "tests/test_examples.py::test_python_blocks_run",
     # every controller, agent, environment, microscope, training
@@ -47,12 +52,23 @@ SLOW = (
     "tests/contracts/test_errors",
     "tests/contracts/test_microscopes",
     "tests/contracts/test_trainings",
+    # the repository's own rules
+    "tests/test_docs.py::test_the_drawing_shows_every_package_and_folder",
     # every lie of a far side
     "tests/twin/backends/test_lies",
     # trainings, benchmarks
     "tests/benchmarks/",
     "tests/controller/training/",
     "tests/learning/",
+    # loops that numba compiles first, on a fresh clone
+    "tests/agents/com/test_centre_map",
+    "tests/agents/com/test_ricom_scatter",
+    "tests/agents/epie/test_fourier",
+    "tests/agents/events/",
+    "tests/agents/frames/test_sums",
+    "tests/agents/methods/test_dpc",
+    "tests/twin/cameras/test_cameras",
+    "tests/twin/cameras/test_event",
     # many random draws, independent references, larger grids
     "tests/agents/epie/test_engine",
     "tests/agents/methods/test_epie",
@@ -61,16 +77,20 @@ SLOW = (
     "tests/agents/sources/",
     "tests/agents/ssb/",
     "tests/agents/test_trust",
+    "tests/controller/checks/test_checked",
     "tests/controller/film/",
     "tests/controller/merit/",
     "tests/controller/posterior/",
     "tests/controller/regression/",
     "tests/controller/spectrum/",
     "tests/controller/strategies/",
+    "tests/controller/test_calibration",
     "tests/controller/test_candidates",
     "tests/controller/test_dataset",
+    "tests/controller/test_frame_set",
     "tests/controller/vae_em/",
     "tests/twin/backends/",
+    "tests/twin/day/test_kinds",
     "tests/twin/envs/",
     "tests/twin/formats/hdf5/",
     "tests/twin/formats/signals/",
@@ -88,7 +108,9 @@ SLOW = (
     "tests/twin/server/",
     "tests/twin/specimens/",
     "tests/twin/test_drift",
+    "tests/twin/test_dynamics.py::test_hysteresis_is_what_springs_with_sliders_do",
     "tests/twin/wire/test_ceos",
+    "tests/twin/wire/test_client_fuzz",
     "tests/twin/wire/test_merlin",
     "tests/twin/test_simulated",
     "tests/test_door",
