@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Small batched matrices are many times slower with two. Torch reads this when it is imported, which is left to the tests
-# that need it: the process that hands out tests to others starts at once.
+# Small batched matrices are many times slower with two. Torch reads this when it is imported, which is left to the
+# tests that need it: the process that hands out tests to others starts at once.
 os.environ["OMP_NUM_THREADS"] = "1"
 if "torch" in sys.modules:
     sys.modules["torch"].set_num_threads(1)
@@ -23,6 +23,26 @@ settings.load_profile("any machine")
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
+
+
+@pytest.fixture
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are composed and saved as one white pixel: layout and drawing take twenty times as long as a small run.
+
+    A test of pictures asks for `drawn` and gets them.
+    """
+    if "drawn" not in request.fixturenames:
+        from matplotlib.figure import Figure
+        from PIL import Image
+
+        pixel = Image.new("L", (1, 1), "white")
+        monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: pixel.save(file, "png"))
+
+
+@pytest.fixture
+def drawn() -> None:
+    """Figures are drawn, whatever `undrawn` says."""
+
 
 SLOW = (
     # whole calibrations and scans

@@ -17,6 +17,7 @@ from twin.formats import Layout, Metadata, create
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs fork"),
     pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
+    pytest.mark.usefixtures("undrawn"),
 ]
 
 TINY = """

@@ -16,6 +16,13 @@ SMALL = (
 )
 
 
+@pytest.fixture(autouse=True)
+def reports_without_pictures(request: pytest.FixtureRequest) -> None:
+    """Runs write their reports without drawing; quicker tests have none, and do not wait for matplotlib."""
+    if request.node.get_closest_marker("slow"):
+        request.getfixturevalue("undrawn")
+
+
 @pytest.fixture(scope="session")
 def small_overrides() -> tuple[str, ...]:
     """`--set` arguments that make any library scenario small."""

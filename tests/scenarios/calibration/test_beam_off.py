@@ -20,6 +20,7 @@ def test_a_controller_that_reads_frames_stops_with_a_reason(
     assert "no signal above its dark level" in result.report.read_text()
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_controller_that_reads_none_goes_on_and_its_report_is_drawn(
     small: Callable[..., Scenario], tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ def result(small: Make) -> Result:
     return made_up(small())
 
 
+@pytest.mark.usefixtures("drawn")
 def test_nothing_is_loaded_from_elsewhere(result: Result) -> None:
     page = render(result)
     assert "http" not in page
@@ -83,6 +84,7 @@ def test_foreign_text_is_escaped(small: Make) -> None:
     assert "&lt;img src=x" in page
 
 
+@pytest.mark.usefixtures("drawn")
 def test_seven_coefficients_have_a_page(small: Make) -> None:
     page = render(made_up(small(3, "space=second_order")))
     assert "C10, C12a, C12b within 40 nm" in page
@@ -97,6 +99,7 @@ def test_a_run_cut_short_still_has_a_page(result: Result) -> None:
     assert "no observation was taken" in render(empty)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_an_estimate_without_samples_or_weights_is_drawn(result: Result) -> None:
     assert result.estimate is not None
     for stripped in (replace(result.estimate, samples_nm=None), replace(result.estimate, weights=None)):

@@ -232,6 +232,7 @@ def test_wilsons_interval() -> None:
 # --- files ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_page_is_self_contained_and_the_table_complete(scenario: Scenario, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     group = {f"name<{i}>": [record(s, list((i + 1) * rng.lognormal(size=5))) for s in range(6)] for i in range(6)}

@@ -13,6 +13,7 @@ from scenarios.gallery import plots as gallery_plots
 from scenarios.gallery import scenes as gallery_scenes
 from twin.optics import Optics
 
+pytestmark = pytest.mark.usefixtures("drawn")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

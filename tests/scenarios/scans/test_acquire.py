@@ -183,6 +183,7 @@ def test_a_file_is_in_image_order_whichever_way_the_beam_went(
             assert np.array_equal(stored[row, column], frame)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_signals_lie_where_they_were_scanned(tiny: Callable[..., Scenario], tmp_path: Path) -> None:
     straight = acquire(tiny("scan.plan.dose_e=1e10"), 0, tmp_path / "a.zarr")
     winding = acquire(tiny("scan.plan.dose_e=1e10", "scan.plan.pattern=serpentine"), 0, tmp_path / "b.zarr")

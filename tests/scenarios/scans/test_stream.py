@@ -81,6 +81,7 @@ TOTAL = frames().reshape(ROWS, COLUMNS, -1).sum(axis=2).astype(float)
 # --- what is left on disc ------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("drawn")
 def test_arrays_pictures_and_figures_are_written(tmp_path: Path) -> None:
     recorded = run(Rows(), {"total": Total()}, tmp_path / "new" / "out", truth=2 - 3 * TOTAL)
     out = tmp_path / "new" / "out"
@@ -321,6 +322,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], words: str,
 # --- pictures ------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_window_is_drawn_by_time_not_by_frame() -> None:
     now, shown = [0.0], []
 
@@ -404,6 +406,7 @@ def test_a_picture_has_a_scale_bar_of_a_round_length() -> None:
         assert reconstruction_plots.round_length_nm(width) == pytest.approx(length)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_nothing_known_is_a_picture_too() -> None:
     nothing = Reconstruction({"a": Image(np.full((3, 4), np.nan), "e"), "list": Image(np.arange(5.0)[None], "e")})
     assert reconstruction_plots.png_of("x", nothing, None).startswith(b"\x89PNG")
