@@ -85,7 +85,7 @@ class SimulatedMicroscope:
         optics: beam, grid and camera; known to the controller.
         space: the calibrated coefficients and their ranges; known to the controller.
         day: hidden parameters.
-        renderer: "fast" (phase screens), "multislice" (atoms), or any `twin.ronchigram.renderer.Renderer`.
+        renderer: "fast" (phase screens), "multislice" (atoms), or what obeys `ronchigram.renderer.Renderer`.
         scan: specimen, beam and detectors of scans; None: the microscope cannot scan.
 
     Raises:

@@ -1,7 +1,7 @@
 """Ronchigrams by full multislice through an atomic film: abTEM's potential and transmission, our propagation.
 
-Slower than the fast renderer and independent of it: controllers are judged on these frames. Both are a
-`Renderer`. The propagation is that of `scan/diffraction.py` and agrees with abTEM's.
+Slower than the fast renderer and independent of it: controllers are judged on these frames. Both obey
+`renderer.Renderer`. The propagation is that of `scan/diffraction.py` and agrees with abTEM's.
 """
 
 import math
@@ -23,7 +23,7 @@ from twin.matter.region import CRYSTALLITES, phase_scale, region_rng, vacuum
 from twin.optics import Optics, check_window, focal_quadrature
 from twin.ronchigram.aperture import aperture_amplitude, widest
 from twin.ronchigram.camera_geometry import crop_pixels, to_camera
-from twin.ronchigram.renderer import Renderer
+from twin.ronchigram.renderer import FrameByFrame
 from twin.scan.diffraction import aperture_wave, band_limited_propagator, exit_mask, exit_wave, probe_wave
 from twin.scan.transmission import ABTEM_SETTINGS, abtem_potential
 
@@ -104,7 +104,7 @@ def projection_filter(
     return filtered.astype(np.float32)
 
 
-class MultisliceRenderer(Renderer):
+class MultisliceRenderer(FrameByFrame):
     """Multislice through random crops of one large periodic film, averaged over focal spread and thermal motion.
 
     The film is built on first use (seconds). A region is a cyclic crop of it in one of eight orientations. Focal spread
@@ -263,11 +263,11 @@ class MultisliceRenderer(Renderer):
         return whole
 
     def check(self, aberrations: Aberrations) -> None:
-        """See `Renderer.check`."""
+        """See `FrameByFrame.check`."""
         check_window(widest(self.optics, self.day.illumination), aberrations)
 
     def frame(self, aberrations: Aberrations, region_seed: int, grown_nm: float = 0.0) -> NDArray[np.float32]:
-        """See `Renderer.frame`."""
+        """See `FrameByFrame.frame`."""
         size = crop_pixels(self.optics, self.day.camera)
         seen = slice(self.grid // 2 - size // 2, self.grid // 2 - size // 2 + size)
         fine = self.intensity(aberrations, self.transmission(region_seed, grown_nm))[seen, seen]

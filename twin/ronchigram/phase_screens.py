@@ -1,7 +1,7 @@
 """Fast Ronchigrams: a film of a few phase screens under an aberrated probe, in torch.
 
 `I(k) = |F[T(r) psi(r)]|^2`. The transforms are pruned to the aperture going in and to the camera coming out. Full
-multislice through an atomic model is in `multislice.py`; both are a `Renderer`.
+multislice through an atomic model is in `multislice.py`; both obey `renderer.Renderer`.
 
 Sub-window: near focus the probe is much smaller than the window, and most of the film is drawn and transformed for
 nothing. `FastRenderer(sub_window=True)` draws the film only on a square about the probe and takes it as vacuum outside.
@@ -27,7 +27,7 @@ from twin.matter.region import CRYSTALLITES, phase_scale, region_rng, vacuum
 from twin.optics import PROBE_MARGIN, Optics, aperture_phases, check_window, focal_quadrature, probe_reach_nm
 from twin.ronchigram.aperture import aperture_amplitude, widest
 from twin.ronchigram.camera_geometry import crop_pixels, to_camera
-from twin.ronchigram.renderer import Renderer
+from twin.ronchigram.renderer import FrameByFrame
 
 SLICE_NM = 2.5
 """Thickest film that one phase screen represents by default."""
@@ -179,7 +179,7 @@ class _Window:
     foci: tuple[tuple[float, Tensor | None], ...]
 
 
-class FastRenderer(Renderer):
+class FastRenderer(FrameByFrame):
     """Phase screens with the film's structure factor; one screen per `SLICE_NM` of film by default.
 
     Args:
@@ -301,11 +301,11 @@ class FastRenderer(Renderer):
         return total
 
     def check(self, aberrations: Aberrations) -> None:
-        """See `Renderer.check`."""
+        """See `FrameByFrame.check`."""
         check_window(self._widest, aberrations)
 
     def frame(self, aberrations: Aberrations, region_seed: int, grown_nm: float = 0.0) -> NDArray[np.float32]:
-        """See `Renderer.frame`. One frame at a time stays in the processor's cache; a batch does not."""
+        """See `FrameByFrame.frame`. One frame at a time stays in the processor's cache; a batch does not."""
         coefficients = torch.from_numpy(aberrations.array()).to(self.dtype)[None]
         with torch.no_grad():
             region = self.transmission(region_seed, self.side(aberrations), grown_nm)[None]

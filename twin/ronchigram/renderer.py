@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from twin.aberrations import Aberrations
 
 
-class Renderer(ABC):
+class Renderer(Protocol):
     """From aberrations and a specimen region to the expected intensity on the camera."""
 
     def probability(
@@ -29,6 +30,16 @@ class Renderer(ABC):
             AliasingError: the window cannot hold a probe.
             ValueError: not as many states as regions.
         """
+        ...
+
+
+class FrameByFrame(ABC):
+    """A `Renderer` of one frame after the other."""
+
+    def probability(
+        self, aberrations: Sequence[Aberrations], region_seeds: Sequence[int], grown_nm: Sequence[float] | None = None
+    ) -> NDArray[np.float32]:
+        """See `Renderer.probability`."""
         if len(aberrations) != len(region_seeds):
             raise ValueError(f"{len(aberrations)} aberration states for {len(region_seeds)} regions")
         for state in aberrations:  # before any work
