@@ -110,13 +110,14 @@ def test_a_log_holds_command_line_messages_and_exit_code(tmp_path: Path, monkeyp
 
 def test_quiet_shows_no_bar(tmp_path: Path) -> None:
     small = ["optics.grid=256", "optics.sampling_nm=0.05", "optics.convergence_mrad=14", "optics.camera_pixels=64"]
-    words = ["calibrate", "nominal", "--controller", "random", "--observations", "1", "--out", str(tmp_path)]
+    words = ["calibrate", "nominal", "--controller", "random", "--observations", "1"]
     words += [word for change in small for word in ("--set", change)]
-    shown = stemtwin(*words)
+    shown = stemtwin(*words, "--out", str(tmp_path / "shown"))
     assert shown.exit_code == 0, shown.output
     assert "obs" in shown.stderr
     # A process of its own: tqdm reads what `--quiet` sets when it is imported.
     command = [sys.executable, "-c", "from scenarios.cli import main; main()", "--quiet", *words]
+    command += ["--out", str(tmp_path / "quiet")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "obs" not in done.stderr
