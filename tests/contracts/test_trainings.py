@@ -31,9 +31,6 @@ NEEDS = {"ppo": ("reader", "regression")}
 """Option of a training that takes the weights of another."""
 
 FEWER = {
-    "controller.calibration.HELD_AT": (3, 6),
-    "controller.calibration.OBSERVATIONS": 6,
-    "controller.training.posterior.OBSERVATIONS": 6,
     "controller.posterior.check.STEPS": 50,
     "controller.posterior.precision.STEPS": 50,
     "controller.training.vae.PRIOR_STEPS": 20,
