@@ -3,6 +3,7 @@
 import numpy as np
 
 from twin.arrays import Array
+from twin.errors import printable
 from twin.instrument.abilities import ReadsBack
 from twin.instrument.faults import NotThere
 from twin.instrument.guard.interval import read_only
@@ -32,16 +33,26 @@ class ReadBack:
 
     def read(self) -> Array | None:
         """Return the cumulative input that the corrector reports, shape (n,), read-only; None if it does not."""
-        if self._ask is None:
+        ask = self._ask
+        if ask is None:
             return None
         try:
-            told = np.asarray(self._tools.watch.call(self._ask))
-            if told.dtype.kind not in "fiu" or told.shape != (len(self._names),) or not np.all(np.isfinite(told)):
-                raise NotThere(f"read-back: {told.tolist()} is no position of {', '.join(self._names)}")
-            return read_only(told)
+            # In the driver's thread, too: what it returns may be lazy, and fail or hang only now.
+            return self._tools.watch.call(lambda: self._position(ask()))
         except Exception as error:
             self._tools.fault(error, verb="read_back_nm")
             return None
+
+    def _position(self, told: object) -> Array:
+        """Return what a driver told as a position, shape (n,), read-only.
+
+        Raises:
+            NotThere: it is none.
+        """
+        values = np.asarray(told)
+        if values.dtype.kind not in "fiu" or values.shape != (len(self._names),) or not np.all(np.isfinite(values)):
+            raise NotThere(f"read-back: {printable(values.tolist())} is no position of {', '.join(self._names)}")
+        return read_only(values)
 
     def settled(self, expected_nm: Array) -> Array | None:
         """Read until the position is the expected one, `retries` times more at most; return the last reading."""
