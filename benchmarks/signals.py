@@ -200,9 +200,13 @@ def table(found: dict[tuple[str, str], Counter[str]]) -> str:
     for name, counts in (*((", ".join(pair), counts) for pair, counts in found.items()), ("all", total)):
         codes = sorted((key, count) for key, count in counts.items() if key.isdigit())
         told = ", ".join(f"{code}: {count}" for code, count in codes)
-        rows.append((name, str(counts["sessions"]), str(counts["sessions"] - counts["lost"]), str(counts["lost"]), told))
+        rows.append(
+            (name, str(counts["sessions"]), str(counts["sessions"] - counts["lost"]), str(counts["lost"]), told)
+        )
     widths = [max(len(row[k]) for row in rows) for k in range(4)]
-    return "\n".join("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]) for row in rows)
+    return "\n".join(
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]) for row in rows
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -51,5 +51,7 @@ def test_the_table_has_every_pair_and_names_what_was_lost(
     assert main([]) == 1
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "SIGINT, SIGINT after 0 ms, fsync 0 s: at 5.0 nm"
-    assert [line.split("  ")[0] for line in printed[2:11]] == [f"{one.name}, {two.name}" for one in SIGNALS for two in SIGNALS]
+    assert [line.split("  ")[0] for line in printed[2:11]] == [
+        f"{one.name}, {two.name}" for one in SIGNALS for two in SIGNALS
+    ]
     assert printed[11].split() == ["all", "126", "125", "1", "129:", "1,", "130:", "125"]

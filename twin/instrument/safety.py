@@ -62,8 +62,8 @@ class SafeMicroscope:
     fault ends the session: the corrector goes back, and every further call raises `Stopped` until `reset`. A good state
     is one that gave a good frame, or the start. Used in a `with`, an exception or an interrupt also goes back.
 
-    The driver lives in a thread of its own. Calls from several threads are served in turn; a call from within a call is
-    refused, and so is one from a process that was forked during the session. Signals wait until no command is under way.
+    The driver lives in a thread of its own. Calls from several threads are served in turn; one from within a call is
+    refused, and so is one from a process that was forked during the session. Signals wait while a command is under way.
 
     Args:
         inner: the instrument. Its `twin.instrument.abilities` are used where it has them.

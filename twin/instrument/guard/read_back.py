@@ -64,18 +64,22 @@ class ReadBack:
             position = self.read()
         return position
 
-    def steady(self, expected_nm: Array) -> Array | None:
+    def steady(self, expected_nm: Array, twice: bool = False) -> Array | None:
         """Read until the position is the expected one, or twice the same: a corrector may still be on its way.
 
         None if a reading is missing or the last two differ.
+
+        Args:
+            expected_nm: shape (n,).
+            twice: the expected position, too, has to be read twice: a move that was refused or lost may show late.
         """
         before = self.read()
-        if before is None or self.agrees(before, expected_nm):
+        if before is None or (self.agrees(before, expected_nm) and not twice):
             return before
         for _ in range(self._limits.retries + 1):
             self._tools.sleep(self._limits.retry_wait_s)
             position = self.read()
-            if position is None or self.agrees(position, before) or self.agrees(position, expected_nm):
+            if position is None or self.agrees(position, before) or (self.agrees(position, expected_nm) and not twice):
                 return position
             before = position
         return None
