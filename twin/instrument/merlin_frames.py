@@ -157,7 +157,7 @@ class TriggeredCamera:
     Args:
         host: of the camera.
         control_port, data_port: its ports.
-        timeout_s: for connecting, and for each command.
+        timeout_s: for connecting, and for everything that is asked of the camera before a frame, together.
         frame_timeout_s: from the trigger to the complete frame.
         mode: STEMMODE of the twin's camera; None for a camera without modes.
         most_frame: largest size of a frame, bytes.
@@ -196,6 +196,7 @@ class TriggeredCamera:
             # The data port first: an armed camera may send at once.
             self._frames.connect()
             self._control = MerlinControl(self._host, self._port, self._timeout_s)
+            self._control.deadline = monotonic() + self._timeout_s
             self._begin(self._control)
             self.planned_s = _exposure_s(self._control)
         except (OSError, WireError, CameraRefused) as error:
@@ -212,8 +213,10 @@ class TriggeredCamera:
         """
         self.connect()
         assert self._control is not None
+        # One time for all of it: a camera that answers each command late must not add up.
+        self._control.deadline = monotonic() + self._timeout_s
         try:
-            self._frames.discard(monotonic() + self._timeout_s)
+            self._frames.discard(self._control.deadline)
             self._trigger(self._control)
             return self._frames.next(monotonic() + self._frame_timeout_s)
         except BaseException as error:
@@ -243,9 +246,8 @@ class TriggeredCamera:
         """Set the camera to one frame per trigger and start; wait while it is busy.
 
         Raises:
-            CameraRefused: it refuses, or is busy for longer than `timeout_s`.
+            CameraRefused: it refuses, or is busy until the control port's deadline.
         """
-        deadline = monotonic() + self._timeout_s
         while True:
             try:
                 control.command("STOPACQUISITION")
@@ -256,7 +258,7 @@ class TriggeredCamera:
                 control.set("NUMFRAMESTOACQUIRE", FRAMES)
                 control.command("STARTACQUISITION")
             except CameraRefused as refused:
-                if refused.status != BUSY or monotonic() > deadline:
+                if refused.status != BUSY or monotonic() > control.deadline:
                     raise
                 sleep(_RETRY_S)
             else:

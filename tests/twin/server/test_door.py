@@ -226,7 +226,7 @@ def test_a_json_client_without_a_token_gets_a_json_error(open_: ExitStack) -> No
 
 def test_a_token_opens_the_event_port_and_the_rest_is_silence(open_: ExitStack) -> None:
     bench = FAKES.bench()
-    listener = open_.enter_context(Listener(EventStream(bench, paced=False), access=Access(token=TOKEN)))
+    listener = open_.enter_context(Listener(EventStream(bench, paced=False, armed=True), access=Access(token=TOKEN)))
     noisy = call(open_, listener.port)
     noisy.sendall(f"TOKEN {TOKEN}\nGET / HTTP/1.1\r\n".encode())
     assert heard(noisy) == b""
@@ -289,11 +289,14 @@ def test_a_thousand_strangers_keep_nobody_out(
 
 @pytest.mark.usefixtures("crowd")
 def test_a_thousand_silent_clients_do_not_wear_out_the_data_port(open_: ExitStack) -> None:
-    with Listener(EventStream(FAKES.bench(), paced=False), access=Access(token=TOKEN)) as first, ExitStack() as clients:
+    with (
+        Listener(EventStream(FAKES.bench(), paced=False, armed=True), access=Access(token=TOKEN)) as first,
+        ExitStack() as clients,
+    ):
         # What a process compiles at its first scan, which takes seconds, is not the crowd's doing.
         assert len(ask(call(clients, first.port), f"TOKEN {TOKEN}\n".encode())) >= 32
     bench = FAKES.bench()
-    listener = open_.enter_context(Listener(EventStream(bench, paced=False), access=Access(token=TOKEN)))
+    listener = open_.enter_context(Listener(EventStream(bench, paced=False, armed=True), access=Access(token=TOKEN)))
     gather(open_, listener.port, b"")
     begun = time.monotonic()
     owner = call(open_, listener.port)
@@ -356,7 +359,7 @@ def ports() -> Iterator[tuple[dict[str, int], Bench]]:
         "corrector": corrector_service(bench),
         "merlin_control": MerlinControl(camera),
         "merlin_data": MerlinData(camera, paced=False),
-        "events": EventStream(bench, paced=False),
+        "events": EventStream(bench, paced=False, armed=True),
     }
     listeners = {name: Listener(service) for name, service in services.items()}
     with Listeners(listeners.values()):
