@@ -183,20 +183,25 @@ class TriggeredCamera:
         self._control: MerlinControl | None = None
         self.planned_s: float | None = None
 
-    def connect(self) -> None:
+    def connect(self, deadline: float | None = None) -> None:
         """Connect both ports and begin an acquisition, if necessary.
+
+        Args:
+            deadline: of the camera's answers, on the monotonic clock, s; None: `timeout_s` from now.
 
         Raises:
             MicroscopeFault: the camera cannot be reached, or refuses.
         """
+        deadline = monotonic() + self._timeout_s if deadline is None else deadline
         if self._control is not None and self._frames.connected:
+            self._control.deadline = deadline
             return
         self.close()
         try:
             # The data port first: an armed camera may send at once.
             self._frames.connect()
             self._control = MerlinControl(self._host, self._port, self._timeout_s)
-            self._control.deadline = monotonic() + self._timeout_s
+            self._control.deadline = deadline
             self._begin(self._control)
             self.planned_s = _exposure_s(self._control)
         except (OSError, WireError, CameraRefused) as error:
@@ -211,12 +216,12 @@ class TriggeredCamera:
             CommandTimeout: no reply, or no frame, in time.
             MicroscopeFault: the camera refused, or a connection was lost.
         """
-        self.connect()
-        assert self._control is not None
         # One time for all of it: a camera that answers each command late must not add up.
-        self._control.deadline = monotonic() + self._timeout_s
+        deadline = monotonic() + self._timeout_s
+        self.connect(deadline)
+        assert self._control is not None
         try:
-            self._frames.discard(self._control.deadline)
+            self._frames.discard(deadline)
             self._trigger(self._control)
             return self._frames.next(monotonic() + self._frame_timeout_s)
         except BaseException as error:

@@ -345,6 +345,12 @@ HELLOS = {
     "an SSH banner": b"SSH-2.0-OpenSSH_9.6\r\n",
     "a port scan": b"",
     "NUL": b"\0" * 64,
+    "an HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"),
+    "a camera's RTSP": b"OPTIONS rtsp://127.0.0.1/ RTSP/1.0\r\nCSeq: 1\r\n\r\n",
+    "a telnet negotiation": bytes.fromhex("fffd18fffd20fffd23fffd27"),
+    "a proxy's header": b"PROXY TCP4 10.0.0.1 10.0.0.2 4711 7073\r\n",
+    "a share's hello": bytes.fromhex("00000054ff534d427200000000180128").ljust(88, b"\0"),
+    "a length without an end": b"9" * 4096,
 }
 
 
