@@ -6,24 +6,29 @@ Every ordered pair of SIGINT, SIGTERM and SIGHUP, at gaps from 0 to 100 ms, on d
 arrives at a random moment of a calibration. The instrument is a file: it outlives the program. Counted as lost is a
 session that ends elsewhere, with another last word than `restored`, with an exit code of neither signal, or later than
 30 s.
+
+Each session is a process of its own, forked from this one after everything is imported, with the handlers that a shell
+gives to a program. A share for every Python: `--times 5 --seed K`, K from 0 to 3. Needs no torch.
 """
 
 import argparse
 import itertools
 import mmap
 import os
+import platform
 import signal
 import struct
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from controller.base import load as load_controller
+from controller.strategies.random import Random
 from scenarios.calibration.instruments import Bench
 from scenarios.calibration.run import run
 from scenarios.calibration.session import Session
@@ -100,8 +105,8 @@ class OnDisc:
         return Frame(counts, 1e5, EXPOSURE_S, float(self.exposures))
 
 
-def lost(case: Case, phase_s: float, scenario: Scenario) -> str:
-    """Interrupt one session; return "" if the instrument was brought back, otherwise what happened instead.
+def interrupted(case: Case, phase_s: float, scenario: Scenario) -> tuple[int, str]:
+    """Interrupt one session; return its exit code, and "" if the instrument was brought back, or what happened instead.
 
     Args:
         case: the two signals.
@@ -125,8 +130,8 @@ def lost(case: Case, phase_s: float, scenario: Scenario) -> str:
         code = _exit_code(process, deadline)
         # Two signals that wait at once are delivered by number, not in their order.
         if code not in (128 + case.first, 128 + case.second):
-            return f"exit code {code}"
-        return _where(instrument, folder / "audit.jsonl")
+            return code, f"exit code {code}"
+        return code, _where(instrument, folder / "audit.jsonl")
 
 
 def small() -> Scenario:
@@ -145,6 +150,7 @@ def _session(folder: Path, fsync_s: float, scenario: Scenario) -> None:
     os.fsync = slow  # type: ignore[assignment]
     code = 1
     try:
+        os.setsid()  # as a shell's job: nothing else of this terminal's signals arrives
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in SIGNALS[1:]:
             signal.signal(number, signal.SIG_DFL)
@@ -153,8 +159,7 @@ def _session(folder: Path, fsync_s: float, scenario: Scenario) -> None:
             Limits(timeout_s=5.0, retry_wait_s=0.01),
             AuditLog(folder / "audit.jsonl"),
         )
-        controller = load_controller("random", scenario.optics, scenario.space, None)
-        session = Session(scenario, "random", Bench(guard, None, None, guard), controller)
+        session = Session(scenario, "random", Bench(guard, None, None, guard), Random(scenario.space))
         run_program(lambda: run(session, 0, folder / "runs", report=False))
     except SystemExit as stopped:
         code = int(stopped.code or 0)
@@ -188,27 +193,44 @@ def _where(instrument: OnDisc, log: Path) -> str:
     return "" if entries[-1]["event"] == "restored" else f"the log ends with {entries[-1]['event']!r}"
 
 
+def table(found: dict[tuple[str, str], Counter[str]]) -> str:
+    """Return sessions, those brought back, and the exit codes, of every pair of signals."""
+    rows = [("signals", "sessions", "brought back", "lost", "exit codes")]
+    total = sum(found.values(), Counter[str]())
+    for name, counts in (*((", ".join(pair), counts) for pair, counts in found.items()), ("all", total)):
+        codes = sorted((key, count) for key, count in counts.items() if key.isdigit())
+        told = ", ".join(f"{code}: {count}" for code, count in codes)
+        rows.append(
+            (name, str(counts["sessions"]), str(counts["sessions"] - counts["lost"]), str(counts["lost"]), told)
+        )
+    widths = [max(len(row[k]) for row in rows) for k in range(4)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]) for row in rows
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 1 if a session was lost."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.signals", description=__doc__)
     parser.add_argument("--times", type=int, default=1, help="sessions of every case")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the first signals")
     given = parser.parse_args(arguments)
-    import torch
-
-    torch.set_num_threads(1)
     scenario, rng = small(), np.random.default_rng(given.seed)
-    sessions = failures = 0
+    found: dict[tuple[str, str], Counter[str]] = {}
     begun = time.monotonic()
     for case in cases():
+        counts = found.setdefault((case.first.name, case.second.name), Counter())
         for _ in range(given.times):
-            sessions += 1
-            found = lost(case, float(rng.uniform(0.0, PHASE_S)), scenario)
-            if found:
-                failures += 1
+            code, problem = interrupted(case, float(rng.uniform(0.0, PHASE_S)), scenario)
+            counts.update(["sessions", str(code), *(["lost"] if problem else [])])
+            if problem:
                 when = f"after {1e3 * case.gap_s:g} ms, fsync {case.fsync_s:g} s"
-                print(f"{case.first.name}, {case.second.name} {when}: {found}")
-    print(f"{failures} of {sessions} sessions lost, {time.monotonic() - begun:.0f} s")
+                print(f"{case.first.name}, {case.second.name} {when}: {problem}", flush=True)
+    print(table(found))
+    failures = sum(counts["lost"] for counts in found.values())
+    sessions = sum(counts["sessions"] for counts in found.values())
+    took_s = time.monotonic() - begun
+    print(f"Python {platform.python_version()}: {failures} of {sessions} sessions lost, {took_s:.0f} s")
     return int(failures > 0)
 
 

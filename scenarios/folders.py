@@ -47,6 +47,8 @@ class Lock:
             self._lock.acquire(blocking=False)
         except Timeout:
             raise InUse(f"{path} is being written by another run: wait for its end, or choose another place") from None
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, error.filename or str(self._file)) from error
 
     def release(self) -> None:
         """Give the right back; a second call does nothing."""

@@ -52,6 +52,7 @@ class Serving:
         prepare: compute the whole scan in advance and replay it.
         mode: what the Merlin camera records first; None is the scan if there is one.
         event_metadata: send step and angles in the event stream; LiberTEM's client cannot read them.
+        arm_events: whoever connects to the event stream and says nothing gets a scan.
         expose_truth: offer the hidden state on the control channel.
         host: address to listen on.
         token: clients have to send it first; needed for any host but loopback.
@@ -67,6 +68,7 @@ class Serving:
     host: str = LOOPBACK
     token: str | None = None
     base_port: int | None = None
+    arm_events: bool = False
 
     def port(self, name: Name, usual: int) -> int:
         """Return the port of a service; 0: a free one.
@@ -150,7 +152,7 @@ class TwinServer(Running):
         }
         try:
             found["events"] = (
-                EventStream(self.bench, self.serving.paced, self.serving.event_metadata),
+                EventStream(self.bench, self.serving.paced, self.serving.event_metadata, self.serving.arm_events),
                 event_stream.PORT,
             )
         except NoEvents as error:
@@ -261,6 +263,7 @@ def described(server: TwinServer) -> Iterator[tuple[str, str]]:
     for name in NAMES:
         label = name.replace("_", " ")
         if name in server.ports:
-            yield label, str(server.ports[name])
+            closed = name == "events" and not server.serving.arm_events
+            yield label, f"{server.ports[name]}{', no scans without --arm-events' if closed else ''}"
         elif name in server.left_out:
             yield label, f"not served: {server.left_out[name]}"

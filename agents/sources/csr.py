@@ -1,5 +1,6 @@
 """Events of a Timepix3 camera from LiberTEM's sparse live stream (TCP), as blocks of whole positions."""
 
+import math
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -218,31 +219,36 @@ class _Connection:
             CsrError: an unexpected message.
             OSError: the connection is lost, or silent for too long.
         """
-        deadline = monotonic() + self._start_timeout_s
-        start = self.message()
+        last = monotonic() + self._start_timeout_s
+        start = self.message(last)
         while isinstance(start, AcquisitionStart):
-            scan = self.message()
+            scan = self.message(last)
             if isinstance(scan, ScanStart):
                 return start, scan
-            if monotonic() > deadline:
+            if monotonic() > last:
                 raise TimeoutError(f"acquisitions begin and end, but no scan began within {self._start_timeout_s:g} s")
-            start = self.message()  # an acquisition without a scan
+            start = self.message(last)  # an acquisition without a scan
         raise CsrError(f"{type(start).__name__} came before an acquisition and its scan")
 
-    def message(self) -> Message:
+    def message(self, last: float = math.inf) -> Message:
         """Receive the next message.
+
+        Args:
+            last: on the monotonic clock, s, however fast it comes.
 
         Raises:
             CsrError: no valid stream.
             OSError: the connection is lost, silent, or slower than `LEAST_BYTES` within the time-out.
         """
-        deadline, arrived = monotonic() + self._timeout_s, 0
+        begun, arrived = monotonic(), 0
+        deadline = begun + self._timeout_s
         while True:
-            self._socket.settimeout(max(deadline - monotonic(), 1e-3))
+            self._socket.settimeout(max(min(deadline, last) - monotonic(), 1e-3))
             try:
                 count = self._socket.recv_into(self._decoder.space())
             except TimeoutError:
-                raise TimeoutError(f"no message within {self._timeout_s:g} s, only {arrived} bytes of one") from None
+                within_s = round(min(self._timeout_s, max(last - begun, 0.0)), 1)
+                raise TimeoutError(f"no message within {within_s:g} s, only {arrived} bytes of one") from None
             if count == 0:
                 raise ConnectionError("the sender has closed it")
             message = self._decoder.filled(count)

@@ -56,7 +56,7 @@ class Options:
         settings: parameters of the camera, set before the start.
         start: send STARTACQUISITION.
         trigger: send SOFTTRIGGER once the camera is armed.
-        start_timeout_s: longest time from opening to the first frame.
+        start_timeout_s: longest time from opening to the first frame, whatever the camera does meanwhile.
         timeout_s: time without a frame of a new number after which the stream ends.
         latency_s: time after which an incomplete block is passed on.
         block_bytes: memory of the frames in a full block.
@@ -77,7 +77,7 @@ class Options:
     settings: Mapping[str, Any] = field(default_factory=dict)
     start: bool = False
     trigger: bool = False
-    start_timeout_s: Positive = 30.0
+    start_timeout_s: Positive = 15.0
     timeout_s: Positive = 10.0
     latency_s: Positive = 0.02
     block_bytes: Bytes = 2**22
@@ -118,6 +118,7 @@ class MerlinSource(Source):
     def __init__(self, host: str, port: int = merlin.DATA_PORT, options: Options | None = None) -> None:
         self.health = Health()
         self._options, self._label, self._address = options or Options(), f"merlin://{host}:{port}", (host, port)
+        self._deadline = monotonic() + self._options.start_timeout_s
         self._stop = threading.Event()
         self._used = False
         self._announced: mh.Acquisition | None = None
@@ -125,7 +126,7 @@ class MerlinSource(Source):
         self._socket: socket.socket | None = None
         try:
             self._connect()
-            with _Remote(host, self._options) as camera:
+            with _Remote(host, self._options, self._deadline) as camera:
                 camera.start()
                 self._await_first_frame(camera)
             self._describe()
@@ -168,9 +169,8 @@ class MerlinSource(Source):
 
     def _await_first_frame(self, camera: "_Remote") -> None:
         """Read until the header of a frame has arrived."""
-        deadline = monotonic() + self._options.start_timeout_s
         while self._decoder.header is None:
-            if monotonic() > deadline:
+            if monotonic() > self._deadline:
                 problem = "the text header came, but no frame" if self._announced else "no valid data came"
                 faults = f"; the last fault: {self.health.faults[-1]}" if self.health.faults else ""
                 raise SourceError(f"{self._label}: {problem} within {self._options.start_timeout_s:g} s{faults}")
@@ -358,8 +358,8 @@ def _scattered(line: socket.socket) -> Callable[[list[memoryview]], int]:
 class _Remote:
     """The control port of the camera while a source is opened; does nothing without `control_port`."""
 
-    def __init__(self, host: str, options: Options) -> None:
-        self._host, self._options = host, options
+    def __init__(self, host: str, options: Options, deadline: float) -> None:
+        self._host, self._options, self._deadline = host, options, deadline
         self._control: MerlinControl | None = None
 
     def start(self) -> None:
@@ -380,6 +380,7 @@ class _Remote:
         if self._options.control_port is not None:
             try:
                 self._control = MerlinControl(self._host, self._options.control_port)
+                self._control.deadline = self._deadline
             except OSError as error:
                 raise OSError(f"control port {self._options.control_port}: {error}") from error
         return self

@@ -5,7 +5,8 @@
 Counts commands that take the corrector beyond a step or a total, sessions that end "restored" elsewhere or without a
 last word, and commands without a line in the log before them: all of them have to be 0. A position is good for
 `read_back_nm` with read-back, for rounding without. The kinds of driver, and what no guard can know:
-`benchmarks.guard.drivers`. Waiting takes no time, the log is in memory. Also measures what the guard costs.
+`benchmarks.guard.drivers` and `odd_drivers`. Waiting takes no time, the log is in memory. Also measures what the guard
+costs.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks.guard.drivers import KINDS, Driver, reading
+from benchmarks.guard.drivers import Driver, reading
+from benchmarks.guard.kinds import KINDS
 from benchmarks.guard.sessions import VIOLATIONS, Session
 from twin.instrument.audit import AuditLog
 from twin.instrument.limits import Limits

@@ -6,7 +6,8 @@ A kind is honest in all but its fault. Excluded, because nobody behind the drive
 - a driver and a read-back that err together: a lie about a move and a read-back that confirms it, a lost answer and a
   read-back that is frozen;
 - a move that begins after two readings, `retry_wait_s` apart, have shown the same position;
-- "busy" from a corrector that has moved, without read-back.
+- "busy" from a corrector that has moved, without read-back;
+- something else that moves the corrector between two commands, by more than a reading is good for.
 """
 
 import time
@@ -67,6 +68,8 @@ class Driver:
     """Whether there are sessions of this kind without read-back."""
     with_read_back = True
     timeout_s: ClassVar[float | None] = 20.0
+    strays_nm = 0.0
+    """How far it strays from what it was told before a reading can show it; no guard can be better."""
 
     def __init__(self, rng: np.random.Generator, seen: Callable[[str, Array, Array], None]) -> None:
         self.capabilities = Capabilities("random", OPTICS, StateSpace(), CAMERA, FULL_SCALE)
@@ -474,32 +477,3 @@ class DiscFull(Driver):
 
 class ProgramErrors(Driver):
     """An honest instrument, in a program that fails in the middle of a call."""
-
-
-KINDS: dict[str, tuple[type[Driver], float]] = {
-    "honest": (Driver, 1.0),
-    "busy": (Busy, 1.0),
-    "busy though it moved": (BusyThoughMoved, 1.0),
-    "beyond its range": (OutOfRange, 1.0),
-    "answer lost": (LostAnswer, 1.0),
-    "request lost": (LostRequest, 1.0),
-    "lost either way": (LostEitherWay, 1.0),
-    "a part, then silence": (PartThenSilence, 1.0),
-    "a part, says nothing": (PartInSilence, 1.0),
-    "stands still, says nothing": (StandsStill, 1.0),
-    "wrong gain": (WrongGain, 1.0),
-    "ValueError after moving": (ValueErrorAfterMoving, 1.0),
-    "odd errors": (OddErrors, 1.0),
-    "in place": (InPlace, 1.0),
-    "read-back lies": (Lying, 2.0),
-    "read-back is no position": (NoPosition, 1.0),
-    "slow": (Slow, 1.0),
-    "bad frames": (BadFrames, 1.0),
-    "dead on the way back": (DeadOnTheWayBack, 1.0),
-    "absolute values": (Absolute, 1.0),
-    "calls its guard": (CallsItsGuard, 1.0),
-    "hangs": (Hangs, 0.02),
-    "disc full": (DiscFull, 1.0),
-    "program errors": (ProgramErrors, 1.0),
-}
-"""Kinds of driver, and how often each comes relative to the others."""

@@ -316,7 +316,9 @@ def merlin_data() -> Silent:
 
 def events() -> Silent:
     """The event stream."""
-    return Silent(lambda bench: EventStream(bench, paced=False), [*HELLOS, bytes(32), b"\1" + bytes(31), b"\2" * 64])
+    return Silent(
+        lambda bench: EventStream(bench, paced=False, armed=True), [*HELLOS, bytes(32), b"\1" + bytes(31), b"\2" * 64]
+    )
 
 
 TARGETS: dict[str, Callable[[], Any]] = {

@@ -54,6 +54,9 @@ def serve(
     event_metadata: Annotated[
         bool, typer.Option(help="Send step and angles in the event stream; LiberTEM's client cannot read them.")
     ] = False,
+    arm_events: Annotated[
+        bool, typer.Option(help="Whoever connects to the event stream gets a scan: its clients say nothing first.")
+    ] = False,
     expose_truth: Annotated[bool, typer.Option(help="Offer the hidden aberrations on the control channel.")] = False,
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs a token.")] = "127.0.0.1",
     token: Annotated[
@@ -79,6 +82,7 @@ def serve(
         expose_truth=expose_truth,
         host=host,
         token=token,
+        arm_events=arm_events,
     )
     _show_log(verbose)
     with _stop_signals() as stop:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.guard import __main__ as program
-from benchmarks.guard.drivers import KINDS
+from benchmarks.guard.kinds import KINDS
 from benchmarks.guard.sessions import VIOLATIONS, Session
 from twin.instrument.guard.gate import Gate
 from twin.instrument.guard.way_back import WayBack

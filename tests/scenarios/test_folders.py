@@ -1,5 +1,6 @@
 """What a run writes: locked, numbered, whole or not at all, and never somebody else's."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +84,19 @@ def test_what_cannot_be_written_leaves_the_earlier_file(tmp_path: Path, monkeypa
     assert (tmp_path / "summary.json").read_text() == "earlier"
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
     assert sentence(told.value) == f"{tmp_path / 'summary.json'}: No space left on device"
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "fifo"])
+@pytest.mark.skipif(os.name == "nt", reason="needs links and pipes")
+def test_what_stands_in_the_place_of_a_lock_is_left_alone_and_named(kind: str, tmp_path: Path) -> None:
+    lock, other = tmp_path / ".run.lock", tmp_path / "other"
+    other.write_text("precious")
+    {"link": lambda: lock.symlink_to(other), "folder": lock.mkdir, "fifo": lambda: os.mkfifo(lock)}[kind]()
+    if kind == "fifo":  # a pipe can be locked; what matters is that nobody waits for its other end
+        with locked(tmp_path / "run"):
+            pass
+    else:
+        with pytest.raises(OSError, match=r"\.run\.lock"), locked(tmp_path / "run"):
+            pass
+        assert lock.is_symlink() or lock.is_dir()
+    assert other.read_text() == "precious"

@@ -95,7 +95,8 @@ def images(summary: dict[str, Any]) -> dict[str, Any]:
 def served(name: str, home: Path) -> dict[str, Any]:
     """A client of the simulated camera, event stream or microscope, on loopback."""
     overrides = FAST[1::2] if name == "control" else SMALL_SCAN[1::2]
-    serving = Serving(free_ports=True, paced=False, event_metadata=name == "csr", expose_truth=name == "control")
+    csr = name == "csr"
+    serving = Serving(free_ports=True, paced=False, event_metadata=csr, arm_events=csr, expose_truth=name == "control")
     with TwinServer(load("day_a" if name == "control" else "sto_001", overrides), 7, serving) as server:
         if name == "control":
             address = ("--microscope", f"remote:127.0.0.1:{server.ports['control']}")

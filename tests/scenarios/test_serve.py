@@ -75,7 +75,7 @@ def test_a_served_scan_is_the_acquired_one_byte_for_byte(
 
 def test_the_event_stream_carries_the_same_scan(scanning: Scenario, in_process: np.ndarray) -> None:
     with (
-        TwinServer(scanning, 3, Serving(free_ports=True, paced=False, event_metadata=True)) as server,
+        TwinServer(scanning, 3, Serving(free_ports=True, paced=False, event_metadata=True, arm_events=True)) as server,
         CsrSource("127.0.0.1", server.ports["events"]) as source,
     ):
         seen = np.zeros_like(in_process, dtype=np.int64).reshape(15, -1)
@@ -87,6 +87,15 @@ def test_the_event_stream_carries_the_same_scan(scanning: Scenario, in_process: 
     np.testing.assert_array_equal(seen.reshape(in_process.shape), in_process)
 
 
+def test_a_port_that_was_not_armed_scans_for_nobody_and_says_what_it_needs(scanning: Scenario) -> None:
+    with TwinServer(scanning, 3, FREE) as server:
+        before = server.bench.microscope.clock_s
+        with pytest.raises(SourceError, match=r"the sender refuses: needs --arm-events$"):
+            CsrSource("127.0.0.1", server.ports["events"])
+        assert server.bench.microscope.clock_s == before
+        assert dict(described(server))["events"].endswith(", no scans without --arm-events")
+
+
 def test_an_event_camera_is_served_event_for_event() -> None:
     scenario = load("sto_001", [*SCAN, "scan.camera={kind: event, reorder_s: 2.0e-5, toa_rms_ns: 1.6}"])
     events = [block.events for block in begin(scanning_microscope(scenario), scenario, 1)]
@@ -94,7 +103,8 @@ def test_an_event_camera_is_served_event_for_event() -> None:
     where = clock_of(scenario.scan.plan).position(event_time(every, fine=True))
     expected = np.zeros((15, 32 * 32), np.int64)
     np.add.at(expected, (where[where >= 0], every["pixel"][where >= 0]), 1)
-    with TwinServer(scenario, 1, FREE) as server, CsrSource("127.0.0.1", server.ports["events"]) as source:
+    serving = replace(FREE, arm_events=True)
+    with TwinServer(scenario, 1, serving) as server, CsrSource("127.0.0.1", server.ports["events"]) as source:
         seen = np.zeros_like(expected)
         for block in source.blocks():
             for k, (row, column) in enumerate(block.pixel):

@@ -4,6 +4,7 @@ import numpy as np
 
 from twin.arrays import Array
 from twin.instrument.faults import AnotherClient, BadFrame, MicroscopeFault
+from twin.instrument.limits import check_dark_level
 from twin.instrument.merlin_frames import MerlinFrame
 from twin.state import StateSpace
 from twin.types import Capabilities
@@ -215,7 +216,4 @@ def check_taken(taken: MerlinFrame, note: ExposureNote, served: Capabilities) ->
     told_s = taken.exposure_s
     if told_s > 0 and abs(told_s / note.exposure_s - 1.0) > SAME_EXPOSURE:
         raise BadFrame(f"{what} was exposed for {told_s:g} s by its header, {note.exposure_s:g} s by the twin")
-    mean, noise = float(counts.mean()), float(counts.std()) / np.sqrt(counts.size)
-    dark = note.settings.get("dark_level", 0.0)
-    if dark > mean + max(1.0, 5.0 * noise):
-        raise BadFrame(f"{what} has a mean of {mean:.4g} counts, below its dark level of {dark:g}")
+    check_dark_level(counts, note.settings.get("dark_level", 0.0), what)

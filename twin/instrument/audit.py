@@ -87,6 +87,10 @@ class AuditLog:
         except Timeout:
             self._taken.release()
             raise refusal from None
+        except OSError as error:
+            self.end()
+            words = f"the log cannot be taken for a session: {error.strerror}"
+            raise OSError(error.errno, words, error.filename or self._lock.lock_file) from error
         except BaseException:
             self.end()
             raise

@@ -6,13 +6,15 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge
+from numpy.typing import NDArray
 
 from twin.arrays import Array
-from twin.errors import check_known
+from twin.errors import check_known, printable
 from twin.instrument.faults import BadFrame, DoseExhausted, StaleFrame, described
 from twin.options import NonNegative, Positive, validated
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame
+from twin.wire.schema import LONGEST_EXPOSURE_S, MOST_SETTINGS, SETTINGS
 
 SLACK_NM = 1e-9
 """Rounding that a limit forgives."""
@@ -106,7 +108,8 @@ def check_frame(frame: Frame, capabilities: Capabilities, last_clock_s: float) -
 
     Raises:
         StaleFrame: the clock did not advance.
-        BadFrame: wrong shape or type, not finite, all pixels equal, counts beyond the camera's range, no positive dose.
+        BadFrame: wrong shape or type, not finite, all pixels equal, counts beyond the camera's range; or as
+            `check_figures`.
     """
     counts = np.asarray(frame.counts)
     if counts.shape != capabilities.camera_shape:
@@ -120,8 +123,47 @@ def check_frame(frame: Frame, capabilities: Capabilities, last_clock_s: float) -
         raise BadFrame(f"every pixel of the frame is {low}: no beam, a closed shutter or a dead camera")
     if high > capabilities.max_count:
         raise BadFrame(f"a pixel counts {high}; the camera ends at {capabilities.max_count}")
+    check_figures(frame)
     if not np.isfinite(frame.clock_s) or frame.clock_s <= last_clock_s:
         raise StaleFrame(f"the frame's clock is {frame.clock_s!r} s, the previous one had {last_clock_s!r} s")
+
+
+def check_figures(frame: Frame) -> None:
+    """Refuse figures that come with a frame and cannot be: estimators use them as they are.
+
+    Raises:
+        BadFrame: an exposure that is not positive or too long, more settings than any camera has, one that is not
+            finite or out of its range, or a dark level above the frame.
+    """
+    if not 0 < frame.exposure_s <= LONGEST_EXPOSURE_S:
+        raise BadFrame(
+            f"the frame tells an exposure of {frame.exposure_s!r} s; more than 0 and at most"
+            f" {LONGEST_EXPOSURE_S:g} s are expected"
+        )
+    if len(frame.settings) > MOST_SETTINGS:
+        raise BadFrame(f"the frame tells {len(frame.settings)} settings; {MOST_SETTINGS} are allowed")
+    for name, value in frame.settings.items():
+        low, high = SETTINGS.get(name, (-np.inf, np.inf))
+        if not (np.isfinite(value) and low <= value <= high):
+            limits = f"lies in {low:g} to {high:g}" if name in SETTINGS else "is a finite number"
+            raise BadFrame(f"{printable(name, 40)} of a frame {limits}; got {value!r}")
+    check_dark_level(frame.counts, frame.settings.get("dark_level", 0.0), "the frame")
+
+
+def check_dark_level(counts: NDArray[np.unsignedinteger], dark_level: float, what: str) -> None:
+    """Refuse a dark level above the mean of a frame.
+
+    Args:
+        counts: shape (H, W).
+        dark_level: as told.
+        what: name of the frame, for the message.
+
+    Raises:
+        BadFrame: with both figures.
+    """
+    mean, noise = float(counts.mean()), float(counts.std()) / np.sqrt(counts.size)
+    if dark_level > mean + max(1.0, 5.0 * noise):
+        raise BadFrame(f"{what} has a mean of {mean:.4g} counts, below its dark level of {dark_level:g}")
 
 
 def check_dose(told_e: float, planned_e: float, announced: bool) -> None:

@@ -1,5 +1,6 @@
 """A client of the Merlin camera's control port: get and set parameters, start and trigger."""
 
+import math
 import threading
 from time import monotonic
 
@@ -31,9 +32,14 @@ class MerlinControl(Closing):
         host, port: of the camera.
         timeout_s: for connecting, and for each complete reply.
 
+    Attributes:
+        deadline: on the monotonic clock, s, for all replies together; infinite at first.
+
     Raises:
         OSError: no answer at this address; commands raise the errors of `ask`.
     """
+
+    deadline = math.inf
 
     def __init__(self, host: str, port: int = commands.CONTROL_PORT, timeout_s: float = 5.0) -> None:
         self._timeout_s = timeout_s
@@ -74,14 +80,15 @@ class MerlinControl(Closing):
         return reply
 
     def _reply(self, command: commands.Command) -> commands.Reply:
-        request, deadline = commands.build_command(command), monotonic() + self._timeout_s
+        request, begun = commands.build_command(command), monotonic()
+        deadline = min(begun + self._timeout_s, self.deadline)
         self._line.send(request)
         payloads: list[bytes] = []
         while not payloads:
             try:
                 payloads = self._decoder.feed(self._line.receive(deadline))
             except TimeoutError:
-                raise TimeoutError(f"no complete reply within {self._timeout_s:g} s") from None
+                raise TimeoutError(f"no complete reply within {max(deadline - begun, 0.0):.2g} s") from None
         if len(payloads) > 1:
             raise WireError(f"{len(payloads)} replies to one command")
         reply = commands.parse_reply(payloads[0])

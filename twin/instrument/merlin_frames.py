@@ -157,7 +157,7 @@ class TriggeredCamera:
     Args:
         host: of the camera.
         control_port, data_port: its ports.
-        timeout_s: for connecting, and for each command.
+        timeout_s: for connecting, and for everything that is asked of the camera before a frame, together.
         frame_timeout_s: from the trigger to the complete frame.
         mode: STEMMODE of the twin's camera; None for a camera without modes.
         most_frame: largest size of a frame, bytes.
@@ -183,19 +183,25 @@ class TriggeredCamera:
         self._control: MerlinControl | None = None
         self.planned_s: float | None = None
 
-    def connect(self) -> None:
+    def connect(self, deadline: float | None = None) -> None:
         """Connect both ports and begin an acquisition, if necessary.
+
+        Args:
+            deadline: of the camera's answers, on the monotonic clock, s; None: `timeout_s` from now.
 
         Raises:
             MicroscopeFault: the camera cannot be reached, or refuses.
         """
+        deadline = monotonic() + self._timeout_s if deadline is None else deadline
         if self._control is not None and self._frames.connected:
+            self._control.deadline = deadline
             return
         self.close()
         try:
             # The data port first: an armed camera may send at once.
             self._frames.connect()
             self._control = MerlinControl(self._host, self._port, self._timeout_s)
+            self._control.deadline = deadline
             self._begin(self._control)
             self.planned_s = _exposure_s(self._control)
         except (OSError, WireError, CameraRefused) as error:
@@ -210,10 +216,12 @@ class TriggeredCamera:
             CommandTimeout: no reply, or no frame, in time.
             MicroscopeFault: the camera refused, or a connection was lost.
         """
-        self.connect()
+        # One time for all of it: a camera that answers each command late must not add up.
+        deadline = monotonic() + self._timeout_s
+        self.connect(deadline)
         assert self._control is not None
         try:
-            self._frames.discard(monotonic() + self._timeout_s)
+            self._frames.discard(deadline)
             self._trigger(self._control)
             return self._frames.next(monotonic() + self._frame_timeout_s)
         except BaseException as error:
@@ -243,9 +251,8 @@ class TriggeredCamera:
         """Set the camera to one frame per trigger and start; wait while it is busy.
 
         Raises:
-            CameraRefused: it refuses, or is busy for longer than `timeout_s`.
+            CameraRefused: it refuses, or is busy until the control port's deadline.
         """
-        deadline = monotonic() + self._timeout_s
         while True:
             try:
                 control.command("STOPACQUISITION")
@@ -256,7 +263,7 @@ class TriggeredCamera:
                 control.set("NUMFRAMESTOACQUIRE", FRAMES)
                 control.command("STARTACQUISITION")
             except CameraRefused as refused:
-                if refused.status != BUSY or monotonic() > deadline:
+                if refused.status != BUSY or monotonic() > control.deadline:
                     raise
                 sleep(_RETRY_S)
             else:

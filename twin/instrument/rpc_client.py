@@ -15,8 +15,6 @@ from twin.wire.netstring import NetstringDecoder, Request, Response, RpcError, b
 
 _RECEIVE = 2**16
 _LONGEST_REFUSAL = 1024
-REFUSAL = b"stemtwin: "
-"""Begins the line in which a server refuses a token."""
 
 
 class RpcClient:
@@ -27,7 +25,7 @@ class RpcClient:
     Args:
         name: of the service, for messages.
         host, port: its address.
-        timeout_s: for connecting, and for each complete call.
+        timeout_s: for each complete call, a new connection included.
     """
 
     def __init__(self, name: str, host: str, port: int, timeout_s: float = 5.0) -> None:
@@ -54,11 +52,11 @@ class RpcClient:
                 been executed.
         """
         id = next(self._ids)
-        request = build_request(Request(method, dict(params or {}), id))
+        request, deadline = build_request(Request(method, dict(params or {}), id)), monotonic() + self.timeout_s
         if self._line.connect():
             self._decoder = NetstringDecoder()
         try:
-            response = self._send(id, request)
+            response = self._send(id, request, deadline)
         except BaseException:
             self.close()
             raise
@@ -84,8 +82,7 @@ class RpcClient:
         except OSError as error:
             raise MicroscopeFault(f"{self.name} at {self.address[0]}:{self.address[1]}: {error}") from error
 
-    def _send(self, id: int, request: bytes) -> Response:
-        deadline = monotonic() + self.timeout_s
+    def _send(self, id: int, request: bytes, deadline: float) -> Response:
         self._line.send(request)
         response = parse_response(self._payload(deadline))
         if response.id != id:
@@ -128,4 +125,4 @@ def send_token(host: str, port: int, token: str, timeout_s: float = 5.0) -> str:
                     break
                 heard = (heard + data)[:_LONGEST_REFUSAL]
     # Anything else is the protocol of a service that took the line for a message.
-    return printable(heard.decode("utf-8", "replace")) if heard.startswith(REFUSAL) else ""
+    return printable(heard.decode("utf-8", "replace")) if heard.startswith(rpc.REFUSAL) else ""

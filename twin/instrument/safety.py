@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -32,7 +33,7 @@ from twin.instrument.faults import (
 from twin.instrument.guard.camera import GuardedCamera
 from twin.instrument.guard.corrector import GuardedCorrector
 from twin.instrument.guard.read_back import ReadBack
-from twin.instrument.guard.tools import Tools
+from twin.instrument.guard.tools import Tools, check_done
 from twin.instrument.limits import DoseBudget, Limits, spent_budget
 from twin.interrupt import check, deferred, held
 from twin.types import Capabilities, Frame, Microscope
@@ -61,8 +62,8 @@ class SafeMicroscope:
     fault ends the session: the corrector goes back, and every further call raises `Stopped` until `reset`. A good state
     is one that gave a good frame, or the start. Used in a `with`, an exception or an interrupt also goes back.
 
-    The driver lives in a thread of its own. Calls from several threads are served in turn; a call from within a call is
-    refused. Signals wait until no command is under way.
+    The driver lives in a thread of its own. Calls from several threads are served in turn; one from within a call is
+    refused, and so is one from a process that was forked during the session. Signals wait while a command is under way.
 
     Args:
         inner: the instrument. Its `twin.instrument.abilities` are used where it has them.
@@ -94,7 +95,7 @@ class SafeMicroscope:
         audit: AuditLog | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._inner, self._limits = inner, limits or Limits()
+        self._inner, self._limits = inner, deepcopy(limits or Limits())
         self._tools = Tools(inner.capabilities, self._limits, audit, sleep)
         self._space = self._tools.capabilities.space
         self._limits.check(self._space, tells_dose=isinstance(inner, TellsDose))
@@ -118,7 +119,7 @@ class SafeMicroscope:
         """
         with self._turn("reset"):
             with self._beginning("reset", names=self._space.names):
-                self._driver(lambda: self._inner.reset(rng))
+                self._driver(lambda: check_done("reset", self._inner.reset(rng)))
             self._begin(self._space.zero, -np.inf, DoseBudget(self._limits))
 
     def apply(self, delta_nm: Array) -> None:
@@ -207,7 +208,7 @@ class SafeMicroscope:
             budget = spent_budget([] if audit is None else read(audit.path), self._limits)
             details = {"cumulative_nm": goal, "clock_s": clock_s, "spent_e": budget.spent_e}
             with self._beginning("resume", **details):
-                self._driver(lambda: inner.take_up(session, clock_s))
+                self._driver(lambda: check_done("take_up", inner.take_up(session, clock_s)))
                 position = self._position()
             resumed = self._begin(position, clock_s, budget)
             try:
@@ -233,6 +234,8 @@ class SafeMicroscope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
+        if self._tools.journal.elsewhere:
+            return  # a forked process leaves: the session goes on in the one that began it
         if error is None:
             self.end()
         else:
@@ -243,9 +246,11 @@ class SafeMicroscope:
         """One call at a time; signals wait for its end.
 
         Raises:
-            NotInTurn: from within another call of the guard.
+            NotInTurn: from within another call of the guard, or in a process that was forked during the session.
         """
-        here = threading.get_ident()
+        here, owner = threading.get_ident(), self._tools.journal.elsewhere
+        if owner:
+            raise NotInTurn(f"{verb}() was called in a forked process; the session belongs to process {owner}")
         if self._holder == here or self._tools.watch.is_here:
             raise NotInTurn(f"{verb}() was called from within another call of the guard; one has to end first")
         with deferred():

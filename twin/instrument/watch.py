@@ -77,9 +77,10 @@ class Worker:
         """Hand over a call; it is made after the earlier ones."""
         if self._process != os.getpid():  # a thread does not follow into a forked process
             # A daemon: a driver that hangs must not keep the program from ending.
-            self._thread = threading.Thread(target=_serve, args=(self._calls,), daemon=True, name=self._name)
-            self._thread.start()
             self._process = os.getpid()
+            arguments = self._calls, self._process
+            self._thread = threading.Thread(target=_serve, args=arguments, daemon=True, name=self._name)
+            self._thread.start()
         call = Call(act)
         self._calls.put(call)
         return call
@@ -90,9 +91,11 @@ class Worker:
         return threading.current_thread() is self._thread
 
 
-def _serve(calls: "SimpleQueue[Call[Any] | None]") -> None:
+def _serve(calls: "SimpleQueue[Call[Any] | None]", process: int) -> None:
     while (call := calls.get()) is not None:
         call.run()
+        if os.getpid() != process:
+            os._exit(1)  # a call forked and came back twice: there is nobody in the copy who waits for it
         del call  # a call keeps its arguments alive, and with them the worker's owner
 
 

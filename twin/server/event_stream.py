@@ -1,5 +1,8 @@
 """The twin's scan as the sparse event stream of a Timepix3 camera (`twin.wire.csr`): every client gets its own scan.
 
+A client of this protocol says nothing first: a stranger that connects and stays silent looks the same. So the port
+sends scans only if the operator has armed it (docs/decisions, 16).
+
 An event of an event camera belongs to the position during whose dwell it came; a frame of another camera is sent as its
 non-zero pixels. The pixels of a position are sorted, each with its count. Clients are served one after the other.
 """
@@ -27,6 +30,8 @@ log = logging.getLogger("twin.server")
 PORT = csr.PORT
 BLOCK = 16
 """Positions that are computed at a time."""
+NOT_ARMED = (csr.REFUSAL + b"needs --arm-events").ljust(csr.HEADER)
+"""What a client of a port that is not armed gets: as long as a message's header, so that our own client reads it."""
 
 Keys = NDArray[np.int64]
 
@@ -51,6 +56,7 @@ class EventStream:
         bench: source of the scan.
         paced: send chunks at the time of the instrument's clock, not as soon as they are computed.
         metadata: send step, angles etc. as JSON with the scan. LiberTEM's client rejects a stream with JSON.
+        armed: whoever connects and says nothing gets a scan; otherwise a refusal, and nothing happens.
 
     Raises:
         NoEvents: no scan, no camera, or positions that are not in raster order, for which this stream has no numbers.
@@ -60,14 +66,18 @@ class EventStream:
     silent = latest_first = True
     patience = Patience(send_s=60.0, turn_s=600.0, linger_s=60.0)
 
-    def __init__(self, bench: Bench, paced: bool = True, metadata: bool = False) -> None:
+    def __init__(self, bench: Bench, paced: bool = True, metadata: bool = False, armed: bool = False) -> None:
         check(bench.scan_settings)
-        self._bench, self._paced, self._metadata = bench, paced, metadata
+        self._bench, self._paced, self._metadata, self._armed = bench, paced, metadata, armed
         self._scans, self._warnings = 0, BoundedLog(log, self.name)
 
     def serve(self, connection: Connection) -> bool:
         """Send one scan; then the client disconnects, because some clients reconnect at once."""
         if connection.gone:
+            return False
+        if not self._armed:
+            self._warnings.warning("%s got no scan: the server was started without --arm-events", connection.peer)
+            connection.send(NOT_ARMED)
             return False
         settings = check(self._bench.scan_settings)
         blocks = self._bench.scan(settings.plan, block=BLOCK)

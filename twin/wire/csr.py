@@ -21,8 +21,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.errors import StemtwinError
+from twin.errors import StemtwinError, printable
 from twin.text import json_text
+from twin.wire.rpc import REFUSAL
 
 HEADER = 32
 PORT = 8283
@@ -231,7 +232,9 @@ class CsrDecoder:
         if self._header is not None:
             message = self._with_payload(self._header)
         else:
-            kind = int(self._buffer[0])
+            kind, words = int(self._buffer[0]), self._buffer.tobytes()
+            if words.startswith(REFUSAL):
+                raise CsrError(f"the sender refuses: {printable(words[len(REFUSAL) :].decode('ascii', 'replace'))}")
             if kind > 4:
                 raise CsrError(f"a message of kind {kind}; known: 0 to 4")
             read = (self._acquisition_start, self._scan_start, self._chunk, self._scan_end, self._acquisition_end)

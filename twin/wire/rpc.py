@@ -10,6 +10,9 @@ from twin.wire.netstring import INVALID_PARAMS, UNKNOWN_METHOD, Request, RpcErro
 BUSY, OUT_OF_RANGE, NOT_AVAILABLE, NO_SESSION, FAILED = -32001, -32002, -32003, -32004, -32005
 """Codes in the range that JSON-RPC 2.0 leaves to servers: nothing has moved, except perhaps with FAILED."""
 
+REFUSAL = b"stemtwin: "
+"""Begins the words of a server on a port whose protocol has none, and those that refuse a token."""
+
 
 def check_call(request: Request, methods: Mapping[str, Sequence[str]]) -> None:
     """Refuse an unknown method or parameter.

@@ -218,6 +218,16 @@ def test_acquisitions_that_begin_no_scan_end() -> None:
     assert time.monotonic() - begun < 5.0
 
 
+@pytest.mark.parametrize("told", [b"", encode(AcquisitionStart((3, 4), CAMERA)), b"\0" * 7])
+def test_a_sender_that_falls_silent_before_its_scan_has_one_time_for_all(told: bytes) -> None:
+    begun, hold = time.monotonic(), threading.Event()
+    with sender(told, hold=hold) as port:
+        with pytest.raises(SourceError, match=r"no message within 0\.\d s"):
+            CsrSource("127.0.0.1", port, Options(timeout_s=5.0, start_timeout_s=0.4))
+        hold.set()
+    assert time.monotonic() - begun < 3.0
+
+
 @pytest.mark.parametrize("before", [2, 3])
 def test_a_message_that_trickles_ends_the_stream(before: int) -> None:
     told = [encode(message) for message in messages(scan(), (3, 4), 5)]

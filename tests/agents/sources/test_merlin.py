@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -577,3 +577,27 @@ def test_faults_of_a_stream_are_printable() -> None:
     with camera([hdr(), *line], linger_s=1) as port, pytest.raises(SourceError, match="last fault") as caught:
         listen(port, start_timeout_s=0.3)
     assert str(caught.value).isprintable()
+
+
+def test_a_camera_that_dawdles_over_its_settings_has_the_time_of_the_opening_in_all() -> None:
+    control, stop = socket.create_server(("127.0.0.1", 0)), threading.Event()
+
+    def dawdle() -> None:
+        line, _ = control.accept()
+        decoder = commands.CommandDecoder()
+        with line, suppress(OSError):
+            while data := line.recv(4096):
+                for payload in decoder.feed(data):
+                    stop.wait(0.3)
+                    command = commands.parse_command(payload)
+                    line.sendall(commands.build_reply(commands.Reply(command.verb, command.name, None, commands.OK)))
+
+    thread = threading.Thread(target=dawdle, name="camera control", daemon=True)
+    thread.start()
+    begun, settings = time.monotonic(), {f"THRESHOLD{k}": k for k in range(8)}
+    with camera([], linger_s=5) as port, pytest.raises(SourceError, match="no complete reply within"):
+        listen(port, start_timeout_s=0.8, control_port=control.getsockname()[1], settings=settings)
+    assert time.monotonic() - begun < 2.5
+    stop.set()
+    control.close()
+    thread.join(5)

@@ -105,3 +105,21 @@ def test_a_kill_leaves_every_entry(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(path)], timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
     assert [entry["k"] for entry in read(path)] == list(range(20))
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+@pytest.mark.skipif(os.name == "nt", reason="needs links")
+def test_a_lock_that_is_none_is_named_and_what_it_points_to_is_left_alone(kind: str, tmp_path: Path) -> None:
+    lock, other = tmp_path / "audit.jsonl.lock", tmp_path / "other"
+    other.write_text("precious")
+    lock.symlink_to(other) if kind == "link" else lock.mkdir()
+    log = AuditLog(tmp_path / "audit.jsonl")
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"the log cannot be taken for a session: .*audit\.jsonl\.lock"):
+            log.begin()
+    assert other.read_text() == "precious"
+    lock.unlink() if kind == "link" else lock.rmdir()
+    log.begin()
+    log.write("reset")
+    log.end()
+    assert [entry["event"] for entry in read(log.path)] == ["reset"]

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agents.sources import csr as csr_source
+from agents.sources import merlin as merlin_source
+from twin.backends import remote
 from twin.formats import merlin_header as mh
 from twin.formats.dataset import Layout
 from twin.formats.mib import frame_header
@@ -36,12 +39,14 @@ class Camera:
 
     Attributes:
         answers: what goes out for the next triggers, first first; then a frame.
+        dawdles_s: wait before every reply.
         stopped: somebody else has ended the acquisition; the next trigger is refused.
     """
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
         self.stopped, self.number, self.exposures, self.lines = False, 0, 0, 0
+        self.dawdles_s = 0.0
         self._servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         self.control, self.data = (server.getsockname()[1] for server in self._servers)
         self._stop = threading.Event()
@@ -83,6 +88,7 @@ class Camera:
                 return
             for payload in decoder.feed(data):
                 command = parse_command(payload)
+                self._stop.wait(self.dawdles_s)
                 refused = command.name == "SOFTTRIGGER" and self.stopped
                 control.sendall(build_reply(Reply(command.verb, command.name, None, BUSY if refused else OK)))
                 if command.name == "STARTACQUISITION":
@@ -192,3 +198,35 @@ def test_nobody_there_is_a_fault_with_its_address() -> None:
         pass
     with pytest.raises(MicroscopeFault, match=f"127.0.0.1:{camera.control}"):
         client.expose()
+
+
+# --- the time that it may take in all --------------------------------------------------------------
+
+
+def test_a_camera_that_answers_each_command_just_in_time_does_not_add_up() -> None:
+    with looking(timeout_s=0.5) as (camera, client):
+        camera.dawdles_s = 0.3  # six commands before the first frame
+        begun = time.monotonic()
+        with pytest.raises(MicroscopeFault, match="no complete reply within"):
+            client.expose()
+        assert time.monotonic() - begun < 1.5
+
+
+def test_one_that_dawdles_at_the_trigger_has_the_same_time_in_all() -> None:
+    with looking(timeout_s=0.5) as (camera, client):
+        shown(client)
+        camera.stopped, camera.dawdles_s = True, 0.3  # refused, then begun again: seven commands
+        begun = time.monotonic()
+        with pytest.raises(CommandTimeout, match="no complete reply"):
+            client.expose()
+        assert time.monotonic() - begun < 1.5
+        camera.dawdles_s = 0.0
+        assert shown(client) >= 2
+
+
+def test_by_default_every_silence_of_a_far_side_is_a_fault_within_15_s() -> None:
+    chosen = remote.Options()
+    camera_s = chosen.timeout_s + chosen.frame_timeout_s
+    channel_s = 2 * chosen.timeout_s  # a call is repeated once, over a new connection
+    assert max(camera_s, channel_s, merlin_source.Options().start_timeout_s, csr_source.Options().start_timeout_s) <= 15
+    assert max(merlin_source.Options().timeout_s, csr_source.Options().timeout_s) <= 15

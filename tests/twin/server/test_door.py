@@ -217,7 +217,7 @@ def test_a_json_client_without_a_token_gets_a_json_error(open_: ExitStack) -> No
 
 def test_a_token_opens_the_event_port_and_the_rest_is_silence(open_: ExitStack) -> None:
     bench = counting_bench()
-    listener = open_.enter_context(Listener(EventStream(bench, paced=False), access=Access(token=TOKEN)))
+    listener = open_.enter_context(Listener(EventStream(bench, paced=False, armed=True), access=Access(token=TOKEN)))
     noisy = call(open_, listener.port)
     noisy.sendall(f"TOKEN {TOKEN}\nGET / HTTP/1.1\r\n".encode())
     assert heard(noisy) == b""
@@ -281,13 +281,13 @@ def test_a_thousand_strangers_keep_nobody_out(
 @pytest.mark.usefixtures("crowd")
 def test_a_thousand_silent_clients_do_not_wear_out_the_data_port(open_: ExitStack) -> None:
     with (
-        Listener(EventStream(counting_bench(), paced=False), access=Access(token=TOKEN)) as first,
+        Listener(EventStream(counting_bench(), paced=False, armed=True), access=Access(token=TOKEN)) as first,
         ExitStack() as clients,
     ):
         # What a process compiles at its first scan, which takes seconds, is not the crowd's doing.
         assert len(ask(call(clients, first.port), f"TOKEN {TOKEN}\n".encode())) >= 32
     bench = counting_bench()
-    listener = open_.enter_context(Listener(EventStream(bench, paced=False), access=Access(token=TOKEN)))
+    listener = open_.enter_context(Listener(EventStream(bench, paced=False, armed=True), access=Access(token=TOKEN)))
     gather(open_, listener.port, b"")
     begun = time.monotonic()
     owner = call(open_, listener.port)
@@ -336,6 +336,12 @@ HELLOS = {
     "an SSH banner": b"SSH-2.0-OpenSSH_9.6\r\n",
     "a port scan": b"",
     "NUL": b"\0" * 64,
+    "an HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"),
+    "a camera's RTSP": b"OPTIONS rtsp://127.0.0.1/ RTSP/1.0\r\nCSeq: 1\r\n\r\n",
+    "a telnet negotiation": bytes.fromhex("fffd18fffd20fffd23fffd27"),
+    "a proxy's header": b"PROXY TCP4 10.0.0.1 10.0.0.2 4711 7073\r\n",
+    "a share's hello": bytes.fromhex("00000054ff534d427200000000180128").ljust(88, b"\0"),
+    "a length without an end": b"9" * 4096,
 }
 
 
@@ -350,7 +356,7 @@ def ports() -> Iterator[tuple[dict[str, int], Bench]]:
         "corrector": corrector_service(bench),
         "merlin_control": MerlinControl(camera),
         "merlin_data": MerlinData(camera, paced=False),
-        "events": EventStream(bench, paced=False),
+        "events": EventStream(bench, paced=False, armed=True),
     }
     listeners = {name: Listener(service) for name, service in services.items()}
     with Listeners(listeners.values()):

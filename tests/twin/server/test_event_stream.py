@@ -40,7 +40,7 @@ def dense(chunks: list[Chunk]) -> np.ndarray:
 @contextmanager
 def served(bench: Any, **options: bool) -> Iterator[socket.socket]:
     with (
-        Listener(EventStream(bench, **options)) as listener,
+        Listener(EventStream(bench, armed=True, **options)) as listener,
         socket.create_connection(("127.0.0.1", listener.port), timeout=5) as line,
     ):
         yield line
@@ -73,7 +73,7 @@ def test_every_client_gets_a_scan_of_its_own(metadata: bool) -> None:
 def test_clients_wait_for_their_turn() -> None:
     bench = counting_bench()
     with (
-        Listener(EventStream(bench, paced=False)) as listener,
+        Listener(EventStream(bench, paced=False, armed=True)) as listener,
         socket.create_connection(("127.0.0.1", listener.port), timeout=5) as first,
         socket.create_connection(("127.0.0.1", listener.port), timeout=5) as second,
     ):
@@ -84,7 +84,7 @@ def test_clients_wait_for_their_turn() -> None:
 
 
 def test_a_client_that_waited_in_vain_is_told_of_an_acquisition_without_a_scan() -> None:
-    service = EventStream(counting_bench(dwell_s=0.1))
+    service = EventStream(counting_bench(dwell_s=0.1), armed=True)
     service.patience = replace(service.patience, turn_s=0.1)
     with (
         Listener(service) as listener,
@@ -108,7 +108,7 @@ def test_a_scan_that_fails_ends_the_line_within_the_scan(caplog: pytest.LogCaptu
 
 def test_a_stream_stops_in_the_middle() -> None:
     bench = counting_bench(rows=100, columns=100, dwell_s=0.01)
-    with Listener(EventStream(bench)) as listener:
+    with Listener(EventStream(bench, armed=True)) as listener:
         line = socket.create_connection(("127.0.0.1", listener.port), timeout=5)
         assert isinstance(messages(line, ScanStart)[0], AcquisitionStart)
         assert listener.stop()
@@ -123,7 +123,7 @@ POST = b"POST / HTTP/1.1\r\nContent-Length: 40\r\n\r\n" + b'30:{"method":"reset"
 @pytest.mark.parametrize("hello", [WEB, POST, TLS, b"\0", b"TOKEN correct-horse-battery\n", b"x" * 2**20, None])
 def test_whoever_sends_something_or_leaves_starts_no_scan(hello: bytes | None) -> None:
     bench = counting_bench()
-    with Listener(EventStream(bench, paced=False)) as listener:
+    with Listener(EventStream(bench, paced=False, armed=True)) as listener:
         with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as line:
             got = b""
             with suppress(ConnectionError):
@@ -135,6 +135,32 @@ def test_whoever_sends_something_or_leaves_starts_no_scan(hello: bytes | None) -
         assert (bench.microscope.scans, bench.microscope.clock_s) == (0, 0.0)
         with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as line:
             assert messages(line)[0].sequence == 1
+
+
+@pytest.mark.parametrize("stays_s", [0.0, 0.05, 0.4])
+@pytest.mark.parametrize("hello", [b"", WEB, POST, TLS, b"\0" * 32, b"\n", b"SSH-2.0-x\r\n"])
+def test_a_port_that_is_not_armed_scans_for_nobody(hello: bytes, stays_s: float) -> None:
+    bench = counting_bench()
+    with Listener(EventStream(bench, paced=False)) as listener:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as line, suppress(ConnectionError):
+                line.sendall(hello)
+                time.sleep(stays_s / 2)
+                if stays_s > 0.1:
+                    assert line.recv(100) in (b"", b"stemtwin: needs --arm-events    ")
+        assert (bench.microscope.scans, bench.microscope.clock_s) == (0, 0.0)
+
+
+def test_a_silent_client_of_a_port_that_is_not_armed_gets_words(caplog: pytest.LogCaptureFixture) -> None:
+    bench = counting_bench()
+    with (
+        Listener(EventStream(bench)) as listener,
+        socket.create_connection(("127.0.0.1", listener.port), timeout=5) as line,
+    ):
+        assert line.recv(100) == b"stemtwin: needs --arm-events    "
+        assert line.recv(100) == b""
+    assert bench.microscope.scans == 0
+    assert "got no scan: the server was started without --arm-events" in caplog.text
 
 
 def test_a_client_that_sends_something_during_its_scan_ends_it(caplog: pytest.LogCaptureFixture) -> None:
@@ -151,7 +177,7 @@ def test_a_client_that_sends_something_during_its_scan_ends_it(caplog: pytest.Lo
 
 def test_a_client_that_leaves_during_a_long_dwell_makes_room() -> None:
     bench = counting_bench(rows=2, columns=20, dwell_s=100.0)
-    with Listener(EventStream(bench)) as listener:
+    with Listener(EventStream(bench, armed=True)) as listener:
         with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as line:
             messages(line, Chunk)
         with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as line:
@@ -160,7 +186,7 @@ def test_a_client_that_leaves_during_a_long_dwell_makes_room() -> None:
 
 def test_a_client_that_stays_after_its_scan_does_not_keep_the_next_one_waiting() -> None:
     with (
-        Listener(EventStream(counting_bench(), paced=False)) as listener,
+        Listener(EventStream(counting_bench(), paced=False, armed=True)) as listener,
         ExitStack() as stack,
     ):
         for number in range(1, 12):  # more than may wait

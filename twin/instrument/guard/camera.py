@@ -50,7 +50,8 @@ class GuardedCamera:
         self._tools.journal.write("exposure", planned_e=planned, region=region)
         told = 0.0
         try:
-            frame = copied_frame(self._tools.watch.call(self._inner.acquire))
+            # Copied in the driver's thread, too: what it returns may be lazy, and fail or hang only now.
+            frame = self._tools.watch.call(lambda: copied_frame(self._inner.acquire()))
             told = frame.dose_e if np.isfinite(frame.dose_e) else told
             check_frame(frame, self._tools.capabilities, self.clock_s)
             check_dose(frame.dose_e, planned, announced)
@@ -75,31 +76,41 @@ class GuardedCamera:
         Raises:
             MicroscopeFault: what it says is no name, or no dose.
         """
-        watch = self._tools.watch
+        ask_region, ask_dose, watch = self._region, self._next_dose_e, self._tools.watch
         try:
-            region: object = ONE_REGION if self._region is None else watch.call(self._region)
-            told: object = None if self._next_dose_e is None else watch.call(self._next_dose_e)
+            region = ONE_REGION if ask_region is None else watch.call(lambda: _region_name(ask_region()))
+            planned = self._budget.expected_e if ask_dose is None else watch.call(lambda: _dose_e(ask_dose()))
         except Exception as error:
             raise as_fault(error) from error
-        if not isinstance(region, str):
-            raise MicroscopeFault(f"a specimen region has a text for its name; got {type(region).__name__}")
-        region = printable(region)
-        if self._next_dose_e is None:
-            return region, self._budget.expected_e, False
-        planned = _number(told)
-        if not 0 < planned < np.inf:
-            said = printable(words_of(ValueError(told)), most=40)
-            raise MicroscopeFault(f"the reported dose of the next exposure is {said} e: no budget can check that")
-        return region, planned, True
+        return region, planned, ask_dose is not None
 
 
-def _number(told: object) -> float:
-    """Return a real number, NaN for anything else."""
+def _region_name(told: object) -> str:
+    """Return the name of a specimen region, printable.
+
+    Raises:
+        MicroscopeFault: it is no text.
+    """
+    if not isinstance(told, str):
+        raise MicroscopeFault(f"a specimen region has a text for its name; got {type(told).__name__}")
+    return printable(told)
+
+
+def _dose_e(told: object) -> float:
+    """Return the dose that an instrument announces, electrons.
+
+    Raises:
+        MicroscopeFault: it is no positive, finite number.
+    """
     real = isinstance(told, int | float | np.integer | np.floating) and not isinstance(told, bool)
     try:
-        return float(told) if real else np.nan  # type: ignore[arg-type]
+        dose_e = float(told) if real else np.nan  # type: ignore[arg-type]
     except OverflowError:
-        return np.nan
+        dose_e = np.nan
+    if not 0 < dose_e < np.inf:
+        said = printable(words_of(ValueError(told)), most=40)
+        raise MicroscopeFault(f"the reported dose of the next exposure is {said} e: no budget can check that")
+    return dose_e
 
 
 def counts_digest(frame: Frame) -> str:

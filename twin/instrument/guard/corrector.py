@@ -100,7 +100,8 @@ class GuardedCorrector:
         return self._gate.pieces(delta)
 
     def _retried(self, command_nm: Array) -> None:
-        self._tools.retried("apply", lambda: self._command(command_nm))
+        # With read-back, a command that moved nothing has been followed by two readings, `retry_wait_s` apart.
+        self._tools.retried("apply", lambda: self._command(command_nm), waits=self.read_back.exists)
 
     def _command(self, delta_nm: Array) -> None:
         """Send one command, and settle what became of it.
@@ -144,12 +145,15 @@ class GuardedCorrector:
         )
 
     def _confirm_still(self, refusal: BaseException) -> None:
-        """Check that a refused command moved nothing.
+        """Check that a refused command moved nothing: two readings, `retry_wait_s` apart, since a move may show late.
 
         Raises:
             NotThere: after "busy" the read-back says that it did.
         """
         position = self.read_back.read()
+        if self.read_back.agrees(position, self.commanded_nm):
+            self._tools.sleep(self._limits.retry_wait_s)
+            position = self.read_back.read()
         if self.read_back.exists and not self._gate.believe(position) and isinstance(refusal, ActuatorBusy):
             raise NotThere(f"{described(refusal)}; it reads {listed(position)}") from refusal
 

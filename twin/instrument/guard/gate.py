@@ -12,7 +12,7 @@ import numpy as np
 from twin.arrays import Array
 from twin.instrument.faults import ActuatorBusy, CommandTimeout, OutOfReach
 from twin.instrument.guard.interval import Interval, read_only
-from twin.instrument.guard.tools import Tools
+from twin.instrument.guard.tools import Tools, check_done
 from twin.instrument.limits import SLACK_NM
 from twin.instrument.watch import Call
 from twin.types import Microscope
@@ -31,7 +31,7 @@ class Claim(Enum):
     STILL = "still"
     """It refused: `ActuatorBusy` and `OutOfReach` promise that nothing has moved."""
     UNKNOWN = "unknown"
-    """No answer in time, or any other exception, a ValueError too."""
+    """No answer in time, or any other exception, a ValueError too; or it returned False."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +166,7 @@ class Gate:
         was, self.unanswered, self.by_driver = self.unanswered, True, before.hull(after)
         self.interval = self.interval.hull(self.interval.moved(command))
         copy = np.array(command)  # the driver's own: it may keep it and change it
-        call = self._watch.begin(lambda: self._inner.apply(copy))
+        call = self._watch.begin(lambda: check_done("apply", self._inner.apply(copy)))
         self._under_way = sent = Sent(command, before, after, was, call)
         try:
             self._watch.outcome(call)

@@ -1,6 +1,7 @@
 """The audit log of one session, written by a thread of its own: a disc that hangs holds up no way back."""
 
 import errno
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,7 @@ class Journal:
     def __init__(self, audit: AuditLog | None) -> None:
         self.audit, self.unwritten = audit, ""
         self._worker, self._open, self._hangs = Worker("audit log"), False, False
+        self._process = os.getpid()
 
     def begin(self) -> None:
         """Take the log for a session.
@@ -40,7 +42,7 @@ class Journal:
         """
         if self.audit is not None:
             self.audit.begin()
-        self.unwritten, self._open, self._hangs = "", True, False
+        self.unwritten, self._open, self._hangs, self._process = "", True, False, os.getpid()
 
     def write(self, event: str, **details: Any) -> None:
         """Write the line before an action; it is on disc when this returns.
@@ -72,8 +74,8 @@ class Journal:
             self._await(call)
 
     def end(self, event: str, **details: Any) -> None:
-        """Write the last word and give the log back; only once."""
-        if not self._open:
+        """Write the last word and give the log back; only once, and only in the process that has the session."""
+        if not self._open or self.elsewhere:
             return
         self._open = False
         self.note(event, **details)
@@ -84,6 +86,11 @@ class Journal:
     def is_open(self) -> bool:
         """Whether a session has begun and has no last word yet."""
         return self._open
+
+    @property
+    def elsewhere(self) -> int:
+        """The process that has the session, if this one was forked from it since; otherwise 0."""
+        return self._process if self._open and self._process != os.getpid() else 0
 
     def _post(self, event: str, details: dict[str, Any]) -> Call[None] | None:
         audit = self.audit

@@ -3,6 +3,7 @@
 import numpy as np
 
 from twin.arrays import Array
+from twin.errors import printable
 from twin.instrument.abilities import ReadsBack
 from twin.instrument.faults import NotThere
 from twin.instrument.guard.interval import read_only
@@ -32,16 +33,26 @@ class ReadBack:
 
     def read(self) -> Array | None:
         """Return the cumulative input that the corrector reports, shape (n,), read-only; None if it does not."""
-        if self._ask is None:
+        ask = self._ask
+        if ask is None:
             return None
         try:
-            told = np.asarray(self._tools.watch.call(self._ask))
-            if told.dtype.kind not in "fiu" or told.shape != (len(self._names),) or not np.all(np.isfinite(told)):
-                raise NotThere(f"read-back: {told.tolist()} is no position of {', '.join(self._names)}")
-            return read_only(told)
+            # In the driver's thread, too: what it returns may be lazy, and fail or hang only now.
+            return self._tools.watch.call(lambda: self._position(ask()))
         except Exception as error:
             self._tools.fault(error, verb="read_back_nm")
             return None
+
+    def _position(self, told: object) -> Array:
+        """Return what a driver told as a position, shape (n,), read-only.
+
+        Raises:
+            NotThere: it is none.
+        """
+        values = np.asarray(told)
+        if values.dtype.kind not in "fiu" or values.shape != (len(self._names),) or not np.all(np.isfinite(values)):
+            raise NotThere(f"read-back: {printable(values.tolist())} is no position of {', '.join(self._names)}")
+        return read_only(values)
 
     def settled(self, expected_nm: Array) -> Array | None:
         """Read until the position is the expected one, `retries` times more at most; return the last reading."""
@@ -53,18 +64,22 @@ class ReadBack:
             position = self.read()
         return position
 
-    def steady(self, expected_nm: Array) -> Array | None:
+    def steady(self, expected_nm: Array, twice: bool = False) -> Array | None:
         """Read until the position is the expected one, or twice the same: a corrector may still be on its way.
 
         None if a reading is missing or the last two differ.
+
+        Args:
+            expected_nm: shape (n,).
+            twice: the expected position, too, has to be read twice: a move that was refused or lost may show late.
         """
         before = self.read()
-        if before is None or self.agrees(before, expected_nm):
+        if before is None or (self.agrees(before, expected_nm) and not twice):
             return before
         for _ in range(self._limits.retries + 1):
             self._tools.sleep(self._limits.retry_wait_s)
             position = self.read()
-            if position is None or self.agrees(position, before) or self.agrees(position, expected_nm):
+            if position is None or self.agrees(position, before) or (self.agrees(position, expected_nm) and not twice):
                 return position
             before = position
         return None

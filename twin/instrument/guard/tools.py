@@ -1,7 +1,11 @@
 """What corrector and camera of one guard share: limits, log, driver thread, waiting, retries."""
 
+import inspect
 from collections.abc import Callable
+from copy import deepcopy
 from typing import TypeVar
+
+import numpy as np
 
 from twin.instrument.audit import AuditLog
 from twin.instrument.faults import DoseExhausted, MicroscopeFault, NotThere, OutOfReach, words_of
@@ -18,7 +22,8 @@ class Tools:
     """Tools of a guard.
 
     Args:
-        capabilities: of the instrument, as it tells them first; nothing that it says later widens a limit.
+        capabilities: of the instrument, as it tells them first: copied, so that nothing that it does or says later
+            widens a limit.
         limits: limits, time-outs, retries.
         audit: the log; None keeps none.
         sleep: waits for a number of seconds.
@@ -27,7 +32,7 @@ class Tools:
     def __init__(
         self, capabilities: Capabilities, limits: Limits, audit: AuditLog | None, sleep: Callable[[float], None]
     ) -> None:
-        self.capabilities, self.limits, self._sleep = capabilities, limits, sleep
+        self.capabilities, self.limits, self._sleep = deepcopy(capabilities), limits, sleep
         self.journal, self.watch = Journal(audit), Watch(limits.timeout_s)
 
     def sleep(self, seconds: float) -> None:
@@ -39,8 +44,13 @@ class Tools:
         """Write a fault into the log, if possible."""
         self.journal.note("fault", kind=type(error).__name__, reason=words_of(error), **details)
 
-    def retried(self, verb: str, act: Callable[[], Result]) -> Result:
+    def retried(self, verb: str, act: Callable[[], Result], waits: bool = False) -> Result:
         """Return the result of `act`; repeat it after a fault that may pass and left nothing moved.
+
+        Args:
+            verb: for the log.
+            act: called once, and after each fault.
+            waits: `act` itself waits `retry_wait_s` before it raises.
 
         Raises:
             MicroscopeFault: of the last attempt.
@@ -58,4 +68,23 @@ class Tools:
                     raise
             attempt += 1
             check()
-            self.sleep(self.limits.retry_wait_s)
+            if not waits:
+                self.sleep(self.limits.retry_wait_s)
+
+
+def check_done(verb: str, told: object) -> None:
+    """Refuse what a driver returns instead of an exception.
+
+    Args:
+        verb: the driver's method.
+        told: what it returned; None is right, and anything else is passed over but False and a coroutine.
+
+    Raises:
+        MicroscopeFault: False, or a coroutine, which nobody runs: nothing has been done, or only a part.
+    """
+    if isinstance(told, bool | np.bool_) and not told:
+        raise MicroscopeFault(f"{verb}() returned False; a driver returns nothing, and raises a fault if it failed")
+    if inspect.isawaitable(told) or inspect.isgenerator(told) or inspect.isasyncgen(told):
+        if inspect.iscoroutine(told):
+            told.close()
+        raise MicroscopeFault(f"{verb}() returned a {type(told).__name__}, which nobody runs: make it a plain function")

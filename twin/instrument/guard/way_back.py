@@ -37,11 +37,11 @@ class WayBack:
         """Go; return "" on arrival, otherwise the obstacle."""
         self._tools.watch.ending = True
         self._gate.take_late_answer()
-        attempts, obstacle = max(self._tools.limits.retries, 1) + 2, ""
+        attempts, obstacle, in_doubt = max(self._tools.limits.retries, 1) + 2, "", self._gate.unanswered
         while True:
             # After a command without an answer, first one of zero: see `GuardedCorrector`.
             stays = bool(attempts) and self._gate.unanswered
-            position = None if stays else self._read_back.steady(self._goal)
+            position = None if stays else self._read_back.steady(self._goal, twice=in_doubt)
             if self._arrived(position):
                 return ""
             delta = np.zeros_like(self._goal) if stays else self._next(position)
@@ -51,6 +51,7 @@ class WayBack:
             self._before = position, self._gate.commanded_nm
             obstacle = self._send(delta, position)
             if obstacle:
+                in_doubt = True
                 self._tools.sleep(self._tools.limits.retry_wait_s)
 
     def _arrived(self, position: Array | None) -> bool:
