@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from controller.base import Controller, Estimate, halt, load
+from controller.checks.gate import SATURATED_SHARE, saturated
 from scenarios.calibration.instruments import Bench, Wiring, build
 from scenarios.calibration.results import Step, Vector
 from scenarios.schema import Scenario, ScenarioError
@@ -31,7 +32,10 @@ class Session:
 
     def seen(self, frame: Frame) -> Frame:
         """Return a frame as the controller sees it; a recording keeps it as it came."""
-        return frame if self.reference is None else corrected_frame(frame, self.reference)
+        if self.reference is None:
+            return frame
+        seen, share = corrected_frame(frame, self.reference), saturated(frame)
+        return replace(seen, settings={**seen.settings, SATURATED_SHARE: share}) if share else seen
 
     def truth(self) -> Truth | None:
         """Return the hidden state, for the scorer alone; None where there is no ground truth."""
@@ -117,6 +121,7 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
             simulated_s=float(frame.clock_s),
             done=controller.done,
             misfit=estimate.misfit,
+            saturated=saturated(frame),
         )
         yield Observation(step, frame, estimate, truth)
         if session.scenario.task.stop and controller.done:
