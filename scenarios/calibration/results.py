@@ -99,7 +99,8 @@ class Result:
 
     `cost` is the simulator's own account, the final correction's exposure included (`twin.cost.Cost.plain`).
     `truth_nm` is empty without ground truth or observations. `reason` is why a run was stopped.
-    After a `dry_run` nothing was sent to the instrument: frames and truth are the simulator's.
+    After a `dry_run` nothing was sent to the instrument: frames and truth are the simulator's. `begun` is False if an
+    instrument could not be reached or made ready.
     """
 
     scenario: Scenario
@@ -116,6 +117,7 @@ class Result:
     cost: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
     dry_run: bool = False
+    begun: bool = True
 
     @property
     def scored(self) -> bool:

@@ -15,9 +15,13 @@ from scenarios.calibration.results import Step, Vector
 from scenarios.schema import Scenario, ScenarioError
 from twin import interrupt
 from twin.arrays import Array
-from twin.instrument.faults import Stopped
+from twin.instrument.faults import Departure, MicroscopeFault, Stopped
 from twin.references.camera_reference import CameraReference, corrected_frame
 from twin.types import Frame, Truth
+
+
+class NoSession(Stopped):
+    """An instrument could not be reached or made ready: no session has begun, nothing has moved."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
 
     Raises:
         Stopped: too many frames in a row cannot be used.
+        NoSession: the instrument cannot be used at all.
     """
     space, microscope, controller = session.scenario.space, session.bench.microscope, session.controller
     _, of_controller = np.random.SeedSequence(seed).spawn(2)
@@ -88,7 +93,7 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
     # No command or exposure of an instrument is cut, nor a frame on its way into a recording.
     simulated = session.bench.guard is None and session.bench.recording is None
     exposing = interrupt.interruptible if simulated else nullcontext
-    microscope.reset(microscope_generator(seed))
+    _begin(session, seed)
     input_nm, cumulative_nm = space.zero, space.zero
     seconds, dose_e = 0.0, 0.0
     for k in range(1, session.scenario.task.observations + 1):
@@ -128,6 +133,18 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
             return
         if reason := halt(controller):
             raise Stopped(reason)
+
+
+def _begin(session: Session, seed: int) -> None:
+    """Begin the microscope's session.
+
+    Raises:
+        NoSession: the instrument does not let one begin.
+    """
+    try:
+        session.bench.microscope.reset(microscope_generator(seed))
+    except (MicroscopeFault, Departure, Stopped) as error:
+        raise NoSession(str(error)) from error
 
 
 def microscope_generator(seed: int) -> np.random.Generator:

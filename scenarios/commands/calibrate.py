@@ -41,6 +41,7 @@ def calibrate(
 ) -> None:
     """Find and correct the aberrations of a microscope, virtual or not, from its Ronchigrams."""
     from scenarios.calibration.instruments import Wiring, address_overrides
+    from scenarios.calibration.place import forget
 
     changes = list(overrides or ()) + ([f"task.observations={observations}"] if observations else [])
     with refusals("interrupted before the first observation") as ending:
@@ -50,6 +51,9 @@ def calibrate(
         meant = move or any(change.startswith("microscope.kind=") for change in changes)
         wiring = Wiring(record=record, resume=resume, dry_run=dry_run)
         result = _run(scenario, controller, seed, changes, out, wiring, meant, overwrite)
+        if not result.begun:
+            forget(result.directory, None if resume else record)
+            stop(f"{result.scenario.name}: {result.scenario.microscope.kind}: {result.reason}")
     if as_json:
         typer.echo(json.dumps(result.summary()))
     else:
