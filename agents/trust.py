@@ -206,7 +206,9 @@ def misfit_notes(trust: Trust | None, share_visited: float = 1.0) -> tuple[str, 
         cause = f"only {share_visited:.0%} of the scan was measured: detail near the end of the part is not resolved"
         remedy = "finish the scan; until then use the image away from the end of the part, without its verdict"
     elif trust.contrast is not None and trust.contrast < 1 - FAR_CONTRAST:
-        cause = "a specimen too thick for one projection, a finite source or focal spread, or a defocus that is not told"
+        cause = (
+            "a specimen too thick for one projection, a finite source or focal spread, or a defocus that is not told"
+        )
         remedy = "tell the aberrations, or use a thinner area; positions of atoms hold, values of the phase do not"
     elif trust.unexplained is not None and trust.unexplained > 1:
         cause = "the optics are not as told: convergence_mrad, pixel_mrad, centre_px, step_nm or rotation_deg"

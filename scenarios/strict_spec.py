@@ -9,7 +9,7 @@ from twin.probe import quarter_pi_limit_nm
 from twin.state import StateSpace
 
 STRICT_NM = 2.0
-"""Limit of defocus and each component of two-fold astigmatism: about three times a phase of pi / 4 at 28 mrad, 300 kV."""
+"""Limit of defocus and of each component of two-fold astigmatism: three times pi / 4 at 28 mrad and 300 kV."""
 
 
 def pair_lengths_nm(error_nm: Array, space: StateSpace) -> dict[str, float]:

@@ -76,7 +76,7 @@ def misfit_notes(gradient: Floats, trust: Trust | None) -> tuple[str, ...]:
 
 
 def _curl_powers(gradient: Floats) -> tuple[float, tuple[float, float], tuple[float, float]]:
-    """Mean squared curl as told; the least by a rotation and its angle, deg; the same with rows and columns exchanged."""
+    """Mean squared curl as told; the least by a rotation, and its angle, deg; the same with the axes exchanged."""
     powers = []
     for field in (gradient, gradient[..., ::-1]):
         both = np.stack(curl_and_divergence(field))

@@ -130,7 +130,9 @@ def _print_table(result: "Result") -> None:
         typer.echo(f"{step.observation:3d}  {_scores(result, step)}  {shown}")
     if result.scored:
         blank = " " * (48 + 11 * saturated)
-        typer.echo(f"{'truth':>5}{blank[5:]}" + "".join(f"{v:+7.2f}{'':10}" for v in result.steps[-1].truth_nm).rstrip())
+        typer.echo(
+            f"{'truth':>5}{blank[5:]}" + "".join(f"{v:+7.2f}{'':10}" for v in result.steps[-1].truth_nm).rstrip()
+        )
     typer.echo(headline(result))
     if probe := probe_line(result):
         typer.echo(f"probe by these coefficients alone: {probe}; {strict_line(result)}")

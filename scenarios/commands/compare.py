@@ -118,6 +118,10 @@ def _print(summary: Mapping[str, Any]) -> None:
                 # The size of the probe takes long: it is known after the last frame.
                 size = f"{1e3 * figures['probe_d50_nm']['median']:.0f}" if k == last else ""
                 probe = (f"{f['strehl']:.2f}", size, f"{f['coverage_90']:.0%}")
-                typer.echo(row.format(scenario, name, k, *errors, *shares, *probe, f"{1e3 * f['seconds_per_step']:.0f}"))
-    typer.echo("2 nm, pi/4: shares of runs within 2 nm, and with less than pi/4 of phase at the aperture's edge, in every")
+                typer.echo(
+                    row.format(scenario, name, k, *errors, *shares, *probe, f"{1e3 * f['seconds_per_step']:.0f}")
+                )
+    typer.echo(
+        "2 nm, pi/4: shares of runs within 2 nm, and with less than pi/4 of phase at the aperture's edge, in every"
+    )
     typer.echo("coefficient; Strehl, d50: probe of the calibrated coefficients alone, medians")

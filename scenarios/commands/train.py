@@ -102,11 +102,11 @@ def command(name: str, module: ModuleType) -> Any:
             run = prepare(scenario, work or RUNS / label, frames, label, workers, overrides or ())
         _use(threads)
         target = out or run.work / f"{label}.safetensors"
-        with refusals(f"interrupted; the same command resumes from {run.work}", OSError):
-            # Now, not after hours of work: folders are created, and nobody else trains there.
-            with locked(run.work, inside=True), locked(target):
-                trained = training(checked, run, target)
-                rows = training.summary(trained, run)
+        kept = f"interrupted; the same command resumes from {run.work}"
+        # Now, not after hours of work: folders are created, and nobody else trains there.
+        with refusals(kept, OSError), locked(run.work, inside=True), locked(target):
+            trained = training(checked, run, target)
+            rows = training.summary(trained, run)
         _report({"weights": f"{target} ({target.stat().st_size / 1e6:.1f} MB)", **rows})
         if training.controllers:
             typer.echo(use_of(training.controllers[0], target, scenario, overrides or ()))

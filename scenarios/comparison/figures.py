@@ -173,7 +173,7 @@ def _higher_orders(runs: Sequence[Run], observation: int) -> dict[str, float]:
 
 
 def _strict(runs: Sequence[Run], observation: int) -> dict[str, float]:
-    """Return the shares of runs within the strict limits, and the median Strehl ratio of the calibrated coefficients."""
+    """Return the shares of runs within the strict limits, and the median Strehl ratio of what was calibrated."""
     left = [
         (np.asarray(step.error_component_nm), run.scenario.space, run.scenario.optics)
         for run in runs

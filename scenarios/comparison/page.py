@@ -112,7 +112,11 @@ def _accuracy(controllers: Figures, bound_nm: Mapping[str, float] | None) -> Tab
     return Table(head, rows)
 
 
-_STRICT = (("within 2 nm", "within_2_nm", "{:.0%}"), ("within π/4", "within_pi_4", "{:.0%}"), ("Strehl", "strehl", "{:.2f}"))
+_STRICT = (
+    ("within 2 nm", "within_2_nm", "{:.0%}"),
+    ("within π/4", "within_pi_4", "{:.0%}"),
+    ("Strehl", "strehl", "{:.2f}"),
+)
 
 
 def _strict(controllers: Figures) -> Table:

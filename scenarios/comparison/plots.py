@@ -281,7 +281,7 @@ def _label_ends(axes: Axes, last: float, ends: Mapping[str, float], styles: Mapp
 
 
 def _apart(wanted: Sequence[float], sizes: Sequence[float]) -> Array:
-    """Ascending heights moved as little as needed (least squares) for labels of these sizes, within the axes if they fit."""
+    """Ascending heights moved as little as labels of these sizes need (least squares), within the axes if they fit."""
     middles = np.asarray(sizes) / 2
     steps = np.concatenate([[0.0], np.cumsum(middles[:-1] + middles[1:])])
     spaced = isotonic_regression(np.asarray(wanted) - steps).x

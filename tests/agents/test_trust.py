@@ -322,7 +322,9 @@ def test_a_map_that_no_rotation_makes_a_gradient_is_put_down_to_specimen_and_sca
 
 
 def verdict(**fields) -> Trust:
-    return Trust(**{"mean": 0.0, "variance": 3.0, "correlation": 0.0, "probability": 0.0, "fits": False, "model": "m"} | fields)
+    return Trust(
+        **{"mean": 0.0, "variance": 3.0, "correlation": 0.0, "probability": 0.0, "fits": False, "model": "m"} | fields
+    )
 
 
 def test_an_absurd_share_is_told_in_words_with_cause_and_remedy():

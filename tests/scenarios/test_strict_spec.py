@@ -31,6 +31,6 @@ def test_two_nanometres_bind_the_first_order_and_a_quarter_pi_the_rest() -> None
     optics = Optics()
     error = np.array([1.9, -1.9, 1.9, 20.0, 20.0, -33.0, 0.0])
     assert within_strict_nm(error, SECOND_ORDER, optics)
-    assert not within_strict_nm(error + [0.2, 0, 0, 0, 0, 0, 0], SECOND_ORDER, optics)
-    assert not within_strict_nm(error - [0, 0, 0, 0, 0, 2.0, 0], SECOND_ORDER, optics)
+    assert not within_strict_nm(error + np.eye(7)[0] * 0.2, SECOND_ORDER, optics)
+    assert not within_strict_nm(error - np.eye(7)[5] * 2.0, SECOND_ORDER, optics)
     assert within_strict_nm(np.array([30.0]), StateSpace(("C21a",), (50.0,), (50.0,), (40.0,)), optics)

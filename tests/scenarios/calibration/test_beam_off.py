@@ -1,4 +1,4 @@
-"""A beam that is off or a camera that is saturated: the run stops with a report and a reason, whatever the controller."""
+"""A beam that is off, a camera that is saturated: the run stops with a report and a reason."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -177,10 +177,12 @@ def test_an_instrument_without_its_driver_is_refused_and_nothing_is_left(tmp_pat
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_driver_that_is_missing_leaves_an_earlier_run_as_it_was(tmp_path: Path) -> None:
+def test_a_driver_that_is_missing_leaves_an_earlier_run_as_it_was(
+    small_overrides: tuple[str, ...], tmp_path: Path
+) -> None:
     earlier = tmp_path / "nominal" / "random" / "0"
     words = ["calibrate", "nominal", "--controller", "random", "--out", str(tmp_path), "--observations", "1"]
-    small = [word for change in SMALL for word in ("--set", change)]
+    small = [word for change in small_overrides for word in ("--set", change)]
     assert CliRunner().invoke(app, [*words, *small]).exit_code == 0
     before = {path: path.read_bytes() for path in earlier.iterdir()}
     for more in ([], ["--overwrite"]):
