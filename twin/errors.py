@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from os.path import commonprefix
 
 
 class StemtwinError(Exception):
@@ -55,9 +56,20 @@ def shortened(text: str, most: int = 60) -> str:
     return printable(text, most)
 
 
+BEGINS = 4
+"""Letters of a short word that the beginning of a longer name shares, to be meant by it."""
+
+
 def nearest(value: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """' (did you mean X?)', or '' if no known name is similar."""
-    near = get_close_matches(value[:100], list(known), n=1, cutoff=cutoff)
+    """' (did you mean X?)', or '' if no known name is similar or begins alike.
+
+    Example:
+        >>> nearest("day-a", ["day_a", "nominal"]), nearest("skip", ["scan", "skip_frames"]), nearest("x", ["scan"])
+        (' (did you mean day_a?)', ' (did you mean skip_frames?)', '')
+    """
+    names, begins = list(known), max(BEGINS, len(value) - 1)
+    near = get_close_matches(value[:100], names, n=1, cutoff=cutoff)
+    near = near or [name for name in names if len(commonprefix([name, value])) >= begins]
     return f" (did you mean {near[0]}?)" if near else ""
 
 

@@ -20,7 +20,7 @@ from twin.references.camera_reference import CameraReference, corrected_frame
 from twin.types import Frame, Truth
 
 
-class NoSession(Stopped):
+class NotBegun(Stopped):
     """An instrument could not be reached or made ready: no session has begun, nothing has moved."""
 
 
@@ -85,7 +85,7 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
 
     Raises:
         Stopped: too many frames in a row cannot be used.
-        NoSession: the instrument cannot be used at all.
+        NotBegun: the instrument cannot be used at all.
     """
     space, microscope, controller = session.scenario.space, session.bench.microscope, session.controller
     _, of_controller = np.random.SeedSequence(seed).spawn(2)
@@ -139,12 +139,12 @@ def _begin(session: Session, seed: int) -> None:
     """Begin the microscope's session.
 
     Raises:
-        NoSession: the instrument does not let one begin.
+        NotBegun: the instrument does not let one begin.
     """
     try:
         session.bench.microscope.reset(microscope_generator(seed))
     except (MicroscopeFault, Departure, Stopped) as error:
-        raise NoSession(str(error)) from error
+        raise NotBegun(str(error)) from error
 
 
 def microscope_generator(seed: int) -> np.random.Generator:
