@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from os.path import commonprefix
 
 
 class StemtwinError(Exception):
@@ -67,9 +66,10 @@ def nearest(value: str, known: Iterable[str], cutoff: float = 0.6) -> str:
         >>> nearest("day-a", ["day_a", "nominal"]), nearest("skip", ["scan", "skip_frames"]), nearest("x", ["scan"])
         (' (did you mean day_a?)', ' (did you mean skip_frames?)', '')
     """
-    names, begins = list(known), max(BEGINS, len(value) - 1)
+    names, beginning = list(known), value[: max(BEGINS, len(value) - 1)]
     near = get_close_matches(value[:100], names, n=1, cutoff=cutoff)
-    near = near or [name for name in names if len(commonprefix([name, value])) >= begins]
+    if not near and len(beginning) >= BEGINS:
+        near = [name for name in names if name.startswith(beginning)]
     return f" (did you mean {near[0]}?)" if near else ""
 
 
