@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from twin.formats.aside import written_aside
+from twin.text.aside import written_aside
 
 
 class Schedule(Protocol):

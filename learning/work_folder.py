@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from twin.errors import StemtwinError
-from twin.formats.aside import written_aside
 from twin.text import json_text
+from twin.text.aside import written_aside
 
 
 class ResumeError(StemtwinError, ValueError):

@@ -125,7 +125,6 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
             dose_e=float(dose_e),
             simulated_s=float(frame.clock_s),
             done=controller.done,
-            misfit=estimate.misfit,
             saturated=saturated(frame),
         )
         yield Observation(step, frame, estimate, truth)
@@ -180,6 +179,7 @@ def _score(estimate: Estimate, start_nm: Array, scenario: Scenario) -> dict[str,
         "in_spec": scenario.space.in_spec(error),
         "covers_50": estimate.covers(start_nm, 0.5),
         "covers_90": estimate.covers(start_nm, 0.9),
+        "misfit": estimate.misfit,
     }
 
 

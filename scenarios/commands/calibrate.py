@@ -45,6 +45,9 @@ def calibrate(
 
     changes = list(overrides or ()) + ([f"task.observations={observations}"] if observations else [])
     with refusals("interrupted before the first observation") as ending:
+        name, colon, _ = controller.partition(":")
+        if colon:
+            stop(f"--controller {controller}: options go with --set controllers.{name}.OPTION=VALUE")
         changes += [] if microscope is None else address_overrides(microscope)
         _name_hosts(changes)
         # An instrument that is named on the command line is meant.

@@ -118,6 +118,10 @@ calibrate --set day=null | day takes keys of its own
 calibrate --microscope ninon | 'ninon' is not a kind of microscope (did you mean nion?)
 calibrate --microscope remote:127.0.0.1:99999 | with a port from 1 to 65535; got '127.0.0.1:99999'
 calibrate --out file | Not a directory
+calibrate --controller vae_em:hard=true | options go with --set controllers.vae_em.OPTION=VALUE
+calibrate --resume | --resume goes on with a recording: name it with --record FILE
+calibrate --record file/x.zarr | file
+calibrate --set references.dark=none.npy | none.npy does not exist
 compare day_a day_z --controllers random | 'day_z' is not a scenario
 acquire sto_001 --set scan.plan.dwell_s=0 | scan.plan.dwell_s: input should be greater than 0, got 0
 acquire sto_001 --set scan.plan.step_nm=1e308 | a number up to 1e+15 in size is expected

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.formats import file_checks
-from twin.formats.aside import written_aside
 from twin.formats.closing import Closing
 from twin.formats.dataset import FormatError, Frames, Layout, Metadata, check_free, json_object
+from twin.text.aside import written_aside
 
 RECORD = np.dtype([("pixel", "<u4"), ("toa", "<u8"), ("overflow", "u1"), ("ftoa", "u1"), ("tot", "<u2")])
 LOST, GOES_ON = 0x74, 0x75
