@@ -28,6 +28,9 @@ LEAST_CONTRAST = 0.02
 LEAST_CORRELATION = 0.05
 """Deviations from 1 and 0 above which `misfit_words` mentions them."""
 
+FAR_CONTRAST = 0.1
+"""Deviation of the contrast below 1 from which it tells the cause of a misfit."""
+
 MEMBERS = 16
 """Noise realisations of an ensemble: the standard error of its spread is 1 / sqrt(2 * 16) = 18 %."""
 
@@ -159,7 +162,9 @@ def misfit_words(trust: Trust) -> str:
     words = []
     if trust.unexplained is not None and trust.unexplained_sigma is not None:
         sure = max(trust.unexplained_sigma, 1e-4)
-        if trust.unexplained > -2 * sure:
+        if trust.unexplained > 1:
+            words.append("the frames deviate from the model by more than the specimen changes them")
+        elif trust.unexplained > -2 * sure:
             words.append(f"{100 * trust.unexplained:.2g} +- {100 * sure:.1g} % of the frames' signal is not explained")
         else:
             words.append(
@@ -176,6 +181,38 @@ def misfit_words(trust: Trust) -> str:
             " wrong in detail, or a camera that spreads electrons"
         )
     return "does not fit: " + "; ".join(words or [f"residuals of variance {trust.variance:.2f} instead of 1"])
+
+
+def misfit_notes(trust: Trust | None, share_visited: float = 1.0) -> tuple[str, ...]:
+    """Return notes on a verdict: size and kind of a misfit, its likely cause, and what to do; none where it fits.
+
+    Args:
+        trust: of a model of thin specimens: one projected phase, known optics.
+        share_visited: fraction of the scan's positions that have been measured.
+
+    Example:
+        >>> from agents.base import Trust
+        >>> bad = Trust(0.0, 3.0, 0.0, 0.0, False, "thin specimen", unexplained=130.0, unexplained_sigma=0.05)
+        >>> [note.split(":")[0] for note in misfit_notes(bad, share_visited=0.4)]
+        ['does not fit', 'likely cause', 'what to do']
+    """
+    if trust is None or trust.fits:
+        return ()
+    if share_visited < 1:
+        cause = f"only {share_visited:.0%} of the scan was measured: detail near the end of the part is not resolved"
+        remedy = "finish the scan; until then use the image away from the end of the part, without its verdict"
+    elif trust.contrast is not None and trust.contrast < 1 - FAR_CONTRAST:
+        cause = (
+            "a specimen too thick for one projection, a finite source or focal spread, or a defocus that is not told"
+        )
+        remedy = "tell the aberrations, or use a thinner area; positions of atoms hold, values of the phase do not"
+    elif trust.unexplained is not None and trust.unexplained > 1:
+        cause = "the optics are not as told: convergence_mrad, pixel_mrad, centre_px, step_nm or rotation_deg"
+        remedy = "compare the bright disc of the mean pattern with the told radius and centre (--meta corrects them)"
+    else:
+        cause = "a specimen too thick for one projection, small aberrations, or a distorted scan"
+        remedy = "take the image as qualitative; epie fits the probe with the object, a thinner area helps both"
+    return misfit_words(trust), f"likely cause: {cause}", f"what to do: {remedy}"
 
 
 def linear_spread(

@@ -135,6 +135,7 @@ def _rows(found: Mapping[str, Any], shown: Sequence[int]) -> Iterator[dict[str, 
                 " / ".join(f"{100 * at[str(k)]['coverage_90']:.0f}" for k in shown) + " %"
             )
             row |= _higher_orders(at, shown)
+            row |= _strict(figures, at, shown)
             ood = [at[str(k)]["misfit"] for k in shown]
             row["OOD"] = " / ".join(f"{100 * v:.0f}" for v in ood) + " %" if any(ood) else ""
             row["stopped; false stops"] = _stopped(figures)
@@ -148,6 +149,20 @@ def _higher_orders(at: Mapping[str, Any], shown: Sequence[int]) -> dict[str, str
     if pairs:
         shares = [at[str(k)]["first_in_spec_others_within_quarter_pi"] for k in shown]
         row["first order in spec, the others within pi/4"] = " / ".join(f"{100 * s:.0f}" for s in shares) + " %"
+    return row
+
+
+def _strict(figures: Mapping[str, Any], at: Mapping[str, Any], shown: Sequence[int]) -> dict[str, str]:
+    """Columns of the strict limits, where a comparison has them, and of the probe after the last frame."""
+    row = {}
+    if all("within_2_nm" in at[str(k)] for k in shown):
+        for label, key in (("within 2 nm", "within_2_nm"), ("every coefficient within pi/4", "within_pi_4")):
+            row[label] = " / ".join(f"{100 * at[str(k)][key]:.0f}" for k in shown) + " %"
+    below = figures["residual_phase_rad"]["share_below_quarter_pi"]
+    size_pm = 1e3 * figures["probe_d50_nm"]["median"]
+    row["last frame: Strehl; d50 (pm); whole phase below pi/4"] = (
+        f"{figures['strehl']['median']:.2f}; {size_pm:.0f}; {below:.0%}"
+    )
     return row
 
 

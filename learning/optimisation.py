@@ -11,6 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from twin.text.aside import written_aside
+
 
 class Schedule(Protocol):
     """Settings of a fit; the options of a training have them among others."""
@@ -122,9 +124,8 @@ def save_checkpoint(network: nn.Module, optimiser: torch.optim.Optimizer, epoch:
     tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{key}": value for key, value in state.items()}
-    partial = path.with_suffix(".part")
-    save_file(tensors, partial, {"epoch": str(epoch)})
-    partial.rename(path)
+    with written_aside(path) as partial:
+        save_file(tensors, partial, {"epoch": str(epoch)})
 
 
 def load_checkpoint(network: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from twin.errors import StemtwinError
 from twin.text import json_text
+from twin.text.aside import written_aside
 
 
 class ResumeError(StemtwinError, ValueError):
@@ -46,7 +47,8 @@ def claim(work: Path, settings: Mapping[str, Any], free: Collection[str] = ()) -
             raise ResumeError(
                 f"{work} holds a training with other {', '.join(changed)}; choose another folder or delete it"
             )
-    path.write_text(json.dumps(settings, indent=1))
+    with written_aside(path) as partial:
+        partial.write_text(json.dumps(settings, indent=1))
 
 
 def _recorded(path: Path) -> Mapping[str, Any]:
@@ -78,4 +80,5 @@ def stopwatch(path: Path) -> Iterator[Callable[[], float]]:
     try:
         yield elapsed
     finally:
-        path.write_text(str(elapsed()))
+        with written_aside(path) as partial:
+            partial.write_text(str(elapsed()))

@@ -4,6 +4,7 @@ Text is escaped by the template. Nothing is loaded from elsewhere.
 """
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,7 @@ from urllib.parse import quote
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from markupsafe import Markup
 
 
 @dataclass(frozen=True)
@@ -127,4 +129,17 @@ def _template() -> "Template":
     environment = Environment(
         loader=PackageLoader("scenarios"), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
+    environment.filters["breakable"] = breakable
     return environment.get_template("page.html")
+
+
+def breakable(text: str) -> "Markup":
+    """A cell's text, escaped; long names of controllers may break behind : and , before they widen a column.
+
+    Example:
+        >>> str(breakable("vae_em:selection=variance,hard=true"))
+        'vae_em:<wbr>selection=variance,<wbr>hard=true'
+    """
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"(?<=[:,])(?=\S)", "<wbr>", str(escape(text))))

@@ -55,9 +55,21 @@ def shortened(text: str, most: int = 60) -> str:
     return printable(text, most)
 
 
+BEGINS = 4
+"""Letters of a short word that the beginning of a longer name shares, to be meant by it."""
+
+
 def nearest(value: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """' (did you mean X?)', or '' if no known name is similar."""
-    near = get_close_matches(value[:100], list(known), n=1, cutoff=cutoff)
+    """' (did you mean X?)', or '' if no known name is similar or begins alike.
+
+    Example:
+        >>> nearest("day-a", ["day_a", "nominal"]), nearest("skip", ["scan", "skip_frames"]), nearest("x", ["scan"])
+        (' (did you mean day_a?)', ' (did you mean skip_frames?)', '')
+    """
+    names, beginning = list(known), value[: max(BEGINS, len(value) - 1)]
+    near = get_close_matches(value[:100], names, n=1, cutoff=cutoff)
+    if not near and len(beginning) >= BEGINS:
+        near = [name for name in names if name.startswith(beginning)]
     return f" (did you mean {near[0]}?)" if near else ""
 
 

@@ -14,7 +14,7 @@ from agents.com.agent import ComAgent
 from agents.com.centre_map import ComOptions
 from agents.com.phase_scale import PhaseScale
 from agents.com.rotation import RotationError, Turn, curl_and_divergence, find_turn, noise_of_curl
-from agents.com.trust import gradient_trust
+from agents.com.trust import gradient_trust, misfit_notes
 from agents.geometry import along_scan
 from twin.arrays import Floats
 from twin.options import checked_options, validated
@@ -66,6 +66,7 @@ class Dpc(ComAgent[Options]):
         shift_px, variance_px2 = self.map.camera_shift_px(), self.map.variance_px2()
         turn, found, notes = self._turn(shift_px)
         along = along_scan(shift_px, *turn)
+        trust = gradient_trust(along, variance_px2)
         curl, divergence = curl_and_divergence(along)
         gradient, per_step = self.scale.gradient_per_px, self.scale.gradient_per_px / self.scale.step_nm
         unit, second = ("rad/nm", "rad/nm^2") if self.scale.unit == "rad" else ("px", "px")
@@ -78,8 +79,8 @@ class Dpc(ComAgent[Options]):
                 "gradient_y": Image(along[..., 1] * gradient, unit, noise),
             },
             figures={"rotation_deg": turn[0], "transposed": float(turn[1]), **_figures(found)},
-            trust=gradient_trust(along, variance_px2),
-            notes=(*notes, *self.scale.notes),
+            trust=trust,
+            notes=(*misfit_notes(along, trust), *notes, *self.scale.notes),
         )
 
     def _turn(self, shift_px: Floats) -> tuple[tuple[float, bool], Turn | None, tuple[str, ...]]:

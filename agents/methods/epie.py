@@ -18,7 +18,7 @@ from agents.epie.pictures import electrons, empty, images, pictures
 from agents.epie.probe import rim_share
 from agents.epie.schedule import Schedule
 from agents.epie.setting import prepared
-from agents.trust import misfit_words
+from agents.trust import misfit_notes
 from twin.aberrations import Aberrations
 from twin.options import Bytes, Count, OptionError, Positive, Seed, checked_options, validated
 
@@ -138,7 +138,7 @@ class Epie:
         values = pictures(estimate, data, iteration.first_probe)
         bright = lit(electrons(estimate, data), data.geometry.scanned)
         verdict = trust(estimate, data, data.evenly(JUDGED), 2.0 * float(bright.sum()) / len(data.store))
-        misfit = () if verdict is None or verdict.fits else (misfit_words(verdict),)
+        misfit = misfit_notes(verdict)
         return Reconstruction(
             images(values, probe, data.geometry, iteration.spread),
             figures | self._quality(iteration, probe),

@@ -14,7 +14,7 @@ from agents.com.centre_map import ComOptions
 from agents.com.integration import Boundary, integrate
 from agents.com.phase_scale import PhaseScale
 from agents.com.ricom_kernel import check_band
-from agents.com.trust import gradient_trust
+from agents.com.trust import gradient_trust, misfit_notes
 from agents.trust import linear_spread
 from twin.arrays import Floats
 from twin.options import NonNegative, Positive, checked_options, validated
@@ -71,14 +71,14 @@ class Icom(ComAgent[Options]):
     def result(self) -> Reconstruction:
         """Integrated phase, with its noise once every position is known."""
         shift_px, variance = self.map.shift_px(), self.map.variance_px2()
-        known = np.isfinite(shift_px[..., 0])
+        known, trust = np.isfinite(shift_px[..., 0]), gradient_trust(shift_px, variance)
         phase, spread = self._integrate(np.nan_to_num(shift_px)), None
         if known.all():
             spread = linear_spread(self._integrate, np.repeat(np.sqrt(variance)[..., None], 2, axis=2))
         return Reconstruction(
             images={NAME: Image(np.where(known, phase, np.nan), self.scale.unit, spread)},
-            trust=gradient_trust(shift_px, variance),
-            notes=self.scale.notes + self.map.notes,
+            trust=trust,
+            notes=misfit_notes(shift_px, trust) + self.scale.notes + self.map.notes,
         )
 
     def _integrate(self, shift_px: Floats) -> Floats:

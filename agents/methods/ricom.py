@@ -18,7 +18,7 @@ from agents.com.centre_map import ComMap, ComOptions
 from agents.com.phase_scale import PhaseScale
 from agents.com.ricom_kernel import check_size, kernel
 from agents.com.ricom_scatter import RunningCorrelation, convolve_sum, correlate
-from agents.com.trust import gradient_trust
+from agents.com.trust import gradient_trust, misfit_notes
 from agents.geometry import along_scan
 from twin.arrays import Floats
 from twin.options import Count, NonNegative, Positive, checked_options, validated
@@ -97,6 +97,7 @@ class Ricom:
         """Sum so far, with its noise; NaN where no known position lies within the kernel."""
         # First, before there is an image: the test needs most memory.
         trust = gradient_trust(self.map.shift_px(), self.map.variance_px2())
+        misfit = misfit_notes(self.map.shift_px(), trust)
         known = np.isfinite(self.map.centre_px()[..., 0])
         reference = np.where(known[..., None], self.map.reference_px() - self._origin_px, 0.0)
         image = self.sum.image - correlate(self.sum.kernel, reference)
@@ -109,7 +110,7 @@ class Ricom:
             images={NAME: Image(np.where(reached, image, np.nan), self.scale.unit, spread)},
             figures={"kernel_px": float(self.options.kernel_px)},
             trust=trust,
-            notes=self.scale.notes + self.map.notes,
+            notes=misfit + self.scale.notes + self.map.notes,
         )
 
     def _apply(self, options: Options) -> None:

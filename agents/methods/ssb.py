@@ -21,7 +21,7 @@ from agents.ssb.accumulate import Visits, squares
 from agents.ssb.decision import Decided, Setup
 from agents.ssb.experiment import Experiment
 from agents.ssb.orientation import described
-from agents.trust import misfit_words
+from agents.trust import misfit_notes
 from twin.aberrations import Aberrations
 from twin.errors import nearest
 from twin.options import Fraction, OptionError, checked_options, validated
@@ -128,7 +128,7 @@ class Ssb:
         noise = ssb_image.spread(factor**2 * spectrum.variance, experiment.scan, int(visited.sum()))
         spread = np.where(visited, noise / np.sqrt(density), np.nan)
         trust = forward.trust(sums, spectrum, self._sample, visited, density)
-        misfit = () if trust is None or trust.fits else (misfit_words(trust),)
+        misfit = misfit_notes(trust, float(visited.mean()))
         figures = {"positions": float(visited.sum()), "phase_spread_rad": noise, **_figures(sums)}
         return Reconstruction(
             {"phase": Image(phase, "rad", spread)},

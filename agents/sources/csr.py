@@ -84,7 +84,7 @@ class CsrSource(Source):
         try:
             self._connection = _Connection(self._address, self.options)
         except OSError as error:
-            raise SourceError(f"csr://{host}:{port}: {error}") from error
+            raise SourceError(f"csr://{host}:{port}: {error.strerror or error}") from error
         try:
             self._acquisition, self._scan = self._connection.begin()
             self._describe(f"csr://{host}:{port}")

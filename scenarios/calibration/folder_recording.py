@@ -104,6 +104,8 @@ def entries(folder: Path, space: StateSpace, table: Path | None = None) -> list[
 def _of_table(folder: Path, space: StateSpace, table: Path) -> list[Entry]:
     known = ["file", "dose_e", "exposure_s", *(f"{part}{name}" for part in (CUMULATIVE, STATE) for name in space.names)]
     try:
+        if not table.exists():
+            raise ScenarioError(f"{table} does not exist")
         if not table.is_file() or table.stat().st_size > MOST_TABLE:
             raise ScenarioError(f"{table}: a table is a CSV file of at most {MOST_TABLE} bytes")
         with table.open(newline="", encoding="utf-8-sig") as file:

@@ -6,13 +6,14 @@ import yaml
 from controller.base import Estimate
 from scenarios.calibration.results import Result, Step
 from scenarios.page import Card, Cards, Cell, Listing, Picture, Section, Table, page
-from twin.probe import probe_d50_nm, strehl_ratio
 from twin.types import Frame
 
 _TABLE_TEXT = (
     "u: input applied before the exposure, nm. C ± std: estimate of the initial state after it, nm. sign: probability"
-    " of the estimate's sign. error: norm of the state that a correction would leave now. in 50 %, 90 %: whether the"
-    " credible region contains the truth. ms: computing time of the controller."
+    " of the estimate's sign. error: norm of the state that a correction would leave now. in spec: every coefficient"
+    " within its tolerance. 2 nm: the first order within 2 nm; π/4: every coefficient below π/4 of phase at the"
+    " aperture's edge. Strehl: peak of the probe over the perfect one's, by the calibrated coefficients. in 50 %, 90 %:"
+    " whether the credible region contains the truth. ms: computing time of the controller."
 )
 MISFIT = "outside the training distribution (OOD test)"
 """Label of a run whose last frames do not fit the controller's training days: its error may exceed its std."""
@@ -24,7 +25,7 @@ def render(result: Result) -> str:
     blocks: list[Section | Cards] = [_verdict(result)]
     if result.before is not None and result.estimate is not None:
         blocks += _figures(result, result.before, result.estimate)
-        blocks.append(Section("Observations", _TABLE_TEXT, [_table(result)]))
+        blocks.append(Section("Observations", _TABLE_TEXT, _tables(result)))
     settings = yaml.safe_dump(scenario.resolved(), sort_keys=False, allow_unicode=True)
     blocks.append(Section("Settings", "The resolved scenario; config.yaml beside this page.", [Listing(settings)]))
     rehearsal = "DRY RUN: " if result.dry_run else ""
@@ -46,6 +47,8 @@ def _verdict_line(result: Result) -> str:
     last = result.steps[-1]
     if not result.scored:
         return f"corrected after {taken}: {estimated(result)}; {_assurance(last)}"
+    if last.in_spec and last.error_nm >= min(result.scenario.space.tolerance_nm):
+        return f"in spec, {_tolerances(result)}: {last.error_nm:.2f} nm from the truth in all after {taken}"
     verdict = "in spec" if last.in_spec else "out of spec"
     return f"{verdict}: {last.error_nm:.2f} nm from the truth after {taken}"
 
@@ -68,9 +71,29 @@ def probe_line(result: Result) -> str:
     """Return the quality of the probe after the correction; empty without a correction or ground truth."""
     if result.correction is None or not result.correction.state_nm:
         return ""
-    left = result.scenario.space.to_aberrations(np.array(result.correction.state_nm))
-    strehl, optics = strehl_ratio(left, result.scenario.optics), result.scenario.optics
-    return f"Strehl ratio {strehl:.2f}, half of the electrons within {probe_d50_nm(left, optics):.3f} nm"
+    left = result.strict(result.correction.state_nm)
+    return f"Strehl ratio {left['strehl']:.2f}, half of the electrons within {result.probe_d50_nm:.3f} nm"
+
+
+def strict_line(result: Result) -> str:
+    """Return the strict verdicts of the state after the correction; empty without one or ground truth."""
+    if result.correction is None or not result.correction.state_nm:
+        return ""
+    left = result.strict(result.correction.state_nm)
+    return (
+        f"{'within' if left['within_2_nm'] else 'not within'} 2 nm,"
+        f" {'within' if left['within_pi_4'] else 'not within'} π/4 of phase at the aperture's edge"
+    )
+
+
+def saturation_line(result: Result) -> str:
+    """Return which frames are saturated and by how much; empty if none is."""
+    cut = [step for step in result.steps if step.saturated > 0]
+    if not cut:
+        return ""
+    worst = max(step.saturated for step in cut)
+    which = f"in {len(cut)} of {_count(len(result.steps), 'frame')}"
+    return f"up to {100 * worst:.2g} % of the lit pixels are saturated, {which}: lower the dose or the exposure"
 
 
 def _verdict(result: Result) -> Cards:
@@ -84,11 +107,12 @@ def _verdict(result: Result) -> Cards:
     doses = [result.cost["most_e_per_nm2"]] if result.cost else []
     milliseconds = 1e3 * float(np.median([step.seconds for step in result.steps]))
     rehearsal = Card("dry run", "nothing was sent to the instrument; the simulator gave these frames", "bad")
-    probe = probe_line(result)
+    saturation = saturation_line(result)
     return Cards([
         *((rehearsal,) if result.dry_run else ()),
         *(scores if result.scored else [Card(estimated(result), f"estimate; {_assurance(last)}")]),
-        *((Card(probe, "probe after the correction, by the calibrated coefficients"),) if probe else ()),
+        *_probe_cards(result),
+        *((Card("saturated", saturation, "bad"),) if saturation else ()),
         *((Card("stopped", result.reason, "bad"),) if result.status == "stopped" else ()),
         *((Card("OOD", MISFIT, "bad"),) if last.misfit else ()),
         Card(str(len(result.steps)), "observations" + ("" if result.status == "complete" else f", {result.status}")),
@@ -97,6 +121,19 @@ def _verdict(result: Result) -> Cards:
         Card(f"{last.simulated_s:.1f} s", "instrument time"),
         Card(f"{milliseconds:.0f} ms", "controller time per observation"),
     ])  # fmt: skip
+
+
+def _probe_cards(result: Result) -> list[Card]:
+    """The probe after the correction, by the calibrated coefficients alone."""
+    if result.correction is None or not result.correction.state_nm:
+        return []
+    left = result.strict(result.correction.state_nm)
+    fine = left["within_2_nm"] and left["within_pi_4"]
+    return [
+        Card("strictly in spec" if fine else "not strictly", strict_line(result), "good" if fine else ""),
+        Card(f"{left['strehl']:.2f}", "Strehl ratio after the correction"),
+        Card(f"{result.probe_d50_nm:.3f} nm", "diameter with half of the electrons"),
+    ]
 
 
 def _tolerances(result: Result) -> str:
@@ -141,25 +178,41 @@ def _correction_text(result: Result) -> str:
     return f"True state after the correction: {state} nm. {spectra}"
 
 
-def _table(result: Result) -> Table:
+MOST_TOGETHER = 4
+"""Coefficients up to which inputs and estimates fit into one table."""
+
+
+def _tables(result: Result) -> list[Table]:
+    """Inputs and estimates by observation; of many coefficients in two tables."""
     names = result.scenario.space.names
-    head = ["#", *(f"u {n}" for n in names), *(f"{n} ± std" for n in names)]
-    head += ["sign", "error (nm)", "in spec", "in 50 %", "in 90 %", "ms"]
-    rows: list[list[str | Cell]] = [_row(step) for step in result.steps]
+    inputs = [f"u {name}" for name in names]
+    split = len(names) > MOST_TOGETHER
+    saturated = any(step.saturated > 0 for step in result.steps)
+    head = [*(f"{name} ± std" for name in names), "sign"]
+    head += ["error (nm)", "in spec", "2 nm", "π/4", "Strehl", "in 50 %", "in 90 %"] if result.scored else []
+    head += [*(["saturated"] if saturated else []), "ms"]
+    moved = [[f"{v:+.1f}" for v in step.input_nm] for step in result.steps]
+    rows: list[list[str | Cell]] = []
+    for step, u in zip(result.steps, moved, strict=True):
+        rows.append([str(step.observation), *([] if split else u), *_row(result, step, saturated)])
     if result.scored:
         truth = [Cell(f"{value:+.1f}", strong=True) for value in result.steps[-1].truth_nm]
-        rows.append(["truth", *([""] * len(names)), *truth, *([""] * 6)])
-    return Table(head, rows)
+        rows.append(["truth", *([] if split else [""] * len(names)), *truth, *([""] * (len(head) - len(names)))])
+    whole = Table(["#", *([] if split else inputs), *head], rows)
+    return [whole, Table(["#", *inputs], [[str(k), *u] for k, u in enumerate(moved, 1)])] if split else [whole]
 
 
-def _row(step: Step) -> list[str | Cell]:
+def _row(result: Result, step: Step, saturated: bool) -> list[str | Cell]:
+    """Estimate, verdicts and time of an observation."""
     estimates = (f"{m:+.1f} ± {s:.1f}" for m, s in zip(step.estimate_nm, step.std_nm, strict=True))
-    scores: list[str | Cell] = ["", "", "", ""]
-    if np.isfinite(step.error_nm):
-        scores = [f"{step.error_nm:.2f}", *map(_mark, (step.in_spec, step.covers_50, step.covers_90))]
-    inputs = (f"{v:+.1f}" for v in step.input_nm)
-    sign, milliseconds = f"{step.sign_probability:.2f}", f"{1e3 * step.seconds:.0f}"
-    return [str(step.observation), *inputs, *estimates, sign, *scores, milliseconds]
+    row: list[str | Cell] = [*estimates, f"{step.sign_probability:.2f}"]
+    if result.scored:
+        left = result.strict(step.error_component_nm)
+        marks = map(_mark, (step.in_spec, left["within_2_nm"], left["within_pi_4"]))
+        row += [f"{step.error_nm:.2f}", *marks, f"{left['strehl']:.2f}", *map(_mark, (step.covers_50, step.covers_90))]
+    if saturated:
+        row.append(Cell(f"{100 * step.saturated:.2g} %", kind="no" if step.saturated else ""))
+    return [*row, f"{1e3 * step.seconds:.0f}"]
 
 
 def _mark(yes: bool) -> Cell:

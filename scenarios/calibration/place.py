@@ -7,6 +7,7 @@ worth it; otherwise it gets a number of its own.
 """
 
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -180,6 +181,21 @@ def _remove_empty(log: Path, lock: Path) -> None:
     if log.is_file() and log.stat().st_size == 0:
         log.unlink()
         lock.unlink(missing_ok=True)
+
+
+def forget(folder: Path, recording: Path | None) -> None:
+    """Remove what a run that has not begun has made: its files, the folders that become empty, its recording.
+
+    Args:
+        folder: of the run; anything else in it stays.
+        recording: made by this run, without a frame; None if there is none.
+    """
+    if recording is not None:
+        shutil.rmtree(recording, ignore_errors=True)
+    with suppress(OSError):
+        for name in (*FILES, "audit.jsonl", "audit.jsonl.lock"):
+            (folder / name).unlink(missing_ok=True)
+        remove_empty([folder, *folder.parents[:3]])
 
 
 def not_written(error: OSError, observations: int, place: Place, recording: Path | None) -> NotWritten:

@@ -15,6 +15,7 @@ from scipy import ndimage
 from scipy.stats import chi2
 
 from controller.base import Estimate
+from controller.checks.gate import saturated
 from controller.preprocess import noise_floor, remove_defects, spectrum
 from scenarios.calibration.results import Step
 from twin.arrays import Array
@@ -41,7 +42,8 @@ def ronchigrams(before: Frame, after: Frame | None, optics: Optics) -> bytes:
         word = ("before", "after")[i]
         pixel, unit = (1.0, "scan pixels") if is_scan_image(frame) else (optics.camera_pixel_mrad, "mrad")
         kind = "Scan image" if is_scan_image(frame) else "Ronchigram"
-        _image(axes[i], frame, pixel, unit, f"{kind} {word}")
+        share = saturated(frame)
+        _image(axes[i], frame, pixel, unit, f"{kind} {word}" + (f", {100 * share:.2g} % saturated" if share else ""))
         _spectrum(axes[2 + i], power, pixel, unit, f"Spectrum {word}", limits)
     return png(figure)
 

@@ -9,14 +9,18 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+import numpy as np
 import yaml
 
 from controller.base import Estimate
 from scenarios.folders import write_text as write_text
 from scenarios.schema import Scenario
+from scenarios.strict_spec import within_quarter_pi, within_strict_nm
+from twin.probe import probe_d50_nm, strehl_ratio
 from twin.types import Frame
 
 Status = Literal["complete", "interrupted", "stopped"]
@@ -43,6 +47,7 @@ class Step:
         simulated_s: instrument clock.
         done: the controller's stop rule holds.
         misfit: the controller's OOD test fires: the frames do not fit its training days (`Estimate.misfit`).
+        saturated: fraction of the frame's lit pixels at which the camera cuts off.
     """
 
     observation: int
@@ -61,6 +66,7 @@ class Step:
     simulated_s: float
     done: bool = False
     misfit: bool = False
+    saturated: float = 0.0
 
     @property
     def truth_nm(self) -> Vector:
@@ -93,7 +99,8 @@ class Result:
 
     `cost` is the simulator's own account, the final correction's exposure included (`twin.cost.Cost.plain`).
     `truth_nm` is empty without ground truth or observations. `reason` is why a run was stopped.
-    After a `dry_run` nothing was sent to the instrument: frames and truth are the simulator's.
+    After a `dry_run` nothing was sent to the instrument: frames and truth are the simulator's. `begun` is False if an
+    instrument could not be reached or made ready.
     """
 
     scenario: Scenario
@@ -110,11 +117,31 @@ class Result:
     cost: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
     dry_run: bool = False
+    begun: bool = True
 
     @property
     def scored(self) -> bool:
         """Whether there is ground truth."""
         return bool(self.truth_nm)
+
+    def strict(self, error_nm: Vector) -> dict[str, Any]:
+        """Return what an error leaves: the strict verdicts and the Strehl ratio; None each without ground truth."""
+        if not self.scored or not error_nm:
+            return {"within_2_nm": None, "within_pi_4": None, "strehl": None}
+        error, space, optics = np.asarray(error_nm), self.scenario.space, self.scenario.optics
+        return {
+            "within_2_nm": within_strict_nm(error, space, optics),
+            "within_pi_4": within_quarter_pi(error, space, optics),
+            "strehl": strehl_ratio(space.to_aberrations(error), optics),
+        }
+
+    @cached_property
+    def probe_d50_nm(self) -> float | None:
+        """Diameter that holds half of the electrons after the correction; None without one, or without ground truth."""
+        if not self.scored or self.correction is None:
+            return None
+        left = self.scenario.space.to_aberrations(np.asarray(self.correction.state_nm))
+        return probe_d50_nm(left, self.scenario.optics)
 
     def summary(self) -> dict[str, Any]:
         """Return plain data for `summary.json` and `--json`: lists have one entry per observation."""
@@ -135,10 +162,13 @@ class Result:
             "sign_probability": last.sign_probability if last else None,
             "error_nm": [step.error_nm if self.scored else None for step in self.steps],
             "in_spec": [step.in_spec if self.scored else None for step in self.steps],
+            **self._strict_lists(),
+            "probe_d50_nm": self.probe_d50_nm,
             "covers_50": [step.covers_50 if self.scored else None for step in self.steps],
             "covers_90": [step.covers_90 if self.scored else None for step in self.steps],
             "done": [step.done for step in self.steps],
             "misfit": [step.misfit for step in self.steps],
+            "saturated": [step.saturated for step in self.steps],
             "observations": len(self.steps),
             "seconds_per_step": [step.seconds for step in self.steps],
             "dose_e": last.dose_e if last else 0.0,
@@ -150,6 +180,10 @@ class Result:
             "directory": str(self.directory),
             "report": str(self.report) if self.report else None,
         }
+
+    def _strict_lists(self) -> dict[str, list[Any]]:
+        found = [self.strict(step.error_component_nm) for step in self.steps]
+        return {key: [each[key] for each in found] for key in ("within_2_nm", "within_pi_4", "strehl")}
 
 
 class RunDirectory:

@@ -15,7 +15,7 @@ from scenarios.calibration.instruments import Wiring, consents, recorded_folder
 from scenarios.calibration.page import render
 from scenarios.calibration.place import Place, claimed, not_written
 from scenarios.calibration.results import Correction, Result, RunDirectory, Status, Step
-from scenarios.calibration.session import Observation, Session, observe, prepare, vector
+from scenarios.calibration.session import NotBegun, Observation, Session, observe, prepare, vector
 from scenarios.folders import locked, sentence, write_text
 from scenarios.schema import Scenario, ScenarioError
 from scenarios.schema import load as load_scenario
@@ -189,6 +189,7 @@ def _result(session: Session, seed: int, measured: "_Measured", place: Place, re
         cost=simulator.cost.plain() if observed and simulator is not None else {},
         reason=measured.reason,
         dry_run=session.bench.dry_run,
+        begun=measured.begun,
     )
 
 
@@ -197,6 +198,7 @@ class _Measured(NamedTuple):
     correction: Correction | None
     status: Status
     reason: str
+    begun: bool = True
 
 
 def _measure(
@@ -224,7 +226,7 @@ def _measure(
         return _Measured(observations, correction, "interrupted", "")
     except (Stopped, Departure, MicroscopeFault) as error:
         reason = "stopped"
-        return _Measured(observations, correction, "stopped", str(error))
+        return _Measured(observations, correction, "stopped", str(error), not isinstance(error, NotBegun))
     finally:
         # The instrument first: closing the table may fail on a full disc.
         if session.bench.guard is not None:

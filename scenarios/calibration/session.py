@@ -2,21 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from controller.base import Controller, Estimate, halt, load
+from controller.checks.gate import SATURATED_SHARE, saturated
 from scenarios.calibration.instruments import Bench, Wiring, build
 from scenarios.calibration.results import Step, Vector
 from scenarios.schema import Scenario, ScenarioError
 from twin import interrupt
 from twin.arrays import Array
-from twin.instrument.faults import Stopped
+from twin.instrument.faults import Departure, MicroscopeFault, Stopped
 from twin.references.camera_reference import CameraReference, corrected_frame
 from twin.types import Frame, Truth
+
+
+class NotBegun(Stopped):
+    """An instrument could not be reached or made ready: no session has begun, nothing has moved."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,10 @@ class Session:
 
     def seen(self, frame: Frame) -> Frame:
         """Return a frame as the controller sees it; a recording keeps it as it came."""
-        return frame if self.reference is None else corrected_frame(frame, self.reference)
+        if self.reference is None:
+            return frame
+        seen, share = corrected_frame(frame, self.reference), saturated(frame)
+        return replace(seen, settings={**seen.settings, SATURATED_SHARE: share}) if share else seen
 
     def truth(self) -> Truth | None:
         """Return the hidden state, for the scorer alone; None where there is no ground truth."""
@@ -77,6 +85,7 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
 
     Raises:
         Stopped: too many frames in a row cannot be used.
+        NotBegun: the instrument cannot be used at all.
     """
     space, microscope, controller = session.scenario.space, session.bench.microscope, session.controller
     _, of_controller = np.random.SeedSequence(seed).spawn(2)
@@ -84,7 +93,7 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
     # No command or exposure of an instrument is cut, nor a frame on its way into a recording.
     simulated = session.bench.guard is None and session.bench.recording is None
     exposing = interrupt.interruptible if simulated else nullcontext
-    microscope.reset(microscope_generator(seed))
+    _begin(session, seed)
     input_nm, cumulative_nm = space.zero, space.zero
     seconds, dose_e = 0.0, 0.0
     for k in range(1, session.scenario.task.observations + 1):
@@ -116,13 +125,25 @@ def observe(session: Session, seed: int) -> Iterator[Observation]:
             dose_e=float(dose_e),
             simulated_s=float(frame.clock_s),
             done=controller.done,
-            misfit=estimate.misfit,
+            saturated=saturated(frame),
         )
         yield Observation(step, frame, estimate, truth)
         if session.scenario.task.stop and controller.done:
             return
         if reason := halt(controller):
             raise Stopped(reason)
+
+
+def _begin(session: Session, seed: int) -> None:
+    """Begin the microscope's session.
+
+    Raises:
+        NotBegun: the instrument does not let one begin.
+    """
+    try:
+        session.bench.microscope.reset(microscope_generator(seed))
+    except (MicroscopeFault, Departure, Stopped) as error:
+        raise NotBegun(str(error)) from error
 
 
 def microscope_generator(seed: int) -> np.random.Generator:
@@ -158,6 +179,7 @@ def _score(estimate: Estimate, start_nm: Array, scenario: Scenario) -> dict[str,
         "in_spec": scenario.space.in_spec(error),
         "covers_50": estimate.covers(start_nm, 0.5),
         "covers_90": estimate.covers(start_nm, 0.9),
+        "misfit": estimate.misfit,
     }
 
 

@@ -15,7 +15,7 @@ from scenarios.commands.refusal import FAILED, refusals, stop
 
 if TYPE_CHECKING:
     from scenarios.calibration.instruments import Wiring
-    from scenarios.calibration.results import Result
+    from scenarios.calibration.results import Result, Step
 
 
 def calibrate(
@@ -41,15 +41,22 @@ def calibrate(
 ) -> None:
     """Find and correct the aberrations of a microscope, virtual or not, from its Ronchigrams."""
     from scenarios.calibration.instruments import Wiring, address_overrides
+    from scenarios.calibration.place import forget
 
     changes = list(overrides or ()) + ([f"task.observations={observations}"] if observations else [])
     with refusals("interrupted before the first observation") as ending:
+        name, colon, _ = controller.partition(":")
+        if colon:
+            stop(f"--controller {controller}: options go with --set controllers.{name}.OPTION=VALUE")
         changes += [] if microscope is None else address_overrides(microscope)
         _name_hosts(changes)
         # An instrument that is named on the command line is meant.
         meant = move or any(change.startswith("microscope.kind=") for change in changes)
         wiring = Wiring(record=record, resume=resume, dry_run=dry_run)
         result = _run(scenario, controller, seed, changes, out, wiring, meant, overwrite)
+        if not result.begun:
+            forget(result.directory, None if resume else record)
+            stop(f"{result.scenario.name}: {result.scenario.microscope.kind}: {result.reason}")
     if as_json:
         typer.echo(json.dumps(result.summary()))
     else:
@@ -112,21 +119,37 @@ def _run(
 
 
 def _print_table(result: "Result") -> None:
-    from scenarios.calibration.page import MISFIT, headline, probe_line
+    from scenarios.calibration.page import MISFIT, headline, probe_line, saturation_line, strict_line
 
     names = result.scenario.space.names
-    head = "  ".join(f"{name + ' ± std':>15}" for name in names)
-    typer.echo(f"{'#':>3}  {'error (nm)':>10}  {'in spec':>7}  {head}")
+    saturated = any(step.saturated > 0 for step in result.steps)
+    head = "  ".join([*(["saturated"] if saturated else []), *(f"{name + ' ± std':>15}" for name in names)])
+    typer.echo(f"{'#':>3}  {'error (nm)':>10}  {'in spec':>7}  {'2 nm':>4}  {'π/4':>4}  {'Strehl':>6}  {head}")
     for step in result.steps:
         estimates = (f"{m:+7.2f} ± {s:5.2f}" for m, s in zip(step.estimate_nm, step.std_nm, strict=True))
-        error, in_spec = (f"{step.error_nm:.2f}", "yes" if step.in_spec else "no") if result.scored else ("", "")
-        cells = "  ".join(f"{cell:>15}" for cell in estimates)
-        typer.echo(f"{step.observation:3d}  {error:>10}  {in_spec:>7}  {cells}")
+        cells = [*([f"{100 * step.saturated:.2g} %"] if saturated else []), *estimates]
+        widths = [9] * saturated + [15] * len(names)
+        shown = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        typer.echo(f"{step.observation:3d}  {_scores(result, step)}  {shown}")
     if result.scored:
-        typer.echo(f"{'truth':>26}" + "".join(f"{value:+9.2f}{'':8}" for value in result.steps[-1].truth_nm).rstrip())
+        blank = " " * (48 + 11 * saturated)
+        typer.echo(
+            f"{'truth':>5}{blank[5:]}" + "".join(f"{v:+7.2f}{'':10}" for v in result.steps[-1].truth_nm).rstrip()
+        )
     typer.echo(headline(result))
     if probe := probe_line(result):
-        typer.echo(f"probe by these coefficients alone: {probe}")
+        typer.echo(f"probe by these coefficients alone: {probe}; {strict_line(result)}")
+    if saturation := saturation_line(result):
+        typer.echo(f"note: {saturation}")
     if result.steps and result.steps[-1].misfit:
         typer.echo(f"note: {MISFIT}")
     typer.echo(f"report: {result.report}")
+
+
+def _scores(result: "Result", step: "Step") -> str:
+    """Error and verdicts of a step, blank without ground truth."""
+    if not result.scored:
+        return " " * 39
+    left = result.strict(step.error_component_nm)
+    marks = ("yes" if yes else "no" for yes in (step.in_spec, left["within_2_nm"], left["within_pi_4"]))
+    return "{:>10.2f}  {:>7}  {:>4}  {:>4}  {:>6.2f}".format(step.error_nm, *marks, left["strehl"])

@@ -106,12 +106,22 @@ def _rows(by_observation: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[s
 
 def _print(summary: Mapping[str, Any]) -> None:
     width = max(len(name) for scenario in summary["scenarios"].values() for name in scenario["controllers"])
-    row = f"{{:14}} {{:{width}}} {{:>6}} {{:>11}} {{:>8}} {{:>8}} {{:>13}} {{:>8}}"
-    head = ("scenario", "controller", "frames", "median (nm)", "p90 (nm)", "in spec", "90 % coverage", "ms")
-    typer.echo(row.format(*head))
+    row = f"{{:14}} {{:{width}}} {{:>6}} {{:>11}} {{:>8}} {{:>8}} {{:>5}} {{:>5}} {{:>6}} {{:>8}} {{:>13}} {{:>8}}"
+    head = ("scenario", "controller", "frames", "median (nm)", "p90 (nm)", "in spec", "2 nm", "pi/4", "Strehl")
+    typer.echo(row.format(*head, "d50 (pm)", "90 % coverage", "ms"))
     for scenario, of_scenario in summary["scenarios"].items():
         for name, figures in of_scenario["controllers"].items():
+            last = str(max(map(int, figures["by_observation"])))
             for k, f in _rows(figures["by_observation"]):
                 errors = (f"{f['median_error_nm']:.2f}", f"{f['p90_error_nm']:.1f}")
-                shares = (f"{f['in_spec']:.0%}", f"{f['coverage_90']:.0%}")
-                typer.echo(row.format(scenario, name, k, *errors, *shares, f"{1e3 * f['seconds_per_step']:.0f}"))
+                shares = (f"{f[key]:.0%}" for key in ("in_spec", "within_2_nm", "within_pi_4"))
+                # The size of the probe takes long: it is known after the last frame.
+                size = f"{1e3 * figures['probe_d50_nm']['median']:.0f}" if k == last else ""
+                probe = (f"{f['strehl']:.2f}", size, f"{f['coverage_90']:.0%}")
+                typer.echo(
+                    row.format(scenario, name, k, *errors, *shares, *probe, f"{1e3 * f['seconds_per_step']:.0f}")
+                )
+    typer.echo(
+        "2 nm, pi/4: shares of runs within 2 nm, and with less than pi/4 of phase at the aperture's edge, in every"
+    )
+    typer.echo("coefficient; Strehl, d50: probe of the calibrated coefficients alone, medians")

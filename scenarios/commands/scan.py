@@ -93,7 +93,8 @@ def stream(
     """Reconstruct a scan from a file, or from a camera on the network while it arrives."""
     from agents.sources import open_source
     from scenarios import choices
-    from scenarios.scans.stream import choose_agents, make_folder, results_folder, run
+    from scenarios.folders import missing
+    from scenarios.scans.stream import choose_agents, make_folder, removed_if_refused, results_folder, run
 
     with refusals(LATE) as ending:
         chosen = choose_agents(agents)
@@ -102,8 +103,9 @@ def stream(
             if name in how:  # would be taken for an argument of `open_source`
                 stop(f"--option {name}: no source has such an option; metadata of the stream goes with --meta")
         out = results_folder(out, Path("runs/stream"), overwrite)
+        created = missing(out)
         make_folder(out)  # before a camera is started
-        with open_source(source, given, **how) as opened:
+        with removed_if_refused(created), open_source(source, given, **how) as opened:
             total = opened.meta.layout.count
             with _progress(source, total, _view(view, chosen, opened.meta.metadata.step_nm)) as show:
                 recorded = run(opened, chosen, out, show)

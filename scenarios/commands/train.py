@@ -20,6 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from scenarios.commands.arguments import Overrides
 from scenarios.commands.option_table import explained
 from scenarios.commands.refusal import refusals
+from scenarios.folders import locked
 from twin.errors import nearest
 from twin.registry import describe, module, names
 
@@ -101,9 +102,9 @@ def command(name: str, module: ModuleType) -> Any:
             run = prepare(scenario, work or RUNS / label, frames, label, workers, overrides or ())
         _use(threads)
         target = out or run.work / f"{label}.safetensors"
-        with refusals(f"interrupted; the same command resumes from {run.work}", OSError):
-            if out is not None:
-                out.parent.mkdir(parents=True, exist_ok=True)  # now, not after hours of work
+        kept = f"interrupted; the same command resumes from {run.work}"
+        # Now, not after hours of work: folders are created, and nobody else trains there.
+        with refusals(kept, OSError), locked(run.work, inside=True), locked(target):
             trained = training(checked, run, target)
             rows = training.summary(trained, run)
         _report({"weights": f"{target} ({target.stat().st_size / 1e6:.1f} MB)", **rows})

@@ -18,10 +18,11 @@ import numpy as np
 from scenarios.calibration.results import Step, Vector, write_text
 from scenarios.comparison.paired import error_ratio, share_difference
 from scenarios.schema import Scenario
+from scenarios.strict_spec import pair_lengths_nm, within_quarter_pi, within_strict_nm
 from twin.aberrations import TERMS, Aberrations, index
 from twin.arrays import Array
 from twin.optics import Optics
-from twin.probe import QUARTER_PI_LIMIT_RAD, probe_d50_nm, quarter_pi_limit_nm, residual_phase_rad, strehl_ratio
+from twin.probe import QUARTER_PI_LIMIT_RAD, probe_d50_nm, residual_phase_rad, strehl_ratio
 from twin.text import json_text
 
 COMPARED_AT = (3, 5, 10, 20)
@@ -139,6 +140,7 @@ def _at(runs: Sequence[Run], observation: int) -> dict[str, float]:
         "coverage_90": float(np.mean([step.covers_90 for step in steps])),
         "misfit": float(np.mean([step.misfit for step in steps])),
         **_higher_orders(runs, observation),
+        **_strict(runs, observation),
         # Of the runs that had not stopped.
         "seconds_per_step": float(
             np.median([s.seconds for s in steps if s.observation == observation] or [steps[-1].seconds])
@@ -158,11 +160,10 @@ def _higher_orders(runs: Sequence[Run], observation: int) -> dict[str, float]:
         if step is None or space.is_first_order.all():
             continue
         error, first = np.asarray(step.error_component_nm), space.is_first_order
-        names = np.array([f"C{TERMS[index(name)].n}{TERMS[index(name)].m}" for name in space.names])
-        found = {str(n): float(np.linalg.norm(error[names == n])) for n in dict.fromkeys(names[~first])}
-        within = [length < quarter_pi_limit_nm(_with_part(n), optics) for n, length in found.items()]
-        good.append(bool(all(within) and np.all(np.abs(error[first]) < space.tolerance[first])))
-        for name, length in found.items():
+        higher = space.only(~first)
+        within = within_quarter_pi(error[~first], higher, optics)
+        good.append(bool(within and np.all(np.abs(error[first]) < space.tolerance[first])))
+        for name, length in pair_lengths_nm(error[~first], higher).items():
             lengths.setdefault(f"median_{name}_nm", []).append(length)
     if not good:
         return {}
@@ -171,9 +172,18 @@ def _higher_orders(runs: Sequence[Run], observation: int) -> dict[str, float]:
     }
 
 
-def _with_part(pair: str) -> str:
-    """Return a coefficient of the pair: C21a for C21, C30 for C30."""
-    return pair if pair.endswith("0") else f"{pair}a"
+def _strict(runs: Sequence[Run], observation: int) -> dict[str, float]:
+    """Return the shares of runs within the strict limits, and the median Strehl ratio of what was calibrated."""
+    left = [
+        (np.asarray(step.error_component_nm), run.scenario.space, run.scenario.optics)
+        for run in runs
+        if (step := run.step(observation)) is not None
+    ]
+    return {
+        "within_2_nm": float(np.mean([within_strict_nm(*found) for found in left])),
+        "within_pi_4": float(np.mean([within_quarter_pi(*found) for found in left])),
+        "strehl": float(np.median([strehl_ratio(space.to_aberrations(e), optics) for e, space, optics in left])),
+    }
 
 
 def _to_spec(run: Run) -> Step | None:

@@ -4,7 +4,9 @@ One panel per scenario, one colour and dash per controller throughout, lines lab
 matplotlib: import this module where a figure is wanted.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, product
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 from scipy.optimize import isotonic_regression
 
 from scenarios.calibration.plots import INK, LIMIT, png
@@ -29,6 +31,15 @@ DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST_BANDS = 4
 """With more controllers than this, bands would hide each other: bars at the last observation stand for them."""
+
+LONGEST_LINE, TITLE_CHARACTERS = 26, {1: 56, 2: 34}
+"""Characters in a line of a name, and of a title by the number of panels in a row."""
+CHARACTER_IN, LINE_IN, KEY_IN = 0.068, 0.155, 0.45
+"""Size of a character and a line of 8 points, and of the marker and gap beside a name of a legend, inches."""
+AXES_IN = {1: 5.9, 2: 3.8}
+"""Width of a panel without names, inches, by the number of panels in a row."""
+MOST_BESIDE_IN = 1.3
+"""Width of names up to which two panels stand in a row."""
 
 BOUND = "Cramér-Rao bound"
 
@@ -56,8 +67,10 @@ def error_curves(summary: Figures, scenarios: Mapping[str, Scenario]) -> bytes:
         tolerances = sorted(set(scenarios[name].space.tolerance_nm))
         axes.axhline(tolerances[0], color=LIMIT, lw=1.2, ls=":")
         _note(axes, "tolerance" if len(tolerances) == 1 else "least tolerance", k[-1], tolerances[0], above=True)
-        axes.set(yscale="log", ylabel="error norm (nm)", title=name)
+        axes.set(yscale="log", ylabel="error norm (nm)")
+        _title(axes, name)
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(LogFormatter())
         _observations(axes, controllers)
         _label_ends(axes, float(k[-1]), ends, styles)
     return _finished(figure)
@@ -80,7 +93,8 @@ def in_spec_curves(summary: Figures) -> bytes:
                 axes.vlines(k[-1] + 0.012 * (1 + i) * k[-1], *intervals[-1], color=style["color"], lw=1.6)
         axes.axhline(0.95, color=LIMIT, lw=1.2, ls=":")
         _note(axes, "95 %", k[-1], 0.95, above=False)
-        axes.set(ylim=(-0.03, 1.03), ylabel="runs in spec", title=name)
+        axes.set(ylim=(-0.03, 1.03), ylabel="runs in spec")
+        _title(axes, name)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         _observations(axes, controllers)
         _label_ends(axes, float(k[-1]), ends, _styles(controllers))
@@ -103,7 +117,8 @@ def coverage_curves(summary: Figures) -> bytes:
                 k, share = _curve(controllers[controller], key)
                 axes.plot(k, share, **{**style, "lw": width, "marker": style["marker"] if width > 1 else None})
             ends[controller] = float(controllers[controller]["by_observation"][str(int(k[-1]))]["coverage_90"])
-        axes.set(ylim=(-0.03, 1.03), ylabel="coverage", title=f"{name}: 90 % (thick), 50 % (thin)")
+        axes.set(ylim=(-0.03, 1.03), ylabel="coverage")
+        _title(axes, f"{name}: 90 % (thick), 50 % (thin)")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         _observations(axes, controllers)
         _label_ends(axes, float(k[-1]), ends, _styles(controllers))
@@ -113,18 +128,18 @@ def coverage_curves(summary: Figures) -> bytes:
 def computing_time(summary: Figures) -> bytes:
     """Median controller time per observation, all scenarios together: a dot, and the range over observations."""
     controllers = summary["controllers"]
-    figure = Figure(figsize=(9.2, 1.0 + 0.3 * len(controllers)), layout="constrained", facecolor="white")
+    sizes = [0.3 + LINE_IN * (_lines(name) - 1) for name in controllers]
+    rows = np.cumsum(sizes) - 0.5 * np.asarray(sizes)
+    figure = Figure(figsize=(9.2, 1.0 + sum(sizes)), layout="constrained", facecolor="white")
     axes = figure.subplots()
-    for row, (controller, style) in enumerate(_styles(controllers).items()):
+    for row, (controller, style) in zip(rows, _styles(controllers).items(), strict=True):
         _, seconds = _curve(controllers[controller], "seconds_per_step")
         shown = 1e3 * np.maximum(seconds, 1e-5)
         axes.plot([shown.min(), shown.max()], [row, row], color=style["color"], lw=2.2, alpha=0.45)
         axes.plot(np.median(shown), row, marker=style["marker"], color=style["color"], ms=6)
     axes.axvline(1e3 * STEP_LIMIT_S, color=LIMIT, lw=1.2, ls=":")
-    axes.set(
-        xscale="log", xlabel="computing time per observation (ms); dotted: 50 ms", ylim=(len(controllers) - 0.5, -0.5)
-    )
-    axes.set_yticks(range(len(controllers)), list(controllers))
+    axes.set(xscale="log", xlabel="computing time per observation (ms); dotted: 50 ms", ylim=(sum(sizes), 0.0))
+    axes.set_yticks(rows, [wrapped(name) for name in controllers])
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.grid(alpha=0.25, axis="x", lw=0.5)
     return _finished(figure)
@@ -132,7 +147,10 @@ def computing_time(summary: Figures) -> bytes:
 
 def coefficient_errors(summary: Figures, scenarios: Mapping[str, Scenario]) -> bytes:
     """Error of each coefficient after the last observation: median as marker, up to the 90th percentile as line."""
-    figure, panels = _panels(summary, 3.1)
+    names = list(summary["controllers"])
+    figure, panels = _panels(summary, 3.1, names_beside=False)
+    columns = max(1, min(5, len(names), int(figure.get_figwidth() / (_width_in(names) + KEY_IN))))
+    figure.set_figheight(figure.get_figheight() + LINE_IN * sum(map(_lines, names)) / columns)
     for axes, (name, of_scenario) in zip(panels, summary["scenarios"].items(), strict=True):
         controllers, space = of_scenario["controllers"], scenarios[name].space
         width = 0.8 / len(controllers)
@@ -141,32 +159,66 @@ def coefficient_errors(summary: Figures, scenarios: Mapping[str, Scenario]) -> b
             errors = [controllers[controller]["per_coefficient"][c] for c in space.names]
             low, high = ([error[key] for error in errors] for key in ("median_abs_nm", "p90_abs_nm"))
             axes.vlines(x, low, high, color=style["color"], lw=1.5)
-            axes.plot(x, low, ls="", marker=style["marker"], color=style["color"], ms=4, label=controller)
+            axes.plot(x, low, ls="", marker=style["marker"], color=style["color"], ms=4, label=wrapped(controller))
         edges = np.arange(space.dimension)
         axes.hlines(space.tolerance_nm, edges - 0.45, edges + 0.45, color=LIMIT, lw=1.2, ls=":")
-        axes.set(yscale="log", ylabel="|error| (nm)", title=name)
+        axes.set(yscale="log", ylabel="|error| (nm)")
+        _title(axes, name)
         axes.set_xticks(edges, list(space.names))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.grid(alpha=0.25, axis="y", lw=0.5)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     return _finished(figure)
 
 
 # --- parts ---------------------------------------------------------------------------------------
 
 
-def _panels(summary: Figures, height_in: float) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel per scenario, two in a row."""
+def _panels(summary: Figures, height_in: float, names_beside: bool = True) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel per scenario, two in a row if they fit, which grows with the names beside its lines."""
     count = len(summary["scenarios"])
-    columns = min(2, count)
+    beside_in = _width_in([BOUND, *summary["controllers"]]) if names_beside else 0.0
+    columns = 2 if count > 1 and beside_in <= MOST_BESIDE_IN else 1
     rows = -(-count // columns)
-    figure = Figure(figsize=(4.9 * columns if count > 1 else 7.4, height_in * rows), layout="constrained")
+    width_in = AXES_IN[columns] + beside_in
+    lines = sum(_lines(name) for name in [BOUND, *summary["controllers"]]) if names_beside else 0
+    figure = Figure(figsize=(width_in * columns, max(height_in, 0.9 + LINE_IN * lines) * rows), layout="constrained")
     figure.set_facecolor("white")
     grid = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for spare in grid[count:]:
         spare.set_visible(False)
     return figure, grid[:count]
+
+
+def wrapped(name: str) -> str:
+    """A controller's name with its options in lines of about `LONGEST_LINE` characters, broken behind : and ,.
+
+    Example:
+        >>> wrapped("vae_em:selection=variance,candidates=500").splitlines()
+        ['vae_em:selection=variance,', 'candidates=500']
+    """
+    lines = [""]
+    for piece in re.findall(r"[^:,]+[:,]?|[:,]", name):
+        if lines[-1] and len(lines[-1]) + len(piece) > LONGEST_LINE:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line[i : i + LONGEST_LINE] for line in lines for i in range(0, len(line), LONGEST_LINE))
+
+
+def _lines(name: str) -> int:
+    return wrapped(name).count("\n") + 1
+
+
+def _width_in(names: Iterable[str]) -> float:
+    """Width of the longest line of some names, inches."""
+    return CHARACTER_IN * max(len(line) for name in names for line in wrapped(name).splitlines())
+
+
+def _title(axes: Axes, text: str) -> None:
+    """Set a title in lines that are no wider than the panel."""
+    columns = axes.get_gridspec().ncols
+    axes.set_title("\n".join(textwrap.wrap(text, TITLE_CHARACTERS[columns])))
 
 
 def _styles(controllers: Sequence[str] | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -209,7 +261,9 @@ def _label_ends(axes: Axes, last: float, ends: Mapping[str, float], styles: Mapp
     order = sorted(ends, key=lambda name: ends[name])
     wanted = [(transform((1.0, ends[name]))[1] - low) / (high - low) for name in order]
     few = len(ends) <= 12
-    for name, height in zip(order, _apart(wanted, 0.068 if few else 0.05), strict=True):
+    line = LINE_IN / (axes.figure.get_size_inches()[1] / axes.get_gridspec().nrows - 0.8)
+    heights = _apart(wanted, [line * (_lines(name) + 0.1) for name in order])
+    for name, height in zip(order, heights, strict=True):
         style = styles[name]
         leader = {
             "arrowstyle": "-",
@@ -221,15 +275,16 @@ def _label_ends(axes: Axes, last: float, ends: Mapping[str, float], styles: Mapp
             "relpos": (0, 0.5),
         }
         axes.annotate(
-            name, (last, ends[name]), (1.07, height), textcoords="axes fraction", va="center", arrowprops=leader,
-            fontsize=8 if few else 6.5, color=style["color"], annotation_clip=False,
+            wrapped(name), (last, ends[name]), (1.07, height), textcoords="axes fraction", va="center",
+            arrowprops=leader, fontsize=8 if few else 7, color=style["color"], annotation_clip=False, linespacing=1.0,
         )  # fmt: skip
 
 
-def _apart(heights: Sequence[float], gap: float) -> Array:
-    """Ascending heights moved as little as needed (least squares) to be `gap` apart, within the axes if they fit."""
-    steps = gap * np.arange(len(heights))
-    spaced = isotonic_regression(np.asarray(heights) - steps).x
+def _apart(wanted: Sequence[float], sizes: Sequence[float]) -> Array:
+    """Ascending heights moved as little as labels of these sizes need (least squares), within the axes if they fit."""
+    middles = np.asarray(sizes) / 2
+    steps = np.concatenate([[0.0], np.cumsum(middles[:-1] + middles[1:])])
+    spaced = isotonic_regression(np.asarray(wanted) - steps).x
     placed: Array = np.clip(spaced, 0.0, max(0.0, 1.0 - steps[-1])) + steps
     return placed
 

@@ -1,11 +1,12 @@
 """The gallery: what the microscope simulates, on one page; each section is a scene, a figure and its caption."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from scenarios import page
-from scenarios.calibration.results import write_text
+from scenarios.folders import locked, sentence, write_text
 from scenarios.gallery import plots, scenes
 from twin.errors import StemtwinError, check_known
 from twin.optics import Optics
@@ -55,16 +56,22 @@ def write(out: Path, chosen: Sequence[Section], progress: Callable[[str], None] 
 
     Raises:
         GalleryError: the page cannot be written; nothing has been rendered.
+        InUse: another run writes it.
     """
     if not out.parent.is_dir() or out.is_dir():
         raise GalleryError(f"{out} cannot be written: {out.parent} has to be a directory, {out.name} a file in it")
     made = []
-    for each in chosen:
-        made.append(page.Section(each.title, each.text, [page.Picture(each.make(), each.title)]))
-        if progress is not None:
-            progress(each.name)
-    lead = "Everything is simulated by the code that scenarios and environments run. Angles in mrad, lengths in nm."
-    write_text(out, page.page("What the microscope shows", lead, made))
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(out))
+        except OSError as error:
+            raise GalleryError(sentence(error, out)) from error
+        for each in chosen:
+            made.append(page.Section(each.title, each.text, [page.Picture(each.make(), each.title)]))
+            if progress is not None:
+                progress(each.name)
+        lead = "Everything is simulated by the code that scenarios and environments run. Angles in mrad, lengths in nm."
+        write_text(out, page.page("What the microscope shows", lead, made))
 
 
 def _ronchigrams() -> bytes:

@@ -112,7 +112,9 @@ def trust_line(trust: Trust | None) -> str:
         return "trust: no verdict (no model to test, or too little data for a test)"
     verdict = "fits the data" if trust.fits else "DOES NOT FIT the data"
     missed = ""
-    if trust.unexplained is not None and trust.unexplained_sigma is not None:
+    if trust.unexplained is not None and trust.unexplained > 1:
+        missed = "; deviations exceed the specimen's own signal"
+    elif trust.unexplained is not None and trust.unexplained_sigma is not None:
         missed = f"; {100 * trust.unexplained:.2g} +- {100 * trust.unexplained_sigma:.1g} % of the signal not explained"
     return (
         f"trust: {verdict} (p = {trust.probability:.2g}){missed}; residuals of mean {trust.mean:+.2f}, variance"

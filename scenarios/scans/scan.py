@@ -13,11 +13,11 @@ from typing import Any
 from agents.base import Agent
 from agents.sources.twin_scan import TwinScan
 from agents.stream import Progress
-from scenarios.folders import locked, sentence
+from scenarios.folders import locked, missing, sentence
 from scenarios.scan_section import ScanSection
 from scenarios.scans import acquire
 from scenarios.scans.data_file import DataFile, check_all_free
-from scenarios.scans.stream import Recorded, choose_agents, make_folder, results_folder, without_nan
+from scenarios.scans.stream import Recorded, choose_agents, make_folder, removed_if_refused, results_folder, without_nan
 from scenarios.scans.stream import run as reconstruct
 from scenarios.scans.truth import true_phase
 from scenarios.schema import Scenario, ScenarioError
@@ -127,9 +127,11 @@ def run(session: Session, progress: Callable[[Progress], None] | None = None) ->
     """
     acquisition, scenario = session.acquisition, session.acquisition.scenario
     section, begun = acquisition.section, perf_counter()
+    created = missing(session.out)
     make_folder(session.out)  # before the specimen is computed
     blocks = acquisition.blocks
     with ExitStack() as stack:
+        stack.enter_context(removed_if_refused(created))
         if session.keep:
             stack.enter_context(_locked(acquisition.out))
             blocks = stack.enter_context(closing(_kept(acquisition)))

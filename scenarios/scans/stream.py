@@ -7,8 +7,8 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from agents.base import Agent, Image, Reconstruction
 from agents.source import Source
 from agents.stream import Progress, Streamed
 from scenarios.choices import ChoiceError, name_and_options, split_choices
-from scenarios.folders import NotWritten, locked, numbered, sentence, write_bytes, write_text
+from scenarios.folders import NotWritten, locked, numbered, remove_empty, sentence, write_bytes, write_text
 from scenarios.memory import peak_memory_mib
 from scenarios.scans.truth import cross_correlation
 from scenarios.schema import ScenarioError
@@ -230,6 +230,16 @@ def make_folder(out: Path) -> None:
     for name in (ARRAYS, SUMMARY):
         if os.path.lexists(out / name) and not (is_ours(out) or is_ours(out / BEFORE)):
             raise ScenarioError(f"{out / name} was not written by stemtwin and is not replaced: choose another --out")
+
+
+@contextmanager
+def removed_if_refused(created: list[Path]) -> Iterator[None]:
+    """Remove folders that are still empty after an error or an interrupt in the block, the innermost first."""
+    try:
+        yield
+    except BaseException:
+        remove_empty(created)
+        raise
 
 
 def is_ours(out: Path) -> bool:

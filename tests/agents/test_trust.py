@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from agents.base import load
+from agents.base import Trust, load
 from agents.com import trust as com_trust
 from agents.com.trust import complete_rows, gradient_trust
-from agents.trust import LEAST_RESIDUALS, frame_signal, linear_spread, misfit_words, poisson_residual, whiteness
+from agents.trust import (
+    LEAST_RESIDUALS,
+    frame_signal,
+    linear_spread,
+    misfit_notes,
+    misfit_words,
+    poisson_residual,
+    whiteness,
+)
 
 TRIALS = 1000
 
@@ -282,3 +290,58 @@ def test_a_scan_half_done_is_tested_on_the_rows_that_are_complete(beam):
     assert not agent.result().trust.fits
     agent.configure(rotation_deg=0.0)
     assert agent.result().trust.fits
+
+
+@pytest.mark.parametrize("name", ["ricom", "icom", "dpc"])
+@pytest.mark.parametrize("off_deg", [15.0, -40.0])
+def test_a_misfit_of_a_map_names_the_rotation_to_add(beam, name, off_deg):
+    _, gradient = beam.waves([(5.0, 3.0), (-9.0, 2.0), (1.5, 8.0)], SHAPE)
+    frames = beam.deflected(gradient, 25.0, False, dose_e=400.0)
+
+    def notes(**options):
+        agent = load(name, options)
+        agent.start(beam.meta(SHAPE))
+        return " ".join(beam.feed(agent, frames, SHAPE).result().notes)
+
+    assert "does not fit" not in notes(rotation_deg=25.0, transposed=False)
+    wrong = notes(rotation_deg=25.0 + off_deg, transposed=False)
+    assert "the rotation between camera and scan is not as told" in wrong
+    found = float(re.search(r"add ([+-]\d+) deg", wrong)[1])
+    assert abs((found + off_deg + 90) % 180 - 90) < 4
+    assert "rows and columns of the camera are exchanged" in notes(rotation_deg=25.0, transposed=True)
+
+
+def test_a_map_that_no_rotation_makes_a_gradient_is_put_down_to_specimen_and_scan(beam):
+    _, gradient = beam.waves([(5.0, 3.0), (-9.0, 2.0), (1.5, 8.0)], SHAPE)
+    frames = beam.deflected(gradient * (1 + 0.5 * np.sin(np.arange(SHAPE[1]))[:, None]), dose_e=400.0)
+    agent = load("icom", {"rotation_deg": 0.0})
+    agent.start(beam.meta(SHAPE))
+    notes = beam.feed(agent, frames, SHAPE).result().notes
+    assert [note.split(":")[0] for note in notes[:3]] == ["does not fit", "likely cause", "what to do"]
+    assert "too thick for one projection" in notes[1]
+
+
+def verdict(**fields) -> Trust:
+    return Trust(
+        **{"mean": 0.0, "variance": 3.0, "correlation": 0.0, "probability": 0.0, "fits": False, "model": "m"} | fields
+    )
+
+
+def test_an_absurd_share_is_told_in_words_with_cause_and_remedy():
+    """An interrupted scan once said 13,000 % of the signal at a good image."""
+    absurd = verdict(unexplained=130.0, unexplained_sigma=0.05)
+    for share, cause in ((0.4, "only 40% of the scan was measured"), (1.0, "the optics are not as told")):
+        size, why, remedy = misfit_notes(absurd, share)
+        assert "%" not in size
+        assert "by more than the specimen changes them" in size
+        assert cause in why
+        assert remedy.startswith("what to do: ")
+
+
+def test_a_weak_contrast_and_a_small_misfit_have_causes_of_their_own():
+    weak = misfit_notes(verdict(unexplained=0.2, unexplained_sigma=0.01, contrast=0.6))
+    assert "finite source" in weak[1]
+    small = misfit_notes(verdict(unexplained=0.05, unexplained_sigma=0.01, contrast=1.01))
+    assert "5 +- 1 %" in small[0]
+    assert "qualitative" in small[2]
+    assert misfit_notes(verdict(fits=True)) == misfit_notes(None) == ()

@@ -1,5 +1,6 @@
 """Every command that writes ends in a sentence when the computer gives out, and in its own way when told twice."""
 
+import ctypes
 import os
 import resource
 import signal
@@ -41,9 +42,14 @@ COMMANDS = {
     "keep": "scan tiny.yaml --agents com --out OUT --keep OUT.hspy",
     "stream": "stream frames.zarr --agents com --out OUT",
     "compare": "compare tiny.yaml --controllers random --runs 2 --workers 1 --out OUT",
+    "folder": "record images --scenario tiny.yaml --out OUT.zarr",
+    "gallery": "gallery --only histogram --out OUT.html",
+    "train": "train quality tiny.yaml --work OUT --frames OUT-frames",
 }
+LONG = ("train",)
+"""Commands that go on for minutes where nothing stops them."""
 _INT, _TERM, _HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-TWICE = dict(zip(COMMANDS, [(_INT, _INT), (_TERM, _TERM), (_HUP, _TERM), (_INT, _TERM)] * 2, strict=True))
+TWICE = dict(zip(COMMANDS, [(_INT, _INT), (_TERM, _TERM), (_HUP, _TERM), (_INT, _TERM)] * 3, strict=False))
 BLOCKED = "blocked/folder"
 """Below a file: nothing can be created there, not even by root."""
 
@@ -84,6 +90,8 @@ def command(tmp_path: Path) -> Run:
     """Run a command of the table in a process of its own."""
     (tmp_path / "tiny.yaml").write_text(TINY)
     (tmp_path / "blocked").write_text("a file")
+    (tmp_path / "images").mkdir()
+    np.save(tmp_path / "images" / "1.npy", np.random.default_rng(1).poisson(50, (64, 64)).astype(np.uint16))
     with create(tmp_path / "frames.zarr", Layout((6, 5), (8, 8)), Metadata(pixel_mrad=2.0, step_nm=0.1)) as writer:
         writer.append(np.random.default_rng(0).poisson(9, (30, 8, 8)).astype(np.uint16))
 
@@ -151,7 +159,7 @@ def no_output() -> None:
     sys.stdout = None  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in LONG])
 def test_a_full_disc(command: Run, name: str) -> None:
     command(name, small_files).check_refusal("File too large", "could not be written")
 
@@ -161,6 +169,44 @@ def test_a_folder_that_cannot_be_written(command: Run, name: str, tmp_path: Path
     before = sorted(tmp_path.rglob("*"))
     command(name, out=BLOCKED).check_refusal("Not a directory", "is not a directory", "File exists")
     assert [path for path in sorted(tmp_path.rglob("*")) if path.name not in ("stdout", "stderr")] == before
+
+
+def read_only() -> None:
+    """Take away the right to write in the working folder; the superuser's right to do so all the same, too."""
+    os.chmod(".", 0o555)
+    if os.geteuid() == 0:
+        header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.capget(header, sets) == 0
+        sets[0] &= ~0b110  # effective: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+        assert libc.capset(header, sets) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_folder_that_can_only_be_read(command: Run, name: str, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    try:
+        command(name, read_only).check_refusal("Permission denied", "cannot be written")
+    finally:
+        tmp_path.chmod(0o755)
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.name not in ("stdout", "stderr")] == before
+
+
+def little_memory(mebibytes: int) -> None:
+    """Let the process grow by this much and no more, as `ulimit -v` does."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + mebibytes * 2**20,) * 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+@pytest.mark.parametrize("mebibytes", [2, 12])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in LONG])
+def test_a_limit_of_memory(command: Run, name: str, mebibytes: int) -> None:
+    """It ends well, or in one sentence: never by a signal, never with a traceback."""
+    ended = command(name, lambda: little_memory(mebibytes))
+    if ended.code != 0:
+        ended.check_refusal("memory", "thread", "could not be")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

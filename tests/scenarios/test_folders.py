@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from scenarios.cli import app
 from scenarios.folders import InUse, Lock, latest, locked, new_folder, sentence, write_text
 
 
@@ -100,3 +102,23 @@ def test_what_stands_in_the_place_of_a_lock_is_left_alone_and_named(kind: str, t
             pass
         assert lock.is_symlink() or lock.is_dir()
     assert other.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("words", "locked_path", "inside"),
+    [("gallery --only histogram --out a.html", "a.html", False), ("train quality --work w --frames f", "w", True)],
+)
+def test_a_page_or_a_training_that_another_run_writes_is_refused(
+    words: str, locked_path: str, inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if inside:
+        Path(locked_path).mkdir()
+    lock = Lock(Path(locked_path), inside)
+    try:
+        done = CliRunner().invoke(app, words.split())
+    finally:
+        lock.release()
+    assert done.exit_code == 2
+    assert f"{locked_path} is being written by another run" in done.stderr.splitlines()[-1]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from twin.formats import file_checks
 from twin.formats.closing import Closing
 from twin.formats.dataset import FormatError, Frames, Layout, Metadata, check_free, json_object
+from twin.text.aside import written_aside
 
 RECORD = np.dtype([("pixel", "<u4"), ("toa", "<u8"), ("overflow", "u1"), ("ftoa", "u1"), ("tot", "<u2")])
 LOST, GOES_ON = 0x74, 0x75
@@ -148,10 +149,8 @@ class T3pWriter(Closing):
             "records": self.count,
             "metadata": self.metadata.plain(),
         }
-        # By renaming: a crash never leaves an incomplete description.
-        partial = self._sidecar.with_name(self._sidecar.name + ".partial")
-        partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self._sidecar)
+        with written_aside(self._sidecar) as partial, partial.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(about, indent=1) + "\n")
 
     def close(self) -> None:
         self._file.close()

@@ -10,6 +10,7 @@ from controller.base import Controller, Estimate, build, halt, load
 from controller.canonical import units
 from controller.checks import specimen
 from controller.checks.checked import CheckedController, at_edge
+from controller.checks.gate import SATURATED_SHARE, saturated
 from controller.dataset import DaySource
 from learning.weights_file import WeightsError
 from twin.arrays import Array
@@ -152,6 +153,34 @@ def test_saturated_and_nearly_empty_frames_are_refused(film: DaySource) -> None:
         chosen.update(SPACE.zero, bad)
         assert word in chosen.estimate().reason
         assert not chosen.inner.heard
+
+
+@pytest.mark.parametrize("limit", [5, 20, 40, 90])
+def test_a_camera_that_cuts_off_is_seen_at_any_count(film: DaySource, limit: int) -> None:
+    """Also at so few counts that nearly all lit pixels are cut."""
+    frame = film.frame(np.array([30.0, 5.0, 0.0]))
+    cut = replace(frame, counts=np.minimum(frame.counts, limit).astype(np.uint16))
+    chosen = wrapped(sure())
+    chosen.update(SPACE.zero, cut)
+    assert "saturated" in chosen.estimate().reason
+    assert saturated(frame) == 0.0
+
+
+@pytest.mark.parametrize("mean", [0.3, 2.0, 9.0, 40.0, 500.0])
+def test_electrons_alone_do_not_look_saturated(mean: float) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        counts = rng.poisson(mean, (64, 64)).astype(np.uint16)
+        assert saturated(Frame(counts, dose_e=1e5, exposure_s=0.5, clock_s=0.0)) == 0.0
+
+
+def test_a_gain_reference_does_not_hide_the_limit(film: DaySource) -> None:
+    frame = film.frame(np.array([30.0, 5.0, 0.0]))
+    spread = np.minimum(frame.counts, 60) * np.random.default_rng(0).uniform(0.9, 1.1, frame.counts.shape)
+    told = replace(frame, counts=np.rint(spread).astype(np.uint16), settings={SATURATED_SHARE: 0.3})
+    chosen = wrapped(sure())
+    chosen.update(SPACE.zero, told)
+    assert "saturated: 30.0 %" in chosen.estimate().reason
 
 
 def test_a_claim_needs_three_frames_at_different_inputs_and_another_that_confirms_it(film: DaySource) -> None:

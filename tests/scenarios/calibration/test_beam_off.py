@@ -1,8 +1,9 @@
-"""A beam that is off: the run stops with a report and a reason, whatever the controller."""
+"""A beam that is off, a camera that is saturated: the run stops with a report and a reason."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scenarios.calibration.run import calibrate
@@ -28,3 +29,23 @@ def test_a_controller_that_reads_none_goes_on_and_its_report_is_drawn(
     assert result.status == "complete"
     assert result.report is not None
     assert result.report.exists()
+
+
+SATURATED = "day.camera.saturation=100"
+
+
+@pytest.mark.parametrize("name", ["coordinate_scan", "two_ronchigram"])
+def test_a_saturated_camera_gives_no_estimate(name: str, small: Callable[..., Scenario], tmp_path: Path) -> None:
+    """244 electrons per pixel on average, a limit of 100 counts: with any dark level and under a gain reference."""
+    gain = tmp_path / "gain.npy"
+    np.save(gain, np.random.default_rng(0).uniform(0.9, 1.1, (64, 64)))
+    for more in ([], [f"references.gain={gain}"]):
+        result = calibrate(small(6, SATURATED, *more), name, out=tmp_path)
+        assert result.status == "stopped"
+        assert "saturated" in result.reason
+        assert all(step.saturated > 0.9 for step in result.steps)
+        assert not any(step.done for step in result.steps)
+        # The prior, not a sure estimate.
+        assert min(result.steps[-1].std_nm) > 0.5 * min(result.scenario.space.start_nm) / 3**0.5
+        assert result.report is not None
+        assert "of the lit pixels are saturated" in result.report.read_text()

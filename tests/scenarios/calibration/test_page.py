@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from controller.base import Estimate
-from scenarios.calibration.page import headline, probe_line, render
+from scenarios.calibration.page import headline, probe_line, render, saturation_line, strict_line
 from scenarios.calibration.results import Correction, Result, Step
 from scenarios.schema import Scenario
 from twin.types import Frame
@@ -127,3 +127,39 @@ def test_without_a_truth_the_headline_is_the_estimate_and_what_to_do(small: Make
     assert "take more observations" in headline(doubtful)
     strange = replace(lab, steps=tuple(replace(step, misfit=True) for step in steps))
     assert "check the frames" in headline(strange)
+
+
+def test_in_spec_beyond_the_tolerance_in_all_says_how(small: Make) -> None:
+    """Three components of 9 nm are in spec, and 15.6 nm from the truth."""
+    known = made_up(small(3, TEN), 9.0)
+    far = replace(known, steps=tuple(replace(step, error_nm=15.6) for step in known.steps))
+    assert headline(far) == (
+        "in spec, every coefficient within 10 nm: 15.60 nm from the truth in all after 4 observations"
+    )
+
+
+def test_the_strict_verdicts_stand_beside_the_tolerance(small: Make) -> None:
+    """At 14 mrad pi/4 is 2.5 nm of defocus or astigmatism: 2.2 nm are within the one and beyond the other."""
+    good, fair, poor = (made_up(small(3, TEN), error) for error in (1.9, 2.2, 2.6))
+    assert [strict_line(r).split(" π")[0] for r in (good, fair, poor)] == [
+        "within 2 nm, within",
+        "not within 2 nm, within",
+        "not within 2 nm, not within",
+    ]
+    summary = fair.summary()
+    assert (summary["in_spec"][-1], summary["within_2_nm"][-1], summary["within_pi_4"][-1]) == (True, False, True)
+    assert 0.5 < summary["strehl"][-1] < 1.0
+    assert summary["probe_d50_nm"] > 0.07
+    head = re.findall(r"<th>(.*?)</th>", render(fair))
+    assert head[8:13] == ["error (nm)", "in spec", "2 nm", "π/4", "Strehl"]
+
+
+def test_saturated_frames_are_told_by_number_share_and_picture(small: Make) -> None:
+    clean = made_up(small(3))
+    assert saturation_line(clean) == ""
+    assert "saturated" not in render(clean)
+    shares = (0.0, 0.031, 0.129, 0.0)
+    cut = replace(clean, steps=tuple(replace(s, saturated=v) for s, v in zip(clean.steps, shares, strict=True)))
+    assert saturation_line(cut).startswith("up to 13 % of the lit pixels are saturated, in 2 of 4 frames")
+    assert [f">{share} %<" in render(cut) for share in ("3.1", "13", "0.5")] == [True, True, False]
+    assert cut.summary()["saturated"] == list(shares)

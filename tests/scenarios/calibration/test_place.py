@@ -165,3 +165,27 @@ def test_the_command_keeps_numbers_and_overwrites(small_overrides: tuple[str, ..
         assert done.exit_code == 0, done.output
         folders.append(Path(json.loads(done.stdout)["directory"]).name)
     assert folders == ["0", "0-2", "0"]
+
+
+def test_an_instrument_without_its_driver_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    words = ["calibrate", "nominal", "--microscope", "nion", "--controller", "random", "--out", str(tmp_path / "runs")]
+    for more in ([], ["--record", str(tmp_path / "frames.zarr")]):
+        done = CliRunner().invoke(app, [*words, *more])
+        assert done.exit_code == 2
+        assert "no Nion Swift" in done.stderr.splitlines()[-1]
+        assert done.stdout == ""
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_driver_that_is_missing_leaves_an_earlier_run_as_it_was(
+    small_overrides: tuple[str, ...], tmp_path: Path
+) -> None:
+    earlier = tmp_path / "nominal" / "random" / "0"
+    words = ["calibrate", "nominal", "--controller", "random", "--out", str(tmp_path), "--observations", "1"]
+    small = [word for change in small_overrides for word in ("--set", change)]
+    assert CliRunner().invoke(app, [*words, *small]).exit_code == 0
+    before = {path: path.read_bytes() for path in earlier.iterdir()}
+    for more in ([], ["--overwrite"]):
+        assert CliRunner().invoke(app, [*words, *small, "--microscope", "nion", *more]).exit_code == 2
+        assert {path: path.read_bytes() for path in earlier.iterdir() if "audit" not in path.name} == before
+        assert list(earlier.parent.iterdir()) == [earlier]

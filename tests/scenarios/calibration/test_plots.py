@@ -33,3 +33,7 @@ def test_an_image_of_a_scan_is_called_one(monkeypatch: pytest.MonkeyPatch) -> No
     assert [axes.get_title() for axes in (before, after)] == ["Scan image before", "Scan image after"]
     assert before.get_xlabel() == "x (scan pixels)"
     assert spectrum.get_xlabel() == "frequency x (1/scan pixels)"
+
+
+def test_a_saturated_frame_says_so_in_its_title(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert panels(monkeypatch, {"saturated_share": 0.129})[0].get_title() == "Ronchigram before, 13 % saturated"

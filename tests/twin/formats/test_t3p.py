@@ -139,3 +139,11 @@ def test_a_position_without_events_is_still_acquired(tmp_path: Path) -> None:
         assert reader.extent == 3
         assert np.array_equal(reader.read(0, 3), frames)
         assert reader.read(2, 2).sum() == 0
+
+
+def test_a_file_of_somebody_else_beside_the_events_stays(tmp_path: Path) -> None:
+    (tmp_path / "a.t3p.json.partial").write_text("mine")
+    with t3p.T3pWriter(tmp_path / "a.t3p", LAYOUT, Metadata(dwell_s=1e-6)) as writer:
+        writer.append(events((0, 5, 1, 9, 5)), frames=1)
+    assert (tmp_path / "a.t3p.json.partial").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.t3p", "a.t3p.json", "a.t3p.json.partial"]

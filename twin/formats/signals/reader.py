@@ -134,9 +134,13 @@ def beam(instrument: Mapping[str, Any]) -> dict[str, float]:
     ):
         for place in places:
             value = place.get(name) if isinstance(place, Mapping) else None
-            if isinstance(value, int | float | np.number) and np.isfinite(value) and value > 0:
+            if isinstance(value, int | float | np.number) and 0 < value <= LARGEST[key]:
                 found.setdefault(key, float(value))
     return found
+
+
+LARGEST = {"energy_kev": 5000.0, "convergence_mrad": 500.0, "dwell_s": 1e6}
+"""What a file may state: more is a number in another unit, as an energy in V."""
 
 
 def choose(path: Path, signals: Sequence[Signal]) -> Signal:

@@ -59,6 +59,8 @@ def _read(path: Path, module: str) -> list[dict[str, Any]]:
             return reader(str(path), lazy=True)
         except Exception as error:
             why = first_line(error)
+    if "RGBA" in why:
+        raise FormatError(f"{path}: a colour image, which holds no counts")
     raise FormatError(f"{path}: RosettaSciIO cannot read it: {why}")
 
 

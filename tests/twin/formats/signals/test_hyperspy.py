@@ -471,3 +471,38 @@ def test_the_recursion_limit_is_not_a_users_business() -> None:
 
     with pytest.raises(FormatError, match="sidecar is not a JSON object"):
         json_object("[" * 100_000, "sidecar")
+
+
+@pytest.mark.parametrize(
+    ("stated", "read"), [(200.0, 200.0), (60, 60.0), (200_000.0, None), (1e9, None), (0.0, None), (-1.0, None)]
+)
+def test_a_beam_energy_in_another_unit_is_not_taken_for_kev(tmp_path: Path, stated: float, read: float | None) -> None:
+    """Some programs write V."""
+    about = {"General": {"title": ""}, "Signal": {"signal_type": ""}}
+    beam = {"Acquisition_instrument": {"TEM": {"beam_energy": stated, "convergence_angle": 21.0}}}
+    hs.save(tmp_path / "a.hspy", hs.signal(counts(), metadata=about | beam))
+    with HspyReader(tmp_path / "a.hspy") as reader:
+        assert reader.metadata.energy_kev == read
+        assert reader.metadata.convergence_mrad == 21.0
+
+
+@pytest.mark.parametrize("unit", ["1/Å", "Å^-1", "Å⁻¹", "1 / A"])
+def test_reciprocal_units_are_read_however_they_are_written(tmp_path: Path, unit: str) -> None:
+    about = {"General": {"title": ""}, "Signal": {"signal_type": ""}}
+    beam = {"Acquisition_instrument": {"TEM": {"beam_energy": 200.0}}}
+    signal = hs.signal(counts(), pixel=(0.1, 0.1), units=("nm", unit), metadata=about | beam)
+    hs.save(tmp_path / "a.hspy", signal)
+    with HspyReader(tmp_path / "a.hspy") as reader:
+        assert reader.metadata.pixel_mrad == pytest.approx(2.5079, rel=1e-4)  # the wavelength in pm
+
+
+def test_a_colour_image_is_refused_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import rsciio.digitalmicrograph
+
+    def refuse(*_: object, **__: object) -> None:
+        raise NotImplementedError("Lazy loading of RGBA images is not supported. Please open an issue")
+
+    monkeypatch.setattr(rsciio.digitalmicrograph, "file_reader", refuse)
+    (tmp_path / "a.dm4").write_bytes(b"x" * 100)
+    with pytest.raises(FormatError, match=r"a\.dm4: a colour image, which holds no counts$"):
+        formats.open_frames(tmp_path / "a.dm4")
