@@ -14,7 +14,7 @@ from controller.base import Controller, Estimate
 from controller.canonical import units
 from controller.canonical.preparation import Prepared, prepare
 from controller.checks.gate import NO_SPECIMEN, UNCERTAIN, Gate
-from controller.checks.residual import residual
+from controller.checks.residual import Opinion, residual
 from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
@@ -36,6 +36,8 @@ PROBE = 0.4
 """Change of defocus after a frame without a specimen, as a fraction of the largest input."""
 IN_FOCUS_NM = 20.0
 """Aberrations, in nm at the reference optics, below which a thin film may not show."""
+SCATTERED_IN_SPEC = 0.95
+"""Probability of being in spec that a claim needs once the frames are known to scatter."""
 RADIUS_OFF, CUT, SHADOW = 0.07, 0.3, 0.15
 """Deviation of the disc's radius from the told one, cut and obscured fractions above which a claim is not made."""
 
@@ -78,7 +80,7 @@ class CheckedController:
         self.pending_nm, self.input_nm = space.zero, space.zero
         self.inputs_nm: list[Array] = []
         self.seen: Prepared | None = None
-        self.residual, self.objection, self.heard = residual(self.optics, space.names), "", 0
+        self.residual, self.opinion, self.heard = residual(self.optics, space.names), Opinion(), 0
         self.claimed_nm: Array | None = None
         self.confirmed = False
 
@@ -135,8 +137,8 @@ class CheckedController:
         """Compare the claim with the one before this frame; ask for a second opinion where one is due.
 
         A claim that a new frame at another input overturns came from inputs that are not what they are said to be. The
-        second opinion is asked for at a confirmed claim, again when the run is longer by half, at every frame after an
-        objection, and near the edge of the box, where the start may lie outside.
+        second opinion is asked for at a confirmed claim, again when the run is longer by half, at every frame after it
+        had something to say, and near the edge of the box, where the start may lie outside.
         """
         before, self.claimed_nm, self.confirmed = self.claimed_nm, None, False
         estimate = _unscaled(self.inner.estimate(), self.factor)
@@ -147,8 +149,8 @@ class CheckedController:
         if self.residual is None or self.usable < TELLING:
             return
         due = self.confirmed and self.usable >= 1.5 * self.heard
-        if due or self.objection or at_edge(estimate, self.space, NEAR_EDGE):
-            self.objection, self.heard = self.residual.objection(estimate.mean_nm), self.usable
+        if due or self.opinion != Opinion() or at_edge(estimate, self.space, NEAR_EDGE):
+            self.opinion, self.heard = self.residual.opinion(estimate.mean_nm), self.usable
 
     def _pass_on(self, frame: Frame) -> None:
         applied, self.pending_nm = self.pending_nm, self.space.zero
@@ -176,11 +178,20 @@ class CheckedController:
             return estimate
         if self.usable and estimate.sign_probability > UNDECIDED and not self._moved():
             estimate = replace(estimate, sign_probability=UNDECIDED)
+        estimate = self._with_scatter(estimate)
         reason = self._reason(estimate)
         if not reason:
             return estimate
-        unlike = bool(self.geometry() or self.objection or self.halt)
+        unlike = bool(self.geometry() or self.opinion.objection or self.halt)
         return replace(estimate, reason=reason, misfit=estimate.misfit or unlike)
+
+    def _with_scatter(self, estimate: Estimate) -> Estimate:
+        """Widen C10 by what its scatter from frame to frame leaves open."""
+        if not self.opinion.scatter:
+            return estimate
+        place, covariance = self.space.names.index("C10"), estimate.cov_nm2.copy()
+        covariance[place, place] += self.opinion.defocus_nm**2
+        return replace(estimate, cov_nm2=covariance)
 
     def _moved(self) -> bool:
         """Whether usable frames were taken at inputs far enough apart."""
@@ -192,8 +203,11 @@ class CheckedController:
             return self.refused[-1]
         if self.usable >= TELLING and not self.gate.shows_specimen:
             return UNCERTAIN
-        if self.objection:
-            return "; ".join(text for text in (at_edge(estimate, self.space, NEAR_EDGE), self.objection) if text)
+        if self.opinion.objection:
+            parts = at_edge(estimate, self.space, NEAR_EDGE), self.opinion.objection
+            return "; ".join(text for text in parts if text)
+        if self.opinion.scatter and not estimate.in_spec(self.space, SCATTERED_IN_SPEC):
+            return self.opinion.scatter
         return self.geometry() or at_edge(estimate, self.space)
 
     def geometry(self) -> str:

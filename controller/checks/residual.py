@@ -1,8 +1,9 @@
 """A second opinion on a claim: a fit of the parametric spectrum that starts from it.
 
-The model of `spectrum.model` is fitted to the frames of the run. Where the claim is right, the fit stays near it and
-describes the spectra. A claim from frames that the claimed inputs cannot explain (another place of the box, a mirror
-image, a camera turned or late) lies far from any fit, or leaves power unexplained.
+The model of `spectrum.model` is fitted to the frames of the run. Where the claim is right, the fit stays near it,
+describes the spectra, and each frame alone agrees with it. A claim from frames that the claimed inputs cannot explain
+(another place of the box, a mirror image, a camera turned or late) lies far from any fit, leaves power unexplained, or
+leaves frames that contradict each other.
 """
 
 from dataclasses import dataclass, replace
@@ -10,6 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from controller.canonical import units
+from controller.checks import consistency
+from controller.posterior.scatter import student_factor
 from controller.spectrum import fit as spectrum_fit
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.fit import Observation
@@ -29,6 +32,25 @@ INFLATION, DEVIATIONS = 3.0, 4.0
 """Factor on the fit's covariance, as for `spectrum_ml`, and its standard deviations beyond which the two disagree."""
 REACH_NM = 250.0
 """Largest state that the fit may reach, nm at the reference optics."""
+APART = 6.0
+"""`Consistency.per_degree` above which the frames disagree with each other."""
+BY_HEIGHT = 0.35
+"""`Consistency.astigmatic` below which the frames differ in defocus alone, as on a film of uneven height."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What the second opinion finds.
+
+    Attributes:
+        objection: what speaks against the claim; empty if nothing does.
+        defocus_nm: standard deviation that the scatter of the frames adds to C10.
+        scatter: the same in words; empty where nothing is added.
+    """
+
+    objection: str = ""
+    defocus_nm: float = 0.0
+    scatter: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,23 +72,41 @@ class Residual:
         latest = Observation(input_nm[list(self.places)], spectrum_model.periodogram(frame))
         return replace(self, observations=(*self.observations, latest)[-FRAMES:])
 
-    def objection(self, state_nm: Array) -> str:
-        """Return what speaks against an estimate (n,) of the initial state; empty if nothing does."""
+    def opinion(self, state_nm: Array) -> Opinion:
+        """Return what speaks against an estimate (n,) of the initial state, and how far the frames scatter."""
         first = state_nm[list(self.places)]
         factor = units.scale(spectrum_fit.COEFFICIENTS, self.optics, units.REFERENCE)
         grid, box = spectrum_model.grid(self.optics), REACH_NM / factor
         fitted = spectrum_fit.fit(spectrum_fit.starting_theta(first), self.observations, grid, box, ITERATIONS)
+        frames = consistency.of_frames(fitted.theta, self.observations, grid)
+        apart = frames.per_degree / frames.misfit > APART
+        uneven = apart and frames.astigmatic < BY_HEIGHT and frames.misfit <= UNEXPLAINED
+        added_nm = _of_mean_nm(frames) if uneven else 0.0
         offset = fitted.state_nm - first
         moved = float(np.linalg.norm(offset * factor))
-        spread = INFLATION * fitted.covariance[:3, :3] + np.eye(3)
+        spread = INFLATION * fitted.covariance[:3, :3] + np.eye(3) + np.diag([added_nm**2, 0.0, 0.0])
         if moved > FAR_NM and offset @ np.linalg.solve(spread, offset) > DEVIATIONS**2:
-            return f"the spectra fit a state {moved / factor[0]:.0f} nm from the estimate better: {ADVICE}"
+            return Opinion(f"the spectra fit a state {moved / factor[0]:.0f} nm from the estimate better: {ADVICE}")
+        if uneven:
+            return Opinion("", added_nm, UNEVEN.format(float(frames.spread_nm()[0])))
         if fitted.misfit > UNEXPLAINED:
-            return f"the spectra deviate {fitted.misfit:.0f} times as much as they should from the estimate: {ADVICE}"
-        return ""
+            return Opinion(
+                f"the spectra deviate {fitted.misfit:.0f} times as much as they should from the estimate: {ADVICE}"
+            )
+        return Opinion(CONTRADICT) if apart else Opinion()
+
+
+def _of_mean_nm(frames: consistency.Consistency) -> float:
+    """Standard deviation of the mean of frames whose defocus scatters, as wide as few frames make it."""
+    weight = frames.information[:, 0, 0]
+    effective = float(weight.sum() ** 2 / np.sum(weight**2))
+    degrees = max(len(weight) - 1, 1)
+    return float(frames.spread_nm()[0]) * float(student_factor(degrees, 1) / effective) ** 0.5
 
 
 ADVICE = "frames, inputs and specimen do not belong together"
+CONTRADICT = f"the frames contradict each other at the estimate: {ADVICE}"
+UNEVEN = "the defocus differs by {:.1f} nm rms from frame to frame, as on a film of uneven height: take more frames"
 
 
 def residual(optics: Optics, names: tuple[str, ...]) -> Residual | None:
