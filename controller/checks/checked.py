@@ -81,6 +81,7 @@ class CheckedController:
         self.inputs_nm: list[Array] = []
         self.seen: Prepared | None = None
         self.residual, self.opinion, self.heard = residual(self.optics, space.names), Opinion(), 0
+        self.exposed_nm, self.cause, self.asked = space.zero, "", 0
         self.claimed_nm: Array | None = None
         self.confirmed = False
 
@@ -116,7 +117,8 @@ class CheckedController:
             ValueError: a frame of another shape than the camera's, or without signal.
         """
         delta = np.asarray(delta_nm, np.float64)
-        self.pending_nm, self.input_nm = self.pending_nm + delta, self.input_nm + delta
+        self.exposed_nm, self.input_nm = self.input_nm, self.input_nm + delta
+        self.pending_nm = self.pending_nm + delta
         if not self.reads_ronchigrams:
             self._pass_on(frame)
             return
@@ -130,7 +132,7 @@ class CheckedController:
         self.usable += 1
         self.inputs_nm.append(self.input_nm)
         if self.residual is not None:
-            self.residual = self.residual.append(self.input_nm, prepared.frame)
+            self.residual = self.residual.append(self.input_nm, self.exposed_nm, prepared.frame)
         self._hear()
 
     def _hear(self) -> None:
@@ -151,6 +153,9 @@ class CheckedController:
         due = self.confirmed and self.usable >= 1.5 * self.heard
         if due or self.opinion != Opinion() or at_edge(estimate, self.space, NEAR_EDGE):
             self.opinion, self.heard = self.residual.opinion(estimate.mean_nm), self.usable
+        unlike = self.opinion.objection or estimate.misfit
+        if unlike and self.usable > TELLING and self.usable >= 1.5 * self.asked:
+            self.cause, self.asked = self.residual.cause(estimate.mean_nm), self.usable
 
     def _pass_on(self, frame: Frame) -> None:
         applied, self.pending_nm = self.pending_nm, self.space.zero
@@ -182,7 +187,7 @@ class CheckedController:
         reason = self._reason(estimate)
         if not reason:
             return estimate
-        unlike = bool(self.geometry() or self.opinion.objection or self.halt)
+        unlike = bool(self.geometry() or self.opinion.objection or self.cause or self.halt)
         return replace(estimate, reason=reason, misfit=estimate.misfit or unlike)
 
     def _with_scatter(self, estimate: Estimate) -> Estimate:
@@ -203,8 +208,8 @@ class CheckedController:
             return self.refused[-1]
         if self.usable >= TELLING and not self.gate.shows_specimen:
             return UNCERTAIN
-        if self.opinion.objection:
-            parts = at_edge(estimate, self.space, NEAR_EDGE), self.opinion.objection
+        if self.opinion.objection or self.cause:
+            parts = at_edge(estimate, self.space, NEAR_EDGE), self.opinion.objection, self.cause
             return "; ".join(text for text in parts if text)
         if self.opinion.scatter and not estimate.in_spec(self.space, SCATTERED_IN_SPEC):
             return self.opinion.scatter
