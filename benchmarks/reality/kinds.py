@@ -36,14 +36,14 @@ class Kind:
     departures: tuple[str, ...] = ()
     strength: float = 1.0
     change: Change | None = None
-    told: Optics = Optics()
+    told: Optics = units.REFERENCE
     actual: Optics | None = None
     start_nm: tuple[float, ...] | None = None
     readable: bool = True
 
     @property
     def space(self) -> StateSpace:
-        """The task: first order, with ranges and tolerances of the same phases at the aperture's edge for all optics."""
+        """The first order, with ranges and tolerances of the same phases at the edge of the aperture for all optics."""
         return units.scaled(FIRST_ORDER, 1.0 / units.scale(FIRST_ORDER.names, self.told, units.REFERENCE))
 
     def day(self, severity: float, rng: np.random.Generator) -> Day:
@@ -97,7 +97,20 @@ OTHERS = {
     "aperture_told_wrong": Kind(actual=Optics(convergence_mrad=24.0), readable=False),
     "far_start": Kind(start_nm=(120.0, 60.0, 60.0), readable=False),
 }
-BEAMS = ((300, 28), (300, 21), (300, 15), (300, 35), (200, 25), (200, 35), (200, 18), (120, 28), (80, 30), (80, 22), (60, 33), (60, 40))
+BEAMS = (
+    (300, 28),
+    (300, 21),
+    (300, 15),
+    (300, 35),
+    (200, 25),
+    (200, 35),
+    (200, 18),
+    (120, 28),
+    (80, 30),
+    (80, 22),
+    (60, 33),
+    (60, 40),
+)
 OPTICS = {f"{kev}_kv_{mrad}_mrad": Kind(told=_beam(float(kev), float(mrad))) for kev, mrad in BEAMS}
 CAMERAS = {
     f"camera_{pixels}_px_disc_{radius:.0f}_px": Kind(told=camera(pixels, binning, radius))

@@ -123,11 +123,7 @@ def calibrated(controller: Controller, shown: SimulatedMicroscope, space: StateS
 
 @lru_cache(maxsize=8)
 def _controller(name: str, optics: Optics) -> Controller:
-    return base.load(name, optics, KINDS["none"].space if optics == Optics() else _space(optics))
-
-
-def _space(optics: Optics) -> StateSpace:
-    return Kind(told=optics).space
+    return base.load(name, optics, Kind(told=optics).space)
 
 
 def _plain(job: Job) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from controller.spectrum import fit as spectrum_fit
-from controller.spectrum import model as spectrum_model
 from controller.spectrum.fit import Mode, Observation
 from controller.spectrum.model import Grid
 from twin.arrays import Array
@@ -56,7 +55,8 @@ class Cause:
         return [replace(told.observation, input_nm=self.matrix @ u) for told, u in zip(frames, inputs, strict=True)]
 
 
-def _turned(degrees: float) -> Array:
+def turned(degrees: float) -> Array:
+    """The inputs with the astigmatism turned in its plane, (3, 3)."""
     cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return np.array([[1.0, 0.0, 0.0], [0.0, cosine, -sine], [0.0, sine, cosine]])
 
@@ -75,7 +75,7 @@ CAUSES = (
     Cause("the camera is mirrored, or C12b moves against the request", np.diag([1.0, 1.0, -1.0])),
     Cause("the camera is mirrored, or C12a moves against the request", np.diag([1.0, -1.0, 1.0])),
     Cause("the astigmatism moves against the request", np.diag([1.0, -1.0, -1.0])),
-    *(Cause(_turn_words(degrees), _turned(degrees)) for degrees in TURNS_DEG),
+    *(Cause(_turn_words(degrees), turned(degrees)) for degrees in TURNS_DEG),
 )
 """What is tried."""
 

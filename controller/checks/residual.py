@@ -69,7 +69,7 @@ class Residual:
     told: tuple[Told, ...] = ()
 
     def append(self, input_nm: Array, before_nm: Array, frame: Frame) -> "Residual":
-        """Add a prepared frame, the cumulative inputs (n,) at it and at the exposure before it, nm of the instrument."""
+        """Add a prepared frame, the cumulative input (n,), nm, at it and at the exposure before it."""
         places = list(self.places)
         latest = Observation(input_nm[places], spectrum_model.periodogram(frame))
         return replace(self, told=(*self.told, Told(latest, before_nm[places]))[-FRAMES:])

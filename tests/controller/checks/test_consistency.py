@@ -58,7 +58,7 @@ def test_what_is_wrong_with_the_inputs_is_named(words: str) -> None:
 
 
 def test_a_corrector_turned_by_ninety_degrees_is_named() -> None:
-    turn = causes._turned(90)  # noqa: SLF001
+    turn = causes.turned(90)
     assert "turned by about 90 degrees" in told(lambda k: START + turn @ INPUTS[k]).cause(START)
 
 
