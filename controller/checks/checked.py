@@ -30,6 +30,8 @@ PERSISTENT = 0.5
 """Largest change of a claim by the frame after it, as a fraction of the tolerance, that confirms it."""
 UNDECIDED = 0.8
 """Largest sign probability that is reported while all frames have the same input."""
+ASK_AGAIN = 1.5
+"""Growth of the run after which a second opinion is asked for again."""
 ENOUGH_REFUSED = 4
 """Frames refused in a row after which the run should stop."""
 PROBE = 0.4
@@ -99,7 +101,7 @@ class CheckedController:
         return total - self.input_nm
 
     def _elsewhere(self) -> Array:
-        """Return no input, or a defocus to either side in turn: a film in focus shows as little as none."""
+        """Return no input, or a defocus to either side in turn, where a thin film may show better."""
         if self.refused[-1] != NO_SPECIMEN or "C10" not in self.space.names:
             return self.space.zero
         place, reach = self.space.names.index("C10"), self.space.input
@@ -136,9 +138,7 @@ class CheckedController:
     def _hear(self) -> None:
         """Compare the claim with the one before this frame; ask for a second opinion where one is due.
 
-        A claim that a new frame at another input overturns came from inputs that are not what they are said to be. The
-        second opinion is asked for at a confirmed claim, again when the run is longer by half, at every frame after it
-        had something to say, and near the edge of the box, where the start may lie outside.
+        A claim that a new frame at another input overturns came from inputs that are not what they are said to be.
         """
         before, self.claimed_nm, self.confirmed = self.claimed_nm, None, False
         estimate = _unscaled(self.inner.estimate(), self.factor)
@@ -148,12 +148,24 @@ class CheckedController:
             self.confirmed = changed is not None and bool(np.all(changed <= PERSISTENT * self.space.tolerance))
         if self.residual is None or self.usable < TELLING:
             return
-        due = self.confirmed and self.usable >= 1.5 * self.heard
-        if due or self.opinion != Opinion() or at_edge(estimate, self.space, NEAR_EDGE):
+        if self._is_due(estimate):
             self.opinion, self.heard = self.residual.opinion(estimate.mean_nm), self.usable
-        unlike = self.opinion.objection or estimate.misfit
-        if unlike and self.usable > TELLING and self.usable >= 1.5 * self.asked:
+        if not (self.opinion.objection or estimate.misfit):
+            self.cause = ""
+        elif self.usable > TELLING and self.usable >= ASK_AGAIN * self.asked:
             self.cause, self.asked = self.residual.cause(estimate.mean_nm), self.usable
+
+    def _is_due(self, estimate: Estimate) -> bool:
+        """Whether to ask for a second opinion, which takes as long as a few steps.
+
+        At a confirmed claim, and without one as soon as a definite estimate could have been confirmed; again when the
+        run is longer by half, at every frame after the opinion had something to say, and near the edge of the box,
+        where the start may lie outside.
+        """
+        definite = estimate.sign_decided and bool(np.all(estimate.std_nm < self.space.tolerance))
+        worth = self.confirmed or (definite and self.usable > TELLING)
+        again = self.opinion != Opinion() or at_edge(estimate, self.space, NEAR_EDGE) != ""
+        return again or (worth and self.usable >= ASK_AGAIN * self.heard)
 
     def _pass_on(self, frame: Frame) -> None:
         applied, self.pending_nm = self.pending_nm, self.space.zero
