@@ -17,10 +17,12 @@ from controller.spectrum.fit import Mode, Observation
 from controller.spectrum.model import Grid
 from twin.arrays import Array
 
-STARTS, MODES, ITERATIONS = 768, 3, 4
+STARTS, MODES, ITERATIONS = 768, 5, 6
 """States scored for the first frame, modes refined, scoring steps."""
-REACH_NM = np.array([120.0, 60.0, 60.0])
-"""Largest state looked for in the first frame, nm at the reference optics."""
+REACH_NM = np.array([66.0, 33.0, 33.0])
+"""Largest state looked for in the first frame, which has no input, nm at the reference optics."""
+LEAST = 3
+"""Frames that are needed, the first of them without an input."""
 FITTED = 4
 """Readings that are fitted, of all those scored."""
 BETTER, DESCRIBED = 12.0, 3.0
@@ -89,9 +91,9 @@ def named(frames: Sequence[Told], claimed_nm: Array, grid: Grid, per_nm: Array) 
         grid: of the spectrum model.
         per_nm: nm at the reference optics per nm, (3,).
     """
-    if len({tuple(told.observation.input_nm) for told in frames}) < len(TURNS_DEG[:3]):
+    if len(frames) < LEAST or frames[0].observation.input_nm.any():
         return ""
-    box = 2 * REACH_NM / per_nm
+    box = 4 * REACH_NM / per_nm
     shown = _states_of(frames[0].observation, grid, REACH_NM / per_nm)
     as_told = _fits(AS_TOLD, frames, [claimed_nm, *shown], grid, box)
     scored = [(_best(cause, frames, shown, grid), cause) for cause in CAUSES]
