@@ -36,6 +36,8 @@ ENOUGH_REFUSED = 4
 """Frames refused in a row after which the run should stop."""
 PROBE = 0.4
 """Change of defocus after a frame without a specimen, as a fraction of the largest input."""
+IN_FOCUS_NM = 20.0
+"""Aberrations, in nm at the reference optics, below which a thin film may not show."""
 SCATTERED_IN_SPEC = 0.95
 """Probability of being in spec that a claim needs once the frames are known to scatter."""
 RADIUS_OFF, CUT, SHADOW = 0.07, 0.3, 0.15
@@ -123,7 +125,7 @@ class CheckedController:
             self._pass_on(frame)
             return
         prepared = prepare(frame, self.optics, self.reference)
-        reason = self.gate.examine(frame, prepared)
+        reason = self.gate.examine(frame, prepared, self._expects_focus())
         if reason:
             self.refused.append(reason)
             return
@@ -170,6 +172,19 @@ class CheckedController:
     def _pass_on(self, frame: Frame) -> None:
         applied, self.pending_nm = self.pending_nm, self.space.zero
         self.inner.update(applied * self.factor, frame)
+
+    def _expects_focus(self) -> bool:
+        """Whether a specimen has been seen and the state, of either sign, may be near focus within its uncertainty."""
+        if self.usable == 0:
+            return False
+        estimate, first = self.inner.estimate(), self.space.is_first_order
+        if estimate.samples_nm is not None and estimate.weights is not None:
+            likely = estimate.weights > 0.01 * estimate.weights.max()
+            states, spread = estimate.samples_nm[likely], self.space.zero
+        else:
+            states, spread = np.array([estimate.mean_nm, -estimate.mean_nm]), 2 * estimate.std_nm
+        away = (np.abs(states + self.input_nm * self.factor) - spread) / self.factor * self.to_reference
+        return bool(np.any(np.all(away[:, first] < IN_FOCUS_NM, axis=1)))
 
     def estimate(self) -> Estimate:
         """Return the inner estimate in the units of the instrument, with what the checks have found."""

@@ -39,12 +39,13 @@ class Gate:
         """Whether the frames that were used together show more than an empty disc."""
         return self.log_odds >= specimen.CERTAIN
 
-    def examine(self, raw: Frame, prepared: Prepared) -> str:
+    def examine(self, raw: Frame, prepared: Prepared, may_be_flat: bool) -> str:
         """Return why a frame cannot be used; empty if it can.
 
         Args:
             raw: as the camera gave it.
             prepared: the same, prepared.
+            may_be_flat: the run has shown a specimen and expects one in focus, which shows nothing without coma.
         """
         digest = hashlib.sha1(np.ascontiguousarray(raw.counts).tobytes(), usedforsecurity=False).hexdigest()
         if digest in self.seen:
@@ -56,9 +57,9 @@ class Gate:
         if prepared.dose_e < LEAST_DOSE_E:
             return f"the frame is nearly empty: {prepared.dose_e:.1e} electrons, at least {LEAST_DOSE_E:.0e} are needed"
         evidence = specimen.evidence(preprocess.above_dark(prepared.frame), self.optics)
-        if evidence.none:
+        if evidence.none and not may_be_flat:
             return NO_SPECIMEN
-        self.log_odds += evidence.any_film
+        self.log_odds += max(evidence.any_film, 0.0) if may_be_flat else evidence.any_film
         return ""
 
 
