@@ -109,12 +109,6 @@ def test_films_of_severity_one_are_seen() -> None:
     assert np.mean(seen) >= 0.95
 
 
-def test_a_film_in_focus_is_seen_by_its_coma() -> None:
-    source = DaySource(Day(residual_nm={"C21a": 60.0}), REFERENCE, SPACE, np.random.default_rng(2))
-    for _ in range(3):
-        assert not specimen.evidence(source.frame(SPACE.zero).counts.astype(float), REFERENCE).none
-
-
 def test_a_perfect_frame_in_focus_is_used_once_a_specimen_was_seen(film: DaySource) -> None:
     chosen = wrapped(sure())
     chosen.update(SPACE.zero, film.frame(TOLD))
