@@ -27,7 +27,9 @@ STATES, REACH_NM = 64, np.array([120.0, 60.0, 60.0])
 """Number of states whose spectra are compared, and their half-range, nm at the reference optics."""
 AMPLITUDES, THIN = np.array([0.1, 0.3, 1.0, 2.5]), 1
 """Power of the films over that of 5 nm of carbon, and which of them is the thinnest that a frame is held against."""
-SEEN, DENIED, CERTAIN = 8.0, -2.0, 12.0
+LEVELS = (0.75, 1.4)
+"""Smallest and largest noise at low frequency over that extrapolated from high ones."""
+SEEN, DENIED, CERTAIN = 8.0, -3.0, 12.0
 """Log-odds from which one frame shows a specimen; of a film of the thin kind below which a frame that shows none denies
 it; and of all frames of a run from which a specimen is certain (docs/calibrate.md has the rates)."""
 
@@ -75,8 +77,17 @@ def evidence(counts: Array, optics: Optics) -> Evidence:
 
 
 def _log_ratios(measured: Array, signal: Array) -> Array:
-    """Whittle log-likelihood of each expected signal (N, P) less that of none, in units of the noise floor, (N,)."""
-    return np.asarray(np.sum(measured * signal / (1 + signal) - np.log1p(signal), axis=1) / CORRELATION)
+    """Whittle log-likelihood of each expected signal (N, P) less that of none, in units of the noise floor, (N,).
+
+    The floor, extrapolated from high frequencies, may be off: each takes the level within `LEVELS` that suits it best.
+    """
+    return _log_likelihood(measured, 1.0 + signal) - _log_likelihood(measured, np.ones((1, len(measured))))
+
+
+def _log_likelihood(measured: Array, expected: Array) -> Array:
+    level = np.clip(np.mean(measured / expected, axis=1), *LEVELS)
+    fits = np.sum(measured / expected, axis=1) / level
+    return np.asarray(-(fits + measured.size * np.log(level) + np.sum(np.log(expected), axis=1)) / CORRELATION)
 
 
 def _log_mean(log_ratios: Array) -> float:
