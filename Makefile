@@ -17,7 +17,7 @@ export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help install calibrate test quick interop docs accuracy lint types layers format train train-posterior train-vae ci clean
+.PHONY: help install calibrate test quick interop docs accuracy reality lint types layers format train train-posterior train-vae ci clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -64,6 +64,9 @@ docs: $(DOCS)/installed.stamp  ## the documentation site, in site/; fails on a b
 
 accuracy: $(INSTALLED)  ## controllers against the committed baseline of their accuracy
 	$(BIN)/python -m benchmarks.accuracy --check --workers 2
+
+reality: $(INSTALLED)  ## claims on days unlike training, against the committed baseline
+	$(BIN)/python -m benchmarks.reality --share --workers 2
 
 lint: $(INSTALLED)  ## style, formatting
 	$(BIN)/ruff check .

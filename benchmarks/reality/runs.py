@@ -1,19 +1,43 @@
-"""One closed-loop run on a disturbed microscope."""
+"""One closed-loop run on a microscope of a kind, and many of them side by side."""
 
-import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 
-from benchmarks.reality.kinds import Kind
+from benchmarks.reality.kinds import KINDS, Kind
+from controller import base
 from controller.base import Controller
-from controller.preprocess import remove_defects
-from twin.arrays import Array
-from twin.day import Day
+from scenarios.comparison.executors import lanes
+from scenarios.comparison.sweep import Queue
 from twin.optics import Optics
 from twin.simulated import SimulatedMicroscope
 from twin.state import StateSpace
-from twin.types import Frame
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to do.
+
+    Attributes:
+        kind: name in `KINDS`.
+        controller: name.
+        seed: of day, start, films, noise and controller; equal seeds meet equal days, starts, films and noise.
+        severity: of the day.
+        renderer: "fast" (phase screens) or "multislice".
+        frames: Ronchigrams.
+    """
+
+    kind: str
+    controller: str
+    seed: int
+    severity: float = 1.0
+    renderer: str = "multislice"
+    frames: int = 8
 
 
 @dataclass(frozen=True)
@@ -21,9 +45,10 @@ class Record:
     """One frame of a run.
 
     Attributes:
-        error_nm: length of the error of the estimate.
+        error_nm: length of the error of the estimate, nm at the reference optics.
         in_spec, covers_90, done, misfit: the scorer's and the controller's verdicts.
         reason: what the checks object to.
+        seconds: of `update` and `propose`.
     """
 
     error_nm: float
@@ -32,84 +57,95 @@ class Record:
     done: bool
     misfit: bool
     reason: str
-
-    def plain(self) -> dict[str, object]:
-        """As a dictionary."""
-        return asdict(self)
+    seconds: float
 
 
-class Disturbed:
-    """A simulated microscope with one kind of disturbance between it and the controller.
+def microscope(kind: Kind, job: Job) -> SimulatedMicroscope:
+    """The microscope of a job's day, not yet reset; where starts lie outside the box it reaches as far."""
+    day = kind.day(job.severity, np.random.default_rng([job.seed, 1]))
+    optics, space = kind.actual or kind.told, kind.space
+    if kind.start_nm is not None:
+        reach = tuple(max(pair) for pair in zip(kind.start_nm, space.input_nm, strict=True))
+        space = StateSpace(space.names, kind.start_nm, reach, space.tolerance_nm)
+        # The same camera on a window twice as wide.
+        optics = replace(optics, grid=2 * optics.grid, binning=2 * optics.binning)
+    return SimulatedMicroscope(optics, space, day, job.renderer)
 
-    The state of a run counts what was asked for: with a wrong corrector the start is still the start.
+
+def seed_outside(seed: int, shown: SimulatedMicroscope, box: StateSpace) -> None:
+    """Reset to a start whose first component lies outside the box."""
+    for attempt in range(1000):
+        shown.reset(np.random.default_rng([seed, 2, attempt]))
+        if abs(shown.truth().initial_nm[0]) > 1.1 * box.start[0]:
+            return
+
+
+def run(job: Job) -> list[Record]:
+    """Calibrate once; one record per frame.
+
+    Raises:
+        UnknownController: no such controller.
     """
+    from threadpoolctl import threadpool_limits
 
-    def __init__(self, microscope: SimulatedMicroscope, kind: Kind, seed: int) -> None:
-        self.microscope, self.kind = microscope, kind
-        self.rng = np.random.default_rng([seed, 77])
-        self.waiting: list[Array] = []
-        self.height_nm = 0.0
-
-    def apply(self, delta_nm: Array) -> None:
-        """Move the corrector, in the kind's own way."""
-        moved = delta_nm if self.kind.inputs is None else np.array(self.kind.inputs, float) @ delta_nm
-        self.waiting.append(moved)
-        if len(self.waiting) > self.kind.late:
-            self.microscope.apply(self.waiting.pop(0))
-
-    def acquire(self) -> Frame:
-        """Expose, and disturb the counts."""
-        height = self.kind.height_nm * self.rng.standard_normal() if self.kind.height_nm else 0.0
-        if self.kind.height_nm:
-            offset = self.microscope.capabilities.space.zero
-            offset[0] = height - self.height_nm
-            self.microscope.apply(offset)
-            self.height_nm = height
-        frame = self.microscope.acquire()
-        if self.kind.frame is None:
-            return frame
-        rng = np.random.default_rng(zlib.crc32(frame.counts.tobytes()))
-        seen = remove_defects(frame.counts - frame.settings.get("dark_level", 0.0))
-        counts = np.clip(np.rint(self.kind.frame(seen, rng)), 0, 65535)
-        return Frame(counts.astype(np.uint16), frame.dose_e, frame.exposure_s, frame.clock_s, {"dark_level": 0.0})
+    kind = KINDS[job.kind]
+    shown, controller = microscope(kind, job), _controller(job.controller, kind.told)
+    if kind.start_nm is None:
+        shown.reset(np.random.default_rng([job.seed, 2]))
+    else:
+        seed_outside(job.seed, shown, kind.space)
+    controller.reset(kind.space, np.random.default_rng([job.seed, 3]))
+    with threadpool_limits(1):
+        return calibrated(controller, shown, kind.space, job.frames)
 
 
-def simulated(optics: Optics, space: StateSpace, kind: Kind, day: Day, renderer: str) -> SimulatedMicroscope:
-    """The microscope of a kind; its inputs reach further than the task's, for films of uneven height."""
-    day = kind.day(day)
-    if not kind.height_nm:
-        return SimulatedMicroscope(optics, space, day, renderer)
-    wide = StateSpace(space.names, space.start_nm, tuple(v + 5 * kind.height_nm for v in space.input_nm))
-    # The same camera on a window twice as wide.
-    return SimulatedMicroscope(replace(optics, grid=2 * optics.grid, binning=2 * optics.binning), wide, day, renderer)
-
-
-def run(
-    controller: Controller, microscope: SimulatedMicroscope, space: StateSpace, kind: Kind, frames: int, seed: int
-) -> list[Record]:
-    """Calibrate once; one record per frame. Equal seeds meet equal states, films and noise."""
-    of_microscope, of_controller = np.random.SeedSequence(seed).spawn(2)
-    microscope.reset(np.random.default_rng(of_microscope))
-    controller.reset(space, np.random.default_rng(of_controller))
-    disturbed, truth = Disturbed(microscope, kind, seed), microscope.truth().initial_nm
-    records = []
+def calibrated(controller: Controller, shown: SimulatedMicroscope, space: StateSpace, frames: int) -> list[Record]:
+    """Run a controller on a microscope, both of them reset."""
+    truth, per_nm = shown.truth().initial_nm, 10.0 / space.tolerance
+    records, delta = [], space.zero
     for k in range(frames):
+        begun = perf_counter()
         if k > 0:
             delta = controller.propose()
-            disturbed.apply(delta)
-        else:
-            delta = space.zero
-        controller.update(delta, disturbed.acquire())
+            shown.apply(delta)
+        waited = perf_counter()
+        frame = shown.acquire()
+        waited = perf_counter() - waited
+        controller.update(delta, frame)
+        seconds = perf_counter() - begun - waited
         estimate = controller.estimate()
         error = truth - estimate.mean_nm
-        records.append(
-            Record(
-                float(np.linalg.norm(error)),
-                space.in_spec(error),
-                estimate.covers(truth, 0.9),
-                controller.done,
-                estimate.misfit,
-                estimate.reason,
-            )
-        )
+        verdicts = space.in_spec(error), estimate.covers(truth, 0.9), controller.done, estimate.misfit
+        length_nm = float(np.linalg.norm(error * per_nm))
+        records.append(Record(length_nm, *map(bool, verdicts), estimate.reason, seconds))
     return records
+
+
+@lru_cache(maxsize=8)
+def _controller(name: str, optics: Optics) -> Controller:
+    return base.load(name, optics, Kind(told=optics).space)
+
+
+def _plain(job: Job) -> list[dict[str, Any]]:
+    return [asdict(record) for record in run(job)]
+
+
+def run_all(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[dict[str, Any]]]]:
+    """Do the jobs on so many processes and yield each with its records as it finishes; an error of a run is raised."""
+    queue = Queue(jobs, lambda job: (job.controller, job.kind))
+    with lanes(None, workers, len(jobs)) as ready:
+        pending = {}
+        idle = list(range(len(ready)))
+        while True:
+            for lane in idle:
+                job = queue.take(lane)
+                if job is not None:
+                    pending[ready[lane].submit(_plain, job)] = lane, job
+            if not pending:
+                return
+            finished = wait(pending, return_when=FIRST_COMPLETED).done
+            idle = []
+            for future in finished:
+                lane, job = pending.pop(future)
+                idle.append(lane)
+                yield job, future.result()

@@ -14,7 +14,7 @@ from controller.base import Controller, Estimate
 from controller.canonical import units
 from controller.canonical.preparation import Prepared, prepare
 from controller.checks.gate import NO_SPECIMEN, UNCERTAIN, Gate
-from controller.checks.residual import residual
+from controller.checks.residual import Opinion, residual
 from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
@@ -30,12 +30,16 @@ PERSISTENT = 0.5
 """Largest change of a claim by the frame after it, as a fraction of the tolerance, that confirms it."""
 UNDECIDED = 0.8
 """Largest sign probability that is reported while all frames have the same input."""
+ASK_AGAIN = 1.5
+"""Growth of the run after which a second opinion is asked for again."""
 ENOUGH_REFUSED = 4
 """Frames refused in a row after which the run should stop."""
 PROBE = 0.4
 """Change of defocus after a frame without a specimen, as a fraction of the largest input."""
 IN_FOCUS_NM = 20.0
 """Aberrations, in nm at the reference optics, below which a thin film may not show."""
+SCATTERED_IN_SPEC = 0.95
+"""Probability of being in spec that a claim needs once the frames are known to scatter."""
 RADIUS_OFF, CUT, SHADOW = 0.07, 0.3, 0.15
 """Deviation of the disc's radius from the told one, cut and obscured fractions above which a claim is not made."""
 
@@ -74,11 +78,12 @@ class CheckedController:
         self.space = space
         self.factor = units.scale(space.names, self.optics, self.reference)
         self.to_reference = units.scale(space.names, self.optics, units.REFERENCE)
-        self.gate, self.refused, self.usable = Gate(), list[str](), 0
+        self.gate, self.refused, self.usable = Gate(self.reference), list[str](), 0
         self.pending_nm, self.input_nm = space.zero, space.zero
         self.inputs_nm: list[Array] = []
         self.seen: Prepared | None = None
-        self.residual, self.objection, self.heard = residual(self.optics, space.names), "", 0
+        self.residual, self.opinion, self.heard = residual(self.optics, space.names), Opinion(), 0
+        self.exposed_nm, self.cause, self.asked = space.zero, "", 0
         self.claimed_nm: Array | None = None
         self.confirmed = False
 
@@ -98,7 +103,7 @@ class CheckedController:
         return total - self.input_nm
 
     def _elsewhere(self) -> Array:
-        """Return no input, or a defocus to either side in turn: a film in focus shows as little as none."""
+        """Return no input, or a defocus to either side in turn, where a thin film may show better."""
         if self.refused[-1] != NO_SPECIMEN or "C10" not in self.space.names:
             return self.space.zero
         place, reach = self.space.names.index("C10"), self.space.input
@@ -114,7 +119,8 @@ class CheckedController:
             ValueError: a frame of another shape than the camera's, or without signal.
         """
         delta = np.asarray(delta_nm, np.float64)
-        self.pending_nm, self.input_nm = self.pending_nm + delta, self.input_nm + delta
+        self.exposed_nm, self.input_nm = self.input_nm, self.input_nm + delta
+        self.pending_nm = self.pending_nm + delta
         if not self.reads_ronchigrams:
             self._pass_on(frame)
             return
@@ -128,15 +134,13 @@ class CheckedController:
         self.usable += 1
         self.inputs_nm.append(self.input_nm)
         if self.residual is not None:
-            self.residual = self.residual.append(self.input_nm, prepared.frame)
+            self.residual = self.residual.append(self.input_nm, self.exposed_nm, prepared.frame)
         self._hear()
 
     def _hear(self) -> None:
         """Compare the claim with the one before this frame; ask for a second opinion where one is due.
 
-        A claim that a new frame at another input overturns came from inputs that are not what they are said to be. The
-        second opinion is asked for at a confirmed claim, again when the run is longer by half, at every frame after an
-        objection, and near the edge of the box, where the start may lie outside.
+        A claim that a new frame at another input overturns came from inputs that are not what they are said to be.
         """
         before, self.claimed_nm, self.confirmed = self.claimed_nm, None, False
         estimate = _unscaled(self.inner.estimate(), self.factor)
@@ -146,9 +150,24 @@ class CheckedController:
             self.confirmed = changed is not None and bool(np.all(changed <= PERSISTENT * self.space.tolerance))
         if self.residual is None or self.usable < TELLING:
             return
-        due = self.confirmed and self.usable >= 1.5 * self.heard
-        if due or self.objection or at_edge(estimate, self.space, NEAR_EDGE):
-            self.objection, self.heard = self.residual.objection(estimate.mean_nm), self.usable
+        if self._is_due(estimate):
+            self.opinion, self.heard = self.residual.opinion(estimate.mean_nm), self.usable
+        if not (self.opinion.objection or estimate.misfit):
+            self.cause = ""
+        elif self.usable > TELLING and self.usable >= ASK_AGAIN * self.asked:
+            self.cause, self.asked = self.residual.cause(estimate.mean_nm), self.usable
+
+    def _is_due(self, estimate: Estimate) -> bool:
+        """Whether to ask for a second opinion, which takes as long as a few steps.
+
+        At a confirmed claim, and without one as soon as a definite estimate could have been confirmed; again when the
+        run is longer by half, at every frame after the opinion had something to say, and near the edge of the box,
+        where the start may lie outside.
+        """
+        definite = estimate.sign_decided and bool(np.all(estimate.std_nm < self.space.tolerance))
+        worth = self.confirmed or (definite and self.usable > TELLING)
+        again = self.opinion != Opinion() or at_edge(estimate, self.space, NEAR_EDGE) != ""
+        return again or (worth and self.usable >= ASK_AGAIN * self.heard)
 
     def _pass_on(self, frame: Frame) -> None:
         applied, self.pending_nm = self.pending_nm, self.space.zero
@@ -176,11 +195,20 @@ class CheckedController:
             return estimate
         if self.usable and estimate.sign_probability > UNDECIDED and not self._moved():
             estimate = replace(estimate, sign_probability=UNDECIDED)
+        estimate = self._with_scatter(estimate)
         reason = self._reason(estimate)
         if not reason:
             return estimate
-        unlike = bool(self.geometry() or self.objection or self.halt)
+        unlike = bool(self.geometry() or self.opinion.objection or self.cause or self.halt)
         return replace(estimate, reason=reason, misfit=estimate.misfit or unlike)
+
+    def _with_scatter(self, estimate: Estimate) -> Estimate:
+        """Widen C10 by what its scatter from frame to frame leaves open."""
+        if not self.opinion.scatter:
+            return estimate
+        place, covariance = self.space.names.index("C10"), estimate.cov_nm2.copy()
+        covariance[place, place] += self.opinion.defocus_nm**2
+        return replace(estimate, cov_nm2=covariance)
 
     def _moved(self) -> bool:
         """Whether usable frames were taken at inputs far enough apart."""
@@ -192,8 +220,11 @@ class CheckedController:
             return self.refused[-1]
         if self.usable >= TELLING and not self.gate.shows_specimen:
             return UNCERTAIN
-        if self.objection:
-            return "; ".join(text for text in (at_edge(estimate, self.space, NEAR_EDGE), self.objection) if text)
+        if self.opinion.objection or self.cause:
+            parts = at_edge(estimate, self.space, NEAR_EDGE), self.opinion.objection, self.cause
+            return "; ".join(text for text in parts if text)
+        if self.opinion.scatter and not estimate.in_spec(self.space, SCATTERED_IN_SPEC):
+            return self.opinion.scatter
         return self.geometry() or at_edge(estimate, self.space)
 
     def geometry(self) -> str:

@@ -101,14 +101,20 @@ def test_an_empty_disc_in_a_faint_beam_is_never_claimed_to_be_a_specimen() -> No
     assert "no specimen" in chosen.estimate().reason
 
 
-def test_films_of_severity_one_are_seldom_refused() -> None:
+def test_films_of_severity_one_are_seen() -> None:
     rng, seen = np.random.default_rng(5), []
     for _ in range(25):
         source = DaySource(Day.random(rng, 1.0), REFERENCE, SPACE, rng)
-        state = SPACE.draw_start(rng)
-        state[0] = np.sign(state[0]) * max(abs(state[0]), 20.0)  # in focus a thin film shows nothing
-        seen.append(specimen.visibility(source.frame(state).counts.astype(float)) > specimen.EMPTY)
-    assert np.mean(seen) >= 0.9
+        counts = source.frame(SPACE.draw_start(rng)).counts.astype(float)
+        seen.append(specimen.evidence(counts, REFERENCE).any_film > specimen.CERTAIN)
+    assert np.mean(seen) >= 0.95
+
+
+def test_a_perfect_frame_in_focus_is_used_once_a_specimen_was_seen(film: DaySource) -> None:
+    chosen = wrapped(sure())
+    chosen.update(SPACE.zero, film.frame(TOLD))
+    chosen.update(-TOLD, film.frame(SPACE.zero))
+    assert chosen.usable == 2
 
 
 def test_nobody_learns_from_vacuum_and_the_run_is_told_to_stop() -> None:
