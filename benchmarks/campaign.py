@@ -259,6 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tables", action="store_true", help="rewrite the tables of docs/accuracy.md")
     parser.add_argument("--share", type=int, metavar="RUNS", help="only so many runs; prints the table, stores nothing")
     parser.add_argument("--day", action="append", metavar="NAME", help="with --share: only this scenario")
+    parser.add_argument("--observations", type=int, metavar="N", help="with --share: only so many frames of each run")
     parser.add_argument("--fast", action="store_true", help="with --share: frames by phase screens")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in CAMPAIGN]
@@ -280,7 +281,9 @@ def _share(name: str, options: argparse.Namespace) -> str:
     """Table of the first runs of a comparison, on some of its days."""
     whole = CAMPAIGN[name]
     days = tuple(options.day or whole.scenarios)
-    chosen = replace(whole, scenarios=days, runs=options.share)
+    count = options.observations or whole.observations
+    shown = tuple(k for k in whole.shown if k <= count)
+    chosen = replace(whole, scenarios=days, runs=options.share, observations=count, shown=shown)
     overrides = ["renderer=fast"] if options.fast else []
     return markdown(chosen, figures(chosen, options.out / f"{name}_share", options.workers, overrides))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 from multiprocessing import get_context
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from twin.day import CameraProperties, Day, FilmProperties
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Frame
+
+if TYPE_CHECKING:
+    from twin.ronchigram.phase_screens import Renderer
 
 Range = tuple[float, float]
 
@@ -227,12 +231,9 @@ class DaySource:
         self, day: Day, optics: Optics, space: StateSpace, rng: np.random.Generator, renderer: str = "fast"
     ) -> None:
         from twin.cameras.ronchigram_camera import draw_defects
-        from twin.ronchigram.phase_screens import FastRenderer
-        from twin.simulated import make_renderer
 
         self.day, self.space, self.rng = day, space, rng
-        fast = renderer == "fast"
-        self.renderer = FastRenderer(optics, day, sub_window=True) if fast else make_renderer(renderer, optics, day)
+        self.renderer = _renderer(renderer, optics, day)
         self.defects = draw_defects(day.camera, (optics.camera_pixels,) * 2, rng)
 
     def frame(self, state_nm: Array) -> Frame:
@@ -243,6 +244,16 @@ class DaySource:
         probability = self.renderer.probability([full], [int(self.rng.integers(2**63))])[0]
         counts = expose(probability, self.day.dose_e, self.day.camera, self.defects, self.rng)
         return Frame(counts, self.day.dose_e, self.day.exposure_s, 0.0, {"dark_level": self.day.camera.dark_level})
+
+
+def _renderer(name: str, optics: Optics, day: Day) -> "Renderer":
+    if name == "multislice":
+        from twin.ronchigram.multislice import MultisliceRenderer
+
+        return MultisliceRenderer(optics, day)
+    from twin.ronchigram.phase_screens import FastRenderer
+
+    return FastRenderer(optics, day, sub_window=True)
 
 
 def spectra_on(

@@ -17,7 +17,7 @@ from controller.candidates import Refinement
 from controller.first_order import first_order_first
 from controller.vae_em import artefact, em, model, selection
 from controller.vae_em.artefact import Artefact
-from controller.vae_em.em import Observations
+from controller.vae_em.em import LearnedMap, Observations
 from controller.vae_em.model import Model
 from controller.vae_em.network import encode_mean
 from twin.arrays import Array
@@ -93,6 +93,16 @@ class VaeEm(StopsInSpec):
             return soft
         best = self.ensemble.candidates.states_nm[np.argmax(em.harden(self.ensemble).probability)]
         return replace(soft, mean_nm=best, cov_nm2=soft.cov_nm2 + np.outer(best - soft.mean_nm, best - soft.mean_nm))
+
+    def learned_map(self, states_nm: Array) -> LearnedMap:
+        """Return the latent map as learned so far at states (Q, n), beside its simulated prior mean (eq 22).
+
+        Raises:
+            ValueError: before the first observation.
+        """
+        if len(self.data) == 0:
+            raise ValueError("a latent map is learned from at least one frame; update with one first")
+        return em.learned_map(self.ensemble, self.data, states_nm, np.random.default_rng(0))
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controller:
