@@ -216,7 +216,9 @@ STATES = 8
 
 def print_conditions(rng: np.random.Generator) -> None:
     """One line of figures for the kernel of each shipped VAE, and for the constant that is added to it."""
-    print(f"{'kernel':30} {'C1: odd part':>13} {'C2: strongest frequency':>27} {'C3: condition':>14} {'C4: silent':>11}")
+    print(
+        f"{'kernel':30} {'C1: odd part':>13} {'C2: strongest frequency':>27} {'C3: condition':>14} {'C4: silent':>11}"
+    )
     for name in ("vae_random_days", "vae_nominal_3"):
         prior = artefact.load(SHIPPED / f"{name}.safetensors").prior
         h = prior.hyperparameters
@@ -243,7 +245,9 @@ def main() -> None:
     print(f"symmetrised kernel: range {np.ptp(peaked):.0f} nats, maximum at {best:+.2f} nm; true +23 nm")
     print_conditions(rng)
     without, with_constant = cost_of_a_constant(1.0, 20)
-    print(f"median error in the plane: {without:.2f} nm; with a constant as variable as the kernel: {with_constant:.2f} nm")
+    print(
+        f"median error in the plane: {without:.2f} nm; with a constant as variable as the kernel: {with_constant:.2f} nm"
+    )
     if arguments.out is not None:
         plot(line, plane, arguments.out)
 

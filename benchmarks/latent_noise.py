@@ -97,7 +97,15 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=200)
     options = parser.parse_args()
     trained = artefact.load(SHIPPED / f"{options.weights}.safetensors")
-    titles = ("state (nm)", "frames of", "std per axis", "skewness", "excess kurtosis", "in 90 %", "correlation of axes")
+    titles = (
+        "state (nm)",
+        "frames of",
+        "std per axis",
+        "skewness",
+        "excess kurtosis",
+        "in 90 %",
+        "correlation of axes",
+    )
     print(f"| {' | '.join(titles)} |\n|{' --- |' * len(titles)}")
     for state in STATES_NM:
         for same_region in (True, False):

@@ -119,7 +119,9 @@ def step(
     ensemble: Ensemble, data: Observations, space: StateSpace, refinement: Refinement, rng: np.random.Generator
 ) -> Ensemble:
     """Run one online iteration: E-step, then refinement until the effective sample size suffices."""
-    return sets.until_enough(observe(ensemble, data), lambda e: refine(e, data, space, refinement, rng), refinement.rounds)
+    return sets.until_enough(
+        observe(ensemble, data), lambda e: refine(e, data, space, refinement, rng), refinement.rounds
+    )
 
 
 @dataclass(frozen=True)
@@ -162,9 +164,7 @@ def learned_map(
         start = ensemble.candidates.states_nm[one]
         factors = latent_gp.chosen(ensemble.factors, one)
         inputs = states_nm - start
-        mean, variance = latent_gp.predict(
-            factors, ensemble.kernel, start, data.inputs_nm, inputs, modes[..., None]
-        )
+        mean, variance = latent_gp.predict(factors, ensemble.kernel, start, data.inputs_nm, inputs, modes[..., None])
         parts.append((mean[..., 0], variance[..., 0] * latent_gp.scale(factors, ensemble.kernel)))
     means, variances = (np.stack(part, axis=-1) for part in zip(*parts, strict=True))
     mean, variance = latent_gp.mixture(means, variances, np.full(support, 1.0 / support))

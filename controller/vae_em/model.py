@@ -79,7 +79,7 @@ def without_mean(prior: LatentMap) -> LatentMap:
     slope: for a squared exponential kernel `E (df/dx)^2 = variance / lengthscale^2` (Rasmussen & Williams 2006, 4.1).
     """
     h, d, grid = prior.hyperparameters, len(prior.axes), prior.grid
-    axes = [np.linspace(-1, 1, 2 * count - 1) for count in grid.nodes]
+    axes = [(np.arange(2 * count) + 0.5) / count - 1 for count in grid.nodes]
     states = np.array(list(product(*axes))) * prior.range_nm
     values = grid.evaluate(prior.node_values[:, :d], states).reshape(*map(len, axes), d)
     variance = values.reshape(-1, d).var(0)

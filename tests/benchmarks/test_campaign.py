@@ -98,7 +98,14 @@ def test_a_share_is_printed_and_not_stored_and_steps_are_compared(
 
 
 def test_neighbours_in_a_ladder_are_compared_by_their_error_ratio() -> None:
-    at = {"median_error_nm": 1.0, "p90_error_nm": 2.0, "in_spec": 1.0, "coverage_90": 0.9, "misfit": 0, "seconds_per_step": 1}
+    at = {
+        "median_error_nm": 1.0,
+        "p90_error_nm": 2.0,
+        "in_spec": 1.0,
+        "coverage_90": 0.9,
+        "misfit": 0,
+        "seconds_per_step": 1,
+    }
     of_each = {"by_observation": {"3": at}, "declared_in_spec": 0}
     pair = {"a - b": {"3": {"error_ratio": 2.0, "error_ratio_interval": [1.6, 2.5]}}}
     found = {"day": {"controllers": {"a": of_each, "b": of_each}, "differences": pair}}

@@ -267,7 +267,7 @@ def test_the_plain_spectrum_is_the_window_the_transform_and_the_square_alone():
     twice = preprocess.plain_spectrum(frame(2 * counts))
     np.testing.assert_allclose(twice.values, 4 * plain.values, rtol=1e-5)
     usual = [preprocess.power_spectrum(frame(each)).values for each in (counts, 2 * counts)]
-    np.testing.assert_allclose(usual[0], usual[1], atol=1e-4)
+    np.testing.assert_allclose(usual[0], usual[1], atol=2e-3)
 
 
 def test_the_plain_spectrum_fits_into_half_precision():

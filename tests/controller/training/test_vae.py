@@ -180,7 +180,9 @@ def test_the_name_tells_the_variants_apart():
     assert training.label(paper) == "vae_nominal_3_multislice_plain"
 
 
-@pytest.mark.parametrize(("changes", "same"), [({"renderer": "multislice"}, False), ({"preprocessing": "plain"}, False)])
+@pytest.mark.parametrize(
+    ("changes", "same"), [({"renderer": "multislice"}, False), ({"preprocessing": "plain"}, False)]
+)
 def test_renderer_and_preprocessing_make_other_frames(changes: dict[str, str], same: bool, tmp_path: Path):
     usual, other = (options(**change).frame_set(SMALL, FIRST_ORDER) for change in ({}, changes))
     assert (usual.folder(tmp_path) == other.folder(tmp_path)) is same

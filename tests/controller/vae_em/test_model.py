@@ -82,15 +82,14 @@ def test_a_known_map_has_no_deviation(trained: LatentMap) -> None:
 def test_without_prior_mean_the_kernel_has_the_variance_and_the_slope_of_the_map(
     make_map: Callable[..., LatentMap],
 ) -> None:
-    # cos(k x) over the range: variance 1/2, mean square slope k^2 / 2, so that the lengthscale is 1 / k.
-    period = np.pi / FIRST_ORDER.range_nm[0]
-    wave = make_map(
-        features=lambda x: np.cos(4 * period * x[:, :1]), nodes=41, signal_variance=0.0, lengthscale=7.0
+    # u^2 for u uniform in +-1: variance 4/45, mean square slope 4/3, so that the lengthscale is 1 / sqrt(15).
+    bowl = make_map(
+        features=lambda x: (x[:, :1] / FIRST_ORDER.range_nm[0]) ** 2, nodes=21, signal_variance=0.0, lengthscale=7.0
     )
-    blank = model.without_mean(wave)
+    blank = model.without_mean(bowl)
     mean, _, _ = moments(blank)
     assert np.ptp(mean) < 1e-12
     h = blank.hyperparameters
-    assert h.signal_variance[0] == pytest.approx(0.5, rel=0.1)
-    assert h.lengthscale[0] == pytest.approx(1 / (4 * np.pi), rel=0.1)
+    assert h.signal_variance[0] == pytest.approx(4 / 45, rel=0.1)
+    assert h.lengthscale[0] == pytest.approx(15**-0.5, rel=0.1)
     assert h.lengthscale[1] > 100 * h.lengthscale[0]  # the map does not change along the other axes
