@@ -2,8 +2,8 @@
 
 A plain even map f is seen at x0 + U for known U, and both x0 and f are unknown. With a stationary kernel the marginal
 likelihood of x0 is exactly flat: f may move along. With the symmetrised kernel (eq 14) it peaks at x0. No Ronchigrams.
-The theorem's conditions C1 to C4 are checked for the kernels that the shipped weights use; the constant that these add to
-it is outside C2 as worded (docs/paper.md#identifiability), and its cost is measured.
+The theorem's conditions C1 to C4 are checked for the kernels of the shipped weights; the constant that is added to them
+is outside C2 as worded (docs/paper.md#identifiability), and its cost is measured.
 
     python -m benchmarks.identifiability [--out identifiability.png]
 """
@@ -20,8 +20,8 @@ from scipy.linalg import cholesky, solve_triangular
 
 from controller.vae_em import artefact, latent_gp
 from controller.vae_em.hyperparameters import KERNELS, SymmetrisedKernel
-from controller.weights import SHIPPED
 from controller.vae_em.latent_gp import Factors, Kernel, Residuals
+from controller.weights import SHIPPED
 from twin.arrays import Array
 
 
@@ -245,9 +245,7 @@ def main() -> None:
     print(f"symmetrised kernel: range {np.ptp(peaked):.0f} nats, maximum at {best:+.2f} nm; true +23 nm")
     print_conditions(rng)
     without, with_constant = cost_of_a_constant(1.0, 20)
-    print(
-        f"median error in the plane: {without:.2f} nm; with a constant as variable as the kernel: {with_constant:.2f} nm"
-    )
+    print(f"median error in the plane: {without:.2f} nm; with a constant as variable as it {with_constant:.2f} nm")
     if arguments.out is not None:
         plot(line, plane, arguments.out)
 

@@ -1,7 +1,8 @@
-"""Is the noise of the latents Gaussian, independent and of one size (van Hulst et al. 2026, section III-B)?
+"""Whether the noise of the latents is Gaussian, independent and of one size (van Hulst et al. 2026, section III-B).
 
-The paper argues by the delta method and the central limit theorem that Poisson counts make it so. Latents of many frames
-at one state show what holds: exposures of one film region (counts alone), and of fresh regions, as in a calibration.
+The paper argues by the delta method and the central limit theorem that Poisson counts make it so. Latents of many
+frames at one state show what holds: exposures of one film region (counts alone), and of fresh regions, as in a
+calibration.
 
     python -m benchmarks.latent_noise [--weights vae_nominal_3] [--frames 200]
 """

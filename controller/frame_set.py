@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ class FrameSet:
     frames_per_day: int
     seed: int
     patches: bool = False
-    recipe: Recipe = Recipe()
+    recipe: Recipe = field(default_factory=Recipe)
 
     def folder(self, root: Path) -> Path:
         """Folder of the shards, the same for sets that differ only in their number of days."""
@@ -104,4 +104,4 @@ def _write(data: Dataset, path: Path) -> None:
 
 def _read(path: Path) -> Dataset:
     with np.load(path, allow_pickle=False) as stored:
-        return Dataset(**{field.name: stored[field.name] for field in fields(Dataset)})
+        return Dataset(**{field.name: stored[part.name] for part in fields(Dataset)})

@@ -2,9 +2,9 @@
 
     python -m benchmarks.imaging.dose_series [--thesis] [--seeds 3] [--figure dose_series.png] [--json]
 
-Twisted bilayer MoS2 at 80 kV by default; with `--thesis` at the thesis's 300 kV, 20 mrad and steps of 0.1 angstrom, against
-the whole transmission function. Correlations follow the thesis' eq 4.14, otherwise with the projected phase band-limited
+Twisted bilayer MoS2 at 80 kV by default. Correlations follow the thesis' eq 4.14, with the projected phase band-limited
 to what the aperture transfers (`scenarios.scans.truth.true_phase`). A star: the agent itself says that it does not fit.
+With `--thesis`: 300 kV, 20 mrad, steps of 0.1 angstrom, and the whole transmission function as truth, as in the thesis.
 """
 
 import argparse

@@ -119,9 +119,11 @@ def step(
     ensemble: Ensemble, data: Observations, space: StateSpace, refinement: Refinement, rng: np.random.Generator
 ) -> Ensemble:
     """Run one online iteration: E-step, then refinement until the effective sample size suffices."""
-    return sets.until_enough(
-        observe(ensemble, data), lambda e: refine(e, data, space, refinement, rng), refinement.rounds
-    )
+
+    def refined(weighed: Ensemble) -> Ensemble:
+        return refine(weighed, data, space, refinement, rng)
+
+    return sets.until_enough(observe(ensemble, data), refined, refinement.rounds)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def run(states_nm: Array, observations: int = OBSERVATIONS) -> Learned:
     from twin.simulated import SimulatedMicroscope
 
     controller = build("vae_em", Optics(), PLANE, {"weights": WEIGHTS})
-    assert isinstance(controller, VaeEm)  # noqa: S101
+    assert isinstance(controller, VaeEm)
     microscope = SimulatedMicroscope(Optics(), PLANE, load(DAY).day, "fast")
     controller.reset(PLANE, np.random.default_rng(SEED))
     microscope.reset(np.random.default_rng(SEED))

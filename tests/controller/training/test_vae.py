@@ -180,12 +180,10 @@ def test_the_name_tells_the_variants_apart():
     assert training.label(paper) == "vae_nominal_3_multislice_plain"
 
 
-@pytest.mark.parametrize(
-    ("changes", "same"), [({"renderer": "multislice"}, False), ({"preprocessing": "plain"}, False)]
-)
-def test_renderer_and_preprocessing_make_other_frames(changes: dict[str, str], same: bool, tmp_path: Path):
+@pytest.mark.parametrize("changes", [{"renderer": "multislice"}, {"preprocessing": "plain"}])
+def test_renderer_and_preprocessing_make_other_frames(changes: dict[str, str], tmp_path: Path):
     usual, other = (options(**change).frame_set(SMALL, FIRST_ORDER) for change in ({}, changes))
-    assert (usual.folder(tmp_path) == other.folder(tmp_path)) is same
+    assert usual.folder(tmp_path) != other.folder(tmp_path)
     usual, other = (replace(each, days=1, frames_per_day=1) for each in (usual, other))
     one, two = (simulated(each, tmp_path, silent).spectra.astype(float) for each in (usual, other))
     assert np.isfinite(two).all()

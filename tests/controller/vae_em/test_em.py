@@ -277,7 +277,7 @@ def test_the_learned_map_is_the_mixture_of_eq_22_over_the_candidates(make_map: M
     ensemble = replace(ensemble, probability=np.eye(32)[7])
     states = np.random.default_rng(6).uniform(-40, 40, (9, 3))
     found = em.learned_map(ensemble, data, states, np.random.default_rng(7), support=2)
-    mean, noise, modes = prior.moments(states, np.ones(9))
+    mean, _, modes = prior.moments(states, np.ones(9))
     start = ensemble.candidates.states_nm[7:8]
     factors = latent_gp.chosen(ensemble.factors, np.array([7]))
     more, variance = latent_gp.predict(
