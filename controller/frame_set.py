@@ -104,4 +104,4 @@ def _write(data: Dataset, path: Path) -> None:
 
 def _read(path: Path) -> Dataset:
     with np.load(path, allow_pickle=False) as stored:
-        return Dataset(**{field.name: stored[part.name] for part in fields(Dataset)})
+        return Dataset(**{part.name: stored[part.name] for part in fields(Dataset)})
