@@ -26,7 +26,7 @@ PLANE = StateSpace(("C10", "C12a"), (60.0, 30.0), (60.0, 30.0), (10.0, 10.0))
 """Defocus and one component of two-fold astigmatism, as in the paper's pictures."""
 WEIGHTS = "vae_plane"
 """VAE with two latents, trained on `PLANE` on the nominal day."""
-SIDE = 13
+SIDE = 11
 """States along each axis of the plane; odd, so that the null is one of them."""
 DAYS = ("nominal", "day_a", "day_b", "day_c")
 STATES_NM = ((0.0, 0.0), (70.0, 0.0), (-70.0, 0.0), (30.0, 30.0), (-30.0, -30.0))
