@@ -19,7 +19,7 @@ from scenarios.commands.acquire import acquire
 from scenarios.commands.calibrate import calibrate
 from scenarios.commands.compare import compare
 from scenarios.commands.defaults import use_defaults
-from scenarios.commands.gallery import gallery
+from scenarios.commands.figures import gallery
 from scenarios.commands.process import run_program
 from scenarios.commands.record import record
 from scenarios.commands.refusal import stop

@@ -1,5 +1,6 @@
 """The model that a run starts from: the trained prior of the latent map, or parts of it as in the paper."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Literal
@@ -89,7 +90,7 @@ def without_mean(prior: LatentMap) -> LatentMap:
     return replace(prior, node_values=level, hyperparameters=kernel)
 
 
-def _lengthscales(values: Array, axes: list[Array]) -> Array:
+def _lengthscales(values: Array, axes: Sequence[Array]) -> Array:
     """Lengthscale along each axis of a grid, (n,), in its units, for values (..., d) on the grid."""
     slopes = np.gradient(values, *axes, axis=tuple(range(len(axes))))
     slopes = slopes if isinstance(slopes, (list, tuple)) else [slopes]

@@ -1,4 +1,4 @@
-"""`stemtwin figures`: the figures of the founding paper, made anew."""
+"""`stemtwin figures` and `stemtwin gallery`: pictures for a page; parse, show progress, print."""
 
 from pathlib import Path
 from typing import Annotated
@@ -37,3 +37,24 @@ def paper(
             for figure, missing in write(out, figures, campaigns):
                 typer.echo(f"Fig. {figure.number} {missing}" if missing else out / figure.file)
                 bar.update()
+
+
+def gallery(
+    out: Annotated[Path, typer.Option(help="The page, self-contained HTML.")] = Path("gallery.html"),
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="One section; may be repeated.")] = None,
+) -> None:
+    """Show what is simulated: Ronchigrams, probes, diffraction, images, detector noise, scan errors."""
+    from tqdm import tqdm
+
+    from scenarios.gallery.page import sections, write
+
+    with refusals("interrupted; no page was written"):
+        chosen = sections(only)
+        with tqdm(total=len(chosen), desc="gallery", unit="figure", leave=False) as bar:
+
+            def show(name: str) -> None:
+                bar.set_postfix_str(name, refresh=False)
+                bar.update()
+
+            write(out, chosen, show)
+    typer.echo(out)

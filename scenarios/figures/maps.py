@@ -1,5 +1,6 @@
 """Fig. 6: the prior mean of the latent map, and the map that a run of VAE-EM learns on another day."""
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,9 +11,14 @@ from twin.arrays import Array
 from twin.optics import Optics
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
     from controller.vae_em.em import LearnedMap
 
 DAY, OBSERVATIONS, SEED = "day_b", 20, 1
+FINE = 41
+"""Points along each axis at which the maps are drawn."""
 
 
 class Learned(NamedTuple):
@@ -50,40 +56,43 @@ def learned() -> bytes:
     """Draw prior mean, learned map, its deviation, the true deviation and its standard deviation (Fig. 6)."""
     from matplotlib.figure import Figure
 
+    from controller.vae_em.latent_figure import plane_states
     from scenarios.calibration.plots import png
 
-    measured = latents_on(DAY, SIDE)
-    found = run(measured.states_nm)
+    measured, fine = latents_on(DAY, SIDE), FINE**2
+    found = run(np.concatenate([plane_states(PLANE, FINE), measured.states_nm]))
     prior = found.map.prior_mean
-    true = trained().prior.observe(measured.values).T - prior
+    true = trained().prior.observe(measured.values).T - prior[:, fine:]
     columns = {
-        "prior mean": prior,
-        f"learned, {OBSERVATIONS} frames of {DAY}": found.map.mean,
-        "learned deviation": found.map.deviation,
+        "prior mean": prior[:, :fine],
+        f"learned, {OBSERVATIONS} frames of {DAY}": found.map.mean[:, :fine],
+        "learned deviation": found.map.deviation[:, :fine],
         "true deviation, one frame each": true,
-        "standard deviation": found.map.std,
+        "standard deviation": found.map.std[:, :fine],
     }
     figure = Figure(figsize=(12.0, 4.8), layout="constrained", facecolor="white")
     grid = figure.subplots(len(prior), len(columns), sharex=True, sharey=True)
     for row, panels in enumerate(grid):
-        level = float(np.abs(prior[row]).max())
         gap = float(np.percentile(np.abs(true[row]), 98))
-        for axes, (title, values), limit in zip(panels, columns.items(), (level, level, gap, gap, gap), strict=True):
-            image = _panel(axes, values[row], limit)
-            axes.scatter(*found.visited_nm.T, s=5, c="black", lw=0)
+        limits = (*[float(np.abs(prior[row]).max())] * 2, gap, gap, None)
+        images = [_panel(*each) for each in zip(panels, (v[row] for v in columns.values()), limits, strict=True)]
+        for k in (1, 3, 4):  # neighbours on one scale share its bar
+            figure.colorbar(images[k], ax=panels[k], shrink=0.8)
+        for axes, title in zip(panels, columns, strict=True):
+            axes.scatter(*found.visited_nm.T, s=4, c="black", lw=0)
             axes.set_title(title if row == 0 else "")
-            if title in ("learned, 20 frames of day_b", "standard deviation"):
-                figure.colorbar(image, ax=axes, shrink=0.8)
         panels[0].set_ylabel(f"axis {row + 1}\n{PLANE.names[1]} (nm)")
     for axes in grid[-1]:
         axes.set_xlabel(f"{PLANE.names[0]} (nm)")
     return png(figure)
 
 
-def _panel(axes, values: Array, limit: float):  # type: ignore[no-untyped-def]
-    """Show values on the grid of the plane, as measured and not smoothed."""
-    reach = PLANE.range_nm * (1 + 1 / (SIDE - 1))
+def _panel(axes: "Axes", values: Array, limit: float | None) -> "AxesImage":
+    """Show values on a grid of the plane, as they are; positive ones without a limit on a scale of their own."""
+    side = math.isqrt(len(values))
+    reach = PLANE.range_nm * (1 + 1 / (side - 1))
+    scale = {"cmap": "viridis", "vmin": 0.0} if limit is None else {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
     return axes.imshow(
-        values.reshape(SIDE, SIDE), origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto",
-        extent=(-reach[0], reach[0], -reach[1], reach[1]),
+        values.reshape(side, side), origin="lower", aspect="auto", extent=(-reach[0], reach[0], -reach[1], reach[1]),
+        **scale,  # type: ignore[arg-type]
     )  # fmt: skip
