@@ -17,7 +17,7 @@ export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help install calibrate test quick interop docs accuracy reality lint types layers format train train-posterior train-vae ci clean
+.PHONY: help install calibrate test quick interop docs figures accuracy reality lint types layers format train train-posterior train-vae ci clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -62,6 +62,9 @@ $(DOCS)/installed.stamp: constraints-docs.txt
 docs: $(DOCS)/installed.stamp  ## the documentation site, in site/; fails on a broken link
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict --quiet
 
+figures: $(INSTALLED)  ## the pictures of docs/paper.md
+	$(BIN)/stemtwin figures paper --out docs/images
+
 accuracy: $(INSTALLED)  ## controllers against the committed baseline of their accuracy
 	$(BIN)/python -m benchmarks.accuracy --check --workers 2
 
@@ -88,6 +91,9 @@ WEIGHTS := controller/weights
 # frames, and ppo what regression has made; the other three share the VAE's frames.
 ONE_CORE := --workers 1 --threads 1
 
+# Two aberrations and two latents, for the pictures of docs/paper.md.
+PLANE := {names: [C10, C12a], start_nm: [60, 30], input_nm: [60, 30], tolerance_nm: [10, 10]}
+
 train: $(INSTALLED)  ## retrain all shipped weights from nothing (50 minutes on two cores); again to resume
 	$(MAKE) --jobs=2 train-posterior train-vae
 
@@ -100,6 +106,8 @@ train-vae: $(INSTALLED)
 	$(BIN)/stemtwin train vae $(ONE_CORE) --out $(WEIGHTS)/vae_random_days.safetensors
 	$(BIN)/stemtwin train quality $(ONE_CORE) --out $(WEIGHTS)/quality.safetensors
 	$(BIN)/stemtwin train vae --variant nominal --latent 3 --days 400 $(ONE_CORE) --out $(WEIGHTS)/vae_nominal_3.safetensors
+	$(BIN)/stemtwin train vae nominal --variant nominal --latent 2 --days 200 --epochs 10 --gap-days 20 --calibration-runs 1 \
+		$(ONE_CORE) --set 'space=$(PLANE)' --out $(WEIGHTS)/vae_plane.safetensors
 
 ci: ## what continuous integration runs
 	.ci/run

@@ -1,8 +1,9 @@
-"""The long comparisons behind docs/accuracy.md, each by its name; resumable, and the page's tables follow from them.
+"""The long comparisons behind docs/accuracy.md and docs/paper.md, each by its name; resumable; tables follow from them.
 
     python -m benchmarks.campaign                        # lists them
     python -m benchmarks.campaign hand_over --workers 2  # run it, write benchmarks/baselines/accuracy_hand_over.json
-    python -m benchmarks.campaign --tables               # rewrite the tables of docs/accuracy.md
+    python -m benchmarks.campaign ablation --share 10 --day day_a --fast    # a share: prints its table, stores nothing
+    python -m benchmarks.campaign --tables               # rewrite the tables of the pages
 
 A comparison is one of `stemtwin compare`: its folder, runs/campaign/NAME, has every run and a report.
 """
@@ -13,7 +14,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from scenarios.comparison.run import prepare
 from scenarios.comparison.run import run as run_comparison
 
 BASELINES = Path(__file__).parent / "baselines"
-PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = (DOCS / "accuracy.md", DOCS / "paper.md")
 DIGITS = 4
 
 SINGLE_FACTORS = (
@@ -40,6 +42,7 @@ class Comparison:
     Attributes:
         scenarios, controllers, runs, first_seed, observations: as `stemtwin compare` takes them.
         shown: observations with a column in the table.
+        steps: by controller, what it changes about the one before it; the table then compares neighbours in pairs.
     """
 
     scenarios: tuple[str, ...]
@@ -48,7 +51,39 @@ class Comparison:
     first_seed: int
     observations: int
     shown: tuple[int, ...]
+    steps: Mapping[str, str] = field(default_factory=dict)
 
+
+def ladder(first: str, steps: Sequence[tuple[str, str]], last: tuple[str, str]) -> dict[str, str]:
+    """Controllers with one option more each, between a first and a last one, and what each step changes.
+
+    Example:
+        >>> list(ladder("a", [("x=1", "one"), ("y=2", "two")], ("b", "the rest")))
+        ['a', 'a:x=1', 'a:x=1,y=2', 'b']
+    """
+    rungs = [f"{first}:{','.join(option for option, _ in steps[: k + 1])}" for k in range(len(steps))]
+    return {first: "all of the paper's choices", **dict(zip(rungs, (text for _, text in steps), strict=True))} | {
+        last[0]: last[1]
+    }
+
+
+ABLATION = ladder(
+    "vae_em_paper",
+    (
+        ("noise=by_state", "noise by state and dose"),
+        ("likelihood=student_t", "Student's t likelihood"),
+        ("design_effect=true", "design effect"),
+        ("offset=true", "offset common to a day"),
+        (
+            "refinement={rounds: 1, perturb_nm: null}",
+            "weights over the density of candidates, perturbed by the width of the posterior",
+        ),
+        ("selection=information", "input of the largest expected information"),
+    ),
+    ("vae_em", "up to three refinements; random training days, six latents, four day modes"),
+)  # fmt: skip
+"""From the paper's version to the default one, a step at a time."""
+BAYESIAN_OPTIMISATION = ("bo_contrast", "bo_scalar", "bo_turbo", "bo_multi")
 
 CAMPAIGN = {
     "neural_posterior": Comparison(("day_a", "day_b"), ("neural_posterior",), 100, 20000, 10, (2, 3, 5, 10)),
@@ -61,7 +96,7 @@ CAMPAIGN = {
         ("random_2",), ("neural_posterior", "neural_posterior_em"), 100, 20000, 20, (3, 5, 10, 20)
     ),
     "vae_em_against_bo": Comparison(
-        ("day_a",), ("vae_em", "bo_contrast", "bo_scalar", "bo_turbo", "bo_multi"), 100, 20000, 20, (3, 10, 20)
+        ("day_a",), ("vae_em", *BAYESIAN_OPTIMISATION), 100, 20000, 20, (3, 10, 20)
     ),
     "fixed_map": Comparison(("day_b",), ("vae_em", "vae_fixed"), 100, 20000, 20, (3, 5, 10, 20)),
     "second_order": Comparison(("day_a_second_order",), ("neural_posterior",), 100, 20000, 36, (10, 20, 36)),
@@ -77,6 +112,12 @@ CAMPAIGN = {
         ),
         10, 20000, 20, (3, 10, 20),
     ),
+    "error_curves": Comparison(
+        ("day_a", "day_b", "day_c", "random_1"),
+        ("vae_em", "vae_em_paper", "vae_em:prior_mean=false", *BAYESIAN_OPTIMISATION),
+        100, 20000, 20, (3, 10, 20),
+    ),
+    "ablation": Comparison(("day_a", "day_b", "day_c"), tuple(ABLATION), 100, 20000, 20, (3, 10, 20), ABLATION),
 }  # fmt: skip
 """In the order in which they matter."""
 
@@ -88,16 +129,28 @@ def run(name: str, folder: Path, workers: int) -> Path:
         ScenarioError: the folder holds runs of other settings.
         SweepError: a run or a worker failed.
     """
-    chosen = CAMPAIGN[name]
+    found = figures(CAMPAIGN[name], folder / name, workers)
+    baseline(name).write_text(json.dumps(found, indent=1) + "\n")
+    return baseline(name)
+
+
+def figures(chosen: Comparison, folder: Path, workers: int, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Do what is missing of a comparison in a folder and return its figures by scenario.
+
+    Raises:
+        ScenarioError, SweepError: as in `run`.
+    """
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.runs)
-    plan = make_plan(chosen.scenarios, chosen.controllers, seeds, chosen.observations)
-    compared = run_comparison(prepare(plan, folder / name, resume=True), workers=workers)
+    plan = make_plan(chosen.scenarios, chosen.controllers, seeds, chosen.observations, overrides)
+    compared = run_comparison(prepare(plan, folder, resume=True), workers=workers)
     if compared.failures:
         raise SweepError(compared.left_out)
-    path = BASELINES / f"accuracy_{name}.json"
-    kept = {scenario: _kept(found) for scenario, found in compared.summary["scenarios"].items()}
-    path.write_text(json.dumps(kept, indent=1) + "\n")
-    return path
+    return {scenario: _kept(found) for scenario, found in compared.summary["scenarios"].items()}
+
+
+def baseline(name: str) -> Path:
+    """File of a comparison's figures; it exists once all runs have been done."""
+    return BASELINES / f"accuracy_{name}.json"
 
 
 def _kept(found: Any) -> Any:
@@ -112,20 +165,38 @@ def _kept(found: Any) -> Any:
 
 
 def table(name: str) -> str:
-    """The comparison's figures as a Markdown table."""
-    shown = CAMPAIGN[name].shown
-    found = json.loads((BASELINES / f"accuracy_{name}.json").read_text())
-    rows = list(_rows(found, shown))
+    """The comparison's figures as a Markdown table; the command that makes them while there are none."""
+    if not baseline(name).exists():
+        return f"Not run yet: `python -m benchmarks.campaign {name}` ({frames(CAMPAIGN[name])} frames)."
+    return markdown(CAMPAIGN[name], json.loads(baseline(name).read_text()))
+
+
+def frames(chosen: Comparison) -> int:
+    """Number of frames of all runs."""
+    return len(chosen.scenarios) * len(chosen.controllers) * chosen.runs * chosen.observations
+
+
+def markdown(chosen: Comparison, found: Mapping[str, Any]) -> str:
+    """Figures by scenario as a Markdown table."""
+    rows = list(_rows(found, chosen.shown, chosen.steps))
     columns = [k for k in rows[0] if any(row[k] for row in rows)]
     lines = [columns, ["---"] * len(columns), *([row[k] for k in columns] for row in rows)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _rows(found: Mapping[str, Any], shown: Sequence[int]) -> Iterator[dict[str, str]]:
+def _rows(
+    found: Mapping[str, Any], shown: Sequence[int], steps: Mapping[str, str] | None = None
+) -> Iterator[dict[str, str]]:
     for scenario, of_scenario in found.items():
+        before = ""
         for controller, figures in of_scenario["controllers"].items():
             at = figures["by_observation"]
-            row = {"day": f"`{scenario}`", "controller": f"`{controller}`"}
+            row = {"day": f"`{scenario}`"}
+            if steps:
+                row |= {"step": steps[controller]} | _against(before, controller, of_scenario["differences"], shown)
+                before = controller
+            else:
+                row["controller"] = f"`{controller}`"
             for k in shown:
                 row[f"{k} frames: median / p90 (nm); in spec"] = (
                     f"{at[str(k)]['median_error_nm']:.2f} / {at[str(k)]['p90_error_nm']:.1f};"
@@ -141,6 +212,19 @@ def _rows(found: Mapping[str, Any], shown: Sequence[int]) -> Iterator[dict[str, 
             row["stopped; false stops"] = _stopped(figures)
             row["ms per step"] = " / ".join(f"{1e3 * at[str(k)]['seconds_per_step']:.0f}" for k in shown)
             yield row
+
+
+def _against(before: str, now: str, differences: Mapping[str, Any], shown: Sequence[int]) -> dict[str, str]:
+    """Error of a controller over that of the one before it, the median of all pairs with its 95 % interval."""
+    row = {}
+    for k in shown:
+        title = f"error / error before, {k} frames (95 %)"
+        row[title] = ""
+        if before:
+            pair = differences[f"{before} - {now}"][str(k)]
+            low, high = sorted(1 / bound for bound in pair["error_ratio_interval"])
+            row[title] = f"{1 / pair['error_ratio']:.2f} ({low:.2f} to {high:.2f})"
+    return row
 
 
 def _higher_orders(at: Mapping[str, Any], shown: Sequence[int]) -> dict[str, str]:
@@ -188,19 +272,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--out", type=Path, default=Path("runs/campaign"), help="where their folders go")
     parser.add_argument("--tables", action="store_true", help="rewrite the tables of docs/accuracy.md")
+    parser.add_argument("--share", type=int, metavar="RUNS", help="only so many runs; prints the table, stores nothing")
+    parser.add_argument("--day", action="append", metavar="NAME", help="with --share: only this scenario")
+    parser.add_argument("--observations", type=int, metavar="N", help="with --share: only so many frames of each run")
+    parser.add_argument("--fast", action="store_true", help="with --share: frames by phase screens")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in CAMPAIGN]
     if unknown:
         parser.error(f"{unknown[0]!r} is no comparison; there are {', '.join(CAMPAIGN)}")
     for name in options.names:
-        print(run(name, options.out, options.workers))
+        print(_share(name, options) if options.share else run(name, options.out, options.workers))
     if options.tables:
-        PAGE.write_text(filled(PAGE.read_text()))
+        for page in PAGES:
+            page.write_text(filled(page.read_text()))
     elif not options.names:
         for name, chosen in CAMPAIGN.items():
-            frames = len(chosen.scenarios) * len(chosen.controllers) * chosen.runs * chosen.observations
-            print(f"{name:20} {frames:6} frames: {', '.join(chosen.controllers)} on {', '.join(chosen.scenarios)}")
+            words = f"{', '.join(chosen.controllers)} on {', '.join(chosen.scenarios)}"
+            print(f"{name:20} {frames(chosen):6} frames: {words}")
     return 0
+
+
+def _share(name: str, options: argparse.Namespace) -> str:
+    """Table of the first runs of a comparison, on some of its days."""
+    whole = CAMPAIGN[name]
+    days = tuple(options.day or whole.scenarios)
+    count = options.observations or whole.observations
+    shown = tuple(k for k in whole.shown if k <= count)
+    chosen = replace(whole, scenarios=days, runs=options.share, observations=count, shown=shown)
+    overrides = ["renderer=fast"] if options.fast else []
+    return markdown(chosen, figures(chosen, options.out / f"{name}_share", options.workers, overrides))
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def closed_loop(
     seed: int,
     report: Callable[[int], None] | None = None,
     watch: Callable[[], None] | None = None,
+    renderer: str = "fast",
 ) -> Array:
     """Run once on each of a number of simulated days; return `squared_distances`, (R, T).
 
@@ -70,11 +71,12 @@ def closed_loop(
         seed: of days, films and noise.
         report: called with the number of runs done.
         watch: called after every frame of every run, to inspect the controller.
+        renderer: of the frames, as in `dataset.Recipe`.
     """
     distances = []
     for index in range(days):
         rng = np.random.default_rng([seed, 1_000_000 + index])
-        source = DaySource(draw_day(ranges, rng), optics, space, rng)
+        source = DaySource(draw_day(ranges, rng), optics, space, rng, renderer)
         distances.append(squared_distances(controller, space, source, rng, watch))
         if report is not None:
             report(index + 1)

@@ -27,6 +27,8 @@ class Refinement:
         minimum_nm: least perturbation when it follows the posterior.
         correct_density: importance weights, likelihood over the density of candidates;
             False gives the paper's uniform weights on the refined set, which count crowded regions twice.
+        rounds: refinements per observation, at most; more than one only while few candidates carry the weight.
+            The paper's is 1.
     """
 
     keep: float = 0.2
@@ -34,10 +36,13 @@ class Refinement:
     perturb_nm: float | None = None
     minimum_nm: float = 0.25
     correct_density: bool = True
+    rounds: int = 3
 
     def __post_init__(self) -> None:
         if not (0 <= self.keep and 0 < self.explore and self.keep + self.explore < 1):
             raise ValueError(f"keep {self.keep} and explore {self.explore} must leave a share to perturb")
+        if self.rounds < 1:
+            raise ValueError(f"rounds must be at least 1, got {self.rounds}")
         for label in ("perturb_nm", "minimum_nm"):
             value = getattr(self, label)
             if value is not None and not value > 0:
@@ -129,13 +134,11 @@ WeighedSet = TypeVar("WeighedSet", bound=Weighed)
 
 ENOUGH = 0.1
 """Effective sample size, as a fraction of the candidates, from which on refinement stops."""
-ROUNDS = 3
-"""Largest number of refinements per observation."""
 
 
-def until_enough(weighed: WeighedSet, refined: Callable[[WeighedSet], WeighedSet]) -> WeighedSet:
-    """Refine once, and again until the effective sample size is large enough."""
-    for _ in range(ROUNDS):
+def until_enough(weighed: WeighedSet, refined: Callable[[WeighedSet], WeighedSet], rounds: int) -> WeighedSet:
+    """Refine once, and again until the effective sample size is large enough, at most `rounds` times."""
+    for _ in range(rounds):
         weighed = refined(weighed)
         if effective_count(weighed.probability) > ENOUGH * len(weighed.probability):
             break

@@ -2,10 +2,11 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 from multiprocessing import get_context
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from twin.day import CameraProperties, Day, FilmProperties
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Frame
+
+if TYPE_CHECKING:
+    from twin.ronchigram.phase_screens import Renderer
 
 Range = tuple[float, float]
 
@@ -186,6 +190,19 @@ def joined(parts: list[Dataset]) -> Dataset:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How training frames are simulated and read.
+
+    Attributes:
+        renderer: "fast" (phase screens) or "multislice" (atoms, some ten times slower).
+        preprocessing: name in `preprocess.READINGS`; the spectra of sub-areas are always normalised.
+    """
+
+    renderer: str = "fast"
+    preprocessing: str = "normalised"
+
+
+@dataclass(frozen=True)
 class DayJob:
     """Arguments of the simulation of one day's frames."""
 
@@ -197,6 +214,7 @@ class DayJob:
     index: int
     states: StateMixture = StateMixture()
     patches: bool = False
+    recipe: Recipe = Recipe()
 
 
 class DaySource:
@@ -206,14 +224,16 @@ class DaySource:
         day: hidden parameters.
         optics, space: instrument and task.
         rng: for specimen, noise and defects.
+        renderer: as in `Recipe`.
     """
 
-    def __init__(self, day: Day, optics: Optics, space: StateSpace, rng: np.random.Generator) -> None:
+    def __init__(
+        self, day: Day, optics: Optics, space: StateSpace, rng: np.random.Generator, renderer: str = "fast"
+    ) -> None:
         from twin.cameras.ronchigram_camera import draw_defects
-        from twin.ronchigram.phase_screens import FastRenderer
 
         self.day, self.space, self.rng = day, space, rng
-        self.renderer = FastRenderer(optics, day, sub_window=True)
+        self.renderer = _renderer(renderer, optics, day)
         self.defects = draw_defects(day.camera, (optics.camera_pixels,) * 2, rng)
 
     def frame(self, state_nm: Array) -> Frame:
@@ -226,15 +246,27 @@ class DaySource:
         return Frame(counts, self.day.dose_e, self.day.exposure_s, 0.0, {"dark_level": self.day.camera.dark_level})
 
 
+def _renderer(name: str, optics: Optics, day: Day) -> "Renderer":
+    if name == "multislice":
+        from twin.ronchigram.multislice import MultisliceRenderer
+
+        return MultisliceRenderer(optics, day)
+    from twin.ronchigram.phase_screens import FastRenderer
+
+    return FastRenderer(optics, day, sub_window=True)
+
+
 def spectra_on(
-    day: Day, optics: Optics, space: StateSpace, states_nm: Array, rng: np.random.Generator, patches: bool = False
+    day: Day, optics: Optics, space: StateSpace, states_nm: Array, rng: np.random.Generator, patches: bool = False,
+    recipe: Recipe = Recipe(),
 ) -> Dataset:  # fmt: skip
     """Simulate one frame per state (N, n), each on a fresh region of one day's film; the day's index is 0."""
     import torch
 
     torch.set_num_threads(1)
-    source = DaySource(day, optics, space, rng)
-    wholes, parts = zip(*(_read(source.frame(state), patches) for state in states_nm), strict=True)
+    source = DaySource(day, optics, space, rng, recipe.renderer)
+    read = preprocess.READINGS[recipe.preprocessing]
+    wholes, parts = zip(*(_read(source.frame(state), patches, read) for state in states_nm), strict=True)
     return Dataset(
         np.stack([whole.values for whole in wholes]).astype(np.float16),
         states_nm,
@@ -244,9 +276,11 @@ def spectra_on(
     )
 
 
-def _read(frame: Frame, patches: bool) -> tuple[preprocess.Spectrum, NDArray[np.float32]]:
+def _read(
+    frame: Frame, patches: bool, read: Callable[[Frame], preprocess.Spectrum]
+) -> tuple[preprocess.Spectrum, NDArray[np.float32]]:
     if not patches:
-        return preprocess.power_spectrum(frame), np.zeros((0, 0, 0), np.float32)
+        return read(frame), np.zeros((0, 0, 0), np.float32)
     whole, parts = preprocess.whole_and_patches(frame)
     return whole, parts.values
 
@@ -256,7 +290,7 @@ def simulate_day(job: DayJob) -> Dataset:
     rng = np.random.default_rng([job.seed, job.index])
     day = draw_day(job.ranges, rng)
     states = job.states.draw(job.space, job.frames, rng)
-    data = spectra_on(day, job.optics, job.space, states, rng, job.patches)
+    data = spectra_on(day, job.optics, job.space, states, rng, job.patches, job.recipe)
     return replace(data, days=np.full(job.frames, job.index))
 
 

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.dataset import Dataset, DayJob, DayRanges, StateMixture, joined, simulate
+from controller.dataset import Dataset, DayJob, DayRanges, Recipe, StateMixture, joined, simulate
 from learning.training import Progress
 from twin.optics import Optics
 from twin.state import StateSpace
@@ -29,6 +29,7 @@ class FrameSet:
         days, frames_per_day: numbers.
         seed: of everything; day i of a longer set is day i of a shorter one.
         patches: whether the spectra of sub-areas are stored, too.
+        recipe: renderer and preprocessing.
     """
 
     optics: Optics
@@ -39,11 +40,14 @@ class FrameSet:
     frames_per_day: int
     seed: int
     patches: bool = False
+    recipe: Recipe = field(default_factory=Recipe)
 
     def folder(self, root: Path) -> Path:
         """Folder of the shards, the same for sets that differ only in their number of days."""
         plain = asdict(self) | {"version": VERSION}
         del plain["days"], plain["space"]["tolerance_nm"]  # no frame depends on them
+        if self.recipe == Recipe():
+            del plain["recipe"]
         text = json.dumps(plain, sort_keys=True)
         return root / hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -78,7 +82,7 @@ def simulated(wanted: FrameSet, root: Path, progress: Progress, workers: int = 0
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "frames.json").write_text(json.dumps(asdict(wanted), indent=1))
     of_each = (wanted.optics, wanted.space, wanted.ranges, wanted.frames_per_day, wanted.seed)
-    jobs = [DayJob(*of_each, day, wanted.states, wanted.patches) for day in missing]
+    jobs = [DayJob(*of_each, day, wanted.states, wanted.patches, wanted.recipe) for day in missing]
     made: list[Dataset] = []
     if missing:
         progress("simulating days", wanted.days - len(missing), wanted.days, "")
@@ -100,4 +104,4 @@ def _write(data: Dataset, path: Path) -> None:
 
 def _read(path: Path) -> Dataset:
     with np.load(path, allow_pickle=False) as stored:
-        return Dataset(**{field.name: stored[field.name] for field in fields(Dataset)})
+        return Dataset(**{part.name: stored[part.name] for part in fields(Dataset)})

@@ -1,7 +1,7 @@
 """From a raw camera frame to the normalised power spectrum (van Hulst et al. 2026, section II-B)."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -195,6 +195,29 @@ def power_spectrum(frame: Frame) -> Spectrum:
         1.0
     """
     return _whole(signal(frame))[0]
+
+
+PLAIN_UNIT = 256.0
+"""Unit of `plain_spectrum`: so many noise floors of a uniform frame of `REFERENCE_DOSE_E`, within half precision."""
+
+
+def plain_spectrum(frame: Frame) -> Spectrum:
+    """Return the windowed power spectrum (eq 3) and nothing more, half plane, in a fixed unit.
+
+    Defective pixels, dose, gain and shot noise stay in; only the dark level is subtracted, which a camera adds.
+
+    Raises:
+        ValueError: the frame is not square, or holds no signal.
+    """
+    counts = above_dark(frame)
+    power, half = spectrum(counts), counts.shape[1] // 2
+    floor = noise_floor(per_dose(power, windowed_sum(counts))).level
+    reference = per_dose(power, REFERENCE_DOSE_E / 4)  # a separable Hann window averages 1/4
+    return Spectrum((reference[:, half:] / PLAIN_UNIT).astype(np.float32), floor)
+
+
+READINGS: Mapping[str, Callable[[Frame], Spectrum]] = {"normalised": power_spectrum, "plain": plain_spectrum}
+"""Preprocessing by name: "plain" is the paper's (eq 3), "normalised" adds what makes days alike."""
 
 
 def whole_and_patches(frame: Frame) -> tuple[Spectrum, Patches]:

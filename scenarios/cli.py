@@ -14,12 +14,12 @@ from typing import Annotated
 import typer
 
 from scenarios import output
-from scenarios.commands import listing, train
+from scenarios.commands import figures, listing, train
 from scenarios.commands.acquire import acquire
 from scenarios.commands.calibrate import calibrate
 from scenarios.commands.compare import compare
 from scenarios.commands.defaults import use_defaults
-from scenarios.commands.gallery import gallery
+from scenarios.commands.figures import gallery
 from scenarios.commands.process import run_program
 from scenarios.commands.record import record
 from scenarios.commands.refusal import stop
@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(listing.app, name="list")
 app.add_typer(train.app, name="train")
+app.add_typer(figures.app, name="figures")
 for command in (calibrate, acquire, scan, stream, compare, serve, show, gallery, record, report):
     app.command()(command)
 

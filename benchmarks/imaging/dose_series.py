@@ -1,9 +1,10 @@
 """Cross-correlation with the true phase against dose, by agent (the shape of Friedrich 2023, Fig. 4.11).
 
-    python -m benchmarks.imaging.dose_series [--seeds 3] [--figure dose_series.png] [--json]
+    python -m benchmarks.imaging.dose_series [--thesis] [--seeds 3] [--figure dose_series.png] [--json]
 
 Twisted bilayer MoS2 at 80 kV by default. Correlations follow the thesis' eq 4.14, with the projected phase band-limited
 to what the aperture transfers (`scenarios.scans.truth.true_phase`). A star: the agent itself says that it does not fit.
+With `--thesis`: 300 kV, 20 mrad, steps of 0.1 angstrom, and the whole transmission function as truth, as in the thesis.
 """
 
 import argparse
@@ -21,6 +22,14 @@ AGENTS = "adf:inner_mrad=30,icom,ricom:kernel_px=11,ssb,epie"
 """The dark field clear of the disc by two camera pixels; a kernel that spans the lattice, no more."""
 DOSES_E_PER_A2 = (500.0, 5e3, 1e5)
 
+THESIS = (
+    "optics.energy_kev=300", "scan.optics.energy_kev=300", "scan.optics.convergence_mrad=20", "scan.plan.step_nm=0.01",
+    "scan.detectors.adf={inner_mrad: 22, outer_mrad: 80}",
+)  # fmt: skip
+"""Beam and scan of Friedrich 2023, 4.3.4."""
+WHOLE = 100.0
+"""Sharpness of the truth beyond every frequency of the grid."""
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run and print."""
@@ -31,12 +40,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=1, help="sessions per dose")
     parser.add_argument("--sharpness", type=float, default=1.0, help="band limit of the truth over 2 alpha / lambda")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY.KEY=VALUE")
+    parser.add_argument("--thesis", action="store_true", help="beam, step and truth of the thesis; --set goes on top")
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--json", dest="as_json", action="store_true")
     chosen = parser.parse_args(arguments)
     try:
-        scenario = load(chosen.scenario, chosen.overrides)
-        series = dose_series.run(scenario, [chosen.agents], chosen.doses, range(chosen.seeds), _show, chosen.sharpness)
+        scenario = load(chosen.scenario, [*(THESIS if chosen.thesis else ()), *chosen.overrides])
+        sharpness = WHOLE if chosen.thesis else chosen.sharpness
+        series = dose_series.run(scenario, [chosen.agents], chosen.doses, range(chosen.seeds), _show, sharpness)
     except ScenarioError as error:
         raise SystemExit(f"dose_series: {error}") from None
     if chosen.figure is not None:
@@ -46,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
             json.dumps(
                 {
                     "scenario": series.scenario,
-                    "truth_limit_per_nm": chosen.sharpness * aperture_limit_per_nm(scenario.required_scan.optics),
+                    "truth_limit_per_nm": sharpness * aperture_limit_per_nm(scenario.required_scan.optics),
                     "entries": [without_nan(entry.plain()) for entry in series.entries],
                 }
             )

@@ -114,7 +114,7 @@ class ParticleFilter:
             added = likelihood(frames, new.states_nm[len(new.kept) :])
             return weigh(new, particles.likelihood.select(new.kept).concatenate(added), frames)
 
-        return sets.until_enough(particles, once)
+        return sets.until_enough(particles, once, self.refinement.rounds)
 
 
 def likely_nuisances(frames: FramePosteriors, particles: Particles) -> Array:

@@ -113,7 +113,8 @@ class CnnRegression(StopsInSpec):
         """Add a reading at the cumulative input, weigh the candidates and refine them."""
         self.readings.append(reading)
         self.inputs_nm.append(self.input_nm)
-        self.posterior = sets.until_enough(self._weighed(self.posterior.candidates), self._refined)
+        weighed = self._weighed(self.posterior.candidates)
+        self.posterior = sets.until_enough(weighed, self._refined, self.options.refinement.rounds)
 
     def _refined(self, weighted: Weighted) -> Weighted:
         refinement = self.options.refinement

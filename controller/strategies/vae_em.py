@@ -15,9 +15,10 @@ from controller import candidates, preprocess
 from controller.base import Controller, Estimate, StopsInSpec
 from controller.candidates import Refinement
 from controller.first_order import first_order_first
-from controller.vae_em import artefact, em, latent_map, selection
+from controller.vae_em import artefact, em, model, selection
 from controller.vae_em.artefact import Artefact
-from controller.vae_em.em import Observations
+from controller.vae_em.em import LearnedMap, Observations
+from controller.vae_em.model import Model
 from controller.vae_em.network import encode_mean
 from twin.arrays import Array
 from twin.optics import Optics
@@ -29,15 +30,15 @@ LOG = logging.getLogger(__name__)
 
 
 @validated
-class Options:
-    """Settings of VAE-EM.
+class Options(Model):
+    """Settings of VAE-EM, with those of `controller.vae_em.model.Model`.
 
     Attributes:
         weights: shipped weights by name, or a path.
         candidates: number of candidate initial states.
-        selection: "information" (expected information gain), or the paper's "variance", "mixture_variance", "random".
+        selection: "information" (expected information gain), or the paper's "variance" (eqs 24 and 25),
+            "mixture_variance", "random".
         hard: hard EM, all weight on the most likely candidate.
-        model_estimation: learn the map during the run; False takes the prior mean as known.
         refinement: candidate refinement, see `candidates.Refinement`.
         stop_probability: done when every component is in spec with this probability.
     """
@@ -46,7 +47,6 @@ class Options:
     candidates: Annotated[int, Ge(32)] = 1000
     selection: Literal["information", "variance", "mixture_variance", "random"] = "information"
     hard: bool = False
-    model_estimation: bool = True
     refinement: Refinement = Refinement()
     stop_probability: Probability = 0.95
 
@@ -60,7 +60,7 @@ class VaeEm(StopsInSpec):
 
     def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
         """Forget all observations and draw uniform candidates."""
-        prior = self.trained.prior if self.options.model_estimation else latent_map.known(self.trained.prior)
+        prior = model.chosen(self.trained.prior, self.options, space)
         self.space, self.rng, self.input_nm = space, rng, space.zero
         self.data = Observations.none(space.dimension, len(prior.axes))
         candidate_set = candidates.initial(space, self.options.candidates, rng)
@@ -78,7 +78,7 @@ class VaeEm(StopsInSpec):
         """Encode the frame (eq 8) and run one EM iteration on the grown data set."""
         self.input_nm = self.input_nm + delta_nm
         preprocess.check_shape(frame, self.trained.optics.camera_pixels)
-        spectrum = preprocess.power_spectrum(frame)
+        spectrum = preprocess.READINGS[self.trained.vae.config.preprocessing](frame)
         latent = self.trained.prior.observe(encode_mean(self.trained.vae, spectrum.values[None]))
         self.data = self.data.append(self.input_nm, latent, spectrum.floor)
         self.ensemble = em.step(self.ensemble, self.data, self.space, self.options.refinement, self.rng)
@@ -93,6 +93,16 @@ class VaeEm(StopsInSpec):
             return soft
         best = self.ensemble.candidates.states_nm[np.argmax(em.harden(self.ensemble).probability)]
         return replace(soft, mean_nm=best, cov_nm2=soft.cov_nm2 + np.outer(best - soft.mean_nm, best - soft.mean_nm))
+
+    def learned_map(self, states_nm: Array) -> LearnedMap:
+        """Return the latent map as learned so far at states (Q, n), beside its simulated prior mean (eq 22).
+
+        Raises:
+            ValueError: before the first observation.
+        """
+        if len(self.data) == 0:
+            raise ValueError("a latent map is learned from at least one frame; update with one first")
+        return em.learned_map(self.ensemble, self.data, states_nm, np.random.default_rng(0))
 
 
 def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controller:

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from controller.calibration import closed_loop, intra_class_correlation
-from controller.dataset import Dataset, DayRanges, StateMixture, nominal_ranges
+from controller.dataset import Dataset, DayRanges, Recipe, StateMixture, nominal_ranges
 from controller.frame_set import FrameSet, held_out, held_out_days, simulated
 from controller.strategies import vae_em
 from controller.symmetry import mirrored
@@ -37,7 +37,10 @@ class Options:
         variant: days to train on: drawn at random for each group of frames, or the nominal one.
         days: simulated days; a twentieth is held out.
         frames_per_day: frames of each day.
-        latent: latent dimension n_z.
+        latent: latent dimension n_z; the paper's is the number of calibrated coefficients.
+        renderer: of the frames: phase screens, or atoms and slices (some ten times slower), which the paper uses.
+        preprocessing: "plain" is the paper's Hann window, transform and squared modulus; "normalised" also removes
+            defective pixels, dose, gain and shot noise, smooths, and takes the logarithm of strong signals.
         epochs: passes over the frames.
         batch: frames per step.
         learning_rate: maximum learning rate of AdamW, reached after a tenth of the steps.
@@ -53,6 +56,8 @@ class Options:
     days: Annotated[int, Ge(2)] = 1200
     frames_per_day: Annotated[int, Ge(2)] = 16
     latent: Count = 6
+    renderer: Literal["fast", "multislice"] = "fast"
+    preprocessing: Literal["normalised", "plain"] = "normalised"
     epochs: Count = 20
     batch: Count = 64
     learning_rate: Positive = 3e-3
@@ -76,7 +81,9 @@ class Options:
 
     def frame_set(self, optics: Optics, space: StateSpace) -> FrameSet:
         """Simulated frames that the network learns from."""
-        return FrameSet(optics, space, self.ranges, StateMixture(), self.days, self.frames_per_day, self.seed)
+        common = (self.days, self.frames_per_day, self.seed)
+        recipe = Recipe(self.renderer, self.preprocessing)
+        return FrameSet(optics, space, self.ranges, StateMixture(), *common, recipe=recipe)
 
 
 def held_out_bound(vae: Vae, spectra: Tensor, seed: int) -> float:
@@ -93,7 +100,8 @@ def fit(data: Dataset, options: Options, run: TrainingRun) -> tuple[Vae, float]:
     train = torch.from_numpy(data.subset(~held).spectra)
     test = torch.from_numpy(data.subset(held).spectra).float()
     with seeded(options.seed):
-        vae = Vae(VaeConfig(latent=options.latent, height=train.shape[1], width=train.shape[2]))
+        height, width = train.shape[1:]
+        vae = Vae(VaeConfig(height, width, latent=options.latent, preprocessing=options.preprocessing))
     mean = train.float().mean(0)
     vae.offset.copy_(mean)
     vae.spread.fill_((train[::4].float() - mean).std())
@@ -163,6 +171,7 @@ def closed_loop_correlation(trained: Artefact, options: Options, run: TrainingRu
         runs,
         options.seed,
         lambda done: run.progress("calibrating the posterior", done, runs, ""),
+        renderer=options.renderer,
     )
     return intra_class_correlation(distances, run.space.dimension)
 
@@ -175,8 +184,10 @@ def with_correlation(trained: Artefact, correlation: float) -> Artefact:
 
 def label(options: Options) -> str:
     """Return a name that tells the variants apart."""
-    name = f"vae_{options.variant}"
-    return name if options.latent == 6 else f"{name}_{options.latent}"
+    usual = Options()
+    chosen = [getattr(options, name) for name in ("latent", "renderer", "preprocessing")]
+    unusual = [str(value) for value in chosen if value not in (usual.latent, usual.renderer, usual.preprocessing)]
+    return "_".join(["vae", options.variant, *unusual])
 
 
 def summary(trained: Artefact, run: TrainingRun) -> Mapping[str, str]:

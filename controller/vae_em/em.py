@@ -119,7 +119,58 @@ def step(
     ensemble: Ensemble, data: Observations, space: StateSpace, refinement: Refinement, rng: np.random.Generator
 ) -> Ensemble:
     """Run one online iteration: E-step, then refinement until the effective sample size suffices."""
-    return sets.until_enough(observe(ensemble, data), lambda e: refine(e, data, space, refinement, rng))
+
+    def refined(weighed: Ensemble) -> Ensemble:
+        return refine(weighed, data, space, refinement, rng)
+
+    return sets.until_enough(observe(ensemble, data), refined, refinement.rounds)
+
+
+@dataclass(frozen=True)
+class LearnedMap:
+    """The latent map after a number of observations, at some states; each (d, Q), on the independent latent axes.
+
+    Attributes:
+        prior_mean: simulated map.
+        mean: of the mixture of all candidates' posteriors (eq 22).
+        std: standard deviation of the same.
+    """
+
+    prior_mean: Array
+    mean: Array
+    std: Array
+
+    @property
+    def deviation(self) -> Array:
+        """What was learned: the difference from the prior mean."""
+        return self.mean - self.prior_mean
+
+
+def learned_map(
+    ensemble: Ensemble, data: Observations, states_nm: Array, rng: np.random.Generator, support: int = 32
+) -> LearnedMap:
+    """Posterior of the map f at given states (Q, n), mixed over `support` candidates drawn by their weights (eq 22).
+
+    Args:
+        ensemble: after `step` on `data`.
+        data: at least one observation; the shot noise of the last one is taken.
+        states_nm: where.
+        rng: draws the candidates.
+        support: number of candidates.
+    """
+    moments = ensemble.prior.moments(states_nm, np.full(len(states_nm), data.floors[-1]))
+    prior_mean, _, modes = moments
+    parts = []
+    for chosen in rng.choice(len(ensemble.probability), support, p=ensemble.probability):
+        one = np.array([chosen])
+        start = ensemble.candidates.states_nm[one]
+        factors = latent_gp.chosen(ensemble.factors, one)
+        inputs = states_nm - start
+        mean, variance = latent_gp.predict(factors, ensemble.kernel, start, data.inputs_nm, inputs, modes[..., None])
+        parts.append((mean[..., 0], variance[..., 0] * latent_gp.scale(factors, ensemble.kernel)))
+    means, variances = (np.stack(part, axis=-1) for part in zip(*parts, strict=True))
+    mean, variance = latent_gp.mixture(means, variances, np.full(support, 1.0 / support))
+    return LearnedMap(prior_mean, prior_mean + mean, np.sqrt(variance))
 
 
 def harden(ensemble: Ensemble) -> Ensemble:

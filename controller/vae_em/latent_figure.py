@@ -1,13 +1,15 @@
 """Figure of the latent space (the paper's Fig. 4): latents of states on a plane, antipodes joined."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
-from controller.dataset import spectra_on
+from controller.dataset import Recipe, spectra_on
 from controller.vae_em.artefact import Artefact
 from controller.vae_em.network import encode_mean
 from twin.arrays import Array
@@ -51,23 +53,57 @@ def antipodal_distance(latents: Array) -> float:
     return float(np.median(mirrored) / np.median(shuffled))
 
 
+@dataclass(frozen=True)
+class Latents:
+    """Latents of one frame per state on a grid that is its own mirror image.
+
+    Attributes:
+        states_nm: (N, n); state k and N - 1 - k are antipodes.
+        values: encoder means, (N, n_z).
+    """
+
+    states_nm: Array
+    values: Array
+
+    @property
+    def antipodes(self) -> float:
+        """See `antipodal_distance`."""
+        return antipodal_distance(self.values)
+
+
+def latents_on(day: Day, trained: Artefact, space: StateSpace, side: int = 21, seed: int = 0) -> Latents:
+    """Encode one frame per state of `plane_states` on a day, by the fast renderer."""
+    states = plane_states(space, side)
+    recipe = Recipe(preprocessing=trained.vae.config.preprocessing)
+    data = spectra_on(day, trained.optics, space, states, np.random.default_rng(seed), recipe=recipe)
+    return Latents(states, encode_mean(trained.vae, data.spectra))
+
+
 def draw(trained: Artefact, space: StateSpace, path: Path, side: int = 21, seed: int = 0) -> float:
     """Write the figure; return the `antipodal_distance` of its latents."""
-    states = plane_states(space, side)
-    data = spectra_on(Day(), trained.optics, space, states, np.random.default_rng(seed))
-    latents = encode_mean(trained.vae, data.spectra)
-    plane, paint = principal_plane(latents), colours(states, space.range_nm)
-    ratio = antipodal_distance(latents)
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    left.scatter(states[:, 0], states[:, 1], c=paint, s=26)
-    left.set(xlabel=f"{space.names[0]} [nm]", ylabel=f"{space.names[1]} [nm]", title="States, one frame each")
-    for k in range(len(plane) // 2):
-        right.plot(*plane[[k, -1 - k]].T, color="0.75", lw=0.6, zorder=1)
-    right.scatter(plane[:, 0], plane[:, 1], c=paint, s=26, zorder=2)
-    right.set(xlabel="first principal latent", ylabel="second principal latent")
-    right.set_title(f"Their latents; lines join x and -x\n({ratio:.2f} of a random pair's distance)")
+    found = latents_on(Day(), trained, space, side, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
+    figure = drawing(found, space)
+    FigureCanvasAgg(figure)
     figure.savefig(path, dpi=110)
-    return ratio
+    return found.antipodes
+
+
+def drawing(found: Latents, space: StateSpace) -> Figure:
+    """States of one day beside their latents, in the same colours, with lines between antipodes."""
+    plane, paint = principal_plane(found.values), colours(found.states_nm, space.range_nm)
+    figure = Figure(figsize=(10, 4.7), layout="constrained", facecolor="white")
+    left, right = figure.subplots(1, 2)
+    left.scatter(found.states_nm[:, 0], found.states_nm[:, 1], c=paint, s=26)
+    left.set(xlabel=f"{space.names[0]} (nm)", ylabel=f"{space.names[1]} (nm)", title="States, one frame each")
+    scatter(right, plane, paint)
+    right.set_title(f"Their latents; lines join x and -x\n({found.antipodes:.2f} of a random pair's distance)")
+    return figure
+
+
+def scatter(axes: Axes, plane: Array, paint: Array, size: float = 26) -> None:
+    """Points (N, 2) in their colours (N, 3), with thin lines between antipodes."""
+    for k in range(len(plane) // 2):
+        axes.plot(*plane[[k, -1 - k]].T, color="0.75", lw=0.6, zorder=1)
+    axes.scatter(plane[:, 0], plane[:, 1], c=paint, s=size, zorder=2)
+    axes.set(xlabel="first principal latent", ylabel="second principal latent")

@@ -21,6 +21,7 @@ class VaeConfig:
         channels: output channels of the five stride-2 convolutions.
         latent: latent dimension n_z.
         noise_std: fixed standard deviation of the decoder's Gaussian likelihood, in normalised units.
+        preprocessing: of the spectra it reads, a name in `preprocess.READINGS`.
     """
 
     height: int = 128
@@ -28,6 +29,7 @@ class VaeConfig:
     channels: tuple[int, int, int, int, int] = (12, 24, 48, 96, 128)
     latent: int = 3
     noise_std: float = 0.8
+    preprocessing: str = "normalised"
 
     def __post_init__(self) -> None:
         for label in ("height", "width"):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from fakes.tiny_scan import TINY_SCAN
 from benchmarks import dose_study as dose_series
 from benchmarks.dose_study import Entry, Series, dose_e, fitted, profile_line, run, table
 from benchmarks.imaging import dose_series as command
+from scenarios.scans.truth import aperture_limit_per_nm
 from scenarios.schema import Scenario, ScenarioError, load
 
 TINY = (
@@ -129,3 +131,18 @@ def test_the_command_prints_a_table_or_one_object(
     printed = json.loads(capsys.readouterr().out)
     assert [entry["agent"] for entry in printed["entries"]] == ["icom", "icom", "bf", "bf"]
     assert (tmp_path / "x.png").exists()
+
+
+def test_the_thesis_beam_and_truth_are_one_word(series: Series, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def run(scenario: Scenario, agents: Any, doses: Any, seeds: Any, progress: Any, sharpness: float) -> Series:
+        asked.extend([scenario.required_scan, sharpness])
+        return series
+
+    monkeypatch.setattr(dose_series, "run", run)
+    command.main(["--thesis", "--set", "scan.plan.rows=8"])
+    scan, sharpness = asked
+    assert (scan.optics.energy_kev, scan.optics.convergence_mrad, scan.plan.step_nm) == (300.0, 20.0, 0.01)
+    assert scan.plan.rows == 8
+    assert sharpness * aperture_limit_per_nm(scan.optics) > 1 / scan.optics.sampling_nm  # every frequency of the grid

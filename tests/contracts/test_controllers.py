@@ -245,5 +245,8 @@ def test_a_preset_is_its_controller_with_those_options(preset: str, microscope: 
 @pytest.mark.parametrize("preset", strategies.PRESETS)
 def test_options_given_to_a_preset_take_precedence(preset: str) -> None:
     module, options, _ = strategies.PRESETS[preset]
-    plain: Any = load(preset, OPTICS, SPACE, {name: not value for name, value in options.items()})
-    assert plain.options == cast("Any", load(module, OPTICS, SPACE)).options
+    usual = cast("Any", load(module, OPTICS, SPACE)).options
+    given = {name: getattr(usual, name) for name in options}
+    assert all(given[name] != value for name, value in options.items())
+    plain: Any = load(preset, OPTICS, SPACE, given)
+    assert plain.options == usual

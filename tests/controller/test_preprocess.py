@@ -252,3 +252,26 @@ def test_sub_areas_have_the_spectrum_s_units():
 def test_the_median_is_that_of_scipy(shape: tuple[int, int]) -> None:
     image = np.random.default_rng(4).poisson(3.0, shape).astype(float)
     assert np.array_equal(preprocess.median_3x3(image), ndimage.median_filter(image, size=3, mode="nearest"))
+
+
+# --- the paper's preprocessing ---------------------------------------------------------------------
+
+
+def test_the_plain_spectrum_is_the_window_the_transform_and_the_square_alone():
+    counts = np.random.default_rng(7).poisson(1e6 * disc()).astype(np.uint16)
+    plain = preprocess.plain_spectrum(frame(counts + 20, dark_level=20.0))
+    expected = np.abs(np.fft.fftshift(np.fft.fft2(preprocess.hann_window(PIXELS) * counts))) ** 2
+    ratio = expected[:, PIXELS // 2 :] / plain.values
+    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-5)  # one unit for all frames
+    # Twice the dose is four times the power: nothing divides by it, unlike the usual reading.
+    twice = preprocess.plain_spectrum(frame(2 * counts))
+    np.testing.assert_allclose(twice.values, 4 * plain.values, rtol=1e-5)
+    usual = [preprocess.power_spectrum(frame(each)).values for each in (counts, 2 * counts)]
+    np.testing.assert_allclose(usual[0], usual[1], atol=2e-3)
+
+
+def test_the_plain_spectrum_fits_into_half_precision():
+    bright = preprocess.plain_spectrum(frame(np.full((PIXELS, PIXELS), 3e6 * 1.3 / PIXELS**2)))
+    assert bright.values.max() < np.finfo(np.float16).max
+    dim = preprocess.plain_spectrum(frame(np.random.default_rng(8).poisson(1e6 / PIXELS**2, (PIXELS, PIXELS))))
+    assert np.median(dim.values) > 4 * np.finfo(np.float16).tiny

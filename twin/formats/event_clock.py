@@ -50,7 +50,7 @@ class EventClock:
         flyback_s: from the end of a line to the start of the next.
         start_s: start of the scan.
         acceptance_s: accept only the events of the first part of each dwell, so that one scan also gives lower doses
-            (Yu, thesis 3.4.2); None: the complete dwell.
+            (Friedrich, thesis, 2023, 3.4.2); None: the complete dwell.
 
     Raises:
         FormatError: a dwell below a tick of 25 ns, negative times, an acceptance outside the dwell, or a scan of more

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from controller.dataset import Dataset, DayRanges, nominal_ranges
-from controller.frame_set import held_out, held_out_days
+from controller.frame_set import held_out, held_out_days, simulated
 from controller.training import vae as training
 from controller.training.vae import TRAINING, Options, fit
 from controller.vae_em import artefact
@@ -176,3 +176,21 @@ def test_the_whole_training_makes_one_file_and_its_folder_belongs_to_it(tmp_path
 def test_the_name_tells_the_variants_apart():
     names = [training.label(each) for each in (Options(), Options(latent=3), Options(variant="nominal", latent=3))]
     assert names == ["vae_random_days", "vae_random_days_3", "vae_nominal_3"]
+    paper = Options(variant="nominal", latent=3, renderer="multislice", preprocessing="plain")
+    assert training.label(paper) == "vae_nominal_3_multislice_plain"
+
+
+@pytest.mark.parametrize("changes", [{"renderer": "multislice"}, {"preprocessing": "plain"}])
+def test_renderer_and_preprocessing_make_other_frames(changes: dict[str, str], tmp_path: Path):
+    usual, other = (options(**change).frame_set(SMALL, FIRST_ORDER) for change in ({}, changes))
+    assert usual.folder(tmp_path) != other.folder(tmp_path)
+    usual, other = (replace(each, days=1, frames_per_day=1) for each in (usual, other))
+    one, two = (simulated(each, tmp_path, silent).spectra.astype(float) for each in (usual, other))
+    assert np.isfinite(two).all()
+    assert one.shape == two.shape
+    assert np.abs(one - two).max() > 0.1
+
+
+def test_a_network_remembers_its_preprocessing(tmp_path: Path):
+    trained, _ = fit(toy_data(), options(preprocessing="plain", epochs=1), run_in(tmp_path))
+    assert trained.config.preprocessing == "plain"

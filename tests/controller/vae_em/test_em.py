@@ -264,3 +264,38 @@ def test_an_ensemble_is_never_changed(make_map: MakeMap):
     em.step(ensemble, data, FIRST_ORDER, Refinement(), rng)
     np.testing.assert_array_equal(ensemble.probability, before.probability)
     np.testing.assert_array_equal(latent_gp.log_likelihood(ensemble.factors, ensemble.kernel), likelihood)
+
+
+# --- the learned map -------------------------------------------------------------------------------
+
+
+def test_the_learned_map_is_the_mixture_of_eq_22_over_the_candidates(make_map: MakeMap):
+    # Few candidates and many draws: the mixture over draws is that over the weights.
+    prior = make_map(modes=(unexpected,))
+    data = observed(prior, FIRST_ORDER, TRUTH, 3, 5)
+    ensemble = em.observe(em.start(prior, candidates.initial(FIRST_ORDER, 32, np.random.default_rng(5))), data)
+    ensemble = replace(ensemble, probability=np.eye(32)[7])
+    states = np.random.default_rng(6).uniform(-40, 40, (9, 3))
+    found = em.learned_map(ensemble, data, states, np.random.default_rng(7), support=2)
+    mean, _, modes = prior.moments(states, np.ones(9))
+    start = ensemble.candidates.states_nm[7:8]
+    factors = latent_gp.chosen(ensemble.factors, np.array([7]))
+    more, variance = latent_gp.predict(
+        factors, ensemble.kernel, start, data.inputs_nm, states - start, modes[..., None]
+    )
+    np.testing.assert_allclose(found.prior_mean, mean)
+    np.testing.assert_allclose(found.deviation, more[..., 0], atol=1e-12)
+    np.testing.assert_allclose(found.std**2, variance[..., 0], rtol=1e-6)
+
+
+def test_the_reality_gap_is_learned_where_it_was_seen(make_map: MakeMap):
+    prior = make_map(signal_variance=0.1, offset_variance=0.1)
+    data = observed(prior, FIRST_ORDER, TRUTH, 16, 8, unexpected)
+    ensemble = run(prior, FIRST_ORDER, data, 8)
+    visited = TRUTH + data.inputs_nm
+    found = em.learned_map(ensemble, data, np.concatenate([visited, -visited]), np.random.default_rng(9))
+    gap = unexpected(np.concatenate([visited, -visited])).T
+    assert np.sqrt(np.mean((found.deviation - gap) ** 2)) < 0.25 * np.sqrt(np.mean(gap**2))
+    assert np.mean(np.abs(found.deviation - gap) < 2 * found.std) > 0.85
+    far = em.learned_map(ensemble, data, np.array([[110.0, 55.0, -55.0]]), np.random.default_rng(9))
+    assert far.std.mean() > 2 * found.std.mean()

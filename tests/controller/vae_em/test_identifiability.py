@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from benchmarks.identifiability import Experiment, even_map, experiment, log_marginal, with_symmetry, without_symmetry
+from benchmarks.identifiability import (
+    Experiment,
+    conditions,
+    even_map,
+    experiment,
+    log_marginal,
+    with_symmetry,
+    without_symmetry,
+)
+from controller.vae_em.hyperparameters import KERNELS
 
 LINE = np.linspace(-60, 60, 481)[:, None]
 AXIS = np.linspace(-60, 60, 25)
@@ -60,3 +69,37 @@ def test_both_codes_agree_on_the_symmetrised_kernel() -> None:
     some = PLANE[::37]
     plain = np.array([log_marginal(data, x, symmetrised=True) for x in some])
     assert np.allclose(with_symmetry(data, some), plain, rtol=0, atol=1e-6)
+
+
+# --- conditions C1 to C4 ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_kernel_meets_the_conditions_of_the_theorem(kernel: str) -> None:
+    rng = np.random.default_rng(6)
+    found = conditions(kernel, rng.uniform(-3, 3, (6, 3)), rng)
+    assert found.odd_part < 1e-12
+    wide, wider, widest = found.strongest_share
+    assert widest < 0.6 * wider < 0.36 * wide  # a continuous spectrum: each frequency has less the finer they are
+    assert found.condition < 1e4
+    assert found.silent_share == 0.0
+
+
+def test_basis_functions_at_opposite_states_are_one_function() -> None:
+    rng = np.random.default_rng(7)
+    states = rng.uniform(-3, 3, (3, 3))
+    assert conditions("rbf", np.concatenate([states, -states[:1]]), rng).condition > 1e10
+
+
+def test_a_constant_is_outside_c2_as_worded_and_does_no_harm() -> None:
+    rng = np.random.default_rng(8)
+    found = conditions("rbf", rng.uniform(-3, 3, (6, 3)), rng, offset=1.0)
+    assert found.strongest_share[2] > found.strongest_share[0] > 0.5  # all power goes to one frequency
+    data = seen([25.0, -15.0], 100, 0)
+    lifted = Experiment(data.start_nm, data.inputs_nm, data.values + 3.0, data.noise_std, data.lengthscale_nm)
+    # A deviation common to all states no longer misleads, and the start is as unique as without.
+    values = with_symmetry(lifted, PLANE, offset_variance=9.0)
+    best = PLANE[np.argmax(values)]
+    assert np.linalg.norm(best - data.start_nm) <= 5.0
+    away = np.linalg.norm(PLANE - best, axis=1) > 15.0
+    assert values.max() - values[away].max() > 10.0

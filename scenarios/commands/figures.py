@@ -1,0 +1,60 @@
+"""`stemtwin figures` and `stemtwin gallery`: pictures for a page; parse, show progress, print."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scenarios.commands.refusal import refusals
+
+app = typer.Typer(help="Make the figures of a paper anew.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def _figures() -> None:
+    pass
+
+
+@app.command()
+def paper(
+    only: Annotated[list[int] | None, typer.Option(metavar="N", help="One figure; may be repeated.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("runs/figures"),
+    campaigns: Annotated[
+        Path, typer.Option(help="Folder of the stored comparisons that the error curves need.")
+    ] = Path("benchmarks/baselines"),
+) -> None:
+    """Make Figs. 1, 4, 5, 6, 7 and 8 of van Hulst et al. 2026 from shipped weights and stored comparisons.
+
+    A figure whose comparison has not been run yet is left out, with the command that runs it.
+    """
+    from tqdm import tqdm
+
+    from scenarios.figures.paper import chosen, write
+
+    with refusals("interrupted; the figures written so far are whole"):
+        figures = chosen(only or ())
+        with tqdm(total=len(figures), desc="figures", unit="figure", leave=False) as bar:
+            for figure, missing in write(out, figures, campaigns):
+                typer.echo(f"Fig. {figure.number} {missing}" if missing else out / figure.file)
+                bar.update()
+
+
+def gallery(
+    out: Annotated[Path, typer.Option(help="The page, self-contained HTML.")] = Path("gallery.html"),
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="One section; may be repeated.")] = None,
+) -> None:
+    """Show what is simulated: Ronchigrams, probes, diffraction, images, detector noise, scan errors."""
+    from tqdm import tqdm
+
+    from scenarios.gallery.page import sections, write
+
+    with refusals("interrupted; no page was written"):
+        chosen = sections(only)
+        with tqdm(total=len(chosen), desc="gallery", unit="figure", leave=False) as bar:
+
+            def show(name: str) -> None:
+                bar.set_postfix_str(name, refresh=False)
+                bar.update()
+
+            write(out, chosen, show)
+    typer.echo(out)

@@ -1,0 +1,109 @@
+"""Which figures the paper has, and how each is made and written."""
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from scenarios.figures import curves, latents, maps
+from twin.errors import StemtwinError, nearest
+
+LARGEST_PX = 1200
+"""Longest side of a picture."""
+COLOURS = 64
+"""Colours of a picture: a page with several has to open at once."""
+
+
+class FigureError(StemtwinError, ValueError):
+    """No such figure, or a folder that cannot be written."""
+
+
+class PaperFigure(NamedTuple):
+    """One figure of the paper.
+
+    Attributes:
+        number: in the paper.
+        name: of the file.
+        text: what it shows.
+        make: draws it, PNG bytes, given the folder of stored comparisons.
+
+    Raises:
+        MissingCampaign: by `make`, see `curves.stored`.
+    """
+
+    number: int
+    name: str
+    text: str
+    make: Callable[[Path], bytes]
+
+    @property
+    def file(self) -> str:
+        """Name of the picture."""
+        return f"paper_{self.number}_{self.name}.png"
+
+
+FIGURES = (
+    PaperFigure(1, "spectra", "Ronchigrams and their power spectra at x and -x", lambda _: latents.spectra()),
+    PaperFigure(4, "latent_space", "States of two aberrations and their latents", lambda _: latents.nominal_day()),
+    PaperFigure(5, "days", "Latents of several days", lambda _: latents.several_days()),
+    PaperFigure(6, "map", "Prior mean, and the map learned on day_b", lambda _: maps.learned()),
+    PaperFigure(7, "errors", "Error against observations, day_a and day_b", curves.mild_and_strong_gap),
+    PaperFigure(8, "errors_further_days", "Error against observations, day_c and random_1", curves.further_days),
+)
+
+
+def chosen(numbers: Iterable[int]) -> list[PaperFigure]:
+    """Return the figures of these numbers, or all.
+
+    Raises:
+        FigureError: no such number; names the nearest.
+
+    Example:
+        >>> [figure.file for figure in chosen([4])]
+        ['paper_4_latent_space.png']
+    """
+    wanted, known = list(numbers), [figure.number for figure in FIGURES]
+    for number in wanted:
+        if number not in known:
+            suggestion = nearest(str(number), [str(k) for k in known])
+            raise FigureError(f"{number} is not a figure here{suggestion}; known: {', '.join(map(str, known))}")
+    return [figure for figure in FIGURES if not wanted or figure.number in wanted]
+
+
+def write(out: Path, figures: Iterable[PaperFigure], campaigns: Path) -> Iterator[tuple[PaperFigure, str]]:
+    """Make figures and write each to a folder; yield each with what is missing of it, empty if nothing is.
+
+    Args:
+        out: the folder, made if need be.
+        figures: from `chosen`.
+        campaigns: folder of the stored comparisons.
+
+    Raises:
+        FigureError: the folder cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FigureError(f"{out}: {error.strerror or error}; choose another --out") from error
+    for figure in figures:
+        try:
+            picture = figure.make(campaigns)
+        except curves.MissingCampaign as error:
+            yield figure, str(error)
+            continue
+        try:
+            (out / figure.file).write_bytes(small(picture))
+        except OSError as error:
+            raise FigureError(f"{out / figure.file}: {error.strerror or error}") from error
+        yield figure, ""
+
+
+def small(png: bytes) -> bytes:
+    """Return a picture with at most `LARGEST_PX` along a side and `COLOURS` colours."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image.thumbnail((LARGEST_PX, LARGEST_PX), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.quantize(COLOURS).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
