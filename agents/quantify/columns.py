@@ -87,9 +87,7 @@ def expectation(columns: Columns, shift_px: Floats, shape: tuple[int, int]) -> E
     return Expectation(planes[0], planes[1], planes[2], planes[3], first, pixel, derivative)
 
 
-def _boxes(
-    columns: Columns, shift_px: Floats, shape: tuple[int, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _boxes(columns: Columns, shift_px: Floats, shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Start of each column's pixels, (N + 1,), and its box: first and last row, first and last column, (N, 4)."""
     rows, across = shape
     wander = np.abs(shift_px).max(axis=1, initial=0.0)

@@ -75,7 +75,7 @@ def reestimated(mean_px: Floats, covariance_px2: Floats, correlation: float | No
     return Series(max(float(np.sqrt(max(variance, 0.0))), SMALLEST_PX), correlation)
 
 
-def learned(information: Floats, pull: Floats, axes: Axes, rounds: int, free: bool = True) -> tuple[Axes, Floats, Floats]:
+def learned(information: Floats, pull: Floats, axes: Axes, rounds: int, free: bool = True) -> tuple[Axes, Floats]:
     """Expectation-maximisation of both series for a linearised image.
 
     Args:
@@ -86,7 +86,7 @@ def learned(information: Floats, pull: Floats, axes: Axes, rounds: int, free: bo
         free: estimate the correlations, too.
 
     Returns:
-        The series, and mean, px, and covariance, px^2, of the shifts under them.
+        The series, and the mean of the shifts under them, px, (2 lines,).
     """
     lines = len(pull) // 2
     mean, covariance = posterior(information, pull, axes)
@@ -98,7 +98,7 @@ def learned(information: Floats, pull: Floats, axes: Axes, rounds: int, free: bo
         )
         axes = (x, y)
         mean, covariance = posterior(information, pull, axes)
-    return axes, mean, covariance
+    return axes, mean
 
 
 def posterior(information: Floats, pull: Floats, axes: Axes) -> tuple[Floats, Floats]:

@@ -26,6 +26,8 @@ class Normal:
         influence: solution of the columns' block for the border, (n, b).
         reduced: Schur complement of the columns, (b, b).
         reduced_pull: its right-hand side, (b,).
+        jacobian: derivative of the image over the standard deviation of each pixel by the columns' parameters, sparse,
+            and by the border's, (pixels, n) and (pixels, b).
     """
 
     factor: Any
@@ -33,10 +35,19 @@ class Normal:
     influence: Floats
     reduced: Floats
     reduced_pull: Floats
+    jacobian: tuple[Any, Any]
 
     def columns_step(self, border_step: Floats) -> Floats:
         """Step of the columns' parameters that goes with one of the border, (n,)."""
         return np.asarray(self.factor.solve(self.pull)) - self.influence @ border_step
+
+    def explained(self, image: Floats, border_covariance: Floats) -> Floats:
+        """Part of an image, over the standard deviation of each pixel, that the fit takes up, (pixels,)."""
+        columns, border = self.jacobian
+        own = np.asarray(self.factor.solve(columns.T @ image))
+        against = border.T @ image - self.influence.T @ (columns.T @ image)
+        step = border_covariance @ against
+        return np.asarray(columns @ (own - self.influence @ step) + border @ step)
 
     def columns_covariance(self, border_covariance: Floats, size: int) -> Floats:
         """Covariance of each column's own parameters, (n / size, size, size)."""
@@ -100,20 +111,23 @@ def normal_equations(
         fitted: parameters of each column that are fitted.
     """
     root = np.sqrt(weight).ravel()
-    scale = sparse.diags(root)
-    columns = (scale @ column_jacobian(expected, fitted)).tocsc()
-    border = np.ascontiguousarray((shared.reshape(len(shared), -1) * root).T)
-    against = (residual.ravel() * root)[:, None]
-    transposed = columns.T.tocsr()
-    block = (transposed @ columns + sparse.diags(prior[0])).tocsc()
-    pull = np.asarray(transposed @ against).ravel() + prior[1]
-    coupling, own, border_pull = transposed @ border, border.T @ border, (border.T @ against).ravel()
+    columns = _weighted(column_jacobian(expected, fitted), root)
+    border: Any = sparse.csc_matrix((shared.reshape(len(shared), -1) * root).T)
     if lines:
-        moved = (scale @ line_jacobian(expected)).tocsc()
-        mixed = moved.T @ border
-        coupling = np.hstack([(transposed @ moved).toarray(), coupling])
-        own = np.block([[(moved.T @ moved).toarray(), mixed], [mixed.T, own]])
-        border_pull = np.concatenate([(moved.T @ against).ravel(), border_pull])
+        border = sparse.hstack([_weighted(line_jacobian(expected), root), border], format="csc")
+    against = residual.ravel() * root
+    transposed = columns.T
+    block = (transposed @ columns + sparse.diags(prior[0])).tocsc()
+    pull = transposed @ against + prior[1]
+    coupling = np.ascontiguousarray((transposed @ border).toarray())
+    own, border_pull = (border.T @ border).toarray(), border.T @ against
     factor = splu(block, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}, diag_pivot_thresh=0.0)
-    influence = np.asarray(factor.solve(np.ascontiguousarray(coupling)))
-    return Normal(factor, pull, influence, own - coupling.T @ influence, border_pull - influence.T @ pull)
+    influence = np.asarray(factor.solve(coupling))
+    reduced, reduced_pull = own - coupling.T @ influence, border_pull - influence.T @ pull
+    return Normal(factor, pull, influence, reduced, reduced_pull, (columns, border))
+
+
+def _weighted(jacobian: Any, root: Floats) -> Any:
+    """Scale the rows of a sparse matrix in place."""
+    jacobian.data *= root[jacobian.indices]
+    return jacobian

@@ -4,7 +4,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from agents.quantify.errors import QuantifyError
@@ -51,7 +50,9 @@ def checked_image(image: Floats) -> Floats:
     if values.ndim != 2 or values.dtype.kind not in "buif":
         raise QuantifyError(f"an image has rows and columns of numbers, got shape {values.shape}, type {values.dtype}")
     if min(values.shape) < SMALLEST_SIDE:
-        raise QuantifyError(f"the image has {values.shape[0]} x {values.shape[1]} pixels, {SMALLEST_SIDE} a side needed")
+        raise QuantifyError(
+            f"the image has {values.shape[0]} x {values.shape[1]} pixels, {SMALLEST_SIDE} a side needed"
+        )
     values = values.astype(np.float64)
     wrong = ~np.isfinite(values)
     if wrong.any():
