@@ -101,7 +101,7 @@ def fit(
         now = options if settled else replace(options, tail=False)
         linear = linearised(image, state, prior, now)
         following = step(state, linear, now, settled)
-        length, settled = length_px(state, following), settled or number >= SETTLING_STEPS
+        length, settled = length_px(state, following, inside), settled or number >= SETTLING_STEPS
         settled = settled or length < SETTLED_PX
         state = following
     return _finished(image, state, inside, linearised(image, state, prior, options), number, length < CONVERGED_PX)

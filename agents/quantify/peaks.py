@@ -1,4 +1,4 @@
-"""Finding columns in an image: the spacing from its autocorrelation, then maxima of the image under a matched filter."""
+"""Finding columns in an image: their spacing from its autocorrelation, then maxima under a matched filter."""
 
 import math
 from typing import NamedTuple
@@ -50,9 +50,7 @@ def checked_image(image: Floats) -> Floats:
     if values.ndim != 2 or values.dtype.kind not in "buif":
         raise QuantifyError(f"an image has rows and columns of numbers, got shape {values.shape}, type {values.dtype}")
     if min(values.shape) < SMALLEST_SIDE:
-        raise QuantifyError(
-            f"the image has {values.shape[0]} x {values.shape[1]} pixels, {SMALLEST_SIDE} a side needed"
-        )
+        raise QuantifyError(f"the image has {values.shape} pixels; a side needs at least {SMALLEST_SIDE}")
     values = values.astype(np.float64)
     wrong = ~np.isfinite(values)
     if wrong.any():

@@ -1,7 +1,7 @@
 """The tail of a slow detector, estimated from an image and removed exactly.
 
-The tail acts after the shot noise: counts are white along a line, then smeared (Friedrich 2023, eq 2.16). Its inverse is
-causal and adds no noise of its own, for the response begins with its largest weight.
+The tail acts after the shot noise: counts are white along a line, then smeared (Friedrich 2023, eq 2.16). Its inverse
+is causal and adds no noise of its own, for the response begins with its largest weight.
 """
 
 import math

@@ -27,7 +27,7 @@ LARGEST_TAIL_STEP = 0.15
 WIDTH_SPREAD = 0.35
 """Standard deviation of the logarithm of a column's width before the image is seen: it only stops faint columns from
 spreading over their neighbours."""
-BEYOND_EDGE = (1.0, 1.0, 0.5, 0.02)
+BEYOND_EDGE = (0.15, 0.15, 0.5, 0.02)
 """Standard deviations of a column outside the image: x and y in widths, height over the median, logarithm of width."""
 ROUNDS = 6
 """Rounds of expectation-maximisation for the series of shifts in each step of the fit."""
@@ -241,9 +241,9 @@ def _moved(
     return moved, state.smear.scaled(float(np.clip(border_step[-1], -LARGEST_TAIL_STEP, LARGEST_TAIL_STEP)))
 
 
-def length_px(before: State, after: State) -> float:
+def length_px(before: State, after: State, inside: int) -> float:
     """Longest change of a place, of the relative width or of the tail, px."""
-    one, other = before.columns, after.columns
+    one, other = before.columns.only(np.arange(inside)), after.columns.only(np.arange(inside))
     parts = [one.x_px - other.x_px, one.y_px - other.y_px, one.width_px - other.width_px]
     longest = max(float(np.sqrt(np.mean(part**2))) for part in parts)
     if before.axes is not None and after.axes is not None:

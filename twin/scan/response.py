@@ -29,8 +29,8 @@ def response_weights(shape: str, response_s: float, dwell_s: float, taps: int) -
     The decay is exp(-t / tau) (Friedrich 2023, eq 2.17, beta = dwell / tau per pixel) or 1 / (t^2 + g^2) (eq 2.18,
     alpha = 2 pi g / dwell per pixel). The thesis samples these at whole pixels (`sampled_weights`); here they are
     integrated over the dwell in which the electron arrives and over that in which its light is recorded: the same limit
-    for slow decays, and exact for fast ones. The thesis defines h on x <= 0, relative to the recording pixel; the smear follows the
-    scan direction.
+    for slow decays, and exact for fast ones. The thesis defines h on x <= 0, relative to the recording pixel; the
+    smear follows the scan direction.
 
     Args:
         shape: "exponential" or "half_lorentzian".
