@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.spatial import ConvexHull, cKDTree
 
 from twin import specimens
-from twin.specimens._particle import facing
-from twin.specimens._thermal import debye_rms_nm, element_rms_nm
+from twin.specimens._parts.particle import facing
+from twin.specimens._parts.thermal import debye_rms_nm, element_rms_nm
 
 AVOGADRO = 6.02214076e23
 build = cache(lambda name, **options: specimens.build(name, options))
