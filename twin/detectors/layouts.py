@@ -70,9 +70,9 @@ LAYOUTS = {
 }
 """The usual detectors. BF, ADF and HAADF as in Fig. 1.3 of the thesis (20, 90 and 190 mrad at 20 mrad convergence).
 
-ABF is the outer half of the disc (Findlay et al., Ultramicroscopy 110, 903, 2010), ABF outer its outer quarter of the
-radius, as in the thesis; quadrants face the axes, the first one +x, so that the difference of opposite quadrants is the beam's deflection along x and y; sixteen segments are four
-rings of four
+ABF is the outer half of the disc (Findlay et al., Ultramicroscopy 110, 903, 2010), `abf_outer` that from 15 to 20 mrad
+of the thesis's figure; quadrants face the axes, the first one +x, so that the difference of opposite quadrants is the
+beam's deflection along x and y; sixteen segments are four rings of four
 (Shibata et al., J. Electron Microsc. 59, 473, 2010).
 """
 
