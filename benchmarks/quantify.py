@@ -35,10 +35,10 @@ from twin.scan.plan import ScanPlan
 from twin.zcontrast.image import ColumnImages
 from twin.zcontrast.profile import ZContrast
 
-BULK = ZContrast(c10_nm=8.874, c30_nm=4e4, c50_nm=1e7, source_nm=0.0297)
+BULK = ZContrast(c10_nm=-8.874, c30_nm=4e4, c50_nm=1e7, source_nm=0.0297)
 """Table 2.1 of the thesis; the source's FWHM is 0.07 nm."""
 SPHERE = ZContrast(
-    convergence_mrad=21.0, c10_nm=10.868, c30_nm=4e4, c50_nm=1e7, inner_mrad=42, outer_mrad=220, source_nm=0.0318
+    convergence_mrad=21.0, c10_nm=-10.868, c30_nm=4e4, c50_nm=1e7, inner_mrad=42, outer_mrad=220, source_nm=0.0318
 )
 AXES = (Series(sigma_px=0.5, correlation=0.5), Series(sigma_px=0.25, correlation=0.5))
 """Table 2.2 of the thesis, in steps."""

@@ -15,10 +15,14 @@ SMALLEST_SIDE = 16
 SMALLEST_SPACING_PX = 3.0
 WIDTH_OF_SPACING = 0.22
 """Width of a column over the distance of neighbours: that of the filter, which hardly matters."""
-FAINTEST = 0.12
+FAINTEST = 0.03
 """Height of the faintest column over that of the ninth decile, under the filter."""
 SIGNIFICANT = 4.5
 """Least height over the standard deviation of the filtered noise: chance gives one such maximum in 1e5 pixels."""
+SMOOTH_PX = (8.0, 16.0)
+"""Widths of the Gaussians whose blur of the image is taken off first; a sixth of the image is tried last."""
+LEAST_RING = 0.03
+"""Least height of a ring of the autocorrelation over its middle, unless it stands out of its noise."""
 REPEATS = 4.0
 """Least height of a ring of the autocorrelation over its noise."""
 
@@ -70,39 +74,35 @@ def spacing(image: Floats) -> float:
     Raises:
         QuantifyError: nothing in the image repeats.
     """
-    rows, across = image.shape
-    flat = image - ndimage.gaussian_filter(image, max(min(image.shape) / 6, 4.0))
+    for smooth_px in (*SMOOTH_PX, min(image.shape) / 6):
+        found = _first_ring(image - ndimage.gaussian_filter(image, smooth_px))
+        if found is not None:
+            return found
+    raise QuantifyError("nothing in the image repeats: no lattice of columns; give their distance as spacing_nm")
+
+
+def _first_ring(flat: Floats) -> float | None:
+    """Radius of the nearest strong maximum of the autocorrelation beside its middle, px; None without one."""
+    rows, across = flat.shape
     window = np.outer(np.hanning(rows + 2)[1:-1], np.hanning(across + 2)[1:-1])
-    padded = tuple(2 * n for n in image.shape)
+    padded = (2 * rows, 2 * across)
     spectrum = np.abs(np.fft.rfft2(flat * window, padded)) ** 2
     correlation = np.fft.fftshift(np.fft.irfft2(spectrum, padded))
     overlap = np.fft.fftshift(np.fft.irfft2(np.abs(np.fft.rfft2(window, padded)) ** 2, padded))
-    far = min(image.shape) // 2
+    far = min(flat.shape) // 2
     y, x = np.ogrid[-far : far + 1, -far : far + 1]
     near = (slice(rows - far, rows + far + 1), slice(across - far, across + far + 1))
     inner = ndimage.gaussian_filter((correlation / np.maximum(overlap, 1e-3 * overlap.max()))[near], 1.0)
     radius = np.hypot(x, y)
     noise = 1.5 * float(np.median(np.abs(inner[radius > 0.6 * far])))
     top = (inner == ndimage.maximum_filter(inner, 5)) & (radius >= SMALLEST_SPACING_PX) & (radius < 0.95 * far)
-    # Rows of a scan have shifts and tails of their own, which repeat nothing but themselves.
-    trough = _first_trough(inner, radius, far)
-    places = top & (inner > 0) & (radius > trough)
+    places = top & (inner > 0)
     if not places.any():
-        raise QuantifyError("nothing in the image repeats: no lattice of columns; give their distance as spacing_nm")
+        return None
     strongest = float(inner[places].max())
-    level = max(float(inner[far, far]), strongest)
-    if strongest < 0.03 * level and strongest < REPEATS * noise:
-        raise QuantifyError("nothing in the image repeats: no lattice of columns; give their distance as spacing_nm")
+    if strongest < LEAST_RING * max(float(inner[far, far]), strongest) and strongest < REPEATS * noise:
+        return None
     return float(radius[places & (inner > 0.4 * strongest)].min())
-
-
-def _first_trough(correlation: Floats, radius: Floats, far: int) -> float:
-    """Radius at which the mean over all directions has its first minimum."""
-    ring = np.rint(radius).astype(np.int64)
-    kept = ring <= far
-    mean = np.bincount(ring[kept], correlation[kept]) / np.maximum(np.bincount(ring[kept]), 1)
-    rising = np.flatnonzero(np.diff(mean[1:]) > 0)
-    return float(rising[0] + 1) if len(rising) else 0.0
 
 
 def find(image: Floats, spacing_px: float | None = None, least: int = FEWEST) -> Found:
