@@ -21,6 +21,7 @@ from scenarios.commands.compare import compare
 from scenarios.commands.defaults import use_defaults
 from scenarios.commands.figures import gallery
 from scenarios.commands.process import run_program
+from scenarios.commands.quantify import quantify
 from scenarios.commands.record import record
 from scenarios.commands.refusal import stop
 from scenarios.commands.report import report
@@ -38,7 +39,7 @@ app = typer.Typer(
 app.add_typer(listing.app, name="list")
 app.add_typer(train.app, name="train")
 app.add_typer(figures.app, name="figures")
-for command in (calibrate, acquire, scan, stream, compare, serve, show, gallery, record, report):
+for command in (calibrate, acquire, scan, stream, quantify, compare, serve, show, gallery, record, report):
     app.command()(command)
 
 

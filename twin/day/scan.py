@@ -17,6 +17,7 @@ class ScanProperties:
     Attributes:
         jitter_x_nm, jitter_y_nm: rms innovation of each line's shift; in steps, the sigma of thesis eqs 2.14-2.15.
         jitter_x_correlation, jitter_y_correlation: correlation of the shifts of neighbouring lines, phi there.
+        jitter_x_start: first shift along x: drawn from the "stationary" law, or "innovation" alone as in eq 2.14.
         hum_nm: amplitude of the deflection by mains fields.
         hum_hz: mains frequency.
         hum_phase_deg: phase at the start of a scan triggered by the mains; None: random.
@@ -29,12 +30,14 @@ class ScanProperties:
         flyback_relaxation_s: time constant of its decay.
         response_shape: decay of the detector's signal (thesis eqs 2.17-2.18).
         response_s: its time constant ("exponential") or half width at half maximum ("half_lorentzian").
+        response_sampling: the decay integrated over each "dwell", or sampled at whole "pixel"s as in the thesis.
     """
 
     jitter_x_nm: NonNegative = 0.0
     jitter_y_nm: NonNegative = 0.0
     jitter_x_correlation: Correlation = 0.5
     jitter_y_correlation: Correlation = 0.5
+    jitter_x_start: Literal["stationary", "innovation"] = "stationary"
     hum_nm: tuple[float, float] = (0.0, 0.0)
     hum_hz: Positive = 50.0
     hum_phase_deg: float | None = None
@@ -47,3 +50,4 @@ class ScanProperties:
     flyback_relaxation_s: Positive = 1e-3
     response_shape: Literal["exponential", "half_lorentzian"] = "half_lorentzian"
     response_s: NonNegative = 0.0
+    response_sampling: Literal["dwell", "pixel"] = "dwell"

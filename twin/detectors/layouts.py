@@ -61,6 +61,7 @@ class Layout(NamedTuple):
 LAYOUTS = {
     "bf": Layout((0.0, 1.0)),
     "abf": Layout((0.5, 1.0)),
+    "abf_outer": Layout((0.75, 1.0)),
     "adf": Layout((1.0, 4.5)),
     "haadf": Layout((4.5, 9.5)),
     "quadrants": Layout((0.0, 1.0), 4, -45.0),
@@ -69,9 +70,9 @@ LAYOUTS = {
 }
 """The usual detectors. BF, ADF and HAADF as in Fig. 1.3 of the thesis (20, 90 and 190 mrad at 20 mrad convergence).
 
-ABF is the outer half of the disc (Findlay et al., Ultramicroscopy 110, 903, 2010); quadrants face the axes, the first
-one +x, so that the difference of opposite quadrants is the beam's deflection along x and y; sixteen segments are four
-rings of four
+ABF is the outer half of the disc (Findlay et al., Ultramicroscopy 110, 903, 2010), `abf_outer` that from 15 to 20 mrad
+of the thesis's figure; quadrants face the axes, the first one +x, so that the difference of opposite quadrants is the
+beam's deflection along x and y; sixteen segments are four rings of four
 (Shibata et al., J. Electron Microsc. 59, 473, 2010).
 """
 

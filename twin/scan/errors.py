@@ -23,23 +23,24 @@ class Stream(IntEnum):
     HUM = 2
 
 
-def ar1(innovations: Floats, correlation: float, before: float | None) -> Floats:
+def ar1(innovations: Floats, correlation: float, before: float | None, stationary: bool = True) -> Floats:
     """First-order autoregressive series D[j] = phi D[j-1] + a[j] (Friedrich 2023, eqs 2.14-2.15), shape (n,).
 
-    The series starts from its stationary distribution, D[1] = a[1] / sqrt(1 - phi^2), along both axes. The thesis
-    does so in eq 2.15 only; with D[1] = a[1], eq 2.14, the first lines of an image would jitter less.
+    The series starts from its stationary distribution, D[1] = a[1] / sqrt(1 - phi^2), as in eq 2.15, or with
+    D[1] = a[1], as in eq 2.14, where the first lines of an image jitter less.
 
     Args:
         innovations: a, (n,), independent.
         correlation: phi, between -1 and 1.
         before: the series' last value, or None to start it.
+        stationary: start from the stationary distribution.
     """
     from scipy.signal import lfilter  # slow to import, and every simulated microscope imports this module
 
     if len(innovations) == 0:
         return innovations
     if before is None:
-        first = innovations[0] / math.sqrt(1.0 - correlation**2)
+        first = innovations[0] / (math.sqrt(1.0 - correlation**2) if stationary else 1.0)
         return np.concatenate([[first], ar1(innovations[1:], correlation, first)])
     series: Floats = lfilter([1.0], [1.0, -correlation], innovations, zi=[correlation * before])[0]
     return series
@@ -173,7 +174,8 @@ class ScanEngine:
         innovations = self._jitter_rng.standard_normal((fresh, 2)) * (properties.jitter_x_nm, properties.jitter_y_nm)
         correlations = (properties.jitter_x_correlation, properties.jitter_y_correlation)
         before = [None, None] if self._line < 0 else self._jitter_nm.tolist()
-        series = [ar1(innovations[:, axis], correlations[axis], before[axis]) for axis in (0, 1)]
+        stationary = (properties.jitter_x_start == "stationary", True)
+        series = [ar1(innovations[:, i], correlations[i], before[i], stationary[i]) for i in (0, 1)]
         lines = np.concatenate([self._jitter_nm[None], np.stack(series, axis=1)])
         self._jitter_nm = lines[-1]
         return lines[path.line - self._line]

@@ -18,16 +18,19 @@ INSTANT = 1e-15
 """A response shorter than this fraction of the dwell is neglected."""
 NEGLIGIBLE = 1e-18
 """Fraction of a signal below rounding; smaller weights are left out."""
+SEEN = 1e-3
+"""A decay that is sampled at whole pixels ends where it has fallen to this fraction of its beginning."""
+MOST_TAPS = 1_000_000
 
 
 def response_weights(shape: str, response_s: float, dwell_s: float, taps: int) -> Floats:
     """Fraction of a position's signal recorded 0, 1, ... positions later, shape (taps,); all of them sum to 1.
 
     The decay is exp(-t / tau) (Friedrich 2023, eq 2.17, beta = dwell / tau per pixel) or 1 / (t^2 + g^2) (eq 2.18,
-    alpha = 2 pi g / dwell per pixel). The thesis samples these at whole pixels; here they are integrated over the
-    dwell in which the electron arrives and over that in which its light is recorded: the same limit for slow decays,
-    and exact for fast ones. The thesis defines h on x <= 0, relative to the recording pixel; the smear follows the
-    scan direction.
+    alpha = 2 pi g / dwell per pixel). The thesis samples these at whole pixels (`sampled_weights`); here they are
+    integrated over the dwell in which the electron arrives and over that in which its light is recorded: the same limit
+    for slow decays, and exact for fast ones. The thesis defines h on x <= 0, relative to the recording pixel; the
+    smear follows the scan direction.
 
     Args:
         shape: "exponential" or "half_lorentzian".
@@ -53,6 +56,45 @@ def response_weights(shape: str, response_s: float, dwell_s: float, taps: int) -
         return doubly
 
     return twice_integrated(k + 1.0) - 2.0 * twice_integrated(k) + twice_integrated(k - 1.0)
+
+
+def sampled_weights(shape: str, constant_per_px: float, taps: int) -> Floats:
+    """Fraction of a position's signal recorded 0, 1, ... positions later, sampled at whole pixels, shape (taps,).
+
+    h(k) of eqs 2.17 and 2.18, exp(-beta k) or alpha / (4 pi^2 k^2 + alpha^2), cut where it falls below a thousandth of
+    h(0), over its sum.
+
+    Args:
+        shape: "exponential" or "half_lorentzian".
+        constant_per_px: beta, or alpha.
+        taps: number of weights.
+
+    Example:
+        >>> sampled_weights("half_lorentzian", 3.0, 4).round(2).tolist()
+        [0.76, 0.14, 0.04, 0.02]
+        >>> sampled_weights("exponential", 2.0, 4).round(2).tolist()
+        [0.87, 0.12, 0.02, 0.0]
+    """
+    if shape == "exponential":
+        reach = -math.log(SEEN) / constant_per_px
+        decay = np.exp(-constant_per_px * np.arange(math.floor(min(reach, MOST_TAPS)) + 1))
+    else:
+        reach = constant_per_px * math.sqrt(1 / SEEN - 1) / (2 * math.pi)
+        late = 2 * math.pi * np.arange(math.floor(min(reach, MOST_TAPS)) + 1) / constant_per_px
+        decay = 1.0 / (1.0 + late**2)
+    weights: Floats = np.zeros(taps)
+    kept = min(taps, len(decay))
+    weights[:kept] = decay[:kept] / decay.sum()
+    return weights
+
+
+def properties_weights(properties: ScanProperties, dwell_s: float, taps: int) -> Floats:
+    """Weights of a scan's errors, by its `response_sampling`, shape (taps,); see the two functions above."""
+    shape, response_s = properties.response_shape, properties.response_s
+    if properties.response_sampling == "dwell" or response_s / dwell_s < INSTANT:
+        return response_weights(shape, response_s, dwell_s, taps)
+    turns = dwell_s / response_s if shape == "exponential" else 2 * math.pi * response_s / dwell_s
+    return sampled_weights(shape, turns, taps)
 
 
 class DetectorResponse:
@@ -115,7 +157,6 @@ class DetectorResponse:
         With two or more, the filter sums sample after sample in the same order for blocks of any size.
         """
         properties, columns = self._properties, max(path.plan.shape[1], 2)
-        shape, dwell_s = properties.response_shape, path.plan.dwell_s
-        weights = response_weights(shape, properties.response_s, dwell_s, columns)
+        weights = properties_weights(properties, path.plan.dwell_s, columns)
         kept = np.flatnonzero(weights > NEGLIGIBLE)
         return weights[: max(int(kept[-1]) + 1, 2)]

@@ -1,7 +1,7 @@
 """A gold nanoparticle on amorphous carbon."""
 
 from twin.matter.structure import Structure
-from twin.specimens._particle import Metal, ParticleOptions, particle_on_carbon
+from twin.specimens._parts.particle import Metal, ParticleOptions, particle_on_carbon
 
 METAL = Metal("Au", 0.4078, (1.283, 1.627, 1.700), 165.0)
 """Surface energies: Vitos et al., Surf. Sci. 411 (1998) 186. Debye temperature: Kittel, 8th edition, chapter 5."""

@@ -1,8 +1,8 @@
 """Twisted bilayer graphene."""
 
 from twin.matter.structure import Structure
-from twin.specimens._bilayer import BilayerOptions, bilayer
-from twin.specimens._thermal import element_rms_nm
+from twin.specimens._parts.bilayer import BilayerOptions, bilayer
+from twin.specimens._parts.thermal import element_rms_nm
 
 LATTICE_NM = 0.246
 SPACING_NM = 0.335

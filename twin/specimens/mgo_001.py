@@ -3,7 +3,7 @@
 import math
 
 from twin.matter.structure import Structure
-from twin.specimens._crystal import CrystalOptions, crystal
+from twin.specimens._parts.crystal import CrystalOptions, crystal
 
 LATTICE_NM = 0.4212
 

@@ -1,8 +1,8 @@
 """Twisted bilayer MoS2."""
 
 from twin.matter.structure import Structure
-from twin.specimens._bilayer import BilayerOptions, bilayer
-from twin.specimens._thermal import debye_rms_nm
+from twin.specimens._parts.bilayer import BilayerOptions, bilayer
+from twin.specimens._parts.thermal import debye_rms_nm
 
 LATTICE_NM = 0.316
 SULPHUR_HEIGHT_NM = 0.158

@@ -1,8 +1,8 @@
 """Silicon along [001], diamond structure."""
 
 from twin.matter.structure import Structure
-from twin.specimens._crystal import CrystalOptions, crystal
-from twin.specimens._thermal import element_rms_nm
+from twin.specimens._parts.crystal import CrystalOptions, crystal
+from twin.specimens._parts.thermal import element_rms_nm
 
 LATTICE_NM = 0.5431
 DEBYE_K = 543.0

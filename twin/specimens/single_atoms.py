@@ -10,8 +10,8 @@ from pydantic import field_validator
 from twin.errors import nearest
 from twin.matter.structure import Structure
 from twin.options import NonNegative, Seed, validated
-from twin.specimens._carbon import on_carbon
-from twin.specimens._options import Side
+from twin.specimens._parts.carbon import on_carbon
+from twin.specimens._parts.options import Side
 
 HEAVIEST = 103
 """Largest atomic number of Lobato and Van Dyck's potentials."""

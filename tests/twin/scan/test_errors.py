@@ -146,6 +146,22 @@ def test_ar1_is_the_recursion_of_the_thesis() -> None:
     assert ar1(innovations[20:], 0.7, expected[19]) == pytest.approx(np.array(expected[20:]), rel=1e-12)
 
 
+def test_jitter_along_x_can_start_as_eq_2_14_does() -> None:
+    innovations = np.random.default_rng(6).standard_normal(5)
+    assert ar1(innovations, 0.8, None, stationary=False)[0] == innovations[0]
+    assert ar1(innovations, 0.8, None)[0] == pytest.approx(innovations[0] / 0.6)
+    usual = ScanProperties(jitter_x_nm=0.1, jitter_y_nm=0.1, jitter_x_correlation=0.8, jitter_y_correlation=0.8)
+    plan = ScanPlan(rows=6, columns=2, step_nm=0.1)
+
+    def shift(properties: ScanProperties) -> np.ndarray:
+        whole = path(plan, 0, plan.count)
+        return ScanEngine(properties, np.random.default_rng(7)).displace(whole) - whole.intended_nm
+
+    stationary, printed = shift(usual), shift(replace(usual, jitter_x_start="innovation"))
+    assert printed[0, 0] == pytest.approx(0.6 * stationary[0, 0])
+    np.testing.assert_allclose(printed[:, 1], stationary[:, 1])
+
+
 @pytest.fixture(scope="module")
 def shifts_nm() -> np.ndarray:
     """Shift of every line of a tall scan along the fast and the slow axis, (LINES, 2)."""

@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from twin.day import ScanProperties
 from twin.scan.plan import ScanPlan, path, paths
-from twin.scan.response import DetectorResponse, response_weights
+from twin.scan.response import DetectorResponse, response_weights, sampled_weights
 
 FALSE_ALARM = 1e-4
 Z = float(norm.isf(FALSE_ALARM / 2))
@@ -196,3 +196,31 @@ def test_the_signal_handed_in_is_left_alone_and_checked() -> None:
         response.respond(signal[9:], path(plan, 9, 16))
     again = response.respond(signal, path(plan, 0, 16))  # another scan
     assert np.array_equal(again, recorded(signal, plan, response_s=1e-6))
+
+
+# --- sampled at whole pixels ------------------------------------------------------------------------
+
+
+def test_sampled_weights_are_those_of_the_thesis() -> None:
+    assert sampled_weights("half_lorentzian", 3.0, 128)[:3] == pytest.approx([0.76, 0.14, 0.04], abs=0.005)
+    assert sampled_weights("exponential", 2.0, 128)[:3] == pytest.approx([0.87, 0.12, 0.02], abs=0.005)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("constant", [0.5, 2.0, 20.0])
+def test_sampled_weights_follow_the_decay_and_sum_to_one(shape: str, constant: float) -> None:
+    weights = sampled_weights(shape, constant, 2000)
+    assert weights.sum() == pytest.approx(1.0)
+    k = np.arange(3)
+    law = np.exp(-constant * k) if shape == "exponential" else 1 / (4 * np.pi**2 * k**2 + constant**2)
+    seen = weights[:3] > 0
+    assert weights[:3][seen] / weights[0] == pytest.approx((law / law[0])[seen])
+
+
+def test_a_scan_can_have_sampled_weights() -> None:
+    plan, signal = ScanPlan(rows=1, columns=32, step_nm=0.1, dwell_s=1e-6), np.zeros((1, 32))
+    signal[0, 10] = 1.0
+    response_s = 3.0 / (2 * np.pi) * 1e-6
+    found = recorded(signal, plan, response_s=response_s, response_sampling="pixel")
+    np.testing.assert_allclose(found[0, 10:], sampled_weights("half_lorentzian", 3.0, 32)[:22], atol=1e-12)
+    assert recorded(signal, plan, response_s=response_s)[0, 10] < 0.6

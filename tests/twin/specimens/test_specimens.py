@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.spatial import ConvexHull, cKDTree
 
 from twin import specimens
-from twin.specimens._particle import facing
-from twin.specimens._thermal import debye_rms_nm, element_rms_nm
+from twin.specimens._parts.particle import facing
+from twin.specimens._parts.thermal import debye_rms_nm, element_rms_nm
 
 AVOGADRO = 6.02214076e23
 build = cache(lambda name, **options: specimens.build(name, options))
@@ -305,3 +305,80 @@ def test_debye_s_limits_and_gold():
 def test_bad_names_and_options_are_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
         specimens.build(name, options)
+
+
+# --- crystals, particles and sheets for counting ----------------------------------------------------
+
+
+def test_platinum_and_silicalite_have_their_density():
+    assert density_g_cm3(build("pt_001")) == pytest.approx(21.45, rel=0.005)
+    assert density_g_cm3(build("silicalite")) == pytest.approx(1.79, rel=0.01)
+
+
+def test_silicalite_is_made_of_tetrahedra_that_share_corners():
+    structure = build("silicalite", width_nm=2.0, height_nm=1.3, thickness_nm=2.0)
+    count, distance = neighbours(structure, 14, 8, 0.2)
+    assert set(count) == {4}
+    assert distance.min() > 0.155
+    assert distance.max() < 0.163
+    assert set(neighbours(structure, 8, 14, 0.2)[0]) == {2}
+
+
+def test_a_sphere_of_11_cells_has_333_columns():
+    structure = specimens.build("pt_sphere")
+    x, y = np.round(structure.positions_nm[:, :2] / 0.1962).T
+    columns = np.unique(np.stack([x, y]), axis=1, return_counts=True)[1]
+    assert len(columns) == 333
+    assert columns.max() == 11
+    middle = np.append(structure.positions_nm[:, :2].mean(axis=0), structure.positions_nm[:, 2].mean())
+    assert np.linalg.norm(structure.positions_nm - middle, axis=1).max() <= 5.125 * 0.3924 + 1e-9
+
+
+def test_a_burgers_circuit_round_the_dislocation_does_not_close():
+    """Rows of columns above the glide plane have one column more than those below, over the same width."""
+    options = {"width_nm": 6.0, "height_nm": 6.0, "cells": 1}
+    field, perfect = (specimens.build("pt_112_dislocation", {**options, "dislocation": d}) for d in (True, False))
+    assert len(cKDTree(perfect.positions_nm[:, :2]).query_pairs(0.27)) > 100
+    from twin.specimens.pt_112_dislocation import BURGERS_NM, displacement_nm
+
+    turn = np.linspace(-np.pi + 1e-6, np.pi - 1e-6, 721)
+    x, y = displacement_nm(2.0 * np.cos(turn), 2.0 * np.sin(turn))
+    assert x[-1] - x[0] == pytest.approx(BURGERS_NM, rel=1e-4)
+    assert y[-1] - y[0] == pytest.approx(0.0, abs=1e-6)
+    nearest = cKDTree(field.positions_nm).query(field.positions_nm, k=2)[0][:, 1]
+    far = np.hypot(*(field.positions_nm[:, :2] - 3.0).T) > 0.6
+    assert nearest[far].min() > 0.25  # 0.277 nm in the perfect crystal
+
+
+def test_the_field_of_a_dislocation_satisfies_the_equations_of_elasticity():
+    """(1 - 2 nu) laplacian u + grad div u = 0 (Hirth and Lothe, eq 2-18), by differences away from the line."""
+    from twin.specimens.pt_112_dislocation import POISSON, displacement_nm
+
+    step = 1e-3
+    x, y = np.meshgrid(1.0 + step * np.arange(-2, 3), 0.7 + step * np.arange(-2, 3))
+    u, v = displacement_nm(x.ravel(), y.ravel()).reshape(2, 5, 5)
+    at = 2, 2
+    along, across = (lambda f: np.gradient(f, step, axis=1)), (lambda f: np.gradient(f, step, axis=0))
+    for part, slope in ((u, along), (v, across)):
+        laplacian = along(along(part)) + across(across(part))
+        assert (1 - 2 * POISSON) * laplacian[at] + slope(along(u) + across(v))[at] == pytest.approx(0, abs=2e-3)
+
+
+def test_defects_of_wse2_are_as_many_as_asked_for():
+    perfect = specimens.build("wse2", {"width_nm": 3.0, "height_nm": 3.0})
+    options = {"width_nm": 3.0, "height_nm": 3.0, "single_vacancies": 5, "double_vacancies": 3, "substitutions": 4}
+    structure = specimens.build("wse2", options)
+    assert perfect.composition[34] - structure.composition[34] == 5 + 2 * 3
+    assert structure.composition[42] == 4
+    assert structure.composition[74] == perfect.composition[74] - 4
+    with pytest.raises(specimens.SpecimenOptionError, match="do not fit"):
+        specimens.build("wse2", {"width_nm": 1.0, "height_nm": 1.0, "single_vacancies": 500})
+
+
+def test_an_mgo_cube_stands_free_in_its_field():
+    structure = specimens.build("mgo_particle", {"edge_nm": 1.7, "side_nm": 4.0})
+    assert len(structure.numbers) == 8 * 4**3
+    low, high = structure.positions_nm[:, :2].min(), structure.positions_nm[:, :2].max()
+    assert low == pytest.approx(4.0 - high)
+    with pytest.raises(ValueError, match="side_nm must be at least"):
+        specimens.build("mgo_particle", {"edge_nm": 4.0, "side_nm": 4.0})

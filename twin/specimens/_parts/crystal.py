@@ -7,7 +7,7 @@ from ase.data import atomic_numbers
 
 from twin.matter.structure import Structure, check_count, tiled
 from twin.options import validated
-from twin.specimens._options import Side, Thickness
+from twin.specimens._parts.options import Side, Thickness
 
 Basis = Sequence[tuple[str, tuple[float, float, float]]]
 

@@ -12,9 +12,9 @@ from ase.data import atomic_numbers
 from twin.arrays import Floats
 from twin.matter.structure import Structure
 from twin.options import Seed, validated
-from twin.specimens._carbon import on_carbon
-from twin.specimens._options import Side
-from twin.specimens._thermal import element_rms_nm
+from twin.specimens._parts.carbon import on_carbon
+from twin.specimens._parts.options import Side
+from twin.specimens._parts.thermal import element_rms_nm
 
 Miller = tuple[int, int, int]
 

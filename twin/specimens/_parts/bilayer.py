@@ -11,7 +11,7 @@ from ase.data import atomic_numbers
 from twin.arrays import Floats
 from twin.matter.structure import Structure
 from twin.options import validated
-from twin.specimens._options import Side
+from twin.specimens._parts.options import Side
 
 Sheet = Sequence[tuple[str, tuple[float, float], float]]
 """Element, position in units of the two lattice vectors, and height over the sheet's middle in nm."""

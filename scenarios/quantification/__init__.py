@@ -1,0 +1,1 @@
+"""Files and pictures of the columns measured in an image."""

@@ -1,0 +1,158 @@
+"""Columns of an image as files: a table, arrays, a picture, a summary."""
+
+import csv
+import io
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.quantify.quantify import Quantified
+from scenarios.folders import NotWritten, new_folder, sentence, write_bytes, write_text
+from twin.arrays import Floats
+from twin.errors import StemtwinError
+
+TABLE, ARRAYS, PICTURE, SUMMARY = "columns.csv", "columns.zarr", "columns.png", "summary.json"
+FORMAT, VERSION = "stemtwin-columns", 1
+
+
+class LibraryError(StemtwinError, ValueError):
+    """A file that is no library of cross-sections."""
+
+
+class OutputError(StemtwinError, ValueError):
+    """A folder that results cannot go to."""
+
+
+def read_library(path: Path) -> list[float]:
+    r"""Cross-sections of 1, 2, ... atoms from the last number of every line of a text file; # begins a comment.
+
+    Raises:
+        LibraryError: no such file, or a line without a number.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "pt.txt"
+        >>> _ = path.write_text("# atoms, cross-section in nm2\n1, 0.7\n2, 1.6\n")
+        >>> read_library(path)
+        [0.7, 1.6]
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LibraryError(f"{path}: no library can be read from it: {error}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].replace(",", " ").split()
+        try:
+            found += [float(words[-1])] if words else []
+        except ValueError:
+            raise LibraryError(f"{path}, line {number}: a cross-section is expected, got {words[-1][:40]!r}") from None
+    if not found:
+        raise LibraryError(f"{path}: no cross-section in it")
+    return found
+
+
+def folder(out: Path | None, default: Path, overwrite: bool) -> Path:
+    """Folder for the results, created; those of an earlier run stay, unless they are to be replaced.
+
+    Raises:
+        OutputError: `out` has results, or cannot be a folder.
+    """
+    try:
+        if out is None:
+            return new_folder(default)
+        if not overwrite and any((out / name).exists() for name in (TABLE, ARRAYS, PICTURE, SUMMARY)):
+            raise OutputError(f"{out} has the results of an earlier run: choose another --out, or give --overwrite")
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(sentence(error, out or default)) from error
+    return out
+
+
+def summary(found: Quantified, source: str) -> dict[str, Any]:
+    """What the command prints: how many columns, how well, and what could not be had."""
+    fit, inner = found.fit, ~found.at_edge
+    table = found.table()
+    unit, area = ("px", "px2") if found.step_nm is None else ("nm", "nm2")
+    scale = 1.0 if found.step_nm is None else found.step_nm
+
+    def median(name: str) -> float | None:
+        return float(np.median(table[name][inner])) if inner.any() else None
+
+    plain: dict[str, Any] = {
+        "source": source,
+        "columns": len(found.columns),
+        "at_edge": int(np.count_nonzero(found.at_edge)),
+        f"spacing_{unit}": found.spacing_px * scale,
+        f"position_sigma_{unit}": median(f"x_sigma_{unit}"),
+        f"cross_section_{area}": median(f"cross_section_{area}"),
+        f"cross_section_sigma_{area}": median(f"cross_section_sigma_{area}"),
+        "background": fit.columns.background,
+        "background_sigma": fit.background_sigma,
+        "dispersion": fit.dispersion,
+        "steps": fit.steps,
+        "converged": fit.converged,
+        "tail": None if fit.smear is None else [fit.smear.shape, fit.smear.constant_per_px],
+        "notes": list(found.notes),
+    }
+    if fit.axes is not None:
+        for name, series in zip("xy", fit.axes, strict=True):
+            plain[f"jitter_{name}_{unit}"] = series.sigma_px * scale
+            plain[f"jitter_{name}_correlation"] = series.correlation
+    if found.counts is not None:
+        plain["atoms"] = int(found.counts.atoms.sum())
+        plain["atoms_sigma"] = math.sqrt(float(np.sum(found.counts.sigma**2)))
+        plain["cross_section_of_counts"] = found.counts.means.tolist()
+    return plain
+
+
+def write(found: Quantified, image: Floats, source: str, out: Path) -> None:
+    """Write all files.
+
+    Raises:
+        NotWritten: the disc is full, or the folder cannot be written.
+    """
+    from scenarios.quantification.plots import picture
+
+    try:
+        write_text(out / TABLE, _csv(found))
+        write_text(out / SUMMARY, json.dumps(summary(found, source), indent=2) + "\n")
+        write_bytes(out / PICTURE, picture(found, image))
+        _write_arrays(found, out / ARRAYS, source)
+    except OSError as error:
+        raise NotWritten(f"the columns could not be written: {sentence(error, out)}") from error
+
+
+def _csv(found: Quantified) -> str:
+    table, text = found.table(), io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["column", *table])
+    for number, row in enumerate(zip(*table.values(), strict=True)):
+        writer.writerow([number, *(f"{value:.8g}" for value in row)])
+    return text.getvalue()
+
+
+def _write_arrays(found: Quantified, path: Path, source: str) -> None:
+    """Table, covariances, shifts of the lines, measured and expected image and residuals as a zarr group."""
+    import zarr
+
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    group = zarr.create_group(path, zarr_format=3)
+    fit = found.fit
+    arrays = {
+        **{f"table/{name}": values for name, values in found.table().items()},
+        "covariance": found.covariance,
+        "shift_px": fit.shift_px,
+        "shift_sigma_px": fit.shift_sigma_px,
+        "measured": fit.measured,
+        "expected": fit.expected,
+        "residual": fit.residual,
+    }
+    for name, values in arrays.items():
+        group.create_array(name, data=np.ascontiguousarray(values))
+    group.attrs.update({"format": FORMAT, "version": VERSION, **summary(found, source)})

@@ -1,0 +1,1 @@
+"""What several specimens are made of: lattices, sheets, particles, films, thermal motion."""
