@@ -20,13 +20,14 @@ from scenarios.commands.calibrate import calibrate
 from scenarios.commands.compare import compare
 from scenarios.commands.defaults import use_defaults
 from scenarios.commands.gallery import gallery
-from scenarios.commands.process import run_program
+from scenarios.commands.live import live
 from scenarios.commands.record import record
 from scenarios.commands.refusal import stop
 from scenarios.commands.report import report
 from scenarios.commands.scan import scan, stream
 from scenarios.commands.serve import serve
 from scenarios.commands.show import show
+from scenarios.process import run_program
 
 app = typer.Typer(
     name="stemtwin",
@@ -37,7 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(listing.app, name="list")
 app.add_typer(train.app, name="train")
-for command in (calibrate, acquire, scan, stream, compare, serve, show, gallery, record, report):
+for command in (calibrate, acquire, scan, stream, compare, live, serve, show, gallery, record, report):
     app.command()(command)
 
 

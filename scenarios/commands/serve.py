@@ -87,7 +87,7 @@ def serve(
         port or None,
     )
     _show_log(verbose)
-    with _stop_signals() as stop:
+    with stop_signals() as stop:
         with refusals("interrupted before the server was ready"):
             server = _prepare(scenario, seed, list(overrides or ()), serving)
             stop.armed = True
@@ -118,7 +118,7 @@ class _Stop:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[_Stop]:
+def stop_signals() -> Iterator[_Stop]:
     """Let SIGINT and SIGTERM stop the server while this is open."""
     stop = _Stop()
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
