@@ -123,6 +123,7 @@ class Calibration:
             "running": self.running,
             "begun": self.begun,
             "paused": gate.paused,
+            "finishing": gate.finishing,
             "waiting": waiting,
             "steps": list(self._steps),
             "posterior": _posterior(self._estimate),

@@ -24,6 +24,7 @@ from twin.arrays import Array
 from twin.errors import StemtwinError, check_known
 from twin.types import Frame
 
+
 class NotNow(StemtwinError, ValueError):
     """A message that does not suit the present state; nothing was done."""
 
@@ -146,7 +147,7 @@ class Desk:
         """Return the limits in force, a name and a text each."""
         space, safety = self.scenario.space, self.scenario.microscope.safety
         rows = [
-            [name, f"within ±{limit:g} nm, in spec within ±{tolerance:g} nm"]
+            [name, f"±{limit:g} nm; spec ±{tolerance:g} nm"]
             for name, limit, tolerance in zip(space.names, space.input_nm, space.tolerance_nm, strict=True)
         ]
         if not self._needs_consent:
@@ -293,7 +294,7 @@ class Desk:
             self.hand = None
 
     def _calibrate(self, message: messages.Calibrate) -> None:
-        controllers.describe(message.controller)  # refuses an unknown name
+        check_known(message.controller, controllers.names(), "a controller", controllers.UnknownController)
         self._leave_instrument()
         task = TaskSection(observations=message.observations, stop=message.stop)
         scenario = self.scenario.model_copy(update={"task": task})

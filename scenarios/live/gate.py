@@ -53,6 +53,7 @@ class Gate:
     Attributes:
         question: what waits for the operator; None while nothing does.
         last: the last observation has been made: the next input is the correction.
+        finishing: the operator has had the last word.
     """
 
     def __init__(self, changed: Callable[[], None], paused: bool = False, look_s: float = LOOK_S) -> None:
@@ -62,7 +63,7 @@ class Gate:
         self._lines: deque[dict[str, Any]] = deque(maxlen=MOST_LINES)
         self._count = 0
         self.question: Question | None = None
-        self.last = False
+        self.last = self.finishing = False
 
     @property
     def paused(self) -> bool:
@@ -122,6 +123,7 @@ class Gate:
                 self._condition.wait(None if waits else left)
             self.question = None
             end = self._end
+            self.finishing = bool(end) or question.kind == "keep"
         self._changed()
         if end == "stop":
             raise Stopped(STOPPED)

@@ -21,7 +21,6 @@ from twin.simulated import SimulatedMicroscope
 from twin.state import StateSpace
 from twin.types import Frame
 
-
 BY_HAND = "by_hand"
 """Folder, beside those of the controllers, of an instrument's audit log while it is turned by hand."""
 

@@ -72,7 +72,7 @@ class ScanRun:
         self._positions, self._total, self._rate = 0, 0, 0.0
         self._stop, self._next_s = False, 0.0
         self._pattern: np.ndarray[Any, Any] | None = None
-        self._thread = threading.Thread(target=self._run, name="scan")
+        self._thread = threading.Thread(target=self._run, name="scan", daemon=True)
 
     @property
     def running(self) -> bool:

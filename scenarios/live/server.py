@@ -177,8 +177,10 @@ class LiveServer:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._pace.wait_s(monotonic()))
             self._wake.clear()
-            if self._pending:
-                await self._turn()
+            if self._pending is not None:
+                (values, page), self._pending = self._pending, None
+                if await self._do(page, messages.Knobs(values)):
+                    self._pace.turned(monotonic())
             quality = self._pace.next(monotonic(), self.desk.live)
             if quality is None:
                 continue
@@ -191,12 +193,6 @@ class LiveServer:
                 self.desk.lose(isinstance(error, Stopped))
                 self._hub.tell(_notice(f"no frame: {printable(error)}"))
             self._pace.exposed(quality, monotonic())
-
-    async def _turn(self) -> None:
-        """Turn the knobs to where the pages want them: the latest values."""
-        (values, page), self._pending = self._pending, None
-        if await self._do(page, messages.Knobs(values)):
-            self._pace.turned(monotonic())
 
     # --- what pages say --------------------------------------------------------------------------
 

@@ -367,7 +367,8 @@ function renderRun() {
   $("start").disabled = !drives() || active;
   for (const id of ["controller", "observations", "stop-rule", "paused"]) $(id).disabled = !drives() || active;
   const waits = active && run.waiting, asks = waits && (run.paused || run.waiting.kind === "keep");
-  const allowed = { run: run?.paused, pause: !run?.paused, step: waits && run?.paused && run.waiting.kind !== "keep", stop: true, back: true, keep: waits && run?.waiting.kind === "keep" };
+  const going = active && !run.finishing;
+  const allowed = { run: going && run.paused, pause: going && !run.paused && run.waiting?.kind !== "keep", step: waits && run?.paused && run.waiting.kind !== "keep", stop: going, back: going, keep: waits && run?.waiting.kind === "keep" };
   document.querySelectorAll("[data-verb]").forEach((button) => { button.disabled = !drives() || !active || !allowed[button.dataset.verb]; });
   $("keep").hidden = !allowed.keep || !active;
   $("next").classList.toggle("waits", Boolean(asks));
@@ -386,13 +387,15 @@ function renderRun() {
   $("posterior-empty").hidden = Boolean(run?.posterior);
   $("posterior-empty").textContent = !run ? "Choose a controller and press “Calibrate”. Each frame narrows the ellipses." : active ? "Preparing the microscope and the controller…" : run.outcome;
   $("truth-legend").hidden = !run?.steps.some((step) => step.truth_nm);
+  renderNumbers(run);
   drawCharts();
 }
 
 function stateOf(run, active) {
   if (!run) return ["none", ""];
   if (active && !run.begun) return ["preparing", "busy"];
-  if (active && run.waiting?.kind === "keep") return [lastInSpec(run) ? "corrected" : "corrected", "busy"];
+  if (active && run.waiting?.kind === "keep") return ["corrected", "busy"];
+  if (active && run.finishing) return ["writing", "busy"];
   if (active && run.paused) return ["paused", "busy"];
   if (active) return [`frame ${run.steps.length} of ${run.observations}`, "busy"];
   if (run.status === "complete") return run.in_spec === null ? ["complete", "good"] : run.in_spec ? ["in spec", "good"] : ["not in spec", "bad"];
@@ -406,9 +409,21 @@ function lastInSpec(run) {
 
 function nextTitle(run, active) {
   if (!active) return "Nothing is waiting";
+  if (run.finishing) return "Writing the report…";
   if (!run.waiting) return run.begun ? "A frame is being taken…" : "Preparing…";
   if (run.waiting.kind === "keep") return `Corrected${run.steps.length && run.steps[run.steps.length - 1].in_spec !== null ? (lastInSpec(run) ? ", in spec" : ", not in spec") : ""}. Keep it, or go back? In all:`;
   return `${run.waiting.kind === "correction" ? "The correction" : "The next input"}${run.paused ? " waits:" : ":"}`;
+}
+
+function renderNumbers(run) {
+  $("numbers-box").hidden = !run?.posterior;
+  if (!run?.posterior) return;
+  const last = run.steps[run.steps.length - 1], first = run.steps[0];
+  const rows = run.names.map((name, i) => [`${name} ${ABOUT[name] || ""}`, `${signed(run.posterior.mean_nm[i])} ± ${last.std_nm[i].toFixed(2)}`, signed(run.cumulative_nm[i]),
+    signed(run.posterior.mean_nm[i] + run.cumulative_nm[i]), `±${run.tolerance_nm[i]}`]);
+  if (last.error_nm !== null) rows.push(["error of the estimate", `${first.error_nm.toFixed(2)} at frame 1`, "", `${last.error_nm.toFixed(2)} at frame ${last.observation}`, ""]);
+  const cells = (tag, row) => element("tr", {}, ...row.map((text) => element(tag, { textContent: text })));
+  fill($("numbers"), JSON.stringify(rows), () => [element("table", {}, element("thead", {}, cells("th", ["nm", "before, estimate", "inputs in all", "left, estimate", "tolerance"])), element("tbody", {}, ...rows.map((row) => cells("td", row))))]);
 }
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
