@@ -234,7 +234,7 @@ class Desk:
             NotNow: it does not suit the present state.
             StemtwinError, ValueError: it is refused; nothing has moved.
         """
-        if not isinstance(message, messages.Run | messages.Scan | messages.ScanStop | messages.Configure):
+        if isinstance(message, _MOVES):
             self._check_free()
         _ACTIONS[type(message)](self, message)
         self._changed()
@@ -375,6 +375,8 @@ class Desk:
         return path if path is not None and path.is_file() and path.is_relative_to(result.directory) else None  # type: ignore[union-attr]
 
 
+_MOVES = (messages.Knobs, messages.Expose, messages.Stage, messages.Day, messages.Connect, messages.Calibrate)
+"""Messages that need the microscope to themselves."""
 _ACTIONS: dict[type, Callable[[Desk, Any], None]] = {
     messages.Knobs: Desk._turn,
     messages.Expose: Desk._expose_otherwise,

@@ -37,7 +37,11 @@ function say(message) {
 function hear(message) {
   if (message.kind === "hello") { page.hello = message; fillChoices(); }
   else if (message.kind === "state") { page.state = message; render(); }
-  else if (message.kind === "notice") notice(message.text);
+  else if (message.kind === "notice") {
+    notice(message.text);
+    asked.knobs = null; // a refused knob goes back to where it was
+    if (page.state) render();
+  }
   else if (message.kind === "ending") banner(message.text, true);
   else if (message.kind === "ended") page.ended = message.text;
 }
@@ -252,7 +256,7 @@ function renderMicroscope() {
   $("view-empty").textContent = microscope.connected ? "Waiting for the first frame…" : "Not connected to the instrument.";
   if (!microscope.connected) $("view-empty").hidden = false;
   for (const id of ["dose", "time", "stage", "live", "day", "seed", "draw", "truth"]) $(id).disabled = !free;
-  $("live").disabled = !drives();
+  $("live").disabled = $("truth").disabled = !drives();
   $("live").checked = microscope.live;
   if (microscope.twin) renderTwin(microscope, scenario);
 }
