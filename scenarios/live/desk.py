@@ -14,6 +14,7 @@ from scenarios.calibration.instruments import Wiring
 from scenarios.live import messages, pictures
 from scenarios.live.calibration import Calibration
 from scenarios.live.hand import Exposure, Hand, InstrumentHand, TwinHand, belief, connect
+from scenarios.live.limits import in_force
 from scenarios.live.pictures import Picture
 from scenarios.live.plain import rounded
 from scenarios.live.scan import ScanRun, of_source, of_twin
@@ -93,7 +94,8 @@ class Desk:
     @cached_property
     def choices(self) -> dict[str, Any]:
         """What can be chosen: controllers, days, scans with the agents' names; constant."""
-        found = {name: load(name) for name in library()}
+        own = self.settings.scenario
+        found = {name: load(name) for name in library()} | {own.name: own}
         days = {name: one for name, one in found.items() if one.scan is None} if self.is_twin else {}
         return {
             "controllers": [{"name": name, "about": controllers.describe(name)} for name in controllers.names()],
@@ -108,7 +110,7 @@ class Desk:
         return {
             "scenario": {"name": self.scenario.name, "about": self.scenario.description, "seed": self.seed},
             "microscope": self._microscope(),
-            "limits": self._limits(),
+            "limits": in_force(self.scenario, self._needs_consent),
             "run": self._run(),
             "scan": None if self.scan is None else self.scan.plain(),
         }
@@ -142,21 +144,6 @@ class Desk:
         if twin is None or not self.truth_shown:
             return None
         return {name: round(value, 4) for name, value in twin.aberrations().nonzero().items()}
-
-    def _limits(self) -> list[list[str]]:
-        """Return the limits in force, a name and a text each."""
-        space, safety = self.scenario.space, self.scenario.microscope.safety
-        rows = [
-            [name, f"±{limit:g} nm; spec ±{tolerance:g} nm"]
-            for name, limit, tolerance in zip(space.names, space.input_nm, space.tolerance_nm, strict=True)
-        ]
-        if not self._needs_consent:
-            return rows
-        rows += [[f"{name}, in all", f"±{value:g} nm"] for name, value in safety.total_nm.items()]
-        rows += [[f"{name}, one command", f"±{value:g} nm"] for name, value in safety.step_nm.items()]
-        dose = "no limit" if safety.dose_e is None else f"{safety.dose_e:g} electrons"
-        way = "the last state with a good frame" if safety.rollback == "last_good" else "its start"
-        return [*rows, ["dose of a session", dose], ["a session that fails goes back to", way]]
 
     def _run(self) -> dict[str, Any] | None:
         if self.calibration is None:
@@ -261,14 +248,21 @@ class Desk:
 
     def _take_day(self, message: messages.Day) -> None:
         self._twin()
-        same = message.scenario == self.settings.scenario.name
-        if not same:
-            check_known(message.scenario, library(), "a scenario of the library", NotNow)
-        chosen = self.settings.scenario if same else load(message.scenario)
-        drawn = chosen.for_seed(message.seed)
+        drawn = self._named(message.scenario).for_seed(message.seed)
         self.hand = TwinHand(drawn, message.seed)
         self.scenario, self.seed = drawn, message.seed
         self.truth_shown, self._belief_nm, self.calibration = False, None, None
+
+    def _named(self, name: str) -> Scenario:
+        """Return the scenario of the command line, or one of the library: never a file that a page names.
+
+        Raises:
+            NotNow: no such scenario.
+        """
+        if name == self.settings.scenario.name:
+            return self.settings.scenario
+        check_known(name, library(), "a scenario of the library", NotNow)
+        return load(name)
 
     def _show_truth(self, message: messages.ShowTruth) -> None:
         self._twin()
@@ -340,8 +334,7 @@ class Desk:
         if self.settings.source and message.scenario == self.settings.source:
             self.scan = of_source(self.settings.source, message.agents, out, wanted, show, self._changed)
         else:
-            check_known(message.scenario, (*library(), self.scenario.name), "a scenario of the library", NotNow)
-            scenario = self.scenario if message.scenario == self.scenario.name else load(message.scenario)
+            scenario = self._named(message.scenario)
             self.scan = of_twin(scenario.for_seed(seed), seed, message.agents, out, wanted, show, self._changed)
         self.scan.start()
 

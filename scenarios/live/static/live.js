@@ -295,7 +295,7 @@ function knobRow(knob) {
   slider.onpointerup = slider.onpointercancel = () => page.dragging.delete(knob.name);
   slider.oninput = () => { box.value = Number(slider.value).toFixed(1); if (!page.state.microscope.instrument) turn({ [knob.name]: Number(slider.value) }); };
   slider.onchange = () => { page.dragging.delete(knob.name); turn({ [knob.name]: Number(slider.value) }); };
-  box.onchange = () => turn({ [knob.name]: Number(box.value) });
+  box.onchange = () => { slider.value = box.value; turn({ [knob.name]: Number(box.value) }); };
   row.append(element("span", { textContent: knob.name }, element("small", { textContent: ABOUT[knob.name] || "" })), slider, box);
   return row;
 }
