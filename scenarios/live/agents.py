@@ -58,9 +58,16 @@ KNOBS: Mapping[str, tuple[Knob, ...]] = {
 """Knobs by agent; an agent that is not here has none."""
 
 
+MOST_NOTES = 6
+"""Notes of a result that the page shows; a misfit is its verdict."""
+
+
 def knobs_of(name: str, agent: Agent, meta: StreamMeta) -> list[dict[str, Any]]:
     """Return an agent's knobs as JSON data, with their ranges on this stream and their values."""
     options = asdict(agent.options) if hasattr(agent, "options") else {}
+    if KNOBS.get(name) is _RING:
+        (ring,) = agent.options.detectors_of(meta, name)[name]  # type: ignore[attr-defined]
+        options |= {"inner_mrad": ring.inner_mrad, "outer_mrad": round(ring.outer_mrad, 2)}
     return [
         {**asdict(knob), "high": knob.high or _reach(knob.unit, meta), "value": _value(options, knob.name)}
         for knob in KNOBS.get(name, ())
@@ -165,5 +172,5 @@ def told(found: Reconstruction) -> dict[str, Any]:
     return {
         "figures": {name: rounded([value])[0] for name, value in found.figures.items()},
         "verdict": verdict,
-        "notes": [printable(note) for note in found.notes[:6]],
+        "notes": [printable(note) for note in found.notes[:MOST_NOTES] if not note.startswith("does not fit")],
     }

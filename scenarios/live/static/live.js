@@ -607,7 +607,7 @@ function renderScan() {
 function agentCard(agent) {
   const card = element("figure", { className: "agent" });
   card.dataset.agent = agent.label;
-  const flip = element("button", { textContent: "error per pixel", hidden: true });
+  const flip = element("button", { textContent: "error", title: "standard deviation per pixel", hidden: true });
   flip.setAttribute("aria-pressed", "false");
   flip.onclick = () => { flip.setAttribute("aria-pressed", flip.getAttribute("aria-pressed") === "false"); paintAgent(card); };
   card.append(element("canvas", { width: 64, height: 64 }), element("figcaption", {}, element("b", { textContent: agent.label }), element("span", { className: "range" }), flip),
@@ -692,9 +692,19 @@ function drawRings() {
   const x = (picture.centre_px[1] + 0.5) * scale, y = (picture.centre_px[0] + 0.5) * scale;
   cross(pen, x, y, 10, "#57d8ff", false);
   if (!picture.pixel_mrad) return;
-  const ring = (mrad, colour, dash) => { pen.setLineDash(dash); pen.strokeStyle = colour; pen.lineWidth = 2.5; pen.beginPath(); pen.arc(x, y, (mrad / picture.pixel_mrad) * scale, 0, 7); pen.stroke(); pen.setLineDash([]); };
-  if (picture.convergence_mrad) ring(picture.convergence_mrad, "#57d8ff", [3, 7]);
-  for (const agent of page.state?.scan?.agents || []) for (const knob of agent.knobs) if (knob.unit === "mrad" && knob.value) ring(knob.value, "#ffffff", []);
+  const ring = (mrad, colour, dash) => {
+    for (const [stroke, size] of [["#000000", 7], [colour, 3.5]]) { // a dark rim, so that it shows on the bright disc, too
+      pen.setLineDash(dash);
+      pen.strokeStyle = stroke;
+      pen.lineWidth = size;
+      pen.beginPath();
+      pen.arc(x, y, (mrad / picture.pixel_mrad) * scale, 0, 7);
+      pen.stroke();
+    }
+    pen.setLineDash([]);
+  };
+  if (picture.convergence_mrad) ring(picture.convergence_mrad, "#57d8ff", [12, 10]);
+  for (const agent of page.state?.scan?.agents || []) for (const knob of agent.knobs) if (knob.unit === "mrad" && knob.value && knob.value < knob.high) ring(knob.value, "#ffffff", []);
   $("pattern-about").textContent = picture.convergence_mrad ? `dashed: aperture, ${picture.convergence_mrad} mrad` : "centre and rings";
 }
 
