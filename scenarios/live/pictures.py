@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from scenarios.calibration.plots import log_power
 from twin.aberrations import Aberrations, aberration_phase
 from twin.arrays import Array
-from twin.optics import Optics
+from twin.optics import Optics, probe_extent_nm
 from twin.probe import QUARTER_PI_LIMIT_RAD, probe_intensity, strehl_ratio
 from twin.types import Frame
 
 OUTSIDE, CONTOUR = 255, 254
 """Bytes of a phase plate that are no phase: outside the aperture, and on the contour of pi / 4."""
 PHASE_PIXELS, PROBE_PIXELS = 128, 128
-PROBE_SAMPLING = 0.8
-"""Pixel of the probe's picture, in units of the coarsest that the aperture allows."""
+PROBE_SAMPLINGS = (0.2, 0.4, 0.8)
+"""Pixels of the probe's picture, in units of the coarsest that the aperture allows: the finest that shows all of it."""
 MOST_PIXELS = 256
 """Longest side of a picture; larger arrays are binned."""
 SPECTRUM_TOP = 0.3
@@ -100,10 +100,12 @@ def spectrum(frame: Frame, name: str = "spectrum") -> Picture:
 
 
 def probe(aberrations: Aberrations, optics: Optics) -> Picture:
-    """Return the probe's intensity, from zero to its maximum, about the optic axis."""
-    sampling_nm = PROBE_SAMPLING * optics.wavelength_nm / (2e-3 * optics.convergence_mrad)
-    intensity = probe_intensity(aberrations, optics, sampling_nm, PROBE_PIXELS)
-    field_nm = sampling_nm * PROBE_PIXELS
+    """Return the probe's intensity, from zero to its maximum, about the optic axis; a small probe is magnified."""
+    airy_nm = optics.wavelength_nm / (1e-3 * optics.convergence_mrad)
+    needed_nm = probe_extent_nm(optics, aberrations) + 4 * airy_nm
+    fields = [fraction * airy_nm / 2 * PROBE_PIXELS for fraction in PROBE_SAMPLINGS]
+    field_nm = next((field for field in fields if field >= needed_nm), fields[-1])
+    intensity = probe_intensity(aberrations, optics, field_nm / PROBE_PIXELS, PROBE_PIXELS)
     return Picture("probe", as_bytes(intensity, 0.0, float(intensity.max())), {"field_nm": field_nm})
 
 
