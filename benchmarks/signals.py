@@ -32,7 +32,7 @@ from controller.strategies.random import Random
 from scenarios.calibration.instruments import Bench
 from scenarios.calibration.run import run
 from scenarios.calibration.session import Session
-from scenarios.commands.process import run_program
+from scenarios.process import run_program
 from scenarios.schema import Scenario, load
 from twin.arrays import Array
 from twin.instrument.audit import AuditLog, read

@@ -20,7 +20,7 @@ from scenarios.commands.calibrate import calibrate
 from scenarios.commands.compare import compare
 from scenarios.commands.defaults import use_defaults
 from scenarios.commands.figures import gallery
-from scenarios.commands.process import run_program
+from scenarios.commands.live import live
 from scenarios.commands.quantify import quantify
 from scenarios.commands.record import record
 from scenarios.commands.refusal import stop
@@ -28,6 +28,7 @@ from scenarios.commands.report import report
 from scenarios.commands.scan import scan, stream
 from scenarios.commands.serve import serve
 from scenarios.commands.show import show
+from scenarios.process import run_program
 
 app = typer.Typer(
     name="stemtwin",
@@ -39,7 +40,7 @@ app = typer.Typer(
 app.add_typer(listing.app, name="list")
 app.add_typer(train.app, name="train")
 app.add_typer(figures.app, name="figures")
-for command in (calibrate, acquire, scan, stream, quantify, compare, serve, show, gallery, record, report):
+for command in (calibrate, acquire, scan, stream, quantify, compare, live, serve, show, gallery, record, report):
     app.command()(command)
 
 

@@ -53,6 +53,7 @@ SLOW = (
     "tests/scenarios/commands/",
     "tests/scenarios/comparison/",
     "tests/scenarios/gallery/",
+    "tests/scenarios/live/",
     "tests/scenarios/scans/",
     "tests/scenarios/test_cli",
     "tests/scenarios/test_door",

@@ -62,7 +62,8 @@ def imported(path: Path) -> Iterator[str]:
 
 def test_imports_are_declared(project: dict[str, Any]) -> None:
     distributions = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "annotated_types": "annotated-types"}
-    texts = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["rl"]
+    optional = project["project"]["optional-dependencies"]
+    texts = project["project"]["dependencies"] + optional["rl"] + optional["live"]
     declared = {canonicalize_name(Requirement(text).name) for text in texts}
     third_party = set()
     for package in PACKAGES:
@@ -80,7 +81,7 @@ def test_package_data_patterns_hold_every_data_file(project: dict[str, Any]) -> 
         path
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.suffix in {".yaml", ".safetensors", ".json", ".html", ".css"}
+        if path.suffix in {".yaml", ".safetensors", ".json", ".html", ".css", ".js"}
     }
     assert present
     assert present <= kept

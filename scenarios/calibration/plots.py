@@ -31,7 +31,7 @@ STYLE = {"axes.edgecolor": LIMIT, "axes.labelcolor": INK, "axes.titlesize": 10, 
 def ronchigrams(before: Frame, after: Frame | None, optics: Optics) -> bytes:
     """Camera images, then power spectra on one colour scale; before and, if there is one, after the correction."""
     frames = [before] if after is None else [before, after]
-    powers = [_power(frame) for frame in frames]
+    powers = [log_power(frame) for frame in frames]
     # The disc's own peak at the lowest frequencies would hide the rings that carry the aberrations.
     limits = (0.0, max(0.3, float(np.percentile(powers, 99.6))))
     figure = _figure(9.2, 2.65)
@@ -104,7 +104,7 @@ def _image(axes: Axes, frame: Frame, pixel: float, unit: str, title: str) -> Non
     axes.locator_params(nbins=5)
 
 
-def _power(frame: Frame) -> Array:
+def log_power(frame: Frame) -> Array:
     """log10 of the power spectrum over its shot noise, (H, W): 0 is noise alone. Smoothed by a pixel for the eye.
 
     Zero everywhere for a frame without signal, as of a beam that is off.

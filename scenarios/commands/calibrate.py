@@ -49,7 +49,7 @@ def calibrate(
         if colon:
             stop(f"--controller {controller}: options go with --set controllers.{name}.OPTION=VALUE")
         changes += [] if microscope is None else address_overrides(microscope)
-        _name_hosts(changes)
+        name_hosts(changes)
         # An instrument that is named on the command line is meant.
         meant = move or any(change.startswith("microscope.kind=") for change in changes)
         wiring = Wiring(record=record, resume=resume, dry_run=dry_run)
@@ -65,7 +65,7 @@ def calibrate(
         raise typer.Exit(ending.exit_code if result.status == "interrupted" else FAILED)
 
 
-def _name_hosts(changes: list[str]) -> None:
+def name_hosts(changes: list[str]) -> None:
     """Note the instrument's host if the command line names it: it may be sent the token."""
     from twin.instrument import operator
 

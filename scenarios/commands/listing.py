@@ -209,7 +209,7 @@ def _entry_command(name: str) -> Any:
 
 def _plain(entry: Entry) -> dict[str, Any]:
     """An entry as `--json` prints it, with one mapping per option."""
-    from scenarios.commands.option_table import rows
+    from scenarios.option_table import rows
 
     table = [] if entry.options is None else [row._asdict() for row in rows(entry.options, entry.preset)]
     return {"kind": entry.kind, "summary": entry.summary, "options": table, "use": entry.use}
@@ -217,7 +217,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 def _print_entry(name: str, entry: Entry) -> None:
     """Print an entry as a table of its options, aligned, and a command line that uses it."""
-    from scenarios.commands.option_table import rows
+    from scenarios.option_table import rows
 
     typer.echo(f"{name}, a {entry.kind}: {entry.summary}".replace("a agent", "an agent"))
     table = [] if entry.options is None else rows(entry.options, entry.preset)

@@ -85,7 +85,7 @@ def serve(
         arm_events=arm_events,
     )
     _show_log(verbose)
-    with _stop_signals() as stop:
+    with stop_signals() as stop:
         with refusals("interrupted before the server was ready"):
             server = _prepare(scenario, seed, list(overrides or ()), serving)
             stop.armed = True
@@ -121,7 +121,7 @@ class _Stop:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[_Stop]:
+def stop_signals() -> Iterator[_Stop]:
     """Let SIGINT and SIGTERM stop the server while this is open."""
     stop = _Stop()
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -18,9 +18,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from scenarios.commands.arguments import Overrides
-from scenarios.commands.option_table import explained
 from scenarios.commands.refusal import refusals
 from scenarios.folders import locked
+from scenarios.option_table import explained
 from twin.errors import nearest
 from twin.registry import describe, module, names
 

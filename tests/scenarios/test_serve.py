@@ -330,7 +330,7 @@ def test_no_signal_is_lost_however_early_it_comes() -> None:
             time.sleep(seconds)
 
     sleepy = Sleepy()
-    with pytest.MonkeyPatch.context() as patch, serve_command._stop_signals() as stop:
+    with pytest.MonkeyPatch.context() as patch, serve_command.stop_signals() as stop:
         patch.setattr(serve_command, "time", sleepy)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -342,14 +342,14 @@ def test_no_signal_is_lost_however_early_it_comes() -> None:
 def test_signals_at_any_moment_end_the_wait() -> None:
     program = (
         "import faulthandler, os, random, signal, threading, time\n"
-        "from scenarios.commands.serve import _stop_signals\n"
+        "from scenarios.commands.serve import stop_signals\n"
         "def shoot(at):\n"
         "    while time.perf_counter() < at: pass\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "faulthandler.dump_traceback_later(30, exit=True)\n"
         "rng = random.Random(0)\n"
         "for _ in range(30):\n"
-        "    with _stop_signals() as stop:\n"
+        "    with stop_signals() as stop:\n"
         "        stop.armed = True\n"
         "        thread = threading.Thread(target=shoot, args=(time.perf_counter() + 4e-4 * rng.random(),))\n"
         "        thread.start()\n"

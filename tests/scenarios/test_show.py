@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from controller.strategies import coordinate_scan
 from scenarios.cli import app
-from scenarios.commands.option_table import rows, unit_of
+from scenarios.option_table import rows, unit_of
 from scenarios.schema import load
 
 

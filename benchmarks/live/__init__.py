@@ -1,0 +1,1 @@
+"""The live page under load: pictures per second, a fuzz of its websocket, and half an hour of use."""

@@ -1,0 +1,68 @@
+"""The live page in use for half an hour: `python -m benchmarks.live.soak [--minutes 30]`.
+
+A page turns knobs, takes other days and calibrates; every minute the memory, threads and open files of the server are
+printed. The last of these may not be above those of the first minute by more than the stated amounts.
+"""
+
+import argparse
+import math
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from benchmarks.live.fuzz import SMALL, TOKEN
+from benchmarks.live.page import BarePage
+from scenarios.live.desk import Settings
+from scenarios.live.server import LiveServer
+from scenarios.schema import load
+from twin.server.access import Access
+
+MOST_GROWTH_MIB, MOST_NEW_FILES, MOST_NEW_THREADS = 150.0, 8, 4
+
+
+def minute(page: BarePage, number: int, seconds: float) -> None:
+    """Turn a knob all the time, and once take another day, calibrate, and open and close a second page."""
+    page.say(do="day", scenario="nominal", seed=number)
+    begun = time.monotonic()
+    while time.monotonic() - begun < seconds:
+        page.say(do="knobs", values={"C10": round(30.0 * math.sin(time.monotonic()), 2)})
+        page.drain(0.05)
+    page.say(do="calibrate", controller="random", observations=3)
+    page.until(lambda: ((page.state.get("run") or {}).get("waiting") or {}).get("kind") == "keep")
+    page.say(do="run", verb="keep" if number % 2 else "back")
+    page.until(lambda: not page.state["run"]["running"])
+
+
+def main() -> None:
+    """Use the page, print a line a minute, and fail if something has grown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=int, default=30)
+    parser.add_argument("--seconds", type=float, default=50.0, help="of knobs in a minute")
+    given = parser.parse_args()
+    process, rows = psutil.Process(), []
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(load("nominal", SMALL), 0, Path(folder))
+        with LiveServer(settings, Access("127.0.0.1", TOKEN), TOKEN) as server:
+            page = BarePage(server.port, TOKEN)
+            page.until(lambda: page.state)
+            for number in range(given.minutes):
+                second = BarePage(server.port, TOKEN)
+                minute(page, number, given.seconds)
+                second.close()
+                rows.append((process.memory_info().rss / 2**20, process.num_fds(), process.num_threads()))
+                memory, files, threads = rows[-1]
+                print(
+                    f"{number + 1:3d} min  {page.pictures:7d} pictures  {memory:7.1f} MiB  {files} files"
+                    f"  {threads} threads",
+                    flush=True,
+                )
+            page.close()
+    grown = [last - first for first, last in zip(rows[0], rows[-1], strict=True)]
+    limits = (MOST_GROWTH_MIB, MOST_NEW_FILES, MOST_NEW_THREADS)
+    raise SystemExit(1 if any(g > limit for g, limit in zip(grown, limits, strict=True)) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The live page: turn the knobs of a microscope, see its Ronchigram, calibrate it, watch a scan."""

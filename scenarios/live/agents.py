@@ -1,0 +1,176 @@
+"""Agents that are turned while they run: their knobs, and a wrapper that applies changes between two blocks."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from agents.base import Agent, Reconstruction, StreamMeta
+from agents.block import Block
+from scenarios.live.plain import rounded
+from twin.errors import StemtwinError, printable
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One option of an agent that the page turns.
+
+    Attributes:
+        name: of the option; "aberrations.C10" is an entry of a mapping.
+        label: for people.
+        low, high, step: of the slider; `high` 0 is the camera's reach in mrad, or the scan's Nyquist frequency in 1/nm.
+        unit: behind the value.
+        none_at: the end of the slider that stands for no value.
+        choices: names to choose from, instead of a slider.
+    """
+
+    name: str
+    label: str
+    low: float = 0.0
+    high: float = 0.0
+    step: float = 0.1
+    unit: str = ""
+    none_at: Literal["low", "high", ""] = ""
+    choices: tuple[str, ...] = ()
+
+
+_ROTATION = Knob("rotation_deg", "rotation", -180.0, 180.0, 1.0, "deg")
+_RING = (
+    Knob("inner_mrad", "inner radius", unit="mrad", step=0.5),
+    Knob("outer_mrad", "outer radius", unit="mrad", step=0.5, none_at="high"),
+)
+KNOBS: Mapping[str, tuple[Knob, ...]] = {
+    "ricom": (
+        Knob("kernel_px", "kernel", 3.0, 151.0, 2.0, "px"),
+        Knob("k_min_per_nm", "lowest frequency", unit="1/nm", none_at="low"),
+        Knob("k_max_per_nm", "highest frequency", unit="1/nm", none_at="high"),
+        _ROTATION,
+        Knob("outer_mrad", "disc for the centre of mass", unit="mrad", step=0.5, none_at="high"),
+    ),
+    "ssb": (
+        Knob("aberrations.C10", "C10", -60.0, 60.0, 0.5, "nm"),
+        Knob("aberrations.C12a", "C12a", -30.0, 30.0, 0.5, "nm"),
+        Knob("aberrations.C12b", "C12b", -30.0, 30.0, 0.5, "nm"),
+        Knob("weighting", "weighting", choices=("wiener", "flat", "white", "overlap")),
+    ),
+    **dict.fromkeys(("bf", "abf", "adf", "haadf"), _RING),
+}
+"""Knobs by agent; an agent that is not here has none."""
+
+
+MOST_NOTES = 6
+"""Notes of a result that the page shows; a misfit is its verdict."""
+
+
+def knobs_of(name: str, agent: Agent, meta: StreamMeta) -> list[dict[str, Any]]:
+    """Return an agent's knobs as JSON data, with their ranges on this stream and their values."""
+    options = asdict(agent.options) if hasattr(agent, "options") else {}
+    if KNOBS.get(name) is _RING:
+        (ring,) = agent.options.detectors_of(meta, name)[name]  # type: ignore[attr-defined]
+        options |= {"inner_mrad": ring.inner_mrad, "outer_mrad": round(ring.outer_mrad, 2)}
+    return [
+        {**asdict(knob), "high": knob.high or _reach(knob.unit, meta), "value": _value(options, knob.name)}
+        for knob in KNOBS.get(name, ())
+    ]
+
+
+def _reach(unit: str, meta: StreamMeta) -> float:
+    known = meta.metadata
+    if unit == "mrad" and known.pixel_mrad is not None:
+        return round(known.pixel_mrad * min(meta.layout.camera) / 2, 1)
+    if unit == "1/nm" and known.step_nm is not None:
+        return round(0.5 / known.step_nm, 1)
+    return 100.0
+
+
+def _value(options: Mapping[str, Any], name: str) -> Any:
+    """Return the value of an option; 0 for an entry that a mapping does not have, None for no value."""
+    head, _, key = name.partition(".")
+    value = options.get(head)
+    return (value or {}).get(key, 0.0) if key else value
+
+
+class TunedAgent:
+    """An agent whose options may be changed from another thread; changes take effect between two blocks.
+
+    Args:
+        label: of its results.
+        name: of the agent.
+        inner: the agent.
+        after: called after each block, in the thread of the stream.
+
+    Attributes:
+        problem: why the latest change was refused; empty if it was not.
+        dirty: options have changed since the latest `show`.
+    """
+
+    def __init__(self, label: str, name: str, inner: Agent, after: Callable[[Block], None] | None = None) -> None:
+        self.label, self.name, self.inner, self.after = label, name, inner, after
+        self.problem, self.dirty = "", False
+        self.meta: StreamMeta | None = None
+        self._waiting: dict[str, Any] = {}
+        self._lock = threading.RLock()
+
+    def start(self, meta: StreamMeta) -> None:
+        with self._lock:
+            self.inner.start(meta)
+            self.meta = meta
+
+    def update(self, block: Block) -> None:
+        with self._lock:
+            self.apply()
+            self.inner.update(block)
+        if self.after is not None:
+            self.after(block)
+
+    def result(self) -> Reconstruction:
+        with self._lock:
+            return self.inner.result()
+
+    def finish(self) -> None:
+        """End the stream, if the agent has something to do then."""
+        finish: Callable[[], None] | None = getattr(self.inner, "finish", None)
+        if finish is not None:
+            with self._lock:
+                finish()
+
+    def tune(self, changes: Mapping[str, Any]) -> None:
+        """Note changes; the latest value of each option counts."""
+        with self._lock:
+            self._waiting.update(changes)
+
+    def apply(self) -> None:
+        """Apply the noted changes: before the next block, or once the stream has ended."""
+        with self._lock:
+            if not self._waiting or self.meta is None:
+                return
+            changes, self._waiting = self._waiting, {}
+            configure: Callable[..., None] | None = getattr(self.inner, "configure", None)
+            try:
+                if configure is None:
+                    raise ValueError(f"{self.name} has nothing to turn while it runs")
+                configure(**changes)
+                self.problem, self.dirty = "", True
+            except (StemtwinError, ValueError) as error:
+                self.problem = printable(error)
+
+    def plain(self) -> dict[str, Any]:
+        """Return name, knobs and the latest refusal as JSON data."""
+        knobs = [] if self.meta is None else knobs_of(self.name, self.inner, self.meta)
+        return {"label": self.label, "name": self.name, "knobs": knobs, "problem": self.problem}
+
+
+def told(found: Reconstruction) -> dict[str, Any]:
+    """Return figures, verdict and notes of a result as JSON data."""
+    from agents.trust import misfit_words
+
+    trust = found.trust
+    verdict = None
+    if trust is not None:
+        words = f"fits {trust.model} (p = {trust.probability:.2g})" if trust.fits else misfit_words(trust)
+        verdict = {"fits": trust.fits, "words": printable(words)}
+    return {
+        "figures": {name: rounded([value])[0] for name, value in found.figures.items()},
+        "verdict": verdict,
+        "notes": [printable(note) for note in found.notes[:MOST_NOTES] if not note.startswith("does not fit")],
+    }

@@ -1,0 +1,106 @@
+"""Who may see the page: the token, the names under which the server is called, and what a browser may do with a page.
+
+A page of another site cannot open the websocket (Origin), nor reach the server under a name of its own (Host).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import parse_qs
+
+from twin.server.access import OPENING, Access, is_loopback
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OPEN_PATHS = "/static/"
+"""Files without secrets, which a browser asks for without the token."""
+LONGEST_QUERY = 512
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
+"""A report has its style and pictures within it, and no script."""
+
+
+class Door:
+    """An ASGI application that lets in who has the token, and nobody else.
+
+    Args:
+        app: behind the door.
+        access: address and token.
+        port: that the server listens on.
+    """
+
+    def __init__(self, app: App, access: Access, port: int) -> None:
+        self._app, self._access = app, access
+        local = is_loopback(access.host)
+        self._names = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")} if local else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        problem = self.problem(scope)
+        if problem:
+            address = (scope.get("client") or ("", 0))[0]
+            if "token" in problem:
+                await asyncio.sleep(self._access.delay_s(str(address)))
+            await _refuse(scope, receive, send, problem)
+            return
+        await self._app(scope, receive, _with_headers(scope, send))
+
+    def problem(self, scope: Scope) -> str:
+        """Return why a request is refused; empty if it is not."""
+        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        host = headers.get("host", "")
+        if self._names is not None and host not in self._names:
+            return "this server is called 127.0.0.1 or localhost"
+        origin = headers.get("origin")
+        if origin is not None and origin != f"http://{host}":
+            return "a page of another site has no business here"
+        if scope["type"] == "websocket" and origin is None:
+            return "a websocket needs an Origin"
+        if scope["type"] == "http" and scope["path"].startswith(OPEN_PATHS):
+            return ""
+        return "" if self._has_token(scope) else "a token is needed: use the whole address that the command printed"
+
+    def _has_token(self, scope: Scope) -> bool:
+        query = scope.get("query_string", b"")
+        if len(query) > LONGEST_QUERY:
+            return False
+        given = parse_qs(query.decode("latin-1")).get("token", [""])[0]
+        # Per request: the address is never admitted for good, as other users of this computer share it.
+        return self._access.opens(OPENING + given.encode(), "")
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, problem: str) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": problem})
+        return
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.body", "body": problem.encode()})
+
+
+def _with_headers(scope: Scope, send: Send) -> Send:
+    """Add to every answer what a browser may do with it."""
+    policy = REPORT_POLICY if scope["path"] == "/report" else POLICY
+    extra = [
+        (b"content-security-policy", policy.encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+        (b"cache-control", b"no-store"),
+    ]
+
+    async def sending(event: MutableMapping[str, Any]) -> None:
+        if event["type"] == "http.response.start":
+            event["headers"] = [*event.get("headers", []), *extra]
+        await send(event)
+
+    return sending

@@ -1,0 +1,25 @@
+"""The limits of a session in words, for the page."""
+
+from scenarios.schema import Scenario
+
+
+def in_force(scenario: Scenario, instrument: bool) -> list[list[str]]:
+    """Return a name and a text for each limit; those of `microscope.safety` hold for an instrument only.
+
+    Example:
+        >>> from scenarios.schema import load
+        >>> in_force(load("nominal"), instrument=False)[0]
+        ['C10', '±60 nm; spec ±10 nm']
+    """
+    space, safety = scenario.space, scenario.microscope.safety
+    rows = [
+        [name, f"±{limit:g} nm; spec ±{tolerance:g} nm"]
+        for name, limit, tolerance in zip(space.names, space.input_nm, space.tolerance_nm, strict=True)
+    ]
+    if not instrument:
+        return rows
+    rows += [[f"{name}, in all", f"±{value:g} nm"] for name, value in safety.total_nm.items()]
+    rows += [[f"{name}, one command", f"±{value:g} nm"] for name, value in safety.step_nm.items()]
+    dose = "no limit" if safety.dose_e is None else f"{safety.dose_e:g} electrons"
+    way = "the last state with a good frame" if safety.rollback == "last_good" else "its start"
+    return [*rows, ["dose of a session", dose], ["a session that fails goes back to", way]]

@@ -1,0 +1,240 @@
+"""A scan in the page: agents on a running scan, the diffraction pattern, and knobs that act at once.
+
+The scan is that of `stemtwin scan`, or a file or camera as `stemtwin stream` reads it, in a thread of its own.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from agents.base import Agent, Image, Reconstruction, StreamMeta
+from agents.block import Block, FrameBlock
+from agents.sources import open_source
+from agents.stream import Progress
+from scenarios.live.agents import TunedAgent, told
+from scenarios.live.pictures import Picture, as_bytes, binned
+from scenarios.scans import scan as twin_scan
+from scenarios.scans import stream
+from scenarios.schema import Scenario
+from twin.errors import StemtwinError, printable
+
+REFRESH_S = 0.12
+"""Shortest time between two pictures."""
+SHARE = 0.25
+"""Largest share of the time for results and pictures, while no knob moves."""
+PATTERN_FRAMES = 16
+"""Frames of a block that the pattern is the mean of."""
+JOIN_S = 60.0
+MOST_AGENTS = 6
+
+Show = Callable[[list[Picture], Mapping[str, Any]], None]
+
+
+class ScanRun:
+    """One scan with its agents.
+
+    Args:
+        what: for people: the scenario or the source.
+        agents: texts as for `--agents`.
+        begin: runs the stream with these agents to its end.
+        wanted: whether somebody waits for pictures.
+        show: receives pictures and details, from the thread of the scan.
+        changed: called after every change, from any thread.
+
+    Attributes:
+        problem: why it failed; empty if it did not.
+        outcome: its end in words; empty while it goes on.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        agents: list[str],
+        begin: Callable[[Mapping[str, Agent], Callable[[Progress], None]], str],
+        wanted: Callable[[], bool],
+        show: Show,
+        changed: Callable[[], None],
+    ) -> None:
+        chosen = stream.choose_agents(agents)
+        if len(chosen) > MOST_AGENTS:
+            raise ValueError(f"the page shows up to {MOST_AGENTS} agents, got {len(chosen)}")
+        self.what, self._begin = what, begin
+        self._wanted, self._show, self._changed = wanted, show, changed
+        self.agents = {label: TunedAgent(label, label.partition("-")[0], agent) for label, agent in chosen.items()}
+        list(self.agents.values())[-1].after = self._after
+        self.problem = self.outcome = ""
+        self._positions, self._total, self._rate = 0, 0, 0.0
+        self._stop, self._next_s = False, 0.0
+        self._pattern: np.ndarray[Any, Any] | None = None
+        self._thread = threading.Thread(target=self._run, name="scan", daemon=True)
+
+    @property
+    def running(self) -> bool:
+        """Whether the scan's thread is alive."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the scan after the current block; its results so far are kept."""
+        self._stop = True
+
+    def end(self) -> None:
+        """Stop and wait for the end."""
+        self.stop()
+        if self._thread.is_alive():
+            self._thread.join(JOIN_S)
+
+    def tune(self, label: str, changes: Mapping[str, Any]) -> None:
+        """Change options of an agent.
+
+        Raises:
+            ValueError: no such agent.
+        """
+        if label not in self.agents:
+            raise ValueError(f"{label!r} is not an agent of this scan; known: {', '.join(self.agents)}")
+        self.agents[label].tune(changes)
+        if not self.running:
+            self.agents[label].apply()
+            self.publish()
+        self._changed()
+
+    def plain(self) -> dict[str, Any]:
+        """Return the state of the scan as JSON data."""
+        return {
+            "what": self.what,
+            "running": self.running,
+            "positions": self._positions,
+            "total": self._total,
+            "rate_per_s": round(self._rate, 1),
+            "agents": [agent.plain() for agent in self.agents.values()],
+            "problem": self.problem,
+            "outcome": self.outcome,
+        }
+
+    def publish(self) -> None:
+        """Show the present results."""
+        pictures: list[Picture] = []
+        details: dict[str, Any] = {}
+        if self._pattern is not None:
+            pictures.append(self._pattern_picture(self._pattern))
+        for label, agent in self.agents.items():
+            if agent.meta is None:
+                continue
+            try:
+                found = agent.result()
+            except Exception as error:  # as in the stream: an agent that fails leaves the others alone
+                details[label] = {"figures": {}, "verdict": None, "notes": [printable(error)]}
+                continue
+            agent.dirty = False
+            pictures += _pictures(label, found)
+            details[label] = told(found)
+        self._show(pictures, {"agents": details, "positions": self._positions, "total": self._total})
+
+    def _run(self) -> None:
+        try:
+            self.outcome = self._begin(self.agents, self._progress)
+            for agent in self.agents.values():
+                agent.apply()
+            self.publish()
+        except (StemtwinError, OSError, ValueError) as error:
+            self.problem = printable(error)
+        except BaseException as error:
+            self.problem = f"a program error: {type(error).__name__}: {printable(error)}"
+            raise
+        finally:
+            self._changed()
+
+    def _progress(self, progress: Progress) -> None:
+        self._total, self._rate = progress.total, progress.rate_per_s
+        self._changed()
+
+    def _after(self, block: Block) -> None:
+        """After a block has been through every agent: count, show, and end if asked to."""
+        self._positions += len(block)
+        if self._stop:
+            raise KeyboardInterrupt  # as the stream ends at the command line
+        now = perf_counter()
+        turned = any(agent.dirty for agent in self.agents.values())
+        if not self._wanted() or not (turned or now >= self._next_s):
+            return
+        if isinstance(block, FrameBlock):
+            self._pattern = np.asarray(block.frames[:PATTERN_FRAMES]).mean(axis=0)
+        self.publish()
+        self._next_s = now + max(REFRESH_S, (perf_counter() - now) / SHARE)
+
+    def _pattern_picture(self, pattern: "np.ndarray[Any, Any]") -> Picture:
+        meta = next(agent.meta for agent in self.agents.values() if agent.meta is not None)
+        counts = np.log1p(binned(pattern))
+        scale = pattern_scale(meta)
+        return Picture("pattern", as_bytes(counts, float(counts.min()), float(counts.max())), scale)
+
+
+def pattern_scale(meta: StreamMeta) -> dict[str, Any]:
+    """Return what the page needs to draw centre and rings: of the camera before it was binned."""
+    known = meta.metadata
+    return {
+        "camera": list(meta.layout.camera),
+        "centre_px": list(meta.centre_px),
+        "pixel_mrad": known.pixel_mrad,
+        "convergence_mrad": known.convergence_mrad,
+    }
+
+
+def _pictures(label: str, found: Reconstruction) -> list[Picture]:
+    """Return the principal image of a result and, where known, its standard deviation."""
+    name, image = next(iter(found.images.items()), (None, None))
+    if name is None or image is None:
+        return []
+    pictures = [_picture(f"{label}/image", name, image.values, image)]
+    if image.spread is not None:
+        pictures.append(_picture(f"{label}/spread", f"{name}, standard deviation", image.spread, image))
+    return pictures
+
+
+def _picture(place: str, title: str, values: "np.ndarray[Any, Any]", image: Image) -> Picture:
+    shown = binned(values)
+    known = shown[np.isfinite(shown)]
+    low, high = (float(v) for v in np.percentile(known, (0.5, 99.5))) if known.size else (0.0, 1.0)
+    return Picture(place, as_bytes(shown, low, high), {"title": title, "low": low, "high": high, "unit": image.unit})
+
+
+def of_twin(
+    scenario: Scenario, seed: int, agents: list[str], out: Path, wanted: Callable[[], bool], show: Show,
+    changed: Callable[[], None],
+) -> ScanRun:  # fmt: skip
+    """Return the scan of a scenario, as `stemtwin scan` makes it; nothing is computed yet.
+
+    Raises:
+        StemtwinError: as `scenarios.scans.scan.prepare`.
+    """
+    folder = stream.results_folder(None, out / scenario.name / "scan" / str(seed), overwrite=False)
+    session = twin_scan.prepare(scenario, seed, agents, folder)
+
+    def begin(tuned: Mapping[str, Agent], progress: Callable[[Progress], None]) -> str:
+        done = twin_scan.run(replace(session, agents=tuned), progress)
+        return f"{done.recorded.streamed.status}, in {done.recorded.out}"
+
+    return ScanRun(scenario.name, agents, begin, wanted, show, changed)
+
+
+def of_source(
+    spec: str, agents: list[str], out: Path, wanted: Callable[[], bool], show: Show, changed: Callable[[], None]
+) -> ScanRun:
+    """Return a stream from a file or camera, as `stemtwin stream` reads it; it is opened when the scan starts."""
+
+    def begin(tuned: Mapping[str, Agent], progress: Callable[[Progress], None]) -> str:
+        folder = stream.results_folder(None, out / "stream", overwrite=False)
+        with closing(open_source(spec)) as source:
+            done = stream.run(source, tuned, folder, progress)
+        return f"{done.streamed.status}, in {done.out}"
+
+    return ScanRun(spec, agents, begin, wanted, show, changed)

@@ -1,0 +1,131 @@
+"""The page in a browser, judged by what it shows. Needs playwright and a Chromium; left out where they are not."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.live.fuzz import TOKEN
+from scenarios.live.desk import Settings
+from scenarios.live.server import LiveServer
+from scenarios.schema import load
+from twin.server.access import Access
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+WAIT_MS = 120_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    settings = Settings(load("nominal"), 3, tmp_path_factory.mktemp("runs"))
+    with LiveServer(settings, Access("127.0.0.1", TOKEN), TOKEN) as live:
+        yield live
+
+
+@pytest.fixture
+def page(browser: Any, server: LiveServer) -> Iterator[Any]:
+    opened = browser.new_page(viewport={"width": 1280, "height": 720})
+    opened.set_default_timeout(WAIT_MS)
+    problems: list[str] = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+    opened.goto(server.url)
+    opened.wait_for_selector("#view-empty", state="hidden")
+    yield opened
+    opened.close()
+    # A lost connection is an error for the console; the page says it in its own words.
+    assert [problem for problem in problems if "WebSocket" not in problem] == []
+
+
+def brightness(page: Any, canvas: str) -> float:
+    """Mean of the red channel of a canvas."""
+    script = """(id) => {
+      const canvas = document.getElementById(id);
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      let sum = 0;
+      for (let i = 0; i < data.length; i += 4) sum += data[i];
+      return (4 * sum) / data.length;
+    }"""
+    return float(page.evaluate(script, canvas))
+
+
+def test_a_knob_moves_the_picture_within_what_the_page_shows(page: Any) -> None:
+    assert brightness(page, "ronchigram") > 20
+    page.locator("#value-C10").fill("15")
+    page.keyboard.press("Tab")
+    playwright.expect(page.locator("#delay")).to_contain_text("ms", timeout=WAIT_MS)
+    playwright.expect(page.locator("#knob-C10")).to_have_value("15", timeout=WAIT_MS)
+    page.locator("#ronchigram").focus()
+    page.keyboard.press("ArrowUp")
+    playwright.expect(page.locator("#value-C10")).to_have_value("16.0", timeout=WAIT_MS)
+    page.click("#zero")
+    playwright.expect(page.locator("#value-C10")).to_have_value("0.0", timeout=WAIT_MS)
+
+
+def test_the_truth_is_behind_a_button(page: Any) -> None:
+    assert page.locator("#strehl").inner_text() == "–"
+    page.click("#truth")
+    playwright.expect(page.locator("#basis")).to_have_text("(truth)", timeout=WAIT_MS)
+    assert 0.0 <= float(page.locator("#strehl").inner_text()) <= 1.0
+    assert "C10" in page.locator("#truth-table").inner_text()
+    page.click("#truth")
+    playwright.expect(page.locator("#strehl")).to_have_text("–", timeout=WAIT_MS)
+
+
+def test_a_calibration_by_click_pauses_survives_a_reload_and_ends_in_spec(page: Any, browser: Any) -> None:
+    page.keyboard.press("2")
+    page.select_option("#controller", "neural_posterior")
+    page.fill("#observations", "3")
+    page.check("#paused")
+    page.click("#start")
+    playwright.expect(page.locator("#next-title")).to_contain_text("The next input waits", timeout=WAIT_MS)
+    waiting = page.locator("#next-input").inner_text()
+    page.reload()
+    playwright.expect(page.locator("#next-input")).to_have_text(waiting, timeout=WAIT_MS)
+    second = browser.new_page()
+    second.goto(page.url)
+    playwright.expect(second.locator("#role")).to_have_text("this page watches", timeout=WAIT_MS)
+    assert second.locator("[data-verb=step]").is_disabled()
+    second.close()
+    page.click("[data-verb=step]")
+    playwright.expect(page.locator("#run-frame")).to_have_text("Frame 2", timeout=WAIT_MS)
+    page.click("[data-verb=run]")
+    page.click("#keep")
+    playwright.expect(page.locator("#run-state")).to_have_text("in spec", timeout=WAIT_MS)
+    page.wait_for_selector("#report:visible")
+    page.keyboard.press("4")
+    assert brightness(page, "a-ronchigram") > 20
+    assert brightness(page, "b-ronchigram") > 20
+    assert "error of the estimate" in page.locator("#numbers").inner_text()
+
+
+def test_a_connection_that_is_cut_is_said_and_made_again(page: Any, server: LiveServer) -> None:
+    assert server._loop is not None
+    for each in list(server._hub.pages.values()):
+        asyncio.run_coroutine_threadsafe(each.close(1011, "cut"), server._loop).result(20)
+    playwright.expect(page.locator("#banner")).to_contain_text("Trying again", timeout=WAIT_MS)
+    playwright.expect(page.locator("#banner")).to_be_hidden(timeout=WAIT_MS)
+    assert page.locator("#role").inner_text() == "this page drives"
+
+
+def test_a_server_that_ends_says_so(browser: Any, tmp_path: Path) -> None:
+    with LiveServer(Settings(load("nominal"), 3, tmp_path), Access("127.0.0.1", TOKEN), TOKEN) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        playwright.expect(page.locator("#role")).to_have_text("this page drives", timeout=WAIT_MS)
+    playwright.expect(page.locator("#banner")).to_contain_text("The server has ended", timeout=WAIT_MS)
+    assert page.locator("#knob-C10").is_disabled()
+    page.close()
