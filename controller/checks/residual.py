@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from controller.calibration import student_factor
 from controller.canonical import units
 from controller.checks import causes, consistency
 from controller.checks.causes import Told
-from controller.posterior.scatter import student_factor
 from controller.spectrum import fit as spectrum_fit
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.fit import Observation
