@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agents.com.ricom_kernel import kernel, line_transfer, transfer
-from benchmarks.ricom_transfer import CUT, DESIGNS, MAP_PX, measured_transfer, transfer_figure
+from benchmarks.imaging.ricom_transfer import CUT, DESIGNS, MAP_PX, measured_transfer, transfer_figure
 
 
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.label)
