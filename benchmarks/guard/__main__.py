@@ -12,6 +12,7 @@ costs.
 import argparse
 import gc
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", choices=sorted(KINDS), action="append", help="only this kind; may be repeated")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started deaf to it
     begun = time.perf_counter()
     found = sessions(chosen.sessions, chosen.seed, chosen.kind or list(KINDS))
     sys.stdout.write(table(found) + f"\n{time.perf_counter() - begun:.0f} s\n")

@@ -227,3 +227,18 @@ def test_garbage_is_refused(data: bytes) -> None:
     except csr.CsrError:
         return
     assert len(data) < 32 or data[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (b"stemtwin: needs --arm-events    ", "the sender refuses: needs --arm-events"),
+        (b"stemtwin: \x1b[2J\x07" + b"x" * 17, r"the sender refuses: \?\[2J\?x{17}"),
+        (b"stemtwin: \xff\xfe" + b" " * 20, "the sender refuses: "),
+        (b"stemtwin " + bytes(23), "a message of kind 115; known: 0 to 4"),
+    ],
+)
+def test_words_of_a_sender_that_refuses_are_printable(sent: bytes, words: str) -> None:
+    with pytest.raises(csr.CsrError, match=words) as caught:
+        csr.CsrDecoder().feed(sent)
+    assert str(caught.value).isprintable()
