@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from scenarios.comparison import plots
 from scenarios.schema import Scenario
@@ -84,9 +85,9 @@ def test_nothing_is_cut_off_and_no_panel_is_a_sliver(
 def test_names_beside_the_lines_do_not_overlap(names: list[str], drawn: Callable[..., Figure]) -> None:
     figure = drawn("error_curves", names, ["day_a"])
     (axes,) = figure.axes
-    boxes = [
-        text.get_window_extent() for text in axes.texts if plots.wrapped(text.get_text()) in map(plots.wrapped, names)
-    ]
+    shown = [text for text in axes.texts if text.get_text() in map(plots.wrapped, names)]
+    assert len(shown) == len(names)
+    boxes = [Text.get_window_extent(text) for text in shown]  # without the leader
     boxes = sorted(boxes, key=lambda box: box.y0)
     for below, above in pairwise(boxes):
         assert above.y0 > below.y1 - 2
@@ -95,6 +96,6 @@ def test_names_beside_the_lines_do_not_overlap(names: list[str], drawn: Callable
 def test_the_figure_grows_with_names_and_their_number(drawn: Callable[..., Figure]) -> None:
     short, long, many = (drawn("error_curves", names, ["day_a"]).get_size_inches() for names in NAMES.values())
     assert long[0] > short[0] + 0.5
-    assert many[1] > short[1] + 1
+    assert many[1] > short[1] + 0.5
     time = [drawn("computing_time", names, ["day_a"]).get_size_inches()[1] for names in NAMES.values()]
     assert time == sorted(time)
