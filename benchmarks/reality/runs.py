@@ -1,7 +1,7 @@
 """One closed-loop run on a microscope of a kind, and many of them side by side."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from time import perf_counter
@@ -115,9 +115,17 @@ def calibrated(controller: Controller, shown: SimulatedMicroscope, space: StateS
         seconds = perf_counter() - begun - waited
         estimate = controller.estimate()
         error = truth - estimate.mean_nm
-        verdicts = space.in_spec(error), estimate.covers(truth, 0.9), controller.done, estimate.misfit
-        length_nm = float(np.linalg.norm(error * per_nm))
-        records.append(Record(length_nm, *map(bool, verdicts), estimate.reason, seconds))
+        records.append(
+            Record(
+                error_nm=float(np.linalg.norm(error * per_nm)),
+                in_spec=bool(space.in_spec(error)),
+                covers_90=estimate.covers(truth, 0.9),
+                done=controller.done,
+                misfit=bool(estimate.misfit),
+                reason=estimate.reason,
+                seconds=seconds,
+            )
+        )
     return records
 
 
@@ -134,7 +142,7 @@ def run_all(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[dict[
     """Do the jobs on so many processes and yield each with its records as it finishes; an error of a run is raised."""
     queue = Queue(jobs, lambda job: (job.controller, job.kind))
     with lanes(None, workers, len(jobs)) as ready:
-        pending = {}
+        pending: dict[Future[list[dict[str, Any]]], tuple[int, Job]] = {}
         idle = list(range(len(ready)))
         while True:
             for lane in idle:

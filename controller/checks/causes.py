@@ -98,10 +98,10 @@ def named(frames: Sequence[Told], claimed_nm: Array, grid: Grid, per_nm: Array) 
     as_told = _fits(AS_TOLD, frames, [claimed_nm, *shown], grid, box)
     scored = [(_best(cause, frames, shown, grid), cause) for cause in CAUSES]
     scored.sort(key=lambda pair: -pair[0][0])
-    found, words = None, ""
+    found, words = as_told + BETTER, ""
     for (_, start), cause in scored[:FITTED]:
         mode, value = _fitted(cause.read(frames), start, grid, box)
-        if mode.misfit <= DESCRIBED and value > as_told + BETTER and (found is None or value > found):
+        if mode.misfit <= DESCRIBED and value > found:
             found, words = value, cause.words
     return words
 
