@@ -28,6 +28,7 @@ SLOW = (
     "tests/scenarios/calibration/",
     "tests/scenarios/commands/",
     "tests/scenarios/comparison/",
+    "tests/scenarios/figures/",
     "tests/scenarios/gallery/",
     "tests/scenarios/scans/",
     "tests/scenarios/test_cli",
