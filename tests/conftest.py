@@ -52,6 +52,7 @@ SLOW = (
     "tests/scenarios/calibration/",
     "tests/scenarios/commands/",
     "tests/scenarios/comparison/",
+    "tests/scenarios/figures/",
     "tests/scenarios/gallery/",
     "tests/scenarios/live/",
     "tests/scenarios/scans/",

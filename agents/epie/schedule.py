@@ -1,7 +1,7 @@
 """Step sizes through the passes of ePIE, and the criterion that ends them."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
@@ -32,6 +32,8 @@ class Schedule:
         probe_after: passes before the probe may change.
         caution, final_caution: see `epie.engine.Steps`; of live rounds and the first pass after the scan, and of the
             last pass of the annealing. 0 and 0 is ePIE as published.
+        update: "fisher" (a step of Fisher scoring), or "published": the measured amplitude replaces the modelled one
+            (Maiden and Rodenburg 2009), whatever the caution.
     """
 
     passes: Annotated[int, Ge(0)] = 100
@@ -42,6 +44,7 @@ class Schedule:
     probe_after: Annotated[int, Ge(0)] = 3
     caution: NonNegative = 1.0
     final_caution: NonNegative = 100.0
+    update: Literal["fisher", "published"] = "fisher"
 
     def __post_init__(self) -> None:
         if not 0 <= self.caution <= self.final_caution:
@@ -50,6 +53,8 @@ class Schedule:
     def steps(self, progress: float, counts: float, hold_probe: bool = False) -> Steps:
         """Step sizes at a `progress` of 0 to 1 of the annealing for frames of `counts`; caution grows geometrically."""
         caution = (1.0 + self.caution) ** (1.0 - progress) * (1.0 + self.final_caution) ** progress - 1.0
+        if self.update == "published":
+            caution = 0.0
         probe = self.probe_step * PROBE_END**progress * counts / (counts + PROBE_COUNTS)
         return Steps(self.object_step, 0.0 if hold_probe else probe, caution)
 

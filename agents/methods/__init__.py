@@ -10,10 +10,4 @@ RINGS = {
     "adf": "Annular dark field: electrons scattered beyond the disc, to 4.5 times the convergence angle.",
     "haadf": "High-angle annular dark field: 4.5 to 9.5 times the convergence angle; heavy atoms are bright.",
 }
-PRESETS = {name: Preset("_ring", {"layout": name}, summary) for name, summary in RINGS.items()} | {
-    "epie_published": Preset(
-        "epie",
-        {"caution": 0.0, "final_caution": 0.0},
-        "epie with the published update: the modelled amplitude is replaced by the measured one.",
-    )
-}
+PRESETS = {name: Preset("_ring", {"layout": name}, summary) for name, summary in RINGS.items()}

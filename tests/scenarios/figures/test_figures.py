@@ -71,7 +71,8 @@ def test_both_error_curves_come_from_the_comparison_on_four_days(tmp_path: Path)
     code, text = made("--only", "7", "--only", "8", "--out", str(tmp_path), "--campaigns", str(tmp_path))
     assert code == 0
     assert "needs" not in text
-    assert Image.open(tmp_path / "paper_7_errors.png").width > 900  # two days side by side
+    with Image.open(tmp_path / "paper_7_errors.png") as picture:
+        assert picture.width > 900  # two days side by side
 
 
 def test_an_unknown_figure_is_refused_with_those_there_are() -> None:
