@@ -32,7 +32,7 @@ def column_bound(columns: Columns, shape: tuple[int, int], axes: Axes | None = N
     information = equations.reduced.copy()
     if axes is not None:
         information[: 2 * rows, : 2 * rows] += prior_precision(axes, rows)
-    return equations.columns_covariance(np.linalg.inv(information), PARAMETERS)
+    return equations.columns_covariance(np.asarray(np.linalg.inv(information), np.float64), PARAMETERS)
 
 
 def cross_section_sigma(columns: Columns, covariance: Floats) -> Floats:

@@ -43,8 +43,8 @@ class Columns:
 
     def only(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Self:
         """The chosen columns."""
-        parts = (a[chosen] for a in (self.x_px, self.y_px, self.height, self.width_px))
-        return type(self)(*parts, self.background)
+        x, y, height, width = (a[chosen] for a in (self.x_px, self.y_px, self.height, self.width_px))
+        return type(self)(x, y, height, width, self.background)
 
 
 @dataclass(frozen=True, eq=False)

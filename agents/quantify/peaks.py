@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from agents.quantify.errors import QuantifyError
@@ -17,8 +18,9 @@ WIDTH_OF_SPACING = 0.22
 """Width of a column over the distance of neighbours: that of the filter, which hardly matters."""
 FAINTEST = 0.03
 """Height of the faintest column over that of the ninth decile, under the filter."""
-SIGNIFICANT = 4.5
-"""Least height over the standard deviation of the filtered noise: chance gives one such maximum in 1e5 pixels."""
+SIGNIFICANT = 7.0
+"""Least height over the standard deviation of the filtered noise, whose own maxima rise by 3 to 5 above their lowest
+neighbours."""
 SMOOTH_PX = (8.0, 16.0)
 """Widths of the Gaussians whose blur of the image is taken off first; a sixth of the image is tried last."""
 LEAST_RING = 0.03
@@ -32,7 +34,7 @@ class Found(NamedTuple):
 
     Attributes:
         x_px, y_px: column and row of each, (N,), from the strongest on.
-        height: above the surroundings, (N,).
+        height: under the filter, above the lowest place around, (N,).
         spacing_px: distance of neighbours.
         width_px: rough width of a column.
     """
@@ -124,37 +126,48 @@ def find(image: Floats, spacing_px: float | None = None, least: int = FEWEST) ->
     """
     distance = spacing(image) if spacing_px is None else spacing_px
     width = max(WIDTH_OF_SPACING * distance, 1.0)
-    filtered = _band_passed(image, width)
-    noise = _noise(image) * _gain(width)
-    reach = max(round(0.5 * distance), 1)
-    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
-    disc = np.hypot(x, y) <= 0.55 * distance
-    place = np.argwhere((filtered == ndimage.maximum_filter(filtered, footprint=disc)) & (filtered > 0))
-    height = filtered[tuple(place.T)]
-    order = np.argsort(-height, kind="stable")
-    place, height = place[order], height[order]
+    smooth: Floats = ndimage.gaussian_filter(image, width, mode="nearest")
+    noise = _noise(image) / (2 * width * math.sqrt(math.pi))
+    place, height = _maxima(smooth, width, distance)
     bright = float(np.quantile(height, 0.9)) if len(height) else 0.0
     kept = (height > FAINTEST * bright) & (height > SIGNIFICANT * noise)
-    place, height = place[kept], height[kept]
+    place, height = _apart(place[kept], height[kept], 0.55 * distance)
     if len(place) < least:
         found = "no column stands" if not len(place) else f"only {len(place)} of {least} columns needed stand"
         raise QuantifyError(f"{found} out of the noise at a distance of {distance:.1f} px: use a larger image or dose")
-    finer = np.array([_vertex(filtered, int(r), int(c)) for r, c in place])
+    finer = np.array([_vertex(smooth, int(r), int(c)) for r, c in place])
     return Found(finer[:, 1], finer[:, 0], height, distance, width)
 
 
-def _band_passed(image: Floats, width_px: float) -> Floats:
-    """Image under a Gaussian of that width less one of twice it: columns are maxima, slow changes are gone."""
-    smooth: Floats = ndimage.gaussian_filter(image, width_px, mode="nearest")
-    return smooth - ndimage.gaussian_filter(image, 2 * width_px, mode="nearest")
+def _maxima(smooth: Floats, width_px: float, distance: float) -> tuple[NDArray[np.int64], Floats]:
+    """Maxima, (N, 2), and their heights, highest first.
+
+    Of the smooth image, where a faint column among strong ones is one, and of what is left of it without a smoother
+    one, where a thin column on the slope of a thick one is.
+    """
+    reach = max(round(0.5 * distance), 1)
+    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
+    disc = np.hypot(x, y) <= 0.55 * distance
+    steep = smooth - ndimage.gaussian_filter(smooth, math.sqrt(3) * width_px, mode="nearest")
+    places, heights = [], []
+    for filtered, low in ((smooth, ndimage.minimum_filter(smooth, footprint=disc)), (steep, np.zeros_like(steep))):
+        place = np.argwhere((filtered == ndimage.maximum_filter(filtered, footprint=disc)) & (filtered > low))
+        places.append(place)
+        heights.append((filtered - low)[tuple(place.T)])
+    place, height = np.concatenate(places), np.concatenate(heights)
+    order = np.argsort(-height, kind="stable")
+    return place[order], height[order]
 
 
-def _gain(width_px: float) -> float:
-    """Standard deviation of white noise of one under `_band_passed`."""
-    # Of Gaussians a, b: sqrt(integral of (a - b)^2).
-    first, second = width_px**2, 4 * width_px**2
-    square = 1 / (4 * math.pi * first) + 1 / (4 * math.pi * second) - 2 / (2 * math.pi * (first + second))
-    return math.sqrt(square)
+def _apart(place: NDArray[np.int64], height: Floats, distance: float) -> tuple[NDArray[np.int64], Floats]:
+    """Leave out places nearer than a distance to a higher one; they come highest first."""
+    from scipy.spatial import cKDTree
+
+    kept = np.ones(len(place), np.bool_)
+    if len(place):
+        for first, second in sorted(cKDTree(place).query_pairs(distance)):
+            kept[second] &= not kept[first]
+    return place[kept], height[kept]
 
 
 def _noise(image: Floats) -> float:

@@ -19,7 +19,7 @@ from agents.quantify.step import FitOptions, Weighting, Width, effective
 from twin.arrays import Floats
 from twin.options import Positive, validated
 
-FILTERED = 0.3
+FILTERED = 0.4
 """Height of a Gaussian under the filter that finds it, over its own."""
 WORTH_FITTING = 0.99
 """Weight h(0) of a detector's response above which it is taken for none."""

@@ -150,7 +150,7 @@ def linearised(image: Floats, state: State, prior: Prior, options: FitOptions) -
     equations = normal_equations(
         expected, residual, weight, np.array(planes), own_prior, lines=options.shifts, fitted=fitted
     )
-    covariance = np.linalg.inv(_with_prior(state, equations)[0])
+    covariance = np.asarray(np.linalg.inv(_with_prior(state, equations)[0]), np.float64)
     parameters, pull = state.parameters, 0.0
     if options.tail or not options.shifts:
         parameters, pull = taken_up(equations, covariance, weight, state.smear if options.tail else None)

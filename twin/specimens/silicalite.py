@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -41,9 +42,10 @@ def make(options: Options) -> Structure:
     """
     from ase.spacegroup import crystal
 
+    make_crystal: Any = crystal  # without annotations
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cell = crystal(
+        cell = make_crystal(
             ["Si"] * len(SILICON) + ["O"] * len(OXYGEN),
             basis=[*SILICON, *OXYGEN],
             spacegroup=62,

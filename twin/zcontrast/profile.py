@@ -16,7 +16,7 @@ from scipy.special import j0
 from twin.aberrations import Aberrations
 from twin.arrays import Floats
 from twin.detectors.layouts import Region
-from twin.matter.carbon_screen import grid_frequencies
+from twin.matter.carbon_screen import grid_frequencies, potential_v_nm3
 from twin.matter.crystals import projected_phase
 from twin.optics import Optics
 from twin.options import NonNegative, validated
@@ -30,7 +30,7 @@ PLACES = 48
 """Distances from the column at which the beam is propagated."""
 REACH_NM = 0.8
 """Radius within which a column is computed."""
-FINE, FINE_NM = 512, 0.003
+FINE, FINE_NM = 1024, 0.0015
 """Grid for the scattering of one atom."""
 
 
@@ -79,11 +79,12 @@ def atom_cross_section_nm2(number: int, energy_kev: float, inner_mrad: float, ou
 
     The squared Fourier transform of exp(i sigma V) - 1 for a plane wave, with Lobato and Van Dyck's potential.
     """
-    optics = Optics(energy_kev=energy_kev, convergence_mrad=20.0, grid=FINE, sampling_nm=FINE_NM)
-    middle = np.full((1, 2), FINE * FINE_NM / 2)
-    phase = projected_phase(chemical_symbols[number], middle, optics, FINE, FINE_NM)
+    optics = Optics(energy_kev=energy_kev, convergence_mrad=20.0)
+    q = np.hypot(np.fft.fftfreq(FINE, FINE_NM)[:, None], np.fft.fftfreq(FINE, FINE_NM)[None, :])
+    spectrum = optics.interaction_rad_per_v_nm * potential_v_nm3(q, chemical_symbols[number])
+    phase = scipy.fft.ifft2(spectrum).real / FINE_NM**2
     scattered = scipy.fft.fft2(np.exp(1j * phase) - 1.0) * FINE_NM**2
-    angle_mrad = 1e3 * optics.wavelength_nm * np.hypot(*np.meshgrid(*[np.fft.fftfreq(FINE, FINE_NM)] * 2))
+    angle_mrad = 1e3 * optics.wavelength_nm * q
     inside = (angle_mrad >= inner_mrad) & (angle_mrad < outer_mrad)
     return float(np.sum(np.abs(scattered[inside]) ** 2)) / (FINE * FINE_NM) ** 2
 
@@ -125,7 +126,7 @@ def _densities(
     """Beam density over the thermal cloud of each atom, nm^-2, for a beam at each distance, (n, places)."""
     side_nm = GRID * SAMPLING_NM
     middle, q = np.full((1, 2), side_nm / 2), grid_frequencies(GRID, SAMPLING_NM)
-    frequency = np.fft.fftfreq(GRID, SAMPLING_NM)
+    frequency = np.asarray(np.fft.fftfreq(GRID, SAMPLING_NM), np.float64)
     k2 = frequency[:, None] ** 2 + frequency[None, :] ** 2
     kept = k2 < (2 / 3 * 0.5 / SAMPLING_NM) ** 2
     psi = _probes(optics, beam, place_nm, frequency)
