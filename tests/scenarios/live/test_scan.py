@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agents.base import Reconstruction, Trust
+from scenarios.live.agents import told
 from scenarios.live.pictures import Picture
 from scenarios.live.scan import ScanRun, of_source
 from twin.formats import Layout, Metadata, create
@@ -52,10 +54,19 @@ def test_images_pattern_and_verdict(file: Path, tmp_path: Path) -> None:
     assert {"pattern", "adf/image", "ricom/image", "ricom/spread"} <= set(shown.pictures)
     assert shown.pictures["adf/image"].values.shape == (22, 20)
     assert shown.pictures["pattern"].scale["centre_px"] == [8.0, 8.0]
-    assert shown.details["agents"]["ricom"]["verdict"]["fits"] in (True, False)
+    assert shown.details["agents"]["ricom"]["figures"] == {"kernel_px": 61.0}
     knobs = {knob["name"]: knob for knob in run.plain()["agents"][0]["knobs"]}
     assert knobs["inner_mrad"]["value"] >= BEAM.convergence_mrad  # the usual radius, before anybody turns it
     assert (tmp_path / "stream" / "summary.json").is_file()
+
+
+def test_a_verdict_is_a_sentence_and_its_misfit_no_note() -> None:
+    trust = Trust(0.0, 2.0, 0.4, 1e-9, False, "the model")
+    found = told(Reconstruction({}, {"kernel_px": float("nan")}, trust, ("does not fit: badly", "turned by 3 degrees")))
+    assert (found["figures"], found["notes"]) == ({"kernel_px": None}, ["turned by 3 degrees"])
+    assert found["verdict"]["words"].startswith("does not fit: residuals of neighbouring pixels correlate by +0.40")
+    good = told(Reconstruction({}, trust=Trust(0.0, 1.0, 0.0, 0.5, True, "the model")))
+    assert good["verdict"] == {"fits": True, "words": "fits: the model (p = 0.5)"}
 
 
 def test_a_knob_acts_after_the_scan_and_a_bad_value_is_told(file: Path, tmp_path: Path) -> None:
