@@ -167,7 +167,7 @@ def told(found: Reconstruction) -> dict[str, Any]:
     trust = found.trust
     verdict = None
     if trust is not None:
-        words = f"fits {trust.model} (p = {trust.probability:.2g})" if trust.fits else misfit_words(trust)
+        words = f"fits: {trust.model} (p = {trust.probability:.2g})" if trust.fits else misfit_words(trust)
         verdict = {"fits": trust.fits, "words": printable(words)}
     return {
         "figures": {name: rounded([value])[0] for name, value in found.figures.items()},

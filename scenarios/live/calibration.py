@@ -66,7 +66,7 @@ class Calibration:
         self.gate = Gate(changed, paused)
         self.result: Result | None = None
         self.problem = ""
-        self.begun, self.frames = False, 0
+        self.begun, self._over, self.frames = False, False, 0
         self._steps: deque[dict[str, Any]] = deque(maxlen=MOST_STEPS)
         self._estimate: Estimate | None = None
         self._audit: Path | None = None
@@ -75,8 +75,8 @@ class Calibration:
 
     @property
     def running(self) -> bool:
-        """Whether the run's thread is alive."""
-        return self._thread.is_alive()
+        """Whether the run has begun and not ended."""
+        return self._thread.is_alive() and not self._over
 
     @property
     def cumulative_nm(self) -> Array:
@@ -173,6 +173,7 @@ class Calibration:
             self.problem = f"a program error: {type(error).__name__}: {printable(error)}"
             raise
         finally:
+            self._over = True  # before the last change is told: the thread still lives then
             self._changed()
 
     def _gated(self, session: Session) -> Session:

@@ -70,14 +70,14 @@ class ScanRun:
         list(self.agents.values())[-1].after = self._after
         self.problem = self.outcome = ""
         self._positions, self._total, self._rate = 0, 0, 0.0
-        self._stop, self._next_s = False, 0.0
+        self._stop, self._over, self._next_s = False, False, 0.0
         self._pattern: np.ndarray[Any, Any] | None = None
         self._thread = threading.Thread(target=self._run, name="scan", daemon=True)
 
     @property
     def running(self) -> bool:
-        """Whether the scan's thread is alive."""
-        return self._thread.is_alive()
+        """Whether the scan has begun and not ended."""
+        return self._thread.is_alive() and not self._over
 
     def start(self) -> None:
         """Begin."""
@@ -151,6 +151,7 @@ class ScanRun:
             self.problem = f"a program error: {type(error).__name__}: {printable(error)}"
             raise
         finally:
+            self._over = True  # before the last change is told: the thread still lives then
             self._changed()
 
     def _progress(self, progress: Progress) -> None:

@@ -719,7 +719,7 @@ function choose(tab, focus = false) {
     $(one.getAttribute("aria-controls")).hidden = !chosen;
   }
   if (focus) tab.focus();
-  history.replaceState(null, "", `${location.pathname}${location.search}#${tab.getAttribute("aria-controls")}`);
+  history.replaceState(null, "", `${location.pathname}${location.search}#/${tab.getAttribute("aria-controls")}`);
   drawCharts();
 }
 tabs.forEach((tab, k) => {
@@ -735,5 +735,5 @@ document.addEventListener("keydown", (event) => {
 });
 window.addEventListener("resize", drawCharts);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
-choose(tabs.find((tab) => `#${tab.getAttribute("aria-controls")}` === location.hash) || tabs[0]);
+choose(tabs.find((tab) => `#/${tab.getAttribute("aria-controls")}` === location.hash) || tabs[0]);
 connect();

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scenarios.calibration.instruments import Wiring
+from scenarios.live.calibration import Calibration
 from scenarios.live.gate import Gate, GatedMicroscope, Question
 from scenarios.schema import Scenario
 from twin.instrument.audit import AuditLog, read
@@ -142,3 +144,14 @@ def test_what_is_kept_for_the_page_is_bounded() -> None:
     for k in range(1000):
         gate.note(f"line {k}")
     assert (len(gate.lines), gate.lines[-1]["n"]) == (200, 1000)
+
+
+def test_the_last_change_that_is_told_shows_the_end(small: Scenario, tmp_path: Path) -> None:
+    """Who asks only when told of a change, as the page does, must not be left with a run that goes on."""
+    told: list[bool] = []
+    run = Calibration(small, "random", 1, tmp_path, Wiring(), lambda: told.append(run.running), lambda frame: None)
+    run.start()
+    wait_for(lambda: run.gate.question is not None and run.gate.question.kind == "keep")
+    run.gate.say("keep")
+    run._thread.join(60)
+    assert (told[-1], run.outcome()) == (False, "complete after 3 observations")

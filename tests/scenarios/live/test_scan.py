@@ -1,0 +1,119 @@
+"""The scan panel on a file: images, knobs that act at once, an early end, agents that fail."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.base import Reconstruction, Trust
+from scenarios.live.agents import told
+from scenarios.live.pictures import Picture
+from scenarios.live.scan import ScanRun, of_source
+from twin.formats import Layout, Metadata, create
+
+BEAM = Metadata(energy_kev=300, convergence_mrad=20, pixel_mrad=4, step_nm=0.05, rotation_deg=0)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "scan.zarr"
+    rng = np.random.default_rng(0)
+    axis = np.arange(16) - 8
+    disc = np.hypot(axis[:, None], axis[None, :]) < 5
+    with create(str(path), Layout((22, 20), (16, 16)), BEAM) as writer:
+        writer.append(rng.poisson(20.0 * disc, (440, 16, 16)).astype(np.uint16))
+    return path
+
+
+class Shown:
+    """What a page would have been shown."""
+
+    def __init__(self) -> None:
+        self.pictures: dict[str, Picture] = {}
+        self.details: dict[str, Any] = {}
+
+    def __call__(self, pictures: list[Picture], details: Any) -> None:
+        self.pictures = {picture.name: picture for picture in pictures}
+        self.details = dict(details)
+
+
+def scanned(file: Path, out: Path, agents: list[str], shown: Shown) -> ScanRun:
+    run = of_source(str(file), agents, out, lambda: True, shown, lambda: None)
+    run.start()
+    run._thread.join(60)
+    assert not run.running
+    return run
+
+
+def test_images_pattern_and_verdict(file: Path, tmp_path: Path) -> None:
+    shown = Shown()
+    run = scanned(file, tmp_path, ["adf", "ricom"], shown)
+    assert run.outcome.startswith("complete")
+    assert {"pattern", "adf/image", "ricom/image", "ricom/spread"} <= set(shown.pictures)
+    assert shown.pictures["adf/image"].values.shape == (22, 20)
+    assert shown.pictures["pattern"].scale["centre_px"] == [8.0, 8.0]
+    assert shown.details["agents"]["ricom"]["figures"] == {"kernel_px": 61.0}
+    knobs = {knob["name"]: knob for knob in run.plain()["agents"][0]["knobs"]}
+    assert knobs["inner_mrad"]["value"] >= BEAM.convergence_mrad  # the usual radius, before anybody turns it
+    assert (tmp_path / "stream" / "summary.json").is_file()
+
+
+def test_a_verdict_is_a_sentence_and_its_misfit_no_note() -> None:
+    trust = Trust(0.0, 2.0, 0.4, 1e-9, False, "the model")
+    found = told(Reconstruction({}, {"kernel_px": float("nan")}, trust, ("does not fit: badly", "turned by 3 degrees")))
+    assert (found["figures"], found["notes"]) == ({"kernel_px": None}, ["turned by 3 degrees"])
+    assert found["verdict"]["words"].startswith("does not fit: residuals of neighbouring pixels correlate by +0.40")
+    good = told(Reconstruction({}, trust=Trust(0.0, 1.0, 0.0, 0.5, True, "the model")))
+    assert good["verdict"] == {"fits": True, "words": "fits: the model (p = 0.5)"}
+
+
+def test_a_knob_acts_after_the_scan_and_a_bad_value_is_told(file: Path, tmp_path: Path) -> None:
+    shown = Shown()
+    run = scanned(file, tmp_path, ["ricom"], shown)
+    before = shown.pictures["ricom/image"].values
+    run.tune("ricom", {"kernel_px": 3})
+    assert not np.array_equal(shown.pictures["ricom/image"].values, before)
+    run.tune("ricom", {"kernel_px": 4})
+    assert "kernel" in run.plain()["agents"][0]["problem"]
+    assert run.plain()["agents"][0]["knobs"][0]["value"] == 3
+    with pytest.raises(ValueError, match="is not an agent of this scan"):
+        run.tune("rikom", {})
+
+
+def test_a_knob_acts_on_the_running_scan(file: Path, tmp_path: Path) -> None:
+    """A change that is noted while a block is on its way acts before the next block."""
+    run = of_source(str(file), ["ricom"], tmp_path, lambda: False, Shown(), lambda: None)
+    agent = run.agents["ricom"]
+    held, go_on = threading.Event(), threading.Event()
+    inner, blocks = agent.after, []
+
+    def after(block: Any) -> None:
+        blocks.append(agent.inner.options.kernel_px)  # type: ignore[attr-defined]
+        held.set()
+        go_on.wait(30)
+        assert inner is not None
+        inner(block)
+
+    agent.after = after
+    run.start()
+    assert held.wait(60)
+    run.tune("ricom", {"kernel_px": 5})
+    go_on.set()
+    run._thread.join(60)
+    assert (blocks[0], agent.inner.options.kernel_px) == (61, 5)  # type: ignore[attr-defined]
+
+
+def test_an_end_keeps_the_results_so_far(file: Path, tmp_path: Path) -> None:
+    run = of_source(str(file), ["adf"], tmp_path, lambda: True, Shown(), lambda: None)
+    run.stop()
+    run.start()
+    run._thread.join(60)
+    assert run.outcome.startswith(("interrupted", "incomplete"))
+    assert (tmp_path / "stream" / "summary.json").is_file()
+
+
+def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
+    run = scanned(tmp_path / "none.mib", tmp_path, ["adf"], Shown())
+    assert "none.mib" in run.problem
