@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 import typer.main
 
 from scenarios.cli import app
@@ -153,9 +154,10 @@ def check(words: list[str], synopsis: bool) -> None:
         if command.name == "list" and name not in command.commands:
             assert all(word.strip("[]") == "--json" for word in words)  # `list NAME`: any entry of a list
             return
+        context = typer.Context(command, info_name=command.name)
         for alternative in name.split("|"):
-            assert alternative in command.commands, f"{alternative!r} is no command"
-        command = command.commands[name.split("|")[0]]
+            assert alternative in command.list_commands(context), f"{alternative!r} is no command"
+        command = command.get_command(context, name.split("|")[0])
     if not synopsis:
         command.make_context(command.name, list(words))
         return

@@ -178,11 +178,12 @@ def coefficient_errors(summary: Figures, scenarios: Mapping[str, Scenario]) -> b
 def _panels(summary: Figures, height_in: float, names_beside: bool = True) -> tuple[Figure, list[Axes]]:
     """A figure with a panel per scenario, two in a row if they fit, which grows with the names beside its lines."""
     count = len(summary["scenarios"])
-    beside_in = _width_in([BOUND, *summary["controllers"]]) if names_beside else 0.0
+    names = {BOUND, *(name for found in summary["scenarios"].values() for name in found["controllers"])}
+    beside_in = _width_in(sorted(names)) if names_beside else 0.0
     columns = 2 if count > 1 and beside_in <= MOST_BESIDE_IN else 1
     rows = -(-count // columns)
     width_in = AXES_IN[columns] + beside_in
-    lines = sum(_lines(name) for name in [BOUND, *summary["controllers"]]) if names_beside else 0
+    lines = sum(map(_lines, names)) if names_beside else 0
     figure = Figure(figsize=(width_in * columns, max(height_in, 0.9 + LINE_IN * lines) * rows), layout="constrained")
     figure.set_facecolor("white")
     grid = list(figure.subplots(rows, columns, squeeze=False).ravel())

@@ -17,6 +17,8 @@ from scenarios.figures.paper import FIGURES, LARGEST_PX, small
 BASELINES = Path(__file__).parents[3] / "benchmarks" / "baselines"
 LARGEST = 150_000
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 def made(*words: str) -> tuple[int, str]:
     done = CliRunner().invoke(app, ["figures", "paper", *words])
