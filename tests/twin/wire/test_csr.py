@@ -240,5 +240,5 @@ def test_garbage_is_refused(data: bytes) -> None:
 )
 def test_words_of_a_sender_that_refuses_are_printable(sent: bytes, words: str) -> None:
     with pytest.raises(csr.CsrError, match=words) as caught:
-        csr.CsrDecoder().feed(sent)
+        list(csr.CsrDecoder().feed(sent))
     assert str(caught.value).isprintable()
