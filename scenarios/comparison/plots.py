@@ -218,8 +218,8 @@ def _width_in(names: Iterable[str]) -> float:
 
 def _title(axes: Axes, text: str) -> None:
     """Set a title in lines that are no wider than the panel."""
-    columns = axes.get_gridspec().ncols
-    axes.set_title("\n".join(textwrap.wrap(text, TITLE_CHARACTERS[columns])))
+    grid = axes.get_gridspec()
+    axes.set_title("\n".join(textwrap.wrap(text, TITLE_CHARACTERS[1 if grid is None else grid.ncols])))
 
 
 def _styles(controllers: Sequence[str] | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -262,7 +262,7 @@ def _label_ends(axes: Axes, last: float, ends: Mapping[str, float], styles: Mapp
     order = sorted(ends, key=lambda name: ends[name])
     wanted = [(transform((1.0, ends[name]))[1] - low) / (high - low) for name in order]
     few = len(ends) <= 12
-    line = LINE_IN / (axes.figure.get_size_inches()[1] / axes.get_gridspec().nrows - 0.8)
+    line = LINE_IN * axes.figure.dpi / axes.bbox.height
     heights = _apart(wanted, [line * (_lines(name) + 0.1) for name in order])
     for name, height in zip(order, heights, strict=True):
         style = styles[name]
