@@ -218,7 +218,7 @@ class CheckedController:
     def _reason(self, estimate: Estimate) -> str:
         if self.refused:
             return self.refused[-1]
-        if self.usable >= TELLING and not self.gate.shows_specimen:
+        if self.usable and len(self.gate.seen) >= TELLING and not self.gate.shows_specimen:
             return UNCERTAIN
         if self.opinion.objection or self.cause:
             parts = at_edge(estimate, self.space, NEAR_EDGE), self.opinion.objection, self.cause

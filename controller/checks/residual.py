@@ -9,6 +9,7 @@ leaves frames that contradict each other.
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.stats import norm, t
 
 from controller.calibration import student_factor
 from controller.canonical import units
@@ -112,8 +113,9 @@ def _of_mean_nm(frames: consistency.Consistency) -> float:
     """Standard deviation of the mean of frames whose defocus scatters, as wide as few frames make it."""
     weight = 1.0 / frames.covariance_nm2[:, 0, 0]
     effective = float(weight.sum() ** 2 / np.sum(weight**2))
-    degrees = max(len(weight) - 1, 1)
-    return frames.defocus_spread_nm() * float(student_factor(degrees, 1) / effective) ** 0.5
+    # A spread known from few frames: regions of 90 % as wide as Student's t makes them.
+    student = float(t.ppf(0.95, max(len(weight) - 1, 1)) / norm.ppf(0.95))
+    return frames.defocus_spread_nm() * student / effective**0.5
 
 
 ADVICE = "frames, inputs and specimen do not belong together"
