@@ -13,6 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,7 @@ def matched(found: Quantified, truth: Quantified) -> tuple[np.ndarray, np.ndarra
 def noise_run(dose: float, seed: int) -> dict[str, Any]:
     """Errors of one image of Pt [001] under noise alone, over the bound of each column."""
     step_nm, side = 0.015, 64
-    images = ColumnImages.of(_bulk(), BULK)
-    image = images.image((side, side), step_nm, (1.43, 1.43))
-    truth = gaussian_truth(image, step_nm)
+    image, truth = _bulk_image(side, step_nm)
     scale = dose * (10 * step_nm) ** 2
     counts = exposed(image, dose, step_nm, np.random.default_rng([seed, int(dose)]))
     start = truth.fit.columns
@@ -108,8 +107,7 @@ def noise_run(dose: float, seed: int) -> dict[str, Any]:
 def distortion_run(dose: float, seed: int) -> dict[str, Any]:
     """Errors of one image of the dislocation in Pt [112] under all distortions, from found peaks."""
     step_nm, side = 0.016, 128
-    crystal = specimens.build("pt_112_dislocation", {"width_nm": 5.0, "height_nm": 5.0})
-    images = ColumnImages.of(crystal, BULK)
+    images = _dislocation()
     corner = 2.5 - side * step_nm / 2
     wide = images.image((side + 2 * MARGIN,) * 2, step_nm, (corner - MARGIN * step_nm,) * 2)
     truth = gaussian_truth(wide[MARGIN:-MARGIN, MARGIN:-MARGIN], step_nm)
@@ -140,7 +138,7 @@ def sphere_run(dose: float, seed: int) -> dict[str, Any]:
     """Atoms of the sphere of 333 columns without and with distortions, by a library of a larger sphere."""
     step_nm = 0.015
     result: dict[str, Any] = {}
-    images = ColumnImages.of(specimens.build("pt_sphere"), SPHERE)
+    images = _sphere()
     side, corner = 320, 0.35
     wide = images.image((side + 2 * MARGIN,) * 2, step_nm, (corner - MARGIN * step_nm,) * 2)
     library = _library(step_nm)
@@ -229,8 +227,22 @@ def _generated(images: ColumnImages, place_nm: Floats, thickness_nm: float) -> f
     return float(thin.image((1, 1), 0.01, (float(place_nm[0]), float(place_nm[1])))[0, 0])
 
 
-def _bulk() -> Any:
-    return specimens.build("pt_001", {"width_nm": 3.93, "height_nm": 3.93, "thickness_nm": 3.93})
+@lru_cache
+def _bulk_image(side: int, step_nm: float) -> tuple[Floats, Quantified]:
+    """Image of Pt [001] without noise, and its columns."""
+    crystal = specimens.build("pt_001", {"width_nm": 3.93, "height_nm": 3.93, "thickness_nm": 3.93})
+    image = ColumnImages.of(crystal, BULK).image((side, side), step_nm, (1.43, 1.43))
+    return image, gaussian_truth(image, step_nm)
+
+
+@lru_cache
+def _sphere() -> ColumnImages:
+    return ColumnImages.of(specimens.build("pt_sphere"), SPHERE)
+
+
+@lru_cache
+def _dislocation() -> ColumnImages:
+    return ColumnImages.of(specimens.build("pt_112_dislocation", {"width_nm": 5.0, "height_nm": 5.0}), BULK)
 
 
 def _at_edge(columns: Columns, side: int) -> np.ndarray:
@@ -239,6 +251,7 @@ def _at_edge(columns: Columns, side: int) -> np.ndarray:
     return np.asarray((low < reach) | (high > side - 1 - reach))
 
 
+@lru_cache
 def _library(step_nm: float) -> Floats:
     """Cross-sections, nm2 of the whole beam, of 1 to 13 atoms: means over a sphere of 13 cells without noise."""
     larger = ColumnImages.of(specimens.build("pt_sphere", {"cells": 13, "side_nm": 6.5}), SPHERE)

@@ -14,6 +14,9 @@ FEWEST = 4
 """Columns that a quantification needs: fewer tell neither their common width nor the shifts of lines."""
 SMALLEST_SIDE = 16
 SMALLEST_SPACING_PX = 3.0
+APART, PEAK = 0.55, 0.28
+"""Least distance of two columns, and radius within which one is highest, over the distance of neighbours; the smaller
+one, for the slope of a strong column may be higher than a faint one."""
 WIDTH_OF_SPACING = 0.22
 """Width of a column over the distance of neighbours: that of the filter, which hardly matters."""
 FAINTEST = 0.03
@@ -131,7 +134,7 @@ def find(image: Floats, spacing_px: float | None = None, least: int = FEWEST) ->
     place, height = _maxima(smooth, width, distance)
     bright = float(np.quantile(height, 0.9)) if len(height) else 0.0
     kept = (height > FAINTEST * bright) & (height > SIGNIFICANT * noise)
-    place, height = _apart(place[kept], height[kept], 0.55 * distance)
+    place, height = _apart(place[kept], height[kept], APART * distance)
     if len(place) < least:
         found = "no column stands" if not len(place) else f"only {len(place)} of {least} columns needed stand"
         raise QuantifyError(f"{found} out of the noise at a distance of {distance:.1f} px: use a larger image or dose")
@@ -147,11 +150,12 @@ def _maxima(smooth: Floats, width_px: float, distance: float) -> tuple[NDArray[n
     """
     reach = max(round(0.5 * distance), 1)
     y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
-    disc = np.hypot(x, y) <= 0.55 * distance
+    radius = np.hypot(x, y)
+    disc, near = radius <= APART * distance, radius <= PEAK * distance
     steep = smooth - ndimage.gaussian_filter(smooth, math.sqrt(3) * width_px, mode="nearest")
     places, heights = [], []
     for filtered, low in ((smooth, ndimage.minimum_filter(smooth, footprint=disc)), (steep, np.zeros_like(steep))):
-        place = np.argwhere((filtered == ndimage.maximum_filter(filtered, footprint=disc)) & (filtered > low))
+        place = np.argwhere((filtered == ndimage.maximum_filter(filtered, footprint=near)) & (filtered > low))
         places.append(place)
         heights.append((filtered - low)[tuple(place.T)])
     place, height = np.concatenate(places), np.concatenate(heights)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import norm, t
 
-from controller.calibration import student_factor
 from controller.canonical import units
 from controller.checks import causes, consistency
 from controller.checks.causes import Told

@@ -41,7 +41,7 @@ def test_it_writes_a_table_a_picture_and_arrays(image: Path, tmp_path: Path) -> 
     assert plain["columns"] == 25
     assert plain["atoms"] == 75
     assert plain["spacing_nm"] == pytest.approx(0.24, abs=0.02)
-    rows = list(csv.DictReader((out / "columns.csv").open()))
+    rows = list(csv.DictReader((out / "columns.csv").read_text().splitlines()))
     assert [int(float(row["atoms"])) for row in rows] == [1, 2, 3, 4, 5] * 5
     sigmas = [name for name in rows[0] if "sigma" in name]
     assert len(sigmas) == 6  # a standard error for every number

@@ -1,0 +1,1 @@
+"""`stemtwin quantify`: columns of an image."""
