@@ -139,10 +139,6 @@ class TwinHand:
         """Return every coefficient now: the truth."""
         return self._microscope.aberrations()
 
-    def state_nm(self) -> Array:
-        """Return the calibrated coefficients now, (n,): the truth."""
-        return self._microscope.truth().state_nm
-
     def close(self, reason: str) -> str:
         return ""
 

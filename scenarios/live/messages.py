@@ -141,8 +141,6 @@ MODELS: dict[str, type] = {
     "drive": Drive,
 }
 """Models by the value of `do`."""
-ANYONE = (Seen, Drive)
-"""Messages of a page that only watches."""
 
 
 def parse(text: str | bytes) -> Any:

@@ -62,7 +62,7 @@ class LiveServer:
 
     def __init__(self, settings: Settings, access: Access, token: str, port: int = 0) -> None:
         self.socket = socket.create_server((access.host, port), family=_family(access.host))
-        self.host, self.port = access.host, self.socket.getsockname()[1]
+        self.port = self.socket.getsockname()[1]
         self.url = f"http://{_shown(access.host)}:{self.port}/?token={quote(token)}"
         self._hub, self._pace = Hub(), Pace()
         self._pending: tuple[dict[str, float], Page] | None = None

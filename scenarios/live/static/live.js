@@ -77,7 +77,6 @@ const MAGMA = ramp([[0, 0, 4], [40, 17, 89], [114, 31, 129], [183, 55, 121], [24
 const CYCLE = ramp([[38, 20, 60], [94, 60, 153], [110, 150, 196], [226, 223, 226], [200, 140, 110], [130, 44, 78], [38, 20, 60]]);
 CYCLE[254] = (255 << 24) | (0x57 << 16) | (0xd8 << 8) | 0xff;
 CYCLE[255] = (255 << 24) | (0x1a << 16) | (0x15 << 8) | 0x10;
-const TABLES = { ronchigram: GREY, pattern: MAGMA, spectrum: MAGMA, probe: MAGMA, phase: CYCLE };
 
 function paint(canvas, picture, table) {
   const { width, height, data } = picture;
@@ -143,7 +142,6 @@ function showView(header, pictures) {
   $("rate").textContent = `${drawn.length}/s`;
   if (asked.knobs && Object.entries(asked.knobs).every(([name, value]) => Math.abs(header.knobs[name] - value) < 1e-3)) {
     $("delay").textContent = `${Math.round(now - asked.at)} ms`;
-    page.delays = [...(page.delays || []).slice(-199), now - asked.at];
     asked.knobs = null;
   }
 }
