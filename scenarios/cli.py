@@ -21,7 +21,7 @@ from scenarios.commands.compare import compare
 from scenarios.commands.defaults import use_defaults
 from scenarios.commands.figures import gallery
 from scenarios.commands.live import live
-from scenarios.commands.quantify.command import quantify
+from scenarios.commands.quantify import quantify
 from scenarios.commands.record import record
 from scenarios.commands.refusal import stop
 from scenarios.commands.report import report

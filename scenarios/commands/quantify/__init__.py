@@ -1,1 +1,0 @@
-"""`stemtwin quantify`: columns of an image."""
