@@ -19,7 +19,7 @@ from twin.state import StateSpace
 from twin.types import Frame
 
 if TYPE_CHECKING:
-    from twin.ronchigram.phase_screens import Renderer
+    from twin.ronchigram.renderer import Renderer
 
 Range = tuple[float, float]
 
