@@ -8,16 +8,12 @@ import numpy as np
 from controller import preprocess
 from controller.canonical.preparation import Prepared
 from controller.checks import specimen
+from controller.checks.saturation import saturated
 from twin.optics import Optics
 from twin.types import Frame
 
 SATURATED = 0.005
 """Fraction of the lit pixels at the largest count from which a frame is saturated."""
-SATURATED_SHARE = "saturated_share"
-"""Setting of a frame that tells this fraction."""
-LEAST_LIMIT, FEWEST_AT_LIMIT, AT_LIMIT = 4, 5, 1.5
-"""Smallest count at which a camera can be seen to cut off, and how many pixels have it then: at least this number, and
-this multiple of those at the next lower count."""
 LEAST_DOSE_E = 2e4
 """Effective dose below which nothing can be read: training days have at least 1.5e5 electrons."""
 
@@ -66,27 +62,3 @@ class Gate:
             return NO_SPECIMEN
         self.log_odds += max(evidence.any_film, 0.0) if may_be_flat else evidence.any_film
         return ""
-
-
-def saturated(frame: Frame) -> float:
-    """Fraction of the lit pixels at the largest count, if the camera cuts off there; single stuck pixels do not count.
-
-    Where nothing is cut off, fewer pixels have the largest count than the next lower one. A frame whose counts were
-    changed since the camera gave them, by a gain reference, say, tells the fraction in its settings.
-
-    Example:
-        >>> counts = np.random.default_rng(0).poisson(40.0, (64, 64)).astype(np.uint16)
-        >>> whole = Frame(counts, dose_e=2e5, exposure_s=0.5, clock_s=0.0)
-        >>> cut = Frame(counts.clip(max=40), dose_e=2e5, exposure_s=0.5, clock_s=0.0)
-        >>> saturated(whole), 0.5 < saturated(cut) < 0.6
-        (0.0, True)
-    """
-    if SATURATED_SHARE in frame.settings:
-        return frame.settings[SATURATED_SHARE]
-    counts = preprocess.remove_defects(np.asarray(frame.counts, np.float64))
-    lit = counts[counts > 0.5 * np.percentile(counts, 90)]
-    values, pixels = np.unique(lit, return_counts=True)
-    if not len(values) or values[-1] < LEAST_LIMIT or pixels[-1] < FEWEST_AT_LIMIT:
-        return 0.0
-    next_lower = pixels[-2] if len(values) > 1 else 0
-    return float(pixels[-1] / len(lit)) if pixels[-1] > AT_LIMIT * next_lower else 0.0

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from controller.base import Controller, Estimate, halt, load
-from controller.checks.gate import SATURATED_SHARE, saturated
+from controller.checks.saturation import SATURATED_SHARE, saturated
 from scenarios.calibration.instruments import Bench, Wiring, build
 from scenarios.calibration.results import Step, Vector
 from scenarios.schema import Scenario, ScenarioError

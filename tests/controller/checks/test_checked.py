@@ -10,7 +10,7 @@ from controller.base import Controller, Estimate, build, halt, load
 from controller.canonical import units
 from controller.checks import specimen
 from controller.checks.checked import CheckedController, at_edge
-from controller.checks.gate import SATURATED_SHARE, saturated
+from controller.checks.saturation import SATURATED_SHARE, saturated
 from controller.dataset import DaySource
 from learning.weights_file import WeightsError
 from twin.arrays import Array

@@ -91,10 +91,13 @@ def test_standard_detectors_partition_what_they_should() -> None:
     share = weights(detectors, grid)
     names = labels(detectors)
     assert share.shape == (len(names), 200, 200)
-    assert len(names) == 4 + 4 + 4 + 16
+    assert len(names) == 5 + 4 + 4 + 16
 
     def total(prefix: str) -> np.ndarray:
-        return sum(part for name, part in zip(names, share, strict=True) if name.split("_")[0] == prefix)
+        parts = dict(zip(names, share, strict=True))
+        outer = parts.pop("abf_outer")  # the outer part of what abf collects
+        assert np.all(outer <= parts["abf"] + 1e-12)
+        return sum(part for name, part in parts.items() if name.split("_")[0] == prefix)
 
     # Fig. 1.3: 0-20, 20-90 and 90-190 mrad. They touch: together they are the disc of 190 mrad.
     disc = region_weights(Region(outer_mrad=190.0), grid)[0]
@@ -104,7 +107,7 @@ def test_standard_detectors_partition_what_they_should() -> None:
     assert np.abs(total("annular") - total("abf")).max() < 1e-11
     assert total("abf").sum() == pytest.approx(0.75 * total("bf").sum())
     assert [name for name in names if name.startswith("sixteen")][5] == "sixteen_segments_5"
-    assert names[:4] == ("bf", "abf", "adf", "haadf")
+    assert names[:5] == ("bf", "abf", "abf_outer", "adf", "haadf")
 
 
 def test_electrons_are_conserved_over_a_partition() -> None:
