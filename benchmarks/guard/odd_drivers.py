@@ -19,7 +19,7 @@ from twin.instrument.faults import ActuatorBusy, OutOfReach
 from twin.state import StateSpace
 from twin.types import Capabilities, Frame
 
-REFUSALS: tuple[type[Exception], ...] = (ActuatorBusy, ActuatorBusy, OutOfReach, ValueError, *LOST)
+REFUSALS: tuple[type[BaseException], ...] = (ActuatorBusy, ActuatorBusy, OutOfReach, ValueError, *LOST)
 
 
 class ShownLate(Driver):

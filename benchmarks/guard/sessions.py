@@ -74,8 +74,8 @@ class Judge:
             self.commands += 1
             # Not the last line of all: on a busy machine a command may arrive after its time-out is in the log.
             sent = [line for line in self.log.lines if line[0] in ("command", "restoring")]
-            event, details, written = sent[-1] if sent else ("", {"delta_nm": None}, False)
-            line = np.array_equal(details["delta_nm"], there)
+            event, details, written = sent[-1] if sent else ("", {}, False)
+            line = "delta_nm" in details and np.array_equal(details["delta_nm"], there)
             self.violations["no line before it"] += not (line and (written or event == "restoring"))
             return
         self.violations["beyond total"] += bool(np.any(np.abs(there) > self.total_nm + self.slack_nm))

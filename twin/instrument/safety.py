@@ -118,8 +118,9 @@ class SafeMicroscope:
             LogInUse: another session writes to the log.
         """
         with self._turn("reset"):
+            begin: Callable[[np.random.Generator], object] = self._inner.reset
             with self._beginning("reset", names=self._space.names):
-                self._driver(lambda: check_done("reset", self._inner.reset(rng)))
+                self._driver(lambda: check_done("reset", begin(rng)))
             self._begin(self._space.zero, -np.inf, DoseBudget(self._limits))
 
     def apply(self, delta_nm: Array) -> None:
@@ -208,7 +209,8 @@ class SafeMicroscope:
             budget = spent_budget([] if audit is None else read(audit.path), self._limits)
             details = {"cumulative_nm": goal, "clock_s": clock_s, "spent_e": budget.spent_e}
             with self._beginning("resume", **details):
-                self._driver(lambda: check_done("take_up", inner.take_up(session, clock_s)))
+                take_up: Callable[..., object] = inner.take_up
+                self._driver(lambda: check_done("take_up", take_up(session, clock_s)))
                 position = self._position()
             resumed = self._begin(position, clock_s, budget)
             try:

@@ -4,6 +4,7 @@ It keeps the interval in which the corrector may stand, and admits a command onl
 limits afterwards. Where to go is not decided here: see `corrector` and `way_back`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -166,7 +167,8 @@ class Gate:
         was, self.unanswered, self.by_driver = self.unanswered, True, before.hull(after)
         self.interval = self.interval.hull(self.interval.moved(command))
         copy = np.array(command)  # the driver's own: it may keep it and change it
-        call = self._watch.begin(lambda: check_done("apply", self._inner.apply(copy)))
+        apply: Callable[[Array], object] = self._inner.apply
+        call = self._watch.begin(lambda: check_done("apply", apply(copy)))
         self._under_way = sent = Sent(command, before, after, was, call)
         try:
             self._watch.outcome(call)
