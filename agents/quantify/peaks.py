@@ -17,6 +17,8 @@ SMALLEST_SPACING_PX = 3.0
 APART, PEAK = 0.55, 0.28
 """Least distance of two columns, and radius within which one is highest, over the distance of neighbours; the smaller
 one, for the slope of a strong column may be higher than a faint one."""
+NARROW = 0.6
+"""Width of the narrow filter over that of a column."""
 WIDTH_OF_SPACING = 0.22
 """Width of a column over the distance of neighbours: that of the filter, which hardly matters."""
 FAINTEST = 0.03
@@ -130,48 +132,53 @@ def find(image: Floats, spacing_px: float | None = None, least: int = FEWEST) ->
     distance = spacing(image) if spacing_px is None else spacing_px
     width = max(WIDTH_OF_SPACING * distance, 1.0)
     smooth: Floats = ndimage.gaussian_filter(image, width, mode="nearest")
-    noise = _noise(image) / (2 * width * math.sqrt(math.pi))
-    place, height = _maxima(smooth, width, distance)
-    bright = float(np.quantile(height, 0.9)) if len(height) else 0.0
-    kept = (height > FAINTEST * bright) & (height > SIGNIFICANT * noise)
-    place, height = _apart(place[kept], height[kept], APART * distance)
+    place = _maxima(image, smooth, width, distance)
     if len(place) < least:
         found = "no column stands" if not len(place) else f"only {len(place)} of {least} columns needed stand"
         raise QuantifyError(f"{found} out of the noise at a distance of {distance:.1f} px: use a larger image or dose")
+    height = (smooth - ndimage.minimum_filter(smooth, footprint=_disc(APART * distance)))[tuple(place.T)]
     finer = np.array([_vertex(smooth, int(r), int(c)) for r, c in place])
     return Found(finer[:, 1], finer[:, 0], height, distance, width)
 
 
-def _maxima(smooth: Floats, width_px: float, distance: float) -> tuple[NDArray[np.int64], Floats]:
-    """Maxima, (N, 2), and their heights, highest first.
-
-    Of the smooth image, where a faint column among strong ones is one, and of what is left of it without a smoother
-    one, where a thin column on the slope of a thick one is.
-    """
-    reach = max(round(0.5 * distance), 1)
+def _disc(radius_px: float) -> NDArray[np.bool_]:
+    """Pixels within a radius, odd in size."""
+    reach = max(round(radius_px), 1)
     y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
-    radius = np.hypot(x, y)
-    disc, near = radius <= APART * distance, radius <= PEAK * distance
+    return np.asarray(np.hypot(x, y) <= max(radius_px, 1.0))
+
+
+def _maxima(image: Floats, smooth: Floats, width_px: float, distance: float) -> NDArray[np.int64]:
+    """Places that stand out of the noise and apart, (N, 2), the most prominent first.
+
+    Maxima of the image under a narrow filter, where a faint column among strong ones is one, and of the smooth image
+    less a smoother one, where a thin column on the slope of a thick one is.
+    """
+    narrow_px, noise = max(NARROW * width_px, 1.0), _noise(image)
+    narrow: Floats = ndimage.gaussian_filter(image, narrow_px, mode="nearest")
     steep = smooth - ndimage.gaussian_filter(smooth, math.sqrt(3) * width_px, mode="nearest")
+    floor = ndimage.minimum_filter(narrow, footprint=_disc(APART * distance))
     places, heights = [], []
-    for filtered, low in ((smooth, ndimage.minimum_filter(smooth, footprint=disc)), (steep, np.zeros_like(steep))):
-        place = np.argwhere((filtered == ndimage.maximum_filter(filtered, footprint=near)) & (filtered > low))
-        places.append(place)
-        heights.append((filtered - low)[tuple(place.T)])
-    place, height = np.concatenate(places), np.concatenate(heights)
-    order = np.argsort(-height, kind="stable")
-    return place[order], height[order]
+    for filtered, low, blur_px in ((narrow, floor, narrow_px), (steep, np.zeros_like(steep), width_px)):
+        top = (filtered == ndimage.maximum_filter(filtered, footprint=_disc(PEAK * distance))) & (filtered > low)
+        place, height = np.argwhere(top), (filtered - low)[top]
+        bright = float(np.quantile(height, 0.9)) if len(height) else 1.0
+        least = max(FAINTEST * bright, SIGNIFICANT * noise / (2 * blur_px * math.sqrt(math.pi)))
+        places.append(place[height > least])
+        heights.append(height[height > least] / bright)
+    order = np.argsort(-np.concatenate(heights), kind="stable")
+    return _apart(np.concatenate(places)[order], APART * distance)
 
 
-def _apart(place: NDArray[np.int64], height: Floats, distance: float) -> tuple[NDArray[np.int64], Floats]:
-    """Leave out places nearer than a distance to a higher one; they come highest first."""
+def _apart(place: NDArray[np.int64], distance: float) -> NDArray[np.int64]:
+    """Leave out places nearer than a distance to an earlier one."""
     from scipy.spatial import cKDTree
 
     kept = np.ones(len(place), np.bool_)
     if len(place):
         for first, second in sorted(cKDTree(place).query_pairs(distance)):
             kept[second] &= not kept[first]
-    return place[kept], height[kept]
+    return place[kept]
 
 
 def _noise(image: Floats) -> float:

@@ -175,4 +175,5 @@ def _blurred(profiles: Floats, radius_nm: Floats, rms_nm: float) -> Floats:
     kernel = j0(2 * math.pi * q[:, None] * radius_nm[None, :])
     spectrum = 2 * math.pi * (profiles * radius_nm) @ kernel.T * RADIAL_NM
     damped = spectrum * np.exp(-2 * (math.pi * rms_nm * q) ** 2)
-    return np.asarray(2 * math.pi * (damped * q) @ kernel * (q[1] - q[0]))
+    # Beyond the last ring of the transform it oscillates about zero.
+    return np.maximum(2 * math.pi * (damped * q) @ kernel * (q[1] - q[0]), 0.0)
