@@ -24,13 +24,14 @@ from twin.server.connection import TICK_S, Connection, Pace, Patience
 from twin.types import ScanBlock
 from twin.wire import csr
 from twin.wire.csr import AcquisitionEnd, AcquisitionStart, Chunk, ScanEnd, ScanStart
+from twin.wire.rpc import REFUSAL
 
 log = logging.getLogger("twin.server")
 
 PORT = csr.PORT
 BLOCK = 16
 """Positions that are computed at a time."""
-NOT_ARMED = (csr.REFUSAL + b"needs --arm-events").ljust(csr.HEADER)
+NOT_ARMED = (REFUSAL + b"needs --arm-events").ljust(csr.HEADER)
 """What a client of a port that is not armed gets: as long as a message's header, so that our own client reads it."""
 
 Keys = NDArray[np.int64]
