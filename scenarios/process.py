@@ -12,6 +12,8 @@ from twin.interrupt import session
 
 NO_OUTPUT = "the result could not be printed: {}; what the command wrote is in its files"
 
+NO_MEMORY = b"stemtwin: out of memory: a smaller grid, camera or scan needs less\n"
+
 
 def run_program(app: Callable[[], object]) -> NoReturn:
     """Call a command-line application and exit.
@@ -24,15 +26,25 @@ def run_program(app: Callable[[], object]) -> NoReturn:
     """
     _fill_closed_streams()
     with session(ends_program=True) as ending:
-        code, words = _outcome(app)
-        code, words = _flushed(sys.stdout, code, words)
-        if words:
+        try:
+            code = _told(app)
+        except MemoryError:  # too little even for the sentence: this one exists already
+            code = FAILED
             with suppress(OSError):
-                print(f"stemtwin: {words}", file=sys.stderr)  # noqa: T201
-        code, _ = _flushed(sys.stderr, code, "")
+                os.write(2, NO_MEMORY)
         if ending.signal is not None:
             code = ending.exit_code
     raise SystemExit(code)
+
+
+def _told(app: Callable[[], object]) -> int:
+    """Call the application, say what is still to be said, and return the exit code."""
+    code, words = _outcome(app)
+    code, words = _flushed(sys.stdout, code, words)
+    if words:
+        with suppress(OSError):
+            print(f"stemtwin: {words}", file=sys.stderr)  # noqa: T201
+    return _flushed(sys.stderr, code, "")[0]
 
 
 def _fill_closed_streams() -> None:
