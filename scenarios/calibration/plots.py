@@ -15,7 +15,7 @@ from scipy import ndimage
 from scipy.stats import chi2
 
 from controller.base import Estimate
-from controller.checks.gate import saturated
+from controller.checks.saturation import saturated
 from controller.preprocess import noise_floor, remove_defects, spectrum
 from scenarios.calibration.results import Step
 from twin.arrays import Array
