@@ -200,7 +200,7 @@ def little_memory(mebibytes: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-@pytest.mark.parametrize("mebibytes", [2, 12])
+@pytest.mark.parametrize("mebibytes", [12])
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in LONG])
 def test_a_limit_of_memory(command: Run, name: str, mebibytes: int) -> None:
     """It ends well, or in one sentence: never by a signal, never with a traceback."""
