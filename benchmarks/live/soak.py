@@ -49,8 +49,9 @@ def main() -> None:
             page.until(lambda: page.state)
             for number in range(given.minutes):
                 second = BarePage(server.port, TOKEN)
-                minute(page, number, given.seconds)
+                second.until(lambda watching=second: watching.state)
                 second.close()
+                minute(page, number, given.seconds)
                 rows.append((process.memory_info().rss / 2**20, process.num_fds(), process.num_threads()))
                 memory, files, threads = rows[-1]
                 print(

@@ -308,6 +308,10 @@ function setKnob(knob, free) {
 function turn(values) {
   const limits = Object.fromEntries(page.state.microscope.knobs.map((knob) => [knob.name, knob.limit]));
   for (const name of Object.keys(values)) values[name] = Math.max(-limits[name], Math.min(limits[name], Math.round(values[name] * 100) / 100));
+  for (const [name, value] of Object.entries(values)) { // shown at once; a refusal brings the old value back
+    if (!page.dragging.has(name)) $(`knob-${name}`).value = value;
+    $(`value-${name}`).value = value.toFixed(1);
+  }
   if (!asked.knobs) asked.at = performance.now();
   asked.knobs = { ...asked.knobs, ...values };
   if (performance.now() - asked.at > 2000) { asked.knobs = { ...values }; asked.at = performance.now(); }
