@@ -371,7 +371,7 @@ def test_defects_of_wse2_are_as_many_as_asked_for():
     assert perfect.composition[34] - structure.composition[34] == 5 + 2 * 3
     assert structure.composition[42] == 4
     assert structure.composition[74] == perfect.composition[74] - 4
-    with pytest.raises(specimens.SpecimenOptionError, match="do not fit"):
+    with pytest.raises(ValueError, match="do not fit"):
         specimens.build("wse2", {"width_nm": 1.0, "height_nm": 1.0, "single_vacancies": 500})
 
 
