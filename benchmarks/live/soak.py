@@ -22,6 +22,13 @@ from twin.server.access import Access
 MOST_GROWTH_MIB, MOST_NEW_FILES, MOST_NEW_THREADS = 150.0, 8, 4
 
 
+def watch_once(port: int) -> None:
+    """A second page comes, sees the state and leaves."""
+    page = BarePage(port, TOKEN)
+    page.until(lambda: page.state)
+    page.close()
+
+
 def minute(page: BarePage, number: int, seconds: float) -> None:
     """Turn a knob all the time, and once take another day, calibrate, and open and close a second page."""
     page.say(do="day", scenario="nominal", seed=number)
@@ -48,9 +55,7 @@ def main() -> None:
             page = BarePage(server.port, TOKEN)
             page.until(lambda: page.state)
             for number in range(given.minutes):
-                second = BarePage(server.port, TOKEN)
-                second.until(lambda watching=second: watching.state)
-                second.close()
+                watch_once(server.port)
                 minute(page, number, given.seconds)
                 rows.append((process.memory_info().rss / 2**20, process.num_fds(), process.num_threads()))
                 memory, files, threads = rows[-1]
