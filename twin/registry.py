@@ -66,7 +66,7 @@ def names(package: ModuleType) -> list[str]:
     Example:
         >>> import twin.specimens
         >>> [name for name in names(twin.specimens) if name.startswith("s")]
-        ['si_001', 'single_atoms', 'sto_001']
+        ['si_001', 'silicalite', 'single_atoms', 'sto_001']
     """
     return sorted({*_own_names(package), *plugins(package)})
 

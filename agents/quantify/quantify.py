@@ -137,7 +137,7 @@ def quantify(
         >>> image = np.random.default_rng(0).poisson(20 + 400 * np.exp(-near / 18.0))
         >>> found = quantify(image, step_nm=0.02, options=QuantifyOptions(count="none"))
         >>> len(found.columns), round(float(np.median(found.columns.width_px)), 1)
-        (36, 3.0)
+        (36, 2.8)
     """
     chosen = QuantifyOptions() if options is None else options
     values = peaks.checked_image(image)

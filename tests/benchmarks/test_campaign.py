@@ -106,7 +106,8 @@ def test_neighbours_in_a_ladder_are_compared_by_their_error_ratio() -> None:
         "misfit": 0,
         "seconds_per_step": 1,
     }
-    of_each = {"by_observation": {"3": at}, "declared_in_spec": 0}
+    probe = {"residual_phase_rad": {"share_below_quarter_pi": 0.5}, "probe_d50_nm": {"median": 0.05}}
+    of_each = {"by_observation": {"3": at}, "declared_in_spec": 0, "strehl": {"median": 0.9}, **probe}
     pair = {"a - b": {"3": {"error_ratio": 2.0, "error_ratio_interval": [1.6, 2.5]}}}
     found = {"day": {"controllers": {"a": of_each, "b": of_each}, "differences": pair}}
     lines = markdown(Comparison(("day",), ("a", "b"), 1, 0, 3, (3,), {"a": "start", "b": "step"}), found).splitlines()

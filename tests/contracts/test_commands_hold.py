@@ -167,7 +167,9 @@ def test_a_full_disc(command: Run, name: str) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_folder_that_cannot_be_written(command: Run, name: str, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
-    command(name, out=BLOCKED).check_refusal("Not a directory", "is not a directory", "File exists")
+    command(name, out=BLOCKED).check_refusal(
+        "Not a directory", "is not a directory", "has to be a directory", "File exists"
+    )
     assert [path for path in sorted(tmp_path.rglob("*")) if path.name not in ("stdout", "stderr")] == before
 
 

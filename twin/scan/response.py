@@ -73,7 +73,7 @@ def sampled_weights(shape: str, constant_per_px: float, taps: int) -> Floats:
         >>> sampled_weights("half_lorentzian", 3.0, 4).round(2).tolist()
         [0.76, 0.14, 0.04, 0.02]
         >>> sampled_weights("exponential", 2.0, 4).round(2).tolist()
-        [0.87, 0.12, 0.02, 0.0]
+        [0.86, 0.12, 0.02, 0.0]
     """
     if shape == "exponential":
         reach = -math.log(SEEN) / constant_per_px
