@@ -72,7 +72,7 @@ def _outcome(app: Callable[[], object]) -> tuple[int, str]:
         words = exhausted(error)
         if words is None:
             raise
-        on_disc = isinstance(error, OSError) and not error.filename
+        on_disc = isinstance(error, OSError) and error.errno is not None and not error.filename
         return FAILED, NO_OUTPUT.format(error.strerror or error) if on_disc else words  # type: ignore[attr-defined]
     return 0, ""
 
