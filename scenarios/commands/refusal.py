@@ -62,10 +62,9 @@ def exhausted(error: BaseException) -> str | None:
         'out of memory: a smaller grid, camera or scan needs less'
     """
     text = " ".join(str(error).split())
-    if "find/load shared object file" in text:  # llvmlite, which names no cause; it is there, as it was installed
-        return (
-            "a library could not be loaded, for lack of memory or because it is damaged: " + text.partition(" from ")[0]
-        )
+    if "find/load shared object file" in text:  # llvmlite, which gives no cause
+        library = text.partition(" from ")[0]
+        return f"a library could not be loaded, for lack of memory or because it is damaged: {library}"
     if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
         detail = f" ({text})" if text else ""
         return f"out of memory{detail}: a smaller grid, camera or scan needs less"

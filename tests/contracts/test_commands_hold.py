@@ -83,7 +83,8 @@ def imported() -> None:
     import twin.formats.hspy  # noqa: F401
 
     torch.set_num_threads(1)
-    assert matplotlib.pyplot and numba
+    assert matplotlib.pyplot
+    assert numba
 
 
 @pytest.fixture
