@@ -71,14 +71,16 @@ def fuzz(page: BarePage, messages: int, seed: int = 0) -> None:
 
 def still_well(page: BarePage) -> list[str]:
     """Return what is wrong with a server after a fuzz: it has to obey, and no knob is beyond its limit."""
-    for _ in range(100):  # messages of the fuzz may still be under way, a calibration among them
+    for _ in range(200):  # messages of the fuzz may still be under way, a calibration among them
         page.say(do="run", verb="stop")
         page.say(do="knobs", values={"C10": 1.25})
         page.drain(0.5)
         if page.state and page.state["microscope"]["knobs"][0]["value"] == 1.25:
             break
     else:
-        return ["the server does not obey"]
+        run = page.state.get("run") or {}
+        known = {key: run.get(key) for key in ("running", "begun", "paused", "finishing", "waiting", "outcome")}
+        return [f"the server does not obey; its calibration: {known}; its last notice: {page.heard.get('notice')}"]
     knobs = page.state["microscope"]["knobs"]
     return [f"{knob['name']} is at {knob['value']} nm" for knob in knobs if abs(knob["value"]) > knob["limit"] + 1e-6]
 
