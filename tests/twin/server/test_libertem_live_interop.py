@@ -117,7 +117,7 @@ def test_libertem_live_controls_the_camera_and_sums_up_whole_scans(tmp_path: Pat
 
 def test_libertem_live_sums_up_the_event_stream(tmp_path: Path) -> None:
     scan = expected()
-    service = EventStream(counting_bench(ROWS, COLUMNS), paced=False)
+    service = EventStream(counting_bench(ROWS, COLUMNS), paced=False, armed=True)
     with Listener(service) as listener:
         run(EVENTS, listener.port, ROWS, COLUMNS, tmp_path / "told.npz")
     with np.load(tmp_path / "told.npz") as told:
