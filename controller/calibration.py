@@ -5,11 +5,9 @@ is nearly the same for all. Their errors are correlated and average out less tha
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import numpy as np
 from scipy.stats import chi2
-from scipy.stats import f as f_distribution
 
 from controller.base import Controller
 from controller.dataset import DayRanges, DaySource, draw_day
@@ -115,12 +113,3 @@ def holding_correlation(distances: Array, dimension: int) -> float:
     # The correlation from which on each region contains the truth; its quantile gives the coverage HELD.
     needed = np.maximum(0.0, chosen - 1.0) / (frames - 1)
     return float(np.quantile(needed, HELD))
-
-
-@lru_cache(maxsize=1024)
-def student_factor(degrees: float, dimension: int) -> float:
-    """Factor on a normal's variance that gives its region of probability `HELD` the size of Student's t.
-
-    Hotelling's T^2 with a variance estimated from this number of degrees of freedom.
-    """
-    return float(dimension * f_distribution.ppf(HELD, dimension, degrees) / chi2.ppf(HELD, dimension))

@@ -35,3 +35,4 @@ def test_a_notebook_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for number, cell in enumerate(cells(name, "code"), 1):
         exec(compile("".join(cell["source"]), f"{name}, cell {number}", "exec"), namespace)
+    assert namespace.keys() > {"__name__", "__builtins__"}

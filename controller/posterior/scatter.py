@@ -1,8 +1,12 @@
 """Variance inflation by the scatter of a run's frames about its estimate (decision 12)."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
-from controller.calibration import student_factor
+from scipy.stats import chi2
+from scipy.stats import f as f_distribution
+
+from controller.calibration import HELD
 from controller.posterior.artefact import Moments
 
 PRIOR_DEGREES = 3.0
@@ -27,3 +31,12 @@ def dispersion(deviance: float, usual: Mapping[str, Moments], frames: float, dim
     degrees = dimension * (count - 1)
     ratio = (PRIOR_DEGREES + degrees * deviance / mean) / (PRIOR_DEGREES + degrees)
     return ratio * student_factor(PRIOR_DEGREES + degrees, dimension)
+
+
+@lru_cache(maxsize=1024)
+def student_factor(degrees: float, dimension: int) -> float:
+    """Factor on a normal's variance that gives its region of probability `HELD` the size of Student's t.
+
+    Hotelling's T^2 with a variance estimated from this number of degrees of freedom.
+    """
+    return float(dimension * f_distribution.ppf(HELD, dimension, degrees) / chi2.ppf(HELD, dimension))

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from controller.calibration import student_factor
-from controller.posterior.scatter import dispersion
+from controller.posterior.scatter import dispersion, student_factor
 
 PRIOR_DEGREES = 3.0
 """The scatter of one frame counts as much as the prior belief that a run scatters like those of training."""

@@ -1,26 +1,26 @@
 """Drivers and programs that do what nobody asked for: forks, lazy values, answers by return value, changed limits."""
 
 import os
-import runpy
 import signal
 import sys
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes import faulty
 
+from benchmarks.guard.odd_drivers import LazySettings
 from twin.instrument.audit import AuditLog, LogInUse, read
 from twin.instrument.faults import ActuatorBusy, CommandTimeout, NotInTurn, OutOfReach, Stopped
 from twin.instrument.limits import Limits
 from twin.instrument.safety import SafeMicroscope
 from twin.state import StateSpace
 
-FAKES = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fakes" / "faulty.py")))
 RNG = np.random.default_rng(0)
 MOVE = np.array([10.0, -4.0, 2.0])
 
@@ -62,7 +62,7 @@ def child(act: Callable[[], object]) -> int:
 
 @forks
 def test_a_forked_process_that_ends_says_no_last_word_and_keeps_the_log_locked(tmp_path: Path) -> None:
-    safe, path = guarded(tmp_path, FAKES.Honest())
+    safe, path = guarded(tmp_path, faulty.Honest())
     safe.apply(MOVE)
     assert child(lambda: None) == 0
     assert events(path) == ["reset", "command", "moved"]
@@ -76,7 +76,7 @@ def test_a_forked_process_that_ends_says_no_last_word_and_keeps_the_log_locked(t
 @forks
 @pytest.mark.parametrize("verb", ["apply", "acquire", "abort", "end", "reset"])
 def test_a_forked_process_moves_and_ends_nothing(verb: str, tmp_path: Path) -> None:
-    safe, path = guarded(tmp_path, FAKES.Honest())
+    safe, path = guarded(tmp_path, faulty.Honest())
     safe.apply(MOVE)
     calls = {"apply": (MOVE,), "abort": ("why",), "reset": (RNG,)}
 
@@ -90,7 +90,7 @@ def test_a_forked_process_moves_and_ends_nothing(verb: str, tmp_path: Path) -> N
 
 @forks
 def test_a_forked_process_that_leaves_the_with_by_an_error_brings_nothing_back(tmp_path: Path) -> None:
-    safe, path = guarded(tmp_path, FAKES.Honest())
+    safe, path = guarded(tmp_path, faulty.Honest())
     with safe:
         safe.apply(MOVE)
 
@@ -111,7 +111,7 @@ def test_a_driver_that_forks_and_comes_back_twice_leaves_no_second_program(tmp_p
         if process:
             codes.append(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
 
-    inner = FAKES.Honest()
+    inner = faulty.Honest()
     safe, path = guarded(tmp_path, inner)
     inner.on_apply = [fork]
     safe.apply(MOVE)
@@ -144,7 +144,7 @@ def raising(error: BaseException) -> Callable[[], Any]:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), MemoryError(), StopIteration()])
 def test_a_lazy_position_that_fails_is_a_fault_of_the_session(error: BaseException, tmp_path: Path) -> None:
-    inner = FAKES.Honest()
+    inner = faulty.Honest()
     safe, path = guarded(tmp_path, inner, retries=0)
     inner.says = lambda moved: Lazy(raising(error))
     with pytest.raises(Stopped, match="the corrector does not report its position"):
@@ -154,9 +154,9 @@ def test_a_lazy_position_that_fails_is_a_fault_of_the_session(error: BaseExcepti
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), MemoryError()])
 def test_a_lazy_frame_that_fails_is_a_fault_of_the_session(error: BaseException, tmp_path: Path) -> None:
-    inner = FAKES.Honest()
+    inner = faulty.Honest()
     safe, path = guarded(tmp_path, inner, retries=0)
-    inner.frame = lambda: replace(FAKES.Honest().frame(), counts=Lazy(raising(error)))
+    inner.frame = lambda: replace(faulty.Honest().frame(), counts=Lazy(raising(error)))
     with pytest.raises(Stopped, match=type(error).__name__):
         safe.acquire()
     assert events(path)[-1] == "restored"
@@ -164,32 +164,21 @@ def test_a_lazy_frame_that_fails_is_a_fault_of_the_session(error: BaseException,
 
 @pytest.mark.parametrize("kind", ["position", "frame"])
 def test_a_lazy_value_that_hangs_is_not_waited_for(kind: str, tmp_path: Path) -> None:
-    inner = FAKES.Honest()
+    inner = faulty.Honest()
     safe, _ = guarded(tmp_path, inner, retries=0, timeout_s=0.1)
     slow = Lazy(lambda: time.sleep(0.6))
     inner.says = lambda moved: slow
-    inner.frame = lambda: replace(FAKES.Honest().frame(), counts=slow)
+    inner.frame = lambda: replace(faulty.Honest().frame(), counts=slow)
     begun = time.monotonic()
     with pytest.raises(Stopped):
         safe.apply(MOVE) if kind == "position" else safe.acquire()
     assert time.monotonic() - begun < 5.0
 
 
-class Unreadable(Mapping[str, float]):
-    def __getitem__(self, name: str) -> float:
-        raise SystemExit
-
-    def __iter__(self) -> Iterator[str]:
-        raise KeyboardInterrupt
-
-    def __len__(self) -> int:
-        return 1
-
-
 def test_settings_that_cannot_be_read_are_a_fault(tmp_path: Path) -> None:
-    inner = FAKES.Honest()
+    inner = faulty.Honest()
     safe, _ = guarded(tmp_path, inner, retries=0)
-    inner.frame = lambda: replace(FAKES.Honest().frame(), settings=Unreadable())
+    inner.frame = lambda: replace(faulty.Honest().frame(), settings=LazySettings())
     with pytest.raises(Stopped, match="KeyboardInterrupt"):
         safe.acquire()
 
@@ -205,18 +194,18 @@ async def nothing() -> None:
     ("told", "words"),
     [(False, "returned False"), (np.bool_(False), "returned False"), ("coroutine", "returned a coroutine")],
 )
-@pytest.mark.parametrize("kind", [FAKES.Faulty, FAKES.Honest])
+@pytest.mark.parametrize("kind", [faulty.Faulty, faulty.Honest])
 def test_a_failure_that_is_returned_is_none_the_less_one(kind: type, told: Any, words: str, tmp_path: Path) -> None:
     inner = kind()
     safe, path = guarded(tmp_path, inner, retries=0)
     inner.apply = lambda delta_nm: nothing() if told == "coroutine" else told
     with pytest.raises(Stopped, match=words):
         safe.apply(MOVE)
-    assert events(path)[-1] == ("not restored" if kind is FAKES.Faulty else "restored")
+    assert events(path)[-1] == ("not restored" if kind is faulty.Faulty else "restored")
 
 
 def test_a_driver_whose_reset_failed_begins_no_session(tmp_path: Path) -> None:
-    inner = FAKES.Honest()
+    inner = faulty.Honest()
     inner.reset = lambda rng: nothing()
     with pytest.raises(Exception, match=r"reset\(\) returned a coroutine, which nobody runs"):
         guarded(tmp_path, inner)
@@ -250,7 +239,7 @@ class After:
 
 @pytest.mark.parametrize("error", [ActuatorBusy("ramping"), OutOfReach("the lens ends here")])
 def test_a_refusal_whose_move_shows_late_is_not_sent_again(error: Exception, tmp_path: Path) -> None:
-    inner = FAKES.Honest()
+    inner = faulty.Honest()
     safe, path = guarded(tmp_path, inner, total_nm={"C10": 12.0})
     After(inner, error)
     with pytest.raises(Stopped):
@@ -261,7 +250,7 @@ def test_a_refusal_whose_move_shows_late_is_not_sent_again(error: Exception, tmp
 
 @pytest.mark.parametrize("error", [ActuatorBusy("ramping"), CommandTimeout("gone"), ValueError("no")])
 def test_the_way_back_is_not_over_before_a_late_move_has_shown(error: Exception, tmp_path: Path) -> None:
-    inner = FAKES.Honest()
+    inner = faulty.Honest()
     safe, path = guarded(tmp_path, inner)
     safe.apply(MOVE)
     After(inner, error)
@@ -275,7 +264,7 @@ def test_the_way_back_is_not_over_before_a_late_move_has_shown(error: Exception,
 
 def test_limits_that_the_program_changes_afterwards_are_those_of_the_beginning(tmp_path: Path) -> None:
     limits = Limits(total_nm={"C10": 12.0}, step_nm={"C10": 12.0}, ramp=False)
-    safe = SafeMicroscope(FAKES.Honest(), limits)
+    safe = SafeMicroscope(faulty.Honest(), limits)
     limits.total_nm["C10"] = limits.step_nm["C10"] = 1e6  # type: ignore[index]
     safe.reset(RNG)
     with pytest.raises(ValueError, match=r"safety\.total_nm\.C10 allows \+-12 nm"):
@@ -283,7 +272,7 @@ def test_limits_that_the_program_changes_afterwards_are_those_of_the_beginning(t
 
 
 def test_an_instrument_that_widens_itself_stays_within_what_it_said_first() -> None:
-    inner = FAKES.Honest()
+    inner = faulty.Honest()
     inner.capabilities = replace(inner.capabilities, space=StateSpace())
     safe = SafeMicroscope(inner, Limits())
     object.__setattr__(inner.capabilities.space, "input_nm", (1e6, 1e6, 1e6))
@@ -315,7 +304,7 @@ def test_an_instrument_that_widens_itself_stays_within_what_it_said_first() -> N
 def test_figures_of_a_local_camera_are_believed_no_more_than_those_of_a_far_one(
     wrong: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
-    inner = FAKES.Honest()
+    inner = faulty.Honest()
     inner.next_dose_e = lambda: 90.0
     safe, path = guarded(tmp_path, inner, retries=0)
     good = inner.frame
@@ -333,7 +322,7 @@ def test_a_signal_that_the_driver_itself_sends_waits_for_its_move(number: int, t
     arrived: list[int] = []
     before = signal.signal(number, lambda *_: arrived.append(1))
     try:
-        inner = FAKES.Honest()
+        inner = faulty.Honest()
         safe, path = guarded(tmp_path, inner)
         inner.on_apply = [lambda instrument: signal.raise_signal(number)]
         safe.apply(MOVE)
