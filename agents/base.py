@@ -1,7 +1,7 @@
 """The agent seam: metadata of a stream, the methods of an agent, and its result.
 
-An agent is one file in `agents/methods/`; the file's name is the agent's name and its `make(options)` builds it. No
-agent holds a whole 4D dataset, and none depends on the kind of source.
+An agent is one file in a folder of `agents/methods/`; the file's name is the agent's name and its `make(options)`
+builds it. No agent holds a whole 4D dataset, and none depends on the kind of source.
 """
 
 from collections.abc import Mapping

@@ -14,12 +14,12 @@ from typing import Annotated
 import typer
 
 from scenarios import output
-from scenarios.commands import figures, listing, train
 from scenarios.commands.acquire import acquire
 from scenarios.commands.calibrate import calibrate
 from scenarios.commands.compare import compare
 from scenarios.commands.defaults import use_defaults
-from scenarios.commands.figures import gallery
+from scenarios.commands.groups import figures, listing, train
+from scenarios.commands.groups.figures import gallery
 from scenarios.commands.live import live
 from scenarios.commands.quantify import quantify
 from scenarios.commands.record import record

@@ -1,4 +1,4 @@
-"""Registry of what is chosen by name: each module of a package, each of its `PRESETS`, and modules of other packages.
+"""Registry of what is chosen by name: each module of a package and its folders, each preset, modules of other packages.
 
 A package offers presets as `PRESETS: dict[str, Preset]` in its `__init__`, and in `GROUP` the group of entry points by
 which installed packages add modules of their own. Listing and describing import no entry.
@@ -55,9 +55,38 @@ def _entry_points(group: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
 
 
+def modules(package: ModuleType) -> dict[str, str]:
+    """Full module names of the entries of a package and of its folders, by the entry's name; imports none.
+
+    Example:
+        >>> import agents.methods
+        >>> modules(agents.methods)["ssb"]
+        'agents.methods.phase.ssb'
+    """
+    return _modules(package.__name__, list(package.__path__))
+
+
+def _modules(package: str, path: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for entry in pkgutil.iter_modules(path):
+        if entry.name[0] == "_":
+            continue
+        full = f"{package}.{entry.name}"
+        if entry.ispkg:
+            found |= _modules(full, [str(Path(folder) / entry.name) for folder in path])
+        else:
+            found[entry.name] = full
+    return found
+
+
 def _own_names(package: ModuleType) -> set[str]:
-    found = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_"]
-    return {*found, *presets(package)}
+    return {*modules(package), *presets(package)}
+
+
+def _module_of(package: ModuleType, name: str) -> str:
+    """Full name of an entry's module; a preset may name a hidden one beside the entries."""
+    chosen = presets(package).get(name, Preset(name, {})).module
+    return modules(package).get(chosen, f"{package.__name__}.{chosen}")
 
 
 def names(package: ModuleType) -> list[str]:
@@ -85,7 +114,7 @@ def describe(package: ModuleType, name: str) -> str:
     preset = presets(package).get(name, Preset(name, {}))
     if preset.summary:
         return preset.summary
-    line = _first_line(f"{package.__name__}.{preset.module}")
+    line = _first_line(_module_of(package, name))
     settings = ", ".join(f"{key}={value}" for key, value in preset.options.items())
     return f"{preset.module} with {settings}: {line}" if settings else line
 
@@ -126,7 +155,7 @@ def module(package: ModuleType, name: str, needs: str = "make") -> Any:
     """
     added = plugins(package).get(name)
     if added is None:
-        return importlib.import_module(f"{package.__name__}.{presets(package).get(name, Preset(name, {})).module}")
+        return importlib.import_module(_module_of(package, name))
     try:
         found = importlib.import_module(added.module)
     except (Exception, SystemExit) as error:

@@ -13,7 +13,7 @@ from agents.base import StreamMeta
 from agents.block import FrameBlock
 from agents.com.ricom_kernel import kernel
 from agents.com.ricom_scatter import RunningCorrelation
-from agents.methods.ricom import Options, Ricom
+from agents.methods.phase.ricom import Options, Ricom
 from benchmarks.rounds import Figure, rates
 from benchmarks.streaming.frames import discs, reading
 from twin.formats.dataset import Layout, Metadata

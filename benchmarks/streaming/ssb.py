@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from agents.base import StreamMeta
 from agents.block import FrameBlock
-from agents.methods.ssb import Options, Ssb
+from agents.methods.phase.ssb import Options, Ssb
 from benchmarks.references import PTYCHOGRAPHY40
 from benchmarks.rounds import Figure, Timed, medians, timed
 from twin.formats.dataset import Layout, Metadata

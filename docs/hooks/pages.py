@@ -62,5 +62,8 @@ def _decisions() -> str:
 
 
 def _entries(folder: str) -> str:
-    names = sorted(path.stem for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("_"))
-    return "\n\n".join(f"::: {folder.replace('/', '.')}.{name}" for name in names)
+    found = [path.relative_to(ROOT) for path in (ROOT / folder).rglob("*.py") if not path.stem.startswith("_")]
+    named = [path for path in found if not any(part.startswith("_") for part in path.parts)]
+    return "\n\n".join(
+        f"::: {'.'.join(path.with_suffix('').parts)}" for path in sorted(named, key=lambda path: path.stem)
+    )

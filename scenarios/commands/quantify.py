@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scenarios.commands.arguments import AsJson
-from scenarios.commands.listing import print_rows
+from scenarios.commands.groups.listing import print_rows
 from scenarios.commands.refusal import refusals
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from scenarios.commands.arguments import AsJson, Overrides, Seed
-from scenarios.commands.listing import print_rows
+from scenarios.commands.groups.listing import print_rows
 from scenarios.commands.refusal import refusals
 
 

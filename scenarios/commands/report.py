@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from scenarios.commands.arguments import AsJson
-from scenarios.commands.listing import print_rows
+from scenarios.commands.groups.listing import print_rows
 from scenarios.commands.refusal import stop
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scenarios.commands.arguments import DATA_FILE, Agents, AsJson, Overrides, ScanScenario, Seed
-from scenarios.commands.listing import print_rows
+from scenarios.commands.groups.listing import print_rows
 from scenarios.commands.refusal import FAILED, refusals, stop
 
 if TYPE_CHECKING:

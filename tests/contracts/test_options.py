@@ -7,7 +7,6 @@ Options are found, not listed: a new file is under this contract by itself. A nu
 import collections.abc
 import importlib
 import math
-import pkgutil
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -24,6 +23,7 @@ import twin.backends
 import twin.specimens
 from twin.instrument.base import CameraView
 from twin.options import OptionError, checked_options
+from twin.registry import modules
 
 PACKAGES = (
     controller.strategies, controller.training, agents.methods, agents.sources, twin.backends, twin.specimens,
@@ -54,11 +54,9 @@ PLAIN = (int, float, str, bool)
 
 def kinds() -> Iterator[tuple[str, type]]:
     for package in PACKAGES:
-        for module in pkgutil.iter_modules(package.__path__):
-            if module.name[0] != "_":
-                name = f"{package.__name__}.{module.name}"
-                if hasattr(found := importlib.import_module(name), "Options"):
-                    yield name, found.Options
+        for name in modules(package).values():
+            if hasattr(found := importlib.import_module(name), "Options"):
+                yield name, found.Options
     yield "twin.instrument.base.CameraView", CameraView
 
 

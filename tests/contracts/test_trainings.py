@@ -15,7 +15,7 @@ from controller import dataset, frame_set
 from learning.training import Progress, TrainingRun, silent
 from learning.weights_file import WeightsError
 from learning.work_folder import ResumeError
-from scenarios.commands.train import load, trainings
+from scenarios.commands.groups.train import load, trainings
 from twin.optics import Optics
 from twin.options import checked_options
 from twin.registry import describe

@@ -10,8 +10,8 @@ import numpy as np
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.block import Block
-from agents.methods import _ring
-from agents.methods.virtual import VirtualDetectors
+from agents.methods.detectors import _ring
+from agents.methods.detectors.virtual import VirtualDetectors
 from agents.quantify.errors import QuantifyError
 from agents.quantify.quantify import Quantified, QuantifyOptions, quantify
 from twin.arrays import Floats

@@ -76,7 +76,7 @@ def specimens() -> None:
 @app.command("trainings")
 def trainings() -> None:
     """Trainings of weights: one file each in the folder `training` of a package."""
-    from scenarios.commands.train import trainings as found
+    from scenarios.commands.groups.train import trainings as found
     from twin.registry import describe
 
     print_rows((name, describe(package, name)) for name, package in sorted(found().items()))
@@ -149,7 +149,7 @@ def _packages() -> dict[str, tuple[Any, str]]:
 
 def known_names() -> list[str]:
     """Names of everything that `entries` finds."""
-    from scenarios.commands.train import trainings as found
+    from scenarios.commands.groups.train import trainings as found
     from scenarios.schema import library
     from twin import registry
 
@@ -163,8 +163,8 @@ def entries(name: str) -> list[Entry]:
     Raises:
         PluginError: a module of another package cannot be used.
     """
-    from scenarios.commands.train import load
-    from scenarios.commands.train import trainings as of_trainings
+    from scenarios.commands.groups.train import load
+    from scenarios.commands.groups.train import trainings as of_trainings
     from scenarios.schema import description, library
     from twin import registry
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agents.base import MetaError, Reconstruction, StreamMeta, load
 from agents.block import FrameBlock
-from agents.methods.ssb import Ssb
+from agents.methods.phase.ssb import Ssb
 from agents.ssb import forward as ssb_forward
 from agents.ssb.accumulate import squares
 from agents.ssb.weights import bright_field

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from agents.base import Agent, StreamMeta
-from agents.methods.virtual import VirtualDetectors
+from agents.methods.detectors.virtual import VirtualDetectors
 from twin.detectors.layouts import Detector, standard
 from twin.options import checked_options, validated
 

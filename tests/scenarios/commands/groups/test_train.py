@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import controller.training
 from scenarios.cli import app
-from scenarios.commands.train import explained, load, trainings
+from scenarios.commands.groups.train import explained, load, trainings
 
 
 def invoke(*words: str) -> Any:

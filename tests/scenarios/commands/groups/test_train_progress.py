@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from scenarios.cli import app
-from scenarios.commands.train import _bars, use_of
+from scenarios.commands.groups.train import _bars, use_of
 
 
 def shown(calls: list[tuple[str, int, int]], capsys: pytest.CaptureFixture[str]) -> list[str]:

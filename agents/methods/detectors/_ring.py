@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from agents.base import Agent, StreamMeta
-from agents.methods.virtual import VirtualDetectors, camera_grid
+from agents.methods.detectors.virtual import VirtualDetectors, camera_grid
 from twin.detectors.layouts import LAYOUTS, Detector, Region
 from twin.options import NonNegative, OptionError, Positive, checked_options, validated
 

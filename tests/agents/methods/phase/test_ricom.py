@@ -9,7 +9,7 @@ from scipy.signal import correlate2d
 from agents.base import Agent, MetaError, StreamMeta, load
 from agents.com.ricom_kernel import kernel, transfer
 from agents.geometry import along_scan
-from agents.methods.ricom import Options
+from agents.methods.phase.ricom import Options
 from twin.formats.dataset import Layout
 from twin.options import OptionError
 

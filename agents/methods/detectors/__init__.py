@@ -1,0 +1,1 @@
+"""Images from detectors and their differences."""

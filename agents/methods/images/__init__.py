@@ -1,0 +1,1 @@
+"""Numbers and clean images from an annular dark-field image."""

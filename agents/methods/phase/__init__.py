@@ -1,0 +1,1 @@
+"""Phase of the specimen: centre of mass, single side band, ptychography."""
