@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.dataset import Dataset, DayJob, DayRanges, StateMixture, joined, simulate
+from controller.departures import PLAIN, Departures
 from learning.training import Progress
 from twin.optics import Optics
 from twin.state import StateSpace
 
 SHARD_DAYS = 50
-VERSION = 3
+VERSION = 4
 """Part of every digest; raised when the same set would give other frames."""
 
 
@@ -29,6 +30,7 @@ class FrameSet:
         days, frames_per_day: numbers.
         seed: of everything; day i of a longer set is day i of a shorter one.
         patches: whether the spectra of sub-areas are stored, too.
+        departures: of the days, by kind and beam.
     """
 
     optics: Optics
@@ -39,6 +41,7 @@ class FrameSet:
     frames_per_day: int
     seed: int
     patches: bool = False
+    departures: Departures = PLAIN
 
     def folder(self, root: Path) -> Path:
         """Folder of the shards, the same for sets that differ only in their number of days."""
@@ -46,6 +49,11 @@ class FrameSet:
         del plain["days"], plain["space"]["tolerance_nm"]  # no frame depends on them
         text = json.dumps(plain, sort_keys=True)
         return root / hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def job(self, index: int) -> DayJob:
+        """How one of the days is simulated."""
+        settings = (self.optics, self.space, self.ranges, self.frames_per_day, self.seed, index)
+        return DayJob(*settings, self.states, self.patches, self.departures)
 
     def shards(self, root: Path) -> dict[range, Path]:
         """Days of each shard and its file; a last, incomplete shard has a name of its own."""
@@ -77,8 +85,7 @@ def simulated(wanted: FrameSet, root: Path, progress: Progress, workers: int = 0
     folder = wanted.folder(root)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "frames.json").write_text(json.dumps(asdict(wanted), indent=1))
-    of_each = (wanted.optics, wanted.space, wanted.ranges, wanted.frames_per_day, wanted.seed)
-    jobs = [DayJob(*of_each, day, wanted.states, wanted.patches) for day in missing]
+    jobs = [wanted.job(day) for day in missing]
     made: list[Dataset] = []
     if missing:
         progress("simulating days", wanted.days - len(missing), wanted.days, "")

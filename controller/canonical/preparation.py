@@ -78,9 +78,9 @@ def prepare(frame: Frame, optics: Optics, reference: Optics) -> Prepared:
     dose_e = effective_dose_e(counts)
     if dose_e > TRAINED_DOSE_E:
         counts = thinned(counts, max(dose_e, frame.dose_e), rng)
-    if counts is raw:
-        return Prepared(frame, found, shadow, background, dose_e)
-    return Prepared(_as_frame(counts, frame, min(frame.dose_e, TRAINED_DOSE_E)), found, shadow, background, dose_e)
+    if counts is not raw:
+        frame = _as_frame(counts, frame, min(frame.dose_e, TRAINED_DOSE_E))
+    return Prepared(units.with_beam(frame, optics, reference), found, shadow, background, dose_e)
 
 
 def outside(counts: Array, found: Disc) -> float:

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from controller import preprocess
+from controller.canonical import units
 from controller.posterior.artefact import PosteriorArtefact
 from controller.posterior.network import NUISANCES, log_densities, packed
-from controller.preprocess import Patches, Spectrum
 from controller.spectrum import sub_areas
 from twin.arrays import Array
 from twin.state import StateSpace
+from twin.types import Frame
 
 MARGINALISED = (*NUISANCES, *sub_areas.NAMES)
 """Parameters integrated out in closed form, C in number, each scaled to about unit variance."""
@@ -75,10 +77,10 @@ class FramePosteriors:
     def __len__(self) -> int:
         return len(self.inputs_nm)
 
-    def append(self, spectrum: Spectrum, patches: Patches, input_nm: Array) -> "FramePosteriors":
+    def append(self, frame: Frame, input_nm: Array) -> "FramePosteriors":
         """Add a frame taken at a cumulative input, (n,) for the first order or longer for the whole state."""
         trained, n = self.trained, self.trained.first.dimension
-        features, seen = summarise(trained, spectrum, patches)
+        features, seen = summarise(trained, frame)
         with torch.no_grad():
             mixture, areas = packed(trained.network.mixture(features)), packed(trained.network.local_mixture(seen))
         shift = np.zeros(len(MARGINALISED))
@@ -125,12 +127,14 @@ class FramePosteriors:
         return (1.0 + max(0, self.count - 1) * self.trained.correlation) * self.dispersion
 
 
-def summarise(trained: PosteriorArtefact, spectrum: Spectrum, patches: Patches) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features of one frame, (1, F), and of its sub-areas, (1, P, G)."""
-    floor = torch.tensor([np.log(spectrum.floor) - trained.log_floor], dtype=torch.float32)
+def summarise(trained: PosteriorArtefact, frame: Frame) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of one prepared frame, (1, F), and of its sub-areas, (1, P, G)."""
+    spectrum, patches = preprocess.whole_and_patches(frame)
+    scales = units.beam_scales(units.beam_of(frame, trained.optics), trained.optics)
+    told = torch.tensor([[*scales, np.log(spectrum.floor) - trained.log_floor]], dtype=torch.float32)
     with torch.no_grad():
         whole, parts = torch.from_numpy(spectrum.values[None]), torch.from_numpy(patches.values[None])
-        return trained.network.summarise(whole, parts, floor)
+        return trained.network.summarise(whole, parts, told)
 
 
 def deviance(frames: FramePosteriors, state_nm: Array) -> float:

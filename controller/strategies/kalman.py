@@ -177,7 +177,7 @@ class Kalman(StopsInSpec):
     def _read(self, frame: Frame) -> NDArray[np.float32]:
         """Mixture of the frame's posterior, see `posterior.network.packed`."""
         preprocess.check_shape(frame, self.trained.optics.camera_pixels)
-        features, _ = summarise(self.trained, *preprocess.whole_and_patches(frame))
+        features, _ = summarise(self.trained, frame)
         return packed(self.trained.network.mixture(features))[0]
 
     def estimate(self) -> Estimate:

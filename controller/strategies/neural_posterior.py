@@ -151,8 +151,8 @@ class NeuralPosterior:
         """Weight the particles by the frame's posterior and refine them."""
         self.input_nm = self.input_nm + delta_nm
         preprocess.check_shape(frame, self.trained.optics.camera_pixels)
-        spectra, forgetting = preprocess.whole_and_patches(frame), self._forgetting_factor(frame)
-        self.frames = self.frames.forget(forgetting).append(*spectra, self.input_nm)
+        forgetting = self._forgetting_factor(frame)
+        self.frames = self.frames.forget(forgetting).append(frame, self.input_nm)
         self.particles = self.filter.step(self.particles, self.frames, forgetting)
         self.clock_s = frame.clock_s
         if len(self.frames) >= UNAMBIGUOUS:

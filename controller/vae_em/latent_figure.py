@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
-from controller.dataset import spectra_on
+from controller.dataset import DaySource, spectra_on
 from controller.vae_em.artefact import Artefact
 from controller.vae_em.network import encode_mean
 from twin.arrays import Array
@@ -54,7 +54,7 @@ def antipodal_distance(latents: Array) -> float:
 def draw(trained: Artefact, space: StateSpace, path: Path, side: int = 21, seed: int = 0) -> float:
     """Write the figure; return the `antipodal_distance` of its latents."""
     states = plane_states(space, side)
-    data = spectra_on(Day(), trained.optics, space, states, np.random.default_rng(seed))
+    data = spectra_on(DaySource(Day(), trained.optics, space, np.random.default_rng(seed)), states)
     latents = encode_mean(trained.vae, data.spectra)
     plane, paint = principal_plane(latents), colours(states, space.range_nm)
     ratio = antipodal_distance(latents)
