@@ -169,17 +169,17 @@ class Dataset:
         spectra: normalised half-plane spectra, (N, H, W), float16 (their speckle is 10 % each).
         states_nm: calibrated states, (N, n).
         floors: shot-noise floor of each frame, (N,).
-        beams: `units.beam_scales` of each frame, (N, 2).
         days: index of the day, (N,).
         patches: spectra of the sub-areas, (N, P, h, w), float16; P may be 0.
+        beams: `units.beam_scales` of each frame, (N, 2).
     """
 
     spectra: NDArray[np.float16]
     states_nm: Array
     floors: Array
-    beams: Array
     days: NDArray[np.int64]
     patches: NDArray[np.float16]
+    beams: Array
 
     def subset(self, keep: NDArray[np.bool_]) -> "Dataset":
         """Select the frames where `keep`, shape (N,), is true."""
@@ -262,9 +262,9 @@ def spectra_on(source: DaySource, states_nm: Array, patches: bool = False) -> Da
         np.stack([whole.values for whole in wholes]).astype(np.float16),
         states_nm,
         np.array([whole.floor for whole in wholes]),
-        np.tile(units.beam_scales(source.optics, source.reference), (len(states_nm), 1)),
         np.zeros(len(states_nm), np.int64),
         np.stack(parts).astype(np.float16),
+        np.tile(units.beam_scales(source.optics, source.reference), (len(states_nm), 1)),
     )
 
 
