@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from controller.base import Controller
-from controller.dataset import DayRanges, DaySource, draw_day
+from controller.dataset import PLAIN_FRAMES, DayJob, DayRanges, DaySource, Recipe
 from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
@@ -41,7 +41,7 @@ def squared_distances(
     for k in range(OBSERVATIONS):
         delta = controller.propose()
         total = total + delta
-        controller.update(delta, source.frame(truth + total))
+        controller.update(delta, source.prepared(truth + total))
         estimate = controller.estimate()
         offset = truth - estimate.mean_nm
         distances[k] = offset @ np.linalg.solve(estimate.cov_nm2, offset)
@@ -59,7 +59,7 @@ def closed_loop(
     seed: int,
     report: Callable[[int], None] | None = None,
     watch: Callable[[], None] | None = None,
-    renderer: str = "fast",
+    recipe: Recipe = PLAIN_FRAMES,
 ) -> Array:
     """Run once on each of a number of simulated days; return `squared_distances`, (R, T).
 
@@ -71,12 +71,13 @@ def closed_loop(
         seed: of days, films and noise.
         report: called with the number of runs done.
         watch: called after every frame of every run, to inspect the controller.
-        renderer: of the frames, as in `dataset.Recipe`.
+        recipe: of the frames.
     """
     distances = []
     for index in range(days):
-        rng = np.random.default_rng([seed, 1_000_000 + index])
-        source = DaySource(draw_day(ranges, rng), optics, space, rng, renderer)
+        job = DayJob(optics, space, ranges, 1, seed, 1_000_000 + index, recipe=recipe)
+        day, beam, rng = job.draw()
+        source = DaySource(day, optics, space, rng, beam, recipe.renderer)
         distances.append(squared_distances(controller, space, source, rng, watch))
         if report is not None:
             report(index + 1)

@@ -12,6 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller import preprocess
+from controller.canonical import units
+from controller.canonical.preparation import prepare
+from controller.departures import PLAIN, Departures
+from twin.aberrations import NAMES, Aberrations
 from twin.arrays import Array
 from twin.day import CameraProperties, Day, FilmProperties
 from twin.optics import Optics
@@ -171,6 +175,7 @@ class Dataset:
         floors: shot-noise floor of each frame, (N,).
         days: index of the day, (N,).
         patches: spectra of the sub-areas, (N, P, h, w), float16; P may be 0.
+        beams: `units.beam_scales` of each frame, (N, 2).
     """
 
     spectra: NDArray[np.float16]
@@ -178,6 +183,7 @@ class Dataset:
     floors: Array
     days: NDArray[np.int64]
     patches: NDArray[np.float16]
+    beams: Array
 
     def subset(self, keep: NDArray[np.bool_]) -> "Dataset":
         """Select the frames where `keep`, shape (N,), is true."""
@@ -196,10 +202,16 @@ class Recipe:
     Attributes:
         renderer: "fast" (phase screens) or "multislice" (atoms, some ten times slower).
         preprocessing: name in `preprocess.READINGS`; the spectra of sub-areas are always normalised.
+        departures: of the days, by kind and beam.
     """
 
     renderer: str = "fast"
     preprocessing: str = "normalised"
+    departures: Departures = PLAIN
+
+
+PLAIN_FRAMES = Recipe()
+"""Phase screens of plain days, normalised."""
 
 
 @dataclass(frozen=True)
@@ -214,36 +226,60 @@ class DayJob:
     index: int
     states: StateMixture = StateMixture()
     patches: bool = False
-    recipe: Recipe = Recipe()
+    recipe: Recipe = PLAIN_FRAMES
+
+    def draw(self) -> tuple[Day, Optics, np.random.Generator]:
+        """The day and its optics, and the generator that goes on with the frames."""
+        rng = np.random.default_rng([self.seed, self.index])
+        departures = self.recipe.departures
+        day = departures.day(draw_day(self.ranges, rng), rng)
+        return day, departures.beam(self.optics, rng), rng
 
 
 class DaySource:
     """Source of a day's frames; renderer and camera defects are set up once.
 
     Args:
-        day: hidden parameters.
-        optics, space: instrument and task.
+        day: hidden parameters; lengths of its aberrations count at the reference.
+        optics, space: instrument and task, at the reference.
         rng: for specimen, noise and defects.
+        beam: optics with another beam on the same camera; the aberrations then have the phases at the edge that they
+            have at `optics`.
         renderer: as in `Recipe`.
     """
 
     def __init__(
-        self, day: Day, optics: Optics, space: StateSpace, rng: np.random.Generator, renderer: str = "fast"
+        self,
+        day: Day,
+        optics: Optics,
+        space: StateSpace,
+        rng: np.random.Generator,
+        beam: Optics | None = None,
+        renderer: str = "fast",
     ) -> None:
         from twin.cameras.ronchigram_camera import draw_defects
 
-        self.day, self.space, self.rng = day, space, rng
-        self.renderer = _renderer(renderer, optics, day)
+        self.day, self.space, self.rng, self.reference = day, space, rng, optics
+        self.optics = beam or optics
+        self.renderer = _renderer(renderer, self.optics, day)
         self.defects = draw_defects(day.camera, (optics.camera_pixels,) * 2, rng)
+        self._per_reference = 1.0 / units.scale(NAMES, self.optics, optics)
 
     def frame(self, state_nm: Array) -> Frame:
         """Acquire a Ronchigram at a state (n,), on a fresh film region."""
         from twin.cameras.ronchigram_camera import expose
 
-        full = self.space.to_aberrations(state_nm) + self.day.residual
+        day, camera = self.day, self.day.camera
+        full = Aberrations.from_array(
+            (self.space.to_aberrations(state_nm) + day.residual).array() * self._per_reference
+        )
         probability = self.renderer.probability([full], [int(self.rng.integers(2**63))])[0]
-        counts = expose(probability, self.day.dose_e, self.day.camera, self.defects, self.rng)
-        return Frame(counts, self.day.dose_e, self.day.exposure_s, 0.0, {"dark_level": self.day.camera.dark_level})
+        counts = expose(probability, day.dose_e, camera, self.defects, self.rng)
+        return Frame(counts, day.dose_e, day.exposure_s, 0.0, {"dark_level": camera.told_dark_level})
+
+    def prepared(self, state_nm: Array) -> Frame:
+        """Acquire a Ronchigram as controllers get it, see `canonical.preparation`."""
+        return prepare(self.frame(state_nm), self.optics, self.reference).frame
 
 
 def _renderer(name: str, optics: Optics, day: Day) -> "Renderer":
@@ -257,22 +293,21 @@ def _renderer(name: str, optics: Optics, day: Day) -> "Renderer":
 
 
 def spectra_on(
-    day: Day, optics: Optics, space: StateSpace, states_nm: Array, rng: np.random.Generator, patches: bool = False,
-    recipe: Recipe = Recipe(),
-) -> Dataset:  # fmt: skip
+    source: DaySource, states_nm: Array, patches: bool = False, preprocessing: str = "normalised"
+) -> Dataset:
     """Simulate one frame per state (N, n), each on a fresh region of one day's film; the day's index is 0."""
     import torch
 
     torch.set_num_threads(1)
-    source = DaySource(day, optics, space, rng, recipe.renderer)
-    read = preprocess.READINGS[recipe.preprocessing]
-    wholes, parts = zip(*(_read(source.frame(state), patches, read) for state in states_nm), strict=True)
+    read = preprocess.READINGS[preprocessing]
+    wholes, parts = zip(*(_read(source.prepared(state), patches, read) for state in states_nm), strict=True)
     return Dataset(
         np.stack([whole.values for whole in wholes]).astype(np.float16),
         states_nm,
         np.array([whole.floor for whole in wholes]),
         np.zeros(len(states_nm), np.int64),
         np.stack(parts).astype(np.float16),
+        np.tile(units.beam_scales(source.optics, source.reference), (len(states_nm), 1)),
     )
 
 
@@ -287,10 +322,10 @@ def _read(
 
 def simulate_day(job: DayJob) -> Dataset:
     """Simulate the frames of one random day; a pure function of the job."""
-    rng = np.random.default_rng([job.seed, job.index])
-    day = draw_day(job.ranges, rng)
+    day, beam, rng = job.draw()
     states = job.states.draw(job.space, job.frames, rng)
-    data = spectra_on(day, job.optics, job.space, states, rng, job.patches, job.recipe)
+    source = DaySource(day, job.optics, job.space, rng, beam, job.recipe.renderer)
+    data = spectra_on(source, states, job.patches, job.recipe.preprocessing)
     return replace(data, days=np.full(job.frames, job.index))
 
 

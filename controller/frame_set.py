@@ -2,19 +2,19 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.dataset import Dataset, DayJob, DayRanges, Recipe, StateMixture, joined, simulate
+from controller.dataset import PLAIN_FRAMES, Dataset, DayJob, DayRanges, Recipe, StateMixture, joined, simulate
 from learning.training import Progress
 from twin.optics import Optics
 from twin.state import StateSpace
 
 SHARD_DAYS = 50
-VERSION = 3
+VERSION = 4
 """Part of every digest; raised when the same set would give other frames."""
 
 
@@ -29,7 +29,7 @@ class FrameSet:
         days, frames_per_day: numbers.
         seed: of everything; day i of a longer set is day i of a shorter one.
         patches: whether the spectra of sub-areas are stored, too.
-        recipe: renderer and preprocessing.
+        recipe: renderer, preprocessing and departures.
     """
 
     optics: Optics
@@ -40,16 +40,21 @@ class FrameSet:
     frames_per_day: int
     seed: int
     patches: bool = False
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe = PLAIN_FRAMES
 
     def folder(self, root: Path) -> Path:
         """Folder of the shards, the same for sets that differ only in their number of days."""
         plain = asdict(self) | {"version": VERSION}
         del plain["days"], plain["space"]["tolerance_nm"]  # no frame depends on them
-        if self.recipe == Recipe():
+        if self.recipe == PLAIN_FRAMES:
             del plain["recipe"]
         text = json.dumps(plain, sort_keys=True)
         return root / hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def job(self, index: int) -> DayJob:
+        """How one of the days is simulated."""
+        settings = (self.optics, self.space, self.ranges, self.frames_per_day, self.seed, index)
+        return DayJob(*settings, self.states, self.patches, self.recipe)
 
     def shards(self, root: Path) -> dict[range, Path]:
         """Days of each shard and its file; a last, incomplete shard has a name of its own."""
@@ -81,8 +86,7 @@ def simulated(wanted: FrameSet, root: Path, progress: Progress, workers: int = 0
     folder = wanted.folder(root)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "frames.json").write_text(json.dumps(asdict(wanted), indent=1))
-    of_each = (wanted.optics, wanted.space, wanted.ranges, wanted.frames_per_day, wanted.seed)
-    jobs = [DayJob(*of_each, day, wanted.states, wanted.patches, wanted.recipe) for day in missing]
+    jobs = [wanted.job(day) for day in missing]
     made: list[Dataset] = []
     if missing:
         progress("simulating days", wanted.days - len(missing), wanted.days, "")

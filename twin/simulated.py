@@ -204,8 +204,8 @@ class SimulatedMicroscope:
         session.beam_s[film] = session.beam_s.get(film, 0.0) + day.exposure_s
         session.ledger.expose(f"film {film}", day.dose_e, self._optics.window_nm**2, day.exposure_s, day.overhead_s)
         # A video signal has its own zero.
-        dark_level = 0.0 if day.camera.video else day.camera.dark_level + day.camera.dark_error
-        return Frame(counts, day.dose_e, day.exposure_s, session.clock_s, {"dark_level": dark_level})
+        dark_level = {"dark_level": day.camera.told_dark_level}
+        return Frame(counts, day.dose_e, day.exposure_s, session.clock_s, dark_level)
 
     def scan(self, plan: ScanPlan, *, block: int = 64) -> Iterator[ScanBlock]:
         """Scan the specimen of the setup; see `CanScan`. A plan without a centre is put in the specimen's middle.

@@ -11,6 +11,9 @@ from controller.canonical.disc import Disc
 from controller.preprocess import hann_window, remove_defects
 from twin.arrays import Array
 
+DARKEST, BELOW = 5, 0.1
+"""Percentile of the darkest parts of a frame, and how far they may lie below zero, over the range of the counts."""
+
 SPOT, SPOT_NEIGHBOURHOOD_PX, LARGEST_SPOT_PX = 2.0, 13, 60
 """Ratio of a spot to the bright pixels of its neighbourhood, side of that, and the most pixels of one spot."""
 SPOT_SIGMA = 8.0
@@ -26,6 +29,21 @@ SHADOW, SHADOW_SMOOTHING, SMALLEST_SHADOW = 0.5, 1 / 40, 0.004
 
 UNEVEN = 0.4
 """Range of the illumination inside the disc, over its mean, above which it is levelled. Training days reach 0.3."""
+
+
+def not_below_dark(counts: Array) -> Array:
+    """Raise counts above the dark level, (H, W), whose darkest parts lie clearly below zero: it was stated too high.
+
+    Example:
+        >>> too_dark = np.full((8, 8), -40.0)
+        >>> too_dark[:4] = 60.0
+        >>> not_below_dark(too_dark)[:, 0].round().tolist()
+        [100.0, 100.0, 100.0, 100.0, -0.0, -0.0, -0.0, -0.0]
+    """
+    if np.percentile(counts, DARKEST) >= 0:
+        return counts
+    darkest, bright = np.percentile(ndimage.gaussian_filter(remove_defects(counts), 1), (DARKEST, 90))
+    return counts - darkest if darkest < -BELOW * (bright - darkest) else counts
 
 
 def without_spots(counts: Array) -> Array:

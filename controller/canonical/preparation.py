@@ -61,7 +61,8 @@ def prepare(frame: Frame, optics: Optics, reference: Optics) -> Prepared:
         ValueError: the frame has another shape than the camera, or holds no signal.
     """
     preprocess.check_shape(frame, optics.camera_pixels)
-    raw = preprocess.above_dark(frame)
+    told = preprocess.above_dark(frame)
+    raw = cleaning.not_below_dark(told)
     preprocess.windowed_sum(raw)
     rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(frame.counts).tobytes()))
     counts = cleaning.without_stripes(cleaning.without_spots(raw))
@@ -78,9 +79,9 @@ def prepare(frame: Frame, optics: Optics, reference: Optics) -> Prepared:
     dose_e = effective_dose_e(counts)
     if dose_e > TRAINED_DOSE_E:
         counts = thinned(counts, max(dose_e, frame.dose_e), rng)
-    if counts is raw:
-        return Prepared(frame, found, shadow, background, dose_e)
-    return Prepared(_as_frame(counts, frame, min(frame.dose_e, TRAINED_DOSE_E)), found, shadow, background, dose_e)
+    if counts is not told:
+        frame = _as_frame(counts, frame, min(frame.dose_e, TRAINED_DOSE_E))
+    return Prepared(units.with_beam(frame, optics, reference), found, shadow, background, dose_e)
 
 
 def outside(counts: Array, found: Disc) -> float:

@@ -13,9 +13,12 @@ from twin.aberrations import TERMS, index
 from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
+from twin.types import Frame
 
 REFERENCE = Optics()
 """Optics whose camera the disc of every frame is brought to."""
+BEAM = ("energy_kev", "convergence_mrad")
+"""Settings by which a prepared frame tells its beam."""
 
 
 def disc_radius_px(optics: Optics) -> float:
@@ -23,7 +26,7 @@ def disc_radius_px(optics: Optics) -> float:
     return optics.convergence_mrad / optics.camera_pixel_mrad
 
 
-def on_reference_camera(optics: Optics) -> Optics:
+def on_reference_camera(optics: Optics, reference: Optics = REFERENCE) -> Optics:
     """The same beam on a camera where the disc has the radius, and the frame the pixels, of the reference.
 
     Example:
@@ -33,16 +36,16 @@ def on_reference_camera(optics: Optics) -> Optics:
         >>> on_reference_camera(REFERENCE) == REFERENCE
         True
     """
-    if same_camera(optics, REFERENCE):
+    if same_camera(optics, reference):
         return optics
     # lambda / (grid sampling) is the angle of a grid pixel: the disc then has the reference's radius.
-    window_nm = optics.wavelength_nm * REFERENCE.binning * disc_radius_px(REFERENCE) / optics.convergence_mrad * 1e3
+    window_nm = optics.wavelength_nm * reference.binning * disc_radius_px(reference) / optics.convergence_mrad * 1e3
     return replace(
         optics,
-        grid=REFERENCE.grid,
-        sampling_nm=window_nm / REFERENCE.grid,
-        camera_pixels=REFERENCE.camera_pixels,
-        binning=REFERENCE.binning,
+        grid=reference.grid,
+        sampling_nm=window_nm / reference.grid,
+        camera_pixels=reference.camera_pixels,
+        binning=reference.binning,
     )
 
 
@@ -72,6 +75,34 @@ def scale(names: tuple[str, ...], optics: Optics, reference: Optics) -> Array:
         return np.ones(len(names))
     factors: Array = edge_phases_rad(names, optics) / edge_phases_rad(names, reference)
     return factors
+
+
+def beam_of(frame: Frame, optics: Optics) -> Optics:
+    """Return `optics` with the beam that a prepared frame was taken with, if its settings name another."""
+    told = {name: frame.settings[name] for name in BEAM if name in frame.settings}
+    return replace(optics, **told) if told else optics
+
+
+def with_beam(frame: Frame, optics: Optics, reference: Optics) -> Frame:
+    """Return the frame; where the beam of `optics` is not the reference's, with its beam among the settings."""
+    told = {name: float(getattr(optics, name)) for name in BEAM}
+    if told == {name: float(getattr(reference, name)) for name in BEAM}:
+        return frame
+    return replace(frame, settings={**frame.settings, **told})
+
+
+def beam_scales(optics: Optics, reference: Optics) -> Array:
+    """Logarithms of alpha / lambda and of alpha^2 / lambda over those of the reference, (2,).
+
+    A film's spectrum, at an angle over the aperture angle, depends on the first; depths count by the second.
+
+    Example:
+        >>> beam_scales(Optics(energy_kev=200.0, convergence_mrad=25.0), Optics()).round(3).tolist()
+        [-0.355, -0.468]
+    """
+    angle = np.log(optics.convergence_mrad / reference.convergence_mrad)
+    wave = np.log(optics.wavelength_nm / reference.wavelength_nm)
+    return np.array([angle - wave, 2 * angle - wave])
 
 
 def scaled(space: StateSpace, factor: Array) -> StateSpace:

@@ -19,7 +19,7 @@ from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
 
-FORMAT = "stemtwin-posterior-3"
+FORMAT = "stemtwin-posterior-4"
 Moments = tuple[tuple[float, float], ...]
 """Mean and variance after 1, 2, ... frames."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from controller.posterior.network import EVEN, NUISANCES, STRETCH, even_features
+from controller.posterior.network import EVEN, NUISANCES, STRETCH, TOLD, even_features
 from twin.arrays import Array
 
 COMPONENTS = 24
@@ -34,7 +34,7 @@ class FrameCheck(nn.Module):
         super().__init__()
         pairs = dimension * (dimension + 1)
         # C30 changes sign with the state, so that only products of the two are even.
-        inputs = pairs + len(EVEN) + dimension + 2
+        inputs = pairs + len(EVEN) + dimension + 1 + TOLD
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("basis", torch.zeros(features, COMPONENTS))
         self.register_buffer("whitening", torch.eye(COMPONENTS))
@@ -47,14 +47,14 @@ class FrameCheck(nn.Module):
         )
 
     def residual(self, features: Tensor, states: Tensor, nuisances: Tensor) -> Tensor:
-        """Principal components of features (N, F) minus their prediction, (N, D); the last feature is the log floor."""
+        """Principal components of features (N, F) minus their prediction, (N, D)."""
         spherical = nuisances[:, len(EVEN) : len(NUISANCES)]
         known = [
             even_features(states, torch.asinh(STRETCH * states)),
             nuisances[:, : len(EVEN)],
             spherical * states,
             spherical.square(),
-            features[:, -1:],
+            features[:, -TOLD:],
         ]
         expected: Tensor = self.layers(torch.cat(known, 1))
         return (features - self.centre) @ self.basis - expected

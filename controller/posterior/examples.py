@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from torch import Tensor
 
-from controller.dataset import CLOSED_LOOP, Dataset, DayRanges, StateMixture, draw_day
+from controller.dataset import CLOSED_LOOP, Dataset, DayRanges, Recipe, StateMixture
+from controller.departures import WIDE
 from controller.frame_set import FrameSet
-from controller.posterior.network import TURNED
+from controller.posterior.network import NUISANCES, TURNED
 from controller.spectrum import sub_areas
 from controller.symmetry import mirror_matrix, mirrored, transposed, transposition_matrix
 from twin.arrays import Array
@@ -21,6 +22,8 @@ from twin.state import SECOND_ORDER, StateSpace
 
 LOOP_SEED = 1000
 """Added to the seed for the days of the closed-loop set."""
+WIDE_FRAMES = Recipe(departures=WIDE)
+"""Days of all kinds, beams of all microscopes."""
 HIGHER_NM = 75.0
 """Standard deviation of each component of C21 and C23 over the training frames."""
 
@@ -35,8 +38,8 @@ def frame_sets(optics: Optics, days: int, loop_days: int, frames_per_day: int, s
     whole, loop = (replace(mixture, higher_nm=HIGHER_NM) for mixture in (StateMixture(), CLOSED_LOOP))
     common = (optics, SECOND_ORDER, day_ranges())
     return (
-        FrameSet(*common, whole, days, frames_per_day, seed, patches=True),
-        FrameSet(*common, loop, loop_days, frames_per_day, seed + LOOP_SEED, patches=True),
+        FrameSet(*common, whole, days, frames_per_day, seed, True, WIDE_FRAMES),
+        FrameSet(*common, loop, loop_days, frames_per_day, seed + LOOP_SEED, True, WIDE_FRAMES),
     )
 
 
@@ -53,7 +56,10 @@ def state_mixture(days: int, loop_days: int) -> StateMixture:
 
 
 def nuisances_of(day: Day, ranges: DayRanges) -> list[float]:
-    """Nuisance parameters (`NUISANCES`) of a training day as standard normals (probability integral transform)."""
+    """Nuisance parameters (`NUISANCES`) of a training day as standard normals (probability integral transform).
+
+    A film thicker than the range, on a day that departs, counts one more for every doubling of the thickness.
+    """
     camera, film = day.camera, day.film
     pairs = [
         (camera.scale, ranges.scale),
@@ -64,14 +70,16 @@ def nuisances_of(day: Day, ranges: DayRanges) -> list[float]:
         (day.source_size_nm, ranges.source_size_nm),
         ((day.residual_nm or {}).get("C30", 0.0), ranges.spherical_nm),
     ]
-    return [float(norm.ppf(np.clip((v - low) / (high - low), 1e-3, 1 - 1e-3))) for v, (low, high) in pairs]
+    normals = [float(norm.ppf(np.clip((v - low) / (high - low), 1e-3, 1 - 1e-3))) for v, (low, high) in pairs]
+    normals[NUISANCES.index("thickness_nm")] += math.log2(max(1.0, film.thickness_nm / ranges.thickness_nm[1]))
+    return normals
 
 
-def nuisances_behind(data: Dataset, ranges: DayRanges, seed: int) -> NDArray[np.float32]:
-    """Nuisance parameters of each frame, (N, C); a day follows from the seed and its index, as in `simulate_day`."""
+def nuisances_behind(data: Dataset, frames: FrameSet) -> NDArray[np.float32]:
+    """Nuisance parameters of each frame of a set, (N, C); a day follows from the set's seed and its index."""
     numbers, which = np.unique(data.days, return_inverse=True)
-    drawn = (draw_day(ranges, np.random.default_rng([seed, int(number)])) for number in numbers)
-    return np.array([nuisances_of(day, ranges) for day in drawn], np.float32)[which]
+    drawn = (frames.job(int(number)).draw()[0] for number in numbers)
+    return np.array([nuisances_of(day, frames.ranges) for day in drawn], np.float32)[which]
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,7 @@ class Examples:
         spectra: normalised half-plane spectra, float16, (N, H, W).
         patches: spectra of the sub-areas, float16, (N, P, h, w).
         log_floor: centred log shot-noise floor, (N,).
+        beams: `units.beam_scales`, (N, 2).
         states: first order in units of its range, (N, n).
         nuisances: standard normals, (N, C).
         higher: second order in units of `HIGHER_NM`, standard normals too, (N, m).
@@ -90,6 +99,7 @@ class Examples:
     spectra: Tensor
     patches: Tensor
     log_floor: Tensor
+    beams: Tensor
     states: Tensor
     nuisances: Tensor
     higher: Tensor
@@ -107,17 +117,23 @@ class Examples:
         floors = (np.log(data.floors) - log_floor).astype(np.float32)
         states = (data.states_nm / space.range_nm)[:, space.is_first_order].astype(np.float32)
         higher = (data.states_nm[:, ~space.is_first_order] / HIGHER_NM).astype(np.float32)
-        parts = (data.spectra, data.patches, floors, states, nuisances, higher)
+        beams = data.beams.astype(np.float32)
+        parts = (data.spectra, data.patches, floors, beams, states, nuisances, higher)
         return cls(*(torch.from_numpy(part) for part in parts))
 
     def __len__(self) -> int:
         return len(self.states)
 
+    @property
+    def told(self) -> Tensor:
+        """Known of each frame, (N, Q), see `PosteriorNetwork.summarise`."""
+        return torch.cat([self.beams, self.log_floor[:, None]], 1)
+
     def chosen(self, keep: Tensor) -> "Examples":
         """Examples with these indices, spectra as float32."""
         return Examples(
-            self.spectra[keep].float(), self.patches[keep].float(), self.log_floor[keep], self.states[keep],
-            self.nuisances[keep], self.higher[keep],
+            self.spectra[keep].float(), self.patches[keep].float(), self.log_floor[keep], self.beams[keep],
+            self.states[keep], self.nuisances[keep], self.higher[keep],
         )  # fmt: skip
 
 
@@ -159,7 +175,7 @@ class Symmetries:
         nuisances[:, TURNED] *= torch.where(flip ^ swap, -1.0, 1.0)  # a reflection reverses the camera rotation
         spectra = transposed(mirrored(examples.spectra, flip), swap)
         patches = moved(examples.patches, flip, swap, turn)
-        return Examples(spectra, patches, examples.log_floor, states, nuisances, higher)
+        return Examples(spectra, patches, examples.log_floor, examples.beams, states, nuisances, higher)
 
 
 def moved(patches: Tensor, flip: Tensor, swap: Tensor, turn: Tensor) -> Tensor:

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from controller.canonical import units
 from controller.posterior.artefact import PosteriorArtefact
 from controller.posterior.network import NUISANCES, log_densities, packed
 from controller.preprocess import Patches, Spectrum
 from controller.spectrum import sub_areas
 from twin.arrays import Array
+from twin.optics import Optics
 from twin.state import StateSpace
 
 MARGINALISED = (*NUISANCES, *sub_areas.NAMES)
@@ -75,10 +77,15 @@ class FramePosteriors:
     def __len__(self) -> int:
         return len(self.inputs_nm)
 
-    def append(self, spectrum: Spectrum, patches: Patches, input_nm: Array) -> "FramePosteriors":
-        """Add a frame taken at a cumulative input, (n,) for the first order or longer for the whole state."""
+    def append(
+        self, spectrum: Spectrum, patches: Patches, input_nm: Array, beam: Optics | None = None
+    ) -> "FramePosteriors":
+        """Add a frame taken at a cumulative input, (n,) for the first order or longer for the whole state.
+
+        Its beam is that of `beam`, or of the trained optics.
+        """
         trained, n = self.trained, self.trained.first.dimension
-        features, seen = summarise(trained, spectrum, patches)
+        features, seen = summarise(trained, spectrum, patches, beam)
         with torch.no_grad():
             mixture, areas = packed(trained.network.mixture(features)), packed(trained.network.local_mixture(seen))
         shift = np.zeros(len(MARGINALISED))
@@ -125,12 +132,15 @@ class FramePosteriors:
         return (1.0 + max(0, self.count - 1) * self.trained.correlation) * self.dispersion
 
 
-def summarise(trained: PosteriorArtefact, spectrum: Spectrum, patches: Patches) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features of one frame, (1, F), and of its sub-areas, (1, P, G)."""
-    floor = torch.tensor([np.log(spectrum.floor) - trained.log_floor], dtype=torch.float32)
+def summarise(
+    trained: PosteriorArtefact, spectrum: Spectrum, patches: Patches, beam: Optics | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of one frame of a beam, (1, F), and of its sub-areas, (1, P, G)."""
+    scales = units.beam_scales(beam or trained.optics, trained.optics)
+    told = torch.tensor([[*scales, np.log(spectrum.floor) - trained.log_floor]], dtype=torch.float32)
     with torch.no_grad():
         whole, parts = torch.from_numpy(spectrum.values[None]), torch.from_numpy(patches.values[None])
-        return trained.network.summarise(whole, parts, floor)
+        return trained.network.summarise(whole, parts, told)
 
 
 def deviance(frames: FramePosteriors, state_nm: Array) -> float:

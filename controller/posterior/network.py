@@ -27,6 +27,8 @@ The last changes sign with the state: the spectra are unchanged when all aberrat
 """
 TURNED = NUISANCES.index("rotation_deg")
 """Index of the parameter that changes sign under reflection."""
+TOLD = 3
+"""Number of quantities that are known of a frame, see `PosteriorNetwork.summarise`; the last of its features."""
 STRETCH = 8.0
 """The state also enters the nuisance head as asinh(STRETCH x), which resolves the neighbourhood of zero."""
 
@@ -131,7 +133,7 @@ class PosteriorNetwork(nn.Module):
         self.patch_join = nn.Sequential(
             nn.Linear(config.patches * config.patch_features, config.features), nn.LeakyReLU(NEGATIVE_SLOPE)
         )
-        read = 2 * config.features + 1
+        read = self.read
         self.head = nn.Sequential(
             nn.Linear(read, config.hidden),
             nn.SiLU(),
@@ -141,7 +143,7 @@ class PosteriorNetwork(nn.Module):
         )
         per_area = config.components * config.parameters_per_component
         self.patch_head = nn.Sequential(
-            nn.Linear(config.patch_features + config.patches + 1, config.patch_hidden),
+            nn.Linear(config.patch_features + config.patches + TOLD, config.patch_hidden),
             nn.SiLU(),
             nn.Linear(config.patch_hidden, per_area),
         )
@@ -157,23 +159,22 @@ class PosteriorNetwork(nn.Module):
     @property
     def read(self) -> int:
         """Number of features of a frame."""
-        return 2 * self.config.features + 1
+        return 2 * self.config.features + TOLD
 
-    def summarise(self, spectra: Tensor, patches: Tensor, log_floor: Tensor) -> tuple[Tensor, Tensor]:
+    def summarise(self, spectra: Tensor, patches: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
         """Features of frames, (N, F), and of their sub-areas, (N, P, G), for the heads.
 
         Args:
             spectra: normalised, (N, H, W).
             patches: of the sub-areas, (N, P, h, w).
-            log_floor: centred log shot-noise floors, (N,).
+            told: known of each frame, (N, Q): `canonical.units.beam_scales`, then the centred log shot-noise floor.
         """
         whole = self.body((spectra[:, None] - self.offset) / self.spread)
         parts = ((patches - self.patch_offset) / self.patch_spread).flatten(0, 1)[:, None]
         features = self.patch_body(parts).reshape(*patches.shape[:2], -1)
         which = torch.eye(patches.shape[1]).expand(len(patches), -1, -1)
-        floor = log_floor[:, None]
-        areas = torch.cat([features, which, floor[:, :, None].expand(-1, patches.shape[1], -1)], 2)
-        return torch.cat([whole, self.patch_join(features.flatten(1)), floor], 1), areas
+        areas = torch.cat([features, which, told[:, None].expand(-1, patches.shape[1], -1)], 2)
+        return torch.cat([whole, self.patch_join(features.flatten(1)), told], 1), areas
 
     def mixture(self, features: Tensor) -> Mixture:
         """Map features of frames (..., F) to mixtures of the state (..., K)."""

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from controller import preprocess
 from controller.base import Estimate, StopsInSpec
+from controller.canonical import units
 from controller.posterior import artefact, gaussian_sum
 from controller.posterior.artefact import PosteriorArtefact
 from controller.posterior.frames import summarise
@@ -177,7 +178,9 @@ class Kalman(StopsInSpec):
     def _read(self, frame: Frame) -> NDArray[np.float32]:
         """Mixture of the frame's posterior, see `posterior.network.packed`."""
         preprocess.check_shape(frame, self.trained.optics.camera_pixels)
-        features, _ = summarise(self.trained, *preprocess.whole_and_patches(frame))
+        features, _ = summarise(
+            self.trained, *preprocess.whole_and_patches(frame), units.beam_of(frame, self.trained.optics)
+        )
         return packed(self.trained.network.mixture(features))[0]
 
     def estimate(self) -> Estimate:

@@ -17,6 +17,7 @@ from scipy.linalg import block_diag
 from controller import candidates, preprocess
 from controller.base import Controller, Estimate
 from controller.candidates import Refinement
+from controller.canonical import units
 from controller.posterior import artefact, misfit
 from controller.posterior.artefact import PosteriorArtefact
 from controller.posterior.frames import FramePosteriors, deviance
@@ -151,8 +152,9 @@ class NeuralPosterior:
         """Weight the particles by the frame's posterior and refine them."""
         self.input_nm = self.input_nm + delta_nm
         preprocess.check_shape(frame, self.trained.optics.camera_pixels)
-        spectra, forgetting = preprocess.whole_and_patches(frame), self._forgetting_factor(frame)
-        self.frames = self.frames.forget(forgetting).append(*spectra, self.input_nm)
+        forgetting = self._forgetting_factor(frame)
+        spectra, beam = preprocess.whole_and_patches(frame), units.beam_of(frame, self.trained.optics)
+        self.frames = self.frames.forget(forgetting).append(*spectra, self.input_nm, beam)
         self.particles = self.filter.step(self.particles, self.frames, forgetting)
         self.clock_s = frame.clock_s
         if len(self.frames) >= UNAMBIGUOUS:

@@ -20,7 +20,7 @@ from controller.posterior.artefact import Moments, PosteriorArtefact, scaled_dir
 from controller.posterior.check import FrameCheck, fit_check
 from controller.posterior.examples import (
     HIGHER_NM,
-    LOOP_SEED,
+    WIDE_FRAMES,
     Examples,
     Symmetries,
     day_ranges,
@@ -72,9 +72,9 @@ class Options:
         seed: seed of all random numbers.
     """
 
-    days: Annotated[int, Ge(2)] = 750
-    loop_days: Count = 950
-    frames_per_day: Annotated[int, Ge(2)] = 16
+    days: Annotated[int, Ge(2)] = 1000
+    loop_days: Count = 1250
+    frames_per_day: Annotated[int, Ge(2)] = 12
     epochs: Count = 20
     batch: Count = 64
     learning_rate: Positive = 2e-3
@@ -97,7 +97,7 @@ def losses(network: PosteriorNetwork, examples: Examples, directions: Tensor) ->
         examples: frames.
         directions: local states per unit of the second order, scaled, (P, n, m).
     """
-    features, areas = network.summarise(examples.spectra, examples.patches, examples.log_floor)
+    features, areas = network.summarise(examples.spectra, examples.patches, examples.told)
     state = -log_density(network.mixture(features), examples.states)
     nuisances = -nuisance_log_density(network.nuisances(features, examples.states), examples.nuisances)
     local = examples.states[:, None] + torch.einsum("pnm,im->ipn", directions, examples.higher)
@@ -181,7 +181,7 @@ def evaluate(network: PosteriorNetwork, data: Examples, options: Options, optics
     with torch.no_grad():
         for start in range(0, len(keep), 256):
             chosen = data.chosen(keep[start : start + 256])
-            features, areas = network.summarise(chosen.spectra, chosen.patches, chosen.log_floor)
+            features, areas = network.summarise(chosen.spectra, chosen.patches, chosen.told)
             all_features.append(features)
             mixture = network.mixture(features)
             best = mixture.log_weight.argmax(-1)
@@ -223,9 +223,8 @@ def training_and_test(options: Options, run: TrainingRun) -> tuple[Examples, Exa
     whole, loop = (simulated(frames, run.frames, run.progress, run.workers) for frames in sets)
     held = held_out(whole.days, options.days)
     log_floor = float(np.log(whole.floors).mean())
-    ranges = day_ranges()
-    of_whole = nuisances_behind(whole, ranges, options.seed)
-    nuisances = np.concatenate([of_whole[~held], nuisances_behind(loop, ranges, options.seed + LOOP_SEED)])
+    of_whole, of_loop = (nuisances_behind(data, frames) for data, frames in zip((whole, loop), sets, strict=True))
+    nuisances = np.concatenate([of_whole[~held], of_loop])
     training = Examples.of(joined([whole.subset(~held), loop]), nuisances, SPACE, log_floor)
     return training, Examples.of(whole.subset(held), of_whole[held], SPACE, log_floor), log_floor
 
@@ -286,7 +285,7 @@ def _runs(
         measures.append(controller.measures())
 
     days = (DayRanges(), options.calibration_runs, options.seed)
-    distances = closed_loop(controller, trained.optics, FIRST, *days, report, watch)
+    distances = closed_loop(controller, trained.optics, FIRST, *days, report, watch, WIDE_FRAMES)
     return distances, [measures[k : k + OBSERVATIONS] for k in range(0, len(measures), OBSERVATIONS)]
 
 

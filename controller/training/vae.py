@@ -79,11 +79,15 @@ class Options:
         """Distribution of the training days."""
         return DayRanges() if self.variant == "random_days" else nominal_ranges()
 
+    @property
+    def recipe(self) -> Recipe:
+        """How the frames are simulated and read."""
+        return Recipe(self.renderer, self.preprocessing)
+
     def frame_set(self, optics: Optics, space: StateSpace) -> FrameSet:
         """Simulated frames that the network learns from."""
         common = (self.days, self.frames_per_day, self.seed)
-        recipe = Recipe(self.renderer, self.preprocessing)
-        return FrameSet(optics, space, self.ranges, StateMixture(), *common, recipe=recipe)
+        return FrameSet(optics, space, self.ranges, StateMixture(), *common, recipe=self.recipe)
 
 
 def held_out_bound(vae: Vae, spectra: Tensor, seed: int) -> float:
@@ -171,7 +175,7 @@ def closed_loop_correlation(trained: Artefact, options: Options, run: TrainingRu
         runs,
         options.seed,
         lambda done: run.progress("calibrating the posterior", done, runs, ""),
-        renderer=options.renderer,
+        recipe=options.recipe,
     )
     return intra_class_correlation(distances, run.space.dimension)
 

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
-from controller.dataset import Recipe, spectra_on
+from controller.dataset import DaySource, spectra_on
 from controller.vae_em.artefact import Artefact
 from controller.vae_em.network import encode_mean
 from twin.arrays import Array
@@ -74,8 +74,8 @@ class Latents:
 def latents_on(day: Day, trained: Artefact, space: StateSpace, side: int = 21, seed: int = 0) -> Latents:
     """Encode one frame per state of `plane_states` on a day, by the fast renderer."""
     states = plane_states(space, side)
-    recipe = Recipe(preprocessing=trained.vae.config.preprocessing)
-    data = spectra_on(day, trained.optics, space, states, np.random.default_rng(seed), recipe=recipe)
+    source = DaySource(day, trained.optics, space, np.random.default_rng(seed))
+    data = spectra_on(source, states, preprocessing=trained.vae.config.preprocessing)
     return Latents(states, encode_mean(trained.vae, data.spectra))
 
 

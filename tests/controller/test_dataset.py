@@ -10,6 +10,7 @@ from controller.dataset import (
     CLOSED_LOOP,
     DayJob,
     DayRanges,
+    DaySource,
     StateMixture,
     draw_day,
     joined,
@@ -151,7 +152,8 @@ def test_the_floor_of_a_simulated_frame_is_its_shot_noise(dose_e: float):
     hann = preprocess.hann_window(optics.camera_pixels)
     expected = preprocess.REFERENCE_DOSE_E / dose_e * np.sum(hann**2 * disc) / np.sum(hann * disc) ** 2 / 2.25
     day = replace(Day(), dose_e=dose_e)
-    data = dataset.spectra_on(day, optics, FIRST_ORDER, np.zeros((12, 3)), np.random.default_rng(6))
+    source = DaySource(day, optics, FIRST_ORDER, np.random.default_rng(6))
+    data = dataset.spectra_on(source, np.zeros((12, 3)))
     # One frame knows its floor to 8 %, twelve to 2.3 %, and 2 % too high; the band leaves 3 sigma.
     assert data.floors.mean() == pytest.approx(expected, rel=0.09)
 
@@ -162,7 +164,8 @@ def test_spectra_show_the_state_and_the_residuals():
         day: Day = Day(),  # noqa: B008 (frozen)
         seed: int = 7,
     ) -> np.ndarray:
-        data = dataset.spectra_on(day, SMALL, FIRST_ORDER, np.array([state_nm] * 4), np.random.default_rng(seed))
+        source = DaySource(day, SMALL, FIRST_ORDER, np.random.default_rng(seed))
+        data = dataset.spectra_on(source, np.array([state_nm] * 4))
         return data.spectra.astype(float).mean(0)
 
     here = mean_spectrum((0.0, 0.0, 0.0))

@@ -71,6 +71,11 @@ class CameraProperties:
     gamma: Positive = 1.0
 
     @property
+    def told_dark_level(self) -> float:
+        """Dark level that the camera states, counts; a video signal has none."""
+        return 0.0 if self.video else self.dark_level + self.dark_error
+
+    @property
     def undistorted(self) -> bool:
         """Whether every pixel of the camera sees the angles that an ideal one would."""
         turned = self.rotation_deg != 0.0 or self.mirrored or self.shift_px != (0.0, 0.0)

@@ -96,8 +96,15 @@ KINDS: dict[str, Kind] = {
         "camera": {"ellipticity": _share(severity, 0.05, rng, 0.3), "ellipticity_deg": _angle(rng)}
     },
     "barrel": lambda severity, rng: {"camera": {"barrel": min(max(_signed(severity, 0.02, rng), -0.15), 0.15)}},
-    "gain_reference": lambda severity, rng: {"camera": {"gain_error_rms": _share(severity, 0.04, rng)}},
-    "quadrants": lambda severity, rng: {"camera": {"quadrant_error_rms": _share(severity, 0.05, rng, 0.3)}},
+    "gain_reference": lambda severity, rng: {
+        "camera": {"gain_error_rms": _share(severity, 0.04, rng), "fixed_pattern_seed": int(rng.integers(10**6))}
+    },
+    "quadrants": lambda severity, rng: {
+        "camera": {
+            "quadrant_error_rms": _share(severity, 0.05, rng, 0.3),
+            "fixed_pattern_seed": int(rng.integers(10**6)),
+        }
+    },
     "row_noise": lambda severity, rng: {"camera": {"row_rms": _size(severity, 6.0, rng)}},
     "bright_rows": lambda severity, rng: {"camera": {"bright_rows": int(np.ceil(2 * severity))}},
     "spots": lambda severity, rng: {"camera": {"spots": _size(severity, 5.0, rng)}},

@@ -25,6 +25,7 @@ from controller.posterior.likelihood import UNINFORMATIVE, Likelihood, likelihoo
 from controller.posterior.network import (
     EVEN,
     NUISANCES,
+    TOLD,
     TURNED,
     PosteriorNetwork,
     log_densities,
@@ -80,7 +81,7 @@ def test_the_mixture_is_even_and_integrates_to_one(posterior: PosteriorArtefact)
     network = posterior.network
     generator = torch.Generator().manual_seed(1)
     whole, parts = torch.randn(1, 64, 32, generator=generator), torch.randn(1, 9, 24, 12, generator=generator)
-    features, _ = network.summarise(whole, parts, torch.zeros(1))
+    features, _ = network.summarise(whole, parts, torch.zeros(1, TOLD))
     mixture = network.mixture(features)
     rng = np.random.default_rng(2)
     # Importance sampling from a wide normal, to four standard errors.
@@ -271,7 +272,7 @@ def toy(count: int, seed: int) -> Examples:
     parts = (np.arange(9)[:, None, None] + np.eye(24)[:, :12]) * np.ones((count, 1, 1, 1))
     data = Dataset(
         values.astype(np.float16), np.hstack([states * FIRST_ORDER.range_nm, higher]), np.ones(count),
-        np.arange(count), parts.astype(np.float16),
+        np.arange(count), parts.astype(np.float16), np.zeros((count, 2)),
     )  # fmt: skip
     return Examples.of(data, hidden, SECOND_ORDER, 0.0)
 
@@ -433,7 +434,7 @@ def test_frames_of_another_kind_look_strange():
         known = torch.cat([nuisances[:, :-1], states**2], 1)
         noise = torch.from_numpy(rng.standard_normal((count, 40))).float()
         features = torch.tanh(known @ mixing) + 0.3 * noise + offset
-        return torch.cat([features, torch.zeros(count, 1)], 1), states, nuisances
+        return torch.cat([features, torch.zeros(count, TOLD)], 1), states, nuisances
 
     check = fit_check(*frames(4000, rng.standard_normal((4000, len(NUISANCES))), 0.0), seed=1)
 

@@ -185,7 +185,9 @@ def test_a_fit_reads_the_state_and_resumes_bit_for_bit(tmp_path: Path):
     values = np.concatenate([bumps, np.zeros((640, 16, 32))], 1) + 0.1 * rng.standard_normal((640, 64, 32))
     whole_states = np.pad(states, ((0, 0), (0, 4)))
     parts = np.zeros((640, 0, 0, 0), np.float16)
-    data = Dataset(values.astype(np.float16), whole_states, np.ones(640), np.arange(640) // 16, parts)
+    data = Dataset(
+        values.astype(np.float16), whole_states, np.ones(640), np.arange(640) // 16, parts, np.zeros((640, 2))
+    )
     seen, unseen = split((data,))
     assert set(unseen.days) == {36, 37, 38, 39}
     assert not set(seen.days) & set(unseen.days)

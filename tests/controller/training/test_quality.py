@@ -21,7 +21,7 @@ def toy(count: int, seed: int) -> Dataset:
     states = rng.uniform(-1, 1, (count, 3)) * FIRST_ORDER.range_nm * rng.choice([1.0, 0.1], (count, 1))
     spectra = target(states)[:, None, None] + 0.5 * rng.standard_normal((count, 64, 32))
     none = np.zeros((count, 0, 0, 0), np.float16)
-    return Dataset(spectra.astype(np.float16), states, np.ones(count), np.arange(count), none)
+    return Dataset(spectra.astype(np.float16), states, np.ones(count), np.arange(count), none, np.zeros((count, 2)))
 
 
 def test_it_learns_and_resumes_to_the_bit(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ def toy_data(days: int = 8, frames_per_day: int = 4) -> Dataset:
     spectra = 2.0 + pattern * hidden + 0.5 * rng.standard_normal((count, 64, 32))
     numbers = np.repeat(np.arange(days), frames_per_day)
     none = np.zeros((count, 0, 0, 0), np.float16)
-    return Dataset(spectra.astype(np.float16), hidden[:, :, 0] * np.ones(3), np.ones(count), numbers, none)
+    states, beams = hidden[:, :, 0] * np.ones(3), np.zeros((count, 2))
+    return Dataset(spectra.astype(np.float16), states, np.ones(count), numbers, none, beams)
 
 
 # --- fitting ---------------------------------------------------------------------------------------
