@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from twin.arrays import Array
+from twin.errors import StemtwinError
 from twin.types import Frame
+
+class NoSignal(StemtwinError, ValueError):
+    """A frame without any signal above its dark level."""
+
 
 REFERENCE_DOSE_E = 1e6
 """Dose of a uniform frame whose shot-noise floor is 1 in the normalised spectrum."""
@@ -112,11 +117,11 @@ def windowed_sum(counts: Array) -> float:
     """Sum of Hann window times counts (H, H).
 
     Raises:
-        ValueError: the frame holds no signal.
+        NoSignal: the frame holds none.
     """
     total = float(np.sum(hann_window(counts.shape[0]) * counts))
     if not total > 0:  # also when it is not a number
-        raise ValueError("the frame holds no signal above its dark level")
+        raise NoSignal("the frame holds no signal above its dark level")
     return total
 
 

@@ -19,6 +19,9 @@ SPOT, SPOT_NEIGHBOURHOOD_PX, LARGEST_SPOT_PX = 2.0, 13, 60
 SPOT_SIGMA = 8.0
 """Least height of a spot above these, in standard deviations of shot noise."""
 
+LINES_BESIDE = 9
+"""Lines that a stuck one is compared with."""
+
 STRIPED = 4.0
 """Power of a row pattern at high frequency, over its neighbours', from which rows are levelled."""
 STRIPES_FROM = 4
@@ -85,6 +88,30 @@ def _filled(counts: Array, mask: NDArray[np.bool_]) -> Array:
         if np.isfinite(near).any():
             result[row, column] = np.nanmedian(near)
     return result
+
+
+def without_bright_lines(counts: Array) -> Array:
+    """Replace rows and columns that are stuck at a bright level by the median of their surroundings, (H, W).
+
+    Such a line exceeds twice the lines beside it in its median; what noise or film adds to a line is far less.
+
+    Example:
+        >>> stuck = np.ones((16, 16))
+        >>> stuck[5] = 255.0
+        >>> float(without_bright_lines(stuck).max())
+        1.0
+    """
+    rows, columns = _bright_rows(counts), _bright_rows(counts.T)
+    if not (rows.any() or columns.any()):
+        return counts
+    return _filled(counts, rows[:, None] | columns[None, :])
+
+
+def _bright_rows(counts: Array) -> NDArray[np.bool_]:
+    width = counts.shape[1]
+    level = np.median(counts[:, width // 4 : -(width // 4)], axis=1)
+    near = np.maximum(ndimage.median_filter(level, LINES_BESIDE, mode="nearest"), 0.0)
+    return np.asarray(level > SPOT * near + SPOT_SIGMA * np.sqrt(near + 4.0))
 
 
 def without_stripes(counts: Array) -> Array:

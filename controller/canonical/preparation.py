@@ -65,7 +65,7 @@ def prepare(frame: Frame, optics: Optics, reference: Optics) -> Prepared:
     raw = cleaning.not_below_dark(told)
     preprocess.windowed_sum(raw)
     rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(frame.counts).tobytes()))
-    counts = cleaning.without_stripes(cleaning.without_spots(raw))
+    counts = cleaning.without_stripes(cleaning.without_spots(cleaning.without_bright_lines(raw)))
     found = disc.find(preprocess.remove_defects(counts))
     background, shadow = 0.0, 0.0
     if found is not None:

@@ -15,6 +15,7 @@ from controller.canonical import units
 from controller.canonical.preparation import Prepared, prepare
 from controller.checks.gate import NO_SPECIMEN, UNCERTAIN, Gate
 from controller.checks.residual import Opinion, residual
+from controller.preprocess import NoSignal
 from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import StateSpace
@@ -116,7 +117,7 @@ class CheckedController:
         """Prepare and examine the frame; pass it on, with all input since the last one passed on, or refuse it.
 
         Raises:
-            ValueError: a frame of another shape than the camera's, or without signal.
+            ValueError: a frame of another shape than the camera's.
         """
         delta = np.asarray(delta_nm, np.float64)
         self.exposed_nm, self.input_nm = self.input_nm, self.input_nm + delta
@@ -124,9 +125,12 @@ class CheckedController:
         if not self.reads_ronchigrams:
             self._pass_on(frame)
             return
-        prepared = prepare(frame, self.optics, self.reference)
-        reason = self.gate.examine(frame, prepared, self._expects_focus())
-        if reason:
+        try:
+            prepared = prepare(frame, self.optics, self.reference)
+        except NoSignal as error:
+            self.refused.append(str(error))
+            return
+        if reason := self.gate.examine(frame, prepared, self._expects_focus()):
             self.refused.append(reason)
             return
         self._pass_on(prepared.frame)
