@@ -13,6 +13,7 @@ from twin.arrays import Array
 from twin.errors import StemtwinError
 from twin.types import Frame
 
+
 class NoSignal(StemtwinError, ValueError):
     """A frame without any signal above its dark level."""
 

@@ -144,6 +144,6 @@ def _fitted(read: Sequence[Observation], start_nm: Array, grid: Grid, box: Array
 
 
 def _log_likelihood(theta: Array, read: Sequence[Observation], grid: Grid) -> float:
-    """Whittle log-likelihood of all frames at parameters (9,), and of the parameters' prior, nats."""
+    """Whittle log-likelihood of all frames at parameters (13,), and of the parameters' prior, nats."""
     measured = np.array([o.spectrum.values for o in read])
     return spectrum_fit.log_posterior(theta, spectrum_fit.expected(theta, read, grid), measured)

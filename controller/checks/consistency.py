@@ -70,7 +70,7 @@ def of_frames(theta: Array, observations: Sequence[Observation], grid: Grid, per
     """Fit every frame's own state by damped Fisher scoring from a joint fit, all frames side by side.
 
     Args:
-        theta: joint fit, (9,).
+        theta: joint fit, (13,).
         observations: the frames.
         grid: of the spectrum model.
         per_nm: nm at the reference optics per nm of the state, (3,).

@@ -21,8 +21,8 @@ from twin.arrays import Array
 from twin.optics import Optics
 from twin.types import Frame
 
-FRAMES, ITERATIONS = 6, 3
-"""Latest frames fitted, and scoring steps: the fit takes about 0.1 s."""
+FRAMES, ITERATIONS = 6, 10
+"""Latest frames fitted, and scoring steps at most: fewer leave the fit on its way on days with a small source."""
 UNEXPLAINED = 6.0
 """Variance inflation (`spectrum_fit.tile_misfit`) above which the spectra are not described. At true states of days of
 severity 1 its median is 1.1 and its largest of 24 was 6.0."""

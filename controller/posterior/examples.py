@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from torch import Tensor
 
-from controller.dataset import CLOSED_LOOP, Dataset, DayRanges, Recipe, StateMixture
+from controller.dataset import CLOSED_LOOP, PLAIN_FRAMES, Dataset, DayRanges, Recipe, StateMixture
 from controller.departures import WIDE
 from controller.frame_set import FrameSet
 from controller.posterior.network import NUISANCES, TURNED
@@ -33,13 +33,15 @@ def day_ranges() -> DayRanges:
     return replace(DayRanges(), coma_nm=(0.0, 0.0), threefold_nm=(0.0, 0.0))
 
 
-def frame_sets(optics: Optics, days: int, loop_days: int, frames_per_day: int, seed: int) -> tuple[FrameSet, FrameSet]:
+def frame_sets(
+    optics: Optics, days: int, loop_days: int, frames_per_day: int, seed: int, recipe: Recipe = PLAIN_FRAMES
+) -> tuple[FrameSet, FrameSet]:
     """Return the frames over the whole range, and those at the states of a closed loop, on other days."""
     whole, loop = (replace(mixture, higher_nm=HIGHER_NM) for mixture in (StateMixture(), CLOSED_LOOP))
     common = (optics, SECOND_ORDER, day_ranges())
     return (
-        FrameSet(*common, whole, days, frames_per_day, seed, True, WIDE_FRAMES),
-        FrameSet(*common, loop, loop_days, frames_per_day, seed + LOOP_SEED, True, WIDE_FRAMES),
+        FrameSet(*common, whole, days, frames_per_day, seed, True, recipe),
+        FrameSet(*common, loop, loop_days, frames_per_day, seed + LOOP_SEED, True, recipe),
     )
 
 

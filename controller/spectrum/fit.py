@@ -16,10 +16,12 @@ from twin.arrays import Array
 from twin.state import StateSpace
 
 COEFFICIENTS = ("C10", "C12a", "C12b")
-PRIOR_MEAN = np.array([0.0, 0.0, 0.0, np.log(1.6), np.log(0.04), np.log(5.0)])
-PRIOR_STD = np.array([0.15, 0.02, 0.05, 0.4, 0.35, 0.35])
-"""Log amplitude, log scale, rotation [rad], log focal spread [nm], log source size [nm], log thickness [nm]."""
-STEPS = np.array([0.3, 0.3, 0.3, 0.02, 0.003, 0.01, 0.05, 0.05, 0.05])
+FILMS = len(spectrum_model.STRUCTURE_PER_NM)
+PRIOR_MEAN = np.array([0.0, 0.0, 0.0, np.log(1.6), np.log(0.04), np.log(5.0), *[0.0] * FILMS])
+PRIOR_STD = np.array([0.15, 0.02, 0.05, 0.4, 0.35, 0.35, *[0.5] * FILMS])
+"""Log amplitude, log scale, rotation [rad], log focal spread [nm], log source size [nm], log thickness [nm], and
+`Nuisance.log_structure`: films without order, of germanium, SiN or SiO2 differ from carbon by 0.3 to 1.7."""
+STEPS = np.array([0.3, 0.3, 0.3, 0.02, 0.003, 0.01, 0.05, 0.05, 0.05, *[0.05] * FILMS])
 """Steps of the finite differences: state in nm, then nuisance parameters."""
 TILE = 8
 """Side of the tiles of the misfit test, frequency pixels."""
@@ -44,8 +46,8 @@ class Mode:
     """One local maximum of the posterior.
 
     Attributes:
-        theta: state [nm] and nuisance parameters, (9,), in the order of `PRIOR_MEAN`.
-        covariance: of Laplace's approximation, (9, 9), inflated by `misfit`.
+        theta: state [nm] and nuisance parameters, (13,), in the order of `PRIOR_MEAN`.
+        covariance: of Laplace's approximation, (13, 13), inflated by `misfit`.
         log_weight: log posterior mass, nats, tempered by `misfit`.
         misfit: variance inflation, see `tile_misfit`.
     """
@@ -62,9 +64,10 @@ class Mode:
 
 
 def nuisance(theta: Array) -> Nuisance:
-    """Return the nuisance parameters of a parameter vector (9,)."""
-    amplitude, scale, rotation, focal, source, thickness = (float(v) for v in theta[3:])
-    return Nuisance(amplitude, scale, rotation, float(np.exp(focal)), float(np.exp(source)), float(np.exp(thickness)))
+    """Return the nuisance parameters of a parameter vector (13,)."""
+    amplitude, scale, rotation, *logs = theta[3:].tolist()
+    focal, source, thickness = np.exp(logs[:3]).tolist()
+    return Nuisance(amplitude, scale, rotation, focal, source, thickness, tuple(logs[3:]))
 
 
 def expected(theta: Array, observations: Sequence[Observation], grid: Grid) -> Array:
@@ -82,7 +85,7 @@ def log_posterior(theta: Array, mean: Array, measured: Array) -> float:
 
 
 def fit(theta: Array, observations: Sequence[Observation], grid: Grid, box_nm: Array, iterations: int) -> Mode:
-    """Climb from theta (9,) by damped Fisher scoring; the state stays within +-box_nm."""
+    """Climb from theta (13,) by damped Fisher scoring; the state stays within +-box_nm."""
     measured = np.array([o.spectrum.values for o in observations])
     theta, damping = theta.copy(), 1e-2
     mean = expected(theta, observations, grid)
@@ -111,7 +114,7 @@ def fit(theta: Array, observations: Sequence[Observation], grid: Grid, box_nm: A
 def _curvature(
     theta: Array, mean: Array, measured: Array, observations: Sequence[Observation], grid: Grid
 ) -> tuple[Array, Array]:
-    """Fisher information (9, 9) and score (9,) of the log posterior."""
+    """Fisher information (13, 13) and score (13,) of the log posterior."""
     slopes, log_mean = np.empty((len(theta), mean.size)), np.log(mean)
     for i, step in enumerate(STEPS):
         up = theta.copy()
@@ -138,7 +141,7 @@ def tile_misfit(ratio: Array, pixels: int) -> float:
 
 
 def starting_theta(state_nm: Array) -> Array:
-    """Complete a state (3,) with the prior mean of the nuisance parameters, (9,)."""
+    """Complete a state (3,) with the prior mean of the nuisance parameters, (13,)."""
     return np.concatenate([state_nm, PRIOR_MEAN])
 
 
@@ -175,7 +178,7 @@ def scanned(states_nm: Array, observations: Sequence[Observation], grid: Grid, c
 def fit_modes(
     starts: Sequence[Array], observations: Sequence[Observation], grid: Grid, box_nm: Array, iterations: int
 ) -> list[Mode]:
-    """Fit from every start (9,) and drop duplicates of better modes; best first.
+    """Fit from every start (13,) and drop duplicates of better modes; best first.
 
     All modes are weighted with the same misfit, the smallest, so that their weights are comparable.
     """
@@ -198,7 +201,7 @@ def _reweighted(mode: Mode, misfit: float, observations: Sequence[Observation], 
 
 def mirrored(mode: Mode) -> Mode:
     """Return the mirror image of a mode: the model is even in the state."""
-    flip = np.repeat([-1.0, 1.0], (3, 6))
+    flip = np.repeat([-1.0, 1.0], (3, len(PRIOR_MEAN)))
     return replace(mode, theta=mode.theta * flip, covariance=mode.covariance * np.outer(flip, flip))
 
 

@@ -36,6 +36,10 @@ FOCAL_NM = np.arange(0.0, 6.01, 0.25)
 """Focal spreads of the tables, rms nm."""
 
 
+STRUCTURE_PER_NM = (1.0, 2.8, 4.6, 6.4)
+"""Film frequencies between which the power of a film may differ from carbon's."""
+
+
 @dataclass(frozen=True)
 class Nuisance:
     """Nuisance parameters: operating conditions that the spectrum depends on beside the state.
@@ -46,6 +50,8 @@ class Nuisance:
         rotation_rad: rotation of the camera relative to the corrector.
         focal_spread_nm, source_size_nm: rms.
         thickness_nm: of the film.
+        log_structure: log of the film's power over carbon's at the frequencies `STRUCTURE_PER_NM`, linear between:
+            another material or another arrangement of its atoms.
     """
 
     log_amplitude: float = 0.0
@@ -54,6 +60,7 @@ class Nuisance:
     focal_spread_nm: float = 1.5
     source_size_nm: float = 0.04
     thickness_nm: float = 5.0
+    log_structure: tuple[float, ...] = (0.0,) * len(STRUCTURE_PER_NM)
 
 
 class Nodes(NamedTuple):
@@ -161,7 +168,8 @@ def tables(grid: Grid, nuisance: Nuisance) -> tuple[Array, Array]:
 def blurred_power(power: Array, nuisance: Nuisance, nodes: Nodes) -> Array:
     """Scale `film_power` to a day's film and blur it by the day's source size, (R,)."""
     scaled: Array = power * nuisance.thickness_nm * math.exp(nuisance.log_amplitude)
-    return scaled * np.exp(-4 * (math.pi * nuisance.source_size_nm * nodes.q_per_nm) ** 2)
+    structure = np.interp(nodes.q_per_nm, STRUCTURE_PER_NM, nuisance.log_structure)
+    return scaled * np.exp(structure - 4 * (math.pi * nuisance.source_size_nm * nodes.q_per_nm) ** 2)
 
 
 def through_thickness(nuisance: Nuisance, nodes: Nodes) -> Array:

@@ -219,7 +219,8 @@ def calibrated_weight(outputs: Outputs) -> float:
 
 def training_and_test(options: Options, run: TrainingRun) -> tuple[Examples, Examples, float]:
     """Simulate both sets of frames; return training and held-out examples, and the mean log shot-noise floor."""
-    sets = frame_sets(run.optics, options.days, options.loop_days, options.frames_per_day, options.seed)
+    numbers = (options.days, options.loop_days, options.frames_per_day, options.seed)
+    sets = frame_sets(run.optics, *numbers, WIDE_FRAMES)
     whole, loop = (simulated(frames, run.frames, run.progress, run.workers) for frames in sets)
     held = held_out(whole.days, options.days)
     log_floor = float(np.log(whole.floors).mean())

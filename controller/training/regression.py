@@ -1,4 +1,4 @@
-"""Network of cnn_regression, on the frames of the posterior."""
+"""Network of cnn_regression, on plain days of one beam."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace

@@ -1,6 +1,7 @@
 """Whether the frames of a run agree with each other, and what makes them agree where they do not."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ START = np.array([22.0, -9.0, 6.0])
 INPUTS = [np.zeros(3), np.array([18.0, 6.0, -8.0]), np.array([-58.0, 12.0, 5.0]), np.array([9.0, -9.0, 12.0])]
 
 
-def told(shown: Callable[[int], Array]) -> Residual:
+def told(shown: Callable[[int], Array], day: Day | None = None) -> Residual:
     """A run whose frame k shows the state `shown(k)`, whatever the inputs say."""
-    film = DaySource(Day(), Optics(), FIRST_ORDER, np.random.default_rng(3))
+    film = DaySource(day or Day(), Optics(), FIRST_ORDER, np.random.default_rng(3))
     frames = residual.residual(Optics(), FIRST_ORDER.names)
     assert frames is not None
     before = np.zeros(3)
@@ -64,3 +65,20 @@ def test_a_corrector_turned_by_ninety_degrees_is_named() -> None:
 
 def test_nothing_is_named_where_the_inputs_are_right() -> None:
     assert told(lambda k: START + INPUTS[k]).cause(START) == ""
+
+
+@pytest.mark.parametrize(
+    ("focal_spread_nm", "source_size_nm", "thickness_nm", "coma_nm"),
+    [(0.6, 0.023, 8.9, 29.0), (0.72, 0.022, 5.6, -75.0), (1.0, 0.02, 3.5, -60.0), (0.8, 0.026, 7.1, 60.0)],
+)
+def test_a_true_claim_is_not_objected_to_where_the_beam_is_coherent(
+    focal_spread_nm: float, source_size_nm: float, thickness_nm: float, coma_nm: float
+) -> None:
+    """Days far from the start of the fit, whose spectra the model describes all the same."""
+    film = replace(Day().film, thickness_nm=thickness_nm)
+    day = replace(
+        Day(), film=film, focal_spread_nm=focal_spread_nm, source_size_nm=source_size_nm, dose_e=2e6,
+        residual_nm={"C21a": coma_nm, "C23b": -40.0, "C30": -1000.0},
+    )  # fmt: skip
+    opinion = told(lambda k: START + INPUTS[k], day).opinion(START)
+    assert opinion.objection == ""

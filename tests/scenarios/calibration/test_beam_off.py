@@ -16,7 +16,10 @@ def test_a_controller_that_reads_frames_stops_with_a_reason(
 ) -> None:
     result = calibrate(small(6, "day.dose_e=1e-3"), name, out=tmp_path)
     assert result.status == "stopped"
-    assert result.reason == "4 frames in a row cannot be used: the frame holds no signal above its dark level; check the camera"
+    assert (
+        result.reason
+        == "4 frames in a row cannot be used: the frame holds no signal above its dark level; check the camera"
+    )
     assert result.report is not None
     assert "no signal above its dark level" in result.report.read_text()
 
