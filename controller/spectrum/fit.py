@@ -18,7 +18,7 @@ from twin.state import StateSpace
 COEFFICIENTS = ("C10", "C12a", "C12b")
 FILMS = len(spectrum_model.STRUCTURE_PER_NM)
 PRIOR_MEAN = np.array([0.0, 0.0, 0.0, np.log(1.6), np.log(0.04), np.log(5.0), *[0.0] * FILMS])
-PRIOR_STD = np.array([0.15, 0.02, 0.05, 0.4, 0.35, 0.35, *[0.5] * FILMS])
+PRIOR_STD = np.array([0.15, 0.02, 0.05, 0.4, 0.35, 0.35, *[0.8] * FILMS])
 """Log amplitude, log scale, rotation [rad], log focal spread [nm], log source size [nm], log thickness [nm], and
 `Nuisance.log_structure`: films without order, of germanium, SiN or SiO2 differ from carbon by 0.3 to 1.7."""
 STEPS = np.array([0.3, 0.3, 0.3, 0.02, 0.003, 0.01, 0.05, 0.05, 0.05, *[0.05] * FILMS])
