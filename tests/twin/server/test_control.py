@@ -299,7 +299,7 @@ def test_a_session_ends_before_its_clock_outgrows_what_an_answer_can_tell(monkey
     before = ask(server, "status"), ask(server, "scanPlan")
     told = ask(server, "setScanPlan", plan={"rows": 2})
     assert (told["code"], "reset begins another one" in told["message"]) == (rpc.OUT_OF_RANGE, True)
-    with pytest.raises(ValueError, match="beyond the 9.99e\\+08 s that a session can last"):
+    with pytest.raises(ValueError, match=r"beyond the 9.99e\+08 s that a session can last"):
         made.scan()
     assert ask(server, "apply", delta_nm=[0.5, 0.0, 0.0])["inputs"] == 1  # a command takes no such time
     offset[0] = LAST_S + 1.0
