@@ -120,9 +120,9 @@ def test_hidden_aberrations_are_found_by_hand_and_told_afterwards(page: Any) -> 
 
 
 def test_a_probe_beyond_the_window_is_said_and_not_drawn(page: Any) -> None:
-    page.evaluate("() => { stemtwin.state.hidden = { C10: 45 }; stemtwin.turn({ C10: 60, C12a: 30, C12b: 30 }); }")
+    page.evaluate("() => { stemtwin.state.hidden = { C10: 70 }; stemtwin.turn({ C10: 60, C12a: 30, C12b: 30 }); }")
     page.wait_for_selector("#too-far", state="visible")
     with pytest.raises(AliasingError):
-        check_window(film.OPTICS, Aberrations.of({"C10": 105.0, "C12a": 30.0, "C12b": 30.0}))
+        check_window(film.OPTICS, Aberrations.of({"C10": 130.0, "C12a": 30.0, "C12b": 30.0}))
     page.click("#zero")
     page.wait_for_selector("#too-far", state="hidden")
