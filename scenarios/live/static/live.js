@@ -1,7 +1,7 @@
 // The live page: draws what the server sends, and says what the operator does. No library, no build step.
 // A picture is confirmed once it is drawn; the server then draws the next one.
 
-import { ABOUT, CYCLE, GREY, MAGMA, element, knobRow, number, option, paint, signed, turnedByHand, unpack } from "./view.js";
+import { ABOUT, CYCLE, GREY, MAGMA, SIGNED, element, knobRow, number, option, paint, signed, turnedByHand, unpack } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const page = { state: null, hello: null, views: {}, held: { a: null, b: null }, dragging: new Set(), ended: "" };
@@ -533,13 +533,25 @@ function renderScan() {
   drawRings();
 }
 
+const OTHER_PICTURES = {
+  spread: { word: "error", about: "standard deviation per pixel", table: MAGMA },
+  residual: { word: "residuals", about: "where the model fits: noise without a pattern", table: SIGNED },
+};
 function agentCard(agent) {
   const card = element("figure", { className: "agent" });
   card.dataset.agent = agent.label;
-  const flip = element("button", { textContent: "error", title: "standard deviation per pixel", hidden: true });
-  flip.setAttribute("aria-pressed", "false");
-  flip.onclick = () => { flip.setAttribute("aria-pressed", flip.getAttribute("aria-pressed") === "false"); paintAgent(card); };
-  card.append(element("canvas", { width: 64, height: 64 }), element("figcaption", {}, element("b", { textContent: agent.label }), element("span", { className: "range" }), flip),
+  const flips = Object.entries(OTHER_PICTURES).map(([name, { word, about }]) => {
+    const flip = element("button", { textContent: word, title: about, hidden: true });
+    flip.dataset.picture = name;
+    flip.setAttribute("aria-pressed", "false");
+    flip.onclick = () => {
+      const chosen = flip.getAttribute("aria-pressed") === "false";
+      for (const one of flips) one.setAttribute("aria-pressed", chosen && one === flip);
+      paintAgent(card);
+    };
+    return flip;
+  });
+  card.append(element("canvas", { width: 64, height: 64 }), element("figcaption", {}, element("b", { textContent: agent.label }), element("span", { className: "range" }), element("span", { className: "flips" }, ...flips)),
     element("div", { className: "body" }, element("p", { className: "verdict" }), ...agent.knobs.map((knob) => agentKnob(agent.label, knob)), element("p", { className: "hint problem" }), element("p", { className: "hint notes" })));
   if (page.views.scan) queueMicrotask(() => showScan(page.views.scan.header, page.views.scan.pictures));
   return card;
@@ -600,11 +612,16 @@ function showScan(header, pictures) {
 function paintAgent(card) {
   const { pictures } = page.views.scan || {};
   if (!pictures) return;
-  const label = card.dataset.agent, flip = card.querySelector("figcaption button");
-  flip.hidden = !pictures[`${label}/spread`];
-  const spread = flip.getAttribute("aria-pressed") === "true", picture = pictures[`${label}/${spread ? "spread" : "image"}`];
+  const label = card.dataset.agent;
+  let name = "image";
+  for (const flip of card.querySelectorAll("figcaption button")) {
+    flip.hidden = !pictures[`${label}/${flip.dataset.picture}`];
+    if (!flip.hidden && flip.getAttribute("aria-pressed") === "true") name = flip.dataset.picture;
+  }
+  const picture = pictures[`${label}/${name}`];
   if (!picture) return;
-  paint(card.querySelector("canvas"), picture, spread ? MAGMA : GREY);
+  card.querySelector("canvas").style.aspectRatio = `${picture.width} / ${picture.height}`;
+  paint(card.querySelector("canvas"), picture, OTHER_PICTURES[name]?.table || GREY);
   card.querySelector(".range").textContent = `${number3(picture.low)} to ${number3(picture.high)} ${picture.unit}`;
 }
 const number3 = (value) => `${Number(value.toPrecision(3))}`;

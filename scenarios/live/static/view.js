@@ -13,6 +13,8 @@ export function ramp(stops) {
 }
 export const GREY = ramp([[0, 0, 0], [255, 255, 255]]);
 export const MAGMA = ramp([[0, 0, 4], [40, 17, 89], [114, 31, 129], [183, 55, 121], [241, 96, 93], [254, 159, 109], [252, 253, 191]]);
+// Zero is light, negative blue, positive red; readable without colour vision by what is dark.
+export const SIGNED = ramp([[24, 62, 130], [96, 142, 200], [238, 236, 232], [214, 120, 84], [134, 34, 26]]);
 // Cyclic and readable without colour vision: light at 0, dark at pi, blue on one way and red on the other.
 export const CYCLE = ramp([[38, 20, 60], [94, 60, 153], [110, 150, 196], [226, 223, 226], [200, 140, 110], [130, 44, 78], [38, 20, 60]]);
 CYCLE[254] = (255 << 24) | (0x57 << 16) | (0xd8 << 8) | 0xff;
