@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
 
 from scenarios.live import messages, pictures
 from scenarios.live.hand import TwinHand
-from scenarios.live.modules import bundled, text_of
+from scenarios.page import bundled, text_of
 from scenarios.schema import load
 from twin.errors import StemtwinError, printable
 from twin.types import Frame

@@ -19,6 +19,8 @@ from scenarios.live.server import LiveServer
 from scenarios.schema import load
 from twin.server.access import Access
 
+RUN_S = 900.0
+"""Longest wait for a calibration and its report, on a busy machine."""
 MOST_GROWTH_MIB, MOST_NEW_FILES, MOST_NEW_THREADS = 150.0, 8, 4
 
 
@@ -37,9 +39,9 @@ def minute(page: BarePage, number: int, seconds: float, rate: float) -> None:
         page.say(do="knobs", values={"C10": round(30.0 * math.sin(time.monotonic()), 2)})
         page.drain(1.0 / rate)
     page.say(do="calibrate", controller="random", observations=3)
-    page.until(lambda: ((page.state.get("run") or {}).get("waiting") or {}).get("kind") == "keep")
+    page.until(lambda: ((page.state.get("run") or {}).get("waiting") or {}).get("kind") == "keep", RUN_S)
     page.say(do="run", verb="keep" if number % 2 else "back")
-    page.until(lambda: not page.state["run"]["running"])
+    page.until(lambda: not page.state["run"]["running"], RUN_S)
 
 
 def main() -> None:
@@ -62,8 +64,9 @@ def main() -> None:
                 number += 1
                 rows.append((process.memory_info().rss / 2**20, process.num_fds(), process.num_threads()))
                 memory, files, threads = rows[-1]
+                past = (time.monotonic() - begun) / 60
                 print(
-                    f"{(time.monotonic() - begun) / 60:4.1f} min  {page.pictures:7d} pictures  {memory:7.1f} MiB  {files} files"
+                    f"{past:4.1f} min  {page.pictures:7d} pictures  {memory:7.1f} MiB  {files} files"
                     f"  {threads} threads",
                     flush=True,
                 )

@@ -5,7 +5,7 @@ Nothing is computed here; `scenarios.gallery.film` makes the numbers that the pa
 
 from pathlib import Path
 
-from scenarios.live.modules import bundled, text_of
+from scenarios.page import bundled, text_of
 
 STYLES = ("templates/style.css", "live/static/live.css", "gallery/static/play.css")
 MODULES = ("live/static/view.js", "gallery/static/renderer.js", "gallery/static/play.js")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from scenarios.cli import app
 from scenarios.gallery import film, play
-from scenarios.live.modules import text_of
+from scenarios.page import text_of
 from scenarios.live.pictures import phase_plate
 from twin.aberrations import Aberrations
 from twin.optics import AliasingError, check_window
