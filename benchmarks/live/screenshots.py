@@ -32,7 +32,7 @@ def keep(page: Any, path: Path) -> None:
 def microscope(page: Any, out: Path) -> None:
     """Turn knobs, and show the truth."""
     page.wait_for_selector("#view-empty", state="hidden")
-    for name, value in (("C10", "24"), ("C12a", "-8")):
+    for name, value in (("C10", "-30"), ("C12a", "20")):
         page.fill(f"#value-{name}", value)
         page.keyboard.press("Tab")
     page.click("#truth")

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from scenarios.cli import app
 from scenarios.gallery import film, play
-from scenarios.page import text_of
 from scenarios.live.pictures import phase_plate
+from scenarios.page import text_of
 from twin.aberrations import Aberrations
 from twin.optics import AliasingError, check_window
 from twin.probe import strehl_ratio
