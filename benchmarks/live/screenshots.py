@@ -24,9 +24,9 @@ SIZE = {"width": 1280, "height": 720}
 
 
 def keep(page: Any, path: Path) -> None:
-    """Write what a page shows, with 192 colours: a page of the documentation has to open at once."""
+    """Write what a page shows, with 64 colours: a page of the documentation has to open at once."""
     whole = Image.open(BytesIO(page.screenshot())).convert("RGB")
-    whole.quantize(192, dither=Image.Dither.NONE).save(path, optimize=True)
+    whole.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def microscope(page: Any, out: Path) -> None:
