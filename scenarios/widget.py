@@ -47,7 +47,7 @@ class Microscope(anywidget.AnyWidget):
 
     _esm = bundled("live/static/view.js", "live/static/widget.js")
     _css = text_of("live/static/widget.css")
-    coefficients = traitlets.List().tag(sync=True)
+    coefficients: Any = traitlets.List().tag(sync=True)
 
     def __init__(self, scenario: str = "day_a", seed: int = 0, changes: Sequence[str] = ()) -> None:
         super().__init__()

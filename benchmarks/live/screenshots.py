@@ -20,7 +20,7 @@ from twin.server.access import Access
 
 TOKEN = "a-token-for-the-pictures"
 WAIT_MS = 600_000
-SIZE = {"width": 1280, "height": 720}
+SIZE: Any = {"width": 1280, "height": 720}
 
 
 def keep(page: Any, path: Path) -> None:
