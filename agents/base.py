@@ -5,8 +5,8 @@ builds it. No agent holds a whole 4D dataset, and none depends on the kind of so
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from twin import registry
 from twin.arrays import Floats
@@ -87,6 +87,19 @@ class Image:
     step_nm: float | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class ResidualMap:
+    """Residuals of a test of fit, in units of their standard deviation: noise without a pattern if the model fits.
+
+    Attributes:
+        values: (rows, columns), NaN where nothing was tested.
+        of: the grid: "scan", one residual per position, or "camera", the mean over positions.
+    """
+
+    values: Floats
+    of: Literal["scan", "camera"]
+
+
 @dataclass(frozen=True)
 class Trust:
     """Goodness of fit: test of the residuals r = (y - Hx) / sqrt(Hx) against white noise of variance one.
@@ -102,6 +115,7 @@ class Trust:
             None without a signal to compare.
         unexplained_sigma: standard error of `unexplained`.
         contrast: contrast of the data over that of the model, or None.
+        residual: where the model fits and where it does not, or None.
     """
 
     mean: float
@@ -113,6 +127,11 @@ class Trust:
     unexplained: float | None = None
     unexplained_sigma: float | None = None
     contrast: float | None = None
+    residual: ResidualMap | None = field(default=None, repr=False, compare=False)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the figures as plain data, without the map."""
+        return {name: value for name, value in asdict(self).items() if name != "residual"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,7 +47,7 @@ class Signal:
     power: float
     contrast: float | None = None
 
-    def missed(self, excess: float, sigma: float) -> dict[str, float | None]:
+    def missed(self, excess: float, sigma: float) -> dict[str, Any]:
         """Fields of `Trust` that compare the excess of the squared residuals with the signal."""
         return {
             "unexplained": excess / self.power,

@@ -8,12 +8,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import resources
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 if TYPE_CHECKING:
     from jinja2 import Template
     from markupsafe import Markup
+
+
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./[\w.]+";\n', re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=const |let |function |class )", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,25 @@ def page(title: str, lead: str, blocks: Iterable[Section | Cards], link: tuple[s
     """
     words, path = link or ("", "")
     return _template().render(title=title, lead=lead, blocks=list(blocks), link=words, address=quote(path))
+
+
+def text_of(place: str) -> str:
+    """Return a file of this package, such as "live/static/view.js"."""
+    return (resources.files("scenarios") / place).read_text("utf-8")
+
+
+def bundled(*places: str) -> str:
+    """Return ES modules as one, for where a module cannot import others: a page of one file, a notebook's widget.
+
+    Each has to come after those that it imports from. They share one scope, so that no two may use one name for two
+    things. Only a default export stays.
+
+    Example:
+        >>> text = bundled("live/static/view.js", "live/static/widget.js")
+        >>> text.count("export "), "import {" in text
+        (1, False)
+    """
+    return "\n".join(_EXPORT.sub("", _IMPORT.sub("", text_of(place))) for place in places)
 
 
 @cache

@@ -5,12 +5,13 @@ transpose, scan distortions, a thick specimen or electrons beyond the camera mak
 """
 
 import math
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Trust
+from agents.base import ResidualMap, Trust
 from agents.com.integration import unexplained
 from agents.com.rotation import curl_and_divergence
 from agents.trust import whiteness
@@ -41,11 +42,12 @@ def gradient_trust(gradient: Floats, variance: Floats) -> Trust | None:
     rows = complete_rows(np.isfinite(gradient).all(axis=2) & (variance > 0))
     if rows.stop == rows.start:
         return None
-    gradient, variance = gradient[rows], variance[rows]
-    residual = np.empty(variance.shape)
+    whole = np.full(variance.shape, np.nan)
+    gradient, variance, residual = gradient[rows], variance[rows], whole[rows]
     for part in product(*(_parts(side) for side in variance.shape)):
         residual[part] = unexplained(gradient[part], variance[part])
-    return whiteness(residual, MODEL, noise_uncertainty=NOISE_UNCERTAINTY)
+    trust = whiteness(residual, MODEL, noise_uncertainty=NOISE_UNCERTAINTY)
+    return None if trust is None else replace(trust, residual=ResidualMap(whole, "scan"))
 
 
 def misfit_notes(gradient: Floats, trust: Trust | None) -> tuple[str, ...]:

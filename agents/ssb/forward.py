@@ -4,14 +4,14 @@ The full multiplicative object, not its first order: a strong phase must not app
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates, minimum_filter, spline_filter
 
-from agents.base import Trust
+from agents.base import ResidualMap, Trust
 from agents.ssb import image as ssb_image
 from agents.ssb.decision import Decided
 from agents.ssb.image import PhaseSpectrum
@@ -212,14 +212,17 @@ def verdict(counts: Singles, expected_fraction: Floats, field: BrightField, fitt
     for k, square in enumerate(whole):
         measured[:, row[k], column[k]] += counts[:, square]
         model[:, row[k], column[k]] += scale * expected_fraction[:, square]
-    return whiteness(
-        poisson_residual(measured, model),
+    residual = poisson_residual(measured, model)
+    trust = whiteness(
+        residual,
         MODEL,
         expected=model,
         axes=(1, 2),
         fitted=1 + fitted * counts.shape[0] * len(whole),
         signal=frame_signal(measured, model),
     )
+    shown = np.where(np.isfinite(residual).all(axis=0), residual.sum(axis=0) / math.sqrt(len(residual)), np.nan)
+    return None if trust is None else replace(trust, residual=ResidualMap(shown, "camera"))
 
 
 def _squares_of(row: NDArray[np.integer], column: NDArray[np.integer], label: Integers) -> Integers:

@@ -58,8 +58,7 @@ def write(out: Path, chosen: Sequence[Section], progress: Callable[[str], None] 
         GalleryError: the page cannot be written; nothing has been rendered.
         InUse: another run writes it.
     """
-    if not out.parent.is_dir() or out.is_dir():
-        raise GalleryError(f"{out} cannot be written: {out.parent} has to be a directory, {out.name} a file in it")
+    check_place(out)
     made = []
     with ExitStack() as stack:
         try:
@@ -72,6 +71,16 @@ def write(out: Path, chosen: Sequence[Section], progress: Callable[[str], None] 
                 progress(each.name)
         lead = "Everything is simulated by the code that scenarios and environments run. Angles in mrad, lengths in nm."
         write_text(out, page.page("What the microscope shows", lead, made))
+
+
+def check_place(out: Path) -> None:
+    """Refuse a place where no page can be written.
+
+    Raises:
+        GalleryError: the folder does not exist, or the page is a folder.
+    """
+    if not out.parent.is_dir() or out.is_dir():
+        raise GalleryError(f"{out} cannot be written: {out.parent} has to be a directory, {out.name} a file in it")
 
 
 def _ronchigrams() -> bytes:

@@ -1,6 +1,5 @@
 """A calibration in the page: the run of `stemtwin calibrate` in a thread, with the operator at its gate."""
 
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,10 +14,11 @@ from scenarios.calibration.results import Result, Step
 from scenarios.calibration.run import opened, run_at
 from scenarios.calibration.session import Session
 from scenarios.live.gate import Gate, GatedMicroscope
+from scenarios.live.job import Job
 from scenarios.live.plain import rounded
 from scenarios.schema import Scenario
 from twin.arrays import Array
-from twin.errors import StemtwinError, printable
+from twin.errors import printable
 from twin.text import json_text
 from twin.types import Frame
 
@@ -30,7 +30,7 @@ JOIN_S = 150.0
 """Longest wait for a run to end: beyond the time limit of one command of an instrument, and its way back."""
 
 
-class Calibration:
+class Calibration(Job):
     """One run.
 
     Args:
@@ -62,30 +62,20 @@ class Calibration:
         paused: bool = False,
     ) -> None:
         self.scenario, self.controller, self.seed = scenario, controller, seed
-        self._out, self._wiring, self._changed, self._show = out, wiring, changed, show
+        super().__init__("calibration", changed, daemon=False)
+        self._out, self._wiring, self._show = out, wiring, show
         self.gate = Gate(changed, paused)
         self.result: Result | None = None
-        self.problem = ""
-        self.begun, self._over, self.frames = False, False, 0
+        self.begun, self.frames = False, 0
         self._steps: deque[dict[str, Any]] = deque(maxlen=MOST_STEPS)
         self._estimate: Estimate | None = None
         self._audit: Path | None = None
         self._microscope: GatedMicroscope | None = None
-        self._thread = threading.Thread(target=self._run, name="calibration")
-
-    @property
-    def running(self) -> bool:
-        """Whether the run has begun and not ended."""
-        return self._thread.is_alive() and not self._over
 
     @property
     def cumulative_nm(self) -> Array:
         """Sum of the inputs that the microscope has at present, (n,)."""
         return self.scenario.space.zero if self._microscope is None else self._microscope.cumulative_nm
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
 
     def end(self) -> str:
         """Stop the run, wait for its end, and return in words what became of it."""
@@ -157,24 +147,15 @@ class Calibration:
             tail = file.read(LOG_BYTES).splitlines()[-LOG_LINES:]
         return {"path": str(path), "lines": [line for line in map(_audit_line, tail) if line]}
 
-    def _run(self) -> None:
-        """The thread: as `scenarios.calibration.run.calibrate`, with a gate in front of the microscope."""
+    def work(self) -> None:
+        """Run as `scenarios.calibration.run.calibrate` does, with a gate in front of the microscope."""
         wiring = replace(self._wiring, show=self.gate.note)
-        try:
-            with opened(self.scenario, self.controller, self.seed, self._out, wiring) as (session, place):
-                self._audit = None if session.bench.guard is None or session.bench.dry_run else place.audit
-                gated = self._gated(session)
-                self.begun = True
-                self._changed()
-                self.result = run_at(place, gated, self.seed, lambda step: self._note(session, step))
-        except (StemtwinError, OSError, ValueError) as error:
-            self.problem = printable(error)
-        except BaseException as error:
-            self.problem = f"a program error: {type(error).__name__}: {printable(error)}"
-            raise
-        finally:
-            self._over = True  # before the last change is told: the thread still lives then
+        with opened(self.scenario, self.controller, self.seed, self._out, wiring) as (session, place):
+            self._audit = None if session.bench.guard is None or session.bench.dry_run else place.audit
+            gated = self._gated(session)
+            self.begun = True
             self._changed()
+            self.result = run_at(place, gated, self.seed, lambda step: self._note(session, step))
 
     def _gated(self, session: Session) -> Session:
         self._microscope = GatedMicroscope(session.bench.microscope, self.gate, self._show)

@@ -3,7 +3,6 @@
 The scan is that of `stemtwin scan`, or a file or camera as `stemtwin stream` reads it, in a thread of its own.
 """
 
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -18,11 +17,12 @@ from agents.block import Block, FrameBlock
 from agents.sources import open_source
 from agents.stream import Progress
 from scenarios.live.agents import TunedAgent, told
+from scenarios.live.job import Job
 from scenarios.live.pictures import Picture, as_bytes, binned
 from scenarios.scans import scan as twin_scan
 from scenarios.scans import stream
 from scenarios.schema import Scenario
-from twin.errors import StemtwinError, printable
+from twin.errors import printable
 
 REFRESH_S = 0.12
 """Shortest time between two pictures."""
@@ -30,13 +30,15 @@ SHARE = 0.25
 """Largest share of the time for results and pictures, while no knob moves."""
 PATTERN_FRAMES = 16
 """Frames of a block that the pattern is the mean of."""
+RESIDUAL_RANGE = 4.0
+"""Ends of the colour scale of residuals, standard deviations."""
 JOIN_S = 60.0
 MOST_AGENTS = 6
 
 Show = Callable[[list[Picture], Mapping[str, Any]], None]
 
 
-class ScanRun:
+class ScanRun(Job):
     """One scan with its agents.
 
     Args:
@@ -64,24 +66,15 @@ class ScanRun:
         chosen = stream.choose_agents(agents)
         if len(chosen) > MOST_AGENTS:
             raise ValueError(f"the page shows up to {MOST_AGENTS} agents, got {len(chosen)}")
+        super().__init__("scan", changed, daemon=True)
         self.what, self._begin = what, begin
-        self._wanted, self._show, self._changed = wanted, show, changed
+        self._wanted, self._show = wanted, show
         self.agents = {label: TunedAgent(label, label.partition("-")[0], agent) for label, agent in chosen.items()}
         list(self.agents.values())[-1].after = self._after
-        self.problem = self.outcome = ""
+        self.outcome = ""
         self._positions, self._total, self._rate = 0, 0, 0.0
-        self._stop, self._over, self._next_s = False, False, 0.0
+        self._stop, self._next_s = False, 0.0
         self._pattern: np.ndarray[Any, Any] | None = None
-        self._thread = threading.Thread(target=self._run, name="scan", daemon=True)
-
-    @property
-    def running(self) -> bool:
-        """Whether the scan has begun and not ended."""
-        return self._thread.is_alive() and not self._over
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
 
     def stop(self) -> None:
         """End the scan after the current block; its results so far are kept."""
@@ -139,20 +132,12 @@ class ScanRun:
             details[label] = told(found)
         self._show(pictures, {"agents": details, "positions": self._positions, "total": self._total})
 
-    def _run(self) -> None:
-        try:
-            self.outcome = self._begin(self.agents, self._progress)
-            for agent in self.agents.values():
-                agent.apply()
-            self.publish()
-        except (StemtwinError, OSError, ValueError) as error:
-            self.problem = printable(error)
-        except BaseException as error:
-            self.problem = f"a program error: {type(error).__name__}: {printable(error)}"
-            raise
-        finally:
-            self._over = True  # before the last change is told: the thread still lives then
-            self._changed()
+    def work(self) -> None:
+        """Run the stream, and show its last results."""
+        self.outcome = self._begin(self.agents, self._progress)
+        for agent in self.agents.values():
+            agent.apply()
+        self.publish()
 
     def _progress(self, progress: Progress) -> None:
         self._total, self._rate = progress.total, progress.rate_per_s
@@ -191,13 +176,18 @@ def pattern_scale(meta: StreamMeta) -> dict[str, Any]:
 
 
 def _pictures(label: str, found: Reconstruction) -> list[Picture]:
-    """Return the principal image of a result and, where known, its standard deviation."""
+    """Return the principal image of a result and, where known, its standard deviation and the residuals of its test."""
     name, image = next(iter(found.images.items()), (None, None))
     if name is None or image is None:
         return []
     pictures = [_picture(f"{label}/image", name, image.values, image)]
     if image.spread is not None:
         pictures.append(_picture(f"{label}/spread", f"{name}, standard deviation", image.spread, image))
+    residual = None if found.trust is None else found.trust.residual
+    if residual is not None:
+        values = as_bytes(np.nan_to_num(binned(residual.values)), -RESIDUAL_RANGE, RESIDUAL_RANGE)
+        scale = {"low": -RESIDUAL_RANGE, "high": RESIDUAL_RANGE, "unit": "standard deviations"}
+        pictures.append(Picture(f"{label}/residual", values, {"title": f"residuals, {residual.of}", **scale}))
     return pictures
 
 

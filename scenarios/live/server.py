@@ -38,6 +38,7 @@ END_S = 200.0
 """Longest wait for the end: beyond that of a calibration and its way back."""
 FILES = {
     "live.js": ("live/static/live.js", "text/javascript"),
+    "view.js": ("live/static/view.js", "text/javascript"),
     "live.css": ("live/static/live.css", "text/css"),
     "style.css": ("templates/style.css", "text/css"),
 }

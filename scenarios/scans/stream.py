@@ -107,7 +107,7 @@ class Recorded:
                 for key, image in images.items()
             },
             "figures": {} if found is None else dict(found.figures),
-            "trust": None if found is None or found.trust is None else asdict(found.trust),
+            "trust": None if found is None or found.trust is None else found.trust.plain(),
             "notes": [] if found is None else list(found.notes),
             "error": run.errors.get(name),
         }

@@ -40,14 +40,23 @@ def paper(
 
 
 def gallery(
-    out: Annotated[Path, typer.Option(help="The page, self-contained HTML.")] = Path("gallery.html"),
+    out: Annotated[
+        Path | None, typer.Option(help="The page, self-contained HTML; by default gallery.html or play.html.")
+    ] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="One section; may be repeated.")] = None,
+    play: Annotated[
+        bool, typer.Option("--play", help="Write a page whose knobs can be turned in any browser instead.")
+    ] = False,
 ) -> None:
     """Show what is simulated: Ronchigrams, probes, diffraction, images, detector noise, scan errors."""
+    if play:
+        typer.echo(_playable(out or Path("play.html"), only))
+        return
     from tqdm import tqdm
 
     from scenarios.gallery.page import sections, write
 
+    page = out or Path("gallery.html")
     with refusals("interrupted; no page was written"):
         chosen = sections(only)
         with tqdm(total=len(chosen), desc="gallery", unit="figure", leave=False) as bar:
@@ -56,5 +65,17 @@ def gallery(
                 bar.set_postfix_str(name, refresh=False)
                 bar.update()
 
-            write(out, chosen, show)
-    typer.echo(out)
+            write(page, chosen, show)
+    typer.echo(page)
+
+
+def _playable(out: Path, only: list[str] | None) -> Path:
+    """Write the page to play with, and return its place."""
+    from scenarios.gallery.page import GalleryError
+    from scenarios.gallery.play import write
+
+    with refusals("interrupted; no page was written"):
+        if only:
+            raise GalleryError(f"--only {only[0]} is a section of the gallery; --play writes a page without sections")
+        write(out)
+    return out

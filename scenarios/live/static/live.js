@@ -1,6 +1,8 @@
 // The live page: draws what the server sends, and says what the operator does. No library, no build step.
 // A picture is confirmed once it is drawn; the server then draws the next one.
 
+import { ABOUT, CYCLE, GREY, MAGMA, SIGNED, element, knobRow, number, option, paint, signed, turnedByHand, unpack } from "./view.js";
+
 const $ = (id) => document.getElementById(id);
 const page = { state: null, hello: null, views: {}, held: { a: null, b: null }, dragging: new Set(), ended: "" };
 
@@ -61,43 +63,6 @@ function notice(text) {
 }
 
 // --- pictures -----------------------------------------------------------------------------------
-
-function ramp(stops) {
-  const table = new Uint32Array(256);
-  for (let i = 0; i < 256; i++) {
-    const at = (i / 255) * (stops.length - 1), k = Math.min(Math.floor(at), stops.length - 2), f = at - k;
-    const [r, g, b] = [0, 1, 2].map((c) => Math.round(stops[k][c] * (1 - f) + stops[k + 1][c] * f));
-    table[i] = (255 << 24) | (b << 16) | (g << 8) | r;
-  }
-  return table;
-}
-const GREY = ramp([[0, 0, 0], [255, 255, 255]]);
-const MAGMA = ramp([[0, 0, 4], [40, 17, 89], [114, 31, 129], [183, 55, 121], [241, 96, 93], [254, 159, 109], [252, 253, 191]]);
-// Cyclic and readable without colour vision: light at 0, dark at pi, blue on one way and red on the other.
-const CYCLE = ramp([[38, 20, 60], [94, 60, 153], [110, 150, 196], [226, 223, 226], [200, 140, 110], [130, 44, 78], [38, 20, 60]]);
-CYCLE[254] = (255 << 24) | (0x57 << 16) | (0xd8 << 8) | 0xff;
-CYCLE[255] = (255 << 24) | (0x1a << 16) | (0x15 << 8) | 0x10;
-
-function paint(canvas, picture, table) {
-  const { width, height, data } = picture;
-  if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
-  const image = new ImageData(width, height), pixels = new Uint32Array(image.data.buffer);
-  for (let i = 0; i < pixels.length; i++) pixels[i] = table[data[i]];
-  canvas.getContext("2d").putImageData(image, 0, 0);
-}
-
-function unpack(buffer) {
-  const length = new DataView(buffer).getUint32(0, true);
-  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
-  let offset = 4 + length;
-  const pictures = {};
-  for (const one of header.pictures) {
-    const size = one.width * one.height;
-    pictures[one.name] = { ...one, data: new Uint8Array(buffer, offset, size) };
-    offset += size;
-  }
-  return { header, pictures };
-}
 
 const waiting = new Map(); // while the page is hidden, the latest picture of each kind
 function receive(buffer) {
@@ -186,16 +151,6 @@ for (const side of ["a", "b"]) {
 
 // --- words --------------------------------------------------------------------------------------
 
-const ABOUT = { C10: "defocus", C12a: "astigmatism 0°", C12b: "astigmatism 45°", C21a: "coma x", C21b: "coma y",
-  C23a: "3-fold astig. a", C23b: "3-fold astig. b", C30: "spherical" };
-const signed = (value, digits = 2) => (value === null || value === undefined ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`);
-const number = (value) => (value >= 1e4 ? value.toExponential(1).replace("e+", "e") : `${Number(value.toPrecision(3))}`);
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-function option(name, about = "") { return element("option", { value: name, textContent: name, title: about }); }
 function fill(box, key, build) { // rebuild only what has changed, so that focus and scroll stay
   if (box.dataset.key === key) return;
   box.dataset.key = key;
@@ -240,7 +195,7 @@ function render() {
 function renderMicroscope() {
   const { microscope, scenario } = page.state;
   const free = drives() && !runs() && microscope.connected;
-  fill($("knobs"), microscope.knobs.map((knob) => `${knob.name}${knob.limit}`).join(), () => microscope.knobs.map(knobRow));
+  fill($("knobs"), microscope.knobs.map((knob) => `${knob.name}${knob.limit}`).join(), () => microscope.knobs.map((knob) => knobRow(knob, turn, page.dragging, () => page.state.microscope.instrument)));
   for (const knob of microscope.knobs) setKnob(knob, free);
   const { energy_kev, convergence_mrad, camera_mrad } = microscope.optics;
   $("camera").textContent = `${energy_kev} kV, ${convergence_mrad} mrad, ${camera_mrad.toFixed(0)} mrad wide`;
@@ -283,21 +238,6 @@ function setRange(id, value, text) {
 
 // --- knobs --------------------------------------------------------------------------------------
 
-function knobRow(knob) {
-  const row = element("label", { className: "knob" });
-  const slider = element("input", { type: "range", min: -knob.limit, max: knob.limit, step: 0.1, id: `knob-${knob.name}` });
-  const box = element("input", { type: "number", min: -knob.limit, max: knob.limit, step: 0.5, id: `value-${knob.name}` });
-  slider.setAttribute("aria-label", `${knob.name}, ${ABOUT[knob.name] || ""}, nm`);
-  box.setAttribute("aria-label", `${knob.name} in nm`);
-  slider.onpointerdown = () => page.dragging.add(knob.name);
-  slider.onpointerup = slider.onpointercancel = () => page.dragging.delete(knob.name);
-  slider.oninput = () => { box.value = Number(slider.value).toFixed(1); if (!page.state.microscope.instrument) turn({ [knob.name]: Number(slider.value) }); };
-  slider.onchange = () => { page.dragging.delete(knob.name); turn({ [knob.name]: Number(slider.value) }); };
-  box.onchange = () => { slider.value = box.value; turn({ [knob.name]: Number(box.value) }); };
-  row.append(element("span", { textContent: knob.name }, element("small", { textContent: ABOUT[knob.name] || "" })), slider, box);
-  return row;
-}
-
 function setKnob(knob, free) {
   const slider = $(`knob-${knob.name}`), box = $(`value-${knob.name}`);
   slider.disabled = box.disabled = !free;
@@ -326,20 +266,7 @@ function turnBy(name, change) {
   turn({ [name]: Number(slider.value) });
 }
 
-$("ronchigram").addEventListener("wheel", (event) => {
-  event.preventDefault();
-  turnBy("C10", -Math.sign(event.deltaY) * (event.shiftKey ? 0.2 : 1));
-}, { passive: false });
-$("ronchigram").onkeydown = (event) => {
-  const by = { ArrowUp: 1, ArrowDown: -1 }[event.key];
-  if (by) { event.preventDefault(); turnBy("C10", by * (event.shiftKey ? 0.2 : 1)); }
-};
-$("ronchigram").onpointerdown = (event) => $("ronchigram").setPointerCapture(event.pointerId);
-$("ronchigram").onpointermove = (event) => {
-  if (!$("ronchigram").hasPointerCapture(event.pointerId)) return;
-  if (event.movementX) turnBy("C12a", event.movementX * 0.15);
-  if (event.movementY) turnBy("C12b", -event.movementY * 0.15);
-};
+turnedByHand($("ronchigram"), turnBy);
 $("zero").onclick = () => turn(Object.fromEntries(page.state.microscope.knobs.map((knob) => [knob.name, 0])));
 $("stage").onclick = () => say({ do: "stage" });
 $("live").onchange = () => say({ do: "live", on: $("live").checked });
@@ -606,13 +533,25 @@ function renderScan() {
   drawRings();
 }
 
+const OTHER_PICTURES = {
+  spread: { word: "error", about: "standard deviation per pixel", table: MAGMA },
+  residual: { word: "residuals", about: "where the model fits: noise without a pattern", table: SIGNED },
+};
 function agentCard(agent) {
   const card = element("figure", { className: "agent" });
   card.dataset.agent = agent.label;
-  const flip = element("button", { textContent: "error", title: "standard deviation per pixel", hidden: true });
-  flip.setAttribute("aria-pressed", "false");
-  flip.onclick = () => { flip.setAttribute("aria-pressed", flip.getAttribute("aria-pressed") === "false"); paintAgent(card); };
-  card.append(element("canvas", { width: 64, height: 64 }), element("figcaption", {}, element("b", { textContent: agent.label }), element("span", { className: "range" }), flip),
+  const flips = Object.entries(OTHER_PICTURES).map(([name, { word, about }]) => {
+    const flip = element("button", { textContent: word, title: about, hidden: true });
+    flip.dataset.picture = name;
+    flip.setAttribute("aria-pressed", "false");
+    flip.onclick = () => {
+      const chosen = flip.getAttribute("aria-pressed") === "false";
+      for (const one of flips) one.setAttribute("aria-pressed", chosen && one === flip);
+      paintAgent(card);
+    };
+    return flip;
+  });
+  card.append(element("canvas", { width: 64, height: 64 }), element("figcaption", {}, element("b", { textContent: agent.label }), element("span", { className: "range" }), element("span", { className: "flips" }, ...flips)),
     element("div", { className: "body" }, element("p", { className: "verdict" }), ...agent.knobs.map((knob) => agentKnob(agent.label, knob)), element("p", { className: "hint problem" }), element("p", { className: "hint notes" })));
   if (page.views.scan) queueMicrotask(() => showScan(page.views.scan.header, page.views.scan.pictures));
   return card;
@@ -673,11 +612,16 @@ function showScan(header, pictures) {
 function paintAgent(card) {
   const { pictures } = page.views.scan || {};
   if (!pictures) return;
-  const label = card.dataset.agent, flip = card.querySelector("figcaption button");
-  flip.hidden = !pictures[`${label}/spread`];
-  const spread = flip.getAttribute("aria-pressed") === "true", picture = pictures[`${label}/${spread ? "spread" : "image"}`];
+  const label = card.dataset.agent;
+  let name = "image";
+  for (const flip of card.querySelectorAll("figcaption button")) {
+    flip.hidden = !pictures[`${label}/${flip.dataset.picture}`];
+    if (!flip.hidden && flip.getAttribute("aria-pressed") === "true") name = flip.dataset.picture;
+  }
+  const picture = pictures[`${label}/${name}`];
   if (!picture) return;
-  paint(card.querySelector("canvas"), picture, spread ? MAGMA : GREY);
+  card.querySelector("canvas").style.aspectRatio = `${picture.width} / ${picture.height}`;
+  paint(card.querySelector("canvas"), picture, OTHER_PICTURES[name]?.table || GREY);
   card.querySelector(".range").textContent = `${number3(picture.low)} to ${number3(picture.high)} ${picture.unit}`;
 }
 const number3 = (value) => `${Number(value.toPrecision(3))}`;

@@ -60,6 +60,33 @@ def test_images_pattern_and_verdict(file: Path, tmp_path: Path) -> None:
     assert (tmp_path / "stream" / "summary.json").is_file()
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scan large enough for a test of residuals, over which the bright disc moves round in circles."""
+    path = tmp_path_factory.mktemp("data") / "wide.zarr"
+    rng, axis = np.random.default_rng(0), np.arange(8) - 4
+    with create(str(path), Layout((64, 64), (8, 8)), BEAM) as writer:
+        for row in range(64):
+            x = 1.5 * np.sin((row - 32) / 9.0) * np.ones(64)
+            discs = np.hypot(axis[:, None], axis[None, :] - x[:, None, None]) < 2.6
+            writer.append(rng.poisson(100.0 * discs).astype(np.uint16))
+    return path
+
+
+def test_the_residuals_of_a_verdict_are_shown_where_they_were_tested(wide: Path, tmp_path: Path) -> None:
+    shown = Shown()
+    scanned(wide, tmp_path, ["adf", "icom:rotation_deg=0"], shown)
+    label = next(name for name in shown.details["agents"] if name.startswith("icom"))
+    assert shown.details["agents"][label]["verdict"]["fits"] is False  # columns shift along a row: no gradient
+    residual = shown.pictures[f"{label}/residual"]
+    assert residual.scale["title"] == "residuals, scan"
+    assert residual.values.shape == (64, 64)
+    middle = residual.values[24:40, 24:40].astype(float)
+    assert np.all(residual.values[0] == 127)  # not tested: as if it fitted
+    assert np.abs(middle - 127.5).mean() > 80.0  # noise would give 25
+    assert "adf/residual" not in shown.pictures
+
+
 def test_a_verdict_is_a_sentence_and_its_misfit_no_note() -> None:
     trust = Trust(0.0, 2.0, 0.4, 1e-9, False, "the model")
     found = told(Reconstruction({}, {"kernel_px": float("nan")}, trust, ("does not fit: badly", "turned by 3 degrees")))

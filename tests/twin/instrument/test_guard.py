@@ -378,6 +378,21 @@ def test_a_corrector_on_its_way_is_not_taken_for_one_that_did_not_move(tmp_path:
     assert [entry["outcome"] for entry in desk.entries("fault")] == ["it had moved nevertheless"]
 
 
+@pytest.mark.parametrize("command", [[-2.2, -2.7, 1.1], [2.4, 0.0, 0.0], [0.0, 0.0, -3.9]])
+@pytest.mark.parametrize("share", [0.7, 0.5, 0.1])
+def test_a_slow_corrector_that_reads_near_the_goal_has_not_arrived(
+    command: list[float], share: float, tmp_path: Path
+) -> None:
+    """It was sent further from the goal than a reading can tell, and still reads close to it."""
+    desk = Desk(tmp_path, faulty.Honest(), rollback="start", read_back_nm=2.0, retries=0)
+    shares = iter([0.02, share, share])
+    desk.inner.says = lambda moved: moved * next(shares, 1.0)
+    with pytest.raises(Stopped, match="restored to"):
+        desk.safe.apply(np.array(command))
+    assert desk.last == "restored"
+    np.testing.assert_allclose(desk.inner.moved, 0.0, atol=1e-9)
+
+
 # --- arrays --------------------------------------------------------------------------------------
 
 
@@ -429,6 +444,60 @@ def test_a_driver_that_scales_keeps_and_fills_arrays_hurts_nobody(tmp_path: Path
     np.testing.assert_allclose(desk.inner.moved, FAR, atol=1e-9)
     assert desk.entries("command")[0]["delta_nm"] == (FAR / 2).tolist()
     assert desk.entries("moved")[0]["read_back_nm"] == (FAR / 2).tolist()
+
+
+def test_each_command_of_a_ramp_and_of_the_way_back_is_an_array_of_its_own(tmp_path: Path) -> None:
+    """A driver that keeps one buffer and adds to it sends what was asked, not the sum of what it was ever given."""
+    given: list[NDArray[np.floating]] = []
+
+    class Accumulates(faulty.Honest):  # type: ignore[name-defined, misc]
+        def apply(self, delta_nm: NDArray[np.floating]) -> None:
+            super().apply(np.array(delta_nm))
+            given.append(delta_nm)
+            for earlier in given:
+                earlier += 100.0
+
+    desk = Desk(tmp_path, Accumulates(), step_nm={"C10": 15.0})
+    desk.safe.apply(FAR)
+    desk.bad_frame("; restored")
+    np.testing.assert_allclose(desk.inner.sent, [*[FAR / 3] * 3, *[-FAR / 3] * 3])
+    lines = [entry["delta_nm"] for name in ("command", "restoring") for entry in desk.entries(name)]
+    np.testing.assert_allclose(lines, desk.inner.sent)
+    assert len({id(array) for array in given}) == 6
+
+
+def test_what_the_guard_tells_cannot_be_used_to_change_what_it_knows(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, faulty.Honest(), total_nm={"C10": 50.0}, step_nm={"C10": 25.0})
+    space = desk.safe.capabilities.space
+    for array in (space.input, space.zero, space.start):
+        with suppress(ValueError):
+            array += 1e6
+    desk.safe.apply(MOVE)
+    with pytest.raises(ValueError, match=r"total_nm.C10 allows \+-50 nm; got \+60 nm"):
+        desk.safe.apply(np.array([50.0, 0.0, 0.0]))
+    desk.bad_frame("; restored")
+    np.testing.assert_allclose(desk.inner.moved, 0.0, atol=1e-9)
+
+
+def test_a_frame_is_a_copy_of_its_own_and_so_are_its_settings(tmp_path: Path) -> None:
+    """One buffer, one mapping of settings, filled anew for every exposure."""
+    counts, settings = np.zeros((64, 64), np.uint16), {"dark_level": 1.0}
+
+    class OneBuffer(faulty.Honest):  # type: ignore[name-defined, misc]
+        def acquire(self) -> Frame:
+            fresh = super().acquire()
+            counts[...], settings["dark_level"] = fresh.counts, float(self.exposures)
+            frame = Frame(fresh.counts, fresh.dose_e, fresh.exposure_s, fresh.clock_s)
+            object.__setattr__(frame, "counts", counts)
+            object.__setattr__(frame, "settings", settings)
+            return frame
+
+    desk = Desk(tmp_path, OneBuffer())
+    first, second = desk.safe.acquire(), desk.safe.acquire()
+    np.testing.assert_array_equal(second.counts - first.counts, 1)
+    assert (first.settings["dark_level"], second.settings["dark_level"]) == (1.0, 2.0)
+    with pytest.raises(ValueError, match="read-only"):
+        first.counts[0, 0] = 9
 
 
 def test_a_controller_that_changes_its_array_meanwhile_changes_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from twin.instrument.merlin_control import MerlinControl
 from twin.optics import AliasingError, Optics
 from twin.options import OptionError
 from twin.scan.plan import ScanPlan
-from twin.server.bench import Bench, ScanSettings, session_entropy
+from twin.server.bench import LAST_S, Bench, ScanSettings, session_entropy
 from twin.server.control import Control
 from twin.server.frame_supply import PreparedScan, ScanSupply
 from twin.server.merlin_camera import MerlinCamera
@@ -260,6 +260,71 @@ def test_a_scan_or_a_place_that_cannot_be_is_refused_before_anything_is_computed
     told = ask(scanning, method, **params)
     assert (told["code"], words in told["message"]) == (code, True), told
     assert (ask(scanning, "scanPlan"), ask(scanning, "stage"), ask(scanning, "status")) == before
+
+
+EXTREMES = (1e308, -1e308, 1e16, 1e9 + 1.0, 2**53 + 1, 2**64, 10**60, -1, 0, 5e-324, 1e-13)
+
+
+@pytest.mark.parametrize(
+    "name", ["dwell_s", "flyback_s", "settle_s", "step_nm", "rotation_deg", "dose_e", "rows", "columns", "pattern_seed"]
+)
+def test_a_value_that_no_later_step_can_represent_is_not_kept(name: str) -> None:
+    """What is taken is told, and scanned; after a refusal the plan, the session and the next reset are as before."""
+    made = scanning_bench()
+    server, refused = Control(made), 0
+    for value in EXTREMES:
+        before = ask(server, "scanPlan")
+        told = ask(server, "setScanPlan", plan={name: value})
+        after = ask(server, "scanPlan")
+        if "code" in told:
+            refused += 1
+            assert (told["code"] in (rpc.OUT_OF_RANGE, INVALID_PARAMS), after) == (True, before), (value, told)
+        else:
+            assert after == told
+            assert after["plan"][name] == value
+            assert 0.0 < after["duration_s"] < 1e9
+            made.check_plan(ScanPlan(**{**asdict(PLAN), name: value}))
+        assert ask(server, "reset", seed=3)["inputs"] == 0
+    assert refused >= 6
+
+
+def test_a_session_ends_before_its_clock_outgrows_what_an_answer_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = scanning_bench()
+    server, offset = Control(made), [0.0]
+    real = SimulatedMicroscope.clock_s.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(SimulatedMicroscope, "clock_s", property(lambda self: real(self) + offset[0]))
+    long = {"rows": 1, "columns": 2, "dwell_s": 1e5}
+    assert ask(server, "setScanPlan", plan=long)["duration_s"] == 2e5
+    offset[0] = LAST_S - 1e5
+    before = ask(server, "status"), ask(server, "scanPlan")
+    told = ask(server, "setScanPlan", plan={"rows": 2})
+    assert (told["code"], "reset begins another one" in told["message"]) == (rpc.OUT_OF_RANGE, True)
+    with pytest.raises(ValueError, match=r"beyond the 9.99e\+08 s that a session can last"):
+        made.scan()
+    assert ask(server, "apply", delta_nm=[0.5, 0.0, 0.0])["inputs"] == 1  # a command takes no such time
+    offset[0] = LAST_S + 1.0
+    told = ask(server, "apply", delta_nm=[0.5, 0.0, 0.0])
+    assert (told["code"], "the session's clock" in told["message"]) == (rpc.OUT_OF_RANGE, True)
+    with pytest.raises(ValueError, match="reset begins another one"):
+        made.acquire()
+    assert ask(server, "status")["inputs"] == before[0]["inputs"] + 1
+    assert ask(server, "scanPlan") == before[1]
+    offset[0] = 0.0
+    assert ask(server, "reset", seed=3)["inputs"] == 0
+    assert made.acquire().counts.size
+
+
+@pytest.mark.parametrize("number", [0, 7, 2**31, 2**53, 2**64, 10**30])
+def test_a_film_that_is_taken_can_be_exposed_and_told(number: int) -> None:
+    made = scanning_bench()
+    server, before = Control(made), ask(Control(made), "stage")
+    told = ask(server, "setStage", region=f"film {number}")
+    if "code" in told:
+        assert (told["code"], ask(server, "stage")) == (INVALID_PARAMS, before)
+    else:
+        assert ask(server, "status")["region"] == f"film {number}"
+        assert made.acquire().counts.sum() > 0
+    assert number >= 2**31 or "code" not in told
 
 
 @pytest.fixture(scope="module")

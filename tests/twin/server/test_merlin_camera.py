@@ -172,6 +172,23 @@ def test_what_is_set_is_read_back_unless_it_was_refused() -> None:
         assert camera.answer(Command("GET", name)).value == value
 
 
+@pytest.mark.parametrize("name", ["NUMFRAMESTOACQUIRE", "NUMFRAMESPERTRIGGER", "COUNTERDEPTH", "TRIGGERSTART"])
+def test_a_number_that_no_header_can_hold_is_not_kept(name: str) -> None:
+    """What is taken is read back and fits into the header of an acquisition; a refusal leaves the value before."""
+    camera, refused = camera_of(counting_bench()), 0
+    for value in ("0", "1", "5", "24", "4294967295", "999999999999", "1" + "0" * 60, "1e3", "-1", "\u0665", "nan", ""):
+        before = camera.answer(Command("GET", name)).value
+        status = camera.answer(Command("SET", name, value)).status
+        refused += status != OK
+        assert camera.answer(Command("GET", name)).value == (value if status == OK else before)
+        frames, depth = (camera.answer(Command("GET", each)).value for each in ("NUMFRAMESTOACQUIRE", "COUNTERDEPTH"))
+        assert int(frames or "") <= parameters.MOST_FRAMES
+        assert int(depth or "") in (1, 6, 12, 24)
+        assert camera.answer(Command("CMD", "STARTACQUISITION")).status == OK
+        assert camera.answer(Command("CMD", "STOPACQUISITION")).status == OK
+    assert refused >= 6
+
+
 def test_while_it_is_armed_nothing_can_be_changed_or_started() -> None:
     camera = camera_of(counting_bench())
     assert camera.answer(Command("CMD", "STARTACQUISITION")).status == OK

@@ -199,6 +199,10 @@ class Gate:
 
     # --- read-back -------------------------------------------------------------------------------
 
+    def lies_at(self, position_nm: Array) -> bool:
+        """Whether the corrector stands at a position, wherever it may stand, as well as a reading can tell."""
+        return self.interval.lies_at(position_nm, self._tolerance_nm + SLACK_NM)
+
     def believe(self, position_nm: Array | None, likely_nm: Array | None = None) -> bool:
         """Book a position that was read back if it agrees with the driver's words; otherwise the interval stays.
 

@@ -55,10 +55,16 @@ class WayBack:
                 self._tools.sleep(self._tools.limits.retry_wait_s)
 
     def _arrived(self, position: Array | None) -> bool:
-        """Whether the corrector stands at the goal, wherever it may stand; a read-back has to say so, too."""
+        """Whether the corrector stands at the goal, wherever it may stand.
+
+        Its read-back, if it has one, has to agree with the goal and with the commands: a corrector that is on its way
+        passes the goal's neighbourhood.
+        """
+        gate = self._gate
         if not self._read_back.exists:
-            return self._gate.interval.lies_at(self._goal, ROUNDING_NM)
-        return self._gate.believe(position, self._goal) and self._read_back.agrees(position, self._goal)
+            return gate.interval.lies_at(self._goal, ROUNDING_NM)
+        at_goal = self._read_back.agrees(position, self._goal)
+        return gate.believe(position, self._goal) and at_goal and gate.lies_at(self._goal)
 
     def _next(self, position: Array | None) -> Array | None:
         """Return the next way to send, shape (n,); None if nothing is left that could help."""
