@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from controller.canonical.units import on_reference_camera
+from controller.canonical.units import beam_on_camera
 from twin.day import Day
 from twin.day.kinds import with_kinds
 from twin.optics import Optics
@@ -82,8 +82,7 @@ class Departures:
         energy_kev, convergence_mrad = (
             float(np.exp(rng.uniform(*np.log(bounds)))) for bounds in (self.energy_kev, self.convergence_mrad)
         )
-        other = replace(optics, energy_kev=energy_kev, convergence_mrad=convergence_mrad)
-        return on_reference_camera(other, optics)
+        return beam_on_camera(energy_kev, convergence_mrad, optics)
 
 
 PLAIN = Departures()

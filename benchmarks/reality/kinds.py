@@ -60,7 +60,7 @@ def camera(pixels: int, binning: int, radius_px: float, energy_kev: float = 300.
 
 
 def _beam(energy_kev: float, mrad: float) -> Optics:
-    return units.on_reference_camera(Optics(energy_kev=energy_kev, convergence_mrad=mrad))
+    return units.beam_on_camera(energy_kev, mrad)
 
 
 def _unordered_film(day: Day) -> Day:

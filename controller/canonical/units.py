@@ -11,7 +11,7 @@ import numpy as np
 
 from twin.aberrations import TERMS, index
 from twin.arrays import Array
-from twin.optics import Optics
+from twin.optics import Optics, electron_wavelength_nm
 from twin.state import StateSpace
 from twin.types import Frame
 
@@ -38,14 +38,21 @@ def on_reference_camera(optics: Optics, reference: Optics = REFERENCE) -> Optics
     """
     if same_camera(optics, reference):
         return optics
+    return beam_on_camera(optics.energy_kev, optics.convergence_mrad, reference)
+
+
+def beam_on_camera(energy_kev: float, convergence_mrad: float, reference: Optics = REFERENCE) -> Optics:
+    """A beam on the camera of `reference`, with a disc of the same radius.
+
+    Example:
+        >>> round(disc_radius_px(beam_on_camera(60.0, 40.0)), 2)
+        60.68
+    """
     # lambda / (grid sampling) is the angle of a grid pixel: the disc then has the reference's radius.
-    window_nm = optics.wavelength_nm * reference.binning * disc_radius_px(reference) / optics.convergence_mrad * 1e3
+    angle_px = reference.binning * disc_radius_px(reference) / convergence_mrad * 1e3
+    window_nm = electron_wavelength_nm(energy_kev) * angle_px
     return replace(
-        optics,
-        grid=reference.grid,
-        sampling_nm=window_nm / reference.grid,
-        camera_pixels=reference.camera_pixels,
-        binning=reference.binning,
+        reference, energy_kev=energy_kev, convergence_mrad=convergence_mrad, sampling_nm=window_nm / reference.grid
     )
 
 
@@ -78,9 +85,9 @@ def scale(names: tuple[str, ...], optics: Optics, reference: Optics) -> Array:
 
 
 def beam_of(frame: Frame, optics: Optics) -> Optics:
-    """Return `optics` with the beam that a prepared frame was taken with, if its settings name another."""
-    told = {name: frame.settings[name] for name in BEAM if name in frame.settings}
-    return replace(optics, **told) if told else optics
+    """Return the beam that a prepared frame was taken with on the camera of `optics`; `optics` if none is named."""
+    told = [float(frame.settings[name]) for name in BEAM if name in frame.settings]
+    return beam_on_camera(*told, optics) if told else optics
 
 
 def with_beam(frame: Frame, optics: Optics, reference: Optics) -> Frame:

@@ -86,7 +86,7 @@ def test_a_prepared_frame_tells_its_beam_and_the_network_hears_it():
     )
     assert data.beams.shape == (1, 2)
     assert np.all(data.beams != 0.0)
-    trained = artefact.load("posterior")
+    trained = artefact.load_for("posterior", OPTICS, SECOND_ORDER)
     from controller import preprocess
 
     spectra = preprocess.whole_and_patches(frame)
@@ -95,3 +95,11 @@ def test_a_prepared_frame_tells_its_beam_and_the_network_hears_it():
     np.testing.assert_allclose(told.features[0, -3:-1], scales, rtol=1e-6)
     assert np.all(untold.features[0, -3:-1].numpy() == 0.0)
     assert np.any(told.mixtures != untold.mixtures)
+
+
+@pytest.mark.parametrize(("energy_kev", "convergence_mrad"), [(300.0, 40.0), (60.0, 15.0)])
+def test_the_widest_beams_are_told(energy_kev: float, convergence_mrad: float) -> None:
+    """Also those whose disc would not fit the grid of the reference."""
+    beam = units.beam_on_camera(energy_kev, convergence_mrad)
+    source = DaySource(Day(), Optics(), FIRST_ORDER, np.random.default_rng(3), beam)
+    assert units.beam_of(source.prepared(FIRST_ORDER.zero), Optics()) == beam
