@@ -88,7 +88,7 @@ def check_positions(
         entries: frames or events in the file.
         label: opens the message.
         what: the entries are.
-        given: the scan is an option, not a header's.
+        given: the scan is an option already, or such files take none.
 
     Raises:
         FormatError: far more positions than entries, or more than fit into memory.
@@ -101,6 +101,13 @@ def check_positions(
             f" {most} positions at most{advice}"
         )
     check_memory(positions * POSITION_BYTES, f"{label}: a scan of {positions} positions, with one image of it,")
+
+
+def stored_bytes(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
 
 
 def check_event_camera(camera: tuple[int, int], events: int, label: str) -> None:
