@@ -78,9 +78,7 @@ def check_memory(need_bytes: int, what: str) -> None:
         raise FormatError(f"{what} takes {need_bytes / 2**30:.3g} GiB of memory; {free / 2**30:.3g} GiB are free")
 
 
-def check_positions(
-    positions: int, entries: int, label: str, what: str = "frames", given: bool = False
-) -> None:
+def check_positions(positions: int, entries: int, label: str, what: str = "frames", given: bool = False) -> None:
     """Hold the positions that a header or an option announces against what is in the file, and the free memory.
 
     Args:

@@ -229,7 +229,9 @@ def _parts(path: Path) -> tuple[list[Path], Path | None, list[str]]:
     own, numbered = _own_hdr(path), _NUMBERED.fullmatch(path.stem)
     stem = numbered[1] if numbered else path.stem
     name = path.with_name((stem.rstrip(_JOINTS) or stem) + path.suffix)
-    shared = next((hdr for each in (stem, name.stem) if each and (hdr := _own_hdr(path.with_name(each + path.suffix)))), None)
+    shared = next(
+        (hdr for each in (stem, name.stem) if each and (hdr := _own_hdr(path.with_name(each + path.suffix)))), None
+    )
     siblings = _siblings(path, stem) if numbered else _numbered_after(path)
     whole = name.exists() and name not in siblings.values()
     if numbered is not None and own is None and shared is not None and not whole and path in siblings.values():

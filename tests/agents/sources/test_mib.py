@@ -126,7 +126,9 @@ def test_numbers_tell_the_positions_of_lost_exchanged_and_repeated_frames(
     assert first == numbers[:3]
 
 
-@pytest.mark.parametrize("numbers", [[1] * 6, [1, 2, 3, 1, 2, 3], [5, 900, 7, 8, 9, 10], [101, 102, 103, 104, 105, 106]])
+@pytest.mark.parametrize(
+    "numbers", [[1] * 6, [1, 2, 3, 1, 2, 3], [5, 900, 7, 8, 9, 10], [101, 102, 103, 104, 105, 106]]
+)
 def test_numbers_that_fit_no_scan_leave_the_order_of_the_file(tmp_path: Path, numbers: list[int]) -> None:
     assert seen(write(tmp_path / "a.mib", numbers, hdr(9, 3), range(6)))[0] == [[0, 1, 2], [3, 4, 5], [-1, -1, -1]]
 

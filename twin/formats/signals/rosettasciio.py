@@ -141,7 +141,9 @@ def check_mrc(path: Path) -> None:
     with path.open("rb") as file:
         sides = np.frombuffer(file.read(12).ljust(12, b"\0"), "<i4").astype(np.int64)
     if sides.min() > 0:
-        file_checks.check_positions(int(sides[2]), path.stat().st_size // int(sides[0] * sides[1]), str(path), given=True)
+        file_checks.check_positions(
+            int(sides[2]), path.stat().st_size // int(sides[0] * sides[1]), str(path), given=True
+        )
 
 
 def check_emd(path: Path) -> None:

@@ -218,7 +218,9 @@ def test_a_scan_that_the_file_cannot_hold_is_refused_before_memory_is_taken(
 ) -> None:
     path = write(tmp_path)
     for opened in (formats.open_frames, open_source):
-        with pytest.raises((FormatError, SourceError), match=r"a scan of \d{10} positions is announced, and the file has"):
+        with pytest.raises(
+            (FormatError, SourceError), match=r"a scan of \d{10} positions is announced, and the file has"
+        ):
             opened(path)
 
 
