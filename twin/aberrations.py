@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.arrays import Array
-from twin.errors import nearest, shortened
+from twin.errors import nearest, printable
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def _abtem_number(key: str, value: Any) -> float:
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number):
         unit = "rad" if key.startswith("phi") or key.endswith("_angle") else "angstrom"
-        raise ValueError(f"{key} is one finite number in {unit}, not {shortened(repr(value))}")
+        raise ValueError(f"{key} is one finite number in {unit}, not {printable(repr(value), 60)}")
     return number
 
 

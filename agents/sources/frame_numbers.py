@@ -5,6 +5,7 @@ fit the scan, the order of the file counts.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 Choice = Literal["number", "order"] | None
@@ -61,7 +62,7 @@ def numbering(
     else:
         fits = span <= places and (len(set(numbers)) == known or span == places)
     followed = choice == "number" or (choice is None and fits and (lost_before or sure or not plain))
-    falling = any(after < before for before, after in zip(numbers, numbers[1:], strict=False))
+    falling = any(after < before for before, after in pairwise(numbers))
     return Numbering(origin, rise, followed, (low - origin) // rise if followed else 0, falling)
 
 
@@ -69,5 +70,5 @@ def _in_order(numbers: Sequence[int], frames: int, rise: int) -> bool:
     """Return whether numbers rise evenly, also from the beginning to the end of a file of so many frames."""
     if not numbers or (numbers[-1] - numbers[0]) // rise + 1 != frames:
         return False
-    steps = [after - before for before, after in zip(numbers, numbers[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(numbers)]
     return sum(step != rise for step in steps) <= (len(numbers) < frames)

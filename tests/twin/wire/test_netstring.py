@@ -174,7 +174,7 @@ def test_an_answer_that_is_nearly_one_is_read(answer: dict[str, Any], batch: boo
     ],
 )
 def test_an_answer_that_is_none_is_refused_with_what_it_says(answer: Any) -> None:
-    with pytest.raises(RpcError, match="; it says: (Server error: )?no beam$"):
+    with pytest.raises(RpcError, match=r"; it says: (Server error: )?no beam$"):
         netstring.parse_response(json.dumps(answer).encode())
 
 
