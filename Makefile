@@ -16,6 +16,9 @@ export NUMBA_NUM_THREADS := 1
 export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 
+# Bytecode is kept, whatever the shell says: without it every test process compiles all tests and packages anew, 10 s each.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help install calibrate test quick interop docs figures accuracy reality lint types layers format train train-posterior train-vae ci clean
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from twin.errors import StemtwinError, shortened
+from twin.errors import StemtwinError, printable
 from twin.text import yaml_text
 
 _COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^\[{]*[\]}])")
@@ -77,7 +77,7 @@ def options(parts: Iterable[str], label: str) -> dict[str, Any]:
         try:
             found[key] = _value(value)
         except yaml_text.YamlError as error:
-            raise ChoiceError(f"{label}: {shortened(value)} is not a YAML value: {error}") from None
+            raise ChoiceError(f"{label}: {printable(value, 60)} is not a YAML value: {error}") from None
     return found
 
 

@@ -168,6 +168,10 @@ def sentence(error: OSError, where: Path | str = "") -> str:
     Example:
         >>> sentence(OSError(28, "No space left on device"), "runs/0")
         'runs/0: No space left on device'
+        >>> sentence(FileExistsError(17, "File exists", "notes.txt"))
+        'notes.txt exists and is no folder: choose another folder'
     """
     place = str(error.filename or where)
+    if place and isinstance(error, FileExistsError):  # of `mkdir`: it takes folders that exist
+        return f"{place} exists and is no folder: choose another folder"
     return f"{place}: {error.strerror or error}" if place else str(error.strerror or error)

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from twin.cameras.properties import CountingCamera, EventCamera, IntegratingCamera
 from twin.detectors.layouts import Region
-from twin.errors import check_known, shortened
+from twin.errors import check_known, printable
 from twin.options import validated
 from twin.scan.plan import ScanPlan
 from twin.scan.setup import SCAN_OPTICS, ScanSetup
@@ -43,7 +43,7 @@ class ScanSection(ScanSetup):
         if isinstance(detectors, list):
             for name in detectors:
                 if not isinstance(name, str):
-                    raise ValueError(f"a list of detectors holds names, got {shortened(repr(name))}")
+                    raise ValueError(f"a list of detectors holds names, got {printable(repr(name), 60)}")
             return dict.fromkeys(detectors)
         if not isinstance(detectors, Mapping):
             return detectors

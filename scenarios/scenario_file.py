@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from twin.errors import StemtwinError, nearest, shortened
+from twin.errors import StemtwinError, nearest, printable
 from twin.text import yaml_text
 
 
@@ -41,7 +41,7 @@ def read(name_or_path: str) -> tuple[str, str]:
                 return entry.name, entry.read_text(encoding="utf-8")
         known = library()
         raise ScenarioError(
-            f"{shortened(repr(name_or_path))} is not a scenario{nearest(name_or_path, known)};"
+            f"{printable(repr(name_or_path), 60)} is not a scenario{nearest(name_or_path, known)};"
             f" known: {', '.join(known)}, or a .yaml file"
         )
     return Path(name_or_path).name, read_text(Path(name_or_path))
@@ -64,7 +64,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError:
         raise ScenarioError(f"{path}: not UTF-8 text") from None
     except OSError as error:
-        raise ScenarioError(f"{shortened(str(path), 200)}: {error.strerror or error}") from None
+        raise ScenarioError(f"{printable(str(path), 200)}: {error.strerror or error}") from None
     except ValueError as error:  # a zero byte or half a character in the name
         if isinstance(error, ScenarioError):
             raise

@@ -19,7 +19,7 @@ from scenarios.scan_section import CAMERAS, ScanSection
 from scenarios.scenario_file import ScenarioError, description, library, parse_yaml, read
 from twin import backends
 from twin.day import KINDS, Day
-from twin.errors import check_known, nearest, shortened
+from twin.errors import check_known, nearest, printable
 from twin.instrument.limits import Limits
 from twin.optics import Optics
 from twin.options import located_problem, validated
@@ -284,14 +284,14 @@ def _drop_tuples(value: Any) -> Any:
 def _named_space(name: str, label: str) -> dict[str, Any]:
     if name not in SPACES:
         raise ScenarioError(
-            f"{label}: space {shortened(repr(name))} is not a shorthand{nearest(name, SPACES)};"
+            f"{label}: space {printable(repr(name), 60)} is not a shorthand{nearest(name, SPACES)};"
             f" known: {', '.join(SPACES)}, or a mapping"
         )
     return {f.name: list(getattr(SPACES[name], f.name)) for f in fields(StateSpace) if f.init}
 
 
 def _label(override: str) -> str:
-    return f"--set {shortened(override, 80)}"
+    return f"--set {printable(override, 80)}"
 
 
 def _override(data: dict[str, Any], override: str) -> str:
@@ -306,7 +306,7 @@ def _override(data: dict[str, Any], override: str) -> str:
     try:
         value: Any = yaml_text.loads(text)
     except yaml_text.YamlError as error:
-        raise ScenarioError(f"{label}: {shortened(repr(text))} is not a YAML value: {error}") from None
+        raise ScenarioError(f"{label}: {printable(repr(text), 60)} is not a YAML value: {error}") from None
     if keys == ["space"] and isinstance(value, str):
         value = _named_space(value, label)
     if keys[0] == "space" and len(keys) > 1:
@@ -356,13 +356,15 @@ def _refusal(error: ValidationError) -> tuple[str, str]:
         *section, key = problem["loc"] or ("",)
         if problem["type"] in UNKNOWN_KEY:
             where = _dotted(problem["loc"])
-            return where, f"{shortened(where)} is not a key here{_suggest(str(key), _keys().get(tuple(section), []))}"
+            meant = _suggest(str(key), _keys().get(tuple(section), []))
+            return where, f"{printable(where, 60)} is not a key here{meant}"
     where, message = located_problem(error)
     keys = _keys().get(problems[0]["loc"])
     if problems[0]["type"] in NO_SECTION and keys:
-        return where, f"{where} takes keys of its own ({', '.join(keys)}), got {shortened(repr(problems[0]['input']))}"
+        got = printable(repr(problems[0]["input"]), 60)
+        return where, f"{where} takes keys of its own ({', '.join(keys)}), got {got}"
     where = _dotted(where.split("."))
-    opening = "" if message.startswith(f"{where}.") else f"{shortened(where)}: "
+    opening = "" if message.startswith(f"{where}.") else f"{printable(where, 60)}: "
     return where, f"{opening}{message}".replace("got True", "got true").replace("got False", "got false")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.arrays import Array
-from twin.errors import nearest
+from twin.errors import nearest, printable
 
 
 @dataclass(frozen=True)
@@ -231,11 +231,40 @@ def to_abtem(aberrations: Aberrations) -> dict[str, float]:
     return out
 
 
+def _nearest_of_abtem(key: str, known: set[str]) -> str:
+    """' (did you mean X?)' with abTEM's own spelling, also of a Cartesian name and one in other case."""
+    names = sorted(known | set(ABTEM_NAMES))
+    meant = next((name for name in names if name.lower() in (key.lower(), key.lower().rstrip("ab"))), None)
+    return f" (did you mean {meant}?)" if meant else nearest(key, names)
+
+
+def _abtem_number(key: str, value: Any) -> float:
+    """Return a coefficient or an angle.
+
+    Raises:
+        ValueError: not one finite number.
+    """
+    if isinstance(value, str) and value.lower() == "scherzer":
+        raise ValueError(
+            f"{key}='scherzer' depends on Cs and the energy: give the number that abTEM has,"
+            " abtem.transfer.scherzer_defocus(Cs, energy) for defocus"
+        )
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        unit = "rad" if key.startswith("phi") or key.endswith("_angle") else "angstrom"
+        raise ValueError(f"{key} is one finite number in {unit}, not {printable(repr(value), 60)}")
+    return number
+
+
 def from_abtem(parameters: Mapping[str, Any]) -> Aberrations:
     """From abTEM's polar coefficients (angstrom, rad), by symbol or by name; the inverse of `to_abtem`.
 
     Raises:
-        ValueError: a key that abTEM does not have (abTEM itself silently accepts it), or one coefficient twice.
+        ValueError: a key that abTEM does not have (abTEM itself silently accepts it), one coefficient twice, or a value
+            that is no finite number; abTEM also takes "scherzer" for the defocus, which depends on the energy.
 
     Example:
         >>> from_abtem({"defocus": 50.0, "Cs": 1e7}).nonzero()  # defocus is -C10
@@ -247,10 +276,12 @@ def from_abtem(parameters: Mapping[str, Any]) -> Aberrations:
     for key, value in parameters.items():
         symbol = ABTEM_NAMES.get(key, key)
         if symbol not in known:
-            raise ValueError(f"{key!r} is not an abTEM aberration{nearest(key, sorted(known | set(ABTEM_NAMES)))}")
+            names = ", ".join(sorted(known | set(ABTEM_NAMES)))
+            raise ValueError(f"{key!r} is not an abTEM aberration{_nearest_of_abtem(str(key), known)}; known: {names}")
         if symbol in by_symbol:
             raise ValueError(f"{key!r} is abTEM's {symbol}, which is given twice")
-        by_symbol[symbol] = -float(value) if key == "defocus" else float(value)
+        number = _abtem_number(key, value)
+        by_symbol[symbol] = -number if key == "defocus" else number
     polar = {}
     for n, m in pairs:
         angle = m * by_symbol.get(f"phi{n}{m}", 0.0)

@@ -45,16 +45,6 @@ def printable(text: object, most: int = LONGEST_WORDS) -> str:
     return clean if len(clean) <= most and len(words) <= 4 * most else clean[: most - 3] + "..."
 
 
-def shortened(text: str, most: int = 60) -> str:
-    """Return what a user wrote, for a message: see `printable`.
-
-    Example:
-        >>> shortened("9" * 5000, 12)
-        '999999999...'
-    """
-    return printable(text, most)
-
-
 BEGINS = 4
 """Letters of a short word that the beginning of a longer name shares, to be meant by it."""
 
@@ -81,4 +71,6 @@ def check_known(value: object, known: Iterable[str], what: str, error: type[Exce
     """
     names = list(known)
     if value not in names:
-        raise error(f"{shortened(repr(value))} is not {what}{nearest(str(value), names)}; known: {', '.join(names)}")
+        raise error(
+            f"{printable(repr(value), 60)} is not {what}{nearest(str(value), names)}; known: {', '.join(names)}"
+        )

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
-from twin.errors import StemtwinError, nearest, shortened
+from twin.errors import StemtwinError, nearest, printable
 
 Options = TypeVar("Options")
 
@@ -86,7 +86,7 @@ def _check_reach(value: Any) -> None:
             return
     number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     if number and abs(value) > LARGEST:
-        raise ValueError(f"a number up to {LARGEST:g} in size is expected, got {shortened(str(value), 30)}")
+        raise ValueError(f"a number up to {LARGEST:g} in size is expected, got {printable(str(value), 30)}")
 
 
 def _numbers(kind: type[Any]) -> list[str]:
@@ -113,7 +113,9 @@ def checked_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     for key in given:
         if key not in known:
             suggestion = nearest(str(key), known)
-            raise OptionError(f"{shortened(repr(key))} is not an option here{suggestion}; known: {', '.join(known)}")
+            raise OptionError(
+                f"{printable(repr(key), 60)} is not an option here{suggestion}; known: {', '.join(known)}"
+            )
     try:
         return kind(**given)
     except ValidationError as error:
@@ -142,7 +144,7 @@ def located_problem(error: ValidationError) -> tuple[str, str]:
     if first["type"] == "value_error":
         return where, messages[0]
     expected = " or ".join(m if k == 0 else m.removeprefix("Input should be ") for k, m in enumerate(messages))
-    return where, f"{expected[0].lower()}{expected[1:]}, got {shortened(repr(first['input']))}"
+    return where, f"{expected[0].lower()}{expected[1:]}, got {printable(repr(first['input']), 60)}"
 
 
 def _common_start(places: list[tuple[int | str, ...]]) -> list[int | str]:

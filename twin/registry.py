@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from twin.errors import StemtwinError, check_known, shortened
+from twin.errors import StemtwinError, check_known, printable
 
 
 class PluginError(StemtwinError, ImportError):
@@ -131,7 +131,7 @@ def _described(added: EntryPoint) -> str:
     try:
         return f"{_first_line(added.module) or 'no description'} {origin}"
     except Exception as error:  # finding a submodule imports the package above it
-        return f"cannot be found: {shortened(_reason(error))} {origin}"
+        return f"cannot be found: {printable(_reason(error), 60)} {origin}"
 
 
 def _distribution(added: EntryPoint) -> str:

@@ -109,7 +109,7 @@ class FileSource(Source):
             raise FormatError(f"{self._path}: no frame is left of {layout.count} by {', '.join(given)}")
         scan = options.scan or (frames,)
         order = FrameOrder(scan, 0, options.skip_frames, options.flyback_frames, options.serpentine)
-        check_positions(order.frames, layout.count, str(self._path))
+        check_positions(order.frames, layout.count, str(self._path), given=True)
         if order.frames < len(self._range):
             self.health.fault(
                 f"{self._path.name}: {len(self._range) - order.frames} frames after the {order.frames} of a scan of"

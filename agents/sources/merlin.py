@@ -206,27 +206,19 @@ class MerlinSource(Source):
         layout = Layout(scan, header.image_shape, f"uint{8 * dtype}", limit)
         self.meta = StreamMeta(layout, self._metadata(header))
         first = min(header.sequence, 1) if options.first is None else options.first
-        order = FrameOrder(
-            scan,
-            first,
-            options.skip_frames,
-            options.flyback_frames,
-            options.serpentine,
-        )
+        order = FrameOrder(scan, first, options.skip_frames, options.flyback_frames, options.serpentine)
         self._run_frames = max(1, options.block_bytes // header.payload_bytes)
         counter = self._counter(announced)
-        self._assembly = Assembly(order, self.health, self._run_frames, counter)
-        if announced is not None and announced.frames not in (
-            0,
-            order.frames,
-            order.frames * (1 if counter is None else 2),
-        ):
+        mixed = options.counter == "all" or (announced is not None and announced.both_counters is False)
+        self._assembly = Assembly(order, self.health, self._run_frames, counter, mixed)
+        most = order.frames * (1 if counter is None else 2)
+        if announced is not None and announced.frames not in (0, order.frames, most):
             self.health.fault(f"the camera announces {announced.frames} frames; a scan of {scan} takes {order.frames}")
 
     def _counter(self, announced: mh.Acquisition | None) -> int | None:
         """Return the counter whose frames are taken, where the camera sends those of both; None takes all."""
-        chosen = self._options.counter
-        if chosen == "all" or announced is None or not announced.both_counters:
+        chosen, both = self._options.counter, None if announced is None else announced.both_counters
+        if chosen == "all" or both is False or (chosen is None and not both):
             return None
         if chosen is None:
             self.health.fault(f"both counters are on: these are the frames of counter {self._header.counter}")

@@ -104,12 +104,17 @@ class Assembly:
         health: receives missing and repeated positions and faults.
         run_frames: largest number of frames in a run.
         counter: take the frames of this counter of the chip only, where both give one of each exposure; None takes all.
+        mixed: it is known that frames of both counters are taken; otherwise a fault tells of it.
     """
 
-    def __init__(self, order: FrameOrder, health: Health, run_frames: int, counter: int | None = None) -> None:
+    def __init__(
+        self, order: FrameOrder, health: Health, run_frames: int, counter: int | None = None, mixed: bool = False
+    ) -> None:
         self.order, self.health = order, health
         self._counter, self._rise = counter, 2
         self._before: FrameMessage | None = None
+        self._first_counter: int | None = None
+        self._mixed = mixed
         self.received = 0
         self._run_frames = run_frames
         self._received = np.zeros((order.rows, order.scan[-1]), bool)
@@ -148,10 +153,21 @@ class Assembly:
             # The two frames of an exposure have two numbers, unless two have been seen with one.
             if self._before is not None and (frame.counter, told) == (1 - self._before.counter, self._before.number):
                 self._rise = 1
+            # Nor are there pairs if one counter's frames follow each other.
+            if self._before is not None and (frame.counter, told) == (self._before.counter, self._before.number + 1):
+                self._rise = 1
             self._before = frame
             if frame.counter != self._counter:
                 return []
             frame = frame._replace(number=self.order.first + (told - self.order.first) // self._rise)
+        elif self._first_counter is None:
+            self._first_counter = frame.counter
+        elif frame.counter != self._first_counter and not self._mixed:
+            self._mixed = True
+            self.health.fault(
+                f"frame {frame.number} is of counter {frame.counter}, those before it of {self._first_counter}: each is"
+                f" taken as a position of its own; counter={self._first_counter} takes one frame of each pair"
+            )
         self._latest = frame.number
         if self.order.is_beyond(frame.number):
             self._beyond += 1

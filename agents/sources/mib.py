@@ -15,6 +15,7 @@ from agents.base import StreamMeta
 from agents.block import FrameBlock
 from agents.source import Health, Source, SourceError
 from agents.sources.frame_list import FrameListOptions
+from agents.sources.frame_numbers import Choice, numbering
 from agents.sources.merlin_assembly import FrameOrder, frames_of
 from twin.formats import merlin_header as mh
 from twin.formats.dataset import FormatError, Layout
@@ -32,13 +33,13 @@ class Options(FrameListOptions):
         scan: (rows, columns), or (N,); None is that of the .hdr file, or of the pauses in the time stamps.
         flyback_frames: frames at the end of each row without a position; None is what the .hdr says, or none.
         positions: follow the "number" of each frame, which leaves gaps where frames were lost, or the "order" of the
-            file; None follows the numbers if they rise from frame to frame and fit the scan.
+            file; None follows the numbers if they differ from frame to frame and fit the scan.
         counter: 0 or 1 where both counters of the chip were on, "all" reads every frame as a position.
         parts: read all parts of a split acquisition; False reads this file alone.
     """
 
     flyback_frames: Annotated[int, Ge(0)] | None = None
-    positions: Literal["number", "order"] | None = None
+    positions: Choice = None
     counter: Literal["all"] | Annotated[int, Ge(0)] | None = None
     parts: bool = True
 
@@ -108,12 +109,30 @@ class MibSource(Source):
                 f"{self._path}: no frame from first_frame {options.first_frame} to last_frame {options.last_frame} of"
                 f" {reader.complete}"
             )
+        if options.skip_frames >= len(chosen):
+            raise FormatError(f"{self._path}: no frame is left of {len(chosen)} by skip_frames={options.skip_frames}")
         self._first, self._stop = chosen.start * every + reader.offset, (chosen.stop - 1) * every + reader.offset + 1
+        whole = len(chosen) == reader.complete
+        if whole:
+            self._stop = reader.stored.complete
         self._order = FrameOrder(self._scan(len(chosen)), 0, options.skip_frames, self._flyback(), options.serpentine)
         layout = reader.layout
         self.meta = StreamMeta(Layout(self._order.scan, layout.camera, layout.dtype, layout.max_count), reader.metadata)
-        self._rise, self._origin = self._rise_of_numbers(), 0
-        self._by_number = self._follows_numbers(len(chosen))
+        self._numbering = numbering(
+            self._numbers_of,
+            len(chosen),
+            self._order.frames,
+            self._rise_of_numbers(),
+            options.positions,
+            whole,
+            reader.counter is not None,
+        )
+        if self._numbering.absent:
+            self.health.fault(
+                f"{self._path.name}: the lowest frame number is"
+                f" {self._numbering.origin + self._numbering.absent * self._numbering.rise}: {self._numbering.absent}"
+                " of the scan are missing before it; positions=order begins with the first frame of the file"
+            )
 
     def _scan(self, frames: int) -> tuple[int, ...]:
         """Return the shape of the scan for this many frames."""
@@ -167,20 +186,15 @@ class MibSource(Source):
             return self._reader.every
         return len(pair)
 
-    def _follows_numbers(self, frames: int) -> bool:
-        """Return whether positions follow the frame numbers, and set the number of the first position.
-
-        They do where numbers are missing, and those that are there fit the scan; else the order of the file counts.
-        """
-        stored = self._reader.stored
-        try:
-            numbers = [stored.head_of(k).sequence for k in (self._first, self._stop - 1)]
-        except FormatError:
-            return False
-        self._origin = numbers[0]
-        if self._options.positions is not None:
-            return self._options.positions == "number"
-        return frames < (numbers[1] - numbers[0]) // self._rise + 1 <= self._order.frames
+    def _numbers_of(self, frames: range) -> list[int]:
+        """Return the numbers of frames, those of the counter that is read; none for damaged ones."""
+        found = []
+        for frame in frames:
+            try:
+                found.append(self._reader.stored.head_of(self._first + frame * self._reader.every).sequence)
+            except FormatError:
+                continue
+        return found
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -201,6 +215,7 @@ class MibSource(Source):
         reader = self._reader
         stored, header, every = reader.stored, reader.header, reader.every
         step = max(1, self._options.block_bytes // stored.stride // every) * every
+        self._count = 0
         self._usual = UsualHeader(header, stored.head_bytes(self._first))
         self._expected: int | None = None
         self._beyond = 0
@@ -227,14 +242,15 @@ class MibSource(Source):
 
         Frames beyond the scan and repeated ones are counted, damaged ones are faults.
         """
-        every, length = self._reader.every, self._reader.header.length
-        rows = np.arange(0, len(raw), every)
+        length, origin, rise = self._reader.header.length, self._numbering.origin, self._numbering.rise
+        rows = self._of_the_counter(raw, first)
         numbers = [self._number(raw[k, :length].tobytes(), first + k) for k in rows.tolist()]
         known = np.array([number is not None for number in numbers], bool)
-        index = (first + rows - self._first) // every
-        if self._by_number:
+        index = self._count + np.arange(len(rows))
+        self._count += len(rows)
+        if self._numbering.followed:
             told = np.array([number or 0 for number in numbers], object)
-            index = np.clip((told - self._origin) // self._rise, -1, self._order.frames).astype(np.int64)
+            index = np.clip((told - origin) // rise, -1, self._order.frames).astype(np.int64)
         inside = (index >= 0) & (index < self._order.frames)
         self._beyond += int(np.count_nonzero(known & ~inside))
         pixel, there = self._order.places(index)
@@ -247,6 +263,16 @@ class MibSource(Source):
         self.health.duplicates += int(np.count_nonzero(~fresh))
         return rows[fresh], pixel[fresh]
 
+    def _of_the_counter(self, raw: NDArray[np.uint8], first: int) -> NDArray[np.intp]:
+        """Return the rows of the frames of the counter that is read, also where one of a pair is lost, (n,)."""
+        wanted, every = self._reader.counter, self._reader.every
+        if wanted is None:
+            return np.arange(len(raw))
+        counters = [mh.counter_of(row.tobytes()) for row in raw[:, :256]]
+        due = (first - self._first + np.arange(len(raw))) % every == 0  # for a header that does not say
+        mine = [due[k] if counter is None else counter == wanted for k, counter in enumerate(counters)]
+        return np.flatnonzero(mine)
+
     def _number(self, raw: bytes, frame: int) -> int | None:
         """Frame number of a header; None, and a fault, for one that is damaged or differs from the first."""
         number = self._usual.number(raw)
@@ -255,16 +281,19 @@ class MibSource(Source):
         if number is not None and self._expected not in (None, number):
             self._note_jump(frame, number, self._expected or 0)
         counted = self._expected if number is None else number
-        self._expected = None if counted is None else counted + self._rise
+        self._expected = None if counted is None else counted + self._numbering.rise
         return number
 
     def _note_jump(self, frame: int, number: int, expected: int) -> None:
         path, within = self._reader.stored.place(frame)
         where = f"{path.name}: frame {within} has the number {number}, not {expected}"
-        if not self._by_number:
-            self.health.fault(f"{where}: frames may be missing; positions follow the order of the file")
-        elif number > expected:
-            lost = (number - expected) // self._rise
+        if not self._numbering.followed:
+            self.health.fault(
+                f"{where}: frames may be missing; positions follow the order of the file"
+                " (positions=number: the numbers)"
+            )
+        elif number > expected and not self._numbering.falling:
+            lost = (number - expected) // self._numbering.rise
             self.health.fault(f"{where}: {lost} {'frame is' if lost == 1 else 'frames are'} missing before it")
         else:
             self.health.fault(f"{where}: positions follow the numbers")

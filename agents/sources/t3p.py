@@ -14,7 +14,7 @@ from agents.sources.event_file import EventFileSource, EventOptions
 from twin.formats.chips import ChipLayout
 from twin.formats.dataset import FormatError, Layout
 from twin.formats.event_clock import LAST_TICK
-from twin.formats.t3p import GOES_ON, LOST, T3pReader, chip_numbers, split_marks
+from twin.formats.t3p import GOES_ON, LOST, T3pReader, are_marks, chip_numbers, split_marks
 from twin.options import checked_options, validated
 
 Events = NDArray[np.void]
@@ -119,7 +119,7 @@ class T3pSource(EventFileSource):
             hits, marks = split_marks(events)
             order.counts.no_hits += len(marks)
             if len(marks) or self._open_since is not None:
-                self._heed(marks, hits, first, order.tick)
+                self._heed(events, marks, hits, first, order.tick)
             if self._table is not None:
                 hits = self._placed(hits)
             elif len(hits) and int(hits["overflow"].max()):
@@ -131,10 +131,10 @@ class T3pSource(EventFileSource):
         if self._open_since is not None:
             self._lose(self._open_since, LAST_TICK - 1, "at the end")
 
-    def _heed(self, marks: Events, hits: Events, first: int, tick: int) -> None:
+    def _heed(self, events: Events, marks: Events, hits: Events, first: int, tick: int) -> None:
         """Note the gaps that marks tell of; a gap may begin in one block and end in another."""
         others = 0
-        for mark in marks:
+        for place, mark in zip(np.flatnonzero(are_marks(events)), marks, strict=True):
             pixel, time = int(mark["pixel"]), int(mark["toa"])
             if mark["overflow"] != 1 or time >= LAST_TICK:
                 others += 1
@@ -144,7 +144,7 @@ class T3pSource(EventFileSource):
             elif pixel == GOES_ON:
                 start = self._open_since
                 if start is None:
-                    start = max(0, tick - time)
+                    start = self._start_of_gap(events, int(place), time, tick)
                 self._open_since = None
                 self._close_gap(start, start + max(1, time), first)
             else:
@@ -157,6 +157,13 @@ class T3pSource(EventFileSource):
                 # Hits again, and no mark of their beginning: the gap ended with the first of them.
                 start, self._open_since = self._open_since, None
                 self._close_gap(start, int(later.min()), first)
+
+    def _start_of_gap(self, events: Events, place: int, length: int, tick: int) -> int:
+        """Return the begin of a gap of which only the end is marked: it lies between the hits around the mark."""
+        before, after = (split_marks(part)[0]["toa"] for part in (events[:place], events[place:]))
+        earliest = self._unwrapped(int(before[-1]), tick) + 1 if len(before) else tick
+        ends = self._unwrapped(int(after[0]), tick) if len(after) else earliest + length
+        return max(0, earliest, ends - length)
 
     def _close_gap(self, start: int | None, stop: int, first: int) -> None:
         if start is not None and stop > start:

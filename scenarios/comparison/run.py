@@ -120,8 +120,10 @@ def prepare(plan: Plan, out: Path, resume: bool = False) -> Prepared:
     """Read what is finished; nothing is written.
 
     Raises:
-        ScenarioError: as in `Ledger.finished`.
+        ScenarioError: as in `Ledger.finished`, or a file where the folder is to be.
     """
+    if out.exists() and not out.is_dir():
+        raise ScenarioError(f"{out} exists and is no folder: choose another folder")
     ledger = Ledger(out)
     return Prepared(plan, ledger, ledger.finished(plan, resume), ledger.same_code(plan), resume)
 

@@ -116,12 +116,14 @@ def test_asking_is_not_moving(controller: Controller) -> None:
 
 def test_equal_seeds_give_equal_proposals_and_reset_forgets(name: str, microscope: SimulatedMicroscope) -> None:
     used = load(name, OPTICS, SPACE)
+    used.reset(SPACE, np.random.default_rng(7))
+    assert len(list(observe(used, microscope, seed=8, count=1))) == 1  # to be forgotten
     records = []
-    for chosen in (used, used, load(name, OPTICS, SPACE)):
+    for chosen in (used, load(name, OPTICS, SPACE)):
         chosen.reset(SPACE, np.random.default_rng(3))
         steps = list(observe(chosen, microscope, seed=4))
         records.append([(d.tobytes(), e.mean_nm.tobytes(), e.cov_nm2.tobytes()) for d, _, e in steps])
-    assert records[0] == records[1] == records[2]
+    assert records[0] == records[1]
 
 
 def test_it_takes_another_input_than_its_own(controller: Controller, microscope: SimulatedMicroscope) -> None:

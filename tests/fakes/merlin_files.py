@@ -34,7 +34,7 @@ def stored(
     return b",".join(fields).ljust(384, b"\0") + frame.astype(">u2").tobytes()
 
 
-def hdr(frames: int, per_trigger: int | str = 1, counters: str = "Counter 0", lines: Iterable[str] = ()) -> bytes:
+def hdr(frames: int | str, per_trigger: int | str = 1, counters: str = "Counter 0", lines: Iterable[str] = ()) -> bytes:
     """A text header with these lines."""
     text = [
         "HDR,\t", "Chip Mode  (SPM, CSM, CM, CSCM):\tSPM", f"Active Counters:\t{counters}",

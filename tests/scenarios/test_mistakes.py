@@ -34,6 +34,7 @@ acquire sto_01 | did you mean sto_001?
 scan mos2_twistd | did you mean mos2_twisted?
 serve mos2_twistd | did you mean mos2_twisted?
 show nominl | did you mean nominal?
+compare day_a --controllers random --out file | file exists and is no folder: choose another folder
 compare nominl --controllers random | did you mean nominal?
 train quality nominl | did you mean nominal?
 calibrate nowhere.yaml | nowhere.yaml: No such file or directory

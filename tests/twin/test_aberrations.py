@@ -222,6 +222,13 @@ def test_abtems_names_are_read(stated: dict[str, float], right: dict[str, float]
         ({"defokus": 1.0}, "did you mean defocus"),
         ({"defocus": 1.0, "C10": 1.0}, "'C10' is abTEM's C10, which is given twice"),
         ({"trefoil_angel": 1.0}, "did you mean trefoil_angle"),
+        ({"cs": 1.0}, r"did you mean Cs\?"),
+        ({"C12a": 1.0}, r"did you mean C12\?"),
+        ({"df": 1.0}, "known: C10, C12, .*defocus"),
+        ({"Cs": 1e7, "defocus": "Scherzer"}, "depends on Cs and the energy"),
+        ({"defocus": None}, "defocus is one finite number in angstrom, not None"),
+        ({"coma_angle": float("nan")}, "coma_angle is one finite number in rad, not nan"),
+        ({"Cs": [1e7, 2e7]}, "Cs is one finite number in angstrom"),
     ],
 )
 def test_names_that_abtem_lacks_or_that_are_given_twice_are_refused(stated: dict[str, float], message: str) -> None:

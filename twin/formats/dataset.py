@@ -220,8 +220,9 @@ class FrameReader(Closing):
     @property
     def extent(self) -> int:
         """Number of frames up to the last acquired one."""
-        acquired = np.flatnonzero(self.acquired)
-        return int(acquired[-1]) + 1 if acquired.size else 0
+        backwards = self.acquired.ravel()[::-1]
+        last = int(np.argmax(backwards))
+        return backwards.size - last if backwards[last] else 0
 
     def blocks(self, frames: int | None = None) -> Iterator[tuple[int, Frames]]:
         """Yield (index of the first frame, frames (n, H, W)) up to the last acquired frame.

@@ -78,7 +78,7 @@ def check_memory(need_bytes: int, what: str) -> None:
         raise FormatError(f"{what} takes {need_bytes / 2**30:.3g} GiB of memory; {free / 2**30:.3g} GiB are free")
 
 
-def check_positions(positions: int, entries: int, label: str, what: str = "frames") -> None:
+def check_positions(positions: int, entries: int, label: str, what: str = "frames", given: bool = False) -> None:
     """Hold the positions that a header or an option announces against what is in the file, and the free memory.
 
     Args:
@@ -86,17 +86,26 @@ def check_positions(positions: int, entries: int, label: str, what: str = "frame
         entries: frames or events in the file.
         label: opens the message.
         what: the entries are.
+        given: the scan is an option already, or such files take none.
 
     Raises:
         FormatError: far more positions than entries, or more than fit into memory.
     """
     most = max(SMALL_SCAN, MOST_PER_ENTRY * entries)
     if positions > most:
+        advice = "" if given else "; give the scan's shape as an option"
         raise FormatError(
             f"{label}: a scan of {positions} positions is announced, and the file has {entries} {what}, enough for"
-            f" {most} positions at most; give the scan's shape as an option"
+            f" {most} positions at most{advice}"
         )
     check_memory(positions * POSITION_BYTES, f"{label}: a scan of {positions} positions, with one image of it,")
+
+
+def stored_bytes(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
 
 
 def check_event_camera(camera: tuple[int, int], events: int, label: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from twin.errors import nearest
+from twin.errors import nearest, printable
 from twin.formats.dataset import LARGEST_SIDE, FormatError
 
 SINGLE_BYTES, QUAD_BYTES = 384, 768
@@ -180,6 +180,12 @@ def _modes(raw: bytes) -> list[bytes]:
     return raw[:256].split(b",", 13)[11:13]
 
 
+def counter_of(raw: bytes) -> int | None:
+    """Return which counter of the chip the frame with this header is of; None for a header that does not say."""
+    modes = _modes(raw) if raw.startswith(b"MQ1,") else []
+    return int(modes[0]) if modes and modes[0].strip().isdigit() and len(modes[0]) < 3 else None
+
+
 def _counter_depth(raw: bytes) -> int | None:
     """Return the bits given in the MQ1A part; None without one, -1 if invalid."""
     at = raw.find(b",MQ1A,")
@@ -273,7 +279,7 @@ def _checked(header: MerlinHeader) -> MerlinHeader:
     """Refuse a header whose fields contradict each other."""
     if header.pixel != RAW:
         return header
-    if header.chips == 4 and header.assembly.startswith("2x2"):
+    if header.chips == 4 and header.assembly.lower().startswith("2x2"):
         if header.depth == 24:
             raise FormatError("raw 24-bit data of four chips: their order is not known; record processed data (U32)")
         if header.width < 4 * header.height:
@@ -321,6 +327,8 @@ PER_TRIGGER = "Frames per Trigger (Number)"
 DEPTH = "Counter Depth (number)"
 COUNTERS = "Active Counters"
 CHIP_MODE = "Chip Mode"
+OPEN = ("", "-", "n/a", "na", "none")
+"""Values of a number that the software left open."""
 
 
 def build_hdr(acquisition: Acquisition, assembly: str = "1x1") -> bytes:
@@ -359,18 +367,30 @@ def parse_hdr(raw: bytes) -> Acquisition:
             break
         if tab:
             lines[key.rstrip().removesuffix(":")] = value.strip()
-    frames = _whole(lines.pop(FRAMES, "0"), FRAMES, 0, 2**31)
+    told = lines.pop(FRAMES, "0")
+    frames = 0 if told.lower() in OPEN else _whole(told, FRAMES, 0, 2**31)
     per_trigger, columns, rows, depth = (_known(lines.pop(key, "")) for key in (PER_TRIGGER, "ScanX", "ScanY", DEPTH))
-    mode = next((value for key, value in lines.items() if key.startswith(CHIP_MODE)), "")
-    if mode in ("CM", "CSCM"):
-        raise FormatError(f"chip mode {mode}: {_COLOUR}")
+    mode = _value(lines, CHIP_MODE)
+    if mode.upper() in ("CM", "CSCM") or "colo" in mode.lower():
+        raise FormatError(f"chip mode {printable(mode, 40)}: {_COLOUR}")
     scan = (rows, columns) if rows and columns else None
-    return Acquisition(frames, per_trigger, scan, depth or None, lines, _both(lines.get(COUNTERS)))
+    return Acquisition(frames, per_trigger, scan, depth or None, lines, _both(_value(lines, COUNTERS)))
 
 
-def _both(counters: str | None) -> bool | None:
-    """Return whether both counters count each exposure. Alternating ones take turns: every frame is an exposure."""
-    return None if counters is None else "0" in counters and "1" in counters
+def _value(lines: Mapping[str, str], key: str) -> str:
+    """Return the value of the first key that begins like this, whatever stands behind it; "" without one."""
+    return next((value for name, value in lines.items() if name.lower().startswith(key.lower())), "")
+
+
+def _both(counters: str) -> bool | None:
+    """Return whether both counters count each exposure; None where one or no counter is named.
+
+    Alternating ones take turns: every frame is an exposure. One that is named alone is no proof: frames say their own.
+    """
+    words = counters.lower()
+    if "altern" in words:
+        return False
+    return True if ("0" in words and "1" in words) or any(word in words for word in ("both", "all", "dual")) else None
 
 
 def _known(text: str) -> int:

@@ -209,9 +209,10 @@ class MibReader(FrameReader):
         """Layout and metadata, from the first header, the .hdr and the size of the file."""
         hdr, complete = self.stored.hdr, self.complete
         if self.announced is not None:
+            self._note_fewer(self.announced)
             self.announced = self._of_one_counter(self.announced)
         shape = scan if scan is not None else scan_shape(self.announced, complete)
-        file_checks.check_positions(math.prod(shape), self.stored.complete, str(self._path))
+        file_checks.check_positions(math.prod(shape), self.stored.complete, str(self._path), given=scan is not None)
         height, width = self.header.image_shape
         dtype, depth = merlin_pixels.dtype(self.header), self.header.depth
         # The limit of the pixels, if the counter is deeper.
@@ -226,6 +227,15 @@ class MibReader(FrameReader):
         if self.header.shutter_s > 0:
             plain.setdefault("dwell_s", self.header.shutter_s)
         self.metadata = Metadata.of(plain, str(hdr))
+
+    def _note_fewer(self, acquisition: mh.Acquisition) -> None:
+        """Note a last part that may be missing."""
+        last, hdr = self.stored.paths[-1], self.stored.hdr
+        if hdr is not None and acquisition.frames > self.stored.complete and last.stem[-1].isdigit():
+            self.notes += (
+                f"{hdr.name} announces {acquisition.frames} frames, and there are {self.stored.complete}: the"
+                f" acquisition was stopped, or a part is missing, as one after {last.name}",
+            )
 
     def _of_one_counter(self, acquisition: mh.Acquisition) -> mh.Acquisition:
         """Return the text header for the frames of one counter; it may count those of both."""

@@ -27,6 +27,8 @@ PAUSE = 1.5
 """A pause between two lines is longer than this many times the usual distance of two frames."""
 
 _NUMBERED = re.compile(r"(.*?)(\d+)")
+_JOINTS = "_- ."
+"""Between the name of an acquisition and the number of a part."""
 
 
 class StoredFrames(Closing):
@@ -79,13 +81,37 @@ class StoredFrames(Closing):
                 raise FormatError(f"{part}: frame 0 {mh.difference(kind, self.header)} (in {self.paths[0].name})")
         count, rest = divmod(size, self.stride)
         if rest and self.cut_off is None:
+            count, why = self._first_other(part, count, f"is cut off after {rest} of {self.stride} bytes")
             whole = before + count
             self.cut_off = (
-                f"{part}: frame {count} is cut off after {rest} of {self.stride} bytes; there are {whole} whole frames"
-                " before it" + (" (tolerate reads them)" if whole else ""),
+                f"{part}: frame {count} {why}; there are {whole} whole frames before it"
+                + (" (tolerate reads them)" if whole else ""),
                 whole,
             )
         return count
+
+    def _first_other(self, part: Path, count: int, why: str) -> tuple[int, str]:
+        """Return the first of `count` frames that is not of the kind of the first, and what it is; else `count`, `why`.
+
+        The length of a file of frames of two kinds says nothing. All frames before the first other one are good.
+        """
+        with part.open("rb") as file:
+
+            def other(frame: int) -> str:
+                file.seek(frame * self.stride)
+                try:
+                    header = mh.parse_header(file.read(mh.LONGEST_BYTES))
+                except FormatError as error:
+                    return f"is none: {error}"
+                return mh.difference(header, self.header)
+
+            good, bad = 0, count
+            if count == 0 or not other(count - 1):
+                return count, why
+            while good < bad:
+                middle = (good + bad) // 2
+                good, bad = (good, middle) if other(middle) else (middle + 1, bad)
+            return good, other(good)
 
     def read(self, first: int, count: int) -> Bytes:
         """Return stored frames, (n, stride); fewer than `count` if a file has become shorter since."""
@@ -193,24 +219,27 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _own_hdr(path: Path) -> Path | None:
-    hdr = path.with_suffix(".hdr")
-    return hdr if hdr.exists() else None
+    """Return the text header with the name of a file; capitals in its suffix do not matter."""
+    names = (path.with_suffix(suffix) for suffix in (".hdr", ".HDR", ".Hdr"))
+    return next((hdr for hdr in names if hdr.exists()), None)
 
 
 def _parts(path: Path) -> tuple[list[Path], Path | None, list[str]]:
     """Return the files of the acquisition that `path` belongs to, its text header, and notes."""
     own, numbered = _own_hdr(path), _NUMBERED.fullmatch(path.stem)
-    if numbered is None:
-        return [path], own, []
-    stem = numbered[1]
-    names = dict.fromkeys([stem, stem.rstrip("_- .")])
-    shared = next((found for name in names if name and (found := path.parent / f"{name}.hdr").exists()), None)
-    siblings = _siblings(path, stem)
-    if own is None and shared is not None and path in siblings.values():
+    stem = numbered[1] if numbered else path.stem
+    name = path.with_name((stem.rstrip(_JOINTS) or stem) + path.suffix)
+    shared = next(
+        (hdr for each in (stem, name.stem) if each and (hdr := _own_hdr(path.with_name(each + path.suffix)))), None
+    )
+    siblings = _siblings(path, stem) if numbered else _numbered_after(path)
+    whole = name.exists() and name not in siblings.values()
+    if numbered is not None and own is None and shared is not None and not whole and path in siblings.values():
         siblings = {number: part for number, part in siblings.items() if _own_hdr(part) is None}
-        absent = sorted(set(range(min(1, *siblings), max(siblings))) - set(siblings))
-        notes = [f"{stem}{number}.mib is missing beside {shared.name}" for number in absent[:10]]
-        return [siblings[number] for number in sorted(siblings)], shared, notes
+        paths = [siblings[number] for number in sorted(siblings)]
+        return paths, shared, _absent(siblings, stem, shared)
+    if whole and siblings:
+        siblings[min(siblings) - 1] = name
     chain = _chain(path, siblings)
     if len(chain) == 1:
         return chain, own, []
@@ -218,21 +247,35 @@ def _parts(path: Path) -> tuple[list[Path], Path | None, list[str]]:
     return chain, _own_hdr(chain[0]), [f"{listed} go on in their frame numbers: read as one acquisition"]
 
 
+def _absent(siblings: dict[int, Path], stem: str, shared: Path) -> list[str]:
+    """Return a sentence that names the parts that are missing between others, or before a first that begins later."""
+    first = _numbers(siblings[min(siblings)])
+    begins = min(siblings) if first is not None and first[0] <= 1 else min(1, *siblings)
+    absent = [f"{stem}{number}.mib" for number in range(begins, max(siblings)) if number not in siblings][:10]
+    return [f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing beside {shared.name}"] if absent else []
+
+
 def _siblings(path: Path, stem: str) -> dict[int, Path]:
     """Return the files of the same name but for the number at its end, by that number."""
     found = {}
     for part in path.parent.iterdir():
         numbered = _NUMBERED.fullmatch(part.stem)
-        alike = part.suffix == path.suffix and numbered is not None and numbered[1] == stem
+        alike = part.suffix.lower() == path.suffix.lower() and numbered is not None and numbered[1] == stem
         if alike and numbered is not None and part.is_file():
             found[int(numbered[2][:18])] = part
     return found
 
 
+def _numbered_after(path: Path) -> dict[int, Path]:
+    """Return the files `name1.mib` or `name_1.mib` ... that may go on after `name.mib`, by their number."""
+    kinds = (_siblings(path, path.stem + joint) for joint in ("", *_JOINTS))
+    return next((found for found in kinds if found), {})
+
+
 def _chain(path: Path, siblings: dict[int, Path]) -> list[Path]:
     """Return the files around `path` of which each goes on with the frame number after the last one's.
 
-    Only the first may have a text header of its own.
+    A file with a text header of its own goes on only if that announces more frames than the file has.
     """
     at = next((number for number, part in siblings.items() if part == path), None)
     if at is None:
@@ -240,10 +283,13 @@ def _chain(path: Path, siblings: dict[int, Path]) -> list[Path]:
 
     def follows(number: int) -> bool:
         before, part = siblings.get(number - 1), siblings.get(number)
-        if before is None or part is None or _own_hdr(part) is not None:
+        if before is None or part is None:
             return False
         ends, begins = _numbers(before), _numbers(part)
-        return ends is not None and begins is not None and begins[0] == ends[1] + 1
+        if ends is None or begins is None or begins[0] != ends[1] + 1:
+            return False
+        hdr = _own_hdr(part)
+        return hdr is None or _announced(hdr) > begins[1] - begins[0] + 1
 
     first = at
     while follows(first):
@@ -252,6 +298,15 @@ def _chain(path: Path, siblings: dict[int, Path]) -> list[Path]:
     while follows(last + 1):
         last += 1
     return [siblings[number] for number in range(first, last + 1)]
+
+
+def _announced(hdr: Path) -> int:
+    """Return the frames that a text header announces; 0 for one that cannot be read."""
+    try:
+        file_checks.check_file(hdr)
+        return read_hdr(hdr).frames
+    except FormatError:
+        return 0
 
 
 def _numbers(part: Path) -> tuple[int, int] | None:

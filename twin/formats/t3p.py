@@ -38,11 +38,13 @@ def split_marks(events: Events) -> tuple[Events, Events]:
 
     A record whose overflow is the upper half of its pixel is a hit of a numbered chip.
     """
-    special = events["overflow"] != 0
-    if not special.any():
-        return events, events[:0]
-    marks = special & (events["pixel"] >> 16 != events["overflow"])
-    return events[~marks], events[marks]
+    marks = are_marks(events)
+    return (events[~marks], events[marks]) if marks.any() else (events, events[:0])
+
+
+def are_marks(events: Events) -> NDArray[np.bool_]:
+    """Return whether each record is no hit, (n,)."""
+    return (events["overflow"] != 0) & (events["pixel"] >> 16 != events["overflow"])
 
 
 def chip_numbers(events: Events) -> bool:

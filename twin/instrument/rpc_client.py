@@ -88,7 +88,8 @@ class RpcClient:
         if response.id != id:
             if response.error is not None and response.id is None:
                 raise response.error
-            raise RpcError(f"{self.name}: the answer to call {id} has the id {shown(response.id)}")
+            says = "" if response.error is None else f"; it says: {response.error}"
+            raise RpcError(f"{self.name}: the answer to call {id} has the id {shown(response.id)}{says}")
         return response
 
     def _payload(self, deadline: float) -> bytes:

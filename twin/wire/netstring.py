@@ -6,11 +6,12 @@ number that is too long is an error like any other.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from twin.errors import StemtwinError, nearest, printable
+from twin.errors import StemtwinError, nearest
+from twin.wire.reasons import words_of_error
 
 CORRECTOR_PORT = 7072
 MOST_BYTES = 2**20
@@ -20,8 +21,6 @@ MOST_DEPTH = 32
 
 PARSE_ERROR, INVALID_REQUEST, UNKNOWN_METHOD, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 """Error codes of JSON-RPC 2.0."""
-REASON_KEYS = ("message", "reason", "detail", "details", "error", "description", "data", "args")
-"""Keys of an error's data that hold its reason; CEOS has "type" and "message", with a traceback beside them."""
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
@@ -144,21 +143,31 @@ def parse_json(payload: bytes) -> dict[str, Any]:
     Raises:
         RpcError: not UTF-8, not JSON, too deep, a repeated key, NaN or Infinity, a lone surrogate, or not an object.
     """
+    value = _parsed(payload, _no_constant)
+    if not isinstance(value, dict):
+        raise RpcError(f"one JSON object per message; got {type(value).__name__}", INVALID_REQUEST)
+    return value
+
+
+def _parsed(payload: bytes, constant: Callable[[str], Any]) -> Any:
+    """Parse JSON; `constant` is called for NaN and Infinity.
+
+    Raises:
+        RpcError: as `parse_json`, but for what is no object.
+    """
     try:
         text = payload.decode("utf-8")
     except UnicodeDecodeError:
         raise RpcError(f"JSON is UTF-8; got {payload[:32]!r}") from None
     _check_depth(text)
     try:
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=constant)
         if _HALF.search(text):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RpcError:
         raise
     except (ValueError, RecursionError) as error:
         raise RpcError(f"not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise RpcError(f"one JSON object per message; got {type(value).__name__}", INVALID_REQUEST)
     return value
 
 
@@ -245,51 +254,42 @@ def parse_request(payload: bytes) -> Request:
 
 
 def parse_response(payload: bytes) -> Response:
-    """Parse an answer.
+    """Parse an answer; a list of one answer is that answer.
 
-    The text of an error is printable and short, and includes the reason that a CEOS server puts into its data.
+    The text of an error is printable and short, and includes the reason that a CEOS server puts into its data. An error
+    may hold NaN, which becomes null, and come beside a result of null.
 
     Raises:
-        RpcError: not JSON, or not an answer.
+        RpcError: not JSON, or not an answer; with what it says of an error.
     """
-    values = parse_json(payload)
+    strange: list[str] = []
+    values = _parsed(payload, strange.append)
+    if isinstance(values, list) and len(values) == 1:
+        values = values[0]
+    if not isinstance(values, dict):
+        raise _no_answer(f"one JSON object per message; got {type(values).__name__}", values)
     id, error = values.get("id"), values.get("error")
+    if strange and error is None:
+        raise RpcError(f"{strange[0]} is not JSON")
     if values.get("jsonrpc") != "2.0" or not _is_id(id):
-        raise RpcError(f"not an answer in JSON-RPC 2.0: {shown(payload[:64])}", INVALID_REQUEST)
-    if ("result" in values) == (error is not None):
-        raise RpcError("an answer has a result or an error", INVALID_REQUEST, id=id)
+        raise _no_answer(f"not an answer in JSON-RPC 2.0: {shown(payload[:64])}", error)
     if error is None:
+        if "result" not in values:
+            raise _no_answer("an answer has a result or an error", None, id)
         return Response(id, values["result"])
+    if values.get("result") is not None:
+        raise _no_answer("an answer has a result or an error", error, id)
     if not isinstance(error, dict) or not _is_whole(error.get("code")) or not isinstance(error.get("message"), str):
-        raise RpcError("an error has a code, a whole number, and a message", INVALID_REQUEST, id=id)
-    data = error.get("data")
-    return Response(id, error=RpcError(_words_of(error["message"], data), error["code"], data, id))
+        raise _no_answer("an error has a code, a whole number, and a message", error, id)
+    words = words_of_error(error) or "an error without a message"
+    return Response(id, error=RpcError(words, error["code"], error.get("data"), id))
 
 
-def _words_of(message: str, data: Any) -> str:
-    """Return the message of an error with the reason in its data, if there is one: CEOS has a bare "Server error"."""
-    words = [printable(message, 200)]
-    for reason in _reasons(data):
-        shown_reason = printable(reason)
-        if shown_reason and shown_reason not in words[0]:
-            words.append(shown_reason)
-            break
-    return ": ".join(word for word in words if word) or "an error without a message"
-
-
-def _reasons(data: Any) -> list[str]:
-    """Return the texts in the data of an error that may be its reason, the likeliest first."""
-    if isinstance(data, str):
-        return [data]
-    if isinstance(data, list):
-        return [item for item in data[:8] if isinstance(item, str)]
-    if not isinstance(data, dict):
-        return []
-    found: list[str] = []
-    for key in REASON_KEYS:
-        value = data.get(key)
-        found += [value] if isinstance(value, str) else _reasons(value) if isinstance(value, list | dict) else []
-    return found
+def _no_answer(why: str, error: Any, id: Id = None) -> RpcError:
+    """Return an error of the protocol, with what the answer says of an error of the instrument."""
+    told = words_of_error(error)
+    says = f"; it says: {told}" if told else ""
+    return RpcError(why + says, INVALID_REQUEST, id=id if _is_id(id) else None)
 
 
 def _is_whole(value: Any) -> bool:

@@ -188,14 +188,14 @@ def _entry_command(name: str) -> Any:
 
     def entry(as_json: AsJson = False) -> None:
         """Print the options of everything of this name, or refuse a name that nothing has."""
-        from twin.errors import nearest, shortened
+        from twin.errors import nearest, printable
 
         with refusals():
             found = entries(name)
         if not found:
             lists = [command.name or "" for command in app.registered_commands]
             suggestion = nearest(name, [*lists, *known_names()])
-            stop(f"{shortened(repr(name))} is neither a list nor a name{suggestion}; lists: {', '.join(lists)}")
+            stop(f"{printable(repr(name), 60)} is neither a list nor a name{suggestion}; lists: {', '.join(lists)}")
         if as_json:
             typer.echo(json.dumps([_plain(one) for one in found], default=str))
         else:

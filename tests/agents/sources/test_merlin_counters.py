@@ -52,6 +52,21 @@ def test_without_a_counter_every_frame_is_a_position() -> None:
     assert slots == list(range(6))
 
 
+def test_frames_of_another_counter_are_told_unless_that_is_known() -> None:
+    for mixed, faults in ((False, 1), (True, 0)):
+        health = Health()
+        assembly = Assembly(FrameOrder((2, 3)), health, 64, None, mixed)
+        for k in range(6):
+            assembly.add(FrameMessage(k + 1, SLAB, k, k % 2))
+        assert health.fault_count == faults
+        assert all("frame 2 is of counter 1, those before it of 0" in fault for fault in health.faults)
+
+
+def test_a_chosen_counter_of_a_camera_that_has_one_only_loses_nothing() -> None:
+    slots, health = placed([(k + 1, 0) for k in range(6)], 0)
+    assert (slots, health.duplicates) == (list(range(6)), 0)
+
+
 @pytest.mark.parametrize("scan", [(3, 4), (5,)])
 @pytest.mark.parametrize("serpentine", [False, True])
 def test_places_of_many_frames_are_those_of_each(scan: tuple[int, ...], serpentine: bool) -> None:

@@ -102,6 +102,42 @@ def test_gaps_and_flyback_go_together(tmp_path: Path) -> None:
     assert seen(path)[0] == [[1, 2, 3], [-1, 6, -1], [9, 10, -1]]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "right"),
+    [
+        ([3, 4, 5, 6, 7, 8, 9], [[-1, -1, 3], [4, 5, 6], [7, 8, 9]]),  # the first are lost
+        ([1, 2, 3, 4, 5, 6], [[1, 2, 3], [4, 5, 6], [-1, -1, -1]]),  # the last are
+        ([1, 3, 2, 4, 5, 6, 7, 9, 8], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]),  # exchanged
+        ([9, 8, 7, 6, 5, 4, 3, 2, 1], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]),
+        ([7, 8, 9, 1, 2, 3, 4], [[1, 2, 3], [4, -1, -1], [7, 8, 9]]),  # and some are lost
+        ([1, 2, 2, 3, 4, 5, 6, 7, 8, 9], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]),  # one came twice
+    ],
+)
+def test_numbers_tell_the_positions_of_lost_exchanged_and_repeated_frames(
+    tmp_path: Path, numbers: list[int], right: list[list[int]]
+) -> None:
+    path = write(tmp_path / "a.mib", numbers, hdr(9, 3))
+    got, health = seen(path)
+    assert got == right
+    assert health.missing == sum(row.count(-1) for row in right)
+    assert health.duplicates == len(numbers) - len(set(numbers))
+    assert (health.fault_count > 0) == (numbers != sorted(set(numbers)) or numbers[0] > 1)
+    first = seen(path, positions="order")[0][0]
+    assert first == numbers[:3]
+
+
+@pytest.mark.parametrize(
+    "numbers", [[1] * 6, [1, 2, 3, 1, 2, 3], [5, 900, 7, 8, 9, 10], [101, 102, 103, 104, 105, 106]]
+)
+def test_numbers_that_fit_no_scan_leave_the_order_of_the_file(tmp_path: Path, numbers: list[int]) -> None:
+    assert seen(write(tmp_path / "a.mib", numbers, hdr(9, 3), range(6)))[0] == [[0, 1, 2], [3, 4, 5], [-1, -1, -1]]
+
+
+def test_no_frame_is_left_to_a_scan(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no frame is left of 4 by skip_frames=9"):
+        open_source(write(tmp_path / "a.mib", range(4)), skip_frames=9)
+
+
 # --- both counters -------------------------------------------------------------------------------
 
 
@@ -138,6 +174,33 @@ def test_one_counter_of_two_is_read(tmp_path: Path, shared: bool, counts: str) -
         assert reader.read(0, 6)[:, 0, 0].tolist() == right.ravel().tolist()
     with pytest.raises(SourceError, match="no frames of counter 2; there are those of 0 and 1"):
         open_source(path, counter=2)
+
+
+@pytest.mark.parametrize("told", ["Both", "All counters", "0 & 1", "Dual", "Counter 1 and Counter 0"])
+def test_however_the_text_header_says_that_both_counters_were_on(tmp_path: Path, told: str) -> None:
+    path = pairs(tmp_path / "a.mib", 6, False, hdr(12, 6, told).replace(b"Active Counters", b"active counters"))
+    assert seen(path, counter=1)[0] == [[100, 101, 102], [103, 104, 105]]
+
+
+def test_a_text_header_that_names_one_counter_is_no_proof(tmp_path: Path) -> None:
+    path = pairs(tmp_path / "a.mib", 6, False, hdr(12, 6, "Counter 0"))
+    assert seen(path)[0] == [[0, 1, 2], [3, 4, 5]]
+    path = pairs(tmp_path / "b.mib", 6, False, hdr(12, 6, ""), time=mh.stamp(1.0))
+    with pytest.raises(SourceError, match="nothing says whether they share an exposure"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("lost", [4, 5])
+def test_a_lost_frame_of_a_pair_costs_that_position(tmp_path: Path, lost: int, shared: bool) -> None:
+    path = pairs(tmp_path / "a.mib", 6, shared, hdr(12, 6, BOTH))
+    raw = path.read_bytes()
+    stride = len(raw) // 12
+    path.write_bytes(raw[: lost * stride] + raw[(lost + 1) * stride :])
+    right = np.arange(6)
+    for counter in (0, 1):
+        shown = np.where((right == lost // 2) & (lost % 2 == counter), -1, right + 100 * counter)
+        assert seen(path, counter=counter)[0] == shown.reshape(2, 3).tolist()
 
 
 def test_counters_that_take_turns_are_no_pairs(tmp_path: Path) -> None:
@@ -181,6 +244,9 @@ def test_a_damaged_frame_of_a_pair_costs_that_position(tmp_path: Path) -> None:
         (None, {"colour": 1}, "field 13 of the header says colour"),
         (hdr(1).replace(b"SPM\r", b"CSCM\r"), {}, "chip mode CSCM: in colour mode"),
         (hdr(1).replace(b"SPM\r", b"CM\r"), {}, "chip mode CM: in colour mode"),
+        (hdr(1).replace(b"SPM\r", b"cscm\r"), {}, "chip mode cscm: in colour mode"),
+        (hdr(1).replace(b"Chip Mode  (SPM, CSM, CM, CSCM):\tSPM", b"chip mode:\tColour"), {}, "chip mode Colour"),
+        (hdr(2, 2, BOTH).replace(b"SPM\r", b"CM\r"), {"counter": 1}, "chip mode CM: in colour mode"),
     ],
 )
 def test_colour_is_refused(tmp_path: Path, header: bytes | None, frame: dict[str, Any], words: str) -> None:
@@ -223,6 +289,54 @@ def test_a_part_that_is_missing_is_named_and_leaves_a_gap(tmp_path: Path) -> Non
     assert got == [[1, 2, 3], [-1, -1, -1], [7, 8, 9]]
     assert any("scan2.mib is missing beside scan.hdr" in fault for fault in health.faults)
     assert health.missing == 3
+
+
+@pytest.mark.parametrize("opened", [2, 3])
+def test_a_first_part_that_is_missing_leaves_its_positions_empty(tmp_path: Path, opened: int) -> None:
+    for part, first in ((2, 4), (3, 7)):
+        write(tmp_path / f"scan{part}.mib", range(first, first + 3))
+    (tmp_path / "scan.hdr").write_bytes(hdr(9, 3))
+    got, health = seen(tmp_path / f"scan{opened}.mib")
+    assert got == [[-1, -1, -1], [4, 5, 6], [7, 8, 9]]
+    assert any("scan1.mib is missing beside scan.hdr" in fault for fault in health.faults)
+
+
+def test_a_last_part_that_may_be_missing_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "scan1.mib", range(1, 4))
+    (tmp_path / "scan.hdr").write_bytes(hdr(9, 3))
+    got, health = seen(tmp_path / "scan1.mib")
+    assert got == [[1, 2, 3], [-1, -1, -1], [-1, -1, -1]]
+    assert "scan.hdr announces 9 frames, and there are 3" in health.faults[0]
+
+
+@pytest.mark.parametrize("joint", ["", "_", "-"])
+@pytest.mark.parametrize("opened", ["scan", "scan{}1", "scan{}2"])
+def test_numbered_parts_go_on_after_one_without_a_number(tmp_path: Path, joint: str, opened: str) -> None:
+    write(tmp_path / "scan.mib", range(1, 4), hdr(9, 3))
+    for part, first in ((1, 4), (2, 7)):
+        write(tmp_path / f"scan{joint}{part}.mib", range(first, first + 3))
+    assert seen(tmp_path / f"{opened.format(joint)}.mib")[0] == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+
+
+def test_each_part_may_have_the_text_header_of_the_whole(tmp_path: Path) -> None:
+    for part, first in ((1, 1), (2, 4)):
+        write(tmp_path / f"scan{part}.mib", range(first, first + 3), hdr(6, 3))
+    assert seen(tmp_path / "scan2.mib")[0] == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_parts_may_begin_with_any_number_and_have_capitals_in_their_suffix(tmp_path: Path) -> None:
+    for part, first in ((9, 1), (10, 4)):
+        write(tmp_path / f"scan{part}.mib", range(first, first + 3)).rename(tmp_path / f"scan{part}.MIB")
+    (tmp_path / "scan.HDR").write_bytes(hdr(6, 3))
+    got, health = seen(tmp_path / "scan10.MIB")
+    assert (got, health.faults) == ([[1, 2, 3], [4, 5, 6]], [])
+
+
+def test_another_acquisitions_text_header_is_not_taken(tmp_path: Path) -> None:
+    write(tmp_path / "scan.mib", range(1, 5), hdr(4, 2))
+    write(tmp_path / "scan7.mib", range(1, 7))
+    got, health = seen(tmp_path / "scan7.mib")
+    assert (got, health.faults) == ([1, 2, 3, 4, 5, 6], [])
 
 
 def test_files_with_text_headers_of_their_own_are_acquisitions_of_their_own(tmp_path: Path) -> None:
@@ -279,6 +393,9 @@ def test_fields_that_nobody_needs_may_be_anything(tmp_path: Path, threshold: str
         assert seen(tmp_path / "a.mib")[0] == [[0, 1], [2, 3]]
     (tmp_path / "a.hdr").write_bytes(hdr(4, "N/A"))
     assert seen(tmp_path / "a.mib")[0] == [0, 1, 2, 3]
+    for frames in ("N/A", "-", ""):
+        (tmp_path / "a.hdr").write_bytes(hdr(frames, "", lines=scan_lines(2, 2)))
+        assert seen(tmp_path / "a.mib")[0] == [[0, 1], [2, 3]]
 
 
 def test_a_field_that_is_not_used_need_not_be_plain_text(tmp_path: Path) -> None:

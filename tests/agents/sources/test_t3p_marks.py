@@ -86,6 +86,28 @@ def test_a_gap_without_an_end_ends_with_the_next_hit(tmp_path: Path) -> None:
     assert got == [10] * 5 + [-1] * 4 + [10] * 11
 
 
+@pytest.mark.parametrize("size", [7, 64, 2**15])
+@pytest.mark.parametrize(("first", "lost"), [(0, 3), (5, 3), (12, 8)])
+def test_a_gap_without_a_beginning_lies_between_the_hits_around_its_end(
+    tmp_path: Path, first: int, lost: int, size: int
+) -> None:
+    kept = [k for k in range(20) if not first <= k < first + lost]
+    end = records(GOES_ON, [lost * DWELL], 1)
+    events = np.concatenate([hits(range(first)), end, hits(range(first + lost, 20))])
+    got, source = seen(tmp_path, events, records=size)
+    # Where a block ends with the mark, nothing says when the hits go on: the position that ended is left out, too.
+    assert [k for k in range(20) if got[k] == 10] in (kept, [k for k in kept if k != first - 1])
+    assert source.health.missing in (lost, lost + 1)
+
+
+def test_marks_that_repeat_and_a_gap_beyond_the_scan(tmp_path: Path) -> None:
+    twice = [records(LOST, [5 * DWELL], 1), records(LOST, [6 * DWELL], 1), records(GOES_ON, [2 * DWELL], 1)]
+    events = np.concatenate([hits(range(5)), *twice, hits(range(8, 15)), gap(15 * DWELL, 100 * DWELL)])
+    got, source = seen(tmp_path, events)
+    assert got == [10] * 5 + [-1] * 3 + [10] * 7 + [-1] * 5
+    assert source.counts.no_hits == 5
+
+
 def test_marks_follow_a_counter_that_rolls_over(tmp_path: Path) -> None:
     parts = [hits(range(9)), gap(9 * DWELL, 4 * DWELL), hits(range(13, 20))]
     events = np.concatenate(parts)

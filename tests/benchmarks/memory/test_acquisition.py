@@ -11,12 +11,12 @@ from benchmarks.memory.acquisition import LIMIT_MB, measure
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the system does not tell a process's peak memory")
 def test_a_streamed_scan_does_not_gather_its_frames() -> None:
-    found = measure(rows=20, columns=64, camera=128)
-    assert found.data_mb == pytest.approx(20 * 64 * 128**2 * 2e-6)
+    found = measure(rows=20, columns=32, camera=128)
+    assert found.data_mb == pytest.approx(20 * 32 * 128**2 * 2e-6)
     assert found.peak_mb < LIMIT_MB
-    # Seventeen rows of 2 MB each after `early_mb`: a consumer that kept them, or a scan that did, would show.
+    # Seventeen rows of 1 MB each after `early_mb`: a consumer that kept them, or a scan that did, would show.
     assert found.peak_mb - found.early_mb < 10.0
-    assert found.electrons == pytest.approx(19 * 64 * 1e4, rel=0.05)
+    assert found.electrons == pytest.approx(19 * 32 * 1e4, rel=0.05)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the parent is counted")

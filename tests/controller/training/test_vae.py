@@ -151,7 +151,12 @@ def test_every_kernel_of_the_latent_map_can_be_chosen():
         options(kernel="rbff")
 
 
-def test_the_whole_training_makes_one_file_and_its_folder_belongs_to_it(tmp_path: Path, days_made: list[int]):
+def test_the_whole_training_makes_one_file_and_its_folder_belongs_to_it(
+    tmp_path: Path, days_made: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    # They only decide how well the last stages fit.
+    monkeypatch.setattr(training, "PRIOR_STEPS", 20)
+    monkeypatch.setattr(training, "CALIBRATION_CANDIDATES", 100)
     out, run = tmp_path / "toy.safetensors", run_in(tmp_path / "work")
     small = options(days=30, epochs=1, modes=1, calibration_runs=2)
     stages = set()

@@ -212,7 +212,7 @@ def test_encoding_and_decoding_are_inverse(depth: int, raw: bool, quad: bool, co
     assert back.dtype.itemsize == frames.dtype.itemsize
 
 
-@pytest.mark.parametrize("rows", [32, 64, 128, 256])
+@pytest.mark.parametrize("rows", [1, 32, 33, 64, 128, 255, 256])
 @pytest.mark.parametrize("depth", [1, 6, 12])
 def test_raw_regions_of_a_quad_have_any_number_of_rows(depth: int, rows: int) -> None:
     told = header(depth, True, rows, 1024, chips=4)
@@ -224,6 +224,26 @@ def test_raw_regions_of_a_quad_have_any_number_of_rows(depth: int, rows: int) ->
     assert np.array_equal(merlin_pixels.decode(payload, told)[0, -1, :256][::-1], _chip(payload, told, 2)[0])
     with pytest.raises(FormatError, match="at most as many rows as a chip has columns"):
         mh.build_header(header(depth, True, 257, 1024, chips=4))
+
+
+@pytest.mark.parametrize("assembly", ["2x2", "2X2", "2x2G"])
+def test_a_quad_is_one_however_its_arrangement_is_spelled(assembly: str) -> None:
+    told = replace(header(1, True, 32, 1024, chips=4), assembly=assembly)
+    assert mh.parse_header(mh.build_header(told)).image_shape == (64, 512)
+
+
+@pytest.mark.parametrize("other", [{"height": 64}, {"height": 16, "depth": 6}])
+def test_frames_of_another_size_are_named_whatever_the_length_of_the_file(
+    tmp_path: Path, other: dict[str, int]
+) -> None:
+    first = header(1, True, 32, 1024, chips=4)
+    kinds = [first, first, replace(first, **other), replace(first, **other)]
+    path = tmp_path / "mixed.mib"
+    path.write_bytes(b"".join(mh.build_header(told) + bytes(told.payload_bytes) for told in kinds))
+    with pytest.raises(FormatError, match=rf"frame 2 has height {other['height']}, the frames before it 32.*2 whole"):
+        MibReader(path)
+    with MibReader(path, tolerate=True) as reader:
+        assert [len(frames) for _, frames in reader.blocks()] == [2]
 
 
 def _chip(payload: np.ndarray, told: mh.MerlinHeader, number: int) -> np.ndarray:

@@ -131,10 +131,51 @@ PROBE = "Measured probe diameter out of range: target=20.0 px, measured=25.5 px"
         ({"reason": "no beam"}, "no beam"),
         ({"detail": "no beam", "traceback": "File x"}, "no beam"),
         ({"message": "Server error", "reason": "no beam"}, "no beam"),
+        ({"exception": {"message": "no beam"}}, "no beam"),
+        ({"errors": [{"message": "no beam"}]}, "no beam"),
+        ([{"data": {"msg": "no beam"}}], "no beam"),
+        ({"Message": "no beam", "code": 17}, "no beam"),
+        ({"traceback": ["File x, line 3", "BeamError: no beam\n"]}, "BeamError: no beam"),
+        ({"type": "x", "traceback": "Traceback\n  File x\nBeamError: no beam"}, "BeamError: no beam"),
+        ({"measured_px": 25.5, "target_px": 20, "code": 3}, "measured_px 25.5, target_px 20"),
+        ({"type": "<class 'TimeoutError'>", "message": ""}, "<class 'TimeoutError'>"),
     ],
 )
 def test_the_reason_of_an_error_reaches_the_operator(data: Any, reason: str) -> None:
     assert told({"message": "Server error", "data": data}) == f"Server error: {reason}"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"error": {"code": -32000, "message": "Server error", "reason": "no beam"}},  # beside the data
+        {"error": {"code": -32000, "message": "Server error", "data": "no beam"}, "result": None},
+        {"error": {"code": -32000, "message": "Server error", "data": {"message": "no beam", "std": float("nan")}}},
+    ],
+)
+@pytest.mark.parametrize("batch", [False, True])
+def test_an_answer_that_is_nearly_one_is_read(answer: dict[str, Any], batch: bool) -> None:
+    body = {"jsonrpc": "2.0", "id": 1, **answer}
+    response = netstring.parse_response(json.dumps([body] if batch else body).encode())
+    assert (response.id, response.error.code, str(response.error)) == (1, -32000, "Server error: no beam")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"jsonrpc": "2.0", "id": 1, "error": "no beam"},
+        {"jsonrpc": "2.0", "id": 1, "error": {"code": "-32000", "message": "no beam"}},
+        {"jsonrpc": "2.0", "id": 1, "error": {"message": "Server error", "data": "no beam"}},
+        {"jsonrpc": "2.0", "id": 1, "error": {"code": -1, "message": None, "data": {"message": "no beam"}}},
+        {"jsonrpc": "2.0", "id": 1, "result": 1, "error": {"code": 1, "message": "no beam"}},
+        {"id": 1, "error": {"code": 1, "message": "no beam"}},
+        [{"jsonrpc": "2.0", "id": k, "error": {"code": 1, "message": "no beam"}} for k in (1, 2)],
+        "no beam",
+    ],
+)
+def test_an_answer_that_is_none_is_refused_with_what_it_says(answer: Any) -> None:
+    with pytest.raises(RpcError, match=r"; it says: (Server error: )?no beam$"):
+        netstring.parse_response(json.dumps(answer).encode())
 
 
 @pytest.mark.parametrize(

@@ -104,5 +104,5 @@ def check_data(path: Path, data: h5py.Dataset) -> None:
             words = name.decode("utf-8", "replace").split(";")[0] or "unknown"
             raise FormatError(
                 f"{path}: its counts are compressed with HDF5's filter {number} ({words}), which is not installed:"
-                " pip install hdf5plugin"
+                " pip install 'stemtwin[arina]' (or hdf5plugin)"
             )

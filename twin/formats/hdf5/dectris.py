@@ -73,7 +73,9 @@ class DectrisReader(SignalReader):
                     Axis(name, size, 1.0, 0.0, "", False)
                     for name, size in zip(("ky", "kx"), stack.shape[-2:], strict=True)
                 ]
-                super().__init__(path, Signal(path.stem, stack, axes, _instrument(self._files[0])), self._release_all)
+                stored = sum(part.id.get_storage_size() for part in parts)
+                signal = Signal(path.stem, stack, axes, _instrument(self._files[0]), stored_bytes=stored)
+                super().__init__(path, signal, self._release_all)
         except BaseException:
             self._release_all()
             raise

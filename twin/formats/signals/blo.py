@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from twin.formats import file_checks
 from twin.formats.dataset import FormatError, FrameReader, Frames, Layout, Metadata, numbers, told
 
 MAGIC = 0x0102
@@ -62,6 +63,7 @@ class BloReader(FrameReader):
         self.layout = Layout((rows, columns), (side, side), "uint8")
         self._offset, self._stride = int(header["frames_offset"]), side * side + 6
         complete = min(max(size - self._offset, 0) // self._stride, self.layout.count)
+        file_checks.check_positions(self.layout.count, complete, str(self._path), given=True)
         if complete < self.layout.count and (not self.tolerate or complete == 0):
             raise FormatError(
                 f"{self._path}: ends after {complete} of {self.layout.count} frames"

@@ -1,5 +1,6 @@
 """Reads frames of one signal: array, axes, beam, and this package's own metadata where it wrote the file."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from twin.formats import placement
+from twin.formats import file_checks, placement
 from twin.formats.dataset import (
     BLOCK_BYTES,
     FormatError,
@@ -34,6 +35,7 @@ class Signal:
         instrument: HyperSpy's `metadata.Acquisition_instrument`, nested mappings.
         own: what this package wrote beside them.
         analogue: values are a voltage and not counts: they are rounded.
+        stored_bytes: of the counts, where they lie in other files than the one that is opened.
     """
 
     title: str
@@ -42,6 +44,7 @@ class Signal:
     instrument: Mapping[str, Any] = field(default_factory=dict)
     own: Own | None = None
     analogue: bool = False
+    stored_bytes: int | None = None
 
 
 class SignalReader(FrameReader):
@@ -66,6 +69,10 @@ class SignalReader(FrameReader):
         camera = [signal.axes[number].forwards for number in pair]
         backwards = [number for number in (*numbers, *pair) if signal.axes[number].runs_backwards]
         self._frames = FrameArray(signal.data, numbers, pair, backwards, signal.analogue)
+        positions = math.prod(self._frames.scan)
+        if positions > file_checks.SMALL_SCAN:
+            stored = file_checks.stored_bytes(path) if signal.stored_bytes is None else signal.stored_bytes
+            file_checks.check_positions(positions, stored, str(path), "bytes", given=True)
         stated = beam(signal.instrument)
         written = Metadata() if signal.own is None else signal.own.metadata
         found = calibration(scan, camera, stated.get("energy_kev", written.energy_kev))

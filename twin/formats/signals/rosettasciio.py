@@ -5,6 +5,7 @@ files; what a reader of RosettaSciIO is known to make up is left out.
 """
 
 import importlib
+import math
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
@@ -12,12 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from twin.formats import file_checks
 from twin.formats.dataset import FormatError, first_line, told
 from twin.formats.signals.axes import Axis
 from twin.formats.signals.reader import Signal, SignalReader, choose
 
 MODULES = {".xml": "empad", ".dm3": "digitalmicrograph", ".dm4": "digitalmicrograph", ".emd": "emd", ".mrc": "mrc"}
 """Module of RosettaSciIO by suffix."""
+EMPAD_FRAME_BYTES = 130 * 128 * 4
 MOST_XML = 2**22
 """Largest description of an EMPAD acquisition that is read, bytes."""
 
@@ -79,7 +84,9 @@ def _signal(module: str, plain: Mapping[str, Any]) -> Signal:
         axes = [_as_stated(axis) for axis in axes]
     if module == "empad":
         instrument = _empad_instrument(plain.get("original_metadata", {}))
-    return Signal(str(title), data, axes, instrument, analogue=module == "empad")
+    # EMPAD's counts lie in another file, which `check_empad` has looked at.
+    stored = math.prod(data.shape) if module == "empad" else None
+    return Signal(str(title), data, axes, instrument, analogue=module == "empad", stored_bytes=stored)
 
 
 def _without_none(axis: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,14 +116,34 @@ def check_empad(path: Path) -> None:
     if path.stat().st_size > MOST_XML:
         raise FormatError(f"{path}: larger than the description of an EMPAD acquisition, {MOST_XML} bytes")
     try:
-        raw = ET.parse(path).getroot().find("raw_file")
+        root = ET.parse(path).getroot()
     except ET.ParseError as error:
         raise FormatError(f"{path}: not the description of an EMPAD acquisition: {error}") from None
+    raw = root.find("raw_file")
     name = None if raw is None else raw.get("filename")
     if not name:
         raise FormatError(f"{path}: not the description of an EMPAD acquisition: it names no raw file")
     if Path(name).name != name or not (path.parent / name).is_file():
         raise FormatError(f"{path}: the raw file {name} is not a file beside it")
+    sides = [root.findtext(f".//{tag}") for tag in ("pix_x", "pix_y")]
+    sides = sides if all(sides) else [root.findtext(".//series_count"), "1"]
+    stored = (path.parent / name).stat().st_size // EMPAD_FRAME_BYTES
+    if all(side and side.strip().isdigit() and len(side) < 20 for side in sides):
+        file_checks.check_positions(math.prod(int(side or 1) for side in sides), stored, str(path), given=True)
+
+
+def check_mrc(path: Path) -> None:
+    """Refuse a header that announces far more frames than the file has.
+
+    Raises:
+        FormatError: as `file_checks.check_positions`.
+    """
+    with path.open("rb") as file:
+        sides = np.frombuffer(file.read(12).ljust(12, b"\0"), "<i4").astype(np.int64)
+    if sides.min() > 0:
+        file_checks.check_positions(
+            int(sides[2]), path.stat().st_size // int(sides[0] * sides[1]), str(path), given=True
+        )
 
 
 def check_emd(path: Path) -> None:
@@ -130,4 +157,4 @@ def check_emd(path: Path) -> None:
     open_hdf5(path).close()
 
 
-CHECKS: dict[str, Callable[[Path], None]] = {"empad": check_empad, "emd": check_emd}
+CHECKS: dict[str, Callable[[Path], None]] = {"empad": check_empad, "emd": check_emd, "mrc": check_mrc}

@@ -130,7 +130,7 @@ def test_a_missing_filter_is_named(path: Path) -> None:
         h5py.h5d.create(group.id, b"data", kind, space, dcpl=plist)
 
     replace_data(path, compressed)
-    assert "filter 31999" in refused(path)
+    assert "filter 31999 (unknown), which is not installed: pip install 'stemtwin[arina]'" in refused(path)
 
 
 def test_a_file_cut_off_says_so(path: Path) -> None:

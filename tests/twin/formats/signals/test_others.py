@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
+from agents.source import SourceError
 from agents.sources import open_source
 from twin import formats
 from twin.formats import FormatError, Metadata
@@ -149,6 +150,78 @@ def test_counts_and_axes_are_right(tmp_path: Path, name: str) -> None:
     with open_source(path) as source:
         assert sum(len(block.frames) for block in source.blocks()) == 12
         assert source.health.faults == []
+
+
+HUGE = 40_000
+
+
+def huge_blo(folder: Path) -> Path:
+    path = blo(folder)
+    raw = bytearray(path.read_bytes())
+    raw[24:28] = struct.pack("<HH", HUGE, HUGE)
+    path.write_bytes(raw)
+    return path
+
+
+def huge_mrc(folder: Path) -> Path:
+    path = mrc(folder)
+    path.write_bytes(struct.pack("<4i", 6, 6, 2**31 - 1, 6) + path.read_bytes()[16:])
+    return path
+
+
+def huge_empad(folder: Path) -> Path:
+    path = empad(folder)
+    path.write_text(path.read_text().replace("pix_x>4<", f"pix_x>{HUGE}<").replace("pix_y>3<", f"pix_y>{HUGE}<"))
+    return path
+
+
+def huge_hdf5(write: Callable[[Path], Path], name: str, *shape: int) -> Callable[[Path], Path]:
+    """Announce a dataset of this shape of which nothing is stored."""
+
+    def make(folder: Path) -> Path:
+        path = write(folder)
+        with h5py.File(path, "a") as file:
+            about = dict(file[name].attrs)
+            del file[name]
+            file.create_dataset(name, shape=shape, dtype="u2", chunks=tuple(min(side, 64) for side in shape))
+            file[name].attrs.update(about)
+        return path
+
+    return make
+
+
+def huge_zspy(folder: Path) -> Path:
+    path = zspy(folder)
+    for name in (path / "Experiments/a").rglob(".zarray"):
+        about = json.loads(name.read_text())
+        name.write_text(json.dumps({**about, "shape": [HUGE, HUGE, 6, 6]}))
+    for number in (0, 1):
+        name = path / f"Experiments/a/axis-{number}/.zattrs"
+        name.write_text(json.dumps({**json.loads(name.read_text()), "size": HUGE}))
+    return path
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        huge_blo,
+        huge_mrc,
+        huge_empad,
+        huge_zspy,
+        huge_hdf5(nion, "data/0", HUGE, HUGE, 6, 6),
+        huge_hdf5(emd, "data/scan/data", 6, 6, HUGE, HUGE),
+    ],
+    ids=["blo", "mrc", "empad", "zspy", "nion", "emd"],
+)
+def test_a_scan_that_the_file_cannot_hold_is_refused_before_memory_is_taken(
+    tmp_path: Path, write: Callable[[Path], Path]
+) -> None:
+    path = write(tmp_path)
+    for opened in (formats.open_frames, open_source):
+        with pytest.raises(
+            (FormatError, SourceError), match=r"a scan of \d{10} positions is announced, and the file has"
+        ):
+            opened(path)
 
 
 def test_mrc_is_a_list_of_frames_without_a_made_up_scale(tmp_path: Path) -> None:
