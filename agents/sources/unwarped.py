@@ -15,26 +15,39 @@ WIDER = {"uint8": "uint16", "uint16": "uint32", "uint32": "uint32"}
 """Type of the counts by that of the recorded ones: a place may receive more than one frame."""
 
 
+LEAST_EXPOSURE = 0.05
+"""Lines of the grid that fewer recorded ones fall to are not filled up."""
+
+
 class UnwarpedSource(Source):
     """Another source, with each frame shared out between the places of the true grid around its own.
 
     Every electron goes to one place, with the probability of that place's share: counts are kept, and their statistics
     remain those of electrons. The same electron goes to the same place however the stream is cut.
 
+    Where lines lie close together, places of the grid receive more of them. Methods that divide by the counts (COM and
+    its integrals) do not mind; those that compare positions do (SSB, ePIE): for them `even` exposes all places alike,
+    so that electrons of sparse lines count at two places and some of dense ones at none. Both cannot be had: a grid on
+    which every place has its exposure and every electron its place is the recorded one.
+
     Args:
         inner: not used otherwise; closed with this one.
         shifts: of the lines of the scan.
         seed: of the electrons' choices.
+        even: the same exposure everywhere; the sum of the counts is then kept on average.
 
     Raises:
         SourceError: a list of positions, or shifts for another number of lines.
     """
 
-    def __init__(self, inner: Source, shifts: ShiftMap, seed: int = 0) -> None:
+    def __init__(self, inner: Source, shifts: ShiftMap, seed: int = 0, even: bool = False) -> None:
         layout, rows = inner.meta.layout, shifts.shift_px.shape[1]
         if len(layout.scan) != 2 or layout.scan[0] != rows:
             raise SourceError(f"shifts of {rows} lines do not fit a scan of {layout.scan}")
         self._inner, self._shifts, self._seed, self.health = inner, shifts, seed, inner.health
+        self._even = even
+        exposure = shifts.lines.sum(axis=1) if even else np.ones(rows)
+        self._scale = 1.0 / np.maximum(exposure, LEAST_EXPOSURE)
         wider = replace(layout, dtype=WIDER[layout.dtype], max_count=None)
         self.meta = replace(inner.meta, layout=wider)
 
@@ -79,8 +92,9 @@ class UnwarpedSource(Source):
                 growing[line] = np.zeros(shape, dtype)
         native = np.ascontiguousarray(frame, frame.dtype.newbyteorder("=")).ravel()
         key, given = (self._seed << 40) ^ (row * shape[0] + column), np.zeros(len(native), np.uint32)
-        done = np.cumsum(shares[column])
-        done[-1] = 1.0  # whatever rounding left
+        done = np.cumsum(shares[column] * self._scale[places[column, :, 0]])
+        if not self._even:
+            done[-1] = 1.0  # whatever rounding left
         for line, place, share in zip(lines, across, done.tolist(), strict=True):
             _add(native, share, key, given, growing[line][place].reshape(-1))
 
@@ -102,7 +116,7 @@ def _add(counts, done, key, given, out):  # type: ignore[no-untyped-def]
     """Add the electrons that belong to the next place, systematically drawn (Madow, Ann. Math. Stat. 20 (1949) 333).
 
     Of n electrons, floor(n c + u) have been given out when the shares so far sum to c, with one random u of each
-    pixel: on average each place receives its share exactly, and at c = 1 all n are given out.
+    pixel: on average each place receives exactly its share, and at c = 1 all n are given out.
 
     Args:
         counts: of the frame, (P,).
@@ -121,6 +135,6 @@ def _add(counts, done, key, given, out):  # type: ignore[no-untyped-def]
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
         u = np.float64(z >> np.uint64(11)) * 1.1102230246251565e-16
-        now = np.uint32(min(np.floor(n * done + u), np.float64(n)))
+        now = np.uint32(np.floor(n * done + u))
         out[p] += now - given[p]
         given[p] = now

@@ -1,5 +1,6 @@
 """`stemtwin unwarp`: parse, show progress, print."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,9 @@ def unwarp(
         Path | None,
         typer.Option(metavar="FILE", help="Shifts of the lines (.npy, columns.zarr) [default: fitted to the image]."),
     ] = None,
+    even: Annotated[
+        bool, typer.Option("--even", help="Expose all places alike (for SSB, ePIE) instead of keeping every electron.")
+    ] = False,
     meta: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Metadata that the file lacks or has wrong.")
     ] = None,
@@ -33,12 +37,12 @@ def unwarp(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put a 4D scan onto its true grid: every frame goes where the beam was, no electron is lost."""
+    """Put a 4D scan onto its true grid: every frame goes where the beam was, and no electron is lost."""
     from tqdm import tqdm
 
     from agents.quantify.resample import ShiftMap
     from scenarios import choices
-    from scenarios.quantification.unwarp import measured_shifts, read_shifts, text
+    from scenarios.quantification.unwarp import measured_shifts, read_shifts
     from scenarios.quantification.unwarp import unwarp as put_straight
 
     with refusals("interrupted; the new file is incomplete"):
@@ -54,9 +58,9 @@ def unwarp(
             else:
                 known, notes = measured_shifts(source, layout, given, how, show)
                 bar.reset()
-            found = put_straight(source, known, target, given, how, show)
+            found = put_straight(source, known, target, given, how, show, even)
     if as_json:
-        typer.echo(text(found))
+        typer.echo(json.dumps(found.summary()))
     else:
         _print(found, notes)
 
@@ -67,7 +71,7 @@ def _print(found: "Unwarped", notes: tuple[str, ...]) -> None:
     low, high = figures["exposure_of_lines"]
     rows = [
         ("shifts", f"{figures[f'shift_x_rms_{unit}']:.2g} {unit} rms along x, {figures[f'shift_y_rms_{unit}']:.2g} along y"),
-        ("exposure", f"{low:.2f} to {high:.2f} of a line's, as the beam was distributed"),
-        ("counts", f"{found.counts}, all that were recorded"),
+        ("lines", f"{low:.2f} to {high:.2f} recorded lines fall to one of the grid"),
+        ("counts", f"{found.counts}"),
     ]
     print_rows([*rows, *(("note", words) for words in (*notes, *found.notes)), ("results", str(found.path))])

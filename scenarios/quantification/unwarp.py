@@ -1,6 +1,5 @@
 """A scan put onto its true grid: shifts of the lines from its own dark-field image, and the frames moved by them."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ class Unwarped:
     Attributes:
         path: file of the frames.
         shifts: of its lines.
-        counts: sum of all counts, the same before and after.
+        counts: sum of all counts; that of the recorded ones, unless the exposure was made even.
         positions: of the grid.
         step_nm: distance of positions, or None.
         notes: remarks.
@@ -74,6 +73,18 @@ def read_shifts(path: Path) -> Floats:
         raise UnwarpError(f"{path}: no shifts of lines (.npy, or columns.zarr) can be read from it: {error}") from error
 
 
+def without_trend(shift_px: Floats) -> Floats:
+    """Shifts less a straight line along each axis: a slow one cannot be told from the shape of the specimen, (2, rows).
+
+    Example:
+        >>> without_trend(np.array([[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]])).round(2).tolist()
+        [[0.0, 0.0, 0.0], [-0.33, 0.67, -0.33]]
+    """
+    line = np.arange(shift_px.shape[1])
+    slope, start = np.polyfit(line, shift_px.T, 1)
+    return np.asarray(shift_px - (start[:, None] + slope[:, None] * line)) + 0.0
+
+
 def measured_shifts(
     spec: str, layout: str, meta: Mapping[str, Any], options: Mapping[str, Any], progress: Progress
 ) -> tuple[ShiftMap, tuple[str, ...]]:
@@ -105,8 +116,8 @@ def measured_shifts(
     missing = int(np.count_nonzero(~np.isfinite(image)))
     if missing:
         raise UnwarpError(f"{spec}: {missing} positions are missing: shifts are fitted to a complete scan")
-    found = quantify(image, step_nm, QuantifyOptions(scan="joint", count="none"))
-    return ShiftMap.of(found.fit.shift_px), found.notes
+    found = quantify(image, step_nm, QuantifyOptions(scan="joint", count="none", tail=False))
+    return ShiftMap.of(without_trend(found.fit.shift_px)), found.notes
 
 
 def unwarp(
@@ -116,8 +127,9 @@ def unwarp(
     meta: Mapping[str, Any],
     options: Mapping[str, Any],
     progress: Progress,
+    even: bool = False,
 ) -> Unwarped:
-    """Write the frames of a scan on its true grid; a file that is not finished is removed.
+    """Write the frames of a scan on its true grid; counts are whole electrons.
 
     Args:
         spec: file.
@@ -126,9 +138,9 @@ def unwarp(
         meta: metadata that the file lacks.
         options: of the source.
         progress: called with positions of the grid.
+        even: expose all places of the grid alike, see `UnwarpedSource`.
 
     Raises:
-        UnwarpError: counts were lost: the scan has a fault.
         NotWritten: the disc is full, or the file cannot be written.
     """
     from agents.sources import open_source
@@ -136,7 +148,7 @@ def unwarp(
     from twin.formats import create
 
     written, counts = 0, 0
-    with UnwarpedSource(open_source(spec, meta, **options), shifts) as source:
+    with UnwarpedSource(open_source(spec, meta, **options), shifts, even=even) as source:
         known = source.meta.metadata
         try:
             with create(out, source.meta.layout, known) as writer:
@@ -148,8 +160,3 @@ def unwarp(
             raise NotWritten(f"{out} is incomplete: {sentence(error, out)}") from error
         faults = tuple(source.health.faults)
     return Unwarped(out, shifts, counts, written, known.step_nm, faults)
-
-
-def text(found: Unwarped) -> str:
-    """The summary as JSON."""
-    return json.dumps(found.summary())
