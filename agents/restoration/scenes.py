@@ -17,8 +17,8 @@ from twin.zcontrast.columns import ColumnLabels
 from twin.zcontrast.image import ColumnImages
 from twin.zcontrast.profile import ZContrast, column_profile
 
-HEAVIEST, LIGHTEST = 10, 6
-"""Atoms in the thickest column of a crystal; number of the element of amorphous films."""
+HEAVIEST = 10
+"""Atoms in the thickest column."""
 ELEMENTS = (78, 74, 42, 38, 22, 34, 14, 6)
 RMS_NM = 0.007
 BEAMS = (
@@ -57,11 +57,11 @@ class _Columns:
 
 
 @lru_cache
-def profiles(beam: int, elements: tuple[int, ...] = ELEMENTS) -> Profiles:
-    """Profiles of all elements under one of `BEAMS`, with atoms 0.25 nm apart."""
-    depth = [0.25 * number for number in range(HEAVIEST)]
-    blocks = [column_profile([z] * HEAVIEST, depth, {z: RMS_NM}, BEAMS[beam]) for z in elements]
-    return Profiles(np.concatenate(blocks), np.arange(len(elements)) * (HEAVIEST + 1))
+def profiles(beam: int, elements: tuple[int, ...], most: int) -> Profiles:
+    """Profiles of elements under one of `BEAMS`, up to `most` atoms 0.25 nm apart."""
+    depth = [0.25 * number for number in range(most)]
+    blocks = [column_profile([z] * most, depth, {z: RMS_NM}, BEAMS[beam]) for z in elements]
+    return Profiles(np.concatenate(blocks), np.arange(len(elements)) * (most + 1))
 
 
 def random_scene(side_px: int, beams: int, rng: np.random.Generator) -> tuple[Floats, float]:
@@ -72,7 +72,7 @@ def random_scene(side_px: int, beams: int, rng: np.random.Generator) -> tuple[Fl
         beams: how many of `BEAMS` to choose from.
         rng: of everything.
     """
-    bank = profiles(int(rng.integers(beams)))
+    bank = profiles(int(rng.integers(beams)), ELEMENTS, HEAVIEST)
     step_nm = math.exp(rng.uniform(math.log(0.009), math.log(0.026)))
     side_nm = side_px * step_nm
     kind = rng.random()
@@ -95,9 +95,9 @@ def _crystal(side_nm: float, rng: np.random.Generator) -> _Columns:
     """A lattice with its thickness, edges and defects; sometimes two grains."""
     columns = _filled(random_lattice(side_nm, rng), side_nm, rng)
     if rng.random() < 0.12:
-        beyond = _beyond_line(columns, side_nm, rng)
+        edge = _Edge.random(side_nm, rng)
         other = _filled(random_lattice(side_nm, rng), side_nm, rng)
-        one, two = columns.only(beyond[0](columns)), other.only(~beyond[0](other))
+        one, two = columns.only(edge.beyond(columns, side_nm)), other.only(~edge.beyond(other, side_nm))
         columns = _Columns(*(np.concatenate([getattr(one, n), getattr(two, n)]) for n in one.__dataclass_fields__))
     elif rng.random() < 0.5:
         columns = columns.only(_region(columns, side_nm, rng))
@@ -129,14 +129,21 @@ def _filled(lattice: Lattice, side_nm: float, rng: np.random.Generator) -> _Colu
     return _Columns(x, y, element[lattice.site], atoms)
 
 
-def _beyond_line(columns: _Columns, side_nm: float, rng: np.random.Generator):  # type: ignore[no-untyped-def]
-    angle, offset = rng.uniform(0, 2 * math.pi), rng.normal(0, 0.2 * side_nm)
+@dataclass(frozen=True)
+class _Edge:
+    """A straight line: its direction, and its distance from the field's middle."""
 
-    def beyond(c: _Columns) -> NDArray[np.bool_]:
-        middle = side_nm / 2
-        return np.asarray((c.x_nm - middle) * math.cos(angle) + (c.y_nm - middle) * math.sin(angle) > offset)
+    angle: float
+    offset_nm: float
 
-    return (beyond,)
+    @classmethod
+    def random(cls, side_nm: float, rng: np.random.Generator) -> "_Edge":
+        return cls(rng.uniform(0, 2 * math.pi), rng.normal(0, 0.2 * side_nm))
+
+    def beyond(self, columns: _Columns, side_nm: float) -> NDArray[np.bool_]:
+        """Which columns lie on its far side."""
+        x, y = columns.x_nm - side_nm / 2, columns.y_nm - side_nm / 2
+        return np.asarray(x * math.cos(self.angle) + y * math.sin(self.angle) > self.offset_nm)
 
 
 def _region(columns: _Columns, side_nm: float, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -145,7 +152,7 @@ def _region(columns: _Columns, side_nm: float, rng: np.random.Generator) -> NDAr
     if kind < 0.6:
         kept = np.ones(len(columns.x_nm), np.bool_)
         for _ in range(rng.integers(1, 4)):
-            kept &= _beyond_line(columns, side_nm, rng)[0](columns)
+            kept &= _Edge.random(side_nm, rng).beyond(columns, side_nm)
         return kept
     centre, radius = rng.uniform(0.1, 0.9, 2) * side_nm, rng.uniform(0.15, 0.5) * side_nm
     within = np.hypot(columns.x_nm - centre[0], columns.y_nm - centre[1]) < radius

@@ -7,6 +7,13 @@ from agents.restoration.lattices import LARGEST_NM, SMALLEST_NM, random_lattice
 from agents.restoration.pairs import random_pair
 
 
+@pytest.fixture(autouse=True)
+def few_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two elements and thin columns: profiles of all take seconds."""
+    monkeypatch.setattr("agents.restoration.scenes.ELEMENTS", (78, 6))
+    monkeypatch.setattr("agents.restoration.scenes.HEAVIEST", 3)
+
+
 def test_a_pair_is_the_same_for_the_same_numbers_and_in_units_of_its_mean() -> None:
     first, second = (random_pair(48, 1, np.random.default_rng([1, 2])) for _ in range(2))
     for one, other in zip(first, second, strict=True):
