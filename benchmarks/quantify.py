@@ -32,6 +32,7 @@ from twin.arrays import Floats
 from twin.zcontrast.image import ColumnImages
 from twin.zcontrast.profile import ZContrast
 
+
 def gaussian_truth(image: Floats, step_nm: float) -> Quantified:
     """Columns fitted to an image without noise: what a fit of Gaussians can find at best."""
     return quantify(image * 1e6, step_nm, QuantifyOptions(scan="perfect", count="none"))

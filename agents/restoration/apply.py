@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from agents.restoration.network import FOLD, Restoration
+from agents.restoration.wiener import scale_free_wiener
 from twin.arrays import Floats
 
 TILE, OVERLAP = 512, 64
@@ -39,7 +40,8 @@ def restored(image: Floats, trained: Restoration) -> Restored:
     """
     level = max(float(np.mean(image)), LEAST_LEVEL)
     rows, columns = image.shape
-    wide = np.pad(image / level, [(0, -n % FOLD) for n in image.shape], mode="symmetric")
+    both = np.stack([image, scale_free_wiener(image)]) / level
+    wide = np.pad(both, [(0, 0), *((0, -n % FOLD) for n in image.shape)], mode="symmetric")
     heads = np.maximum(_in_tiles(wide, trained)[:, :rows, :columns], 0.0) * level
     values = heads.mean(axis=0)
     kept = float(np.mean(image)) / max(float(values.mean()), LEAST_LEVEL)
@@ -47,24 +49,18 @@ def restored(image: Floats, trained: Restoration) -> Restored:
 
 
 @torch.no_grad()
-def _in_tiles(image: Floats, trained: Restoration) -> Floats:
+def _in_tiles(images: Floats, trained: Restoration) -> Floats:
     """Outputs of all heads, (heads, rows, columns); tiles overlap, and half of the overlap of each is dropped."""
-    rows, columns = image.shape
-    whole = torch.from_numpy(image).float()[None, None]
+    rows, columns = images.shape[1:]
+    whole = torch.from_numpy(images).float()[None]
     result, half = None, OVERLAP // 2
     for top in range(0, max(rows - OVERLAP, 1), TILE - OVERLAP):
         for left in range(0, max(columns - OVERLAP, 1), TILE - OVERLAP):
             part = whole[..., top : top + TILE, left : left + TILE]
-            found = trained.network(_at_least(part))[0, :, : part.shape[2], : part.shape[3]].double().numpy()
+            found = trained.network(part)[0].double().numpy()
             if result is None:
                 result = np.empty((found.shape[0], rows, columns))
             up, across = (half if top else 0), (half if left else 0)
             result[:, top + up : top + TILE, left + across : left + TILE] = found[:, up:, across:]
     assert result is not None
     return result
-
-
-def _at_least(part: torch.Tensor) -> torch.Tensor:
-    """Repeat the last lines of a tiny image until a Gaussian can be mirrored at its edges."""
-    missing = [max(2 * FOLD - side, 0) for side in part.shape[2:]]
-    return torch.nn.functional.pad(part, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else part

@@ -2,7 +2,8 @@
 
 After Friedrich 2023, section 2.5 and Fig 2.10 (CGRDN: groups of residual dense blocks, their outputs concatenated and
 fused, a residual connection from end to end), at a small size: the image is folded fourfold before the first layer
-instead of being sampled down by a convolution. The spread of the heads is that of an ensemble.
+instead of being sampled down by a convolution, and the connection from end to end begins at the filtered image. The
+spread of the heads is that of an ensemble.
 """
 
 from collections.abc import Mapping
@@ -21,8 +22,6 @@ FOLD = 4
 DENSE, GROWTH = 3, 32
 """Layers of a residual dense block, and channels that each adds."""
 HEADS = 3
-SMOOTH_PX = 1.5
-"""Rms of the Gaussian whose result the network corrects."""
 
 
 class ResidualDense(nn.Module):
@@ -60,9 +59,13 @@ class Group(nn.Module):
 
 
 class Generator(nn.Module):
-    """Images of mean one (N, 1, H, W), sides multiples of `FOLD`, to restored ones, one per head (N, HEADS, H, W)."""
+    """Images of mean one and their filtered selves, (N, 2, H, W), to restored ones, one per head, (N, HEADS, H, W).
 
-    def __init__(self, features: int = 64, groups: int = 2, blocks: int = 2) -> None:
+    Sides are multiples of `FOLD`. The filter is `wiener.scale_free_wiener`; the network corrects its result, and does
+    not change it before it is trained.
+    """
+
+    def __init__(self, features: int = 48, groups: int = 2, blocks: int = 2) -> None:
         super().__init__()
         channels = 3 * FOLD**2
         self.first = nn.Conv2d(channels, features, 3, padding=1)
@@ -74,9 +77,12 @@ class Generator(nn.Module):
             )
             for _ in range(HEADS)
         )
+        for head in self.heads:
+            nn.init.zeros_(head[-1].weight)  # type: ignore[index]
+            nn.init.zeros_(head[-1].bias)  # type: ignore[index]
 
-    def forward(self, image: Tensor) -> Tensor:
-        smooth = smoothed(image)
+    def forward(self, images: Tensor) -> Tensor:
+        image, smooth = images[:, :1], images[:, 1:]
         # The square root makes the width of shot noise the same everywhere.
         root = torch.sqrt(torch.clamp(image, min=0.0))
         folded = nn.functional.pixel_unshuffle(torch.cat([image - smooth, smooth, root], 1), FOLD)
@@ -88,16 +94,6 @@ class Generator(nn.Module):
         fused = outputs[0] + self.fusion(torch.cat(outputs, 1))
         corrections = [nn.functional.pixel_shuffle(head(fused), FOLD) for head in self.heads]
         return smooth + torch.cat(corrections, 1)
-
-
-def smoothed(image: Tensor) -> Tensor:
-    """Image convolved with a Gaussian of `SMOOTH_PX`, (N, 1, H, W); mirrored at the edges."""
-    reach = round(3 * SMOOTH_PX)
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=image.device) / SMOOTH_PX) ** 2)
-    kernel = (kernel / kernel.sum()).to(image.dtype)
-    wide = nn.functional.pad(image, (reach,) * 4, mode="reflect")
-    along = nn.functional.conv2d(wide, kernel[None, None, None, :])
-    return nn.functional.conv2d(along, kernel[None, None, :, None])
 
 
 @dataclass(frozen=True, eq=False)

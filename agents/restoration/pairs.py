@@ -32,10 +32,7 @@ def random_pair(side_px: int, beams: int, rng: np.random.Generator) -> tuple[Flo
     truth = wide[MARGIN:-MARGIN, MARGIN:-MARGIN]
     dose = math.exp(rng.uniform(math.log(LEAST_DOSE), math.log(LARGEST_DOSE)))
     scale = max(dose * (10 * step_nm) ** 2, FEWEST_E / max(float(truth.mean()), 1e-12))
-    if rng.random() < 0.2:
-        noisy = rng.poisson(truth * scale).astype(np.float64)
-    else:
-        noisy = _scanned(wide, scale, rng)
+    noisy = rng.poisson(truth * scale).astype(np.float64) if rng.random() < 0.2 else _scanned(wide, scale, rng)
     level = max(float(noisy.mean()), 1e-9)
     return noisy / level, truth * scale / level
 

@@ -189,6 +189,8 @@ def _scattered(side_nm: float, element: int, per_nm2: float, rng: np.random.Gene
 def _drawn(columns: _Columns, bank: Profiles, side_px: int, step_nm: float) -> Floats:
     """Profiles of all columns added up, (side, side)."""
     count = len(columns.x_nm)
-    labels = ColumnLabels(columns.x_nm, columns.y_nm, ((),) * count, (np.empty(0),) * count, columns.atoms, ("",) * count)
+    labels = ColumnLabels(
+        columns.x_nm, columns.y_nm, ((),) * count, (np.empty(0),) * count, columns.atoms, ("",) * count
+    )
     row = bank.first[columns.element] + columns.atoms.astype(np.int64)
     return ColumnImages(labels, bank.rows, row, np.zeros(count)).image((side_px, side_px), step_nm)

@@ -9,6 +9,9 @@ from twin.arrays import Floats
 
 SMOOTH_BINS = 1.0
 """Rms, in frequencies, over which the power spectrum is averaged."""
+HIGH, FLOOR_BINS = 0.8, 3.0
+"""Part of the frequencies across the lines from which on there is noise alone, and rms, in frequencies of 128 px, over
+which it is averaged along them."""
 LEAST_GAIN = 1e-3
 """Gain of frequencies without signal."""
 
@@ -40,3 +43,31 @@ def wiener(counts: Floats) -> Floats:
     gain = np.maximum(1.0 - 1.0 / np.maximum(power, 1e-12), LEAST_GAIN)
     filtered = scipy.fft.irfft2(gain * spectrum, s=mirrored.shape, norm="ortho")
     return expected(filtered[: values.shape[0], : values.shape[1]] + level)
+
+
+def scale_free_wiener(image: Floats) -> Floats:
+    """Image under Wiener's filter for a noise that is measured at high frequencies across the lines, (rows, columns).
+
+    For any unit and for noise that a slow detector has smeared along the lines: its power is that of the highest
+    frequencies across them, at each frequency along them. Cosine transforms continue the image by its mirror image.
+
+    Args:
+        image: lines along rows, (rows, columns).
+
+    Example:
+        >>> import numpy as np
+        >>> y, x = np.mgrid[:64, :64]
+        >>> truth = 4 + 3 * np.cos(x / 2) * np.cos(y / 2)
+        >>> image = truth + np.random.default_rng(0).normal(0, 2, truth.shape)
+        >>> bool(np.std(scale_free_wiener(image) - truth) < 1)
+        True
+    """
+    spectrum = scipy.fft.dctn(image, norm="ortho")
+    power = spectrum**2
+    rows = image.shape[0]
+    floor = power[min(round(HIGH * rows), rows - 1) :].mean(axis=0)
+    floor = gaussian_filter(floor, FLOOR_BINS * image.shape[1] / 128, mode="nearest")
+    smooth = gaussian_filter(power, SMOOTH_BINS, mode="nearest")
+    gain = np.maximum(1.0 - floor[None, :] / np.maximum(smooth, 1e-30), LEAST_GAIN)
+    gain[0, 0] = 1.0
+    return np.asarray(scipy.fft.idctn(gain * spectrum, norm="ortho"))

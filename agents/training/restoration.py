@@ -14,6 +14,7 @@ from agents.restoration.discriminator import PATCH, Discriminator, discriminator
 from agents.restoration.network import HEADS, WEIGHTS, Generator, Restoration
 from agents.restoration.pairs import random_pair
 from agents.restoration.scenes import BEAMS
+from agents.restoration.wiener import scale_free_wiener
 from learning import optimisation
 from learning.torch_state import seeded
 from learning.training import Training, TrainingRun
@@ -52,8 +53,8 @@ class Options:
     batch: Count = 8
     side_px: Annotated[int, Ge(PATCH + 2), Le(1024)] = 96
     beams: Annotated[int, Ge(1), Le(len(BEAMS))] = len(BEAMS)
-    learning_rate: Positive = 1e-3
-    features: Annotated[int, Ge(4), Le(256)] = 64
+    learning_rate: Positive = 2e-3
+    features: Annotated[int, Ge(4), Le(256)] = 48
     absolute: NonNegative = 0.5
     square: NonNegative = 0.5
     whitening: NonNegative = 0.1
@@ -75,11 +76,15 @@ class _Trained(nn.Module):
 
 
 def pairs(options: Options, epoch: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
-    """Noisy images and truths of one batch, each (B, 1, side, side); the same numbers give the same pairs."""
+    """Noisy images with their filtered selves, (B, 2, side, side), and truths, (B, 1, side, side), of one batch.
+
+    The same numbers give the same pairs.
+    """
     side = options.side_px - options.side_px % 4
     made = [random_pair(side, options.beams, np.random.default_rng([options.seed, epoch, k])) for k in chosen]
-    noisy, truth = (torch.from_numpy(np.stack(images)[:, None]).float() for images in zip(*made, strict=True))
-    return noisy, truth
+    noisy = np.stack([np.stack([image, scale_free_wiener(image)]) for image, _ in made])
+    truth = np.stack([image[None] for _, image in made])
+    return torch.from_numpy(noisy).float(), torch.from_numpy(truth).float()
 
 
 def loss_of(network: _Trained, noisy: Tensor, truth: Tensor, used: Tensor, options: Options) -> Tensor:
@@ -87,7 +92,7 @@ def loss_of(network: _Trained, noisy: Tensor, truth: Tensor, used: Tensor, optio
 
     Args:
         network: generator and discriminator.
-        noisy, truth: images, (B, 1, side, side).
+        noisy, truth: images as by `pairs`.
         used: whether a head is trained with an image, (B, HEADS).
         options: factors of the terms.
     """
@@ -99,8 +104,8 @@ def loss_of(network: _Trained, noisy: Tensor, truth: Tensor, used: Tensor, optio
         if factor := getattr(options, name):
             total = total + factor * term(truth, middle).mean()
     if network.discriminator is not None:
-        total = total + options.adversarial * generator_loss(network.discriminator, noisy, truth, middle)
-        total = total + discriminator_loss(network.discriminator, noisy, truth, middle)
+        total = total + options.adversarial * generator_loss(network.discriminator, noisy[:, :1], truth, middle)
+        total = total + discriminator_loss(network.discriminator, noisy[:, :1], truth, middle)
     return total
 
 

@@ -32,9 +32,7 @@ def unwarp(
     options: Annotated[
         list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="Of the source, see docs/streaming.md.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar=DATA_FILE, help="New file [default: FILE_unwarped.zarr].")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar=DATA_FILE, help="New file [default: FILE_unwarped.zarr].")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Put a 4D scan onto its true grid: every frame goes where the beam was, and no electron is lost."""
@@ -70,7 +68,10 @@ def _print(found: "Unwarped", notes: tuple[str, ...]) -> None:
     unit = "px" if found.step_nm is None else "nm"
     low, high = figures["exposure_of_lines"]
     rows = [
-        ("shifts", f"{figures[f'shift_x_rms_{unit}']:.2g} {unit} rms along x, {figures[f'shift_y_rms_{unit}']:.2g} along y"),
+        (
+            "shifts",
+            f"{figures[f'shift_x_rms_{unit}']:.2g} {unit} rms along x, {figures[f'shift_y_rms_{unit}']:.2g} along y",
+        ),
         ("lines", f"{low:.2f} to {high:.2f} recorded lines fall to one of the grid"),
         ("counts", f"{found.counts}"),
     ]

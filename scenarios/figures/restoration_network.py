@@ -18,7 +18,7 @@ def generator() -> bytes:
 
     network = Generator()
     stages: list[Stage] = [
-        (f"image less smooth, smooth,\nroot; folded {FOLD} x {FOLD}", None),
+        (f"image less filtered one,\nfiltered one, root;\nfolded {FOLD} x {FOLD}", None),
         ("3 x 3 convolution", network.first),
     ]
     for number, group in enumerate(network.groups, 1):
@@ -27,7 +27,7 @@ def generator() -> bytes:
     stages += [
         ("all outputs joined,\n1 x 1 fusion, residual", network.fusion),
         (f"{HEADS} heads,\n3 x 3, 3 x 3, unfolded", network.heads),
-        ("plus smooth image", None),
+        ("plus filtered image", None),
     ]
     return _drawn("generator", stages)
 
