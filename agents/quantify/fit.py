@@ -83,7 +83,7 @@ class Fit:
 
         What is no Gaussian column is not in it.
         """
-        return expectation(self.columns, np.zeros_like(self.shift_px), self.measured.shape).values  # type: ignore[arg-type]
+        return expectation(self.columns, np.zeros_like(self.shift_px), self.measured.shape).values
 
     @property
     def straight(self) -> Floats:

@@ -13,8 +13,8 @@ from agents.quantify.errors import QuantifyError
 from twin.arrays import Floats
 
 REACH_PX, SHARPNESS = 1.5, 3
-"""Distance up to which a line is shared out, and the power of the triangular kernel: of those tried, the one that brings
-back most of a jittered wave of 6 to 20 px."""
+"""Distance up to which a line is shared out, and the power of the triangular kernel: of those tried, the one that
+brings back most of a jittered wave of 6 to 20 px."""
 ROUNDS = 4
 """Steps of the balance; more make the exposure less even for no better places."""
 LARGEST_TILT = 20.0

@@ -77,9 +77,9 @@ def random_scene(side_px: int, beams: int, rng: np.random.Generator) -> tuple[Fl
     side_nm = side_px * step_nm
     kind = rng.random()
     if kind < 0.06:
-        columns = _scattered(side_nm, rng.integers(len(ELEMENTS)), rng.uniform(0.0, 0.5), rng)
+        columns = _scattered(side_nm, int(rng.integers(len(ELEMENTS))), rng.uniform(0.0, 0.5), rng)
     elif kind < 0.14:
-        columns = _scattered(side_nm, rng.integers(len(ELEMENTS)), rng.uniform(5.0, 40.0), rng)
+        columns = _scattered(side_nm, int(rng.integers(len(ELEMENTS))), rng.uniform(5.0, 40.0), rng)
     else:
         columns = _crystal(side_nm, rng)
     image = _drawn(columns, bank, side_px, step_nm)
@@ -183,7 +183,7 @@ def _scattered(side_nm: float, element: int, per_nm2: float, rng: np.random.Gene
     """Single atoms at random places, of amorphous matter or on nothing."""
     count = int(rng.poisson(per_nm2 * (side_nm + 0.4) ** 2))
     x, y = rng.uniform(-0.2, side_nm + 0.2, (2, count))
-    return _Columns(x, y, np.full(count, int(element)), np.ones(count))
+    return _Columns(x, y, np.full(count, element), np.ones(count))
 
 
 def _drawn(columns: _Columns, bank: Profiles, side_px: int, step_nm: float) -> Floats:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from agents.quantify.bounds import column_bound
+from agents.quantify.bounds import column_bound, cross_section_sigma
 from agents.quantify.columns import Columns
 from agents.quantify.fit import fit
 from agents.quantify.quantify import Quantified, QuantifyOptions, quantify
@@ -92,9 +92,7 @@ def _precision(atoms: int, dose: float) -> list[float]:
             found = fit(values, start, FitOptions(), inside=truth.fit.inside).columns
             ratio = found.cross_section / start.cross_section - 1
             errors[kind].append(np.stack([15 * (found.x_px - start.x_px), 100 * ratio])[:, inner])
-    from agents.quantify.bounds import cross_section_sigma
-
-    bound = column_bound(start, image.shape)  # type: ignore[arg-type]
+    bound = column_bound(start, image.shape)
     least = [15 * np.sqrt(bound[inner, 0, 0]), 100 * (cross_section_sigma(start, bound) / start.cross_section)[inner]]
     rms = [[float(np.sqrt(np.mean(np.stack(errors[kind])[:, part] ** 2))) for kind in (0, 1)] for part in (0, 1)]
     bounds = [float(np.sqrt(np.mean(part**2))) for part in least]

@@ -34,15 +34,16 @@ def generator() -> bytes:
 
 def discriminator() -> bytes:
     """Draw the discriminator's stages (Fig. 2.11)."""
+    from torch.nn import Conv2d
+
     from agents.restoration.discriminator import PATCH, Discriminator
 
     stages: list[Stage] = [("noisy and restored\nor true image", None)]
     for layer in Discriminator().layers:
-        name = type(layer).__name__
-        if name == "Conv2d":
+        if isinstance(layer, Conv2d):
             stages.append((f"4 x 4 convolution,\n{layer.out_channels} channels, step {layer.stride[0]}", layer))
         else:
-            word = {"InstanceNorm2d": "instance norm", "LeakyReLU": "leaky ReLU"}[name]
+            word = {"InstanceNorm2d": "instance norm", "LeakyReLU": "leaky ReLU"}[type(layer).__name__]
             stages[-1] = (f"{stages[-1][0]},\n{word}", stages[-1][1])
     stages.append((f"one number per patch\nof {PATCH} x {PATCH} px", None))
     return _drawn("discriminator", stages)
