@@ -51,7 +51,7 @@ def test_counts_are_kept_exactly(scan: Path, tmp_path: Path) -> None:
     [
         (["--shifts", "nowhere.npy"], "nowhere.npy: no shifts of lines"),
         (["--layout", "haddf"], "haadf"),
-        ([], "columns"),  # nothing to fit in noise
+        ([], "a side needs at least 16"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(scan: Path, tmp_path: Path, words: list[str], expected: str) -> None:
