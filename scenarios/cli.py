@@ -28,6 +28,7 @@ from scenarios.commands.report import report
 from scenarios.commands.scan import scan, stream
 from scenarios.commands.serve import serve
 from scenarios.commands.show import show
+from scenarios.commands.unwarp import unwarp
 from scenarios.process import run_program
 
 app = typer.Typer(
@@ -40,7 +41,10 @@ app = typer.Typer(
 app.add_typer(listing.app, name="list")
 app.add_typer(train.app, name="train")
 app.add_typer(figures.app, name="figures")
-for command in (calibrate, acquire, scan, stream, quantify, compare, live, serve, show, gallery, record, report):
+COMMANDS = (
+    calibrate, acquire, scan, stream, quantify, unwarp, compare, live, serve, show, gallery, record, report
+)  # fmt: skip
+for command in COMMANDS:
     app.command()(command)
 
 

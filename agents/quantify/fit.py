@@ -11,6 +11,7 @@ import numpy as np
 from agents.quantify import smear as tails
 from agents.quantify.columns import PARAMETERS, Columns, expectation
 from agents.quantify.line_shifts import Axes, Series
+from agents.quantify.resample import ShiftMap
 from agents.quantify.smear import Smear
 from agents.quantify.step import (
     FitOptions,
@@ -27,6 +28,8 @@ from agents.quantify.step import (
 from twin.arrays import Floats
 
 CONVERGED_PX = 1e-3
+LEAST_EXPOSURE = 0.05
+"""Exposure below which a place of the true grid is not scaled up."""
 SETTLED_PX = 0.02
 """Step from which on the correlation of the shifts and the detector's tail are fitted: far from the solution both
 explain what columns in the wrong place leave over."""
@@ -73,6 +76,20 @@ class Fit:
         """Measured minus expected image, over the standard deviation of each pixel, (rows, columns)."""
         variance = self.dispersion * effective(self.expected, self.columns.height)
         return (self.measured - self.expected) / np.sqrt(variance)
+
+    @property
+    def restored(self) -> Floats:
+        """The fitted columns on the true grid: without noise, shifts of the lines or tail, (rows, columns).
+
+        What is no Gaussian column is not in it.
+        """
+        return expectation(self.columns, np.zeros_like(self.shift_px), self.measured.shape).values
+
+    @property
+    def straight(self) -> Floats:
+        """The measured image without tail, its lines put where the beam was; the noise is still there."""
+        shifts = ShiftMap.of(self.shift_px)
+        return shifts.image(self.measured) / np.maximum(shifts.exposure(self.measured.shape[1]), LEAST_EXPOSURE)
 
 
 def fit(

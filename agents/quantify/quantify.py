@@ -33,6 +33,7 @@ class QuantifyOptions:
     Attributes:
         spacing_nm: distance of neighbouring columns; None measures it.
         scan: "joint" fits the shifts of the lines and the detector's tail with the columns, "perfect" neither.
+        tail: whether the detector may have one; a camera of frames has none.
         weighting: "poisson", weights by shot noise, or "uniform", plain least squares.
         width: a width of each "column", or one "shared" by all.
         count: "mixture", counts from the cross-sections alone, "library" (give one), or "none".
@@ -42,6 +43,7 @@ class QuantifyOptions:
 
     spacing_nm: Positive | None = None
     scan: Literal["joint", "perfect"] = "joint"
+    tail: bool = True
     weighting: Weighting = "poisson"
     width: Width = "column"
     count: Literal["mixture", "library", "none"] = "mixture"
@@ -160,7 +162,7 @@ def _start(
     """Columns and the detector's response to begin with, the number of columns in the image, and their distance."""
     rough = peaks.find(image, spacing_px)
     smear = None
-    if options.scan == "joint":
+    if options.scan == "joint" and options.tail:
         smear, seen = tails.estimate(image, rough.width_px)
         if seen:
             image = tails.restored(image, smear.weights(image.shape[1]), tails.first_level(image))
@@ -184,7 +186,7 @@ def _fitted(image: Floats, start: Columns, inside: int, smear: Smear | None, opt
     own = FitOptions(weighting=options.weighting, width=options.width)
     if options.scan == "perfect":
         return fit(image, rough.columns, own, None, inside)
-    joint = replace(own, shifts=True, tail=True)
+    joint = replace(own, shifts=True, tail=options.tail)
     found = fit(image, rough.columns, joint, smear, inside)
     if found.smear is None:
         return found

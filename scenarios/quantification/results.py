@@ -16,6 +16,8 @@ from twin.arrays import Floats
 from twin.errors import StemtwinError
 
 TABLE, ARRAYS, PICTURE, SUMMARY = "columns.csv", "columns.zarr", "columns.png", "summary.json"
+RESTORED = "restored.npy"
+"""Image of the fitted columns on the true grid."""
 FORMAT, VERSION = "stemtwin-columns", 1
 
 
@@ -65,7 +67,7 @@ def folder(out: Path | None, default: Path, overwrite: bool) -> Path:
     try:
         if out is None:
             return new_folder(default)
-        if not overwrite and any((out / name).exists() for name in (TABLE, ARRAYS, PICTURE, SUMMARY)):
+        if not overwrite and any((out / name).exists() for name in (TABLE, ARRAYS, PICTURE, SUMMARY, RESTORED)):
             raise OutputError(f"{out} has the results of an earlier run: choose another --out, or give --overwrite")
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -122,6 +124,7 @@ def write(found: Quantified, image: Floats, source: str, out: Path) -> None:
         write_text(out / TABLE, _csv(found))
         write_text(out / SUMMARY, json.dumps(summary(found, source), indent=2) + "\n")
         write_bytes(out / PICTURE, picture(found, image))
+        np.save(out / RESTORED, found.fit.restored)
         _write_arrays(found, out / ARRAYS, source)
     except OSError as error:
         raise NotWritten(f"the columns could not be written: {sentence(error, out)}") from error
@@ -152,6 +155,8 @@ def _write_arrays(found: Quantified, path: Path, source: str) -> None:
         "measured": fit.measured,
         "expected": fit.expected,
         "residual": fit.residual,
+        "restored": fit.restored,
+        "straight": fit.straight,
     }
     for name, values in arrays.items():
         group.create_array(name, data=np.ascontiguousarray(values))

@@ -25,19 +25,22 @@ OPTICS = Optics(convergence_mrad=14.0, grid=256, sampling_nm=0.05, camera_pixels
 SMALL = {
     "days": 10, "loop_days": 10, "frames_per_day": 4, "epochs": 2, "batch": 8, "latent": 2, "modes": 1,
     "calibration_runs": 2, "steps": 1500, "runs": 32, "legs": 2,
+    "images": 16, "side_px": 36, "beams": 1, "features": 8,
 }  # fmt: skip
 """Values that make a training small, by the name of the option."""
 NEEDS = {"ppo": ("reader", "regression")}
 """Option of a training that takes the weights of another."""
 
-FEWER = {
+FEWER: dict[str, Any] = {
     "controller.posterior.check.STEPS": 50,
     "controller.posterior.precision.STEPS": 50,
     "controller.training.vae.PRIOR_STEPS": 20,
     "controller.training.vae.CALIBRATION_CANDIDATES": 100,
     "controller.training.ppo.SURROGATE_RUNS": 256,
+    "agents.restoration.scenes.ELEMENTS": (78, 6),
+    "agents.restoration.scenes.HEAVIEST": 3,
 }
-"""Constants that only decide how well the later stages fit."""
+"""Constants that only decide how well the later stages fit, or how many columns are computed beforehand."""
 NAMES = sorted(trainings())
 
 

@@ -7,6 +7,7 @@ that the n-th atom need not scatter as much as the first. Other columns are not 
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import scipy.fft
@@ -20,6 +21,7 @@ from twin.matter.carbon_screen import grid_frequencies, potential_v_nm3
 from twin.matter.crystals import projected_phase
 from twin.optics import Optics
 from twin.options import NonNegative, validated
+from twin.zcontrast import depth as depth_law
 
 GRID = 128
 """Pixels of the window in which the beam is propagated."""
@@ -44,6 +46,8 @@ class ZContrast:
         c10_nm, c30_nm, c50_nm: round aberrations; C10 counts from the entrance face, defocus is minus C10.
         inner_mrad, outer_mrad: ring of the detector.
         source_nm: rms of the source's Gaussian image along one axis.
+        depth: "fast", every atom scatters what passes its thermal cloud; or "multislice", corrected by a law of the
+            number of atoms that is computed once for each kind of column, in seconds (`twin.zcontrast.depth`).
     """
 
     energy_kev: float = 300.0
@@ -54,6 +58,12 @@ class ZContrast:
     inner_mrad: NonNegative = 60.0
     outer_mrad: NonNegative = 190.0
     source_nm: NonNegative = 0.03
+    depth: Literal["fast", "multislice"] = "fast"
+
+    @property
+    def aberrations(self) -> Aberrations:
+        """The round ones."""
+        return Aberrations.of({"C10": self.c10_nm, "C30": self.c30_nm, "C50": self.c50_nm})
 
     @property
     def optics(self) -> Optics:
@@ -112,6 +122,13 @@ def column_profile(
     for n, number in enumerate(elements):
         sigma = atom_cross_section_nm2(number, beam.energy_kev, ring.inner_mrad, ring.outer_mrad)
         scattered[n + 1] = scattered[n] + sigma * np.interp(radius, place_nm, density[n])
+    if beam.depth == "multislice" and len(elements):
+        first = slice(0, depth_law.MOST_ATOMS)
+        signal = depth_law.multislice_signal(
+            elements[first], depth_nm[first], rms_nm, (optics, beam.aberrations), beam.ring
+        )
+        factor, exponent = depth_law.power_law(signal, scattered[1 : len(signal) + 1, 0])
+        scattered[1:] *= factor * np.arange(1.0, len(elements) + 1)[:, None] ** exponent
     return _blurred(scattered, radius, beam.source_nm)
 
 
@@ -153,7 +170,7 @@ def _probes(optics: Optics, beam: ZContrast, place_nm: Floats, frequency: Floats
     """Probes at the entrance face, each displaced from the window's middle, (places, GRID, GRID); sum |psi|^2 = 1."""
     wavelength = optics.wavelength_nm
     theta = wavelength * np.hypot(frequency[:, None], frequency[None, :])
-    aberrations = Aberrations.of({"C10": beam.c10_nm, "C30": beam.c30_nm, "C50": beam.c50_nm})
+    aberrations = beam.aberrations
     round_terms = ((2, aberrations["C10"]), (4, aberrations["C30"]), (6, aberrations["C50"]))
     chi = 2 * math.pi / wavelength * sum(value * theta**order / order for order, value in round_terms)
     # A soft edge of one pixel: the aperture's area does not jump with the grid.

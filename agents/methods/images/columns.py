@@ -27,7 +27,7 @@ class Options(_ring.Options):
     Attributes:
         layout: usual radii of the ring, multiples of the convergence angle.
         spacing_nm: distance of neighbouring columns; None measures it.
-        scan: "joint" fits the shifts of the lines and the detector's tail with the columns, "perfect" neither.
+        scan: "joint" fits the shifts of the lines with the columns, "perfect" does not.
         width: a width of each "column", or one "shared" by all.
         count: "mixture" counts atoms from the cross-sections alone, or "none".
     """
@@ -91,6 +91,7 @@ class ColumnAgent:
             scan=options.scan,
             width=options.width,
             count=options.count,
+            tail=False,  # frames are read out whole
         )
         try:
             return quantify(image, self._step_nm, how), ""

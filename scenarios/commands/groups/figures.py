@@ -39,6 +39,26 @@ def paper(
                 bar.update()
 
 
+@app.command()
+def restoration(
+    only: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="One figure, 7 to 12 for 2.7 to 2.12; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("runs/figures"),
+) -> None:
+    """Make Figs. 2.7 to 2.12 of Friedrich 2023 in the twin: restored images, and what is measured on them."""
+    from tqdm import tqdm
+
+    from scenarios.figures.restoration import chosen, write
+
+    with refusals("interrupted; the figures written so far are whole"):
+        figures = chosen(only or ())
+        with tqdm(total=len(figures), desc="figures", unit="figure", leave=False) as bar:
+            for path in write(out, figures):
+                typer.echo(path)
+                bar.update()
+
+
 def gallery(
     out: Annotated[
         Path | None, typer.Option(help="The page, self-contained HTML; by default gallery.html or play.html.")

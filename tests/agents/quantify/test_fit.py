@@ -195,3 +195,15 @@ def test_the_noise_tells_the_tail() -> None:
     found, seen = estimate(recorded, 3.0)
     assert seen
     assert found.constant_per_px == pytest.approx(8.0, rel=0.3)
+
+
+def test_the_joint_fit_restores_the_image_on_the_true_grid(recorded: Make) -> None:
+    image, columns, _ = recorded(5, 2000.0, (0.5, 0.25), 3.0)
+    found = quantify(image, options=QuantifyOptions(count="none")).fit
+    truth = expectation(columns, np.zeros((2, image.shape[0])), image.shape).values
+    inner = (slice(6, -6), slice(6, -6))
+    raw, straight, model = (
+        float(np.sqrt(np.mean((values - truth)[inner] ** 2))) for values in (image, found.straight, found.restored)
+    )
+    assert model < 0.35 * raw
+    assert straight < 0.75 * raw

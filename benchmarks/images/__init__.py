@@ -1,0 +1,1 @@
+"""Restored images: how near to the truth, and what they invent."""

@@ -1,0 +1,78 @@
+"""`stemtwin unwarp`: parse, show progress, print."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scenarios.commands.arguments import DATA_FILE, AsJson
+from scenarios.commands.groups.listing import print_rows
+from scenarios.commands.refusal import refusals
+
+if TYPE_CHECKING:
+    from scenarios.quantification.unwarp import Unwarped
+
+
+def unwarp(
+    source: Annotated[str, typer.Argument(metavar="FILE", help="A scan (.mib, .zarr, .hspy, .t3p, ...).")],
+    layout: Annotated[
+        str, typer.Option(metavar="adf|haadf", help="Ring whose image shows the columns that the fit needs.")
+    ] = "adf",
+    shifts: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Shifts of the lines (.npy, columns.zarr) [default: fitted to the image]."),
+    ] = None,
+    even: Annotated[
+        bool, typer.Option("--even", help="Expose all places alike (for SSB, ePIE) instead of keeping every electron.")
+    ] = False,
+    meta: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Metadata that the file lacks or has wrong.")
+    ] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="Of the source, see docs/streaming.md.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar=DATA_FILE, help="New file [default: FILE_unwarped.zarr].")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a 4D scan onto its true grid: every frame goes where the beam was, and no electron is lost."""
+    from tqdm import tqdm
+
+    from agents.quantify.resample import ShiftMap
+    from scenarios import choices
+    from scenarios.quantification.unwarp import measured_shifts, read_shifts
+    from scenarios.quantification.unwarp import unwarp as put_straight
+
+    with refusals("interrupted; the new file is incomplete"):
+        given, how = choices.options(meta or (), "--meta"), choices.options(options or (), "--option")
+        target = out or Path(source).with_name(f"{Path(source).stem}_unwarped.zarr")
+        with tqdm(desc=source, unit="pos", leave=False) as bar:
+
+            def show(done: int) -> None:
+                bar.update(done - bar.n)
+
+            if shifts is not None:
+                known, notes = ShiftMap.of(read_shifts(shifts)), tuple[str, ...]()
+            else:
+                known, notes = measured_shifts(source, layout, given, how, show)
+                bar.reset()
+            found = put_straight(source, known, target, given, how, show, even)
+    if as_json:
+        typer.echo(json.dumps(found.summary()))
+    else:
+        _print(found, notes)
+
+
+def _print(found: "Unwarped", notes: tuple[str, ...]) -> None:
+    figures = found.summary()
+    unit = "px" if found.step_nm is None else "nm"
+    low, high = figures["exposure_of_lines"]
+    rows = [
+        (
+            "shifts",
+            f"{figures[f'shift_x_rms_{unit}']:.2g} {unit} rms along x, {figures[f'shift_y_rms_{unit}']:.2g} along y",
+        ),
+        ("lines", f"{low:.2f} to {high:.2f} recorded lines fall to one of the grid"),
+        ("counts", f"{found.counts}"),
+    ]
+    print_rows([*rows, *(("note", words) for words in (*notes, *found.notes)), ("results", str(found.path))])
