@@ -15,6 +15,7 @@ import typer
 
 from scenarios import output
 from scenarios.commands.acquire import acquire
+from scenarios.commands.adapt import adapt
 from scenarios.commands.calibrate import calibrate
 from scenarios.commands.compare import compare
 from scenarios.commands.defaults import use_defaults
@@ -40,7 +41,7 @@ app = typer.Typer(
 app.add_typer(listing.app, name="list")
 app.add_typer(train.app, name="train")
 app.add_typer(figures.app, name="figures")
-for command in (calibrate, acquire, scan, stream, quantify, compare, live, serve, show, gallery, record, report):
+for command in (calibrate, acquire, scan, stream, quantify, adapt, compare, live, serve, show, gallery, record, report):
     app.command()(command)
 
 

@@ -96,7 +96,9 @@ class Autoencoder:
         wanted = checked_targets(targets, values)
         self._clean = targets is not None
         if self.options.loss == "poisson" and min(values.min(), wanted.min()) < 0:
-            raise CodeError(f"a Poisson likelihood needs counts; the smallest value is {min(values.min(), wanted.min()):g}")
+            raise CodeError(
+                f"a Poisson likelihood needs counts; the smallest value is {min(values.min(), wanted.min()):g}"
+            )
         self._mean, self._rms = float(values.mean()), max(float(values.std()), 1e-12)
         self._length = values.shape[1]
         options = self.options

@@ -71,9 +71,9 @@ def load(method: str, options: Mapping[str, Any] | None = None) -> Code:
         OptionError: an unknown option, or a bad value.
 
     Example:
-        >>> load("pka")
+        >>> load("pka")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        agents.codes.base.CodeError: 'pka' is not a code (did you mean pca?); known: pca, autoencoder, denoising, vae, rvae
+        agents.codes.base.CodeError: 'pka' is not a code (did you mean pca?); known: pca, autoencoder, ...
     """
     check_known(method, METHODS, "a code", CodeError)
     module = importlib.import_module(f"agents.codes.{_module(method)}")

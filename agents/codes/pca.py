@@ -71,7 +71,9 @@ class Pca:
 
     def _check(self, length: int) -> None:
         if self.options.size > length:
-            raise CodeError(f"examples of {length} values have at most {length} components; size is {self.options.size}")
+            raise CodeError(
+                f"examples of {length} values have at most {length} components; size is {self.options.size}"
+            )
 
     def _take(self, mean: Floats, axes: Floats, ratio: Floats) -> None:
         largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]

@@ -61,7 +61,9 @@ def find(network: DefectNetwork, image: Floats, step_nm: float) -> Defects:
     row, column = np.nonzero((score == maximum_filter(score, 5)) & (score > LEAST))
     places = np.stack([_centroids(1 - whole[0], row, column, along) for along in (0, 1)])
     kind = each[:, row, column].argmax(0)
-    chance = expit(float(network.scale) * logit(np.clip(each[kind, row, column], 1e-6, 1 - 1e-6)) + float(network.offset))
+    chance = expit(
+        float(network.scale) * logit(np.clip(each[kind, row, column], 1e-6, 1 - 1e-6)) + float(network.offset)
+    )
     y_nm, x_nm = (places * CELL + (CELL - 1) / 2) * GRID_NM
     return Defects(x_nm, y_nm, kind.astype(np.int64), chance)
 

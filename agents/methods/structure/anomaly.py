@@ -110,7 +110,9 @@ class AnomalyAgent:
         needed = max(8, 4 * options.groups)
         if usual.sum() < needed:
             empty = {name: Image(features.missing(), "1") for name in (NAME, "rarity", "error", "distance")}
-            return Reconstruction(empty, notes=(f"the reference has {int(usual.sum())} positions of {needed} at least",))
+            return Reconstruction(
+                empty, notes=(f"the reference has {int(usual.sum())} positions of {needed} at least",)
+            )
         examples = features.examples()
         size = min(options.size, examples.shape[1], int(usual.sum()) // 8)
         code = load(options.code, {"size": max(size, 1), "seed": options.seed})
@@ -126,7 +128,9 @@ class AnomalyAgent:
         finest = 2 / (len(reference.errors) + 1)
         notes = ()
         if finest > options.false_alarms:
-            notes = (f"the reference is too small for a rate of {options.false_alarms:g}: it tells {finest:.2g} at best",)
+            notes = (
+                f"the reference is too small for a rate of {options.false_alarms:g}: it tells {finest:.2g} at best",
+            )
         return Reconstruction(images, {"flagged": float(flagged.sum())}, notes=notes)
 
 

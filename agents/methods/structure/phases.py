@@ -91,7 +91,9 @@ class PhaseAgent:
             ValueError: too few positions have arrived.
         """
         if self._features.known.sum() < LEAST:
-            raise ValueError(f"phases are sought from {LEAST} positions on; {int(self._features.known.sum())} are there")
+            raise ValueError(
+                f"phases are sought from {LEAST} positions on; {int(self._features.known.sum())} are there"
+            )
         groups = self._grouped()
         assert self._code is not None
         return self._features.counts_of(self._code.decode(groups.centres))
