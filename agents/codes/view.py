@@ -1,5 +1,6 @@
 """Codes drawn in two dimensions, to look at: neighbours stay neighbours, distances and sizes mean nothing."""
 
+import importlib
 from typing import Literal
 
 import numpy as np
@@ -25,10 +26,11 @@ def view(codes: Array, method: Literal["tsne", "umap"] = "tsne", seed: int = 0) 
     values = checked_examples(codes, 5)
     if method == "umap":
         try:
-            from umap import UMAP
+            umap = importlib.import_module("umap")
         except ImportError as error:
             raise MissingPackage("method umap needs the package umap-learn; tsne needs none") from error
-        return np.asarray(UMAP(n_neighbors=min(15, len(values) - 1), random_state=seed).fit_transform(values))
+        made = umap.UMAP(n_neighbors=min(15, len(values) - 1), random_state=seed)
+        return np.asarray(made.fit_transform(values), np.float64)
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, (len(values) - 1) / 3)

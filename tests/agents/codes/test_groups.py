@@ -57,7 +57,9 @@ def test_bad_codes_are_refused() -> None:
 def test_false_alarms_come_at_the_stated_rate() -> None:
     rng = np.random.default_rng(4)
     axes = rng.standard_normal((2, 12))
-    reference = learned(load("pca", {"size": 2}), rng.standard_normal((4000, 2)) @ axes + rng.normal(0, 0.1, (4000, 12)))
+    reference = learned(
+        load("pca", {"size": 2}), rng.standard_normal((4000, 2)) @ axes + rng.normal(0, 0.1, (4000, 12))
+    )
     usual = rng.standard_normal((4000, 2)) @ axes + rng.normal(0, 0.1, (4000, 12))
     assert np.mean(reference.rarity(usual) <= 0.02) == pytest.approx(0.02, abs=0.009)
     beyond = 30 * axes[:1]  # reconstructed well, and far from all others
