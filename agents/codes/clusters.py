@@ -66,16 +66,19 @@ def grouped(codes: Array, count: int, method: Method = "mixture", seed: int = 0)
         weight = np.exp(-(distance - distance.min(axis=1, keepdims=True)))
         responsibility = weight / weight.sum(axis=1, keepdims=True)
     else:
-        mixture = _mixture(values, count, seed)
-        centres, responsibility = mixture.means_, mixture.predict_proba(values)
+        fitted = mixture(values, count, seed)
+        centres, responsibility = fitted.means_, fitted.predict_proba(values)
         label = responsibility.argmax(axis=1)
     order = np.argsort(-np.bincount(label, minlength=count), kind="stable")
     return Groups(np.argsort(order)[label].astype(np.int64), responsibility[:, order], centres[order])
 
 
-def _mixture(values: Floats, count: int, seed: int) -> GaussianMixture:
+def mixture(codes: Array, count: int, seed: int = 0, starts: int = STARTS) -> GaussianMixture:
+    """Fit `count` Gaussians of full covariances to codes (N, k), the best of some starts."""
+    values = np.asarray(codes, np.float64)
     ridge = max(RIDGE * float(values.var(axis=0).mean()), SOFTEST)
-    return GaussianMixture(count, covariance_type="full", n_init=STARTS, reg_covar=ridge, random_state=seed).fit(values)
+    made = GaussianMixture(count, covariance_type="full", n_init=starts, reg_covar=ridge, random_state=seed)
+    return made.fit(values)
 
 
 def silhouette(codes: Array, label: NDArray[np.integer]) -> float:
@@ -131,7 +134,7 @@ def numbers(codes: Array, most: int, seed: int = 0, mixtures: bool = True) -> Nu
         fitted = KMeans(count, n_init=STARTS, random_state=seed).fit(values)
         inertia.append(float(fitted.inertia_))
         outline.append(silhouette(values, fitted.labels_))
-        bic.append(float(_mixture(values, count, seed).bic(values)) if mixtures else float("nan"))
+        bic.append(float(mixture(values, count, seed).bic(values)) if mixtures else float("nan"))
     return Numbers(counts, tuple(inertia), tuple(outline), tuple(bic))
 
 

@@ -9,10 +9,8 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 
 from agents.codes.base import Code, CodeError, checked_examples
+from agents.codes.clusters import mixture
 from twin.arrays import Array, Floats
-
-RIDGE = 1e-6
-SOFTEST = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +99,6 @@ def learned(code: Code, examples: Array, groups: int = 1, seed: int = 0) -> Refe
     codes = code.encode(first)
     if len(codes) < 2 * groups:
         raise CodeError(f"{groups} groups of codes need at least {4 * groups} reference examples; got {len(values)}")
-    ridge = max(RIDGE * float(codes.var(axis=0).mean()), SOFTEST)
-    mixture = GaussianMixture(groups, covariance_type="full", reg_covar=ridge, random_state=seed).fit(codes)
-    usual = _scores(code, mixture, second)
-    return Reference(code, mixture, np.sort(usual.error), np.sort(usual.distance))
+    found = mixture(codes, groups, seed, starts=1)
+    usual = _scores(code, found, second)
+    return Reference(code, found, np.sort(usual.error), np.sort(usual.distance))

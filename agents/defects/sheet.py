@@ -33,6 +33,8 @@ RMS_NM = {TUNGSTEN: 0.006, SELENIUM: 0.006, MOLYBDENUM: 0.006}
 MARGIN_PX = 16
 """Pixels that are simulated beyond each edge, for the errors of the scan."""
 TAPS = 64
+C10_STEP_NM = 1.0
+"""C10 is rounded to multiples of this, so that few profiles serve many images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,7 @@ def labelled_image(
     """Simulate one image of a sheet at a random angle with random defects.
 
     Args:
-        beam: beam and detector; its C10 and source are replaced by those of the conditions, C10 to half a nm.
+        beam: beam and detector; its C10 and source are replaced by those of the conditions.
         conditions: of the day.
         shape: rows and columns of the image.
         rng: draws everything.
@@ -87,7 +89,7 @@ def labelled_image(
     step = conditions.step_nm
     side_nm = (max(shape) + 2 * MARGIN_PX + 8) * step * (1 + 2 * conditions.shear) + 0.4
     sheet = _sheet(side_nm, conditions.shear, density, rng)
-    values, row = profiles(replace(beam, c10_nm=round(conditions.c10_nm), source_nm=0.0))
+    values, row = profiles(replace(beam, c10_nm=round(conditions.c10_nm / C10_STEP_NM) * C10_STEP_NM, source_nm=0.0))
     start = np.array([row[elements] for elements in FULL])[sheet.site]
     labels = ColumnLabels(sheet.x_nm, sheet.y_nm, (), (), sheet.atoms, ())
     images = ColumnImages(labels, values, start + sheet.atoms.astype(np.int64), np.zeros(len(start)))

@@ -36,6 +36,7 @@ FEWER = {
     "controller.training.vae.PRIOR_STEPS": 20,
     "controller.training.vae.CALIBRATION_CANDIDATES": 100,
     "controller.training.ppo.SURROGATE_RUNS": 256,
+    "agents.defects.sheet.C10_STEP_NM": 10.0,
 }
 """Constants that only decide how well the later stages fit."""
 NAMES = sorted(trainings())

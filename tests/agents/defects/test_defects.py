@@ -23,6 +23,13 @@ from twin.arrays import Floats
 from twin.zcontrast.profile import ZContrast
 
 BEAM = ZContrast(energy_kev=80.0, convergence_mrad=25.0, inner_mrad=63.0, outer_mrad=200.0)
+
+
+@pytest.fixture(autouse=True)
+def _one_focus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.defects.sheet.C10_STEP_NM", 10.0)
+
+
 STILL = replace(Conditions(), dose_e_per_nm2=1e8, source_nm=0.02)
 
 

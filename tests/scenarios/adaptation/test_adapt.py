@@ -23,8 +23,17 @@ BEAM = ZContrast(energy_kev=80.0, convergence_mrad=25.0, inner_mrad=63.0, outer_
 NOISY = Conditions(dose_e_per_nm2=2e5, smear_px=0.8, contamination=0.4)
 
 
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One focus and small images."""
+    monkeypatch.setattr("agents.defects.sheet.C10_STEP_NM", 10.0)
+    monkeypatch.setattr("agents.defects.day.TILE_NM", 1.6)
+    monkeypatch.setattr("agents.defects.day.TREES", 30)
+    monkeypatch.setattr("agents.defects.fitting.SIDE_NM", 3.1)
+
+
 def image(conditions: Conditions, seed: int) -> np.ndarray:
-    return labelled_image(BEAM, conditions, (190, 190), np.random.default_rng(seed)).image
+    return labelled_image(BEAM, conditions, (80, 80), np.random.default_rng(seed)).image
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +87,7 @@ def test_what_cannot_be_used_is_refused(words: tuple[object, ...], message: str,
 def test_noise_and_smear_of_a_day_are_recognised_in_any_unit() -> None:
     noisy, quiet = NOISY, replace(NOISY, dose_e_per_nm2=3e6, smear_px=0.1, contamination=0.05)
     found = [
-        estimated([unit * image(conditions, seed) for seed in range(2)], 0.02, BEAM, count=60)
+        estimated([unit * image(conditions, seed) for seed in range(3)], 0.02, BEAM, count=60)
         for conditions, unit in ((noisy, 1.0), (quiet, 0.01))
     ]
     assert found[0].conditions.dose_e_per_nm2 < 0.4 * found[1].conditions.dose_e_per_nm2
