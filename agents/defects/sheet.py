@@ -170,5 +170,5 @@ def _dirt(mean: float, shape: tuple[int, int], conditions: Conditions, rng: np.r
     spectrum = scipy.fft.rfft2(rng.standard_normal(shape))
     fast, slow = np.fft.rfftfreq(shape[1]), np.fft.fftfreq(shape[0])[:, None]
     field = scipy.fft.irfft2(spectrum * np.exp(-2 * (np.pi * width_px) ** 2 * (fast**2 + slow**2)), s=shape)
-    field /= max(float(field.std()), 1e-12)
+    field = (field - field.mean()) / max(float(field.std()), 1e-12)
     return np.asarray(conditions.contamination * mean * np.maximum(field + 1.0, 0.0))

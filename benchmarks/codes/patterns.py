@@ -35,7 +35,7 @@ WIDE = Optics(energy_kev=80.0, convergence_mrad=4.0, grid=160, sampling_nm=0.02,
 """Beam of a few mrad: separate discs."""
 FOCUSED = Optics(energy_kev=80.0, convergence_mrad=25.0, grid=96, sampling_nm=0.02, camera_pixels=48, binning=1)
 TURNS_DEG = (0.0, 12.0, 24.0)
-EACH = 300
+EACH = 100
 """Positions of each orientation."""
 STEP_NM, SIDE_NM, VACANCIES, DOSE_E_PER_NM2 = 0.04, 5.0, 50, 1e6
 
@@ -60,10 +60,11 @@ def orientations() -> tuple[Floats, NDArray[np.int64]]:
 
 
 def orientation_scores(dose_e: float) -> tuple[float, float]:
-    """Adjusted Rand indices of k-means on the counts and on ten principal components of them."""
+    """Adjusted Rand indices of k-means on the counts n and on ten principal components of 2 sqrt(n + 3/8)."""
     expected, label = orientations()
     counts = np.random.default_rng(2).poisson(expected * dose_e).reshape(len(label), -1).astype(np.float64)
-    codes = load("pca", {"size": 10}).fit(counts).encode(counts)
+    even = 2 * np.sqrt(counts + 0.375)
+    codes = load("pca", {"size": 10}).fit(even).encode(even)
     found = [KMeans(len(TURNS_DEG), n_init=10, random_state=0).fit_predict(values) for values in (counts, codes)]
     return adjusted_rand_score(label, found[0]), adjusted_rand_score(label, found[1])
 
@@ -164,7 +165,7 @@ def main() -> None:
     for name in parser.parse_args().which:
         begun = time.process_time()
         if name == "orientations":
-            for dose in (30.0, 100.0, 300.0, 1000.0, 3000.0):
+            for dose in (1e3, 3e3, 1e4, 3e4, 1e5):
                 raw, coded = orientation_scores(dose)
                 print(f"orientations at {dose:g} e per pattern: adjusted Rand index {raw:.2f} raw, {coded:.2f} coded")
         elif name == "tilt":

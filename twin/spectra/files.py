@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from twin.arrays import Floats
@@ -44,7 +45,10 @@ def read_spectrum_image(path: Path) -> SpectrumImage:
     if path.suffix.lower() != ".hspy":
         raise FormatError(f"{path.name}: spectrum images are read from .hspy, not from {path.suffix or '(no suffix)'}")
     with told(path):
-        open_hdf5(path).close()  # its structure is whole, and its data are its own
+        with open_hdf5(path) as file:  # its structure is whole, and its data are its own
+            sizes: list[int] = []
+            file.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
+        check_memory(2 * sum(sizes), "spectra")
         signals = _read(path)
         found, why = [], ["no signal in it"]
         for plain in signals:
@@ -60,7 +64,7 @@ def read_spectrum_image(path: Path) -> SpectrumImage:
 def _read(path: Path) -> list[dict[str, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # for programmers
-        signals: list[dict[str, Any]] = importlib.import_module("rsciio.hspy").file_reader(str(path), lazy=True)
+        signals: list[dict[str, Any]] = importlib.import_module("rsciio.hspy").file_reader(str(path), lazy=False)
     return signals
 
 
@@ -78,7 +82,6 @@ def _image(plain: Mapping[str, Any]) -> SpectrumImage:
     energy, scan = axes[energies[0]], [axis for number, axis in enumerate(axes) if number != energies[0]]
     if energy.scale is None:
         raise FormatError(f"the energies of axis {energy.name} have unequal steps, or none stated")
-    check_memory(int(np.prod(data.shape, dtype=float)) * 8, "a spectrum image")
     counts = np.moveaxis(np.asarray(data, np.float64), energies[0], -1)
     if not np.isfinite(counts).all():
         raise FormatError(f"{np.count_nonzero(~np.isfinite(counts))} values are not finite numbers")

@@ -76,14 +76,14 @@ def test_components_of_blocks_are_those_of_the_whole() -> None:
 def test_a_linear_autoencoder_finds_the_principal_plane() -> None:
     examples = cloud()
     best = squared_error(load("pca", {"size": 2}).fit(examples), examples).mean()
-    linear = load("autoencoder", {"size": 2, "activation": "linear", "epochs": 100}).fit(examples)
+    linear = load("autoencoder", {"size": 2, "activation": "linear", "epochs": 60}).fit(examples)
     assert squared_error(linear, examples).mean() == pytest.approx(best, rel=0.05)
 
 
 def test_a_curve_needs_one_number_of_an_autoencoder_and_two_components() -> None:
     angle = np.random.default_rng(2).uniform(0.3, 2.8, 300)
     arc = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    curved = load("autoencoder", {"size": 1, "epochs": 100, "hidden": (32, 16)}).fit(arc)
+    curved = load("autoencoder", {"size": 1, "epochs": 80, "hidden": (32, 16)}).fit(arc)
     straight = load("pca", {"size": 1}).fit(arc)
     assert squared_error(curved, arc).mean() < 0.05 * squared_error(straight, arc).mean()
 
@@ -102,7 +102,7 @@ def test_counts_are_denoised_without_clean_ones() -> None:
     rng = np.random.default_rng(3)
     rate = 4.0 * np.exp(np.outer(rng.uniform(-1, 1, 300), np.sin(np.linspace(0, 6, 40))))
     counts = rng.poisson(rate).astype(np.float64)
-    code = load("denoising", {"size": 1, "loss": "poisson", "epochs": 60}).fit(counts)
+    code = load("denoising", {"size": 1, "loss": "poisson", "epochs": 40}).fit(counts)
     assert squared_error(code, counts, rate).mean() < 0.2 * ((counts - rate) ** 2).mean()
     with pytest.raises(CodeError, match="needs counts; the smallest value is -1"):
         load("denoising", {"loss": "poisson"}).fit(counts - counts.min() - 1)
@@ -117,7 +117,7 @@ def test_the_divergence_is_that_of_normals() -> None:
 
 
 def test_codes_of_a_variational_autoencoder_fill_a_standard_normal() -> None:
-    code = load("vae", {"size": 2, "epochs": 60, "weight": 0.2}).fit(cloud())
+    code = load("vae", {"size": 2, "epochs": 40, "weight": 0.2}).fit(cloud())
     codes, spread = code.encode(cloud()), code.spread(cloud())  # type: ignore[attr-defined]
     np.testing.assert_allclose(codes.var(axis=0) + (spread**2).mean(axis=0), 1.0, atol=0.35)
 

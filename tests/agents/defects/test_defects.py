@@ -91,7 +91,8 @@ def test_preparing_forgets_units_and_slow_changes_and_keeps_places() -> None:
     y, x = np.mgrid[:120, :90] * 0.02
     spot = np.exp(-((x - 0.9) ** 2 + (y - 1.5) ** 2) / 0.01)
     ready = prepared(3.0 + 5.0 * spot + 0.5 * y, 0.02)
-    assert np.unravel_index(ready.argmax(), ready.shape) == (50, 30)
+    row, column = np.nonzero(ready > 0.9 * ready.max())
+    assert (row.mean(), column.mean()) == pytest.approx((50, 30), abs=0.6)
     np.testing.assert_allclose(prepared(7.0 * spot, 0.02), prepared(spot, 0.02), atol=1e-9)
 
 
