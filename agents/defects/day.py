@@ -138,8 +138,8 @@ def _day(step_nm: float, found: Floats, sigma: Floats) -> Day:
     values: dict[str, float] = {}
     ranges: dict[str, Interval] = {**RANDOM, "step_nm": Interval(step_nm, step_nm)}
     for name, value, error in zip(_names(), found.tolist(), sigma.tolist(), strict=True):
-        back = np.exp if RANDOM[name].logarithmic else float
-        values[name] = float(back(value))
-        ranges[name] = RANDOM[name].narrowed(float(back(value - WIDTH * error)), float(back(value + WIDTH * error)))
+        ends = np.array([value - WIDTH * error, value, value + WIDTH * error])
+        low, values[name], high = (np.exp(ends) if RANDOM[name].logarithmic else ends).tolist()
+        ranges[name] = RANDOM[name].narrowed(low, high)
     errors = dict(zip(_names(), sigma.tolist(), strict=True))
     return Day(replace(Conditions(step_nm=step_nm), **values), errors, ranges)

@@ -52,7 +52,13 @@ class DefectNetwork(nn.Module):
 
     Args:
         width: channels of the first level; the next two have one and a half times and twice as many.
+
+    Attributes:
+        scale, offset: of the logistic curve from a score to a probability.
     """
+
+    scale: Tensor
+    offset: Tensor
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()

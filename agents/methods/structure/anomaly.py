@@ -126,7 +126,7 @@ class AnomalyAgent:
             "distance": Image(features.image(scores.distance), "1"),
         }
         finest = 2 / (len(reference.errors) + 1)
-        notes = ()
+        notes: tuple[str, ...] = ()
         if finest > options.false_alarms:
             notes = (
                 f"the reference is too small for a rate of {options.false_alarms:g}: it tells {finest:.2g} at best",
