@@ -71,34 +71,32 @@ def _scores(code: Code, groups: GaussianMixture, examples: Array) -> Scores:
     return Scores(error, np.sqrt(squared.min(axis=0)))
 
 
-def learned(code: Code, examples: Array, groups: int = 1, seed: int = 0) -> Reference:
-    """Learn a code and its groups from one half of usual examples, and the scores of usual examples from the other.
+def learned(code: Code, first: Array, second: Array, groups: int = 1, seed: int = 0) -> Reference:
+    """Learn a code and its groups from usual examples, and the scores of usual examples from others.
 
     Args:
         code: not fitted yet.
-        examples: usual ones, (N, D).
+        first: usual examples that are learned from, (N, D).
+        second: usual examples that the scores are taken from, (M, D); they must not share noise with the first.
         groups: Gaussians that describe the codes.
-        seed: seed of the halves and of the groups.
+        seed: seed of the groups.
 
     Raises:
-        CodeError: fewer than eight examples, or too few for the code.
+        CodeError: too few examples.
 
     Example:
         >>> from agents.codes.base import load
         >>> rng = np.random.default_rng(1)
         >>> usual = rng.standard_normal((400, 1)) @ np.ones((1, 8)) + 0.1 * rng.standard_normal((400, 8))
-        >>> reference = learned(load("pca", {"size": 1}), usual)
+        >>> reference = learned(load("pca", {"size": 1}), usual[:200], usual[200:])
         >>> odd = np.array([[0, 0, 3.0, 0, 0, 0, 0, 0], [50.0] * 8])  # off the line, and on it but far away
         >>> bool((reference.rarity(odd) < 0.02).all())
         True
     """
-    values = checked_examples(examples, 8)
-    order = np.random.default_rng(seed).permutation(len(values))
-    first, second = values[order[::2]], values[order[1::2]]
-    code.fit(first)
-    codes = code.encode(first)
-    if len(codes) < 2 * groups:
-        raise CodeError(f"{groups} groups of codes need at least {4 * groups} reference examples; got {len(values)}")
-    found = mixture(codes, groups, seed, starts=1)
-    usual = _scores(code, found, second)
+    values, others = checked_examples(first, 2), checked_examples(second, 2)
+    if len(values) < 2 * groups:
+        raise CodeError(f"{groups} groups of codes need at least {2 * groups} reference examples; got {len(values)}")
+    code.fit(values)
+    found = mixture(code.encode(values), groups, seed, starts=1)
+    usual = _scores(code, found, others)
     return Reference(code, found, np.sort(usual.error), np.sort(usual.distance))

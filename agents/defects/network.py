@@ -22,6 +22,8 @@ CELL = 2
 LEVEL_NM = 0.6
 """Rms width of the Gaussian whose mean is taken off, as thickness and dirt vary slowly."""
 CLIPPED = 4.0
+RARE = (0.0, -4.5, -6.0, -6.0)
+"""Logits of nothing and each kind before the network has learned anything: defects are rare."""
 MULTIPLE = 8
 """Sides of the image are filled up to a multiple of this."""
 FORMAT = "stemtwin-defects-1"
@@ -71,8 +73,7 @@ class DefectNetwork(nn.Module):
         self.up_second = _pair(third + second, second)
         self.up_first = _pair(second + width, width)
         self.last = nn.Conv2d(width, 1 + len(KINDS), 1)
-        with torch.no_grad():
-            self.last.bias.copy_(torch.tensor([0.0, -4.5, -6.0, -6.0]))  # defects are rare
+        self.last.bias = nn.Parameter(torch.tensor(RARE))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("offset", torch.zeros(()))
 

@@ -144,7 +144,7 @@ def vacancy_scan() -> tuple[Floats, Floats, Floats]:
     """Expected patterns (N, H, W) of graphene with vacancies below its upper third, their places, the scan's axis."""
     rng = np.random.default_rng(6)
     sheet = specimens.build("graphene", {"width_nm": SIDE_NM + 1.0, "height_nm": SIDE_NM + 1.0, "rotation_deg": 7.0})
-    axis = 0.5 + np.arange(int(SIDE_NM / STEP_NM)) * STEP_NM
+    axis = np.asarray(0.5 + np.arange(int(SIDE_NM / STEP_NM)) * STEP_NM, np.float64)
     x, y = sheet.positions_nm[:, 0], sheet.positions_nm[:, 1]
     inside = (np.abs(x - 3.0) < 2.3) & (y > 0.5 + SIDE_NM / 3 + 0.3) & (y < SIDE_NM + 0.3)
     gone: list[int] = []

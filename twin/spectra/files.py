@@ -86,7 +86,7 @@ def _image(plain: Mapping[str, Any]) -> SpectrumImage:
     if not np.isfinite(counts).all():
         raise FormatError(f"{np.count_nonzero(~np.isfinite(counts))} values are not finite numbers")
     unit = KEV_EV if energy.unit == "keV" else 1.0
-    energy_ev = unit * (energy.offset + energy.scale * np.arange(energy.size))
+    energy_ev = np.asarray(unit * (energy.offset + energy.scale * np.arange(energy.size)), np.float64)
     if energy.scale < 0:
         counts, energy_ev = counts[..., ::-1], energy_ev[::-1]
     length = length_nm(scan[-1].unit)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from annotated_types import Ge
+from numpy.typing import NDArray
 from pydantic import model_validator
 
 from agents.base import Agent, Image, MetaError, Reconstruction, StreamMeta
@@ -15,6 +16,8 @@ from agents.codes.outliers import learned
 from twin.options import Count, Probability, Seed, checked_options, validated
 
 NAME = "anomaly"
+SQUARE = 16
+"""Side in positions of the squares that are learned from, and of those that scores are taken from."""
 Edge = Annotated[int, Ge(0)]
 
 
@@ -96,6 +99,15 @@ class AnomalyAgent:
         images = {name: Image(image.values.copy(), image.unit) for name, image in self._result.images.items()}
         return Reconstruction(images, self._result.figures, notes=self._result.notes)
 
+    def _checked_squares(self) -> NDArray[np.bool_]:
+        """Every other square of the reference, as on a chessboard: pooled neighbours share noise."""
+        row, column = np.nonzero(self._usual)
+        height, width = np.ptp(row) + 1, np.ptp(column) + 1
+        side = max(1, min(SQUARE, height // 2 if height > 1 else SQUARE, width // 2))
+        rows, columns = np.indices(self._usual.shape)
+        squares: NDArray[np.bool_] = (rows // side + columns // side) % 2 == 0
+        return squares
+
     def found(self) -> list[Found]:
         """The positions that are flagged, the rarest first."""
         images = self.result().images
@@ -106,17 +118,18 @@ class AnomalyAgent:
 
     def _compared(self) -> Reconstruction:
         features, options = self._features, self.options
-        usual = self._usual[features.known]
-        needed = max(8, 4 * options.groups)
-        if usual.sum() < needed:
+        usual, squares = self._usual[features.known], self._checked_squares()[features.known]
+        first, second = usual & squares, usual & ~squares
+        there, needed = int(min(first.sum(), second.sum())), max(4, 2 * options.groups)
+        if there < needed:
             empty = {name: Image(features.missing(), "1") for name in (NAME, "rarity", "error", "distance")}
             return Reconstruction(
-                empty, notes=(f"the reference has {int(usual.sum())} positions of {needed} at least",)
+                empty, notes=(f"each half of the reference needs {needed} positions; one has {there}",)
             )
         examples = features.examples()
-        size = min(options.size, examples.shape[1], int(usual.sum()) // 8)
-        code = load(options.code, {"size": max(size, 1), "seed": options.seed})
-        reference = learned(code, examples[usual], options.groups, options.seed)
+        size = max(1, min(options.size, examples.shape[1], there // 4))
+        code = load(options.code, {"size": size, "seed": options.seed})
+        reference = learned(code, examples[first], examples[second], options.groups, options.seed)
         scores, rarity = reference.scores(examples), reference.rarity(examples)
         flagged = rarity <= options.false_alarms
         images = {

@@ -56,16 +56,15 @@ def test_bad_codes_are_refused() -> None:
 def test_false_alarms_come_at_the_stated_rate() -> None:
     rng = np.random.default_rng(4)
     axes = rng.standard_normal((2, 12))
-    reference = learned(
-        load("pca", {"size": 2}), rng.standard_normal((4000, 2)) @ axes + rng.normal(0, 0.1, (4000, 12))
-    )
+    known = rng.standard_normal((4000, 2)) @ axes + rng.normal(0, 0.1, (4000, 12))
+    reference = learned(load("pca", {"size": 2}), known[:2000], known[2000:])
     usual = rng.standard_normal((4000, 2)) @ axes + rng.normal(0, 0.1, (4000, 12))
     assert np.mean(reference.rarity(usual) <= 0.02) == pytest.approx(0.02, abs=0.009)
     beyond = 30 * axes[:1]  # reconstructed well, and far from all others
     assert reference.rarity(beyond)[0] < 0.002
     assert reference.scores(beyond).error[0] < 0.1
-    with pytest.raises(CodeError, match="at least 8"):
-        learned(load("pca", {"size": 2}), usual[:5])
+    with pytest.raises(CodeError, match="9 groups of codes need at least 18 reference examples; got 10"):
+        learned(load("pca", {"size": 2}), usual[:10], usual[10:20], groups=9)
 
 
 def test_a_view_keeps_neighbours() -> None:
