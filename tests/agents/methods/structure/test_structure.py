@@ -106,6 +106,20 @@ def test_pooled_counts_have_less_noise_and_the_same_mean() -> None:
     assert values[1].var(axis=0).sum() < 0.3 * values[0].var(axis=0).sum()
 
 
+def test_a_context_has_the_features_of_the_neighbours() -> None:
+    kept = FeatureMap("codes", FeatureOptions(bins=1, context_positions=2))
+    kept.start(StreamMeta(Layout((ROWS, COLUMNS), (1, 1), "uint16"), Metadata()))
+    counts = np.arange(ROWS * COLUMNS, dtype=np.uint16)
+    kept.update(FrameBlock(counts.reshape(-1, 1, 1), PIXEL))
+    found = kept.examples().reshape(ROWS, COLUMNS, 9)
+    number = np.rint((found / 2) ** 2 - 0.375)
+    here = 6 * COLUMNS + 7
+    around = [(0, 0), (0, 2), (1, 1), (2, 0), (1, -1), (0, -2), (-1, -1), (-2, 0), (-1, 1)]
+    assert number[6, 7].tolist() == [here + COLUMNS * down + right for down, right in around]
+    assert number[0, 0, 7] == 2 * COLUMNS  # mirrored at the edge
+    np.testing.assert_array_equal(np.rint(kept.counts_of(kept.examples()))[:, 0], counts)
+
+
 def test_codes_tell_the_regions_apart() -> None:
     agent = started("codes", {"size": 2, "bins": 8})
     agent.update(FrameBlock(frames(region()), PIXEL))
