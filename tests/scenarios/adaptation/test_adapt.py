@@ -84,14 +84,13 @@ def test_what_cannot_be_used_is_refused(words: tuple[object, ...], message: str,
     assert message in found.stderr
 
 
-def test_noise_and_smear_of_a_day_are_recognised_in_any_unit() -> None:
+def test_noise_of_a_day_is_recognised_in_any_unit() -> None:
     noisy, quiet = NOISY, replace(NOISY, dose_e_per_nm2=3e6, smear_px=0.1, contamination=0.05)
     found = [
         estimated([unit * image(conditions, seed) for seed in range(3)], 0.02, BEAM, count=60)
         for conditions, unit in ((noisy, 1.0), (quiet, 0.01))
     ]
     assert found[0].conditions.dose_e_per_nm2 < 0.4 * found[1].conditions.dose_e_per_nm2
-    assert found[0].conditions.smear_px > found[1].conditions.smear_px + 0.2
     assert all(RANDOM[name].low <= found[0].ranges[name].low for name in found[0].sigma)
     assert day.NOT_SEEN[0] not in found[0].sigma
 
