@@ -15,6 +15,7 @@ import typer
 
 from scenarios import output
 from scenarios.commands.acquire import acquire
+from scenarios.commands.adapt import adapt
 from scenarios.commands.calibrate import calibrate
 from scenarios.commands.compare import compare
 from scenarios.commands.defaults import use_defaults
@@ -42,7 +43,8 @@ app.add_typer(listing.app, name="list")
 app.add_typer(train.app, name="train")
 app.add_typer(figures.app, name="figures")
 COMMANDS = (
-    calibrate, acquire, scan, stream, quantify, unwarp, compare, live, serve, show, gallery, record, report
+    calibrate, acquire, scan, stream, quantify, unwarp, adapt, compare, live, serve, show, gallery, record,
+    report
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

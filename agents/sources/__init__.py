@@ -36,7 +36,7 @@ Camera = Annotated[tuple[Annotated[int, Gt(0)], Annotated[int, Gt(0)]], BeforeVa
 REFERENCES = ("bad_pixels", "bad_rows", "bad_columns", "dark", "gain", "centre_px")
 """Options of every source: the references of its camera."""
 
-BY_SCHEME = {"merlin": "merlin", "csr": "csr"}
+BY_SCHEME = {"merlin": "merlin", "csr": "csr", "spectra": "spectra"}
 BY_SUFFIX = dict.fromkeys(READERS, "files") | {".mib": "mib", ".t3p": "t3p", ".tpx3": "tpx3"}
 
 

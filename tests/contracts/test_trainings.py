@@ -39,6 +39,7 @@ FEWER: dict[str, Any] = {
     "controller.training.ppo.SURROGATE_RUNS": 256,
     "agents.restoration.scenes.ELEMENTS": (78, 6),
     "agents.restoration.scenes.HEAVIEST": 3,
+    "agents.defects.sheet.C10_STEP_NM": 10.0,
 }
 """Constants that only decide how well the later stages fit, or how many columns are computed beforehand."""
 NAMES = sorted(trainings())

@@ -153,7 +153,7 @@ def prepare(
     from scenarios import schema
 
     chosen = schema.load(scenario, overrides)
-    return TrainingRun(chosen.optics, chosen.space, work, frames, _bars(label), workers)
+    return TrainingRun(chosen.optics, chosen.space, work, frames, bars(label), workers)
 
 
 def _use(threads: int) -> None:
@@ -168,7 +168,7 @@ def _report(rows: Mapping[str, str]) -> None:
         typer.echo(f"{name:{width}} {text}")
 
 
-def _bars(training: str) -> "Progress":
+def bars(training: str) -> "Progress":
     """One progress bar per stage, on stderr; they name the training, because two may share a terminal."""
     from tqdm import tqdm
 

@@ -1,0 +1,109 @@
+"""Single-atom defects of a dark-field image by a trained network, once the scan is complete.
+
+The image is that of a ring detector; `stemtwin train defects` trains the network, `stemtwin adapt` fits it to a day.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from agents.base import Agent, Image, Reconstruction, StreamMeta
+from agents.block import Block
+from agents.defects.detection import DefectImageError, Defects, find
+from agents.defects.network import WEIGHTS, Trained
+from agents.defects.sheet import KINDS
+from agents.methods.detectors import _ring
+from agents.methods.detectors.virtual import VirtualDetectors
+from learning.weights_file import find as found_file
+from twin.arrays import Floats
+from twin.options import Probability, checked_options, validated
+
+NAME = "defects"
+
+
+@validated
+class Options(_ring.Options):
+    """Settings of the ring and of the network.
+
+    Attributes:
+        layout: usual radii of the ring, multiples of the convergence angle.
+        weights: shipped weights by name, or a file of `stemtwin train defects` or `stemtwin adapt`.
+        least_probability: places with a smaller probability are left out.
+    """
+
+    layout: Literal["bf", "abf", "adf", "haadf"] = "adf"
+    weights: str = "defects"
+    least_probability: Probability = 0.5
+
+
+class DefectAgent:
+    """Sums the ring's counts as they arrive, and looks for defects when asked after the last position.
+
+    Example:
+        >>> from agents import load
+        >>> load("defects", {"least_probability": 0.9}).options.weights
+        'defects'
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._ring = VirtualDetectors(NAME, options)
+
+    def start(self, meta: StreamMeta) -> None:
+        """Begin a new stream.
+
+        Raises:
+            MetaError: a list of positions, or a stream that lacks the step or an angle.
+            AngleError: the ring lies beyond the camera.
+        """
+        meta.need_grid(NAME)
+        self._step_nm = meta.need("step_nm", NAME)
+        self._energy_kev = meta.metadata.energy_kev
+        self._ring.start(meta)
+        self._found: tuple[Defects | None, tuple[str, ...]] | None = None
+
+    def update(self, block: Block) -> None:
+        """Add the counts of the positions."""
+        self._ring.update(block)
+        self._found = None
+
+    def result(self) -> Reconstruction:
+        """Probability of a defect at its nearest position, 0 elsewhere, and the numbers of each kind."""
+        sums = self._ring.result()
+        (image,) = (found.values for found in sums.images.values())
+        if self._found is None:
+            self._found = self._sought(image)
+        found, notes = self._found
+        if found is None:
+            return Reconstruction({NAME: Image(np.full(image.shape, np.nan), "1")}, notes=(*sums.notes, *notes))
+        drawn = np.zeros(image.shape)
+        np.maximum.at(drawn, self._places(found, image.shape), found.probability)
+        figures = {name: float(np.sum(found.kind == number)) for number, name in enumerate(KINDS)}
+        figures["expected"] = float(found.probability.sum())
+        return Reconstruction({NAME: Image(drawn, "1")}, figures, notes=(*sums.notes, *notes))
+
+    def _places(self, found: Defects, shape: tuple[int, ...]) -> tuple[Any, Any]:
+        row = np.clip(np.rint(found.y_nm / self._step_nm), 0, shape[0] - 1).astype(np.int64)
+        return row, np.clip(np.rint(found.x_nm / self._step_nm), 0, shape[1] - 1).astype(np.int64)
+
+    def _sought(self, image: Floats) -> tuple[Defects | None, tuple[str, ...]]:
+        """Defects, or what is missing."""
+        unknown = int(np.count_nonzero(np.isnan(image)))
+        if unknown:
+            return None, (f"defects are sought when the scan is complete: {unknown} positions are missing",)
+        trained: Trained = WEIGHTS.load(found_file(self.options.weights, WEIGHTS.shipped))
+        trained_kev = trained.optics.energy_kev
+        notes: tuple[str, ...] = ()
+        if self._energy_kev is not None and abs(self._energy_kev - trained_kev) > 1.0:
+            notes = (f"the network was trained at {trained_kev:g} keV; this scan has {self._energy_kev:g} keV",)
+        try:
+            found = find(trained.network, image, self._step_nm)
+        except DefectImageError as error:
+            return None, (*notes, str(error))
+        return found.above(self.options.least_probability), notes
+
+
+def make(options: Mapping[str, Any]) -> Agent:
+    """Build the agent; see `agents.load`."""
+    return DefectAgent(checked_options(Options, options))

@@ -1,0 +1,1 @@
+"""Benches of codes, phases, anomalies and defects."""

@@ -1,0 +1,94 @@
+"""A network fitted to a day as files: weights, the day's conditions, the defects of its images."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from agents.defects.day import Day
+from agents.defects.detection import Defects, find
+from agents.defects.network import WEIGHTS, Trained
+from agents.defects.sheet import KINDS
+from scenarios.folders import NotWritten, new_folder, sentence, write_text
+from twin.arrays import Floats
+from twin.errors import StemtwinError
+from twin.options import OptionError
+from twin.zcontrast.profile import ZContrast
+
+TABLE, SUMMARY, NETWORK = "defects.csv", "summary.json", "defects.safetensors"
+LEAST = 0.5
+"""Probability from which on a place counts as a defect."""
+
+
+class AdaptOutputError(StemtwinError, ValueError):
+    """A folder that results cannot go to."""
+
+
+def beam_of(trained: Trained, ring_mrad: tuple[float, float]) -> ZContrast:
+    """Beam of a network's training with the ring of the detector.
+
+    Raises:
+        OptionError: the ring is empty.
+    """
+    inner, outer = ring_mrad
+    if not 0 <= inner < outer:
+        raise OptionError(f"ring_mrad: the inner angle must lie below the outer one, got {inner:g} and {outer:g}")
+    optics = trained.optics
+    return ZContrast(
+        energy_kev=optics.energy_kev, convergence_mrad=optics.convergence_mrad, inner_mrad=inner, outer_mrad=outer
+    )
+
+
+def folder(out: Path | None, default: Path, overwrite: bool) -> Path:
+    """Folder for the results, created; those of an earlier run stay, unless they are to be replaced.
+
+    Raises:
+        AdaptOutputError: `out` has results, or cannot be a folder.
+    """
+    try:
+        if out is None:
+            return new_folder(default)
+        if not overwrite and any((out / name).exists() for name in (TABLE, SUMMARY, NETWORK)):
+            raise AdaptOutputError(f"{out} has the results of an earlier run: choose another --out, or --overwrite")
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AdaptOutputError(sentence(error, out or default)) from error
+    return out
+
+
+def write(trained: Trained, day: Day, images: Mapping[str, Floats], step_nm: float, out: Path) -> dict[str, Any]:
+    """Write the network, the day and the defects of the images; return the summary.
+
+    Raises:
+        NotWritten: the disc is full, or the folder cannot be written.
+    """
+    found = {name: find(trained.network, image, step_nm) for name, image in images.items()}
+    sure = [defects.above(LEAST) for defects in found.values()]
+    plain = {
+        "images": len(images),
+        "conditions": asdict(day.conditions),
+        "intervals": {name: [interval.low, interval.high] for name, interval in day.ranges.items()},
+        "defects": {kind: int(sum((one.kind == number).sum() for one in sure)) for number, kind in enumerate(KINDS)},
+        "out": str(out),
+    }
+    made = {**trained.provenance, "adapted": {"conditions": plain["conditions"], "intervals": plain["intervals"]}}
+    try:
+        WEIGHTS.save(replace(trained, provenance=made), out / NETWORK)
+        write_text(out / TABLE, _csv(found))
+        write_text(out / SUMMARY, json.dumps(plain, indent=2) + "\n")
+    except OSError as error:
+        raise NotWritten(f"the results could not be written: {sentence(error, out)}") from error
+    return plain
+
+
+def _csv(found: Mapping[str, Defects]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "x_nm", "y_nm", "kind", "probability"])
+    for name, defects in found.items():
+        for x, y, kind, chance in zip(defects.x_nm, defects.y_nm, defects.kind, defects.probability, strict=True):
+            writer.writerow([name, f"{x:.4f}", f"{y:.4f}", KINDS[kind], f"{chance:.4f}"])
+    return text.getvalue()
