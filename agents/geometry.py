@@ -4,10 +4,14 @@ Conventions: docs/conventions.md. Positive phase attracts the beam: it bends by 
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from twin.arrays import Floats
+
+if TYPE_CHECKING:
+    from agents.base import StreamMeta
 
 
 def along_scan(shift_px: Floats, rotation_deg: float, transposed: bool = False) -> Floats:
@@ -33,3 +37,22 @@ def along_scan(shift_px: Floats, rotation_deg: float, transposed: bool = False) 
 def phase_gradient(shift_px: Floats, pixel_mrad: float, wavelength_nm: float) -> Floats:
     """Gradient of the phase, rad / nm, from the deflection of the beam in camera pixels (thesis eq 3.2 times 2)."""
     return shift_px * (pixel_mrad * 1e-3 * 2.0 * math.pi / wavelength_nm)
+
+
+def assumed_orientation(
+    meta: "StreamMeta", rotation_deg: float | None, transposed: bool | None
+) -> tuple[float, bool, tuple[str, ...]]:
+    """Rotation and transpose by the options, else by the stream, else zero and False with a note.
+
+    Args:
+        meta: of the stream.
+        rotation_deg, transposed: of the options; None if they are not set.
+    """
+    notes = []
+    rotation = meta.metadata.rotation_deg if rotation_deg is None else rotation_deg
+    swapped = meta.transposed if transposed is None else transposed
+    if rotation is None:
+        notes.append("rotation of the scan against the camera not known: taken as 0 deg")
+    if swapped is None:
+        notes.append("orientation of the camera not known: taken as not transposed")
+    return rotation or 0.0, bool(swapped), tuple(notes)

@@ -1,1 +1,1 @@
-"""Phase from segment sums: the segments, their linear reconstruction, the network on the scan, simulated scans."""
+"""Network on the scan plane: its inputs, its layers, and the simulated scans that it learns from."""

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.segment_net.linear import Linear
-from agents.segment_net.segments import COUNT
+from agents.segmented.linear import Linear
+from agents.segmented.segments import COUNT
 from agents.weights import SHIPPED
 from learning.weights_file import Coefficients, WeightsFile
 from twin.arrays import Floats
@@ -36,7 +36,8 @@ class Inputs:
 
     Attributes:
         maps: whitened segments and both linear images, scaled to about one, (36, R, C).
-        conditions: (5,), each of about one: electrons in a resolution element, sampling, resolution element, strength of
+        conditions: (5,), each of about one: electrons in a resolution element, sampling, resolution element,
+            strength of
             the sideband and of the integrated phase.
         scale_rad: the output times this is the phase.
     """
@@ -53,7 +54,9 @@ class Inputs:
             float(np.sqrt(np.mean(image**2))) + LEAST for image in (linear.sideband, linear.integrated)
         )
         scale = float(np.hypot(sideband, integrated)) / np.sqrt(2)
-        maps = np.concatenate([linear.whitened / weight, linear.sideband[None] / scale, linear.integrated[None] / scale])
+        maps = np.concatenate(
+            [linear.whitened / weight, linear.sideband[None] / scale, linear.integrated[None] / scale]
+        )
         conditions = (
             (np.log10(max(linear.beam_e, LEAST) / sampling**2) - 3.0) / 1.5,
             (np.log10(sampling) + 0.5) / 0.25,

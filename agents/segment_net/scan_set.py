@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.segment_net.segments import COUNT
 from agents.segment_net.simulation import SIDE, random_scan
+from agents.segmented.segments import COUNT
 from twin.arrays import Floats
 from twin.text.aside import written_aside
 

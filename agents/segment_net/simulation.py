@@ -5,15 +5,15 @@ transmission function's spectrum under an aperture centred at K: one transform f
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numba
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from agents.segment_net.segments import RINGS, fractions
 from agents.segment_net.specimens import NON_ATOMIC, Field, limited, random_phase
+from agents.segmented.segments import RINGS, fractions
 from twin.arrays import Floats
 from twin.detectors.geometry import DiffractionGrid
 from twin.optics import Optics
@@ -138,11 +138,6 @@ def random_scan(seed: tuple[int, ...], side: int = SIDE) -> Scan:
     conditions, atomic = random_conditions(rng), bool(rng.random() >= NON_ATOMIC)
     phase = random_phase(conditions.field(side), rng, atomic)
     return Scan(segment_sums(phase, conditions), true_phase(phase, conditions), conditions, atomic)
-
-
-def ideal(conditions: Conditions) -> Conditions:
-    """The same scan without flaws."""
-    return replace(conditions, aberrations=(0.0,) * 6, source=0.0, shift=(0.0, 0.0), reach=RINGS[-1][1])
 
 
 def _blurred(sums: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates, uniform_filter
 
 from agents.com.integration import integrate
-from agents.segment_net.segments import COUNT, centroids, fractions
+from agents.segmented.segments import COUNT, centroids, fractions
 from twin.arrays import Floats
 from twin.detectors.geometry import DiffractionGrid
 
@@ -51,8 +51,8 @@ class Linear:
 def transfer_table() -> Floats:
     """Transfer of a weak phase to each segment over i times the square root of its mean, (34, n, n).
 
-    `G_s(Q) = i Phi(Q) sum over K in s of A(K) A(K - Q) - A(K) A(K + Q)` (Rodenburg, McCallum and Nellist 1993), for Q from
-    -2 alpha to 2 alpha along the slow and the fast axis.
+    `G_s(Q) = i Phi(Q) sum over K in s of A(K) A(K - Q) - A(K) A(K + Q)` (Rodenburg, McCallum and Nellist 1993), for
+    Q from -2 alpha to 2 alpha along the slow and the fast axis.
     """
     side = 2 * SAMPLES + 1
     grid = DiffractionGrid(shape=(side, side), pixel_mrad=1 / SAMPLES)
@@ -123,5 +123,3 @@ def sideband(whitened: Singles, beam_e: float, response: Singles) -> Singles:
     signal = excess / np.where(around > 0, around, 1.0)
     kept = np.where(known, signal / np.maximum(signal + noise, 1e-30), 0.0)
     return np.asarray(scipy.fft.irfft2(phase * kept, s=whitened.shape[1:]), np.float32)
-
-

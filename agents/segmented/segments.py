@@ -1,7 +1,7 @@
 """The 34 virtual segments of every pattern that the network takes, along the axes of the scan.
 
-Radii are multiples of the convergence angle: for a thin specimen the counts of these segments depend on energy, angle and
-step only through the number of steps in a resolution element, lambda / (2 alpha).
+Radii are multiples of the convergence angle: for a thin specimen the counts of these segments depend on energy,
+angle and step only through the number of steps in a resolution element, lambda / (2 alpha).
 """
 
 from functools import lru_cache
@@ -27,7 +27,8 @@ def fractions(
 ) -> NDArray[np.float32]:
     """Part of every camera pixel inside each segment, (34, H, W).
 
-    Segments count from the scan's fast axis towards its slow axis. Rings end with the camera; those beyond it are empty.
+    Segments count from the scan's fast axis towards its slow axis. Rings end with the camera; those beyond it are
+    empty.
 
     Args:
         grid: the camera.
