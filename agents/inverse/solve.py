@@ -1,7 +1,7 @@
 """Regularised phase from weak-phase data, with the strength at which the residuals have variance one.
 
-Half-quadratic splitting (Geman and Yang 1995; Kamilov et al. 2023): a step of the prior, then the image nearest to
-it and to the data, in turn. The strength is found by bisection: Morozov's discrepancy principle.
+Alternating directions (ADMM, Boyd et al. 2011): a step of the prior, then the image nearest to it and to the data, in turn.
+The strength is found by bisection: Morozov's discrepancy principle.
 """
 
 import math
@@ -13,9 +13,11 @@ from agents.inverse.data import PhaseData
 from agents.inverse.priors import Step
 from twin.arrays import Floats
 
-ROUNDS = 5
+ROUNDS = 15
 """Pairs of steps at each strength."""
-STRENGTHS = (0.02, 20.0)
+COUPLING = 0.5
+"""Distance allowed between the image of the prior and that of the data, over the noise of a pixel."""
+STRENGTHS = (0.01, 10.0)
 """Weakest and strongest prior, over the noise of a pixel."""
 HALVINGS = 9
 TARGET = 0.02
@@ -59,8 +61,9 @@ def solve(data: PhaseData, step: Step, strength: float | None = None, rounds: in
 
 
 def _at_strength(data: PhaseData, step: Step, strength: float, rounds: int) -> Solved:
-    deviation, image = strength * data.noise, data.wiener_start()
+    image, multiplier = data.wiener_start(), np.zeros(data.shape)
     for _ in range(rounds):
-        smooth = step(image, deviation)
-        image = data.fitted(smooth, deviation)
+        smooth = step(image + multiplier, strength * data.noise)
+        image = data.fitted(smooth - multiplier, COUPLING * data.noise)
+        multiplier += image - smooth
     return Solved(np.asarray(image - image.mean()), strength, data.residual_variance(image))
