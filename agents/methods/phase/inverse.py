@@ -83,16 +83,21 @@ class Inverse:
                 raise OptionError(f"{name!r} cannot be changed while {NAME} runs; {', '.join(allowed)} can")
         self.options, self._solved = checked_options(Options, {**vars(self.options), **changes}), None
 
+    def finish(self) -> None:
+        """Solve for the whole scan; until then, and again after a change, `result` does."""
+        visited = self._sidebands.visited
+        if self._solved is not None or not visited.any():
+            return
+        data = PhaseData.of(self._sidebands.spectrum(), (visited.shape[0], visited.shape[1]))
+        if (data.precision > 0).any():
+            self._solved = data, solve(data, self._step or STEPS[self.options.prior], self.options.strength)
+
     def result(self) -> Reconstruction:
         """The phase, the residual map, and the charge density if the thickness is known."""
         visited = self._sidebands.visited
-        if not visited.any():
-            return Reconstruction({"phase": Image(np.full(visited.shape, np.nan), "rad")})
+        self.finish()
         if self._solved is None:
-            data = PhaseData.of(self._sidebands.spectrum(), (visited.shape[0], visited.shape[1]))
-            if not (data.precision > 0).any():
-                return Reconstruction({"phase": Image(np.full(visited.shape, np.nan), "rad")})
-            self._solved = data, solve(data, self._step or STEPS[self.options.prior], self.options.strength)
+            return Reconstruction({"phase": Image(np.full(visited.shape, np.nan), "rad")})
         data, found = self._solved
         residual = data.residual_map(found.phase)
         images = {
