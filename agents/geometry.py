@@ -4,14 +4,10 @@ Conventions: docs/conventions.md. Positive phase attracts the beam: it bends by 
 """
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from twin.arrays import Floats
-
-if TYPE_CHECKING:
-    from agents.base import StreamMeta
 
 
 def along_scan(shift_px: Floats, rotation_deg: float, transposed: bool = False) -> Floats:
@@ -39,20 +35,16 @@ def phase_gradient(shift_px: Floats, pixel_mrad: float, wavelength_nm: float) ->
     return shift_px * (pixel_mrad * 1e-3 * 2.0 * math.pi / wavelength_nm)
 
 
-def assumed_orientation(
-    meta: "StreamMeta", rotation_deg: float | None, transposed: bool | None
-) -> tuple[float, bool, tuple[str, ...]]:
-    """Rotation and transpose by the options, else by the stream, else zero and False with a note.
+def assumed_orientation(rotation_deg: float | None, transposed: bool | None) -> tuple[float, bool, tuple[str, ...]]:
+    """Return rotation and transpose, zero and False where they are not known, and notes on what was assumed.
 
-    Args:
-        meta: of the stream.
-        rotation_deg, transposed: of the options; None if they are not set.
+    Example:
+        >>> assumed_orientation(12.0, None)
+        (12.0, False, ('orientation of the camera not known: taken as not transposed',))
     """
     notes = []
-    rotation = meta.metadata.rotation_deg if rotation_deg is None else rotation_deg
-    swapped = meta.transposed if transposed is None else transposed
-    if rotation is None:
+    if rotation_deg is None:
         notes.append("rotation of the scan against the camera not known: taken as 0 deg")
-    if swapped is None:
+    if transposed is None:
         notes.append("orientation of the camera not known: taken as not transposed")
-    return rotation or 0.0, bool(swapped), tuple(notes)
+    return rotation_deg or 0.0, bool(transposed), tuple(notes)

@@ -65,7 +65,7 @@ class Idpc:
         grid = camera_grid(meta, options.centre_px, NAME)
         self._weights = weights(layout, grid).astype(np.float32)
         self._weights.flags.writeable = False  # read-only weights are compiled once for all blocks
-        rotation, transposed, self._notes = assumed_orientation(meta, None, None)
+        rotation, transposed, self._notes = assumed_orientation(meta.metadata.rotation_deg, meta.transposed)
         row, column = np.indices(grid.shape)
         area = self._weights.sum(axis=(1, 2))
         middle_px = [(self._weights * axis).sum(axis=(1, 2)) / area for axis in (column, row)]

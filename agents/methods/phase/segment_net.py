@@ -86,7 +86,10 @@ class SegmentNet:
             raise AngleError(
                 f"{NAME}: the camera ends at {min(grid.reach_mrad):.1f} mrad, inside the disc of {alpha:g} mrad"
             )
-        rotation, transposed, self._assumed = assumed_orientation(meta, options.rotation_deg, options.transposed)
+        rotation, transposed, self._assumed = assumed_orientation(
+            meta.metadata.rotation_deg if options.rotation_deg is None else options.rotation_deg,
+            meta.transposed if options.transposed is None else options.transposed,
+        )
         self._weights = fractions(grid, alpha, rotation, transposed)
         self._weights.flags.writeable = False  # read-only weights are compiled once for all blocks
         self._resolution_nm = electron_wavelength_nm(energy_kev) / (2e-3 * alpha)

@@ -38,11 +38,11 @@ def words() -> dict[str, list[str]]:
     rng, found = np.random.default_rng(5), dict[str, list[str]]()
     image = columns((*COLUMNS, FIFTH))
     for _ in range(SCANS):
-        data = measured(columns(COLUMNS), 0.8, rng)
+        data = measured(columns(COLUMNS), 0.4, rng)
         for name, place in (("invented", FIFTH), *(("true", place) for place in COLUMNS)):
             found.setdefault(name, []).append(judge(data, image, patch(image, *place, 6.0)).word)
         filled = columns(COLUMNS)
-        vacant = measured(columns(COLUMNS[1:]), 0.8, rng)
+        vacant = measured(columns(COLUMNS[1:]), 0.4, rng)
         found.setdefault("filled", []).append(judge(vacant, filled, patch(filled, *COLUMNS[0], 6.0)).word)
     return found
 
@@ -80,7 +80,7 @@ def test_few_electrons_say_that_a_feature_is_not_needed() -> None:
 
 def test_the_residual_map_is_white_for_the_truth_and_shows_what_is_missing() -> None:
     phase = columns((*COLUMNS, FIFTH))
-    data = measured(phase, 0.3, np.random.default_rng(1))
+    data = measured(phase, 0.05, np.random.default_rng(1))
     assert data.residual_map(phase).var() == pytest.approx(1.0, abs=0.1)
     assert data.residual_variance(phase) == pytest.approx(1.0, abs=0.1)
     missing = data.residual_map(columns(COLUMNS))

@@ -1,4 +1,7 @@
-"""The network agent on simulated scans: better than what it begins from, steady under a shifted detector, honest about range."""
+"""The network agent on simulated scans: better than its start, steady under a shifted detector, honest about range."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,8 +43,8 @@ def test_it_is_better_than_the_linear_image_and_steady_under_a_shift() -> None:
     assert alike(shifted, truth) > alike(found, truth) - 0.05
 
 
-def started(**options: object) -> Agent:
-    agent = load("segment_net", options)
+def started() -> Agent:
+    agent = load("segment_net")
     agent.start(StreamMeta(Layout((6, 7), (40, 40)), BEAM, transposed=False))
     return agent
 
@@ -57,7 +60,7 @@ def test_positions_that_have_not_come_are_unknown() -> None:
 
 def test_it_says_that_a_scan_is_outside_its_range() -> None:
     agent = load("segment_net")
-    beam = Metadata(**{**vars(BEAM), "step_nm": 0.1})
+    beam = replace(BEAM, step_nm=0.1)
     agent.start(StreamMeta(Layout((6, 7), (40, 40)), beam, transposed=False))
     agent.update(FrameBlock(np.full((42, 40, 40), 3, np.uint16), np.argwhere(np.ones((6, 7)))))
     assert any(note.startswith("outside the trained range") for note in agent.result().notes)
@@ -70,12 +73,8 @@ def test_a_camera_inside_the_disc_is_refused() -> None:
         load("segment_net").start(StreamMeta(Layout((6,), (40, 40)), BEAM, transposed=False))
 
 
-def test_scans_on_disc_are_read_again(tmp_path: object) -> None:
-    from pathlib import Path
-
-    folder = Path(str(tmp_path))
-    first = simulated(folder, 2, 5)
-    again = simulated(folder, 2, 5)
+def test_scans_on_disc_are_read_again(tmp_path: Path) -> None:
+    first, again = simulated(tmp_path, 2, 5), simulated(tmp_path, 2, 5)
     np.testing.assert_array_equal(first.sums, again.sums)
     np.testing.assert_allclose(first.expected(1, 10.0), 10 * random_scan((5, 1)).sums, rtol=2e-3, atol=1e-4)
     assert len(first.part(0, 1)) == 1
