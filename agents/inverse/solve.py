@@ -1,7 +1,7 @@
 """Regularised phase from weak-phase data, with the strength at which the residuals have variance one.
 
-A step of the prior, then the image nearest to it and to the data, in turn (ADMM, Boyd et al. 2011). The strength is found
-by bisection: Morozov's discrepancy principle.
+A step of the prior, then the image nearest to it and to the data, in turn (ADMM, Boyd et al. 2011). The strength
+is found by bisection: Morozov's discrepancy principle.
 """
 
 import math
