@@ -48,7 +48,7 @@ class Options:
     """
 
     scans: Annotated[int, Ge(16)] = 600
-    epochs: Count = 18
+    epochs: Count = 12
     batch: Count = 8
     learning_rate: Positive = 2e-3
     weight_decay: NonNegative = 1e-3
