@@ -17,8 +17,8 @@ CONVERGED, WRONG = 0.05, 0.10
 def counting_error(mean: Floats) -> float:
     """Amplitude error that Poisson noise leaves under the right model, for the mean counts of each pixel.
 
-    The root of a Poisson variate y of mean m is sqrt(m) with a mean squared error of 1/4; for few counts, which are mostly
-    zero or one, of 2 m (1 - sqrt(m)).
+    The root of a Poisson variate of mean m is sqrt(m) with a mean squared error of 1/4; for few counts, mostly zero or one,
+    of 2 m (1 - sqrt(m)).
 
     Example:
         >>> round(counting_error(np.full(10, 25.0)), 3)
