@@ -17,7 +17,7 @@ CONVERGED, WRONG = 0.05, 0.10
 def counting_error(mean: Floats) -> float:
     """Amplitude error that Poisson noise leaves under the right model, for the mean counts of each pixel.
 
-    The root of a Poisson variate of mean m is sqrt(m) with a mean squared error of 1/4; for few counts, mostly zero or one,
+    The root of a Poisson variate of mean m is sqrt(m) with a mean squared error of 1/4; for few counts, zero or one,
     of 2 m (1 - sqrt(m)).
 
     Example:
