@@ -117,7 +117,7 @@ def relative_error(network: SegmentNetwork, examples: list[Example], precision: 
 def fit(training: Examples, test: Examples, options: Options, run: TrainingRun) -> SegmentNetwork:
     """Fit the network: mean logarithm of the relative squared error."""
     with seeded(options.seed):
-        network = SegmentNetwork().to(memory_format=torch.channels_last)
+        network = SegmentNetwork()
 
     def loss(chosen: Tensor, generator: torch.Generator, _: float) -> Tensor:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
