@@ -33,3 +33,18 @@ def along_scan(shift_px: Floats, rotation_deg: float, transposed: bool = False) 
 def phase_gradient(shift_px: Floats, pixel_mrad: float, wavelength_nm: float) -> Floats:
     """Gradient of the phase, rad / nm, from the deflection of the beam in camera pixels (thesis eq 3.2 times 2)."""
     return shift_px * (pixel_mrad * 1e-3 * 2.0 * math.pi / wavelength_nm)
+
+
+def assumed_orientation(rotation_deg: float | None, transposed: bool | None) -> tuple[float, bool, tuple[str, ...]]:
+    """Return rotation and transpose, zero and False where they are not known, and notes on what was assumed.
+
+    Example:
+        >>> assumed_orientation(12.0, None)
+        (12.0, False, ('orientation of the camera not known: taken as not transposed',))
+    """
+    notes = []
+    if rotation_deg is None:
+        notes.append("rotation of the scan against the camera not known: taken as 0 deg")
+    if transposed is None:
+        notes.append("orientation of the camera not known: taken as not transposed")
+    return rotation_deg or 0.0, bool(transposed), tuple(notes)

@@ -15,7 +15,7 @@ from agents.base import MetaError, StreamMeta
 from agents.block import Block
 from agents.frames import sums as dense
 from agents.frames.region import Region
-from agents.geometry import along_scan, phase_gradient
+from agents.geometry import along_scan, assumed_orientation, phase_gradient
 from twin.arrays import Floats
 from twin.optics import electron_wavelength_nm
 from twin.options import NonNegative, Positive, validated
@@ -184,12 +184,7 @@ class ComMap:
     @property
     def notes(self) -> tuple[str, ...]:
         """Assumptions about the orientation."""
-        assumed = []
-        if self.known_rotation_deg is None:
-            assumed.append("rotation of the scan against the camera not known: taken as 0 deg")
-        if self.known_transposed is None:
-            assumed.append("orientation of the camera not known: taken as not transposed")
-        return tuple(assumed)
+        return assumed_orientation(self.known_rotation_deg, self.known_transposed)[2]
 
     def centre_px(self) -> Floats:
         """Centres of mass on the camera, (rows, columns, 2), (column, row); NaN where unknown."""

@@ -36,20 +36,20 @@ class Experiment:
     camera: tuple[int, int]
 
     @classmethod
-    def of(cls, meta: StreamMeta, centre_px: tuple[float, float] | None) -> Self:
-        """Read it from the metadata of a stream; a `centre_px` of None is that of the metadata.
+    def of(cls, meta: StreamMeta, centre_px: tuple[float, float] | None, agent: str = AGENT) -> Self:
+        """Read it from the metadata of a stream; a `centre_px` of None is that of the metadata; errors name the agent.
 
         Raises:
             MetaError: the metadata lack something, or the scan is a list of positions.
         """
-        energy_kev = meta.need("energy_kev", AGENT)
+        energy_kev = meta.need("energy_kev", agent)
         return cls(
-            scan=meta.need_grid(AGENT),
+            scan=meta.need_grid(agent),
             energy_kev=energy_kev,
             wavelength_nm=electron_wavelength_nm(energy_kev),
-            step_nm=meta.need("step_nm", AGENT),
-            convergence_mrad=meta.need("convergence_mrad", AGENT),
-            pixel_mrad=meta.need("pixel_mrad", AGENT),
+            step_nm=meta.need("step_nm", agent),
+            convergence_mrad=meta.need("convergence_mrad", agent),
+            pixel_mrad=meta.need("pixel_mrad", agent),
             centre_px=meta.centre_px if centre_px is None else centre_px,
             camera=meta.layout.camera,
         )

@@ -86,8 +86,10 @@ def scale(names: tuple[str, ...], optics: Optics, reference: Optics) -> Array:
 
 def beam_of(frame: Frame, optics: Optics) -> Optics:
     """Return the beam that a prepared frame was taken with on the camera of `optics`; `optics` if none is named."""
-    told = [float(frame.settings[name]) for name in BEAM if name in frame.settings]
-    return beam_on_camera(*told, optics) if told else optics
+    if not set(BEAM) <= set(frame.settings):
+        return optics
+    energy_kev, convergence_mrad = (float(frame.settings[name]) for name in BEAM)
+    return beam_on_camera(energy_kev, convergence_mrad, optics)
 
 
 def with_beam(frame: Frame, optics: Optics, reference: Optics) -> Frame:

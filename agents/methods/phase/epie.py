@@ -18,6 +18,7 @@ from agents.epie.pictures import electrons, empty, images, pictures
 from agents.epie.probe import rim_share
 from agents.epie.schedule import Schedule
 from agents.epie.setting import prepared
+from agents.epie.verdict import counting_error, error_left, error_verdict
 from agents.trust import misfit_notes
 from twin.aberrations import Aberrations
 from twin.options import Bytes, Count, OptionError, Positive, Seed, checked_options, validated
@@ -138,12 +139,12 @@ class Epie:
         values = pictures(estimate, data, iteration.first_probe)
         bright = lit(electrons(estimate, data), data.geometry.scanned)
         verdict = trust(estimate, data, data.evenly(JUDGED), 2.0 * float(bright.sum()) / len(data.store))
-        misfit = misfit_notes(verdict)
+        misfit, quality = misfit_notes(verdict), self._quality(iteration, probe)
         return Reconstruction(
             images(values, probe, data.geometry, iteration.spread),
-            figures | self._quality(iteration, probe),
+            figures | quality,
             verdict,
-            (*misfit, *self._notes, *self._remarks(iteration)),
+            (*misfit, *self._notes, *self._remarks(iteration, quality["error_left"])),
         )
 
     def configure(self, **changes: Any) -> None:
@@ -176,18 +177,20 @@ class Epie:
         data, errors, judged = self._data, iteration.errors, self._data.evenly(JUDGED)
         start = ObjectAndProbe.start(data.geometry.shape, self._start_probe())
         power = np.sum(np.abs(probe) ** 2, axis=(1, 2))
+        error, before = (misfit_of(estimate, data, judged).error for estimate in (iteration.estimate, start))
         return {
             "passes_after_scan": float(len(errors)),
             "converged": float(self.options.flat(errors)),
-            "amplitude_error": misfit_of(iteration.estimate, data, judged).error,
-            "amplitude_error_start": misfit_of(start, data, judged).error,
+            "amplitude_error": error,
+            "amplitude_error_start": before,
+            "error_left": error_left(error, before, counting_error(data.store.mean)),
         } | {f"mode_{mode}_share": float(p / np.sum(np.abs(probe) ** 2)) for mode, p in enumerate(power)}
 
-    def _remarks(self, iteration: Iteration) -> tuple[str, ...]:
+    def _remarks(self, iteration: Iteration, left: float) -> tuple[str, ...]:
         """Remarks for the operator on convergence, thinning and the window."""
         remarks, store, geometry = [], self._data.store, self._data.geometry
         if iteration.errors:
-            remarks.append(self.options.ending(iteration.errors))
+            remarks += [self.options.ending(iteration.errors), error_verdict(left)]
         if store.halvings:
             remarks.append(f"{len(store)} of {store.arrived} frames fit memory_bytes; they are spread evenly")
         share = rim_share(iteration.first_probe)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge
+from numpy.typing import NDArray
 
 from agents.base import Image, MetaError, Reconstruction, StreamMeta
 from agents.block import Block
@@ -20,6 +21,7 @@ from agents.ssb import image as ssb_image
 from agents.ssb.accumulate import Visits, squares
 from agents.ssb.decision import Decided, Setup
 from agents.ssb.experiment import Experiment
+from agents.ssb.image import PhaseSpectrum
 from agents.ssb.orientation import described
 from agents.trust import misfit_notes
 from twin.aberrations import Aberrations
@@ -91,15 +93,18 @@ class Ssb:
     def __init__(self, options: Options) -> None:
         self.options = options
 
-    def start(self, meta: StreamMeta) -> None:
-        """Begin a new stream.
+    def start(self, meta: StreamMeta, agent: str = "ssb") -> None:
+        """Begin a new stream; `agent` is named in errors.
 
         Raises:
             MetaError: the metadata lack something, the disc does not fit on the camera, or there are no frames.
         """
         if not meta.has_frames:
-            raise MetaError("ssb needs frames; this stream has events only")
-        experiment, aberrations = Experiment.of(meta, self.options.centre_px), Aberrations.of(self.options.aberrations)
+            raise MetaError(f"{agent} needs frames; this stream has events only")
+        experiment, aberrations = (
+            Experiment.of(meta, self.options.centre_px, agent),
+            Aberrations.of(self.options.aberrations),
+        )
         disc = experiment.bright_field(self.options.binning, aberrations)
         self._visits = Visits(experiment.scan)
         self._sample = forward.Sample(experiment.scan, SAMPLE, len(disc), experiment.probe_reach_steps(aberrations))
@@ -136,6 +141,15 @@ class Ssb:
             trust,
             (*misfit, *_notes(sums, self._visits.repeated)),
         )
+
+    @property
+    def visited(self) -> NDArray[np.bool_]:
+        """Positions so far, (rows, columns)."""
+        return self._visits.visited
+
+    def spectrum(self) -> PhaseSpectrum:
+        """Fourier coefficients of the phase of the positions so far, at least one, before any weighting."""
+        return self._sums.decided().phase(self.options.cutoff)
 
     def configure(self, **changes: Any) -> None:
         """Change `weighting` and `cutoff` for the whole image, or `aberrations` for the positions to come.

@@ -1,0 +1,1 @@
+"""Regularised reconstruction: forward models, priors, the choice of the strength, and the test of single features."""
