@@ -30,10 +30,9 @@ class PhaseData:
     @classmethod
     def of(cls, found: PhaseSpectrum, shape: tuple[int, int]) -> "PhaseData":
         """Take the single-sideband spectrum of a scan."""
-        phase, variance, known = (
-            np.fft.ifftshift(part, axes=1).T for part in (found.phase, found.variance, found.known)
-        )
-        known = known & (variance > 0)
+        phase = np.fft.ifftshift(found.phase, axes=1).T
+        variance = np.fft.ifftshift(found.variance, axes=1).T
+        known = np.fft.ifftshift(found.known, axes=1).T & (variance > 0)
         return cls(phase, np.where(known, 1.0 / np.where(known, variance, 1.0), 0.0), shape)
 
     @property

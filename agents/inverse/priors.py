@@ -67,12 +67,14 @@ def patch_denoiser(image: Floats, strength: float) -> Floats:
     kept[..., 0, 0] = True
     weight = 1.0 / kept.sum(axis=(2, 3))
     smooth = scipy.fft.idctn(coefficients * kept, axes=(2, 3), norm="ortho") * weight[..., None, None]
-    total, weights = np.zeros(padded.shape), np.zeros(padded.shape)
+    total: Floats = np.zeros(padded.shape)
+    weights: Floats = np.zeros(padded.shape)
     for (i, j), value in np.ndenumerate(weight):
         window = slice(i * hop, i * hop + side), slice(j * hop, j * hop + side)
         total[window] += smooth[i, j]
         weights[window] += value
     rows, columns = image.shape
+    sums: Floats
     for sums in (total, weights):  # what lies beyond the edges is their other side
         sums[: sums.shape[0] - rows] += sums[rows:]
         sums[:, : sums.shape[1] - columns] += sums[:, columns:]

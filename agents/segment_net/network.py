@@ -74,13 +74,26 @@ class _Layer(nn.Module):
         super().__init__()
         self.convolution = nn.Conv2d(inputs, outputs, 3, stride, 1)
         self.film = nn.Linear(32, 2 * outputs)
-        nn.init.zeros_(self.film.weight)
-        nn.init.zeros_(self.film.bias)
+        for parameter in self.film.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, maps: Tensor, told: Tensor) -> Tensor:
         """Maps (B, C, R, C) and the conditions' features (B, 32)."""
         factor, offset = self.film(told)[..., None, None].chunk(2, dim=1)
         return functional.silu(self.convolution(maps) * (1 + factor) + offset)
+
+
+class _Pair(nn.Module):
+    """Two layers at one width."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first, self.second = _Layer(inputs, outputs, stride), _Layer(outputs, outputs)
+
+    def forward(self, maps: Tensor, told: Tensor) -> Tensor:
+        """As a layer's."""
+        found: Tensor = self.second(self.first(maps, told), told)
+        return found
 
 
 class SegmentNetwork(nn.Module):
@@ -91,28 +104,26 @@ class SegmentNetwork(nn.Module):
         self.told = nn.Sequential(nn.Linear(CONDITIONS, 32), nn.SiLU(), nn.Linear(32, 32), nn.SiLU())
         inputs = (CHANNELS, *WIDTHS[:-1])
         self.down = nn.ModuleList(
-            nn.ModuleList([_Layer(a, b, 1 if i == 0 else 2), _Layer(b, b)])
-            for i, (a, b) in enumerate(zip(inputs, WIDTHS, strict=True))
+            _Pair(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(zip(inputs, WIDTHS, strict=True))
         )
         self.up = nn.ModuleList(
-            nn.ModuleList([_Layer(deep + wide, wide), _Layer(wide, wide)])
-            for deep, wide in zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True)
+            _Pair(deep + wide, wide) for deep, wide in zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True)
         )
         self.last = nn.Conv2d(WIDTHS[0], 1, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, maps: Tensor, conditions: Tensor) -> Tensor:
         """Phase over its scale, (B, R, C), of maps (B, 36, R, C) and conditions (B, 5)."""
         rows, columns = maps.shape[-2:]
         padded = functional.pad(maps, (0, -columns % STRIDE, 0, -rows % STRIDE), mode="replicate")
         told, found, kept = self.told(conditions), padded, []
-        for first, second in self.down:
-            found = second(first(found, told), told)
+        for narrower in self.down:
+            found = narrower(found, told)
             kept.append(found)
-        for (first, second), beside in zip(self.up, kept[-2::-1], strict=True):
+        for wider, beside in zip(self.up, kept[-2::-1], strict=True):
             found = functional.interpolate(found, scale_factor=2.0, mode="nearest")
-            found = second(first(torch.cat([found, beside], dim=1), told), told)
+            found = wider(torch.cat([found, beside], dim=1), told)
         return maps[:, COUNT] + self.last(found)[:, 0, :rows, :columns]
 
 

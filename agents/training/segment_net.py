@@ -84,7 +84,7 @@ class Examples:
             sums, truth = np.roll(sums, (down, right), axis=(1, 2)), np.roll(truth, (down, right), axis=(0, 1))
             sums, truth = _turned(sums, truth, rng)
         sums, truth = sums[:, :CROP, :CROP], truth[:CROP, :CROP]
-        linear = reconstruct(rng.poisson(sums), sampling, self.responses[number])
+        linear = reconstruct(rng.poisson(sums).astype(np.float64), sampling, self.responses[number])
         inputs = Inputs.of(linear, sampling, float(scans.resolution_nm[number]))
         return Example(inputs, torch.from_numpy(truth - truth.mean()), linear)
 
@@ -121,7 +121,8 @@ def fit(training: Examples, test: Examples, options: Options, run: TrainingRun) 
 
     def loss(chosen: Tensor, generator: torch.Generator, _: float) -> Tensor:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        electrons = np.exp(rng.uniform(*np.log(ELECTRONS), len(chosen)))
+        low, high = np.log(ELECTRONS).tolist()
+        electrons = np.exp(rng.uniform(low, high, len(chosen)))
         drawn = [training.draw(int(i), float(e), rng) for i, e in zip(chosen, electrons, strict=True)]
         return torch.log(relative_error(network, drawn, options.precision) + FLOOR).mean()
 
@@ -146,7 +147,7 @@ def judged(network: SegmentNetwork, test: Examples, electrons: tuple[float, ...]
         rng = np.random.default_rng(0)
         for number, atomic in enumerate(test.scans.atomic):
             example = test.draw(number, dose, rng, scramble=False)
-            images = {
+            images: dict[str, Floats] = {
                 "network": Trained(network, Optics()).phase(example.inputs),
                 "sideband": example.linear.sideband,
                 "integrated": example.linear.integrated,

@@ -61,7 +61,9 @@ class Idpc:
         """
         scan, options = meta.need_grid(NAME), self.options
         self._step_nm, energy_kev = meta.need("step_nm", NAME), meta.need("energy_kev", NAME)
-        layout = {options.layout: standard(options.layout, meta.need("convergence_mrad", NAME))}
+        layout: Mapping[str, tuple[Region, ...]] = {
+            options.layout: standard(options.layout, meta.need("convergence_mrad", NAME))
+        }
         grid = camera_grid(meta, options.centre_px, NAME)
         self._weights = weights(layout, grid).astype(np.float32)
         self._weights.flags.writeable = False  # read-only weights are compiled once for all blocks

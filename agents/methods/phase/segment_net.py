@@ -109,7 +109,7 @@ class SegmentNet:
         visited = np.isfinite(self._counts[0])
         if not visited.any():
             return Reconstruction({"phase": Image(np.full(visited.shape, np.nan), "rad")})
-        linear = reconstruct(self._counts, self._sampling)
+        linear = reconstruct(self._counts.astype(np.float64), self._sampling)
         phase = self._trained.phase(Inputs.of(linear, self._sampling, self._resolution_nm))
         electrons = linear.beam_e / self._sampling**2
         return Reconstruction(
