@@ -147,7 +147,7 @@ def judged(network: SegmentNetwork, test: Examples, electrons: tuple[float, ...]
         rng = np.random.default_rng(0)
         for number, atomic in enumerate(test.scans.atomic):
             example = test.draw(number, dose, rng, scramble=False)
-            images: dict[str, Floats] = {
+            images: dict[str, Floats | Singles] = {
                 "network": Trained(network, Optics()).phase(example.inputs),
                 "sideband": example.linear.sideband,
                 "integrated": example.linear.integrated,
@@ -158,7 +158,7 @@ def judged(network: SegmentNetwork, test: Examples, electrons: tuple[float, ...]
     return {key: round(float(np.mean(values)), 4) for key, values in sorted(found.items())}
 
 
-def _correlation(image: Floats, truth: Floats) -> float:
+def _correlation(image: Floats | Singles, truth: Floats | Singles) -> float:
     a, b = image - image.mean(), truth - truth.mean()
     power = float((a**2).sum()) * float((b**2).sum())
     return float((a * b).sum()) / power**0.5 if power > 0 else 0.0

@@ -15,7 +15,7 @@ from agents.com.integration import Boundary, integrate
 from agents.geometry import along_scan, assumed_orientation, phase_gradient
 from agents.methods.detectors.virtual import camera_grid
 from twin.detectors.geometry import weights
-from twin.detectors.layouts import standard
+from twin.detectors.layouts import Region, standard
 from twin.optics import electron_wavelength_nm
 from twin.options import NonNegative, Positive, checked_options, validated
 
