@@ -4,6 +4,7 @@ Runs for whatever `controller.base.names()` finds.
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import cache
 from typing import Any, cast
 
@@ -160,10 +161,8 @@ def test_a_frame_of_another_shape_is_refused_by_whoever_reads_frames(
         controller.update(SPACE.zero, strange)
 
 
-UNREADABLE = [  # of another shape, and dark
-    Frame(np.full((64, 64), 80, np.uint16), 1e6, 0.5, 1.0),
-    Frame(np.full((OPTICS.camera_pixels,) * 2, 3, np.uint16), 1e6, 0.5, 1.0, {"dark_level": 3.0}),
-]
+OTHER_SHAPE = Frame(np.full((64, 64), 80, np.uint16), 1e6, 0.5, 1.0)
+DARK = Frame(np.full((OPTICS.camera_pixels,) * 2, 3, np.uint16), 1e6, 0.5, 1.0, {"dark_level": 3.0})
 
 
 def test_an_input_counts_though_its_frame_is_refused(name: str, microscope: SimulatedMicroscope) -> None:
@@ -171,7 +170,7 @@ def test_an_input_counts_though_its_frame_is_refused(name: str, microscope: Simu
     if not learns_from_frames(name):
         return
     runs = []
-    for refused in ([], UNREADABLE):
+    for refused in ([], [OTHER_SHAPE, DARK]):
         chosen = load(name, OPTICS, SPACE)
         chosen.reset(SPACE, np.random.default_rng(3))
         microscope.reset(np.random.default_rng(4))
@@ -182,7 +181,7 @@ def test_an_input_counts_though_its_frame_is_refused(name: str, microscope: Simu
             run.append(delta.tobytes())
             before = belief(chosen)
             for frame in refused:
-                with pytest.raises(ValueError, match=r"shape|signal"):
+                with nullcontext() if frame is DARK else pytest.raises(ValueError, match="shape"):
                     chosen.update(delta, frame)
                 assert belief(chosen) == before
                 delta = SPACE.zero

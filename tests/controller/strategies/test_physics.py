@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from controller.base import Controller, load
-from controller.spectrum.fit import Mode, mirrored
+from controller.spectrum.fit import Mode, mirrored, starting_theta
 from controller.strategies.two_ronchigram import combine
 from twin.day import Day
 from twin.optics import Optics
@@ -30,7 +30,8 @@ def test_spectrum_ml_is_in_spec_after_four_frames() -> None:
 
 
 def mode(state: list[float]) -> Mode:
-    return Mode(np.array([*state, 0, 0, 0, 0, 0, 0.0]), np.eye(9) * 0.5, 0.0, 1.0)
+    theta = starting_theta(np.array(state))
+    return Mode(theta, np.eye(len(theta)) * 0.5, 0.0, 1.0)
 
 
 def test_the_known_step_tells_the_sign() -> None:
