@@ -97,11 +97,13 @@ ONE_CORE := --workers 1 --threads 1
 # Two aberrations and two latents, for the pictures of docs/paper.md.
 PLANE := {names: [C10, C12a], start_nm: [60, 30], input_nm: [60, 30], tolerance_nm: [10, 10]}
 
-train: $(INSTALLED)  ## retrain all shipped weights from nothing (50 minutes on two cores); again to resume
+train: $(INSTALLED)  ## retrain all shipped weights from nothing (more than an hour on two cores); again to resume
 	$(MAKE) --jobs=2 train-posterior train-vae
 
 train-posterior: $(INSTALLED)
 	$(BIN)/stemtwin train posterior $(ONE_CORE) --out $(WEIGHTS)/posterior.safetensors
+	$(BIN)/stemtwin train posterior --variant wide --days 1000 --loop-days 1250 --frames-per-day 12 $(ONE_CORE) \
+	    --out $(WEIGHTS)/posterior_wide.safetensors
 	$(BIN)/stemtwin train regression --workers 1 --out $(WEIGHTS)/regression.safetensors
 	$(BIN)/stemtwin train ppo --workers 1 --out $(WEIGHTS)/ppo.safetensors
 

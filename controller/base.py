@@ -209,7 +209,9 @@ def load(name: str, optics: Optics, space: StateSpace, options: Mapping[str, Any
     from controller.checks.assembly import checked
 
     module, chosen = _resolved(name, options)
-    return checked(module, optics, space, chosen, trained_optics(name, options))
+    if hasattr(module, "suited"):
+        chosen = module.suited(chosen, optics)
+    return checked(module, optics, space, chosen, _trained_optics(module, chosen))
 
 
 def halt(controller: Controller) -> str:
@@ -238,8 +240,11 @@ def trained_optics(name: str, options: Mapping[str, Any] | None = None) -> Optic
         >>> trained_optics("vae_em").convergence_mrad, trained_optics("spectrum_ml")
         (28.0, None)
     """
-    module, chosen = _resolved(name, options)
-    found: Optics | None = module.trained_optics(chosen) if hasattr(module, "trained_optics") else None
+    return _trained_optics(*_resolved(name, options))
+
+
+def _trained_optics(module: Any, options: dict[str, Any]) -> Optics | None:
+    found: Optics | None = module.trained_optics(options) if hasattr(module, "trained_optics") else None
     return found
 
 

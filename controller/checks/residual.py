@@ -25,10 +25,10 @@ FRAMES, ITERATIONS = 6, 10
 """Latest frames fitted, and scoring steps at most: fewer leave the fit on its way on days with a small source."""
 UNEXPLAINED = 6.0
 """Variance inflation (`spectrum_fit.tile_misfit`) above which the spectra are not described. At true states of days of
-severity 1 its median is 1.1 and its largest of 24 was 6.0."""
+severity 1 its median is 1.0 and its largest of 160 was 2.9."""
 FAR_NM = 8.0
 """Distance between claim and fit, in nm at the reference optics, above which they disagree; from true states of such
-days the fit moves 2.2 nm (median), 6.5 nm at most."""
+days the fit moves 1.3 nm (median), 7.8 nm at most."""
 INFLATION, DEVIATIONS = 3.0, 4.0
 """Factor on the fit's covariance, as for `spectrum_ml`, and its standard deviations beyond which the two disagree."""
 REACH_NM = 250.0

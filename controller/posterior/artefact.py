@@ -144,3 +144,15 @@ def _coefficients(artefact: PosteriorArtefact, space: StateSpace) -> Coefficient
 
 WEIGHTS = WeightsFile(FORMAT, "posterior", SHIPPED, _contents, _rebuild, _coefficients)
 save, load, load_for = WEIGHTS.save, WEIGHTS.load, WEIGHTS.load_for
+
+
+def weights_for(optics: Optics) -> str:
+    """Name of the shipped weights for a beam: where the narrow training knows it, those are sharper.
+
+    Example:
+        >>> weights_for(Optics()), weights_for(Optics(energy_kev=200.0, convergence_mrad=25.0))
+        ('posterior', 'posterior_wide')
+    """
+    known = WEIGHTS.optics("posterior")
+    same = (optics.energy_kev, optics.convergence_mrad) == (known.energy_kev, known.convergence_mrad)
+    return "posterior" if same else "posterior_wide"

@@ -49,7 +49,7 @@ class Options:
     """Settings of the drift-aware tracker.
 
     Attributes:
-        weights: shipped weights of `neural_posterior` by name, or a path.
+        weights: shipped weights of `neural_posterior` by name, or a path; by default those that suit the beam.
         candidates: number of particles of the search.
         startup: frames before the filter may take over from the particles.
         rate_nm_per_sqrt_s: random walk, by coefficient or radial order as in a day's `drift`; the others do not drift.
@@ -196,6 +196,11 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Kalman:
     """Build the controller; see `controller.load`."""
     chosen = checked_options(Options, options)
     return Kalman(space, artefact.load_for(chosen.weights, optics, space), chosen)
+
+
+def suited(options: dict[str, Any], optics: Optics) -> dict[str, Any]:
+    """Options with the shipped weights for a beam, unless others are chosen."""
+    return {"weights": artefact.weights_for(optics), **options}
 
 
 def trained_optics(options: dict[str, Any]) -> Optics:

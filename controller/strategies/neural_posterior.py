@@ -52,7 +52,8 @@ class Options:
     """Settings of the amortised posterior.
 
     Attributes:
-        weights: shipped weights by name, or a path.
+        weights: shipped weights by name, or a path; by default `posterior`, for other beams than 300 kV and 28 mrad
+            `posterior_wide` (`posterior.artefact.weights_for`).
         candidates: number of particles; fewer in long runs, see `ParticleFilter.count`.
         selection: "information" (largest expected decrease of the posterior's entropy), or "random".
         refinement: of the particles, see `candidates.Refinement`.
@@ -248,6 +249,11 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> Controll
         settings = joint_fit.Options(start="neural_posterior", stop_probability=chosen.stop_probability)
         return joint_fit.JointFit(optics, space, settings, plain)
     return plain
+
+
+def suited(options: dict[str, Any], optics: Optics) -> dict[str, Any]:
+    """Options with the shipped weights for a beam, unless others are chosen."""
+    return {"weights": artefact.weights_for(optics), **options}
 
 
 def trained_optics(options: dict[str, Any]) -> Optics:

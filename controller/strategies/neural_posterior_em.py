@@ -14,7 +14,7 @@ from annotated_types import Ge
 
 from controller.base import Controller, Estimate
 from controller.posterior import artefact
-from controller.strategies import vae_em
+from controller.strategies import neural_posterior, vae_em
 from controller.strategies.neural_posterior import NeuralPosterior
 from controller.strategies.neural_posterior import Options as PosteriorOptions
 from controller.strategies.vae_em import Options as EmOptions
@@ -117,6 +117,14 @@ def make(optics: Optics, space: StateSpace, options: dict[str, Any]) -> NeuralPo
     trained = artefact.load_for(chosen.posterior.weights, optics, space)
     posterior = NeuralPosterior(space, trained, chosen.posterior)
     return NeuralPosteriorEm(posterior, vae_em.build(optics, space, chosen.em), chosen)
+
+
+def suited(options: dict[str, Any], optics: Optics) -> dict[str, Any]:
+    """Options with the shipped weights for a beam, unless others are chosen."""
+    posterior = options.get("posterior", {})
+    if not isinstance(posterior, dict):
+        return options
+    return {**options, "posterior": neural_posterior.suited(posterior, optics)}
 
 
 def trained_optics(options: dict[str, Any]) -> Optics:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from controller.calibration import OBSERVATIONS, closed_loop, holding_correlation
-from controller.dataset import DayRanges, joined
+from controller.dataset import PLAIN_FRAMES, DayRanges, Recipe, joined
 from controller.frame_set import held_out, simulated
 from controller.posterior import artefact, misfit
 from controller.posterior.artefact import Moments, PosteriorArtefact, scaled_directions
@@ -61,6 +61,7 @@ class Options:
     """Settings of the training.
 
     Attributes:
+        variant: "plain" days at the beam of the scenario, or "wide": days of all kinds at all beams (`departures`).
         days: simulated days over the whole range; a twentieth is held out.
         loop_days: further days, with states where a closed loop takes its frames.
         frames_per_day: frames of each day.
@@ -72,15 +73,21 @@ class Options:
         seed: seed of all random numbers.
     """
 
-    days: Annotated[int, Ge(2)] = 1000
-    loop_days: Count = 1250
-    frames_per_day: Annotated[int, Ge(2)] = 12
+    variant: Literal["plain", "wide"] = "plain"
+    days: Annotated[int, Ge(2)] = 750
+    loop_days: Count = 950
+    frames_per_day: Annotated[int, Ge(2)] = 16
     epochs: Count = 20
     batch: Count = 64
     learning_rate: Positive = 2e-3
     weight_decay: NonNegative = 1e-2
     calibration_runs: Count = 100
     seed: Seed = 1
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the frames are simulated."""
+        return WIDE_FRAMES if self.variant == "wide" else PLAIN_FRAMES
 
     def __post_init__(self) -> None:
         if self.days * self.frames_per_day < 2 * self.batch:
@@ -220,7 +227,7 @@ def calibrated_weight(outputs: Outputs) -> float:
 def training_and_test(options: Options, run: TrainingRun) -> tuple[Examples, Examples, float]:
     """Simulate both sets of frames; return training and held-out examples, and the mean log shot-noise floor."""
     numbers = (options.days, options.loop_days, options.frames_per_day, options.seed)
-    sets = frame_sets(run.optics, *numbers, WIDE_FRAMES)
+    sets = frame_sets(run.optics, *numbers, options.recipe)
     whole, loop = (simulated(frames, run.frames, run.progress, run.workers) for frames in sets)
     held = held_out(whole.days, options.days)
     log_floor = float(np.log(whole.floors).mean())
@@ -286,8 +293,13 @@ def _runs(
         measures.append(controller.measures())
 
     days = (DayRanges(), options.calibration_runs, options.seed)
-    distances = closed_loop(controller, trained.optics, FIRST, *days, report, watch, WIDE_FRAMES)
+    distances = closed_loop(controller, trained.optics, FIRST, *days, report, watch, options.recipe)
     return distances, [measures[k : k + OBSERVATIONS] for k in range(0, len(measures), OBSERVATIONS)]
+
+
+def label(options: Options) -> str:
+    """Name of the weights."""
+    return "posterior" if options.variant == "plain" else "posterior_wide"
 
 
 def summary(trained: PosteriorArtefact, _: TrainingRun) -> Mapping[str, str]:
@@ -307,5 +319,6 @@ TRAINING = Training(
     summary,
     last_stages=("calibration_runs",),
     further=lambda options, run: {"space": asdict(SPACE)},
+    label=label,
     controllers=("neural_posterior", "kalman"),
 )

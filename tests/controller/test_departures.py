@@ -86,7 +86,7 @@ def test_a_prepared_frame_tells_its_beam_and_the_network_hears_it():
     )
     assert data.beams.shape == (1, 2)
     assert np.all(data.beams != 0.0)
-    trained = artefact.load_for("posterior", OPTICS, SECOND_ORDER)
+    trained = artefact.load_for("posterior_wide", OPTICS, SECOND_ORDER)
     from controller import preprocess
 
     spectra = preprocess.whole_and_patches(frame)
