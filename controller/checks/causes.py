@@ -139,11 +139,13 @@ def _fits(cause: Cause, frames: Sequence[Told], starts: Sequence[Array], grid: G
 
 
 def _fitted(read: Sequence[Observation], start_nm: Array, grid: Grid, box: Array) -> tuple[Mode, float]:
-    mode = spectrum_fit.fit(spectrum_fit.starting_theta(start_nm), read, grid, box, ITERATIONS)
+    start, any_film = spectrum_fit.starting_theta(start_nm), spectrum_fit.ANY_FILM
+    mode = spectrum_fit.fit(start, read, grid, box, ITERATIONS, any_film)
     return mode, _log_likelihood(mode.theta, read, grid)
 
 
 def _log_likelihood(theta: Array, read: Sequence[Observation], grid: Grid) -> float:
     """Whittle log-likelihood of all frames at parameters (13,), and of the parameters' prior, nats."""
     measured = np.array([o.spectrum.values for o in read])
-    return spectrum_fit.log_posterior(theta, spectrum_fit.expected(theta, read, grid), measured)
+    expected = spectrum_fit.expected(theta, read, grid)
+    return spectrum_fit.log_posterior(theta, expected, measured, spectrum_fit.ANY_FILM)

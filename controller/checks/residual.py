@@ -89,7 +89,8 @@ class Residual:
         first = state_nm[list(self.places)]
         factor = units.scale(spectrum_fit.COEFFICIENTS, self.optics, units.REFERENCE)
         grid, box = spectrum_model.grid(self.optics), REACH_NM / factor
-        fitted = spectrum_fit.fit(spectrum_fit.starting_theta(first), self.observations, grid, box, ITERATIONS)
+        start, any_film = spectrum_fit.starting_theta(first), spectrum_fit.ANY_FILM
+        fitted = spectrum_fit.fit(start, self.observations, grid, box, ITERATIONS, any_film)
         frames = consistency.of_frames(fitted.theta, self.observations, grid, factor)
         apart = frames.per_degree > APART
         uneven = apart and frames.astigmatic < BY_HEIGHT and frames.misfit <= UNEXPLAINED

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from controller.spectrum import model as spectrum_model
@@ -18,9 +19,11 @@ from twin.state import StateSpace
 COEFFICIENTS = ("C10", "C12a", "C12b")
 FILMS = len(spectrum_model.STRUCTURE_PER_NM)
 PRIOR_MEAN = np.array([0.0, 0.0, 0.0, np.log(1.6), np.log(0.04), np.log(5.0), *[0.0] * FILMS])
-PRIOR_STD = np.array([0.15, 0.02, 0.05, 0.4, 0.35, 0.35, *[0.8] * FILMS])
 """Log amplitude, log scale, rotation [rad], log focal spread [nm], log source size [nm], log thickness [nm], and
-`Nuisance.log_structure`: films without order, of germanium, SiN or SiO2 differ from carbon by 0.3 to 1.7."""
+`Nuisance.log_structure`."""
+CARBON, ANY_FILM = (np.array([0.15, 0.02, 0.05, 0.4, 0.35, 0.35, *[film] * FILMS]) for film in (0.0, 0.8))
+"""Standard deviations of the prior; 0 holds a parameter. Films without order, of germanium, SiN or SiO2 differ from
+carbon by 0.3 to 1.7."""
 STEPS = np.array([0.3, 0.3, 0.3, 0.02, 0.003, 0.01, 0.05, 0.05, 0.05, *[0.05] * FILMS])
 """Steps of the finite differences: state in nm, then nuisance parameters."""
 TILE = 8
@@ -78,49 +81,69 @@ def expected(theta: Array, observations: Sequence[Observation], grid: Grid) -> A
     return 1.0 + signal[:, spectrum_model.band(grid.pixels)] / floors[:, None]
 
 
-def log_posterior(theta: Array, mean: Array, measured: Array) -> float:
+def log_posterior(theta: Array, mean: Array, measured: Array, prior_std: Array = CARBON) -> float:
     """Whittle log-likelihood of (K, P) plus the log of the nuisance parameters' Gaussian prior, nats."""
     likelihood = -float(np.sum(np.log(mean) + measured / mean)) / spectrum_model.CORRELATION
-    return likelihood - 0.5 * float(np.sum(((theta[3:] - PRIOR_MEAN) / PRIOR_STD) ** 2))
+    return likelihood - 0.5 * float(np.sum((theta[3:] - PRIOR_MEAN) ** 2 * _precision(prior_std)))
 
 
-def fit(theta: Array, observations: Sequence[Observation], grid: Grid, box_nm: Array, iterations: int) -> Mode:
+def _free(prior_std: Array) -> NDArray[np.bool_]:
+    """Which parameters are fitted, (13,)."""
+    return np.concatenate([np.full(3, True), prior_std > 0])
+
+
+def _precision(prior_std: Array) -> Array:
+    """Precision of the prior of each nuisance parameter; zero for one that is held."""
+    return np.where(prior_std > 0, 1.0 / np.maximum(prior_std, 1e-12) ** 2, 0.0)
+
+
+def fit(
+    theta: Array,
+    observations: Sequence[Observation],
+    grid: Grid,
+    box_nm: Array,
+    iterations: int,
+    prior_std: Array = CARBON,
+) -> Mode:
     """Climb from theta (13,) by damped Fisher scoring; the state stays within +-box_nm."""
     measured = np.array([o.spectrum.values for o in observations])
     theta, damping = theta.copy(), 1e-2
     mean = expected(theta, observations, grid)
-    best = log_posterior(theta, mean, measured)
-    information, score = _curvature(theta, mean, measured, observations, grid)
+    best = log_posterior(theta, mean, measured, prior_std)
+    information, score = _curvature(theta, mean, measured, observations, grid, prior_std)
     for _ in range(iterations):
         step = np.linalg.solve(information + damping * np.diag(np.diag(information)), score)
         trial = theta + np.clip(step, -30 * STEPS, 30 * STEPS)
         trial[:3] = np.clip(trial[:3], -box_nm, box_nm)
         trial_mean = expected(trial, observations, grid)
-        value = log_posterior(trial, trial_mean, measured)
+        value = log_posterior(trial, trial_mean, measured, prior_std)
         if value <= best:
             damping *= 10
             continue
         gained, best = value - best, value
         theta, mean, damping = trial, trial_mean, damping / 5
-        information, score = _curvature(theta, mean, measured, observations, grid)
+        information, score = _curvature(theta, mean, measured, observations, grid, prior_std)
         if gained < 0.01:
             break
     misfit = tile_misfit(measured / mean, grid.pixels)
-    covariance = np.linalg.inv(information) * misfit
+    inflation = np.where(_free(prior_std), misfit**0.5, 1.0)
+    covariance = np.linalg.inv(information) * np.outer(inflation, inflation)
     weight = best / misfit + 0.5 * float(np.linalg.slogdet(covariance)[1])
     return Mode(theta, (covariance + covariance.T) / 2, weight, misfit)
 
 
 def _curvature(
-    theta: Array, mean: Array, measured: Array, observations: Sequence[Observation], grid: Grid
+    theta: Array, mean: Array, measured: Array, observations: Sequence[Observation], grid: Grid, prior_std: Array
 ) -> tuple[Array, Array]:
     """Fisher information (13, 13) and score (13,) of the log posterior."""
-    slopes, log_mean = np.empty((len(theta), mean.size)), np.log(mean)
-    for i, step in enumerate(STEPS):
-        up = theta.copy()
+    slopes, log_mean = np.zeros((len(theta), mean.size)), np.log(mean)
+    free = _free(prior_std)
+    for i in np.flatnonzero(free):
+        up, step = theta.copy(), STEPS[i]
         up[i] += step
         slopes[i] = (np.log(expected(up, observations, grid)) - log_mean).ravel() / step
-    precision = np.concatenate([np.full(3, 1e-6), 1 / PRIOR_STD**2])
+    precision = np.concatenate([np.full(3, 1e-6), _precision(prior_std)])
+    precision[~free] = 1.0  # a parameter that is held has no slope: any value keeps the matrix invertible
     offset = np.concatenate([np.zeros(3), PRIOR_MEAN - theta[3:]])
     residual = (measured / mean - 1).ravel()
     information = slopes @ slopes.T / spectrum_model.CORRELATION + np.diag(precision)
