@@ -26,6 +26,10 @@ class NotWritten(StemtwinError, OSError):
     """Results that could not be written, for example on a full disc; the message says what is kept."""
 
 
+class OutputError(StemtwinError, ValueError):
+    """A folder that results cannot go to."""
+
+
 class Lock:
     """The right to write one folder or file; other programs are refused until `release`, or until this one ends.
 
@@ -124,6 +128,29 @@ def new_folder(path: Path) -> Path:
             continue
         return folder
     raise AssertionError("the numbers do not end")
+
+
+def results_folder(out: Path | None, default: Path, files: Iterable[str], overwrite: bool) -> Path:
+    """Folder for results, created; those of an earlier run stay, unless they are to be replaced.
+
+    Args:
+        out: as chosen; None is the first free one of `numbered(default)`.
+        default: see `out`.
+        files: names of the results.
+        overwrite: whether those of an earlier run are replaced.
+
+    Raises:
+        OutputError: `out` has results, or cannot be a folder.
+    """
+    try:
+        if out is None:
+            return new_folder(default)
+        if not overwrite and any((out / name).exists() for name in files):
+            raise OutputError(f"{out} has the results of an earlier run: choose another --out, or give --overwrite")
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(sentence(error, out or default)) from error
+    return out
 
 
 def latest(path: Path) -> Path | None:

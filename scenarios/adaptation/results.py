@@ -12,19 +12,15 @@ from agents.defects.day import Day
 from agents.defects.detection import Defects, find
 from agents.defects.network import WEIGHTS, Trained
 from agents.defects.sheet import KINDS
-from scenarios.folders import NotWritten, new_folder, sentence, write_text
+from scenarios.folders import NotWritten, sentence, write_text
 from twin.arrays import Floats
-from twin.errors import StemtwinError
 from twin.options import OptionError
 from twin.zcontrast.profile import ZContrast
 
 TABLE, SUMMARY, NETWORK = "defects.csv", "summary.json", "defects.safetensors"
+FILES = (TABLE, SUMMARY, NETWORK)
 LEAST = 0.5
 """Probability from which on a place counts as a defect."""
-
-
-class AdaptOutputError(StemtwinError, ValueError):
-    """A folder that results cannot go to."""
 
 
 def beam_of(trained: Trained, ring_mrad: tuple[float, float]) -> ZContrast:
@@ -40,23 +36,6 @@ def beam_of(trained: Trained, ring_mrad: tuple[float, float]) -> ZContrast:
     return ZContrast(
         energy_kev=optics.energy_kev, convergence_mrad=optics.convergence_mrad, inner_mrad=inner, outer_mrad=outer
     )
-
-
-def folder(out: Path | None, default: Path, overwrite: bool) -> Path:
-    """Folder for the results, created; those of an earlier run stay, unless they are to be replaced.
-
-    Raises:
-        AdaptOutputError: `out` has results, or cannot be a folder.
-    """
-    try:
-        if out is None:
-            return new_folder(default)
-        if not overwrite and any((out / name).exists() for name in (TABLE, SUMMARY, NETWORK)):
-            raise AdaptOutputError(f"{out} has the results of an earlier run: choose another --out, or --overwrite")
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AdaptOutputError(sentence(error, out or default)) from error
-    return out
 
 
 def write(trained: Trained, day: Day, images: Mapping[str, Floats], step_nm: float, out: Path) -> dict[str, Any]:

@@ -1,21 +1,11 @@
 """Which figures the paper has, and how each is made and written."""
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from scenarios.figures import curves, latents, maps
-from twin.errors import StemtwinError, nearest
-
-LARGEST_PX = 1200
-"""Longest side of a picture."""
-COLOURS = 64
-"""Colours of a picture: a page with several has to open at once."""
-
-
-class FigureError(StemtwinError, ValueError):
-    """No such figure, or a folder that cannot be written."""
+from scenarios.figures.pictures import FigureError, picked, small
 
 
 class PaperFigure(NamedTuple):
@@ -62,12 +52,7 @@ def chosen(numbers: Iterable[int]) -> list[PaperFigure]:
         >>> [figure.file for figure in chosen([4])]
         ['paper_4_latent_space.png']
     """
-    wanted, known = list(numbers), [figure.number for figure in FIGURES]
-    for number in wanted:
-        if number not in known:
-            suggestion = nearest(str(number), [str(k) for k in known])
-            raise FigureError(f"{number} is not a figure here{suggestion}; known: {', '.join(map(str, known))}")
-    return [figure for figure in FIGURES if not wanted or figure.number in wanted]
+    return picked(FIGURES, numbers)
 
 
 def write(out: Path, figures: Iterable[PaperFigure], campaigns: Path) -> Iterator[tuple[PaperFigure, str]]:
@@ -96,14 +81,3 @@ def write(out: Path, figures: Iterable[PaperFigure], campaigns: Path) -> Iterato
         except OSError as error:
             raise FigureError(f"{out / figure.file}: {error.strerror or error}") from error
         yield figure, ""
-
-
-def small(png: bytes) -> bytes:
-    """Return a picture with at most `LARGEST_PX` along a side and `COLOURS` colours."""
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(png)).convert("RGB")
-    image.thumbnail((LARGEST_PX, LARGEST_PX), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.quantize(COLOURS).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

@@ -18,11 +18,10 @@ from agents.quantify.quantify import Quantified, QuantifyOptions, quantify
 from agents.quantify.step import FitOptions
 from scenarios.calibration.plots import BELIEF, INK, TRUTH, png
 from scenarios.figures import restoration_network
-from scenarios.figures.paper import FigureError, small
+from scenarios.figures.pictures import FigureError, picked, small
 from scenarios.quantification.studies import BULK, MARGIN, SPHERE, distorted, exposed
 from twin import specimens
 from twin.arrays import Floats
-from twin.errors import nearest
 from twin.zcontrast.image import ColumnImages
 
 THICKNESSES, REPEATS = (2, 5, 10, 20), 4
@@ -218,12 +217,7 @@ def chosen(numbers: Iterable[int]) -> list[RestorationFigure]:
         >>> [figure.file for figure in chosen([12])]
         ['restoration_12_whitening.png']
     """
-    wanted, known = list(numbers), [figure.number for figure in FIGURES]
-    for number in wanted:
-        if number not in known:
-            suggestion = nearest(str(number), [str(k) for k in known])
-            raise FigureError(f"{number} is not a figure here{suggestion}; known: {', '.join(map(str, known))}")
-    return [figure for figure in FIGURES if not wanted or figure.number in wanted]
+    return picked(FIGURES, numbers)
 
 
 def write(out: Path, figures: Iterable[RestorationFigure]) -> Iterator[Path]:

@@ -11,22 +11,19 @@ from typing import Any
 import numpy as np
 
 from agents.quantify.quantify import Quantified
-from scenarios.folders import NotWritten, new_folder, sentence, write_bytes, write_text
+from scenarios.folders import NotWritten, sentence, write_bytes, write_text
 from twin.arrays import Floats
 from twin.errors import StemtwinError
 
 TABLE, ARRAYS, PICTURE, SUMMARY = "columns.csv", "columns.zarr", "columns.png", "summary.json"
 RESTORED = "restored.npy"
 """Image of the fitted columns on the true grid."""
+FILES = (TABLE, ARRAYS, PICTURE, SUMMARY, RESTORED)
 FORMAT, VERSION = "stemtwin-columns", 1
 
 
 class LibraryError(StemtwinError, ValueError):
     """A file that is no library of cross-sections."""
-
-
-class OutputError(StemtwinError, ValueError):
-    """A folder that results cannot go to."""
 
 
 def read_library(path: Path) -> list[float]:
@@ -56,23 +53,6 @@ def read_library(path: Path) -> list[float]:
     if not found:
         raise LibraryError(f"{path}: no cross-section in it")
     return found
-
-
-def folder(out: Path | None, default: Path, overwrite: bool) -> Path:
-    """Folder for the results, created; those of an earlier run stay, unless they are to be replaced.
-
-    Raises:
-        OutputError: `out` has results, or cannot be a folder.
-    """
-    try:
-        if out is None:
-            return new_folder(default)
-        if not overwrite and any((out / name).exists() for name in (TABLE, ARRAYS, PICTURE, SUMMARY, RESTORED)):
-            raise OutputError(f"{out} has the results of an earlier run: choose another --out, or give --overwrite")
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(sentence(error, out or default)) from error
-    return out
 
 
 def summary(found: Quantified, source: str) -> dict[str, Any]:

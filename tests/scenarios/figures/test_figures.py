@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from scenarios.cli import app
 from scenarios.figures import latents, maps
-from scenarios.figures.paper import FIGURES, LARGEST_PX, small
+from scenarios.figures.paper import FIGURES
+from scenarios.figures.pictures import LARGEST_PX, small
 
 BASELINES = Path(__file__).parents[3] / "benchmarks" / "baselines"
 LARGEST = 150_000
