@@ -63,7 +63,7 @@ def imported(path: Path) -> Iterator[str]:
 def test_imports_are_declared(project: dict[str, Any]) -> None:
     distributions = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "annotated_types": "annotated-types"}
     optional = project["project"]["optional-dependencies"]
-    texts = project["project"]["dependencies"] + optional["rl"] + optional["live"]
+    texts = project["project"]["dependencies"] + optional["rl"] + optional["live"] + optional["notebook"]
     declared = {canonicalize_name(Requirement(text).name) for text in texts}
     third_party = set()
     for package in PACKAGES:

@@ -77,7 +77,7 @@ class ShiftMap:
             >>> import numpy as np
             >>> shift_px = np.array([[0.5, 0.0, -0.5], [0.0, 0.0, 0.0]])
             >>> ShiftMap.of(shift_px).image(np.eye(3)).round(2).tolist()
-            [[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.5, 0.5]]
+            [[0.48, 0.49, 0.0], [0.02, 1.03, 0.02], [0.0, 0.49, 0.48]]
         """
         rows, columns = recorded.shape
         moved = np.zeros((rows, columns))

@@ -106,8 +106,8 @@ def beam_scales(optics: Optics, reference: Optics) -> Array:
     A film's spectrum, at an angle over the aperture angle, depends on the first; depths count by the second.
 
     Example:
-        >>> beam_scales(Optics(energy_kev=200.0, convergence_mrad=25.0), Optics()).round(3).tolist()
-        [-0.355, -0.468]
+        >>> beam_scales(Optics(energy_kev=200.0, convergence_mrad=25.0), Optics()).round(2).tolist()
+        [-0.36, -0.47]
     """
     angle = np.log(optics.convergence_mrad / reference.convergence_mrad)
     wave = np.log(optics.wavelength_nm / reference.wavelength_nm)

@@ -117,7 +117,7 @@ def test_the_divergence_is_that_of_normals() -> None:
 
 
 def test_codes_of_a_variational_autoencoder_fill_a_standard_normal() -> None:
-    code = load("vae", {"size": 2, "epochs": 40, "weight": 0.2}).fit(cloud())
+    code = load("vae", {"size": 2, "epochs": 60, "weight": 0.5}).fit(cloud())
     codes, spread = code.encode(cloud()), code.spread(cloud())  # type: ignore[attr-defined]
     np.testing.assert_allclose(codes.var(axis=0) + (spread**2).mean(axis=0), 1.0, atol=0.35)
 

@@ -41,8 +41,9 @@ def outcome(path: Path, name: str, **options: Any) -> Any:
     return done
 
 
-OTHERWISE = ("haadf", "epie", "columns")
-"""Agents that see nothing here: no electron, whole numbers only (tested below), no lattice."""
+OTHERWISE = ("haadf", "epie", "columns", "defects", "anomaly", "bm3d")
+"""Agents that see nothing here: no electron, whole numbers only (tested below), no lattice, nothing odd; or that need a
+package that may be absent."""
 
 
 def test_the_options_are_those_of_the_reference() -> None:
