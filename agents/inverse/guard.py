@@ -26,8 +26,7 @@ class Verdict:
 
     Attributes:
         word: "supported": the image without the feature is rejected, and the amplitude fits. "not needed": the data
-            do not
-            reject the image without it. "contradicted": they reject the feature as it stands in the image.
+            do not reject the image without it. "contradicted": they reject the feature as it stands in the image.
         amplitude: of the feature in the data over that in the image: 1 if true, 0 if invented.
         sigma: standard error of the amplitude.
         log_likelihood_ratio: of the image with the feature against the image without it; negative speaks against it.
@@ -62,8 +61,7 @@ def judge(data: PhaseData, image: Floats, feature: Floats, false_alarm: float = 
         image: with the feature, rad, (R, C).
         feature: the part of the image in question, of the same shape, see `patch`.
         false_alarm: probability of "supported" for a feature that is not in the data, and of "contradicted" for one
-            that
-            is there as in the image; the rest of the image is taken as right.
+            that is there as in the image; the rest of the image is taken as right.
 
     Raises:
         ValueError: image or feature differ from the data in shape.

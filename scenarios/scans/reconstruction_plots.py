@@ -91,6 +91,8 @@ def scan_image(axes: Axes, title: str, image: Image, step_nm: float | None) -> N
     values = np.atleast_2d(image.values)
     known = values[np.isfinite(values)]
     low, high = np.percentile(known, (CLIP_PERCENT, 100 - CLIP_PERCENT)) if known.size else (0.0, 1.0)
+    if known.size and not high > low:
+        low, high = known.min(), known.max()  # few pixels differ from all others
     if not high > low:
         # A constant: mid-grey, on a scale of its own size.
         low, high = low - (abs(low) or 1.0), low + (abs(low) or 1.0)

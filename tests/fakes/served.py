@@ -145,6 +145,8 @@ class Proxy:
                 client, _ = self._server.accept()
             except TimeoutError:
                 continue
+            except OSError:
+                return  # closed meanwhile
             try:
                 upstream = socket.create_connection(("127.0.0.1", self._upstream), timeout=2.0)
             except OSError:
@@ -153,7 +155,8 @@ class Proxy:
             self.connections += 1
             self._pairs.append((client, upstream))
             for source, sink, actions in ((client, upstream, self.requests), (upstream, client, self.replies)):
-                source.settimeout(0.02)
+                with suppress(OSError):  # cut meanwhile; the pump then ends at once
+                    source.settimeout(0.02)
                 thread = threading.Thread(target=self._pump, args=(source, sink, actions), daemon=True)
                 self._threads.append(thread)
                 thread.start()
