@@ -26,8 +26,8 @@ def disc_radius_px(optics: Optics) -> float:
     return optics.convergence_mrad / optics.camera_pixel_mrad
 
 
-def on_reference_camera(optics: Optics, reference: Optics = REFERENCE) -> Optics:
-    """The same beam on a camera where the disc has the radius, and the frame the pixels, of the reference.
+def on_reference_camera(optics: Optics) -> Optics:
+    """The same beam on a camera where the disc has the radius, and the frame the pixels, of `REFERENCE`.
 
     Example:
         >>> small = on_reference_camera(Optics(energy_kev=200.0, convergence_mrad=25.0, camera_pixels=64, binning=6))
@@ -36,9 +36,9 @@ def on_reference_camera(optics: Optics, reference: Optics = REFERENCE) -> Optics
         >>> on_reference_camera(REFERENCE) == REFERENCE
         True
     """
-    if same_camera(optics, reference):
+    if same_camera(optics, REFERENCE):
         return optics
-    return beam_on_camera(optics.energy_kev, optics.convergence_mrad, reference)
+    return beam_on_camera(optics.energy_kev, optics.convergence_mrad)
 
 
 def beam_on_camera(energy_kev: float, convergence_mrad: float, reference: Optics = REFERENCE) -> Optics:

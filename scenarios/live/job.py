@@ -1,12 +1,13 @@
 """Work in a thread of its own, whose end is always told to the page."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from twin.errors import StemtwinError, printable
 
 
-class Job:
+class Job(ABC):
     """A thread that does `work` once.
 
     Args:
@@ -31,13 +32,13 @@ class Job:
         """Begin."""
         self._thread.start()
 
+    @abstractmethod
     def work(self) -> None:
         """Do the work; an error that the program knows becomes the `problem`.
 
         Raises:
             StemtwinError, OSError, ValueError: the work failed.
         """
-        raise NotImplementedError
 
     def _run(self) -> None:
         try:

@@ -1,28 +1,13 @@
 """What all restorations of a ring's image share: the sum of the ring, gaps filled, mean and deviation reported."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 
 from agents.base import Image, Reconstruction, StreamMeta
 from agents.block import Block
-from agents.methods.detectors import _ring
-from agents.methods.detectors.virtual import VirtualDetectors
+from agents.methods.detectors._ring_image import Options, RingImage
 from twin.arrays import Floats
-from twin.options import validated
-
-
-@validated
-class Options(_ring.Options):
-    """The ring.
-
-    Attributes:
-        layout: usual radii of the ring, multiples of the convergence angle.
-    """
-
-    layout: Literal["bf", "abf", "adf", "haadf"] = "adf"
-
 
 Restore = Callable[[Floats], tuple[Floats, Floats | None]]
 """Image in counts, (rows, columns), to the restored one and the standard deviation of each pixel, if known."""
@@ -45,7 +30,7 @@ class RestoredRing:
 
     def __init__(self, name: str, options: Options, restore: Restore | None, missing: str = "") -> None:
         self.name, self._restore, self._missing = name, restore, missing
-        self._ring = VirtualDetectors(name, options)
+        self._image = RingImage(name, options, self._restored)
 
     def start(self, meta: StreamMeta) -> None:
         """Begin a new stream.
@@ -54,30 +39,24 @@ class RestoredRing:
             MetaError: a list of positions, or a stream that lacks an angle.
             AngleError: the ring lies beyond the camera.
         """
-        meta.need_grid(self.name)
-        self._ring.start(meta)
-        self._found: Reconstruction | None = None
+        self._image.start(meta)
 
     def update(self, block: Block) -> None:
         """Add the counts of the positions."""
-        self._ring.update(block)
-        self._found = None
+        self._image.update(block)
 
     def result(self) -> Reconstruction:
         """The restored image; positions that have not arrived are unknown, and taken for the mean meanwhile."""
-        if self._found is None:
-            self._found = self._restored()
-        (image,) = self._found.images.values()
+        found, notes = self._image.made()
+        (image,) = found.images.values()
         spread = None if image.spread is None else image.spread.copy()
         copied = Image(image.values.copy(), image.unit, spread)
-        return Reconstruction({self.name: copied}, self._found.figures, notes=self._found.notes)
+        return Reconstruction({self.name: copied}, found.figures, notes=(*notes, *found.notes))
 
-    def _restored(self) -> Reconstruction:
-        sums = self._ring.result()
-        (image,) = (found.values for found in sums.images.values())
+    def _restored(self, image: Floats) -> Reconstruction:
         known = np.isfinite(image)
         if self._restore is None or not known.any():
-            notes = (*sums.notes, self._missing) if self._missing else sums.notes
+            notes = (self._missing,) if self._missing else ()
             return Reconstruction({self.name: Image(np.full(image.shape, np.nan), "counts")}, notes=notes)
         values, spread = self._restore(np.where(known, image, image[known].mean()))
         values = np.where(known, values, np.nan)
@@ -88,4 +67,4 @@ class RestoredRing:
             "deviation": float(values[known].std()),
             "deviation_before": float(image[known].std()),
         }
-        return Reconstruction({self.name: Image(values, "counts", spread)}, figures, notes=sums.notes)
+        return Reconstruction({self.name: Image(values, "counts", spread)}, figures)

@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from agents.base import Agent
-from agents.methods.images._restored import Options, RestoredRing
+from agents.methods.detectors._ring_image import Options
+from agents.methods.images._restored import RestoredRing
 from agents.restoration.anscombe import expected, stabilised
 from twin.arrays import Floats
 from twin.options import checked_options

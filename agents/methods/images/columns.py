@@ -10,8 +10,8 @@ import numpy as np
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.block import Block
-from agents.methods.detectors import _ring
-from agents.methods.detectors.virtual import VirtualDetectors
+from agents.methods.detectors import _ring_image
+from agents.methods.detectors._ring_image import RingImage
 from agents.quantify.errors import QuantifyError
 from agents.quantify.quantify import Quantified, QuantifyOptions, quantify
 from twin.arrays import Floats
@@ -21,7 +21,7 @@ NAME = "columns"
 
 
 @validated
-class Options(_ring.Options):
+class Options(_ring_image.Options):
     """Settings of the ring and of the measurement.
 
     Attributes:
@@ -32,7 +32,6 @@ class Options(_ring.Options):
         count: "mixture" counts atoms from the cross-sections alone, or "none".
     """
 
-    layout: Literal["bf", "abf", "adf", "haadf"] = "adf"
     spacing_nm: Positive | None = None
     scan: Literal["joint", "perfect"] = "joint"
     width: Literal["column", "shared"] = "column"
@@ -50,7 +49,7 @@ class ColumnAgent:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._ring = VirtualDetectors(NAME, options)
+        self._image = RingImage(NAME, options, self._measured)
 
     def start(self, meta: StreamMeta) -> None:
         """Begin a new stream.
@@ -59,32 +58,25 @@ class ColumnAgent:
             MetaError: a list of positions, or a stream that lacks an angle.
             AngleError: the ring lies beyond the camera.
         """
-        meta.need_grid(NAME)
+        self._image.start(meta)
         self._step_nm = meta.metadata.step_nm
-        self._ring.start(meta)
-        self._found: tuple[Quantified | None, str] | None = None
 
     def update(self, block: Block) -> None:
         """Add the counts of the positions."""
-        self._ring.update(block)
-        self._found = None
+        self._image.update(block)
 
     def result(self) -> Reconstruction:
         """The fitted image, residuals and cross-sections; the measurement is kept until more positions arrive."""
-        sums = self._ring.result()
-        (image,) = (found.values for found in sums.images.values())
-        if self._found is None:
-            self._found = self._measured(image)
-        found, why = self._found
-        if found is None:
-            return Reconstruction({NAME: Image(np.full(image.shape, np.nan), "counts")}, notes=(*sums.notes, why))
-        return _reconstruction(found, sums.notes)
+        (found, shape), notes = self._image.made()
+        if isinstance(found, str):
+            return Reconstruction({NAME: Image(np.full(shape, np.nan), "counts")}, notes=(*notes, found))
+        return _reconstruction(found, notes)
 
-    def _measured(self, image: Floats) -> tuple[Quantified | None, str]:
-        """Columns, or what is missing."""
+    def _measured(self, image: Floats) -> tuple[Quantified | str, tuple[int, ...]]:
+        """Columns, or what is missing, and the shape of the image."""
         unknown = int(np.count_nonzero(np.isnan(image)))
         if unknown:
-            return None, f"columns are measured when the scan is complete: {unknown} positions are missing"
+            return f"columns are measured when the scan is complete: {unknown} positions are missing", image.shape
         options = self.options
         how = QuantifyOptions(
             spacing_nm=options.spacing_nm if self._step_nm is not None else None,
@@ -94,9 +86,9 @@ class ColumnAgent:
             tail=False,  # frames are read out whole
         )
         try:
-            return quantify(image, self._step_nm, how), ""
+            return quantify(image, self._step_nm, how), image.shape
         except QuantifyError as error:
-            return None, str(error)
+            return str(error), image.shape
 
 
 def _reconstruction(found: Quantified, notes: tuple[str, ...]) -> Reconstruction:

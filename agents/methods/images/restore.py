@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agents.base import Agent
-from agents.methods.images import _restored
+from agents.methods.detectors import _ring_image
 from agents.methods.images._restored import RestoredRing
 from twin.arrays import Floats
 from twin.options import checked_options, validated
@@ -17,7 +17,7 @@ NAME = "restore"
 
 
 @validated
-class Options(_restored.Options):
+class Options(_ring_image.Options):
     """The ring and the network.
 
     Attributes:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from agents.base import Agent
-from agents.methods.images._restored import Options, RestoredRing
+from agents.methods.detectors._ring_image import Options
+from agents.methods.images._restored import RestoredRing
 from agents.restoration.wiener import wiener
 from twin.options import checked_options
 

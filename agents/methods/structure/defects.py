@@ -4,7 +4,7 @@ The image is that of a ring detector; `stemtwin train defects` trains the networ
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +13,8 @@ from agents.block import Block
 from agents.defects.detection import DefectImageError, Defects, find
 from agents.defects.network import WEIGHTS, Trained
 from agents.defects.sheet import KINDS
-from agents.methods.detectors import _ring
-from agents.methods.detectors.virtual import VirtualDetectors
+from agents.methods.detectors import _ring_image
+from agents.methods.detectors._ring_image import RingImage
 from learning.weights_file import find as found_file
 from twin.arrays import Floats
 from twin.options import Probability, checked_options, validated
@@ -23,7 +23,7 @@ NAME = "defects"
 
 
 @validated
-class Options(_ring.Options):
+class Options(_ring_image.Options):
     """Settings of the ring and of the network.
 
     Attributes:
@@ -32,7 +32,6 @@ class Options(_ring.Options):
         least_probability: places with a smaller probability are left out.
     """
 
-    layout: Literal["bf", "abf", "adf", "haadf"] = "adf"
     weights: str = "defects"
     least_probability: Probability = 0.5
 
@@ -48,7 +47,7 @@ class DefectAgent:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._ring = VirtualDetectors(NAME, options)
+        self._image = RingImage(NAME, options, self._sought)
 
     def start(self, meta: StreamMeta) -> None:
         """Begin a new stream.
@@ -57,41 +56,39 @@ class DefectAgent:
             MetaError: a list of positions, or a stream that lacks the step or an angle.
             AngleError: the ring lies beyond the camera.
         """
-        meta.need_grid(NAME)
+        self._image.start(meta)
         self._step_nm = meta.need("step_nm", NAME)
         self._energy_kev = meta.metadata.energy_kev
-        self._ring.start(meta)
-        self._found: tuple[Defects | None, tuple[str, ...]] | None = None
 
     def update(self, block: Block) -> None:
         """Add the counts of the positions."""
-        self._ring.update(block)
-        self._found = None
+        self._image.update(block)
 
     def result(self) -> Reconstruction:
         """Probability of a defect at its nearest position, 0 elsewhere, and the numbers of each kind."""
-        sums = self._ring.result()
-        (image,) = (found.values for found in sums.images.values())
-        if self._found is None:
-            self._found = self._sought(image)
-        found, notes = self._found
+        (found, shape, notes), of_ring = self._image.made()
+        notes = (*of_ring, *notes)
         if found is None:
-            return Reconstruction({NAME: Image(np.full(image.shape, np.nan), "1")}, notes=(*sums.notes, *notes))
-        drawn = np.zeros(image.shape)
-        np.maximum.at(drawn, self._places(found, image.shape), found.probability)
+            return Reconstruction({NAME: Image(np.full(shape, np.nan), "1")}, notes=notes)
+        drawn = np.zeros(shape)
+        np.maximum.at(drawn, self._places(found, shape), found.probability)
         figures = {name: float(np.sum(found.kind == number)) for number, name in enumerate(KINDS)}
         figures["expected"] = float(found.probability.sum())
-        return Reconstruction({NAME: Image(drawn, "1")}, figures, notes=(*sums.notes, *notes))
+        return Reconstruction({NAME: Image(drawn, "1")}, figures, notes=notes)
 
     def _places(self, found: Defects, shape: tuple[int, ...]) -> tuple[Any, Any]:
         row = np.clip(np.rint(found.y_nm / self._step_nm), 0, shape[0] - 1).astype(np.int64)
         return row, np.clip(np.rint(found.x_nm / self._step_nm), 0, shape[1] - 1).astype(np.int64)
 
-    def _sought(self, image: Floats) -> tuple[Defects | None, tuple[str, ...]]:
-        """Defects, or what is missing."""
+    def _sought(self, image: Floats) -> tuple[Defects | None, tuple[int, ...], tuple[str, ...]]:
+        """Defects, the shape of the image, and notes, also on what is missing."""
         unknown = int(np.count_nonzero(np.isnan(image)))
         if unknown:
-            return None, (f"defects are sought when the scan is complete: {unknown} positions are missing",)
+            return (
+                None,
+                image.shape,
+                (f"defects are sought when the scan is complete: {unknown} positions are missing",),
+            )
         trained: Trained = WEIGHTS.load(found_file(self.options.weights, WEIGHTS.shipped))
         trained_kev = trained.optics.energy_kev
         notes: tuple[str, ...] = ()
@@ -100,8 +97,8 @@ class DefectAgent:
         try:
             found = find(trained.network, image, self._step_nm)
         except DefectImageError as error:
-            return None, (*notes, str(error))
-        return found.above(self.options.least_probability), notes
+            return None, image.shape, (*notes, str(error))
+        return found.above(self.options.least_probability), image.shape, notes
 
 
 def make(options: Mapping[str, Any]) -> Agent:
