@@ -4,11 +4,12 @@ The microscope is never in two hands: while a calibration runs, the knobs are re
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from agents.sources import open_source
 from controller import base as controllers
 from scenarios.calibration.instruments import Wiring
 from scenarios.live import messages, pictures
@@ -40,6 +41,7 @@ class Settings:
         out: folder of run directories.
         consents: the operator has an instrument moved; otherwise a dry run.
         source: file or camera for the scan panel; "" for the twin's scans.
+        meta, source_options: of the source, as for `agents.sources.open_source`.
     """
 
     scenario: Scenario
@@ -47,6 +49,8 @@ class Settings:
     out: Path
     consents: bool = True
     source: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    source_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Desk:
@@ -332,7 +336,8 @@ class Desk:
             self._show("scan", shown, details)
 
         if self.settings.source and message.scenario == self.settings.source:
-            self.scan = of_source(self.settings.source, message.agents, out, wanted, show, self._changed)
+            opened = partial(open_source, self.settings.source, self.settings.meta, **self.settings.source_options)
+            self.scan = of_source(self.settings.source, opened, message.agents, out, wanted, show, self._changed)
         else:
             scenario = self._named(message.scenario)
             self.scan = of_twin(scenario.for_seed(seed), seed, message.agents, out, wanted, show, self._changed)
