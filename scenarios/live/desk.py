@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from agents import base as agents
 from agents.sources import open_source
 from controller import base as controllers
 from scenarios.calibration.instruments import Wiring
@@ -29,6 +30,10 @@ from twin.types import Frame
 
 class NotNow(StemtwinError, ValueError):
     """A message that does not suit the present state; nothing was done."""
+
+
+USUAL = ("bf", "abf", "adf", "haadf", "com", "dpc", "icom", "ricom", "ssb")
+"""Agents that the page offers first."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,10 @@ class Desk:
             "controllers": [{"name": name, "about": controllers.describe(name)} for name in controllers.names()],
             "days": [{"name": name, "about": one.description} for name, one in days.items()],
             "scans": [{"name": name, "about": one.description} for name, one in found.items() if one.scan],
-            "agents": ["bf", "abf", "adf", "haadf", "com", "dpc", "icom", "ricom", "ssb", "segments"],
+            "agents": [
+                {"name": name, "about": agents.describe(name), "usual": name in USUAL}
+                for name in sorted(agents.names(), key=lambda name: (*USUAL, name).index(name))
+            ],
             "source": self.settings.source,
         }
 
