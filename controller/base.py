@@ -16,6 +16,7 @@ from twin import registry
 from twin.arrays import Array
 from twin.errors import StemtwinError
 from twin.optics import Optics
+from twin.options import Probability, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
@@ -131,6 +132,17 @@ class Controller(Protocol):
     def done(self) -> bool:
         """Whether the stop rule holds: the credible region lies within tolerance."""
         ...
+
+
+@validated
+class StopOptions:
+    """Option of the controllers with the stop rule of `StopsInSpec`.
+
+    Attributes:
+        stop_probability: done when every component is in spec with this probability.
+    """
+
+    stop_probability: Probability = 0.95
 
 
 class StopsInSpec(ABC):

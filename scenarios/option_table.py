@@ -30,8 +30,8 @@ def rows(options: type, preset: Mapping[str, Any] | None = None) -> list[Row]:
     """Return one row per option; the defaults are the preset's where it sets them.
 
     Example:
-        >>> from controller.strategies.coordinate_scan import Options
-        >>> row = rows(Options)[-1]
+        >>> from controller.merit.search import SearchOptions
+        >>> row = rows(SearchOptions)[-1]
         >>> row.name, row.unit, row.limits
         ('stop_nm', 'nm', '> 0')
     """

@@ -16,24 +16,21 @@ from agents.defects.sheet import Labelled
 from learning import optimisation
 from learning.torch_state import seeded
 from learning.training import Training, TrainingRun
-from twin.options import Count, NonNegative, Positive, Seed, validated
+from twin.options import Count, NonNegative, Positive, validated
 from twin.zcontrast.profile import ZContrast
 
 
 @validated
-class Options:
+class Options(optimisation.Options):
     """Settings of the training.
 
     Attributes:
         conditions: of the simulated images: "random" days, or "clean" without noise, dirt and errors of the scan.
         days: simulated images, each of another day; a tenth is held out.
         epochs: passes over the images; each takes another part of every image.
-        batch: images per step.
-        learning_rate: maximum learning rate of AdamW, reached after a tenth of the steps.
         weight_decay: weight decay of AdamW.
         inner_mrad: inner angle of the ring detector.
         outer_mrad: its outer angle.
-        seed: seed of all random numbers.
     """
 
     conditions: Literal["random", "clean"] = "random"
@@ -44,7 +41,6 @@ class Options:
     weight_decay: NonNegative = 1e-3
     inner_mrad: NonNegative = 63.0
     outer_mrad: Positive = 200.0
-    seed: Seed = 1
 
 
 def beam_of(options: Options, run: TrainingRun) -> ZContrast:

@@ -18,7 +18,7 @@ from agents.restoration.wiener import scale_free_wiener
 from learning import optimisation
 from learning.torch_state import seeded
 from learning.training import Training, TrainingRun
-from twin.options import Count, NonNegative, Positive, Seed, validated
+from twin.options import Count, NonNegative, validated
 
 STAGE = "fitting the restoration"
 OF_A_HEAD = 2 / 3
@@ -26,16 +26,13 @@ OF_A_HEAD = 2 / 3
 
 
 @validated
-class Options:
+class Options(optimisation.Options):
     """Settings of the training; the factors weigh the terms of the loss (Friedrich 2023, eqs 2.32 to 2.43).
 
     Attributes:
         images: pairs of each epoch; every epoch has new ones.
-        epochs: number of epochs.
-        batch: pairs per step.
         side_px: side of the images, a multiple of four.
         beams: beams whose probes the images show.
-        learning_rate: maximum learning rate of Adam.
         features: channels of the network.
         absolute: factor of the absolute error.
         square: factor of the square error.
@@ -45,7 +42,6 @@ class Options:
         std: factor of the error of each image's standard deviation.
         logarithm: factor of the logarithm of each image's square error, under which every dose weighs the same.
         adversarial: factor of the adversarial loss; 0 trains no discriminator.
-        seed: seed of all random numbers.
     """
 
     images: Count = 1000
@@ -53,7 +49,6 @@ class Options:
     batch: Count = 8
     side_px: Annotated[int, Ge(PATCH + 2), Le(1024)] = 96
     beams: Annotated[int, Ge(1), Le(len(BEAMS))] = len(BEAMS)
-    learning_rate: Positive = 2e-3
     features: Annotated[int, Ge(4), Le(256)] = 48
     absolute: NonNegative = 0.5
     square: NonNegative = 0.5
@@ -63,7 +58,6 @@ class Options:
     std: NonNegative = 0.1
     logarithm: NonNegative = 1.0
     adversarial: NonNegative = 0.0
-    seed: Seed = 1
 
 
 class _Trained(nn.Module):

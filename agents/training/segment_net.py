@@ -18,7 +18,7 @@ from learning.torch_state import seeded
 from learning.training import Training, TrainingRun
 from twin.arrays import Floats
 from twin.optics import Optics
-from twin.options import Count, NonNegative, Positive, Seed, validated
+from twin.options import Count, NonNegative, validated
 
 CROP = 48
 """Positions along the side of a training example, cut from a periodic scan: its edges are those of a real scan."""
@@ -34,26 +34,21 @@ JUDGED_EVERY = 4
 
 
 @validated
-class Options:
+class Options(optimisation.Options):
     """Settings of the training.
 
     Attributes:
         scans: simulated scans; a sixteenth is held out.
         epochs: passes over the scans, each with new counts.
-        batch: scans per step.
-        learning_rate: maximum learning rate of AdamW.
         weight_decay: weight decay of AdamW.
         precision: of convolutions; bfloat16 is twice as fast where the processor has it.
-        seed: seed of all random numbers.
     """
 
     scans: Annotated[int, Ge(16)] = 600
     epochs: Count = 12
     batch: Count = 8
-    learning_rate: Positive = 2e-3
     weight_decay: NonNegative = 1e-3
     precision: Literal["bfloat16", "float32"] = "bfloat16"
-    seed: Seed = 1
 
 
 class Example(NamedTuple):

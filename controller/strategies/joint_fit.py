@@ -11,7 +11,7 @@ import numpy as np
 from annotated_types import Ge
 
 from controller import base, preprocess
-from controller.base import Controller, Estimate, StopsInSpec
+from controller.base import Controller, Estimate, StopOptions, StopsInSpec
 from controller.film import fit as film_fit
 from controller.film import model as film_model
 from controller.film.fit import Exposure, FilmFit
@@ -41,7 +41,7 @@ every frame."""
 
 
 @validated
-class Options:
+class Options(StopOptions):
     """Settings of the joint fit.
 
     Attributes:
@@ -55,7 +55,6 @@ class Options:
         attempts: number of failed fits in a row after which no further fit is tried.
         inflation: factor on the standard deviations, which come from the curvature with the film held fixed.
         bias_nm: standard deviation of the model error per component, added to the covariance.
-        stop_probability: done when every component is in spec with this probability.
     """
 
     start: str = "vae_em"
@@ -67,7 +66,6 @@ class Options:
     attempts: Count = 4
     inflation: Annotated[float, Ge(1)] = 3.0
     bias_nm: NonNegative = 0.05
-    stop_probability: Probability = 0.95
 
 
 class JointFit(StopsInSpec):

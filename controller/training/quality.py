@@ -20,28 +20,22 @@ from controller.symmetry import mirrored
 from learning import optimisation
 from learning.torch_state import seeded
 from learning.training import Training, TrainingRun
-from twin.options import Count, Positive, Seed, validated
+from twin.options import Count, Positive, validated
 
 
 @validated
-class Options:
+class Options(optimisation.Options):
     """Settings of the training.
 
     Attributes:
         days: simulated days; a twentieth is held out.
         frames_per_day: frames of each day.
-        epochs: passes over the frames.
-        batch: frames per step.
-        learning_rate: maximum learning rate of AdamW, reached after a tenth of the steps.
-        seed: seed of all random numbers.
     """
 
     days: Annotated[int, Ge(2)] = 1200
     frames_per_day: Annotated[int, Ge(2)] = 16
     epochs: Count = 8
-    batch: Count = 64
     learning_rate: Positive = 3e-3
-    seed: Seed = 1
 
 
 def fit(training: Dataset, test: Dataset, options: Options, run: TrainingRun) -> QualityNetwork:

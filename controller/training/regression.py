@@ -29,35 +29,28 @@ from learning import optimisation
 from learning.torch_state import seeded
 from learning.training import Training, TrainingRun
 from twin.arrays import Array
-from twin.options import Count, NonNegative, Positive, Seed, validated
+from twin.options import Count, NonNegative, validated
 from twin.state import SECOND_ORDER, StateSpace
 
 
 @validated
-class Options:
+class Options(optimisation.Options):
     """Settings of the training.
 
     Attributes:
         days: simulated days over the whole range; a tenth is held out.
         loop_days: further days, with states where a closed loop takes its frames; a tenth is held out.
         frames_per_day: frames of each day.
-        epochs: passes over the frames.
-        batch: frames per step.
-        learning_rate: maximum learning rate of AdamW, reached after a tenth of the steps.
         weight_decay: weight decay of AdamW.
         calibration_runs: closed-loop runs that calibrate the estimate, one simulated day each.
-        seed: seed of all random numbers.
     """
 
     days: Annotated[int, Ge(2)] = 750
     loop_days: Annotated[int, Ge(2)] = 950
     frames_per_day: Annotated[int, Ge(2)] = 16
     epochs: Count = 10
-    batch: Count = 64
-    learning_rate: Positive = 2e-3
     weight_decay: NonNegative = 1e-2
     calibration_runs: Count = 40
-    seed: Seed = 1
 
 
 def split(sets: tuple[Dataset, ...]) -> tuple[Dataset, Dataset]:

@@ -22,7 +22,7 @@ from learning import optimisation
 from learning.torch_state import one_thread, seeded
 from learning.training import Training, TrainingRun
 from twin.optics import Optics
-from twin.options import Count, Positive, Seed, validated
+from twin.options import Count, Positive, validated
 from twin.state import StateSpace
 
 CALIBRATION_CANDIDATES = 500
@@ -30,7 +30,7 @@ PRIOR_STEPS = 200
 
 
 @validated
-class Options:
+class Options(optimisation.Options):
     """Settings of the training.
 
     Attributes:
@@ -41,15 +41,11 @@ class Options:
         renderer: of the frames: phase screens, or atoms and slices (some ten times slower), which the paper uses.
         preprocessing: "plain" is the paper's Hann window, transform and squared modulus; "normalised" also removes
             defective pixels, dose, gain and shot noise, smooths, and takes the logarithm of strong signals.
-        epochs: passes over the frames.
-        batch: frames per step.
-        learning_rate: maximum learning rate of AdamW, reached after a tenth of the steps.
         modes: day modes of the latent map; a nominal training has none.
         kernel: kernel of the day-to-day deviation that the modes do not explain.
         gap_days: random days to which the kernel of a nominal training is fitted; its network, latent map and noise
             never see them.
         calibration_runs: closed-loop runs that calibrate the posterior, one simulated day each.
-        seed: seed of all random numbers.
     """
 
     variant: Literal["random_days", "nominal"] = "random_days"
@@ -58,14 +54,11 @@ class Options:
     latent: Count = 6
     renderer: Literal["fast", "multislice"] = "fast"
     preprocessing: Literal["normalised", "plain"] = "normalised"
-    epochs: Count = 20
-    batch: Count = 64
     learning_rate: Positive = 3e-3
     modes: Annotated[int, Ge(0)] = 4
     kernel: Literal["rbf", "matern52", "matern32"] = "rbf"
     gap_days: Annotated[int, Ge(0)] = 200
     calibration_runs: Count = 40
-    seed: Seed = 1
 
     def __post_init__(self) -> None:
         trained = (self.days - held_out_days(self.days)) * self.frames_per_day
