@@ -15,7 +15,7 @@ from agents.defects.network import DefectNetwork, Trained
 from agents.defects.sheet import Labelled
 from learning import optimisation
 from learning.torch_state import seeded
-from learning.training import Training, TrainingRun
+from learning.training import Training, TrainingRun, fit_network
 from twin.options import Count, NonNegative, Positive, validated
 from twin.zcontrast.profile import ZContrast
 
@@ -66,7 +66,6 @@ def _images(options: Options, run: TrainingRun) -> list[Labelled]:
 def fit(network: DefectNetwork, images: list[Labelled], options: Options, run: TrainingRun) -> None:
     """Fit the network to labelled images, with a checkpoint after every pass."""
     data = patches(images)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     last = [0.0]
 
     def loss(chosen: torch.Tensor, generator: torch.Generator, _: float) -> torch.Tensor:
@@ -74,11 +73,11 @@ def fit(network: DefectNetwork, images: list[Labelled], options: Options, run: T
         last[0] = float(value.detach())
         return value
 
-    def report(epoch: int) -> None:
-        run.progress("fitting the defects", epoch, options.epochs, f"cross entropy {last[0]:.4f}")
+    def note(_: int) -> str:
+        return f"cross entropy {last[0]:.4f}"
 
-    run.progress("fitting the defects", 0, options.epochs, "")
-    optimisation.fit(network, optimiser, options, len(data), loss, run.work / "network.safetensors", report, clip=5.0)
+    decay = options.weight_decay
+    fit_network(network, options, len(data), loss, run, "fitting the defects", note, decay, clip=5.0)
 
 
 def held_out_figures(network: DefectNetwork, images: list[Labelled]) -> dict[str, float]:

@@ -17,10 +17,9 @@ from agents.restoration.scenes import BEAMS
 from agents.restoration.wiener import scale_free_wiener
 from learning import optimisation
 from learning.torch_state import seeded
-from learning.training import Training, TrainingRun
+from learning.training import Training, TrainingRun, fit_network
 from twin.options import Count, NonNegative, validated
 
-STAGE = "fitting the restoration"
 OF_A_HEAD = 2 / 3
 """Share of the images that each head is trained with."""
 
@@ -107,7 +106,6 @@ def fit(options: Options, run: TrainingRun) -> Generator:
     """Fit the generator to pairs that are drawn as they are needed."""
     with seeded(options.seed):
         network = _Trained(options)
-    optimiser = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
     held = pairs(options, 10**6, list(range(min(options.images, 48))))
 
     def loss(chosen: Tensor, generator: torch.Generator, passes: float) -> Tensor:
@@ -115,12 +113,10 @@ def fit(options: Options, run: TrainingRun) -> Generator:
         used = (torch.rand((len(chosen), HEADS), generator=generator) < OF_A_HEAD).float()
         return loss_of(network, noisy, truth, used, options)
 
-    def report(epoch: int) -> None:
-        run.progress(STAGE, epoch, options.epochs, f"held-out error {decibel(network.generator, *held):.2f} dB")
+    def note(_: int) -> str:
+        return f"held-out error {decibel(network.generator, *held):.2f} dB"
 
-    run.progress(STAGE, 0, options.epochs, "")
-    checkpoint = run.work / "network.safetensors"
-    optimisation.fit(network, optimiser, options, options.images, loss, checkpoint, report, clip=5.0)
+    fit_network(network, options, options.images, loss, run, "fitting the restoration", note, clip=5.0)
     return network.generator.eval()
 
 

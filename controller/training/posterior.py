@@ -42,7 +42,7 @@ from controller.spectrum import sub_areas
 from controller.strategies import neural_posterior
 from learning import optimisation
 from learning.torch_state import one_thread, seeded
-from learning.training import Training, TrainingRun
+from learning.training import Training, TrainingRun, fit_network
 from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import Count, NonNegative, validated
@@ -130,14 +130,11 @@ def fit(training: Examples, test: Examples, options: Options, run: TrainingRun) 
         state, nuisances, local = losses(network, symmetries.scramble(training.chosen(chosen), generator), directions)
         return state + nuisances + local
 
-    def report(epoch: int) -> None:
-        nats = " + ".join(f"{loss:.3f}" for loss in held_out_losses(network, test, directions))
-        run.progress("fitting the posterior", epoch, options.epochs, f"held out {nats} nats")
+    def note(_: int) -> str:
+        return "held out " + " + ".join(f"{loss:.3f}" for loss in held_out_losses(network, test, directions)) + " nats"
 
-    run.progress("fitting the posterior", 0, options.epochs, "")
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    checkpoint = run.work / "network.safetensors"
-    optimisation.fit(network, optimiser, options, len(training), loss, checkpoint, report, clip=5.0)
+    decay = options.weight_decay
+    fit_network(network, options, len(training), loss, run, "fitting the posterior", note, decay, clip=5.0)
     return network.eval()
 
 

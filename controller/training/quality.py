@@ -19,7 +19,7 @@ from controller.merit.quality_network import Quality, QualityNetwork, target
 from controller.symmetry import mirrored
 from learning import optimisation
 from learning.torch_state import seeded
-from learning.training import Training, TrainingRun
+from learning.training import Training, TrainingRun, fit_network
 from twin.options import Count, Positive, validated
 
 
@@ -51,13 +51,10 @@ def fit(training: Dataset, test: Dataset, options: Options, run: TrainingRun) ->
         chunk = mirrored(spectra[chosen].float(), torch.rand(len(chosen), generator=generator) < 0.5)
         return nn.functional.mse_loss(network(chunk), targets[chosen])
 
-    def report(epoch: int) -> None:
-        note = f"held-out R2 {r2(network.eval(), test):.4f}"
-        run.progress("fitting the quality network", epoch, options.epochs, note)
+    def note(_: int) -> str:
+        return f"held-out R2 {r2(network.eval(), test):.4f}"
 
-    run.progress("fitting the quality network", 0, options.epochs, "")
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=1e-3)
-    optimisation.fit(network, optimiser, options, len(spectra), loss, run.work / "network.safetensors", report)
+    fit_network(network, options, len(spectra), loss, run, "fitting the quality network", note, weight_decay=1e-3)
     return network.eval()
 
 

@@ -27,7 +27,7 @@ from controller.regression.network import (
 from controller.strategies import cnn_regression
 from learning import optimisation
 from learning.torch_state import seeded
-from learning.training import Training, TrainingRun
+from learning.training import Training, TrainingRun, fit_network
 from twin.arrays import Array
 from twin.options import Count, NonNegative, validated
 from twin.state import SECOND_ORDER, StateSpace
@@ -80,14 +80,11 @@ def fit(training: Examples, test: Examples, options: Options, run: TrainingRun) 
         targets = torch.from_numpy(even_part(batch.states.numpy() * scale)).float()
         return nn.functional.huber_loss(network(batch.spectra, batch.log_floor), targets, delta=0.5)
 
-    def report(epoch: int) -> None:
-        median = float(np.median(error_nm(network.eval(), test, space)))
-        run.progress("fitting the regression", epoch, options.epochs, f"held-out median {median:.2f} nm")
+    def note(_: int) -> str:
+        return f"held-out median {np.median(error_nm(network.eval(), test, space)):.2f} nm"
 
-    run.progress("fitting the regression", 0, options.epochs, "")
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    checkpoint = run.work / "network.safetensors"
-    optimisation.fit(network, optimiser, options, len(training), loss, checkpoint, report, clip=5.0)
+    decay = options.weight_decay
+    fit_network(network, options, len(training), loss, run, "fitting the regression", note, decay, clip=5.0)
     return network.eval()
 
 

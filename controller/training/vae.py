@@ -20,7 +20,7 @@ from controller.vae_em.latent_map import LatentMap
 from controller.vae_em.network import Vae, VaeConfig, elbo, encode_mean
 from learning import optimisation
 from learning.torch_state import one_thread, seeded
-from learning.training import Training, TrainingRun
+from learning.training import Training, TrainingRun, fit_network
 from twin.optics import Optics
 from twin.options import Count, Positive, validated
 from twin.state import StateSpace
@@ -109,13 +109,10 @@ def fit(data: Dataset, options: Options, run: TrainingRun) -> tuple[Vae, float]:
         # The KL term is phased in over the first two epochs; at full weight from the start the latents collapse.
         return (min(1.0, 0.1 + passes / 2) * kl - log_likelihood) / 1000
 
-    def report(epoch: int) -> None:
-        bound = held_out_bound(vae, test, options.seed)
-        run.progress("fitting the VAE", epoch, options.epochs, f"held-out ELBO {bound:.1f}")
+    def note(_: int) -> str:
+        return f"held-out ELBO {held_out_bound(vae, test, options.seed):.1f}"
 
-    run.progress("fitting the VAE", 0, options.epochs, "")
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=options.learning_rate, weight_decay=1e-4)
-    optimisation.fit(vae, optimiser, options, len(train), loss, run.work / "vae.safetensors", report)
+    fit_network(vae, options, len(train), loss, run, "fitting the VAE", note, weight_decay=1e-4)
     return vae, held_out_bound(vae, test, options.seed)
 
 
