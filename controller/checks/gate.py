@@ -1,4 +1,4 @@
-"""The gate: which frames a controller may learn from, and in which words the others are refused."""
+"""The gate: which frames a controller may learn from, and why the others are refused."""
 
 import hashlib
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Figures of publications: chosen by number, made anew, and written small enough for a page."""
+"""Figures of publications: chosen by number, redrawn, and written small enough for a page."""
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ class MissingCampaign(StemtwinError, FileNotFoundError):
 
 
 class PublishedFigure(NamedTuple):
-    """A figure of a publication, made anew.
+    """A figure of a publication, redrawn from the twin.
 
     Attributes:
         series: publication; the beginning of the file's name.

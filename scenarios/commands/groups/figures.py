@@ -7,7 +7,7 @@ import typer
 
 from scenarios.commands.refusal import refusals
 
-app = typer.Typer(help="Make the figures of a paper anew.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Redraw the figures of a paper.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
