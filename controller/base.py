@@ -187,7 +187,12 @@ class UnknownController(StemtwinError, ValueError):
 
 
 def names() -> list[str]:
-    """Return every controller of `controller/strategies/`, presets included, sorted."""
+    """Return every controller of `controller/strategies/`, presets included, sorted.
+
+    Example:
+        >>> [name for name in names() if name.startswith("vae")]
+        ['vae_em', 'vae_em_hard', 'vae_em_paper', 'vae_fixed']
+    """
     from controller import strategies
 
     return registry.names(strategies)
