@@ -30,7 +30,7 @@ BETTER, DESCRIBED = 12.0, 3.0
 TURNS_DEG = (30, 60, 90, 120, -30, -60, -90, -120)
 
 
-class Exposure(NamedTuple):
+class FrameAtInput(NamedTuple):
     """Spectrum and input of a frame, and the cumulative input of the exposure before it, (3,)."""
 
     observation: Observation
@@ -51,7 +51,7 @@ class Cause:
     matrix: Array
     late: bool = False
 
-    def read(self, frames: Sequence[Exposure]) -> list[Observation]:
+    def read(self, frames: Sequence[FrameAtInput]) -> list[Observation]:
         """The frames with the inputs that act if this is the cause."""
         inputs = [each.before_nm if self.late else each.observation.input_nm for each in frames]
         return [replace(each.observation, input_nm=self.matrix @ u) for each, u in zip(frames, inputs, strict=True)]
@@ -82,7 +82,7 @@ CAUSES = (
 """What is tried."""
 
 
-def named(frames: Sequence[Exposure], claimed_nm: Array, grid: Grid, per_nm: Array) -> str:
+def named(frames: Sequence[FrameAtInput], claimed_nm: Array, grid: Grid, per_nm: Array) -> str:
     """Name the cause that makes the frames agree; empty if none does.
 
     Args:
@@ -122,7 +122,7 @@ def _spread() -> Array:
     return states
 
 
-def _best(cause: Cause, frames: Sequence[Exposure], shown: Sequence[Array], grid: Grid) -> tuple[float, Array]:
+def _best(cause: Cause, frames: Sequence[FrameAtInput], shown: Sequence[Array], grid: Grid) -> tuple[float, Array]:
     """Largest log-likelihood of a cause over the states that the first frame may show, and its initial state."""
     read = cause.read(frames)
     starts = [state - read[0].input_nm for state in shown]
@@ -131,7 +131,7 @@ def _best(cause: Cause, frames: Sequence[Exposure], shown: Sequence[Array], grid
     return values[best], starts[best]
 
 
-def _fits(cause: Cause, frames: Sequence[Exposure], starts: Sequence[Array], grid: Grid, box: Array) -> float:
+def _fits(cause: Cause, frames: Sequence[FrameAtInput], starts: Sequence[Array], grid: Grid, box: Array) -> float:
     """Log-likelihood of the best fit from a claim or from the best of the other starts."""
     read = cause.read(frames)
     second = _best(cause, frames, starts[1:], grid)[1]

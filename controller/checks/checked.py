@@ -13,7 +13,7 @@ import numpy as np
 from controller.base import Controller, Estimate
 from controller.canonical import units
 from controller.canonical.preparation import Prepared, prepare
-from controller.checks.gate import NO_SPECIMEN, UNCERTAIN, Gate
+from controller.checks.gate import NO_SPECIMEN, UNCERTAIN, FrameGate
 from controller.checks.residual import Opinion, residual
 from controller.preprocess import NoSignal
 from twin.arrays import Array
@@ -79,7 +79,7 @@ class CheckedController:
         self.space = space
         self.factor = units.scale(space.names, self.optics, self.reference)
         self.to_reference = units.scale(space.names, self.optics, units.REFERENCE)
-        self.gate, self.refused, self.usable = Gate(self.reference), list[str](), 0
+        self.gate, self.refused, self.usable = FrameGate(self.reference), list[str](), 0
         self.pending_nm, self.input_nm = space.zero, space.zero
         self.inputs_nm: list[Array] = []
         self.seen: Prepared | None = None

@@ -22,7 +22,7 @@ NO_SPECIMEN = "no specimen is seen, only an evenly lit disc"
 
 
 @dataclass
-class Gate:
+class FrameGate:
     """Examines the frames of one run, in order.
 
     Attributes:

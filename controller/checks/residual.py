@@ -13,7 +13,7 @@ from scipy.stats import norm, t
 
 from controller.canonical import units
 from controller.checks import causes, consistency
-from controller.checks.causes import Exposure
+from controller.checks.causes import FrameAtInput
 from controller.spectrum import fit as spectrum_fit
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.fit import Observation
@@ -66,13 +66,13 @@ class Residual:
 
     optics: Optics
     places: tuple[int, ...]
-    exposures: tuple[Exposure, ...] = ()
+    exposures: tuple[FrameAtInput, ...] = ()
 
     def append(self, input_nm: Array, before_nm: Array, frame: Frame) -> "Residual":
         """Add a prepared frame, the cumulative input (n,), nm, at it and at the exposure before it."""
         places = list(self.places)
         latest = Observation(input_nm[places], spectrum_model.periodogram(frame))
-        return replace(self, exposures=(*self.exposures, Exposure(latest, before_nm[places]))[-FRAMES:])
+        return replace(self, exposures=(*self.exposures, FrameAtInput(latest, before_nm[places]))[-FRAMES:])
 
     @property
     def observations(self) -> list[Observation]:
