@@ -120,8 +120,8 @@ def test_an_unseen_frame_agrees_on_the_same_region_alone(
     assert same > 0.7
     assert 0 < std < 0.05
     elsewhere, _ = frames(DAY, seed=4)
-    moved = FilmData(*(t.clone() for t in (film_fit.stack(elsewhere[4:]).signal, film_fit.stack(elsewhere[4:]).precision,
-                                       film_fit.stack(exposures[4:]).inputs_nm)))  # fmt: skip
+    others, inputs_nm = film_fit.stack(elsewhere[4:]), film_fit.stack(exposures[4:]).inputs_nm
+    moved = FilmData(others.signal.clone(), others.precision.clone(), inputs_nm.clone())
     other, _ = film_fit.agreement(model, fit, moved)
     assert abs(other) < 0.25
 
