@@ -24,7 +24,11 @@ from twin.types import Frame
 OPTICS = Optics()
 SPACE = FIRST_ORDER
 OBSERVATIONS = 3
-QUICK: dict[str, dict[str, Any]] = {"spectrum_ml": {"particles": 128, "modes": 3}, "two_ronchigram": {"starts": 128}}
+QUICK: dict[str, dict[str, Any]] = {
+    "joint_fit": {"work": 40},
+    "spectrum_ml": {"particles": 128, "modes": 3},
+    "two_ronchigram": {"starts": 128},
+}
 """Options of slow controllers that only decide how good their estimates are."""
 
 
