@@ -28,7 +28,8 @@ from scenarios.calibration.results import Step
 from scenarios.comparison.sweep import RunRecord
 
 PAIRS = 14
-SMALL = [Setting(("day_a",), ("vae_em",), range(PAIRS), observations=4, overrides=("renderer=fast",))]
+FEW = ("renderer=fast", "controllers.vae_em.candidates=300")
+SMALL = [Setting(("day_a",), ("vae_em",), range(PAIRS), observations=4, overrides=FEW)]
 
 
 # --- the whole check, on a controller with a fault put into it -------------------------------------
