@@ -89,9 +89,7 @@ SLOW = (
     "tests/agents/epie/test_fourier",
     "tests/agents/events/",
     "tests/agents/frames/test_sums",
-    "tests/agents/methods/phase/test_com",
     "tests/agents/methods/phase/test_dpc",
-    "tests/agents/methods/phase/test_ricom",
     "tests/twin/cameras/test_cameras",
     "tests/twin/cameras/test_event",
     # torch, which takes seconds to import
