@@ -177,7 +177,7 @@ def with_correlation(trained: Artefact, correlation: float) -> Artefact:
 
 
 def label(options: Options) -> str:
-    """Return a name that tells the variants apart."""
+    """Return a name by variant."""
     usual = Options()
     chosen = [getattr(options, name) for name in ("latent", "renderer", "preprocessing")]
     unusual = [str(value) for value in chosen if value not in (usual.latent, usual.renderer, usual.preprocessing)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _OrName(TyperGroup):
-    """The lists by name; any other word is the name of an entry of one of them."""
+    """The lists by name; any other name is that of an entry of one of them."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = super().get_command(ctx, cmd_name)
@@ -115,7 +115,7 @@ def print_rows(rows: Iterable[tuple[str, str]]) -> None:
 
 
 class Entry(NamedTuple):
-    """One thing that can be chosen by name.
+    """An entry that can be chosen by name.
 
     Attributes:
         kind: what it is.
