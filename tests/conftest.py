@@ -175,3 +175,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep the start of `make quick` quick."""
+    heavy = sorted({"abtem", "torch"} & set(sys.modules))
+    if session.config.option.markexpr == "not slow" and heavy:
+        raise pytest.UsageError(
+            f"collecting the quick tests imports {' and '.join(heavy)}: import it in the tests that need it,"
+            " or list their module in SLOW of tests/conftest.py"
+        )
