@@ -27,7 +27,7 @@ from controller.vae_em.latent_map import LatentMap
 from scenarios.calibration.results import Step
 from scenarios.comparison.sweep import RunRecord
 
-PAIRS = 10
+PAIRS = 14
 FEW = ("renderer=fast", "controllers.vae_em.candidates=300")
 SMALL = [Setting(("day_a",), ("vae_em",), range(PAIRS), observations=4, overrides=FEW)]
 
@@ -113,7 +113,7 @@ def test_the_committed_baseline_is_of_these_runs() -> None:
 # --- the test it rests on ----------------------------------------------------------------------------
 
 
-def scores(rng: np.random.Generator, count: int = 14) -> Scores:
+def scores(rng: np.random.Generator, count: int = PAIRS) -> Scores:
     """Runs of one controller, as different from each other as runs are."""
     return {
         "one": {
