@@ -28,8 +28,7 @@ from scenarios.calibration.results import Step
 from scenarios.comparison.sweep import RunRecord
 
 PAIRS = 14
-FEW = ("renderer=fast", "controllers.vae_em.candidates=300")
-SMALL = [Setting(("day_a",), ("vae_em",), range(PAIRS), observations=4, overrides=FEW)]
+SMALL = [Setting(("day_a",), ("vae_em",), range(PAIRS), observations=4, overrides=("renderer=fast",))]
 
 
 # --- the whole check, on a controller with a fault put into it -------------------------------------
