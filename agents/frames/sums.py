@@ -201,13 +201,12 @@ def _region_moments(
 ) -> None:
     """Write moments and squares of a region (`runs.region_runs`) to `out`; see `_whole_moments`."""
     wide = columns.dtype.type
-    places = runs[:, :3]
-    near = _runs_ahead(places[:, 2] - places[:, 1], data.itemsize)
+    near = _runs_ahead(runs[:, 2] - runs[:, 1], data.itemsize)
     for n in range(len(out)):
         columns[:] = 0
         rows[:] = 0
         for i in range(len(runs)):
-            _prefetch_run(data, frame_step, row_step, places, n, i + near)
+            _prefetch_run(data, frame_step, row_step, runs, 0, n, i + near)
             row, first, behind, begin = runs[i]
             start = n * frame_step + row * row_step
             counts, sums = data[start + first : start + behind], columns[first:behind]
@@ -229,14 +228,17 @@ def _runs_ahead(lengths: Integers, itemsize: int) -> int:
     return min(len(lengths), 1 + AHEAD_BYTES * len(lengths) // total)
 
 
-@numba.njit(cache=True)
-def _prefetch_run(data: Frames, frame_step: int, row_step: int, places: Integers, n: int, run: int) -> None:
-    """Prefetch a run (row, first column, column behind the last) of frame `n`; runs count on into the next frame."""
+@numba.njit(inline="always")
+def _prefetch_run(data: Frames, frame_step: int, row_step: int, runs: Integers, place: int, n: int, run: int) -> None:
+    """Prefetch a run of frame `n`; runs count on into the next frame.
+
+    Its row, first column and column behind the last stand in the columns `place` to `place + 2` of `runs`.
+    """
     start = n * frame_step
-    if run >= len(places):
-        run, start = run - len(places), start + frame_step
-    start += places[run, 0] * row_step
-    for x in range(start + places[run, 1], start + places[run, 2], LINE_BYTES // data.itemsize):
+    if run >= len(runs):
+        run, start = run - len(runs), start + frame_step
+    start += runs[run, place] * row_step
+    for x in range(start + runs[run, place + 1], start + runs[run, place + 2], LINE_BYTES // data.itemsize):
         prefetch(data, x)
 
 
@@ -251,11 +253,10 @@ def _weighted_sums(
     out: Floats,
 ) -> None:
     """Add counts weighted with images to `out`, (N, D); see `Pixels` and `runs.Compiled`."""
-    places = runs[:, 1:4]
-    near = _runs_ahead(places[:, 2] - places[:, 1], data.itemsize)
+    near = _runs_ahead(runs[:, 3] - runs[:, 2], data.itemsize)
     for n in range(len(out)):
         for i in range(len(runs)):
-            _prefetch_run(data, frame_step, row_step, places, n, i + near)
+            _prefetch_run(data, frame_step, row_step, runs, 1, n, i + near)
             detector, row, first, behind, begin = runs[i]
             start = n * frame_step + row * row_step
             counts, weight = data[start + first : start + behind], weights[begin : begin + behind - first]
