@@ -41,7 +41,7 @@ calibrate: $(INSTALLED)  ## calibrate the virtual microscope of scenarios/librar
 test: $(INSTALLED)  ## the whole test suite
 	$(BIN)/python -m pytest -n 2 -q
 
-quick: $(INSTALLED)  ## the quicker half of it, below a minute; see SLOW in tests/conftest.py
+quick: $(INSTALLED)  ## a quick quarter of it, below a minute; see SLOW in tests/conftest.py
 	$(BIN)/python -m pytest -n 2 -q -m "not slow"
 
 # Other people's software in an environment of its own: nothing of theirs is needed to run or test the rest.

@@ -16,6 +16,7 @@ from twin import registry
 from twin.arrays import Array
 from twin.errors import StemtwinError
 from twin.optics import Optics
+from twin.options import Probability, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
@@ -133,6 +134,17 @@ class Controller(Protocol):
         ...
 
 
+@validated
+class StopOptions:
+    """Option of the controllers with the stop rule of `StopsInSpec`.
+
+    Attributes:
+        stop_probability: done when every component is in spec with this probability.
+    """
+
+    stop_probability: Probability = 0.95
+
+
 class StopsInSpec(ABC):
     """The stop rule of most controllers, for their `space`, `estimate` and `options.stop_probability`."""
 
@@ -175,7 +187,12 @@ class UnknownController(StemtwinError, ValueError):
 
 
 def names() -> list[str]:
-    """Return every controller of `controller/strategies/`, presets included, sorted."""
+    """Return every controller of `controller/strategies/`, presets included, sorted.
+
+    Example:
+        >>> [name for name in names() if name.startswith("vae")]
+        ['vae_em', 'vae_em_hard', 'vae_em_paper', 'vae_fixed']
+    """
     from controller import strategies
 
     return registry.names(strategies)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,31 +10,25 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from twin.options import Count, Positive, Seed, validated
 from twin.text.aside import written_aside
 
 
-class Schedule(Protocol):
-    """Settings of a fit; the options of a training have them among others."""
+@validated
+class Options:
+    """Settings of a fit; the options of a training have them among others.
 
-    @property
-    def epochs(self) -> int:
-        """Number of passes over the examples."""
-        ...
+    Attributes:
+        epochs: passes over the examples.
+        batch: examples per step; the last, incomplete batch of a pass is dropped.
+        learning_rate: maximum learning rate, reached after a tenth of the steps.
+        seed: seed of all random numbers.
+    """
 
-    @property
-    def batch(self) -> int:
-        """Examples per step; the last, incomplete batch of a pass is dropped."""
-        ...
-
-    @property
-    def learning_rate(self) -> float:
-        """Maximum of the cycle."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Seed of the order of the examples and of the random numbers that the loss draws."""
-        ...
+    epochs: Count = 20
+    batch: Count = 64
+    learning_rate: Positive = 2e-3
+    seed: Seed = 1
 
 
 Loss = Callable[[Tensor, torch.Generator, float], Tensor]
@@ -45,21 +38,21 @@ Loss = Callable[[Tensor, torch.Generator, float], Tensor]
 def fit(
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
-    schedule: Schedule,
+    options: Options,
     count: int,
     loss: Loss,
     checkpoint: Path,
     report: Callable[[int], None] = lambda epoch: None,
     clip: float = math.inf,
 ) -> None:
-    """Minimise the loss over `schedule.epochs` passes, resuming from the checkpoint if there is one.
+    """Minimise the loss over `options.epochs` passes, resuming from the checkpoint if there is one.
 
     An interrupted fit that is started again ends with the same weights, to the bit, as one without interruption.
 
     Args:
         network: trained in place.
         optimiser: of its parameters.
-        schedule: epochs, batch size, learning rate, seed.
+        options: epochs, batch size, learning rate, seed.
         count: number of examples.
         loss: of a batch.
         checkpoint: file written after every epoch.
@@ -68,30 +61,29 @@ def fit(
 
     Example:
         >>> import tempfile
-        >>> from types import SimpleNamespace
         >>> x = torch.linspace(-1, 1, 64)[:, None]
-        >>> schedule = SimpleNamespace(epochs=40, batch=16, learning_rate=0.3, seed=1)
+        >>> options = Options(epochs=40, batch=16, learning_rate=0.3, seed=1)
         >>> line = nn.Linear(1, 1)
         >>> def loss(chosen, generator, passes):
         ...     return nn.functional.mse_loss(line(x[chosen]), 3 * x[chosen])
         >>> path = Path(tempfile.mkdtemp()) / "line.safetensors"
-        >>> fit(line, torch.optim.SGD(line.parameters(), lr=0.3), schedule, len(x), loss, path)
+        >>> fit(line, torch.optim.SGD(line.parameters(), lr=0.3), options, len(x), loss, path)
         >>> round(line.weight.item(), 1)
         3.0
         >>> epochs = []
-        >>> fit(line, torch.optim.SGD(line.parameters(), lr=0.3), schedule, len(x), loss, path, epochs.append)
+        >>> fit(line, torch.optim.SGD(line.parameters(), lr=0.3), options, len(x), loss, path, epochs.append)
         >>> epochs  # complete: the checkpoint is read and nothing is repeated
         []
     """
     done = load_checkpoint(network, optimiser, checkpoint) if checkpoint.exists() else 0
-    for epoch in range(done, schedule.epochs):
-        one_epoch(network, optimiser, schedule, epoch, count, loss, clip)
+    for epoch in range(done, options.epochs):
+        one_epoch(network, optimiser, options, epoch, count, loss, clip)
         save_checkpoint(network, optimiser, epoch + 1, checkpoint)
         report(epoch + 1)
 
 
 def one_epoch(
-    network: nn.Module, optimiser: torch.optim.Optimizer, schedule: Schedule, epoch: int, count: int, loss: Loss,
+    network: nn.Module, optimiser: torch.optim.Optimizer, options: Options, epoch: int, count: int, loss: Loss,
     clip: float = math.inf,
 ) -> None:  # fmt: skip
     """Make one pass over `count` examples, with gradients of at most the norm `clip`.
@@ -99,12 +91,12 @@ def one_epoch(
     Its random numbers follow from seed and epoch alone, so that a resumed fit draws the same ones.
     """
     network.train()
-    generator = torch.Generator().manual_seed(schedule.seed * 1000 + epoch)
-    batches = torch.randperm(count, generator=generator).split(schedule.batch)[: count // schedule.batch]
+    generator = torch.Generator().manual_seed(options.seed * 1000 + epoch)
+    batches = torch.randperm(count, generator=generator).split(options.batch)[: count // options.batch]
     for step, chosen in enumerate(batches):
         passes = epoch + step / len(batches)
         for group in optimiser.param_groups:
-            group["lr"] = schedule.learning_rate * one_cycle(passes / schedule.epochs)
+            group["lr"] = options.learning_rate * one_cycle(passes / options.epochs)
         optimiser.zero_grad()
         loss(chosen, generator, passes).backward()
         if math.isfinite(clip):

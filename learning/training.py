@@ -5,17 +5,23 @@ its docstring describes it, and its `TRAINING` holds the rest.
 """
 
 import json
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from learning.weights_file import WeightsFile
 from learning.work_folder import claim, stopwatch
 from twin.errors import StemtwinError
 from twin.optics import Optics
 from twin.state import StateSpace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from learning import optimisation
 
 Options = TypeVar("Options", bound=Any)
 Trained = TypeVar("Trained", bound=Any)
@@ -97,6 +103,42 @@ class Training(Generic[Options, Trained]):
         trained = replace(trained, provenance=plain({"training": settings, **trained.provenance, **made}))
         self.file.save(trained, out)
         return trained
+
+
+def fit_network(
+    network: "nn.Module",
+    options: "optimisation.Options",
+    count: int,
+    loss: "optimisation.Loss",
+    run: TrainingRun,
+    stage: str,
+    note: Callable[[int], str],
+    weight_decay: float = 0.0,
+    clip: float = math.inf,
+) -> None:
+    """Fit a network by AdamW, with progress after every pass and a checkpoint in the work folder of the run.
+
+    Args:
+        network: trained in place.
+        options: of the fit.
+        count: number of examples.
+        loss: of a batch, see `optimisation.Loss`.
+        run: gives work folder and progress.
+        stage: what the progress display calls the fit.
+        note: called after every pass with the number of passes; text behind the progress, such as a held-out error.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient.
+    """
+    import torch
+
+    from learning import optimisation
+
+    def report(epoch: int) -> None:
+        run.progress(stage, epoch, options.epochs, note(epoch))
+
+    run.progress(stage, 0, options.epochs, "")
+    optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=weight_decay)
+    optimisation.fit(network, optimiser, options, count, loss, run.work / "network.safetensors", report, clip)
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:

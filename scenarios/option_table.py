@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -26,12 +26,12 @@ class Row(NamedTuple):
     meaning: str
 
 
-def rows(options: type, preset: Mapping[str, Any] | None = None) -> list[Row]:
-    """Return one row per option; the defaults are the preset's where it sets them.
+def rows(options: type, preset: Mapping[str, Any] | None = None, fixed: Collection[str] = ()) -> list[Row]:
+    """Return one row per option that is not fixed; the defaults are the preset's where it sets them.
 
     Example:
-        >>> from controller.strategies.coordinate_scan import Options
-        >>> row = rows(Options)[-1]
+        >>> from controller.merit.search import SearchOptions
+        >>> row = rows(SearchOptions)[-1]
         >>> row.name, row.unit, row.limits
         ('stop_nm', 'nm', '> 0')
     """
@@ -45,6 +45,7 @@ def rows(options: type, preset: Mapping[str, Any] | None = None) -> list[Row]:
             texts.get(item.name, ""),
         )
         for item in fields(options)
+        if item.name not in fixed
     ]
 
 

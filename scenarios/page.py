@@ -132,6 +132,16 @@ def text_of(place: str) -> str:
     return (resources.files("scenarios") / place).read_text("utf-8")
 
 
+def hand_written(place: str) -> str:
+    """Return a page of this package, such as "live/static/live.html", behind the head of all pages.
+
+    Example:
+        >>> hand_written("live/static/live.html").splitlines()[0]
+        '<!doctype html>'
+    """
+    return text_of(place).replace("<!-- head -->\n", text_of("templates/head.html"))
+
+
 def bundled(*places: str) -> str:
     """Return ES modules as one, for where a module cannot import others: a page of one file, a notebook's widget.
 

@@ -49,6 +49,7 @@ SLOW = (
     "tests/behaviour/test_drift",
     "tests/behaviour/test_hand_over",
     "tests/behaviour/test_second_order",
+    "tests/scenarios/adaptation/",
     "tests/scenarios/calibration/",
     "tests/scenarios/commands/",
     "tests/scenarios/comparison/",
@@ -64,23 +65,22 @@ SLOW = (
     "tests/scenarios/test_mistakes",
     "tests/scenarios/test_same_figures",
     "tests/scenarios/test_serve",
+    "tests/scenarios/test_widget",
     "tests/scenarios/test_show.py::test_quiet_shows_no_bar",
     "tests/test_examples.py::test_docstring_examples",
     "tests/test_examples.py::test_python_blocks_run",
-    # every controller, agent, environment, microscope, training
-    "tests/contracts/test_agents",
-    "tests/contracts/test_commands_hold",
-    "tests/contracts/test_controllers",
-    "tests/contracts/test_environments",
-    "tests/contracts/test_errors",
-    "tests/contracts/test_microscopes",
-    "tests/contracts/test_trainings",
+    # every controller, agent, environment, microscope, training, and whatever each of them imports
+    "tests/contracts/",
     # the repository's own rules
     "tests/test_docs.py::test_the_drawing_shows_every_package_and_folder",
     # every lie of a far side
     "tests/twin/backends/test_lies",
     # trainings, benchmarks
     "tests/benchmarks/",
+    "tests/agents/defects/",
+    "tests/agents/methods/images/",
+    "tests/agents/methods/phase/test_segment_net",
+    "tests/agents/restoration/",
     "tests/controller/training/",
     "tests/learning/",
     # loops that numba compiles first, on a fresh clone
@@ -92,16 +92,28 @@ SLOW = (
     "tests/agents/methods/phase/test_dpc",
     "tests/twin/cameras/test_cameras",
     "tests/twin/cameras/test_event",
+    # torch, which takes seconds to import
+    "tests/agents/codes/",
+    "tests/controller/test_symmetry",
+    # abTEM, whose import compiles for seconds
+    "tests/twin/test_aberrations.py::test_abtems_defocus",
+    "tests/twin/test_aberrations.py::test_abtems_names_are_its",
+    "tests/twin/test_aberrations.py::test_all_coefficients",
+    "tests/twin/test_aberrations.py::test_each_coefficient",
+    "tests/twin/test_optics.py::test_wavelength",
+    "tests/twin/test_probe.py::test_probe_and_strehl",
     # many random draws, independent references, larger grids
     "tests/agents/epie/test_engine",
+    "tests/agents/inverse/test_guard",
     "tests/agents/methods/phase/test_epie",
     "tests/agents/methods/phase/test_icom",
     "tests/agents/methods/phase/test_ssb",
     "tests/agents/quantify/",
     "tests/agents/sources/",
+    "tests/agents/segmented/",
     "tests/agents/ssb/",
     "tests/agents/test_trust",
-    "tests/controller/checks/test_checked",
+    "tests/controller/checks/",
     "tests/controller/film/",
     "tests/controller/merit/",
     "tests/controller/posterior/",
@@ -111,6 +123,8 @@ SLOW = (
     "tests/controller/test_calibration",
     "tests/controller/test_candidates",
     "tests/controller/test_dataset",
+    "tests/controller/test_departures",
+    "tests/controller/test_first_order",
     "tests/controller/test_frame_set",
     "tests/controller/vae_em/",
     "tests/twin/backends/",
@@ -130,8 +144,10 @@ SLOW = (
     "tests/twin/scan/test_prism",
     "tests/twin/scan/test_scan_response",
     "tests/twin/server/",
+    "tests/twin/spectra/test_spectrum_files",
     "tests/twin/specimens/",
     "tests/twin/zcontrast/",
+    "tests/twin/test_cost",
     "tests/twin/test_drift",
     "tests/twin/test_dynamics.py::test_hysteresis_is_what_springs_with_sliders_do",
     "tests/twin/wire/test_ceos",
@@ -159,3 +175,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep the start of `make quick` quick."""
+    heavy = sorted({"abtem", "torch"} & set(sys.modules))
+    if session.config.option.markexpr == "not slow" and heavy:
+        raise pytest.UsageError(
+            f"collecting the quick tests imports {' and '.join(heavy)}: import it in the tests that need it,"
+            " or list their module in SLOW of tests/conftest.py"
+        )

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import typer
 import typer.main
 
@@ -97,7 +96,7 @@ def joined(lines: list[str]) -> str:
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
     """An empty folder to run in; numbers print as they do by default."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    monkeypatch.setattr("torch.set_num_threads", lambda number: None)
     return tmp_path
 
 

@@ -44,3 +44,9 @@ def test_folders_hold_few_modules() -> None:
     folders = {path.parent for package in (*PACKAGES, "benchmarks") for path in (ROOT / package).rglob("*.py")}
     modules = {folder: [path for path in folder.glob("*.py") if path.stem != "__init__"] for folder in folders}
     assert [str(folder.relative_to(ROOT)) for folder, found in modules.items() if len(found) > MODULES] == []
+
+
+@pytest.mark.parametrize("folder", ["controller/strategies", "agents/methods"])
+def test_every_controller_and_agent_has_an_example(folder: str) -> None:
+    modules = [path for path in (ROOT / folder).rglob("*.py") if path.stem[0] != "_"]
+    assert [path.name for path in modules if "    Example:\n" not in path.read_text(encoding="utf-8")] == []

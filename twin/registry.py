@@ -8,7 +8,7 @@ import ast
 import importlib
 import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -30,11 +30,13 @@ class Preset(NamedTuple):
         module: name of the module in the same package; a leading underscore hides it from `names`.
         options: set by the preset; those given by the user take precedence.
         summary: one line for lists; empty: the module's, with the options in front.
+        fixed: names of the options that define the preset: another value is refused.
     """
 
     module: str
     options: Mapping[str, Any]
     summary: str = ""
+    fixed: Collection[str] = ()
 
 
 def presets(package: ModuleType) -> dict[str, Preset]:
@@ -180,7 +182,24 @@ def resolve(
     Raises:
         error: no such entry; names the nearest.
         PluginError: the module of another package cannot be used.
+        OptionError: another value of an option that defines the preset; names the preset or module that has it.
     """
     check_known(name, names(package), what, error)
     preset = presets(package).get(name, Preset(name, {}))
+    for key in preset.fixed:
+        if options.get(key, preset.options[key]) != preset.options[key]:
+            from twin.options import OptionError  # imports pydantic, which lists do without
+
+            raise OptionError(_of_another_preset(package, name, key, options[key]))
     return module(package, name), {**preset.options, **options}
+
+
+def _of_another_preset(package: ModuleType, name: str, key: str, value: Any) -> str:
+    """Say that a preset has no such value of an option, and what has it."""
+    preset = presets(package)[name]
+    having = [other for other, one in presets(package).items() if one.module == preset.module]
+    having = [other for other in having if presets(package)[other].options.get(key) == value]
+    if preset.module in names(package):
+        having.append(preset.module)
+    instead = f"choose {having[0]}" if having else f"leave {key} out"
+    return f"{name} has {key}={preset.options[key]}, got {printable(repr(value), 60)}: {instead}"

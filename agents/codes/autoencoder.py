@@ -4,6 +4,7 @@ Examples are scaled by one mean and one rms; a Poisson likelihood needs counts i
 """
 
 import math
+from dataclasses import replace
 from typing import Literal, Self
 
 import numpy as np
@@ -11,32 +12,27 @@ import torch
 from torch import Tensor, nn
 
 from agents.codes.base import CodeError, checked_examples, checked_targets
-from learning.optimisation import one_epoch
+from learning import optimisation
 from learning.torch_state import one_thread, seeded
 from twin.arrays import Array, Floats
 from twin.options import Count, NonNegative, Positive, Seed, validated
 
 
 @validated
-class Options:
+class Options(optimisation.Options):
     """Settings of all autoencoders.
 
     Attributes:
         size: numbers of a code.
         hidden: units of the two hidden layers of the encoder; the decoder has them in reverse order.
         activation: "gelu", or "linear": the code is then that of the principal components (Baldi and Hornik 1989).
-        epochs: passes over the examples.
-        batch: examples per step.
-        learning_rate: maximum learning rate of Adam.
         loss: "gaussian" (squared error) or "poisson" (likelihood of counts).
-        seed: seed of all random numbers.
     """
 
     size: Count = 4
     hidden: tuple[Count, Count] = (128, 64)
     activation: Literal["gelu", "linear"] = "gelu"
     epochs: Count = 300
-    batch: Count = 64
     learning_rate: Positive = 3e-3
     loss: Literal["gaussian", "poisson"] = "gaussian"
     seed: Seed = 0
@@ -111,9 +107,9 @@ class Autoencoder:
             def loss(chosen: Tensor, generator: torch.Generator, _: float) -> Tensor:
                 return self._loss(networks, inputs[chosen], ends[chosen], generator)
 
-            schedule = _Schedule(options, len(inputs))
+            few = replace(options, batch=min(options.batch, len(inputs)))
             for epoch in range(options.epochs):
-                one_epoch(networks, optimiser, schedule, epoch, len(inputs), loss, clip=5.0)
+                optimisation.one_epoch(networks, optimiser, few, epoch, len(inputs), loss, clip=5.0)
         self.networks = networks.eval()
         return self
 
@@ -153,14 +149,6 @@ class Autoencoder:
         if self.options.loss == "poisson":
             return np.asarray(np.exp(outputs) * self._mean)
         return np.asarray(outputs * self._rms + self._mean)
-
-
-class _Schedule:
-    """Settings of a fit to few examples: a batch is at most as large as their number."""
-
-    def __init__(self, options: Options, count: int) -> None:
-        self.epochs, self.batch = options.epochs, min(options.batch, count)
-        self.learning_rate, self.seed = options.learning_rate, options.seed
 
 
 class Denoising(Autoencoder):

@@ -1,7 +1,8 @@
 """Rotationally invariant variational autoencoder: the angle of each image apart from its content.
 
 After Kalinin et al. (npj Comput. Mater. 7 (2021) 119). The decoder draws the content upright, and the drawing is turned
-by the angle. The angle is learned from the images alone: turned by a known amount, an image must tell that much more.
+by the angle. The angle is learned from the images alone: when an image is turned by a known angle, its code
+must turn by the same angle.
 """
 
 import math
@@ -37,7 +38,7 @@ class Rotational(Variational):
     """Codes of square images as rows (N, side * side): the angle in rad and then `size` numbers for the content.
 
     An angle turns from +x (columns) towards +y (rows), and is counted from one that is common to all images. Corners
-    outside the inscribed circle are not looked at.
+    outside the inscribed circle are ignored.
     """
 
     options: Options

@@ -9,7 +9,7 @@ from torch import Tensor
 from agents.defects.conditions import Ranges
 from agents.defects.fitting import calibrate, loss_of, patches, simulated
 from agents.defects.network import Trained
-from learning.optimisation import one_epoch
+from learning import optimisation
 from learning.torch_state import one_thread
 from learning.training import Progress, silent
 from twin.options import Count, Positive, Seed, validated
@@ -17,15 +17,12 @@ from twin.zcontrast.profile import ZContrast
 
 
 @validated
-class AdaptOptions:
+class AdaptOptions(optimisation.Options):
     """Settings of the adaptation.
 
     Attributes:
         days: simulated images; a fifth calibrates the probabilities.
         epochs: passes over the others.
-        batch: images per step.
-        learning_rate: maximum learning rate of AdamW.
-        seed: seed of all random numbers.
     """
 
     days: Count = 200
@@ -56,14 +53,14 @@ def adapted(
     held = max(1, options.days // 5)
     data = patches(images[held:] or images)
     optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate)
-    schedule = replace(options, batch=min(options.batch, len(data)))
+    few = replace(options, batch=min(options.batch, len(data)))
 
     def loss(chosen: Tensor, generator: torch.Generator, _: float) -> Tensor:
         return loss_of(network, data, chosen, generator)
 
     with one_thread():
         for epoch in range(options.epochs):
-            one_epoch(network, optimiser, schedule, epoch, len(data), loss, clip=5.0)
+            optimisation.one_epoch(network, optimiser, few, epoch, len(data), loss, clip=5.0)
             progress("fitting to the day", epoch + 1, options.epochs, "")
         calibrate(network.eval(), images[:held])
     return replace(trained, network=network)

@@ -64,7 +64,7 @@ def tiles(image: Floats, step_nm: float) -> Iterator[Floats]:
 
 
 @dataclass(frozen=True)
-class Day:
+class EstimatedDay:
     """Conditions of a day.
 
     Attributes:
@@ -85,7 +85,7 @@ def estimated(
     count: int = 300,
     seed: int = 0,
     progress: Progress = silent,
-) -> Day:
+) -> EstimatedDay:
     """Estimate the conditions of images of one day.
 
     Args:
@@ -134,7 +134,7 @@ def _simulated(step_nm: float, beam: ZContrast, count: int, seed: int, progress:
     return np.array(known), np.array(seen)
 
 
-def _day(step_nm: float, found: Floats, sigma: Floats) -> Day:
+def _day(step_nm: float, found: Floats, sigma: Floats) -> EstimatedDay:
     values: dict[str, float] = {}
     ranges: dict[str, Interval] = {**RANDOM, "step_nm": Interval(step_nm, step_nm)}
     for name, value, error in zip(_names(), found.tolist(), sigma.tolist(), strict=True):
@@ -142,4 +142,4 @@ def _day(step_nm: float, found: Floats, sigma: Floats) -> Day:
         low, values[name], high = (np.exp(ends) if RANDOM[name].logarithmic else ends).tolist()
         ranges[name] = RANDOM[name].narrowed(low, high)
     errors = dict(zip(_names(), sigma.tolist(), strict=True))
-    return Day(replace(Conditions(step_nm=step_nm), **values), errors, ranges)
+    return EstimatedDay(replace(Conditions(step_nm=step_nm), **values), errors, ranges)

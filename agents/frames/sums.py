@@ -201,17 +201,12 @@ def _region_moments(
 ) -> None:
     """Write moments and squares of a region (`runs.region_runs`) to `out`; see `_whole_moments`."""
     wide = columns.dtype.type
-    line, near = LINE_BYTES // data.itemsize, _runs_ahead(runs[:, 2] - runs[:, 1], data.itemsize)
+    near = _runs_ahead(runs[:, 2] - runs[:, 1], data.itemsize)
     for n in range(len(out)):
         columns[:] = 0
         rows[:] = 0
         for i in range(len(runs)):
-            j, later = i + near, n * frame_step
-            if j >= len(runs):
-                j, later = j - len(runs), later + frame_step
-            later += runs[j, 0] * row_step
-            for x in range(later + runs[j, 1], later + runs[j, 2], line):
-                prefetch(data, x)
+            _prefetch_run(data, frame_step, row_step, runs, 0, n, i + near)
             row, first, behind, begin = runs[i]
             start = n * frame_step + row * row_step
             counts, sums = data[start + first : start + behind], columns[first:behind]
@@ -233,6 +228,20 @@ def _runs_ahead(lengths: Integers, itemsize: int) -> int:
     return min(len(lengths), 1 + AHEAD_BYTES * len(lengths) // total)
 
 
+@numba.njit(inline="always")
+def _prefetch_run(data: Frames, frame_step: int, row_step: int, runs: Integers, place: int, n: int, run: int) -> None:
+    """Prefetch a run of frame `n`; runs count on into the next frame.
+
+    Its row, first column and column behind the last stand in the columns `place` to `place + 2` of `runs`.
+    """
+    start = n * frame_step
+    if run >= len(runs):
+        run, start = run - len(runs), start + frame_step
+    start += runs[run, place] * row_step
+    for x in range(start + runs[run, place + 1], start + runs[run, place + 2], LINE_BYTES // data.itemsize):
+        prefetch(data, x)
+
+
 @numba.njit(fastmath={"reassoc", "nsz", "contract"}, cache=True)
 def _weighted_sums(
     data: Frames,
@@ -244,15 +253,10 @@ def _weighted_sums(
     out: Floats,
 ) -> None:
     """Add counts weighted with images to `out`, (N, D); see `Pixels` and `runs.Compiled`."""
-    line, near = LINE_BYTES // data.itemsize, _runs_ahead(runs[:, 3] - runs[:, 2], data.itemsize)
+    near = _runs_ahead(runs[:, 3] - runs[:, 2], data.itemsize)
     for n in range(len(out)):
         for i in range(len(runs)):
-            j, later = i + near, n * frame_step
-            if j >= len(runs):
-                j, later = j - len(runs), later + frame_step
-            later += runs[j, 1] * row_step
-            for x in range(later + runs[j, 2], later + runs[j, 3], line):
-                prefetch(data, x)
+            _prefetch_run(data, frame_step, row_step, runs, 1, n, i + near)
             detector, row, first, behind, begin = runs[i]
             start = n * frame_step + row * row_step
             counts, weight = data[start + first : start + behind], weights[begin : begin + behind - first]

@@ -1,7 +1,7 @@
-"""Is a feature in the data or in the prior: a likelihood ratio for one feature of an image.
+"""Does a feature come from the data or from the prior? A likelihood ratio for one feature of an image.
 
-The image is compared with itself without the feature, whose amplitude is fitted anew. For weak-phase data the
-estimate is linear and Gaussian, hence its false-alarm rate is known.
+The image is compared with itself without the feature; the amplitude of the feature is fitted to the data.
+For weak-phase data the estimate is linear and Gaussian, hence its false-alarm rate is known.
 """
 
 import math
@@ -22,14 +22,14 @@ Word = Literal["supported", "not needed", "contradicted"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the data say of one feature.
+    """Result of the test of one feature.
 
     Attributes:
         word: "supported": the image without the feature is rejected, and the amplitude fits. "not needed": the data
             do not reject the image without it. "contradicted": they reject the feature as it stands in the image.
         amplitude: of the feature in the data over that in the image: 1 if true, 0 if invented.
         sigma: standard error of the amplitude.
-        log_likelihood_ratio: of the image with the feature against the image without it; negative speaks against it.
+        log_likelihood_ratio: of the image with the feature against the image without it; negative favours the latter.
     """
 
     word: Word

@@ -10,4 +10,4 @@ RINGS = {
     "adf": "Annular dark field: electrons scattered beyond the disc, to 4.5 times the convergence angle.",
     "haadf": "High-angle annular dark field: 4.5 to 9.5 times the convergence angle; heavy atoms are bright.",
 }
-PRESETS = {name: Preset("detectors._ring", {"layout": name}, summary) for name, summary in RINGS.items()}
+PRESETS = {name: Preset("detectors._ring", {"layout": name}, summary, ("layout",)) for name, summary in RINGS.items()}

@@ -81,7 +81,7 @@ def by_mixture(
         cross_section: measured, (N,).
         sigma: their standard errors, (N,).
         most: largest number of components.
-        first: atoms in the thinnest columns, which the image does not tell.
+        first: number of atoms in the thinnest columns, which cannot be found from the image.
         used: columns that make the mixture, (N,); the others are only assigned. None uses all.
 
     Raises:

@@ -42,7 +42,7 @@ class Fit:
     """A fit of columns to an image.
 
     Attributes:
-        columns: columns; those from number `inside` on lie beyond the edges and only explain what reaches in.
+        columns: columns; those from number `inside` on lie beyond the edges; their tails reach into the image.
         inside: number of columns of the image.
         covariance: of each column's x, y, height and logarithm of width, px and image units, (N, 4, 4).
         background_sigma: standard error of the background.

@@ -1,7 +1,7 @@
-"""A scan put onto its true grid: where each line's signal belongs, once the shifts of the lines are known.
+"""Resampling of a scan to its true grid, once the shifts of its lines are known.
 
-What a position recorded is shared out whole between the places of the grid around it, so that images and frames keep
-their sums. A place receives more where lines lie close together, as the specimen did: `ShiftMap.exposure`.
+The signal of a position is divided between the neighbouring points of the grid, so that images and frames keep their
+sums. Points where lines lie close together receive more, as the specimen did: `ShiftMap.exposure`.
 """
 
 from dataclasses import dataclass
@@ -98,8 +98,8 @@ def _columns(shift_px: float, columns: int) -> tuple[NDArray[np.int64], Floats]:
 def line_shares(place_px: Floats) -> Floats:
     """Shares of lines at given places in the lines of a regular grid, (rows, rows); every column sums to one.
 
-    A kernel, tilted for each line of the grid until the mean place of what it receives is its own. That
-    makes images right to first order, which sharing by distance alone does not, for lines are not evenly spaced.
+    The kernel is tilted for each line of the grid until the mean position of the lines that it receives is its own.
+    Images are then right to first order. Weights by distance alone would not be, because lines are unevenly spaced.
 
     Args:
         place_px: place of each recorded line, (rows,); those beyond the grid count to its first or last line.

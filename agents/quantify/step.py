@@ -13,7 +13,7 @@ from agents.quantify.noise import taken_up
 from agents.quantify.normal import Normal, normal_equations
 from agents.quantify.smear import Smear
 from twin.arrays import Floats
-from twin.options import validated
+from twin.options import Count, validated
 
 Weighting = Literal["poisson", "uniform"]
 Width = Literal["column", "shared"]
@@ -49,7 +49,7 @@ class FitOptions:
     width: Width = "column"
     shifts: bool = False
     tail: bool = False
-    most_steps: int = 30
+    most_steps: Count = 30
 
 
 @dataclass(frozen=True, eq=False)

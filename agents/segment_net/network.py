@@ -1,7 +1,7 @@
 """U-Net on the scan plane: corrects the linear phase from 34 segments and the two linear images.
 
-The network is told what the scan is like (`conditions`) by a factor and an offset for every channel (FiLM, Perez et al.
-2018). Its output is added to the single-sideband phase: it begins as that.
+The conditions of the scan enter by a factor and an offset for every channel (FiLM, Perez et al.
+2018). Its output is added to the single-sideband phase; before training it is zero.
 """
 
 from collections.abc import Mapping
@@ -133,7 +133,7 @@ class Trained:
 
     Attributes:
         network: in evaluation mode.
-        optics: of the scenario that the training was called with; the network is told energy and angle of each scan.
+        optics: of the scenario that the training was called with; each scan has its own energy and angle.
         provenance: settings and figures of the training.
     """
 

@@ -61,7 +61,7 @@ class Conditions:
 
 
 def random_conditions(rng: np.random.Generator) -> Conditions:
-    """Draw energy, angle, step and the flaws that nobody tells."""
+    """Draw energy, angle, step and the errors that the network is not given."""
     optics = Optics(energy_kev=float(rng.uniform(60, 300)), convergence_mrad=float(rng.uniform(15, 32)))
     sampling = float(np.exp(rng.uniform(*np.log(SAMPLING))))
     strength = np.array([3.0, 1.0, 1.0, 0.7, 0.7, 0.7]) * (rng.random() < 0.6)

@@ -1,1 +1,1 @@
-"""What 34 segments of every pattern tell of the phase: sums and linear reconstruction."""
+"""Phase from 34 segments of every pattern: sums and linear reconstruction."""

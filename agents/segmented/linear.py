@@ -32,7 +32,7 @@ LEAST_MEAN = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """What is known of a scan before the network.
+    """Linear reconstruction of a scan, the input of the network.
 
     Attributes:
         whitened: (counts - mean) / sqrt(mean * beam) of each segment, (34, R, C): the noise has the variance 1 / beam.

@@ -15,25 +15,22 @@ from agents.defects.network import DefectNetwork, Trained
 from agents.defects.sheet import Labelled
 from learning import optimisation
 from learning.torch_state import seeded
-from learning.training import Training, TrainingRun
-from twin.options import Count, NonNegative, Positive, Seed, validated
+from learning.training import Training, TrainingRun, fit_network
+from twin.options import Count, NonNegative, Positive, validated
 from twin.zcontrast.profile import ZContrast
 
 
 @validated
-class Options:
+class Options(optimisation.Options):
     """Settings of the training.
 
     Attributes:
         conditions: of the simulated images: "random" days, or "clean" without noise, dirt and errors of the scan.
         days: simulated images, each of another day; a tenth is held out.
         epochs: passes over the images; each takes another part of every image.
-        batch: images per step.
-        learning_rate: maximum learning rate of AdamW, reached after a tenth of the steps.
         weight_decay: weight decay of AdamW.
         inner_mrad: inner angle of the ring detector.
         outer_mrad: its outer angle.
-        seed: seed of all random numbers.
     """
 
     conditions: Literal["random", "clean"] = "random"
@@ -44,7 +41,6 @@ class Options:
     weight_decay: NonNegative = 1e-3
     inner_mrad: NonNegative = 63.0
     outer_mrad: Positive = 200.0
-    seed: Seed = 1
 
 
 def beam_of(options: Options, run: TrainingRun) -> ZContrast:
@@ -70,7 +66,6 @@ def _images(options: Options, run: TrainingRun) -> list[Labelled]:
 def fit(network: DefectNetwork, images: list[Labelled], options: Options, run: TrainingRun) -> None:
     """Fit the network to labelled images, with a checkpoint after every pass."""
     data = patches(images)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     last = [0.0]
 
     def loss(chosen: torch.Tensor, generator: torch.Generator, _: float) -> torch.Tensor:
@@ -78,11 +73,11 @@ def fit(network: DefectNetwork, images: list[Labelled], options: Options, run: T
         last[0] = float(value.detach())
         return value
 
-    def report(epoch: int) -> None:
-        run.progress("fitting the defects", epoch, options.epochs, f"cross entropy {last[0]:.4f}")
+    def note(_: int) -> str:
+        return f"cross entropy {last[0]:.4f}"
 
-    run.progress("fitting the defects", 0, options.epochs, "")
-    optimisation.fit(network, optimiser, options, len(data), loss, run.work / "network.safetensors", report, clip=5.0)
+    decay = options.weight_decay
+    fit_network(network, options, len(data), loss, run, "fitting the defects", note, decay, clip=5.0)
 
 
 def held_out_figures(network: DefectNetwork, images: list[Labelled]) -> dict[str, float]:

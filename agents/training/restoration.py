@@ -17,25 +17,21 @@ from agents.restoration.scenes import BEAMS
 from agents.restoration.wiener import scale_free_wiener
 from learning import optimisation
 from learning.torch_state import seeded
-from learning.training import Training, TrainingRun
-from twin.options import Count, NonNegative, Positive, Seed, validated
+from learning.training import Training, TrainingRun, fit_network
+from twin.options import Count, NonNegative, validated
 
-STAGE = "fitting the restoration"
 OF_A_HEAD = 2 / 3
 """Share of the images that each head is trained with."""
 
 
 @validated
-class Options:
+class Options(optimisation.Options):
     """Settings of the training; the factors weigh the terms of the loss (Friedrich 2023, eqs 2.32 to 2.43).
 
     Attributes:
         images: pairs of each epoch; every epoch has new ones.
-        epochs: number of epochs.
-        batch: pairs per step.
         side_px: side of the images, a multiple of four.
         beams: beams whose probes the images show.
-        learning_rate: maximum learning rate of Adam.
         features: channels of the network.
         absolute: factor of the absolute error.
         square: factor of the square error.
@@ -45,7 +41,6 @@ class Options:
         std: factor of the error of each image's standard deviation.
         logarithm: factor of the logarithm of each image's square error, under which every dose weighs the same.
         adversarial: factor of the adversarial loss; 0 trains no discriminator.
-        seed: seed of all random numbers.
     """
 
     images: Count = 1000
@@ -53,7 +48,6 @@ class Options:
     batch: Count = 8
     side_px: Annotated[int, Ge(PATCH + 2), Le(1024)] = 96
     beams: Annotated[int, Ge(1), Le(len(BEAMS))] = len(BEAMS)
-    learning_rate: Positive = 2e-3
     features: Annotated[int, Ge(4), Le(256)] = 48
     absolute: NonNegative = 0.5
     square: NonNegative = 0.5
@@ -63,7 +57,6 @@ class Options:
     std: NonNegative = 0.1
     logarithm: NonNegative = 1.0
     adversarial: NonNegative = 0.0
-    seed: Seed = 1
 
 
 class _Trained(nn.Module):
@@ -113,7 +106,6 @@ def fit(options: Options, run: TrainingRun) -> Generator:
     """Fit the generator to pairs that are drawn as they are needed."""
     with seeded(options.seed):
         network = _Trained(options)
-    optimiser = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
     held = pairs(options, 10**6, list(range(min(options.images, 48))))
 
     def loss(chosen: Tensor, generator: torch.Generator, passes: float) -> Tensor:
@@ -121,12 +113,10 @@ def fit(options: Options, run: TrainingRun) -> Generator:
         used = (torch.rand((len(chosen), HEADS), generator=generator) < OF_A_HEAD).float()
         return loss_of(network, noisy, truth, used, options)
 
-    def report(epoch: int) -> None:
-        run.progress(STAGE, epoch, options.epochs, f"held-out error {decibel(network.generator, *held):.2f} dB")
+    def note(_: int) -> str:
+        return f"held-out error {decibel(network.generator, *held):.2f} dB"
 
-    run.progress(STAGE, 0, options.epochs, "")
-    checkpoint = run.work / "network.safetensors"
-    optimisation.fit(network, optimiser, options, options.images, loss, checkpoint, report, clip=5.0)
+    fit_network(network, options, options.images, loss, run, "fitting the restoration", note, clip=5.0)
     return network.generator.eval()
 
 

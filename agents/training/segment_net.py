@@ -15,10 +15,10 @@ from agents.segmented.linear import Linear, Singles, reconstruct, transfer
 from agents.segmented.segments import mirrored
 from learning import optimisation
 from learning.torch_state import seeded
-from learning.training import Training, TrainingRun
+from learning.training import Training, TrainingRun, fit_network
 from twin.arrays import Floats
 from twin.optics import Optics
-from twin.options import Count, NonNegative, Positive, Seed, validated
+from twin.options import Count, NonNegative, validated
 
 CROP = 48
 """Positions along the side of a training example, cut from a periodic scan: its edges are those of a real scan."""
@@ -34,26 +34,21 @@ JUDGED_EVERY = 4
 
 
 @validated
-class Options:
+class Options(optimisation.Options):
     """Settings of the training.
 
     Attributes:
         scans: simulated scans; a sixteenth is held out.
         epochs: passes over the scans, each with new counts.
-        batch: scans per step.
-        learning_rate: maximum learning rate of AdamW.
         weight_decay: weight decay of AdamW.
         precision: of convolutions; bfloat16 is twice as fast where the processor has it.
-        seed: seed of all random numbers.
     """
 
     scans: Annotated[int, Ge(16)] = 600
     epochs: Count = 12
     batch: Count = 8
-    learning_rate: Positive = 2e-3
     weight_decay: NonNegative = 1e-3
     precision: Literal["bfloat16", "float32"] = "bfloat16"
-    seed: Seed = 1
 
 
 class Example(NamedTuple):
@@ -126,17 +121,14 @@ def fit(training: Examples, test: Examples, options: Options, run: TrainingRun) 
         drawn = [training.draw(int(i), float(e), rng) for i, e in zip(chosen, electrons, strict=True)]
         return torch.log(relative_error(network, drawn, options.precision) + FLOOR).mean()
 
-    def report(epoch: int) -> None:
-        note = ""
-        if epoch % JUDGED_EVERY == 0:
-            means = judged(network.eval(), test, JUDGED_E[1:2])
-            note = ", ".join(f"{name} {value:.3f}" for name, value in means.items() if "network" in name)
-        run.progress("fitting the network", epoch, options.epochs, note)
+    def note(epoch: int) -> str:
+        if epoch % JUDGED_EVERY:
+            return ""
+        means = judged(network.eval(), test, JUDGED_E[1:2])
+        return ", ".join(f"{name} {value:.3f}" for name, value in means.items() if "network" in name)
 
-    run.progress("fitting the network", 0, options.epochs, "")
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    checkpoint = run.work / "network.safetensors"
-    optimisation.fit(network, optimiser, options, len(training.scans), loss, checkpoint, report, clip=1.0)
+    decay = options.weight_decay
+    fit_network(network, options, len(training.scans), loss, run, "fitting the network", note, decay, clip=1.0)
     return network.eval()
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from agents.defects.adaptation import AdaptOptions, adapted
 from agents.defects.conditions import Conditions
-from agents.defects.day import Day, estimated
+from agents.defects.day import EstimatedDay, estimated
 from agents.defects.detection import calibration_error, find, score
 from agents.defects.fitting import rightness
 from agents.defects.network import SHIPPED, WEIGHTS, DefectNetwork, Trained
@@ -61,7 +61,7 @@ def measured(network: DefectNetwork, images: Sequence[Labelled]) -> tuple[float,
     return total.precision, total.recall, total.f1, calibration_error(np.concatenate(chances), np.concatenate(rights))
 
 
-def adapted_to(trained: Trained, images: Sequence[Labelled]) -> tuple[Trained, Day]:
+def adapted_to(trained: Trained, images: Sequence[Labelled]) -> tuple[Trained, EstimatedDay]:
     """Network for the day of these images, whose labels are not used."""
     beam = beam_of(trained, RING_MRAD)
     day = estimated([image.image for image in images], images[0].step_nm, beam)

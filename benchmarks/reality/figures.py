@@ -99,7 +99,7 @@ def _cell(share: tuple[float, int] | None) -> str:
 
 
 def table(results: dict[tuple[str, str], list[Run]], readable: dict[str, bool]) -> Iterator[str]:
-    """Every kind and controller, then the kinds that tell the state and those that do not, each together."""
+    """Every kind and controller; then all kinds whose frames determine the state, and all others."""
     yield header()
     for (kind, controller), runs in results.items():
         yield row(kind, controller, runs)

@@ -1,6 +1,6 @@
 """Rows of the table: what departs from a training day, named as in `twin.day.KINDS` where a day can express it.
 
-Beside those stand what only a bench can do (a start outside the box, an aperture that is not the told one), days with
+Beside those stand what only a bench can do (a start outside the box, an aperture that is not the stated one), days with
 several small faults, and other microscopes: optics and cameras.
 """
 
@@ -27,10 +27,10 @@ class Kind:
         departures: names in `twin.day.KINDS`.
         strength: factor on the severity of the departures.
         change: of the day, after all else.
-        told: optics that the controller is told.
-        actual: optics of the microscope; None: the told ones.
+        told: optics that the controller is given.
+        actual: optics of the microscope; None: the stated ones.
         start_nm: half-range of the start per component where it leaves the box, the first of them never inside it.
-        readable: the frames still tell the state; otherwise the controller should say that something is wrong.
+        readable: the frames determine the state; otherwise the controller should say that something is wrong.
     """
 
     departures: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class Kind:
 
 
 def camera(pixels: int, binning: int, radius_px: float, energy_kev: float = 300.0, mrad: float = 28.0) -> Optics:
-    """A camera of so many pixels on which the disc of a beam has a radius."""
+    """Optics whose disc has a given radius on a camera of a given size, both in pixels."""
     beam = Optics(energy_kev=energy_kev, convergence_mrad=mrad)
     sampling_nm = beam.wavelength_nm * radius_px * binning / (mrad * 1e-3 * beam.grid)
     return replace(beam, sampling_nm=sampling_nm, camera_pixels=pixels, binning=binning)

@@ -139,7 +139,7 @@ def _plain(job: Job) -> list[dict[str, Any]]:
 
 
 def run_all(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[dict[str, Any]]]]:
-    """Do the jobs on so many processes and yield each with its records as it finishes; an error of a run is raised."""
+    """Run the jobs in `workers` processes; yield each with its records as it finishes. An error of a run is raised."""
     queue = Queue(jobs, lambda job: (job.controller, job.kind))
     with lanes(None, workers, len(jobs)) as ready:
         pending: dict[Future[list[dict[str, Any]]], tuple[int, Job]] = {}

@@ -54,15 +54,15 @@ def prepare(frame: Frame, optics: Optics, reference: Optics) -> Prepared:
 
     Args:
         frame: as the camera gave it.
-        optics: beam and camera, as told.
+        optics: beam and camera, as stated.
         reference: camera of the result, see `units.on_reference_camera`.
 
     Raises:
         ValueError: the frame has another shape than the camera, or holds no signal.
     """
     preprocess.check_shape(frame, optics.camera_pixels)
-    told = preprocess.above_dark(frame)
-    raw = cleaning.not_below_dark(told)
+    stated = preprocess.above_dark(frame)
+    raw = cleaning.not_below_dark(stated)
     preprocess.windowed_sum(raw)
     rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(frame.counts).tobytes()))
     counts = cleaning.without_stripes(cleaning.without_spots(cleaning.without_bright_lines(raw)))
@@ -79,7 +79,7 @@ def prepare(frame: Frame, optics: Optics, reference: Optics) -> Prepared:
     dose_e = effective_dose_e(counts)
     if dose_e > TRAINED_DOSE_E:
         counts = thinned(counts, max(dose_e, frame.dose_e), rng)
-    if counts is not told:
+    if counts is not stated:
         frame = _as_frame(counts, frame, min(frame.dose_e, TRAINED_DOSE_E))
     return Prepared(units.with_beam(frame, optics, reference), found, shadow, background, dose_e)
 
@@ -94,7 +94,7 @@ def outside(counts: Array, found: Disc) -> float:
 
 
 def _on_reference(
-    counts: Array, found: Disc | None, cameras: tuple[Optics, Optics], told_e: float, rng: np.random.Generator
+    counts: Array, found: Disc | None, cameras: tuple[Optics, Optics], stated_e: float, rng: np.random.Generator
 ) -> Array:
     """Resample to the reference camera, a displaced disc to its middle; the same array where neither is needed."""
     optics, reference = cameras
@@ -105,22 +105,22 @@ def _on_reference(
         centre = found.centre_px
     elif units.same_camera(optics, reference):
         return counts
-    electrons = np.rint(preprocess.remove_defects(counts) / gain(counts, told_e)).astype(np.int64)
+    electrons = np.rint(preprocess.remove_defects(counts) / gain(counts, stated_e)).astype(np.int64)
     camera = (reference.camera_pixels, optical_centre_px(reference))
     return resampled(electrons, centre, camera, magnification, rng).astype(np.float64)
 
 
-def gain(counts: Array, told_e: float) -> float:
+def gain(counts: Array, stated_e: float) -> float:
     """Counts per electron by the frame's shot noise; film in its high frequencies makes it seem larger.
 
-    The noise behind a window carries the sum of window^2 times counts times gain. Where the told dose gives a smaller
+    The noise behind a window carries the sum of window^2 times counts times gain. Where the stated dose gives a smaller
     gain, that is taken, down to a quarter.
     """
     cleaned = preprocess.remove_defects(counts)
     window = preprocess.hann_window(len(counts))
     level = preprocess.noise_floor(preprocess.spectrum(cleaned)).level
     by_noise = level / max(float(np.sum(window**2 * np.maximum(cleaned, 0.0))), 1e-9)
-    by_dose = float(cleaned.sum()) / told_e
+    by_dose = float(cleaned.sum()) / stated_e
     return max(min(by_noise, by_dose), by_noise / 4, 1e-6)
 
 

@@ -94,10 +94,10 @@ def beam_of(frame: Frame, optics: Optics) -> Optics:
 
 def with_beam(frame: Frame, optics: Optics, reference: Optics) -> Frame:
     """Return the frame; where the beam of `optics` is not the reference's, with its beam among the settings."""
-    told = {name: float(getattr(optics, name)) for name in BEAM}
-    if told == {name: float(getattr(reference, name)) for name in BEAM}:
+    beam = {name: float(getattr(optics, name)) for name in BEAM}
+    if beam == {name: float(getattr(reference, name)) for name in BEAM}:
         return frame
-    return replace(frame, settings={**frame.settings, **told})
+    return replace(frame, settings={**frame.settings, **beam})
 
 
 def beam_scales(optics: Optics, reference: Optics) -> Array:

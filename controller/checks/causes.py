@@ -24,14 +24,14 @@ REACH_NM = np.array([66.0, 33.0, 33.0])
 LEAST = 3
 """Frames that are needed, the first of them without an input."""
 FITTED = 4
-"""Readings that are fitted, of all those scored."""
+"""Causes that are fitted, of all those scored."""
 BETTER, DESCRIBED = 12.0, 3.0
-"""Gain of the log-likelihood over the inputs as told, nats, and largest misfit of a reading that is named."""
+"""Gain of the log-likelihood over the stated inputs, nats, and largest misfit of a cause that is named."""
 TURNS_DEG = (30, 60, 90, 120, -30, -60, -90, -120)
 
 
-class Told(NamedTuple):
-    """A frame, with the cumulative input of the exposure before it, (3,)."""
+class FrameAtInput(NamedTuple):
+    """Spectrum and input of a frame, and the cumulative input of the exposure before it, (3,)."""
 
     observation: Observation
     before_nm: Array
@@ -39,10 +39,10 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True)
 class Cause:
-    """Another reading of the inputs.
+    """A hypothesis about the inputs: what acts is not what was asked for.
 
     Attributes:
-        words: what would be the cause.
+        words: the cause, for messages.
         matrix: from the inputs asked for to those that act, (3, 3).
         late: whether a frame shows the input before its own.
     """
@@ -51,10 +51,10 @@ class Cause:
     matrix: Array
     late: bool = False
 
-    def read(self, frames: Sequence[Told]) -> list[Observation]:
+    def read(self, frames: Sequence[FrameAtInput]) -> list[Observation]:
         """The frames with the inputs that act if this is the cause."""
-        inputs = [told.before_nm if self.late else told.observation.input_nm for told in frames]
-        return [replace(told.observation, input_nm=self.matrix @ u) for told, u in zip(frames, inputs, strict=True)]
+        inputs = [each.before_nm if self.late else each.observation.input_nm for each in frames]
+        return [replace(each.observation, input_nm=self.matrix @ u) for each, u in zip(frames, inputs, strict=True)]
 
 
 def turned(degrees: float) -> Array:
@@ -82,8 +82,8 @@ CAUSES = (
 """What is tried."""
 
 
-def named(frames: Sequence[Told], claimed_nm: Array, grid: Grid, per_nm: Array) -> str:
-    """Return the words of the cause that makes the frames agree; empty if none does.
+def named(frames: Sequence[FrameAtInput], claimed_nm: Array, grid: Grid, per_nm: Array) -> str:
+    """Name the cause that makes the frames agree; empty if none does.
 
     Args:
         frames: of one run.
@@ -122,7 +122,7 @@ def _spread() -> Array:
     return states
 
 
-def _best(cause: Cause, frames: Sequence[Told], shown: Sequence[Array], grid: Grid) -> tuple[float, Array]:
+def _best(cause: Cause, frames: Sequence[FrameAtInput], shown: Sequence[Array], grid: Grid) -> tuple[float, Array]:
     """Largest log-likelihood of a cause over the states that the first frame may show, and its initial state."""
     read = cause.read(frames)
     starts = [state - read[0].input_nm for state in shown]
@@ -131,7 +131,7 @@ def _best(cause: Cause, frames: Sequence[Told], shown: Sequence[Array], grid: Gr
     return values[best], starts[best]
 
 
-def _fits(cause: Cause, frames: Sequence[Told], starts: Sequence[Array], grid: Grid, box: Array) -> float:
+def _fits(cause: Cause, frames: Sequence[FrameAtInput], starts: Sequence[Array], grid: Grid, box: Array) -> float:
     """Log-likelihood of the best fit from a claim or from the best of the other starts."""
     read = cause.read(frames)
     second = _best(cause, frames, starts[1:], grid)[1]

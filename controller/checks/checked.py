@@ -13,7 +13,7 @@ import numpy as np
 from controller.base import Controller, Estimate
 from controller.canonical import units
 from controller.canonical.preparation import Prepared, prepare
-from controller.checks.gate import NO_SPECIMEN, UNCERTAIN, Gate
+from controller.checks.gate import NO_SPECIMEN, UNCERTAIN, FrameGate
 from controller.checks.residual import Opinion, residual
 from controller.preprocess import NoSignal
 from twin.arrays import Array
@@ -21,18 +21,18 @@ from twin.optics import Optics
 from twin.state import StateSpace
 from twin.types import Frame
 
-TELLING = 3
+LEAST_FRAMES = 3
 """Usable frames that a claim needs: fewer leave the mirror image possible."""
 MOVED_NM = 2.0
 """Distance between inputs, nm at the reference optics, that tells a state from its mirror image."""
 NEAR_EDGE = 2.5
-"""Standard deviations from the edge of the start box within which the spectra are asked."""
+"""Standard deviations from the edge of the start box within which the spectra are fitted."""
 PERSISTENT = 0.5
 """Largest change of a claim by the frame after it, as a fraction of the tolerance, that confirms it."""
 UNDECIDED = 0.8
 """Largest sign probability that is reported while all frames have the same input."""
-ASK_AGAIN = 1.5
-"""Growth of the run after which a second opinion is asked for again."""
+REPEATED_AFTER = 1.5
+"""A second opinion or a cause is sought again when the run is this many times as long."""
 ENOUGH_REFUSED = 4
 """Frames refused in a row after which the run should stop."""
 PROBE = 0.4
@@ -42,7 +42,7 @@ IN_FOCUS_NM = 20.0
 SCATTERED_IN_SPEC = 0.95
 """Probability of being in spec that a claim needs once the frames are known to scatter."""
 RADIUS_OFF, CUT, SHADOW = 0.07, 0.3, 0.15
-"""Deviation of the disc's radius from the told one, cut and obscured fractions above which a claim is not made."""
+"""Deviation of the disc's radius from the stated one, cut and obscured fractions above which a claim is not made."""
 
 
 class CheckedController:
@@ -79,12 +79,12 @@ class CheckedController:
         self.space = space
         self.factor = units.scale(space.names, self.optics, self.reference)
         self.to_reference = units.scale(space.names, self.optics, units.REFERENCE)
-        self.gate, self.refused, self.usable = Gate(self.reference), list[str](), 0
+        self.gate, self.refused, self.usable = FrameGate(self.reference), list[str](), 0
         self.pending_nm, self.input_nm = space.zero, space.zero
         self.inputs_nm: list[Array] = []
         self.seen: Prepared | None = None
-        self.residual, self.opinion, self.heard = residual(self.optics, space.names), Opinion(), 0
-        self.exposed_nm, self.cause, self.asked = space.zero, "", 0
+        self.residual, self.opinion, self.opinion_at = residual(self.optics, space.names), Opinion(), 0
+        self.exposed_nm, self.cause, self.cause_at = space.zero, "", 0
         self.claimed_nm: Array | None = None
         self.confirmed = False
 
@@ -139,12 +139,12 @@ class CheckedController:
         self.inputs_nm.append(self.input_nm)
         if self.residual is not None:
             self.residual = self.residual.append(self.input_nm, self.exposed_nm, prepared.frame)
-        self._hear()
+        self._examine()
 
-    def _hear(self) -> None:
-        """Compare the claim with the one before this frame; ask for a second opinion where one is due.
+    def _examine(self) -> None:
+        """Compare the claim with the one before this frame, and get a second opinion where one is due.
 
-        A claim that a new frame at another input overturns came from inputs that are not what they are said to be.
+        A claim that changes with a new frame at another input came from wrong inputs.
         """
         before, self.claimed_nm, self.confirmed = self.claimed_nm, None, False
         estimate = _unscaled(self.inner.estimate(), self.factor)
@@ -152,26 +152,26 @@ class CheckedController:
             self.claimed_nm = estimate.mean_nm
             changed = None if before is None else np.abs(estimate.mean_nm - before)
             self.confirmed = changed is not None and bool(np.all(changed <= PERSISTENT * self.space.tolerance))
-        if self.residual is None or self.usable < TELLING:
+        if self.residual is None or self.usable < LEAST_FRAMES:
             return
         if self._is_due(estimate):
-            self.opinion, self.heard = self.residual.opinion(estimate.mean_nm), self.usable
+            self.opinion, self.opinion_at = self.residual.opinion(estimate.mean_nm), self.usable
         if not (self.opinion.objection or estimate.misfit):
             self.cause = ""
-        elif self.usable > TELLING and self.usable >= ASK_AGAIN * self.asked:
-            self.cause, self.asked = self.residual.cause(estimate.mean_nm), self.usable
+        elif self.usable > LEAST_FRAMES and self.usable >= REPEATED_AFTER * self.cause_at:
+            self.cause, self.cause_at = self.residual.cause(estimate.mean_nm), self.usable
 
     def _is_due(self, estimate: Estimate) -> bool:
-        """Whether to ask for a second opinion, which takes as long as a few steps.
+        """Whether a second opinion is due, which takes as long as a few steps.
 
-        At a confirmed claim, and without one as soon as a definite estimate could have been confirmed; again when the
-        run is longer by half, at every frame after the opinion had something to say, and near the edge of the box,
+        It is at a confirmed claim, or as soon as a definite estimate could have been confirmed; again when the run is
+        longer by half; at every frame after an opinion that objected or added scatter; and near the edge of the box,
         where the start may lie outside.
         """
         definite = estimate.sign_decided and bool(np.all(estimate.std_nm < self.space.tolerance))
-        worth = self.confirmed or (definite and self.usable > TELLING)
+        claimed = self.confirmed or (definite and self.usable > LEAST_FRAMES)
         again = self.opinion != Opinion() or at_edge(estimate, self.space, NEAR_EDGE) != ""
-        return again or (worth and self.usable >= ASK_AGAIN * self.heard)
+        return again or (claimed and self.usable >= REPEATED_AFTER * self.opinion_at)
 
     def _pass_on(self, frame: Frame) -> None:
         applied, self.pending_nm = self.pending_nm, self.space.zero
@@ -222,7 +222,7 @@ class CheckedController:
     def _reason(self, estimate: Estimate) -> str:
         if self.refused:
             return self.refused[-1]
-        if self.usable and len(self.gate.seen) >= TELLING and not self.gate.shows_specimen:
+        if self.usable and len(self.gate.seen) >= LEAST_FRAMES and not self.gate.shows_specimen:
             return UNCERTAIN
         if self.opinion.objection or self.cause:
             parts = at_edge(estimate, self.space, NEAR_EDGE), self.opinion.objection, self.cause
@@ -235,11 +235,12 @@ class CheckedController:
         """What is wrong with the disc of the last usable frame; empty if nothing is."""
         if self.seen is None or self.seen.disc is None:
             return ""
-        told, found = units.disc_radius_px(self.optics), self.seen.disc
-        if abs(found.radius_px / told - 1) > RADIUS_OFF:
+        stated, found = units.disc_radius_px(self.optics), self.seen.disc
+        if abs(found.radius_px / stated - 1) > RADIUS_OFF:
             return (
                 f"the disc has a radius of {found.radius_px:.1f} pixels; {self.optics.convergence_mrad:g} mrad at"
-                f" {self.optics.camera_pixel_mrad:.3g} mrad per pixel make {told:.1f}: check aperture and camera length"
+                f" {self.optics.camera_pixel_mrad:.3g} mrad per pixel make {stated:.1f}:"
+                " check aperture and camera length"
             )
         if found.cut > CUT:
             return f"the camera cuts off {100 * found.cut:.0f} % of the disc's edge: centre the disc"
@@ -264,17 +265,17 @@ class CheckedController:
 
     @property
     def done(self) -> bool:
-        """The inner stop rule, confirmed by another frame, from `TELLING` usable ones on, if no check objects."""
+        """The inner stop rule, confirmed by another frame, from `LEAST_FRAMES` usable ones on, if no check objects."""
         if not self.reads_ronchigrams:
             return self.inner.done
-        if self.usable < TELLING or self.refused or not self._moved() or not self.confirmed:
+        if self.usable < LEAST_FRAMES or self.refused or not self._moved() or not self.confirmed:
             return False
         # What a misfit of its own means for the claim is the inner stop rule's: joint estimation takes over at one.
         return not self.estimate().reason
 
 
 def at_edge(estimate: Estimate, space: StateSpace, deviations: float = 1.0) -> str:
-    """Name the component whose estimate lies within so many standard deviations of the edge; empty if none does."""
+    """Name the component whose estimate lies within `deviations` standard deviations of the edge; empty if none."""
     room = space.start - np.abs(estimate.mean_nm)
     near = (room < deviations * estimate.std_nm) & (room > -1e-6) & (estimate.std_nm < 0.25 * space.start)
     if not near.any():

@@ -42,7 +42,7 @@ class Consistency:
     def per_degree(self) -> float:
         """Squared distances of the frames from the joint fit over the degrees of freedom: 1 for noise and model error.
 
-        The median over runs of severity 1 is 0.5, with inputs that are not as told 3.
+        The median over runs of severity 1 is 0.5; with wrong inputs it is 3.
         """
         return float(self._squared().sum() / max(3 * (len(self.offsets_nm) - 1), 1))
 

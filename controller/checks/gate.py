@@ -1,4 +1,4 @@
-"""The gate: which frames a controller may learn from, and in which words the others are refused."""
+"""The gate: which frames a controller may learn from, and why the others are refused."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ NO_SPECIMEN = "no specimen is seen, only an evenly lit disc"
 
 
 @dataclass
-class Gate:
+class FrameGate:
     """Examines the frames of one run, in order.
 
     Attributes:

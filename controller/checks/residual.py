@@ -13,7 +13,7 @@ from scipy.stats import norm, t
 
 from controller.canonical import units
 from controller.checks import causes, consistency
-from controller.checks.causes import Told
+from controller.checks.causes import FrameAtInput
 from controller.spectrum import fit as spectrum_fit
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.fit import Observation
@@ -44,9 +44,9 @@ class Opinion:
     """What the second opinion finds.
 
     Attributes:
-        objection: what speaks against the claim; empty if nothing does.
+        objection: why the claim is doubted; empty if it is not.
         defocus_nm: standard deviation that the scatter of the frames adds to C10.
-        scatter: the same in words; empty where nothing is added.
+        scatter: sentence about that scatter; empty where nothing is added.
     """
 
     objection: str = ""
@@ -61,31 +61,31 @@ class Residual:
     Attributes:
         optics: beam, on the reference camera.
         places: where C10, C12a and C12b stand in the state.
-        told: the latest frames, with what was told of them.
+        exposures: the latest frames and their inputs.
     """
 
     optics: Optics
     places: tuple[int, ...]
-    told: tuple[Told, ...] = ()
+    exposures: tuple[FrameAtInput, ...] = ()
 
     def append(self, input_nm: Array, before_nm: Array, frame: Frame) -> "Residual":
         """Add a prepared frame, the cumulative input (n,), nm, at it and at the exposure before it."""
         places = list(self.places)
         latest = Observation(input_nm[places], spectrum_model.periodogram(frame))
-        return replace(self, told=(*self.told, Told(latest, before_nm[places]))[-FRAMES:])
+        return replace(self, exposures=(*self.exposures, FrameAtInput(latest, before_nm[places]))[-FRAMES:])
 
     @property
     def observations(self) -> list[Observation]:
-        """The frames at their inputs as told."""
-        return [each.observation for each in self.told]
+        """The frames at their stated inputs."""
+        return [each.observation for each in self.exposures]
 
     def cause(self, state_nm: Array) -> str:
         """Name what makes the frames agree where an estimate (n,) does not; empty if nothing tried does."""
         factor = units.scale(spectrum_fit.COEFFICIENTS, self.optics, units.REFERENCE)
-        return causes.named(self.told, state_nm[list(self.places)], spectrum_model.grid(self.optics), factor)
+        return causes.named(self.exposures, state_nm[list(self.places)], spectrum_model.grid(self.optics), factor)
 
     def opinion(self, state_nm: Array) -> Opinion:
-        """Return what speaks against an estimate (n,) of the initial state, and how far the frames scatter."""
+        """Compare an estimate (n,) of the initial state with the fit that starts from it."""
         first = state_nm[list(self.places)]
         factor = units.scale(spectrum_fit.COEFFICIENTS, self.optics, units.REFERENCE)
         grid, box = spectrum_model.grid(self.optics), REACH_NM / factor

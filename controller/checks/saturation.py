@@ -15,8 +15,8 @@ this multiple of those at the next lower count."""
 def saturated(frame: Frame) -> float:
     """Fraction of the lit pixels at the largest count, if the camera cuts off there; single stuck pixels do not count.
 
-    Where nothing is cut off, fewer pixels have the largest count than the next lower one. A frame whose counts were
-    changed since the camera gave them, by a gain reference, say, tells the fraction in its settings.
+    Where nothing is cut off, fewer pixels have the largest count than the next lower one. If the counts were changed
+    after the read-out, for example by a gain reference, the fraction is taken from the settings of the frame.
 
     Example:
         >>> counts = np.random.default_rng(0).poisson(40.0, (64, 64)).astype(np.uint16)

@@ -15,7 +15,7 @@ from scipy import fft, ndimage
 from torch import Tensor
 
 from controller import preprocess
-from controller.film.model import Model, expected
+from controller.film.model import FilmModel, expected
 from twin.arrays import Array
 from twin.types import Frame
 
@@ -26,7 +26,7 @@ curvature that is scaled to it, as a fraction."""
 
 
 @dataclass(frozen=True)
-class Exposure:
+class FilmExposure:
     """A frame prepared for the fit.
 
     Attributes:
@@ -43,7 +43,7 @@ class Exposure:
     centre_px: tuple[float, float]
 
 
-def exposure(frame: Frame, input_nm: Array) -> Exposure:
+def exposure(frame: Frame, input_nm: Array) -> FilmExposure:
     """Undo the camera's transfer, which makes the noise white, and estimate the variance of the noise.
 
     Raises:
@@ -68,7 +68,7 @@ def exposure(frame: Frame, input_nm: Array) -> Exposure:
     beyond_px = np.hypot(xx - centre[0], yy - centre[1]) - radius
     variance = gain * np.maximum(level, 0.02 * level.max()) + np.where(np.abs(beyond_px) < 3.0, (0.1 * level) ** 2, 0.0)
     precision = np.where((raw == counts) & (beyond_px < 3.0), total**2 / variance, 0.0)
-    return Exposure(
+    return FilmExposure(
         sharp / total, precision, np.asarray(input_nm, np.float64), radius, (float(centre[0]), float(centre[1]))
     )
 
@@ -79,10 +79,10 @@ class FilmFit:
 
     Attributes:
         film: unit noise from which the screens are filtered, (slices, grid, grid).
-        values: parameters, in the order of `Model.parameters`, (P,).
+        values: parameters, in the order of `FilmModel.parameters`, (P,).
         misfit: chi-square per pixel of the frames.
         objective: minus log posterior, nats.
-        curvature: of the objective along the parameters with the film held fixed, in units of `Model.unit`, (P, P).
+        curvature: of the objective along the parameters with the film held fixed, in units of `FilmModel.unit`, (P, P).
     """
 
     film: Tensor
@@ -92,7 +92,7 @@ class FilmFit:
     curvature: Array | None = None
 
 
-def start(model: Model, state_nm: Array, exposures: Sequence[Exposure]) -> FilmFit:
+def start(model: FilmModel, state_nm: Array, exposures: Sequence[FilmExposure]) -> FilmFit:
     """Begin without a film, at a state (n,), with the mean disc of the exposures."""
     values = model.prior_mean.clone()
     values[: len(state_nm)] = torch.from_numpy(np.asarray(state_nm, np.float32))
@@ -109,7 +109,7 @@ def start(model: Model, state_nm: Array, exposures: Sequence[Exposure]) -> FilmF
 
 
 @dataclass(frozen=True)
-class Data:
+class FilmData:
     """Exposures as tensors: signal and precision (K, H, W), inputs (K, n)."""
 
     signal: Tensor
@@ -117,13 +117,13 @@ class Data:
     inputs_nm: Tensor
 
 
-def stack(exposures: Sequence[Exposure]) -> Data:
+def stack(exposures: Sequence[FilmExposure]) -> FilmData:
     """Stack exposures to single-precision tensors."""
     parts = ([e.signal for e in exposures], [e.precision for e in exposures], [e.input_nm for e in exposures])
-    return Data(*(torch.from_numpy(np.stack(part).astype(np.float32)) for part in parts))
+    return FilmData(*(torch.from_numpy(np.stack(part).astype(np.float32)) for part in parts))
 
 
-def refine(model: Model, fit: FilmFit, data: Data, iterations: int, aperture: float = 1.0) -> FilmFit:
+def refine(model: FilmModel, fit: FilmFit, data: FilmData, iterations: int, aperture: float = 1.0) -> FilmFit:
     """Climb the posterior by L-BFGS from `fit`.
 
     Args:
@@ -157,12 +157,12 @@ def refine(model: Model, fit: FilmFit, data: Data, iterations: int, aperture: fl
     return replace(point, curvature=_curvature(model, point, data, precision))
 
 
-def _chi2(model: Model, film: Tensor, values: Tensor, data: Data, precision: Tensor) -> float:
+def _chi2(model: FilmModel, film: Tensor, values: Tensor, data: FilmData, precision: Tensor) -> float:
     residual = expected(model, film, values, data.inputs_nm) - data.signal
     return float((residual**2 * precision).sum() / (precision > 0).sum())
 
 
-def agreement(model: Model, fit: FilmFit, unseen: Data) -> tuple[float, float]:
+def agreement(model: FilmModel, fit: FilmFit, unseen: FilmData) -> tuple[float, float]:
     """Regress the structure of frames that were not fitted on its prediction.
 
     Returns:
@@ -177,7 +177,7 @@ def agreement(model: Model, fit: FilmFit, unseen: Data) -> tuple[float, float]:
     return product / max(weight, 1e-12), 1.0 / math.sqrt(max(weight, 1e-12))
 
 
-def _directions(model: Model, fit: FilmFit) -> Tensor:
+def _directions(model: FilmModel, fit: FilmFit) -> Tensor:
     """Return combinations of parameters that change the frames independently and about equally, (P, P).
 
     C10, C30, focal spread and thickness have similar effects: along single coefficients the search would be slow.
@@ -189,14 +189,14 @@ def _directions(model: Model, fit: FilmFit) -> Tensor:
     return model.unit[:, None] * torch.from_numpy(scaled.astype(np.float32))
 
 
-def _curvature(model: Model, fit: FilmFit, data: Data, precision: Tensor) -> Array:
-    """Gauss-Newton curvature of the objective along the parameters, in units of `Model.unit`, (P, P)."""
+def _curvature(model: FilmModel, fit: FilmFit, data: FilmData, precision: Tensor) -> Array:
+    """Gauss-Newton curvature of the objective along the parameters, in units of `FilmModel.unit`, (P, P)."""
     slopes = _slopes(model, fit, data, precision)
     total = slopes.T @ slopes + torch.diag((model.unit / model.prior_std) ** 2)
     return np.asarray(total.double().numpy())
 
 
-def covariance(model: Model, fit: FilmFit) -> Array:
+def covariance(model: FilmModel, fit: FilmFit) -> Array:
     """Covariance of the initial state, nm^2, (n, n), marginal over the other parameters but with the film held fixed.
 
     It is therefore too small without an inflation.
@@ -209,7 +209,7 @@ def covariance(model: Model, fit: FilmFit) -> Array:
     return (block + block.T) / 2
 
 
-def promote(model: Model, fit: FilmFit) -> FilmFit:
+def promote(model: FilmModel, fit: FilmFit) -> FilmFit:
     """Spread the phase of a one-slice fit equally over the slices of `model`."""
     if len(fit.film) == model.slices:
         return fit
@@ -217,7 +217,7 @@ def promote(model: Model, fit: FilmFit) -> FilmFit:
     return replace(fit, film=film)
 
 
-def _slopes(model: Model, fit: FilmFit, data: Data, precision: Tensor) -> Tensor:
+def _slopes(model: FilmModel, fit: FilmFit, data: FilmData, precision: Tensor) -> Tensor:
     """Change of the frames, in standard deviations of their noise, per unit of each parameter, (pixels, P)."""
     with torch.no_grad():
         base = expected(model, fit.film, fit.values, data.inputs_nm)
@@ -229,7 +229,7 @@ def _slopes(model: Model, fit: FilmFit, data: Data, precision: Tensor) -> Tensor
     return torch.stack(columns, 1)
 
 
-def _within(model: Model, precision: Tensor, aperture: float) -> Tensor:
+def _within(model: FilmModel, precision: Tensor, aperture: float) -> Tensor:
     if aperture >= 1.0:
         return precision
     axis = torch.arange(precision.shape[-1]) - precision.shape[-1] // 2
@@ -237,7 +237,7 @@ def _within(model: Model, precision: Tensor, aperture: float) -> Tensor:
     return precision * (radius < aperture * model.optics.convergence_mrad / model.optics.pixel_mrad)
 
 
-def objective(model: Model, film: Tensor, values: Tensor, data: Data, precision: Tensor) -> Tensor:
+def objective(model: FilmModel, film: Tensor, values: Tensor, data: FilmData, precision: Tensor) -> Tensor:
     """Minus log posterior up to a constant, nats."""
     residual = expected(model, film, values, data.inputs_nm) - data.signal
     prior = ((values - model.prior_mean) / model.prior_std) ** 2

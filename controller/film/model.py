@@ -57,7 +57,7 @@ EDGE_STEEPNESS = 10.0
 
 
 @dataclass(frozen=True)
-class Model:
+class FilmModel:
     """Everything that stays fixed during a run.
 
     Attributes:
@@ -83,7 +83,7 @@ class Model:
     unit: Tensor
 
 
-def model(optics: Optics, space: StateSpace, slices: int = 2) -> Model:
+def model(optics: Optics, space: StateSpace, slices: int = 2) -> FilmModel:
     """Build the model for an instrument and a task; one slice also means a single focus, five times as fast."""
     grid = 2 * math.ceil(GUARD * optics.camera_pixels / 2)
     window_nm = optics.wavelength_nm / (optics.camera_pixel_mrad * 1e-3)
@@ -97,16 +97,18 @@ def model(optics: Optics, space: StateSpace, slices: int = 2) -> Model:
     std = [DAY[name][1] if name in DAY else start.get(name, RESIDUALS.get(name, 1.0)) for name in parameters]
     unit = [UNITS[name] if name in DAY else UNITS[name[:2]] for name in parameters]
     focus = tuple(focal_quadrature(1.0 if slices > 1 else 0.0))
-    return Model(near, space, slices, focus, filtering, coefficients, parameters, *map(torch.tensor, (mean, std, unit)))
+    return FilmModel(
+        near, space, slices, focus, filtering, coefficients, parameters, *map(torch.tensor, (mean, std, unit))
+    )
 
 
-def usable(model: Model, state_nm: Array) -> bool:
+def usable(model: FilmModel, state_nm: Array) -> bool:
     """Return whether the probe at a state (n,) fits the model's window."""
     extent = probe_extent_nm(model.optics, model.space.to_aberrations(state_nm))
     return extent < PROBE_SHARE * model.optics.window_nm
 
 
-def expected(model: Model, film: Tensor, values: Tensor, inputs_nm: Tensor) -> Tensor:
+def expected(model: FilmModel, film: Tensor, values: Tensor, inputs_nm: Tensor) -> Tensor:
     """Expected signal of frames at cumulative inputs, as a fraction of the beam per camera pixel; differentiable.
 
     Args:
@@ -141,7 +143,7 @@ def expected(model: Model, film: Tensor, values: Tensor, inputs_nm: Tensor) -> T
     return _on_camera(model, total, hidden)
 
 
-def _aperture(model: Model, hidden: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _aperture(model: FilmModel, hidden: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Flat indices of the pixels in the disc, (N,), their amplitude, (N,), and the phase basis, rad/nm, (C + 1, N).
 
     The last row of the basis is defocus, for focal spread and depth, whether or not C10 is among the coefficients.
@@ -174,21 +176,21 @@ def _basis(names: Sequence[str], x_mrad: Tensor, y_mrad: Tensor, wavelength_nm: 
     return torch.stack(rows)
 
 
-def _screens(model: Model, film: Tensor) -> Tensor:
+def _screens(model: FilmModel, film: Tensor) -> Tensor:
     """Transmission functions of the film, complex (slices, grid, grid)."""
     size = (model.optics.grid, model.optics.grid)
     phase = torch.fft.irfft2(torch.fft.rfft2(film, norm="ortho") * model.filter, s=size)
     return torch.polar(torch.ones_like(phase), phase)
 
 
-def _propagator(model: Model, distance_nm: Tensor) -> Tensor:
+def _propagator(model: FilmModel, distance_nm: Tensor) -> Tensor:
     """`exp(-i pi lambda k^2 dz)`, (grid, grid), in the order of an FFT."""
     k = torch.fft.fftfreq(model.optics.grid, model.optics.sampling_nm)
     k2 = k[:, None] ** 2 + k[None, :] ** 2
     return torch.polar(torch.ones_like(k2), -math.pi * model.optics.wavelength_nm * distance_nm * k2)
 
 
-def _on_camera(model: Model, intensity: Tensor, hidden: dict[str, Tensor]) -> Tensor:
+def _on_camera(model: FilmModel, intensity: Tensor, hidden: dict[str, Tensor]) -> Tensor:
     """Integrate over pixels, blur and amplify: intensity (K, grid, grid) in the order of an FFT to (K, H, W)."""
     grid, camera = model.optics.grid, model.optics.camera_pixels
     y, x = torch.fft.fftfreq(grid)[:, None], torch.fft.rfftfreq(grid)[None, :]

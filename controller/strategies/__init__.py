@@ -9,6 +9,7 @@ PRESETS = {
         "vae_em",
         {"hard": True},
         "vae_em with hard=true: all weight on the most likely candidate (van Hulst et al. 2026, section IV-B3).",
+        fixed=("hard",),
     ),
     "vae_em_paper": Preset(
         "vae_em",
@@ -28,5 +29,6 @@ PRESETS = {
         "vae_em",
         {"model_estimation": False},
         "vae_em with model_estimation=false: the simulated latent map is taken as known (van Hulst et al. 2026, III).",
+        fixed=("model_estimation",),
     ),
 }

@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 
 from controller import candidates as sets
 from controller import preprocess
-from controller.base import Estimate, StopsInSpec
+from controller.base import Estimate, StopOptions, StopsInSpec
 from controller.candidates import Candidates, Refinement
 from controller.posterior.network import log_densities
 from controller.regression import network as regression_network
 from controller.regression.network import DOUBT, Reading, Regression
 from twin.arrays import Array
 from twin.optics import Optics
-from twin.options import NonNegative, Probability, checked_options, validated
+from twin.options import NonNegative, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
 
 @validated
-class Options:
+class Options(StopOptions):
     """Settings of the regression baseline.
 
     Attributes:
@@ -36,14 +36,12 @@ class Options:
         candidates: number of candidate initial states.
         offset_nm: distance of the frames from the estimated null, in a random direction.
         refinement: candidate refinement, see `candidates.Refinement`.
-        stop_probability: done when every component is in spec with this probability.
     """
 
     weights: str = "regression"
     candidates: Annotated[int, Ge(32)] = 600
     offset_nm: NonNegative = 6.0
     refinement: Refinement = Refinement()
-    stop_probability: Probability = 0.95
 
 
 def packed(reading: Reading) -> NDArray[np.float32]:

@@ -11,32 +11,27 @@ import numpy as np
 from annotated_types import Ge
 
 from controller.base import Estimate, prior_variance
-from controller.merit import contrast as quality
 from controller.merit.merit_centre import merit_centre
+from controller.merit.search import MeritSearch, SearchOptions
 from twin.arrays import Array
 from twin.optics import Optics
-from twin.options import NonNegative, Positive, Probability, checked_options, validated
+from twin.options import Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
 
 @validated
-class Options:
+class Options(SearchOptions):
     """Settings of `coordinate_scan`.
 
     Attributes:
         points: frames per scan.
         shrink: ratio of the range of the next sweep to the present one.
-        contrast: see `merit.contrast.Contrast`.
-        bias_nm: standard deviation, per component, of the optimum of the figure of merit about the null.
         stop_nm: done when every coefficient's standard deviation, without the bias, is below this.
     """
 
     points: Annotated[int, Ge(3)] = 5
     shrink: Probability = 0.4
-    contrast: quality.Contrast = "gradient"
-    bias_nm: NonNegative = 5.0
-    stop_nm: Positive = 3.0
 
 
 def vertex(at_nm: Array, values: Array) -> tuple[float, float]:
@@ -56,20 +51,16 @@ def vertex(at_nm: Array, values: Array) -> tuple[float, float]:
     return top, float(x[2] - x[0]) / 4
 
 
-class CoordinateScan:
+class CoordinateScan(MeritSearch):
     """Scan one coefficient at a time, in the order of the space."""
 
-    def __init__(self, optics: Optics, space: StateSpace, options: Options) -> None:
-        self.optics, self.options = optics, options
-        self.reset(space, np.random.default_rng(0))
+    options: Options
 
-    def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
-        """Begin at zero input with the widest sweep of the first coefficient."""
-        self.space = space
-        self.cumulative_nm: Array = space.zero
-        self.centre_nm: Array = space.zero
-        self.std_nm: Array = space.start / np.sqrt(3.0)
-        self.half_nm: Array = space.input
+    def begin(self) -> None:
+        """Begin with the widest sweep of the first coefficient."""
+        self.centre_nm: Array = self.space.zero
+        self.std_nm: Array = self.space.start / np.sqrt(3.0)
+        self.half_nm: Array = self.space.input
         self.coefficient = 0
         self.first = True
         self.scan: list[tuple[float, float]] = []
@@ -91,8 +82,7 @@ class CoordinateScan:
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
         """Measure the frame; at the end of a scan, move the centre to its vertex."""
-        self.cumulative_nm = self.cumulative_nm + delta_nm
-        value = quality.contrast(frame, self.optics, self.options.contrast)
+        value = self.measure(delta_nm, frame)
         others = np.arange(self.space.dimension) != self.coefficient
         position = float(self.cumulative_nm[self.coefficient])
         on_line = np.allclose(self.cumulative_nm[others], self.centre_nm[others], rtol=0, atol=1e-6)

@@ -11,11 +11,11 @@ import numpy as np
 from annotated_types import Ge
 
 from controller import base, preprocess
-from controller.base import Controller, Estimate, StopsInSpec
+from controller.base import Controller, Estimate, StopOptions, StopsInSpec
 from controller.film import fit as film_fit
 from controller.film import model as film_model
-from controller.film.fit import Exposure, FilmFit
-from controller.film.model import Model
+from controller.film.fit import FilmExposure, FilmFit
+from controller.film.model import FilmModel
 from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import Count, NonNegative, OptionError, Positive, Probability, checked_options, validated
@@ -41,7 +41,7 @@ every frame."""
 
 
 @validated
-class Options:
+class Options(StopOptions):
     """Settings of the joint fit.
 
     Attributes:
@@ -55,7 +55,6 @@ class Options:
         attempts: number of failed fits in a row after which no further fit is tried.
         inflation: factor on the standard deviations, which come from the curvature with the film held fixed.
         bias_nm: standard deviation of the model error per component, added to the covariance.
-        stop_probability: done when every component is in spec with this probability.
     """
 
     start: str = "vae_em"
@@ -67,7 +66,6 @@ class Options:
     attempts: Count = 4
     inflation: Annotated[float, Ge(1)] = 3.0
     bias_nm: NonNegative = 0.05
-    stop_probability: Probability = 0.95
 
 
 class JointFit(StopsInSpec):
@@ -84,7 +82,7 @@ class JointFit(StopsInSpec):
         self.coarse = film_model.model(self.optics, space, slices=1)
         self.starter.reset(space, rng)
         self.cumulative_nm: Array = space.zero
-        self.exposures: list[Exposure] = []
+        self.exposures: list[FilmExposure] = []
         self.fit: FilmFit | None = None
         self.agreement = 1.0
         self.failures = 0
@@ -122,7 +120,7 @@ class JointFit(StopsInSpec):
         fit = film_fit.promote(self.model, best)
         return film_fit.refine(self.model, fit, film_fit.stack(chosen), self._iterations(chosen))
 
-    def tested(self, model: Model, fit: FilmFit, unseen: Exposure) -> list[tuple[float, FilmFit]]:
+    def tested(self, model: FilmModel, fit: FilmFit, unseen: FilmExposure) -> list[tuple[float, FilmFit]]:
         """Return the fit with its agreement with an unseen frame; an empty list if it fails the test."""
         agreement, std = film_fit.agreement(model, fit, film_fit.stack([unseen]))
         return [(agreement, fit)] if agreement > self.options.agreement and agreement > SIGNIFICANT * std else []
@@ -133,7 +131,7 @@ class JointFit(StopsInSpec):
         states = [belief.mean_nm] if belief.sign_decided else [belief.mean_nm, -belief.mean_nm]
         return states if self.fit is None else [*states, self.estimate().mean_nm]
 
-    def _usable(self, state_nm: Array) -> list[Exposure]:
+    def _usable(self, state_nm: Array) -> list[FilmExposure]:
         fitting = [e for e in self.exposures if film_model.usable(self.model, state_nm + e.input_nm)]
         return fitting[-self.options.frames :]
 
@@ -148,7 +146,7 @@ class JointFit(StopsInSpec):
             fit = film_fit.refine(self.coarse, fit, data, (self._iterations(fitted) + 1) // 2, aperture)
         return self.tested(self.coarse, fit, chosen[-1])
 
-    def _iterations(self, chosen: list[Exposure]) -> int:
+    def _iterations(self, chosen: list[FilmExposure]) -> int:
         return max(1, self.options.work // len(chosen))
 
     def estimate(self) -> Estimate:

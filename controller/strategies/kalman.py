@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from controller import preprocess
-from controller.base import Estimate, StopsInSpec
+from controller.base import Estimate, StopOptions, StopsInSpec
 from controller.canonical import units
 from controller.posterior import artefact, gaussian_sum
 from controller.posterior.artefact import PosteriorArtefact
@@ -30,7 +30,7 @@ from twin.arrays import Array
 from twin.day import DRIFT_PRESETS, DriftProperties
 from twin.drift import by_coefficient
 from twin.optics import Optics
-from twin.options import Count, NonNegative, Positive, Probability, checked_options, validated
+from twin.options import Count, NonNegative, Positive, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
@@ -45,7 +45,7 @@ LOST = 4
 
 
 @validated
-class Options:
+class Options(StopOptions):
     """Settings of the drift-aware tracker.
 
     Attributes:
@@ -59,7 +59,6 @@ class Options:
         dither_nm: while tracking, inputs keep the expected state within this distance of zero: inside the tolerance,
             and far enough to determine the sign.
         hypotheses: maximum number of Gaussians.
-        stop_probability: the run may stop when every component is in spec with this probability.
     """
 
     weights: str = "posterior"
@@ -71,7 +70,6 @@ class Options:
     inflation: Annotated[float, Ge(1)] = 1.5
     dither_nm: NonNegative = 5.0
     hypotheses: Annotated[int, Ge(2)] = 8
-    stop_probability: Probability = 0.95
 
     def __post_init__(self) -> None:
         DriftProperties(rate_nm_per_sqrt_s=self.rate_nm_per_sqrt_s)  # refuses unknown coefficients

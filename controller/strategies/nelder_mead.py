@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from controller.base import Estimate, prior_variance, uniform_prior
-from controller.merit import contrast as quality
 from controller.merit.merit_centre import merit_centre
+from controller.merit.search import MeritSearch, SearchOptions
 from twin.arrays import Array
 from twin.optics import Optics
 from twin.options import NonNegative, Positive, checked_options, validated
@@ -23,18 +23,14 @@ Simplex = list[tuple[float, Array]]
 
 
 @validated
-class Options:
+class Options(SearchOptions):
     """Settings of `nelder_mead`.
 
     Attributes:
         edge: first edge along each coefficient, as a fraction of the input range.
-        contrast: see `merit.contrast.Contrast`.
-        bias_nm: standard deviation, per component, of the optimum of the figure of merit about the null.
-        stop_nm: done when the simplex is narrower than this along every coefficient.
     """
 
     edge: Positive = 0.6
-    contrast: quality.Contrast = "gradient"
     bias_nm: NonNegative = 8.0
     stop_nm: Positive = 2.0
 
@@ -80,21 +76,18 @@ def simplex_search(start: Array, edges: Array, limit: Array, simplex: Simplex) -
                 simplex[i] = ((yield point), point)
 
 
-class NelderMead:
+class NelderMead(MeritSearch):
     """Answer the search with the figure of merit of each frame."""
 
-    def __init__(self, optics: Optics, space: StateSpace, options: Options) -> None:
-        self.optics, self.options = optics, options
-        self.reset(space, np.random.default_rng(0))
+    options: Options
 
-    def reset(self, space: StateSpace, rng: np.random.Generator) -> None:
+    def begin(self) -> None:
         """Begin a new simplex at the present alignment."""
-        self.space = space
-        self.cumulative_nm: Array = space.zero
         self.simplex: Simplex = []
         self.visited: list[Array] = []
         self.values: list[float] = []
         self.best: tuple[float, Array] | None = None
+        space = self.space
         self.search = simplex_search(space.zero, self.options.edge * space.input, space.input, self.simplex)
         self.asked: Array = next(self.search)
 
@@ -104,8 +97,7 @@ class NelderMead:
 
     def update(self, delta_nm: Array, frame: Frame) -> None:
         """Measure the frame and continue the search; a point that was not asked for only counts as a possible best."""
-        self.cumulative_nm = self.cumulative_nm + delta_nm
-        value = quality.contrast(frame, self.optics, self.options.contrast)
+        value = self.measure(delta_nm, frame)
         self.visited.append(self.cumulative_nm)
         self.values.append(value)
         if self.best is None or value > self.best[0]:

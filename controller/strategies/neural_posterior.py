@@ -15,7 +15,7 @@ from annotated_types import Ge
 from scipy.linalg import block_diag
 
 from controller import candidates, preprocess
-from controller.base import Controller, Estimate
+from controller.base import Controller, Estimate, StopOptions
 from controller.candidates import Refinement
 from controller.canonical import units
 from controller.posterior import artefact, misfit
@@ -48,7 +48,7 @@ probable particle may be the mirror image, which explains the first frame only."
 
 
 @validated
-class Options:
+class Options(StopOptions):
     """Settings of the amortised posterior.
 
     Attributes:
@@ -57,7 +57,6 @@ class Options:
         candidates: number of particles; fewer in long runs, see `ParticleFilter.count`.
         selection: "information" (largest expected decrease of the posterior's entropy), or "random".
         refinement: of the particles, see `candidates.Refinement`.
-        stop_probability: the run may stop when every component is in spec with this probability.
         memory_s: forgetting time, against drift: a frame of age t has the weight exp(-t / memory_s); None keeps all.
         polish: "whittle" maximises the likelihood of the parametric spectrum from the estimate (`whittle_polish`),
             "same_region" fits film and state jointly to frames of one region (`joint_fit`), "none" does neither.
@@ -72,7 +71,6 @@ class Options:
     candidates: Annotated[int, Ge(32)] = 600
     selection: Literal["information", "random"] = "information"
     refinement: Refinement = Refinement()
-    stop_probability: Probability = 0.95
     memory_s: Positive | None = None
     polish: Literal["none", "whittle", "same_region"] = "none"
     second_order: Literal["spectrum", "network"] = "spectrum"

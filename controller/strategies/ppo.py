@@ -10,31 +10,29 @@ from typing import Any
 import numpy as np
 
 from controller import preprocess
-from controller.base import Estimate, StopsInSpec, uniform_prior
+from controller.base import Estimate, StopOptions, StopsInSpec, uniform_prior
 from controller.regression import network as regression_network
 from controller.regression import ppo_policy
 from controller.regression.network import Regression
 from controller.regression.ppo_policy import Policy
 from twin.arrays import Array
 from twin.optics import Optics
-from twin.options import Probability, checked_options, validated
+from twin.options import checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
 
 @validated
-class Options:
+class Options(StopOptions):
     """Settings of the policy.
 
     Attributes:
         weights: shipped weights of the policy by name, or a path.
         reader: weights of the regression network that the policy was trained with.
-        stop_probability: done when every component is in spec with this probability.
     """
 
     weights: str = "ppo"
     reader: str = "regression"
-    stop_probability: Probability = 0.95
 
 
 class Ppo(StopsInSpec):

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge
 
-from controller.base import Estimate, embed, uniform_prior
+from controller.base import Estimate, StopOptions, embed, uniform_prior
 from controller.spectrum import fit as spectrum_fit
 from controller.spectrum.base import SpectrumController
 from controller.spectrum.fit import Mode, Observation
 from twin.arrays import Array
 from twin.optics import Optics
-from twin.options import Count, NonNegative, Positive, checked_options, validated
+from twin.options import Count, NonNegative, Positive, Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
@@ -24,7 +24,7 @@ DIRECTIONS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [-1, 0, 0], [0, -1, 0], 
 
 
 @validated
-class Options:
+class Options(StopOptions):
     """Settings of `spectrum_ml`.
 
     Attributes:
@@ -35,7 +35,6 @@ class Options:
         inflation: factor on the fitted covariance; the curvature alone gave too little coverage on the two simulated
             days it was tried on.
         bias_nm: standard deviation of the model error per component, added to the covariance.
-        stop_probability: done when all components are within tolerance with this probability.
     """
 
     particles: Annotated[int, Ge(16)] = 1024
@@ -44,7 +43,7 @@ class Options:
     offset_nm: Positive = 15.0
     inflation: Annotated[float, Ge(1)] = 3.0
     bias_nm: NonNegative = 0.3
-    stop_probability: Positive = 0.99
+    stop_probability: Probability = 0.99
 
 
 class SpectrumMl(SpectrumController):

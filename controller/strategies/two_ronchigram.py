@@ -11,19 +11,19 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge
 
-from controller.base import Estimate, embed, uniform_prior
+from controller.base import Estimate, StopOptions, embed, uniform_prior
 from controller.spectrum import fit as spectrum_fit
 from controller.spectrum.base import SpectrumController
 from controller.spectrum.fit import Mode, Observation
 from twin.arrays import Array
 from twin.optics import Optics
-from twin.options import Count, NonNegative, Positive, checked_options, validated
+from twin.options import Count, NonNegative, Positive, Probability, checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
 
 @validated
-class Options:
+class Options(StopOptions):
     """Settings of `two_ronchigram`.
 
     Attributes:
@@ -31,14 +31,13 @@ class Options:
         starts: number of quasi-random states scored per frame, over the whole reach of the corrector.
         modes: number of modes refined per frame.
         bias_nm: standard deviation of the model error per component, not averaged away.
-        stop_probability: done when all components are within tolerance with this probability.
     """
 
     step_nm: Positive = 30.0
     starts: Annotated[int, Ge(16)] = 1024
     modes: Count = 3
     bias_nm: NonNegative = 1.0
-    stop_probability: Positive = 0.99
+    stop_probability: Probability = 0.99
 
 
 def combine(frames: Sequence[Sequence[Mode]], inputs_nm: Array, bias_nm: float) -> tuple[Array, Array, float]:

@@ -12,7 +12,7 @@ import numpy as np
 from annotated_types import Ge
 
 from controller import candidates, preprocess
-from controller.base import Controller, Estimate, StopsInSpec
+from controller.base import Controller, Estimate, StopOptions, StopsInSpec
 from controller.candidates import Refinement
 from controller.first_order import first_order_first
 from controller.vae_em import artefact, em, model, selection
@@ -22,7 +22,7 @@ from controller.vae_em.model import Model
 from controller.vae_em.network import encode_mean
 from twin.arrays import Array
 from twin.optics import Optics
-from twin.options import Probability, checked_options, validated
+from twin.options import checked_options, validated
 from twin.state import StateSpace
 from twin.types import Frame
 
@@ -30,7 +30,7 @@ LOG = logging.getLogger(__name__)
 
 
 @validated
-class Options(Model):
+class Options(Model, StopOptions):
     """Settings of VAE-EM, with those of `controller.vae_em.model.Model`.
 
     Attributes:
@@ -40,7 +40,6 @@ class Options(Model):
             "mixture_variance", "random".
         hard: hard EM, all weight on the most likely candidate.
         refinement: candidate refinement, see `candidates.Refinement`.
-        stop_probability: done when every component is in spec with this probability.
     """
 
     weights: str = "vae_random_days"
@@ -48,7 +47,6 @@ class Options(Model):
     selection: Literal["information", "variance", "mixture_variance", "random"] = "information"
     hard: bool = False
     refinement: Refinement = Refinement()
-    stop_probability: Probability = 0.95
 
 
 class VaeEm(StopsInSpec):

@@ -42,10 +42,10 @@ from controller.spectrum import sub_areas
 from controller.strategies import neural_posterior
 from learning import optimisation
 from learning.torch_state import one_thread, seeded
-from learning.training import Training, TrainingRun
+from learning.training import Training, TrainingRun, fit_network
 from twin.arrays import Array
 from twin.optics import Optics
-from twin.options import Count, NonNegative, Positive, Seed, validated
+from twin.options import Count, NonNegative, validated
 from twin.state import SECOND_ORDER
 
 SPACE = SECOND_ORDER
@@ -57,7 +57,7 @@ UNCALIBRATED: dict[str, Moments] = {}
 
 
 @validated
-class Options:
+class Options(optimisation.Options):
     """Settings of the training.
 
     Attributes:
@@ -65,24 +65,16 @@ class Options:
         days: simulated days over the whole range; a twentieth is held out.
         loop_days: further days, with states where a closed loop takes its frames.
         frames_per_day: frames of each day.
-        epochs: passes over the frames.
-        batch: frames per step.
-        learning_rate: maximum learning rate of AdamW, reached after a tenth of the steps.
         weight_decay: weight decay of AdamW.
         calibration_runs: closed-loop runs that calibrate the posterior, one simulated day each.
-        seed: seed of all random numbers.
     """
 
     variant: Literal["plain", "wide"] = "plain"
     days: Annotated[int, Ge(2)] = 750
     loop_days: Count = 950
     frames_per_day: Annotated[int, Ge(2)] = 16
-    epochs: Count = 20
-    batch: Count = 64
-    learning_rate: Positive = 2e-3
     weight_decay: NonNegative = 1e-2
     calibration_runs: Count = 100
-    seed: Seed = 1
 
     @property
     def recipe(self) -> Recipe:
@@ -138,14 +130,11 @@ def fit(training: Examples, test: Examples, options: Options, run: TrainingRun) 
         state, nuisances, local = losses(network, symmetries.scramble(training.chosen(chosen), generator), directions)
         return state + nuisances + local
 
-    def report(epoch: int) -> None:
-        nats = " + ".join(f"{loss:.3f}" for loss in held_out_losses(network, test, directions))
-        run.progress("fitting the posterior", epoch, options.epochs, f"held out {nats} nats")
+    def note(_: int) -> str:
+        return "held out " + " + ".join(f"{loss:.3f}" for loss in held_out_losses(network, test, directions)) + " nats"
 
-    run.progress("fitting the posterior", 0, options.epochs, "")
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    checkpoint = run.work / "network.safetensors"
-    optimisation.fit(network, optimiser, options, len(training), loss, checkpoint, report, clip=5.0)
+    decay = options.weight_decay
+    fit_network(network, options, len(training), loss, run, "fitting the posterior", note, decay, clip=5.0)
     return network.eval()
 
 

@@ -19,29 +19,23 @@ from controller.merit.quality_network import Quality, QualityNetwork, target
 from controller.symmetry import mirrored
 from learning import optimisation
 from learning.torch_state import seeded
-from learning.training import Training, TrainingRun
-from twin.options import Count, Positive, Seed, validated
+from learning.training import Training, TrainingRun, fit_network
+from twin.options import Count, Positive, validated
 
 
 @validated
-class Options:
+class Options(optimisation.Options):
     """Settings of the training.
 
     Attributes:
         days: simulated days; a twentieth is held out.
         frames_per_day: frames of each day.
-        epochs: passes over the frames.
-        batch: frames per step.
-        learning_rate: maximum learning rate of AdamW, reached after a tenth of the steps.
-        seed: seed of all random numbers.
     """
 
     days: Annotated[int, Ge(2)] = 1200
     frames_per_day: Annotated[int, Ge(2)] = 16
     epochs: Count = 8
-    batch: Count = 64
     learning_rate: Positive = 3e-3
-    seed: Seed = 1
 
 
 def fit(training: Dataset, test: Dataset, options: Options, run: TrainingRun) -> QualityNetwork:
@@ -57,13 +51,10 @@ def fit(training: Dataset, test: Dataset, options: Options, run: TrainingRun) ->
         chunk = mirrored(spectra[chosen].float(), torch.rand(len(chosen), generator=generator) < 0.5)
         return nn.functional.mse_loss(network(chunk), targets[chosen])
 
-    def report(epoch: int) -> None:
-        note = f"held-out R2 {r2(network.eval(), test):.4f}"
-        run.progress("fitting the quality network", epoch, options.epochs, note)
+    def note(_: int) -> str:
+        return f"held-out R2 {r2(network.eval(), test):.4f}"
 
-    run.progress("fitting the quality network", 0, options.epochs, "")
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=1e-3)
-    optimisation.fit(network, optimiser, options, len(spectra), loss, run.work / "network.safetensors", report)
+    fit_network(network, options, len(spectra), loss, run, "fitting the quality network", note, weight_decay=1e-3)
     return network.eval()
 
 

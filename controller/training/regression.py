@@ -27,37 +27,30 @@ from controller.regression.network import (
 from controller.strategies import cnn_regression
 from learning import optimisation
 from learning.torch_state import seeded
-from learning.training import Training, TrainingRun
+from learning.training import Training, TrainingRun, fit_network
 from twin.arrays import Array
-from twin.options import Count, NonNegative, Positive, Seed, validated
+from twin.options import Count, NonNegative, validated
 from twin.state import SECOND_ORDER, StateSpace
 
 
 @validated
-class Options:
+class Options(optimisation.Options):
     """Settings of the training.
 
     Attributes:
         days: simulated days over the whole range; a tenth is held out.
         loop_days: further days, with states where a closed loop takes its frames; a tenth is held out.
         frames_per_day: frames of each day.
-        epochs: passes over the frames.
-        batch: frames per step.
-        learning_rate: maximum learning rate of AdamW, reached after a tenth of the steps.
         weight_decay: weight decay of AdamW.
         calibration_runs: closed-loop runs that calibrate the estimate, one simulated day each.
-        seed: seed of all random numbers.
     """
 
     days: Annotated[int, Ge(2)] = 750
     loop_days: Annotated[int, Ge(2)] = 950
     frames_per_day: Annotated[int, Ge(2)] = 16
     epochs: Count = 10
-    batch: Count = 64
-    learning_rate: Positive = 2e-3
     weight_decay: NonNegative = 1e-2
     calibration_runs: Count = 40
-    seed: Seed = 1
 
 
 def split(sets: tuple[Dataset, ...]) -> tuple[Dataset, Dataset]:
@@ -87,14 +80,11 @@ def fit(training: Examples, test: Examples, options: Options, run: TrainingRun) 
         targets = torch.from_numpy(even_part(batch.states.numpy() * scale)).float()
         return nn.functional.huber_loss(network(batch.spectra, batch.log_floor), targets, delta=0.5)
 
-    def report(epoch: int) -> None:
-        median = float(np.median(error_nm(network.eval(), test, space)))
-        run.progress("fitting the regression", epoch, options.epochs, f"held-out median {median:.2f} nm")
+    def note(_: int) -> str:
+        return f"held-out median {np.median(error_nm(network.eval(), test, space)):.2f} nm"
 
-    run.progress("fitting the regression", 0, options.epochs, "")
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    checkpoint = run.work / "network.safetensors"
-    optimisation.fit(network, optimiser, options, len(training), loss, checkpoint, report, clip=5.0)
+    decay = options.weight_decay
+    fit_network(network, options, len(training), loss, run, "fitting the regression", note, decay, clip=5.0)
     return network.eval()
 
 

@@ -20,9 +20,9 @@ from controller.vae_em.latent_map import LatentMap
 from controller.vae_em.network import Vae, VaeConfig, elbo, encode_mean
 from learning import optimisation
 from learning.torch_state import one_thread, seeded
-from learning.training import Training, TrainingRun
+from learning.training import Training, TrainingRun, fit_network
 from twin.optics import Optics
-from twin.options import Count, Positive, Seed, validated
+from twin.options import Count, Positive, validated
 from twin.state import StateSpace
 
 CALIBRATION_CANDIDATES = 500
@@ -30,7 +30,7 @@ PRIOR_STEPS = 200
 
 
 @validated
-class Options:
+class Options(optimisation.Options):
     """Settings of the training.
 
     Attributes:
@@ -41,15 +41,11 @@ class Options:
         renderer: of the frames: phase screens, or atoms and slices (some ten times slower), which the paper uses.
         preprocessing: "plain" is the paper's Hann window, transform and squared modulus; "normalised" also removes
             defective pixels, dose, gain and shot noise, smooths, and takes the logarithm of strong signals.
-        epochs: passes over the frames.
-        batch: frames per step.
-        learning_rate: maximum learning rate of AdamW, reached after a tenth of the steps.
         modes: day modes of the latent map; a nominal training has none.
         kernel: kernel of the day-to-day deviation that the modes do not explain.
         gap_days: random days to which the kernel of a nominal training is fitted; its network, latent map and noise
             never see them.
         calibration_runs: closed-loop runs that calibrate the posterior, one simulated day each.
-        seed: seed of all random numbers.
     """
 
     variant: Literal["random_days", "nominal"] = "random_days"
@@ -58,14 +54,11 @@ class Options:
     latent: Count = 6
     renderer: Literal["fast", "multislice"] = "fast"
     preprocessing: Literal["normalised", "plain"] = "normalised"
-    epochs: Count = 20
-    batch: Count = 64
     learning_rate: Positive = 3e-3
     modes: Annotated[int, Ge(0)] = 4
     kernel: Literal["rbf", "matern52", "matern32"] = "rbf"
     gap_days: Annotated[int, Ge(0)] = 200
     calibration_runs: Count = 40
-    seed: Seed = 1
 
     def __post_init__(self) -> None:
         trained = (self.days - held_out_days(self.days)) * self.frames_per_day
@@ -116,13 +109,10 @@ def fit(data: Dataset, options: Options, run: TrainingRun) -> tuple[Vae, float]:
         # The KL term is phased in over the first two epochs; at full weight from the start the latents collapse.
         return (min(1.0, 0.1 + passes / 2) * kl - log_likelihood) / 1000
 
-    def report(epoch: int) -> None:
-        bound = held_out_bound(vae, test, options.seed)
-        run.progress("fitting the VAE", epoch, options.epochs, f"held-out ELBO {bound:.1f}")
+    def note(_: int) -> str:
+        return f"held-out ELBO {held_out_bound(vae, test, options.seed):.1f}"
 
-    run.progress("fitting the VAE", 0, options.epochs, "")
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=options.learning_rate, weight_decay=1e-4)
-    optimisation.fit(vae, optimiser, options, len(train), loss, run.work / "vae.safetensors", report)
+    fit_network(vae, options, len(train), loss, run, "fitting the VAE", note, weight_decay=1e-4)
     return vae, held_out_bound(vae, test, options.seed)
 
 
@@ -187,7 +177,7 @@ def with_correlation(trained: Artefact, correlation: float) -> Artefact:
 
 
 def label(options: Options) -> str:
-    """Return a name that tells the variants apart."""
+    """Return a name by variant."""
     usual = Options()
     chosen = [getattr(options, name) for name in ("latent", "renderer", "preprocessing")]
     unusual = [str(value) for value in chosen if value not in (usual.latent, usual.renderer, usual.preprocessing)]

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from agents.defects.day import Day
+from agents.defects.day import EstimatedDay
 from agents.defects.detection import Defects, find
 from agents.defects.network import WEIGHTS, Trained
 from agents.defects.sheet import KINDS
@@ -38,7 +38,9 @@ def beam_of(trained: Trained, ring_mrad: tuple[float, float]) -> ZContrast:
     )
 
 
-def write(trained: Trained, day: Day, images: Mapping[str, Floats], step_nm: float, out: Path) -> dict[str, Any]:
+def write(
+    trained: Trained, day: EstimatedDay, images: Mapping[str, Floats], step_nm: float, out: Path
+) -> dict[str, Any]:
     """Write the network, the day and the defects of the images; return the summary.
 
     Raises:

@@ -61,7 +61,7 @@ def estimated(result: Result) -> str:
 
 
 def _assurance(last: Step) -> str:
-    """What to do next where nobody knows the truth."""
+    """What to do next where there is no ground truth."""
     if last.misfit:
         return "outside the training distribution: check the frames before you rely on it"
     return "in spec by the controller's stop rule" if last.done else "not certain yet: take more observations"

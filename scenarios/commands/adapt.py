@@ -11,7 +11,7 @@ from scenarios.commands.groups.listing import print_rows
 from scenarios.commands.refusal import refusals
 
 if TYPE_CHECKING:
-    from agents.defects.day import Day
+    from agents.defects.day import EstimatedDay
     from learning.training import Progress
 
 LATE = "interrupted; nothing is written"
@@ -64,7 +64,7 @@ def _silent_or_bars(as_json: bool) -> "Progress":
     return silent if as_json else bars("adapt")
 
 
-def _rows(plain: dict[str, Any], day: "Day") -> list[tuple[str, str]]:
+def _rows(plain: dict[str, Any], day: "EstimatedDay") -> list[tuple[str, str]]:
     rows = []
     for name, interval in day.ranges.items():
         if name in day.sigma:

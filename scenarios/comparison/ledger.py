@@ -232,7 +232,7 @@ class Ledger:
 
 
 def _sections(found: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Check the parts of `compare.yaml` that a comparison goes on with."""
+    """Check the parts of `compare.yaml` that a resumed comparison needs."""
     for key in ("versions", "scenarios"):
         if not isinstance(found.get(key, {}), Mapping):
             raise ScenarioError(f"{path}: {key} takes keys of its own; delete the file or choose another --out")

@@ -291,7 +291,7 @@ def _apart(wanted: Sequence[float], sizes: Sequence[float]) -> Array:
 
 
 def _note(axes: Axes, text: str, x: float, y: float, above: bool) -> None:
-    """Small words that end at a point of a line, readable over other lines."""
+    """Small labels that end at a point of a line, readable over other lines."""
     note = axes.annotate(
         text, (x, y), (-2, 3 if above else -3), textcoords="offset points", ha="right",
         va="bottom" if above else "top", fontsize=7.5, color=INK, zorder=5,

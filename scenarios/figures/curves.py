@@ -4,16 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scenarios.figures.pictures import MissingCampaign
 from scenarios.schema import load
-from twin.errors import StemtwinError
 from twin.text import json_text
 
 CAMPAIGN, OLDER = "error_curves", "vae_em_against_bo"
 """Comparison on four days; and the one on `day_a` alone that stands in while the other has not been run."""
-
-
-class MissingCampaign(StemtwinError, FileNotFoundError):
-    """A stored comparison that a figure needs is not there."""
 
 
 def stored(campaign: str, folder: Path) -> Mapping[str, Any]:

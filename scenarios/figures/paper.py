@@ -1,83 +1,17 @@
-"""Which figures the paper has, and how each is made and written."""
+"""Which figures van Hulst et al. 2026 have, and how each is made."""
 
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+from functools import partial
 
 from scenarios.figures import curves, latents, maps
-from scenarios.figures.pictures import FigureError, picked, small
+from scenarios.figures.pictures import PublishedFigure
 
-
-class PaperFigure(NamedTuple):
-    """One figure of the paper.
-
-    Attributes:
-        number: in the paper.
-        name: of the file.
-        text: what it shows.
-        make: draws it, PNG bytes, given the folder of stored comparisons.
-
-    Raises:
-        MissingCampaign: by `make`, see `curves.stored`.
-    """
-
-    number: int
-    name: str
-    text: str
-    make: Callable[[Path], bytes]
-
-    @property
-    def file(self) -> str:
-        """Name of the picture."""
-        return f"paper_{self.number}_{self.name}.png"
-
+_figure = partial(PublishedFigure, "paper")
 
 FIGURES = (
-    PaperFigure(1, "spectra", "Ronchigrams and their power spectra at x and -x", lambda _: latents.spectra()),
-    PaperFigure(4, "latent_space", "States of two aberrations and their latents", lambda _: latents.nominal_day()),
-    PaperFigure(5, "days", "Latents of several days", lambda _: latents.several_days()),
-    PaperFigure(6, "map", "Prior mean, and the map learned on day_b", lambda _: maps.learned()),
-    PaperFigure(7, "errors", "Error against observations, day_a and day_b", curves.mild_and_strong_gap),
-    PaperFigure(8, "errors_further_days", "Error against observations, day_c and random_1", curves.further_days),
+    _figure(1, "spectra", "Ronchigrams and their power spectra at x and -x", lambda _: latents.spectra()),
+    _figure(4, "latent_space", "States of two aberrations and their latents", lambda _: latents.nominal_day()),
+    _figure(5, "days", "Latents of several days", lambda _: latents.several_days()),
+    _figure(6, "map", "Prior mean, and the map learned on day_b", lambda _: maps.learned()),
+    _figure(7, "errors", "Error against observations, day_a and day_b", curves.mild_and_strong_gap),
+    _figure(8, "errors_further_days", "Error against observations, day_c and random_1", curves.further_days),
 )
-
-
-def chosen(numbers: Iterable[int]) -> list[PaperFigure]:
-    """Return the figures of these numbers, or all.
-
-    Raises:
-        FigureError: no such number; names the nearest.
-
-    Example:
-        >>> [figure.file for figure in chosen([4])]
-        ['paper_4_latent_space.png']
-    """
-    return picked(FIGURES, numbers)
-
-
-def write(out: Path, figures: Iterable[PaperFigure], campaigns: Path) -> Iterator[tuple[PaperFigure, str]]:
-    """Make figures and write each to a folder; yield each with what is missing of it, empty if nothing is.
-
-    Args:
-        out: the folder, made if need be.
-        figures: from `chosen`.
-        campaigns: folder of the stored comparisons.
-
-    Raises:
-        FigureError: the folder cannot be written.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FigureError(f"{out}: {error.strerror or error}; choose another --out") from error
-    for figure in figures:
-        try:
-            picture = figure.make(campaigns)
-        except curves.MissingCampaign as error:
-            yield figure, str(error)
-            continue
-        try:
-            (out / figure.file).write_bytes(small(picture))
-        except OSError as error:
-            raise FigureError(f"{out / figure.file}: {error.strerror or error}") from error
-        yield figure, ""

@@ -1,8 +1,9 @@
-"""What all figures share: they are chosen by number, and small enough for a page."""
+"""Figures of publications: chosen by number, redrawn, and written small enough for a page."""
 
 import io
-from collections.abc import Iterable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from twin.errors import StemtwinError, nearest
 
@@ -16,23 +17,43 @@ class FigureError(StemtwinError, ValueError):
     """No such figure, or a folder that cannot be written."""
 
 
-class Numbered(Protocol):
-    """A figure with its number."""
+class MissingCampaign(StemtwinError, FileNotFoundError):
+    """A stored comparison that a figure needs is not there."""
+
+
+class PublishedFigure(NamedTuple):
+    """A figure of a publication, redrawn from the twin.
+
+    Attributes:
+        series: publication; the beginning of the file's name.
+        number: in the publication.
+        name: rest of the file's name.
+        text: what it shows.
+        make: draws it, PNG bytes, given the folder of stored comparisons; may raise `MissingCampaign`.
+    """
+
+    series: str
+    number: int
+    name: str
+    text: str
+    make: Callable[[Path], bytes]
 
     @property
-    def number(self) -> int:
-        """In its source."""
-        ...
+    def file(self) -> str:
+        """Name of the picture."""
+        return f"{self.series}_{self.number}_{self.name}.png"
 
 
-Figures = TypeVar("Figures", bound=Numbered)
-
-
-def picked(figures: Sequence[Figures], numbers: Iterable[int]) -> list[Figures]:
+def chosen(figures: Sequence[PublishedFigure], numbers: Iterable[int]) -> list[PublishedFigure]:
     """Return the figures of these numbers, or all.
 
     Raises:
         FigureError: no such number; names the nearest.
+
+    Example:
+        >>> from scenarios.figures.paper import FIGURES
+        >>> [figure.file for figure in chosen(FIGURES, [4])]
+        ['paper_4_latent_space.png']
     """
     wanted, known = list(numbers), [figure.number for figure in figures]
     for number in wanted:
@@ -40,6 +61,34 @@ def picked(figures: Sequence[Figures], numbers: Iterable[int]) -> list[Figures]:
             suggestion = nearest(str(number), [str(k) for k in known])
             raise FigureError(f"{number} is not a figure here{suggestion}; known: {', '.join(map(str, known))}")
     return [figure for figure in figures if not wanted or figure.number in wanted]
+
+
+def write(out: Path, figures: Iterable[PublishedFigure], campaigns: Path) -> Iterator[tuple[PublishedFigure, str]]:
+    """Make figures and write each to a folder; yield each with what is missing of it, empty if nothing is.
+
+    Args:
+        out: the folder, made if need be.
+        figures: from `chosen`.
+        campaigns: folder of the stored comparisons.
+
+    Raises:
+        FigureError: the folder cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FigureError(f"{out}: {error.strerror or error}; choose another --out") from error
+    for figure in figures:
+        try:
+            picture = figure.make(campaigns)
+        except MissingCampaign as error:
+            yield figure, str(error)
+            continue
+        try:
+            (out / figure.file).write_bytes(small(picture))
+        except OSError as error:
+            raise FigureError(f"{out / figure.file}: {error.strerror or error}") from error
+        yield figure, ""
 
 
 def small(png: bytes) -> bytes:

@@ -3,10 +3,7 @@
 Fewer images than the thesis's hundred, so that a figure takes a minute; `benchmarks` has the figures of the page.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
-from pathlib import Path
-from typing import NamedTuple
+from functools import lru_cache, partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -18,7 +15,7 @@ from agents.quantify.quantify import Quantified, QuantifyOptions, quantify
 from agents.quantify.step import FitOptions
 from scenarios.calibration.plots import BELIEF, INK, TRUTH, png
 from scenarios.figures import restoration_network
-from scenarios.figures.pictures import FigureError, picked, small
+from scenarios.figures.pictures import PublishedFigure
 from scenarios.quantification.studies import BULK, MARGIN, SPHERE, distorted, exposed
 from twin import specimens
 from twin.arrays import Floats
@@ -27,19 +24,6 @@ from twin.zcontrast.image import ColumnImages
 THICKNESSES, REPEATS = (2, 5, 10, 20), 4
 DOSES_E_A2 = (5e2, 5e4)
 SEED = 2023
-
-
-class RestorationFigure(NamedTuple):
-    """One figure: its number after "2." in the thesis, name of the file, and what draws it as PNG."""
-
-    number: int
-    name: str
-    make: Callable[[], bytes]
-
-    @property
-    def file(self) -> str:
-        """Name of the picture."""
-        return f"restoration_{self.number}_{self.name}.png"
 
 
 def restore(image: Floats) -> Floats:
@@ -197,39 +181,14 @@ def whitening() -> bytes:
     return png(figure)
 
 
+_figure = partial(PublishedFigure, "restoration")
+
 FIGURES = (
-    RestorationFigure(7, "precision", precision),
-    RestorationFigure(8, "dislocation", dislocation),
-    RestorationFigure(9, "particle", particle),
-    RestorationFigure(10, "generator", restoration_network.generator),
-    RestorationFigure(11, "discriminator", restoration_network.discriminator),
-    RestorationFigure(12, "whitening", whitening),
+    _figure(7, "precision", "Errors of positions and cross-sections against thickness", lambda _: precision()),
+    _figure(8, "dislocation", "A dislocation in platinum, and errors of its columns", lambda _: dislocation()),
+    _figure(9, "particle", "Cross-sections of a platinum particle on carbon", lambda _: particle()),
+    _figure(10, "generator", "The generator", lambda _: restoration_network.generator()),
+    _figure(11, "discriminator", "The discriminator", lambda _: restoration_network.discriminator()),
+    _figure(12, "whitening", "A particle under the local whitening transform", lambda _: whitening()),
 )
-
-
-def chosen(numbers: Iterable[int]) -> list[RestorationFigure]:
-    """Return the figures of these numbers, or all.
-
-    Raises:
-        FigureError: no such number; names the nearest.
-
-    Example:
-        >>> [figure.file for figure in chosen([12])]
-        ['restoration_12_whitening.png']
-    """
-    return picked(FIGURES, numbers)
-
-
-def write(out: Path, figures: Iterable[RestorationFigure]) -> Iterator[Path]:
-    """Make figures, write each to a folder, and yield its path.
-
-    Raises:
-        FigureError: the folder cannot be written.
-    """
-    for figure in figures:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / figure.file).write_bytes(small(figure.make()))
-        except OSError as error:
-            raise FigureError(f"{out}: {error.strerror or error}; choose another --out") from error
-        yield out / figure.file
+"""Numbered as in the thesis, after "2."."""

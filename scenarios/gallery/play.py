@@ -5,7 +5,7 @@ Nothing is computed here; `scenarios.gallery.film` makes the numbers that the pa
 
 from pathlib import Path
 
-from scenarios.page import bundled, text_of
+from scenarios.page import bundled, hand_written, text_of
 
 STYLES = ("templates/style.css", "live/static/live.css", "gallery/static/play.css")
 MODULES = ("live/static/view.js", "gallery/static/renderer.js", "gallery/static/play.js")
@@ -22,7 +22,7 @@ def page() -> str:
     """
     script = bundled(*MODULES).replace("/* optics */ null", text_of(OPTICS).strip())
     styles = "".join(text_of(place) for place in STYLES)
-    return text_of("gallery/static/play.html").replace("/* styles */", styles).replace("/* modules */", script)
+    return hand_written("gallery/static/play.html").replace("/* styles */", styles).replace("/* modules */", script)
 
 
 def write(out: Path) -> None:

@@ -3,7 +3,6 @@
 A draft is the same film projected onto one phase screen, without focal spread; a fifth of the time of a full frame.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +15,11 @@ from twin.optics import Optics, check_window
 from twin.ronchigram.aperture import widest
 from twin.ronchigram.camera_geometry import to_camera
 from twin.ronchigram.phase_screens import FastRenderer
+from twin.ronchigram.renderer import FrameByFrame
 
 
-class LiveRenderer:
-    """A `twin.ronchigram.phase_screens.Renderer` that remembers the latest film region.
+class LiveRenderer(FrameByFrame):
+    """A `twin.ronchigram.renderer.Renderer` that remembers the latest film region.
 
     Args:
         optics, day: as for `FastRenderer`; the dose and the exposure time of the day are not used.
@@ -44,25 +44,18 @@ class LiveRenderer:
         self._region: tuple[int, float] | None = None
         self.draft = False
 
-    def probability(
-        self,
-        aberrations: Sequence[Aberrations],
-        region_seeds: Sequence[int],
-        grown_nm: Sequence[float] | None = None,
-    ) -> NDArray[np.float32]:
-        """See `Renderer.probability`."""
-        grown_nm = grown_nm or [0.0] * len(region_seeds)
-        with torch.no_grad():
-            frames = [self._frame(*item) for item in zip(aberrations, region_seeds, grown_nm, strict=True)]
-        return torch.stack(frames).float().numpy()
+    def check(self, aberrations: Aberrations) -> None:
+        """See `FrameByFrame.check`."""
+        check_window(self._widest, aberrations)
 
-    def _frame(self, state: Aberrations, region_seed: int, grown_nm: float) -> torch.Tensor:
-        check_window(self._widest, state)
+    @torch.no_grad()
+    def frame(self, aberrations: Aberrations, region_seed: int, grown_nm: float = 0.0) -> NDArray[np.float32]:
+        """See `FrameByFrame.frame`."""
         if self._region != (region_seed, grown_nm):
             self._screens = self._full.transmission(region_seed, grown_nm=grown_nm)
             self._projected = self._screens.prod(0, keepdim=True)
             self._region = region_seed, grown_nm
-        coefficients = torch.from_numpy(state.array()).float()[None]
+        coefficients = torch.from_numpy(aberrations.array()).float()[None]
         renderer, film = (self._single, self._projected) if self.draft else (self._full, self._screens)
         fine = renderer.intensity(coefficients, film[None])
-        return to_camera(fine, self._optics, self._day.camera)[0]
+        return to_camera(fine, self._optics, self._day.camera)[0].float().numpy()

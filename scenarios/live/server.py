@@ -28,6 +28,7 @@ from scenarios.live.door import Door
 from scenarios.live.hub import MOST_PAGES, Hub, Page
 from scenarios.live.pace import Pace
 from scenarios.live.pictures import Picture, packed
+from scenarios.page import hand_written
 from twin.errors import StemtwinError, printable
 from twin.instrument.faults import Stopped
 from twin.server.access import Access
@@ -265,7 +266,7 @@ class LiveServer:
     # --- files -----------------------------------------------------------------------------------
 
     async def _page(self, request: Request) -> Response:
-        return Response(_read(PAGE), media_type="text/html")
+        return Response(hand_written(PAGE), media_type="text/html")
 
     async def _file(self, request: Request) -> Response:
         name = request.path_params["name"]

@@ -74,7 +74,7 @@ def read_shifts(path: Path) -> Floats:
 
 
 def without_trend(shift_px: Floats) -> Floats:
-    """Shifts less a straight line along each axis: a slow one cannot be told from the shape of the specimen, (2, rows).
+    """Shifts less a straight line along each axis: a slow drift looks like a sheared specimen, (2, rows).
 
     Example:
         >>> without_trend(np.array([[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]])).round(2).tolist()

@@ -93,7 +93,7 @@ class Acquired:
 
 
 @dataclass(frozen=True)
-class Session:
+class PreparedAcquisition:
     """An acquisition about to begin; `blocks` runs once."""
 
     scenario: Scenario
@@ -154,7 +154,7 @@ def acquire(
     return run(prepare(scenario, seed, out), progress)
 
 
-def prepare(scenario: Scenario, seed: int, out: Path | None = None) -> Session:
+def prepare(scenario: Scenario, seed: int, out: Path | None = None) -> PreparedAcquisition:
     """Check everything; nothing is computed and nothing is written.
 
     Args:
@@ -170,10 +170,10 @@ def prepare(scenario: Scenario, seed: int, out: Path | None = None) -> Session:
     scenario = scenario.for_seed(seed)
     microscope = scanning_microscope(scenario)
     out = destination(scenario, seed, out)
-    return Session(scenario, seed, microscope, begin(microscope, scenario, seed), out)
+    return PreparedAcquisition(scenario, seed, microscope, begin(microscope, scenario, seed), out)
 
 
-def run(session: Session, progress: Callable[[ScanBlock], None] | None = None) -> Acquired:
+def run(session: PreparedAcquisition, progress: Callable[[ScanBlock], None] | None = None) -> Acquired:
     """Scan; frames are on disc after every block.
 
     An interrupt ends the scan early; the files are written for the part that exists, and further interrupts wait.
@@ -200,7 +200,7 @@ def run(session: Session, progress: Callable[[ScanBlock], None] | None = None) -
         return _run(session, progress)
 
 
-def _run(session: Session, progress: Callable[[ScanBlock], None] | None) -> Acquired:
+def _run(session: PreparedAcquisition, progress: Callable[[ScanBlock], None] | None) -> Acquired:
     scenario, section, out = session.scenario, session.section, session.out
     begun = perf_counter()
     file = DataFile(out, scenario, session.seed)

@@ -22,7 +22,7 @@ SIZE_INCH = (11.0, 6.5)
 
 
 class LiveView:
-    """Redraws a figure from the agents' results as a stream goes on; made for `agents.stream.run`'s `progress`.
+    """Redraws a figure from the agents' results during a stream; made for `agents.stream.run`'s `progress`.
 
     An agent without a result is not shown. Closing the window stops the drawing, not the scan; so does a lost display.
 

@@ -29,7 +29,7 @@ from twin.types import ScanBlock
 
 
 @dataclass(frozen=True)
-class Session:
+class PreparedScan:
     """A scan about to begin.
 
     Attributes:
@@ -39,7 +39,7 @@ class Session:
         keep: store the frames, too.
     """
 
-    acquisition: acquire.Session
+    acquisition: acquire.PreparedAcquisition
     agents: Mapping[str, Agent]
     out: Path
     keep: bool
@@ -87,7 +87,7 @@ def prepare(
     out: Path | None = None,
     keep: Path | None = None,
     overwrite: bool = False,
-) -> Session:
+) -> PreparedScan:
     """Check everything; nothing is computed and nothing is written.
 
     Args:
@@ -107,14 +107,14 @@ def prepare(
         raise ScenarioError(f"{scenario.name}: agents need a camera, and this scan has none (scan.camera)")
     out = results_folder(out, Path("runs") / scenario.name / "scan" / str(seed), overwrite)
     if keep is not None:
-        return Session(acquire.prepare(scenario, seed, keep), chosen, out, True)
+        return PreparedScan(acquire.prepare(scenario, seed, keep), chosen, out, True)
     scenario = scenario.for_seed(seed)
     microscope = acquire.scanning_microscope(scenario)
     blocks = acquire.begin(microscope, scenario, seed)
-    return Session(acquire.Session(scenario, seed, microscope, blocks, out), chosen, out, False)
+    return PreparedScan(acquire.PreparedAcquisition(scenario, seed, microscope, blocks, out), chosen, out, False)
 
 
-def run(session: Session, progress: Callable[[Progress], None] | None = None) -> Scanned:
+def run(session: PreparedScan, progress: Callable[[Progress], None] | None = None) -> Scanned:
     """Scan: one pass, every block to every agent, then their images to disc.
 
     Args:
@@ -179,7 +179,7 @@ def open_scan(blocks: Iterator[ScanBlock], section: ScanSection, seed: int) -> T
     return TwinScan(blocks, section.plan, section.optics, largest, {"seed": seed}, frames=True)
 
 
-def _kept(acquisition: acquire.Session) -> Generator[ScanBlock]:
+def _kept(acquisition: acquire.PreparedAcquisition) -> Generator[ScanBlock]:
     """Yield the blocks; each is on disc before an agent receives it."""
     file = DataFile(acquisition.out, acquisition.scenario, acquisition.seed)
     try:

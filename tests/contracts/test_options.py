@@ -1,33 +1,27 @@
 """What every option of every controller, training, agent, backend, source and specimen refuses, and how.
 
-Options are found, not listed: a new file is under this contract by itself. A number that may be negative is named in
-`SIGNED`, with the reason; all others have to refuse one.
+Options are found, not listed: every class whose name ends in Options, and `CameraView`, is under this contract by
+itself. A number that may be negative is named in `SIGNED`, with the reason; all others have to refuse one.
 """
 
+import ast
 import collections.abc
 import importlib
 import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from pydantic.dataclasses import is_pydantic_dataclass
 
-import agents.methods
-import agents.sources
-import controller.strategies
-import controller.training
-import twin.backends
-import twin.specimens
 from twin.instrument.base import CameraView
 from twin.options import OptionError, checked_options
-from twin.registry import modules
 
-PACKAGES = (
-    controller.strategies, controller.training, agents.methods, agents.sources, twin.backends, twin.specimens,
-)  # fmt: skip
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("twin", "learning", "controller", "agents", "scenarios")
 SIGNED = {
     "rotation_deg",  # an angle
     "rotation",
@@ -35,7 +29,8 @@ SIGNED = {
     "centre_px",  # places, which may lie outside the camera
     "vacuum_px",
     "start_nm",  # a state
-    "offset",  # sensor units of a dark pixel
+    "offset",  # counts of a dark pixel
+    "dark",
     "stigmator_nm",  # a matrix
     "park",  # a place in the scan field
     "start_s",  # a moment
@@ -53,11 +48,23 @@ PLAIN = (int, float, str, bool)
 
 
 def kinds() -> Iterator[tuple[str, type]]:
-    for package in PACKAGES:
-        for name in modules(package).values():
-            if hasattr(found := importlib.import_module(name), "Options"):
-                yield name, found.Options
+    """Classes of options by module and name; only modules that define one are imported."""
+    for path in (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))):
+        text = path.read_text(encoding="utf-8")
+        if "Options" not in text:
+            continue
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.ClassDef) and node.name.endswith("Options"):
+                kind = getattr(importlib.import_module(module), node.name)
+                if not is_protocol(kind):
+                    yield f"{module}.{node.name}", kind
     yield "twin.instrument.base.CameraView", CameraView
+
+
+def is_protocol(kind: type) -> bool:
+    """Whether a class only says what options have."""
+    return getattr(kind, "_is_protocol", False)
 
 
 KINDS = dict(kinds())
@@ -81,10 +88,11 @@ def members(hint: Any) -> set[Any]:
 
 
 def required(kind: type) -> dict[str, Any]:
-    """Values for the fields that have no default: all of them texts."""
-    lacking = [f for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
-    assert all(get_type_hints(kind)[f.name] is str for f in lacking)
-    return {f.name: "somewhere" for f in lacking}
+    """Values for the fields that have no default: all of them texts or choices."""
+    lacking = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    hints = {name: get_type_hints(kind)[name] for name in lacking}
+    assert all(hint is str or get_origin(hint) is Literal for hint in hints.values())
+    return {name: "somewhere" if hint is str else get_args(hint)[0] for name, hint in hints.items()}
 
 
 def refused(item: Field[Any], hint: Any) -> Iterator[Any]:

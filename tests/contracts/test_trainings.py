@@ -32,6 +32,9 @@ NEEDS = {"ppo": ("reader", "regression")}
 """Option of a training that takes the weights of another."""
 
 FEWER: dict[str, Any] = {
+    "controller.calibration.OBSERVATIONS": 6,
+    "controller.calibration.HELD_AT": (2, 6),
+    "controller.training.posterior.OBSERVATIONS": 6,
     "controller.posterior.check.STEPS": 50,
     "controller.posterior.precision.STEPS": 50,
     "controller.training.vae.PRIOR_STEPS": 20,
@@ -41,7 +44,8 @@ FEWER: dict[str, Any] = {
     "agents.restoration.scenes.HEAVIEST": 3,
     "agents.defects.sheet.C10_STEP_NM": 10.0,
 }
-"""Constants that only decide how well the later stages fit, or how many columns are computed beforehand."""
+"""Constants that only decide how well the later stages fit, how long closed-loop runs are, or how many columns are
+computed beforehand."""
 NAMES = sorted(trainings())
 
 

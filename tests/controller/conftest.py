@@ -1,34 +1,33 @@
 """An analytic, even latent map and a small untrained posterior in place of trained ones; simulation in this process."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 
-from controller import frame_set
-from controller.dataset import CLOSED_LOOP, Dataset, DayJob, simulate_day
-from controller.posterior.artefact import PosteriorArtefact
-from controller.posterior.check import FrameCheck
-from controller.posterior.misfit import MEASURES
-from controller.posterior.network import PosteriorConfig, PosteriorNetwork
-from controller.posterior.precision import PrecisionMap
-from controller.vae_em.hyperparameters import RADIAL_KNOTS, Hyperparameters
-from controller.vae_em.latent_map import LatentMap
-from controller.vae_em.prior_mean import SymmetricGrid
 from twin.arrays import Array
 from twin.optics import Optics
 from twin.state import FIRST_ORDER, SECOND_ORDER, StateSpace
+
+# Imported by the fixtures: quick tests of this folder do without torch.
+if TYPE_CHECKING:
+    from controller.dataset import Dataset, DayJob
+    from controller.posterior.artefact import PosteriorArtefact
+    from controller.vae_em.latent_map import LatentMap
+    from controller.vae_em.prior_mean import SymmetricGrid
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Small batched factorisations are slower on two threads, and other jobs share this machine."""
-    torch.set_num_threads(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
-def node_states(grid: SymmetricGrid) -> Array:
+def node_states(grid: "SymmetricGrid") -> Array:
     """States at the grid's nodes, (size, n), by the inverse of the spacing rule (range sinh(s t) / sinh(s))."""
     stretch = np.arccosh(grid.crowding)
     axes = [
@@ -52,8 +51,11 @@ def space() -> StateSpace:
 
 
 @pytest.fixture
-def make_map() -> Callable[..., LatentMap]:
+def make_map() -> "Callable[..., LatentMap]":
     """A latent map of `even_features` (or of nothing at all) with chosen kernel and noise."""
+    from controller.vae_em.hyperparameters import RADIAL_KNOTS, Hyperparameters
+    from controller.vae_em.latent_map import LatentMap
+    from controller.vae_em.prior_mean import SymmetricGrid
 
     def make(
         space: StateSpace = FIRST_ORDER,
@@ -86,8 +88,17 @@ def make_map() -> Callable[..., LatentMap]:
 
 
 @pytest.fixture(scope="session")
-def posterior() -> PosteriorArtefact:
+def posterior() -> "PosteriorArtefact":
     """A small network of random weights for a 64-pixel camera, with numbers of its own for everything fitted."""
+    import torch
+
+    from controller.dataset import CLOSED_LOOP
+    from controller.posterior.artefact import PosteriorArtefact
+    from controller.posterior.check import FrameCheck
+    from controller.posterior.misfit import MEASURES
+    from controller.posterior.network import PosteriorConfig, PosteriorNetwork
+    from controller.posterior.precision import PrecisionMap
+
     config = PosteriorConfig(
         height=64, width=32, patch_height=24, channels=(4, 4, 8, 8, 8), patch_channels=(4, 4, 8, 8), patch_features=4,
         patch_hidden=8, features=12, hidden=16, nuisance_hidden=16,
@@ -107,9 +118,12 @@ def posterior() -> PosteriorArtefact:
 @pytest.fixture
 def days_made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Training days are simulated here, not in a pool, three to a shard; the numbers of those made so far."""
+    from controller import frame_set
+    from controller.dataset import simulate_day
+
     made: list[int] = []
 
-    def serial(jobs: Sequence[DayJob], workers: int = 0) -> Iterator[Dataset]:
+    def serial(jobs: "Sequence[DayJob]", workers: int = 0) -> "Iterator[Dataset]":
         for job in jobs:
             made.append(job.index)
             yield simulate_day(job)

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from twin.aberrations import Aberrations
 from twin.day import Day
 from twin.optics import Optics
-from twin.ronchigram.phase_screens import FastRenderer
 
 
 class Column:
     """Aberrations in nm by name, and a sensor of `sensor_binning` pixels per frame pixel with a margin around."""
 
     def __init__(self, optics: Optics, nm: dict[str, float], dose_e: float = 1e5, sensor_binning: int = 1) -> None:
+        from twin.ronchigram.phase_screens import FastRenderer  # imports torch, which a clock does without
+
         self.nm, self.dose_e = dict(nm), dose_e
         self._renderer = FastRenderer(optics, Day())
         self._binning, self._rng, self._exposures = sensor_binning, np.random.default_rng(0), 0

@@ -60,8 +60,14 @@ def test_an_entry_is_listed_with_default_unit_and_limits() -> None:
 
 
 def test_a_preset_is_listed_with_its_own_defaults() -> None:
-    (found,) = json.loads(stemtwin("list", "vae_em_hard", "--json").stdout)
-    assert {row["name"]: row["default"] for row in found["options"]}["hard"] == "True"
+    (found,) = json.loads(stemtwin("list", "vae_em_paper", "--json").stdout)
+    assert {row["name"]: row["default"] for row in found["options"]}["weights"] == "vae_nominal_3"
+
+
+@pytest.mark.parametrize(("preset", "fixed"), [("vae_em_hard", "hard"), ("adf", "layout")])
+def test_what_defines_a_preset_is_not_offered(preset: str, fixed: str) -> None:
+    (found,) = json.loads(stemtwin("list", preset, "--json").stdout)
+    assert fixed not in [row["name"] for row in found["options"]]
 
 
 def test_a_name_of_two_things_shows_both() -> None:

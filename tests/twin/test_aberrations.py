@@ -1,9 +1,10 @@
-"""chi against abTEM and against the CEOS series; conversions there and back."""
+"""chi against abTEM and against the CEOS series; conversions there and back.
 
-import abtem
+Tests import abTEM where they compare with it: it takes seconds.
+"""
+
 import numpy as np
 import pytest
-from abtem.core.energy import energy2wavelength
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +39,8 @@ random_aberrations = st.lists(st.floats(-1e6, 1e6), min_size=len(NAMES), max_siz
 
 def abtem_exp_minus_i_chi(aberrations: Aberrations) -> np.ndarray:
     """abTEM's own `exp(-i chi)` on our angles, in double precision."""
+    import abtem
+
     with abtem.config.set({"precision": "float64"}):
         theirs = abtem.transfer.Aberrations(energy=OPTICS.energy_kev * 1e3, **to_abtem(aberrations))
         alpha, phi = np.hypot(X_MRAD, Y_MRAD) * 1e-3, np.arctan2(Y_MRAD, X_MRAD)
@@ -45,6 +48,8 @@ def abtem_exp_minus_i_chi(aberrations: Aberrations) -> np.ndarray:
 
 
 def largest_phase_difference(aberrations: Aberrations) -> float:
+    from abtem.core.energy import energy2wavelength
+
     ours = aberration_phase(aberrations, X_MRAD, Y_MRAD, energy2wavelength(OPTICS.energy_kev * 1e3) / 10)
     return float(np.abs(np.angle(abtem_exp_minus_i_chi(aberrations) * np.exp(1j * ours))).max())
 
@@ -65,9 +70,14 @@ def test_all_coefficients_together_make_abtems_phase(seed):
     assert largest_phase_difference(Aberrations.from_array(values)) < 1e-6
 
 
-def test_defocus_is_minus_c10_and_its_phase_is_pi_c10_theta2_over_lambda():
+def test_the_phase_of_c10_is_pi_c10_theta2_over_lambda():
     chi = aberration_phase(Aberrations.of({"C10": 100.0}), np.array([10.0]), np.array([0.0]), 2e-3)
     assert chi == pytest.approx(np.pi * 100.0 * 0.01**2 / 2e-3, rel=1e-12)
+
+
+def test_abtems_defocus_is_minus_c10() -> None:
+    import abtem
+
     theirs = abtem.transfer.Aberrations(energy=3e5, **to_abtem(Aberrations.of({"C10": 100.0})))
     assert theirs.defocus == pytest.approx(-1000.0)
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from abtem.core.energy import energy2sigma, energy2wavelength
 
 from twin.aberrations import NAMES, Aberrations, aberration_phase
 from twin.optics import AliasingError, Optics, check_window, probe_extent_nm
@@ -14,6 +13,8 @@ OPTICS = Optics()
 
 @pytest.mark.parametrize("energy_kev", [30.0, 60.0, 80.0, 200.0, 300.0])
 def test_wavelength_and_interaction_parameter_are_abtems(energy_kev):
+    from abtem.core.energy import energy2sigma, energy2wavelength  # takes seconds
+
     optics = Optics(energy_kev=energy_kev, convergence_mrad=15.0)
     assert optics.wavelength_nm == pytest.approx(energy2wavelength(energy_kev * 1e3) / 10, rel=1e-6)
     assert optics.interaction_rad_per_v_nm == pytest.approx(energy2sigma(energy_kev * 1e3) * 10, rel=1e-6)

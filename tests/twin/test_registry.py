@@ -9,6 +9,7 @@ import pytest
 
 from twin import registry
 from twin.errors import StemtwinError
+from twin.options import OptionError
 
 
 class UnknownTool(StemtwinError, ValueError):
@@ -17,7 +18,7 @@ class UnknownTool(StemtwinError, ValueError):
 
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """A package of two modules, one of them hidden, and two presets."""
+    """A package of two modules, one of them hidden, and presets."""
     folder = tmp_path / "tools_of_this_test"
     folder.mkdir()
     (folder / "saw.py").write_text('"""Cuts wood.\n\nAlong the grain.\n"""\nteeth = 20\n')
@@ -51,6 +52,24 @@ def test_a_preset_sets_options_and_the_user_overrides_them(tools: ModuleType) ->
     assert (module.teeth, options) == (20, {"teeth": 80, "width": 3})
     assert registry.resolve(tools, "fret_saw", {"teeth": 60}, "a tool", UnknownTool)[1] == {"teeth": 60}
     assert registry.resolve(tools, "saw", {}, "a tool", UnknownTool)[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "teeth", "instead"),
+    [("coping_saw", 120, "choose hack_saw"), ("coping_saw", 7, "leave teeth out"), ("rip_saw", 7, "choose saw")],
+)
+def test_what_defines_a_preset_is_not_changed(
+    tools: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, teeth: int, instead: str
+) -> None:
+    fixed = {
+        "coping_saw": registry.Preset("_hidden", {"teeth": 60}, "Cuts curves.", ("teeth",)),
+        "rip_saw": registry.Preset("saw", {"teeth": 10}, "Cuts along.", ("teeth",)),
+    }
+    monkeypatch.setattr(tools, "PRESETS", {**tools.PRESETS, **fixed})
+    with pytest.raises(OptionError, match=rf"{name} has teeth=\d+, got {teeth}: {instead}$"):
+        registry.resolve(tools, name, {"teeth": teeth}, "a tool", UnknownTool)
+    module, options = registry.resolve(tools, "rip_saw", {"teeth": 10}, "a tool", UnknownTool)  # said again
+    assert (module.teeth, options) == (20, {"teeth": 10})
 
 
 def test_an_unknown_name_is_refused_with_the_nearest(tools: ModuleType) -> None:

@@ -1,4 +1,4 @@
-"""A day: one draw of the operating conditions that the controller is not told, as validated plain data."""
+"""A day: one draw of the operating conditions that are hidden from the controller, as validated plain data."""
 
 import math
 from collections.abc import Sequence

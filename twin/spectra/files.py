@@ -27,7 +27,7 @@ class SpectrumImage:
     Attributes:
         counts: as stored, (rows, columns, E); a line of spectra is one row.
         energy_ev: of the channels, (E,), rising.
-        step_nm: distance of the positions, None if the file does not tell it.
+        step_nm: distance of the positions, None if the file lacks it.
     """
 
     counts: Floats

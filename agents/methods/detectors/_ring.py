@@ -14,7 +14,7 @@ class Options:
     """Settings of one disc or ring; can be changed while the stream runs.
 
     Attributes:
-        layout: set by the preset: the usual radii, multiples of the convergence angle.
+        layout: usual radii, multiples of the convergence angle; the name of the agent.
         inner_mrad, outer_mrad: the ring; None is the usual radius, the outer one limited to the camera.
         centre_px: (row, column) of zero angle; None is that of the metadata, else (H // 2, W // 2).
     """
@@ -50,7 +50,21 @@ class Options:
         return inner, outer
 
 
+class Ring(VirtualDetectors):
+    """One disc or ring, named after its usual radii."""
+
+    def configure(self, **changes: Any) -> None:
+        """Change the radii or the centre for the positions to come.
+
+        Raises:
+            OptionError: as `VirtualDetectors.configure`, or a `layout`, which is another agent.
+        """
+        if changes.get("layout", self.name) != self.name:
+            raise OptionError(f"{self.name} has layout={self.name}, got {changes['layout']!r}: choose another agent")
+        super().configure(**changes)
+
+
 def make(options: Mapping[str, Any]) -> Agent:
     """Build the agent of a preset; see `agents.load`."""
     checked = checked_options(Options, options)
-    return VirtualDetectors(checked.layout, checked)
+    return Ring(checked.layout, checked)

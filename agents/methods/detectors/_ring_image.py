@@ -1,9 +1,9 @@
 """The image of a ring detector, and what an agent makes of it: made when asked, kept until more positions arrive."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from typing import Generic, Literal, TypeVar
 
-from agents.base import StreamMeta
+from agents.base import Reconstruction, StreamMeta
 from agents.block import Block
 from agents.methods.detectors import _ring
 from agents.methods.detectors.virtual import VirtualDetectors
@@ -24,17 +24,18 @@ class Options(_ring.Options):
     layout: Literal["bf", "abf", "adf", "haadf"] = "adf"
 
 
-class RingImage(Generic[Made]):
-    """Sums the ring's counts as they arrive.
+class RingAgent(ABC, Generic[Made]):
+    """Agent that sums the ring's counts as they arrive, and makes something of their image when asked.
+
+    What was made is kept until more positions arrive.
 
     Args:
         name: of the agent.
         options: the ring.
-        make: called with the image in counts, (rows, columns), NaN where nothing has arrived.
     """
 
-    def __init__(self, name: str, options: Options, make: Callable[[Floats], Made]) -> None:
-        self._name, self._make = name, make
+    def __init__(self, name: str, options: Options) -> None:
+        self.name = name
         self._ring = VirtualDetectors(name, options)
         self._made: tuple[Made, tuple[str, ...]] | None = None
 
@@ -45,7 +46,7 @@ class RingImage(Generic[Made]):
             MetaError: a list of positions, or a stream that lacks an angle.
             AngleError: the ring lies beyond the camera.
         """
-        meta.need_grid(self._name)
+        meta.need_grid(self.name)
         self._ring.start(meta)
         self._made = None
 
@@ -59,5 +60,13 @@ class RingImage(Generic[Made]):
         if self._made is None:
             sums = self._ring.result()
             (image,) = (found.values for found in sums.images.values())
-            self._made = self._make(image), sums.notes
+            self._made = self.make(image), sums.notes
         return self._made
+
+    @abstractmethod
+    def make(self, image: Floats) -> Made:
+        """Make something of the image in counts, (rows, columns), NaN where nothing has arrived."""
+
+    @abstractmethod
+    def result(self) -> Reconstruction:
+        """The result so far, from what was made."""

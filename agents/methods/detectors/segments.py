@@ -33,5 +33,15 @@ class Options:
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent; see `agents.load`."""
+    """Build the agent; see `agents.load`.
+
+    Example:
+        >>> agent = make({"layout": "quadrants"})
+        >>> from agents.base import StreamMeta
+        >>> from twin.formats.dataset import Layout, Metadata
+        >>> meta = StreamMeta(Layout((4, 6), (16, 16)), Metadata(convergence_mrad=10, pixel_mrad=4))
+        >>> agent.start(meta)
+        >>> sorted(agent.result().images)
+        ['quadrants_0', 'quadrants_1', 'quadrants_2', 'quadrants_3']
+    """
     return VirtualDetectors(NAME, checked_options(Options, options))

@@ -4,16 +4,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from agents.base import Image, Reconstruction, StreamMeta
-from agents.block import Block
-from agents.methods.detectors._ring_image import Options, RingImage
+from agents.base import Image, Reconstruction
+from agents.methods.detectors._ring_image import Options, RingAgent
 from twin.arrays import Floats
 
 Restore = Callable[[Floats], tuple[Floats, Floats | None]]
 """Image in counts, (rows, columns), to the restored one and the standard deviation of each pixel, if known."""
 
 
-class RestoredRing:
+class RestoredRing(RingAgent[Reconstruction]):
     """Sums the ring's counts as they arrive, and restores the image when asked.
 
     Args:
@@ -29,31 +28,19 @@ class RestoredRing:
     """
 
     def __init__(self, name: str, options: Options, restore: Restore | None, missing: str = "") -> None:
-        self.name, self._restore, self._missing = name, restore, missing
-        self._image = RingImage(name, options, self._restored)
-
-    def start(self, meta: StreamMeta) -> None:
-        """Begin a new stream.
-
-        Raises:
-            MetaError: a list of positions, or a stream that lacks an angle.
-            AngleError: the ring lies beyond the camera.
-        """
-        self._image.start(meta)
-
-    def update(self, block: Block) -> None:
-        """Add the counts of the positions."""
-        self._image.update(block)
+        super().__init__(name, options)
+        self._restore, self._missing = restore, missing
 
     def result(self) -> Reconstruction:
         """The restored image; positions that have not arrived are unknown, and taken for the mean meanwhile."""
-        found, notes = self._image.made()
+        found, notes = self.made()
         (image,) = found.images.values()
         spread = None if image.spread is None else image.spread.copy()
         copied = Image(image.values.copy(), image.unit, spread)
         return Reconstruction({self.name: copied}, found.figures, notes=(*notes, *found.notes))
 
-    def _restored(self, image: Floats) -> Reconstruction:
+    def make(self, image: Floats) -> Reconstruction:
+        """The restored image, without notes of the ring."""
         known = np.isfinite(image)
         if self._restore is None or not known.any():
             notes = (self._missing,) if self._missing else ()

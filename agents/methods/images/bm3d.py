@@ -30,7 +30,12 @@ def block_matched(image: Floats) -> Floats:
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent; see `agents.load`. Without the package it makes no image and says so."""
+    """Build the agent; see `agents.load`. Without the package it makes no image and says so.
+
+    Example:
+        >>> make({"inner_mrad": 20}).name
+        'bm3d'
+    """
     checked = checked_options(Options, options)
     if find_spec(PACKAGE) is None:
         return RestoredRing(NAME, checked, None, MISSING)

@@ -9,9 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
-from agents.block import Block
 from agents.methods.detectors import _ring_image
-from agents.methods.detectors._ring_image import RingImage
+from agents.methods.detectors._ring_image import RingAgent
 from agents.quantify.errors import QuantifyError
 from agents.quantify.quantify import Quantified, QuantifyOptions, quantify
 from twin.arrays import Floats
@@ -38,7 +37,7 @@ class Options(_ring_image.Options):
     count: Literal["mixture", "none"] = "none"
 
 
-class ColumnAgent:
+class ColumnAgent(RingAgent[tuple[Quantified | str, tuple[int, ...]]]):
     """Sums the ring's counts as they arrive, and measures the columns when asked after the last position.
 
     Example:
@@ -48,31 +47,22 @@ class ColumnAgent:
     """
 
     def __init__(self, options: Options) -> None:
+        super().__init__(NAME, options)
         self.options = options
-        self._image = RingImage(NAME, options, self._measured)
 
     def start(self, meta: StreamMeta) -> None:
-        """Begin a new stream.
-
-        Raises:
-            MetaError: a list of positions, or a stream that lacks an angle.
-            AngleError: the ring lies beyond the camera.
-        """
-        self._image.start(meta)
+        """Begin a new stream; see `RingAgent.start`."""
+        super().start(meta)
         self._step_nm = meta.metadata.step_nm
-
-    def update(self, block: Block) -> None:
-        """Add the counts of the positions."""
-        self._image.update(block)
 
     def result(self) -> Reconstruction:
         """The fitted image, residuals and cross-sections; the measurement is kept until more positions arrive."""
-        (found, shape), notes = self._image.made()
+        (found, shape), notes = self.made()
         if isinstance(found, str):
             return Reconstruction({NAME: Image(np.full(shape, np.nan), "counts")}, notes=(*notes, found))
         return _reconstruction(found, notes)
 
-    def _measured(self, image: Floats) -> tuple[Quantified | str, tuple[int, ...]]:
+    def make(self, image: Floats) -> tuple[Quantified | str, tuple[int, ...]]:
         """Columns, or what is missing, and the shape of the image."""
         unknown = int(np.count_nonzero(np.isnan(image)))
         if unknown:

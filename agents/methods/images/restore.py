@@ -28,7 +28,12 @@ class Options(_ring_image.Options):
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent; see `agents.load`."""
+    """Build the agent; see `agents.load`.
+
+    Example:
+        >>> make({"layout": "adf"}).name
+        'restore'
+    """
     checked = checked_options(Options, options)
     # Torch is imported when the agent is chosen.
     from agents.restoration.apply import restored

@@ -13,5 +13,10 @@ NAME = "wiener"
 
 
 def make(options: Mapping[str, Any]) -> Agent:
-    """Build the agent; see `agents.load`."""
+    """Build the agent; see `agents.load`.
+
+    Example:
+        >>> make({"layout": "bf"}).name
+        'wiener'
+    """
     return RestoredRing(NAME, checked_options(Options, options), lambda image: (wiener(image), None))

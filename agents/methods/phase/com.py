@@ -43,7 +43,7 @@ class Com(ComAgent[Options]):
     name = NAME
 
     def start(self, meta: StreamMeta) -> None:
-        """Begin a new stream; shifts are in mrad where the stream tells the angle of a pixel."""
+        """Begin a new stream; shifts are in mrad where the stream states the angle of a pixel."""
         super().start(meta)
         pixel_mrad = meta.metadata.pixel_mrad
         self.scale, self.unit = (1.0, "px") if pixel_mrad is None else (pixel_mrad, "mrad")

@@ -1,6 +1,6 @@
-"""Phase by a network on the scan plane, from 34 virtual segments of each pattern and what is told of the scan.
+"""Phase by a network on the scan plane, from 34 virtual segments of each pattern and the conditions of the scan.
 
-It begins from the single sideband of the segments and looks at most `REACH` positions around each one: a row is
+It starts from the single-sideband phase of the segments. The network sees `REACH` positions to each side: a row is
 final that many rows later.
 """
 
@@ -28,7 +28,7 @@ SAMPLING = (0.13, 0.62)
 ELECTRONS = (20.0, 3e5)
 """Trained range of the electrons in a square resolution element."""
 REACH = 24
-"""Positions beyond which the network does not look, along either axis."""
+"""Positions to each side that the network sees, along either axis."""
 
 
 @validated

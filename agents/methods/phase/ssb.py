@@ -50,7 +50,7 @@ class Options:
         weighting: of spatial frequencies, see `ssb.image.WEIGHTINGS`.
         cutoff: smallest overlap that is used, as a fraction of the disc.
         centre_px: (row, column) of zero angle; None is that of the metadata, else (H // 2, W // 2).
-        triple_overlap: use the region where both sidebands overlap with the disc; worth it with defocus.
+        triple_overlap: use the region where both sidebands overlap with the disc; useful with defocus.
     """
 
     aberrations: Mapping[str, float] = field(default_factory=dict)

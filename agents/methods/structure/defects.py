@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
-from agents.block import Block
 from agents.defects.detection import DefectImageError, Defects, find
 from agents.defects.network import WEIGHTS, Trained
 from agents.defects.sheet import KINDS
 from agents.methods.detectors import _ring_image
-from agents.methods.detectors._ring_image import RingImage
+from agents.methods.detectors._ring_image import RingAgent
 from learning.weights_file import find as found_file
 from twin.arrays import Floats
 from twin.options import Probability, checked_options, validated
@@ -36,7 +35,7 @@ class Options(_ring_image.Options):
     least_probability: Probability = 0.5
 
 
-class DefectAgent:
+class DefectAgent(RingAgent[tuple[Defects | None, tuple[int, ...], tuple[str, ...]]]):
     """Sums the ring's counts as they arrive, and looks for defects when asked after the last position.
 
     Example:
@@ -46,8 +45,8 @@ class DefectAgent:
     """
 
     def __init__(self, options: Options) -> None:
+        super().__init__(NAME, options)
         self.options = options
-        self._image = RingImage(NAME, options, self._sought)
 
     def start(self, meta: StreamMeta) -> None:
         """Begin a new stream.
@@ -56,17 +55,13 @@ class DefectAgent:
             MetaError: a list of positions, or a stream that lacks the step or an angle.
             AngleError: the ring lies beyond the camera.
         """
-        self._image.start(meta)
+        super().start(meta)
         self._step_nm = meta.need("step_nm", NAME)
         self._energy_kev = meta.metadata.energy_kev
 
-    def update(self, block: Block) -> None:
-        """Add the counts of the positions."""
-        self._image.update(block)
-
     def result(self) -> Reconstruction:
         """Probability of a defect at its nearest position, 0 elsewhere, and the numbers of each kind."""
-        (found, shape, notes), of_ring = self._image.made()
+        (found, shape, notes), of_ring = self.made()
         notes = (*of_ring, *notes)
         if found is None:
             return Reconstruction({NAME: Image(np.full(shape, np.nan), "1")}, notes=notes)
@@ -80,7 +75,7 @@ class DefectAgent:
         row = np.clip(np.rint(found.y_nm / self._step_nm), 0, shape[0] - 1).astype(np.int64)
         return row, np.clip(np.rint(found.x_nm / self._step_nm), 0, shape[1] - 1).astype(np.int64)
 
-    def _sought(self, image: Floats) -> tuple[Defects | None, tuple[int, ...], tuple[str, ...]]:
+    def make(self, image: Floats) -> tuple[Defects | None, tuple[int, ...], tuple[str, ...]]:
         """Defects, the shape of the image, and notes, also on what is missing."""
         unknown = int(np.count_nonzero(np.isnan(image)))
         if unknown:

@@ -7,7 +7,7 @@ import typer
 
 from scenarios.commands.refusal import refusals
 
-app = typer.Typer(help="Make the figures of a paper anew.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Redraw the figures of a paper.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
@@ -15,10 +15,14 @@ def _figures() -> None:
     pass
 
 
+Folder = Annotated[Path, typer.Option(help="Folder of the pictures.")]
+"""Option `--out` of every command here."""
+
+
 @app.command()
 def paper(
     only: Annotated[list[int] | None, typer.Option(metavar="N", help="One figure; may be repeated.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("runs/figures"),
+    out: Folder = Path("runs/figures"),
     campaigns: Annotated[
         Path, typer.Option(help="Folder of the stored comparisons that the error curves need.")
     ] = Path("benchmarks/baselines"),
@@ -27,16 +31,7 @@ def paper(
 
     A figure whose comparison has not been run yet is left out, with the command that runs it.
     """
-    from tqdm import tqdm
-
-    from scenarios.figures.paper import chosen, write
-
-    with refusals("interrupted; the figures written so far are whole"):
-        figures = chosen(only or ())
-        with tqdm(total=len(figures), desc="figures", unit="figure", leave=False) as bar:
-            for figure, missing in write(out, figures, campaigns):
-                typer.echo(f"Fig. {figure.number} {missing}" if missing else out / figure.file)
-                bar.update()
+    _write("scenarios.figures.paper", only, out, campaigns)
 
 
 @app.command()
@@ -44,18 +39,25 @@ def restoration(
     only: Annotated[
         list[int] | None, typer.Option(metavar="N", help="One figure, 7 to 12 for 2.7 to 2.12; may be repeated.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("runs/figures"),
+    out: Folder = Path("runs/figures"),
 ) -> None:
     """Make Figs. 2.7 to 2.12 of Friedrich 2023 in the twin: restored images, and what is measured on them."""
+    _write("scenarios.figures.restoration", only, out)
+
+
+def _write(module: str, only: list[int] | None, out: Path, campaigns: Path = Path()) -> None:
+    """Make the figures that a module lists, with progress, and print where each is or what it needs."""
+    from importlib import import_module
+
     from tqdm import tqdm
 
-    from scenarios.figures.restoration import chosen, write
+    from scenarios.figures.pictures import chosen, write
 
     with refusals("interrupted; the figures written so far are whole"):
-        figures = chosen(only or ())
+        figures = chosen(import_module(module).FIGURES, only or ())
         with tqdm(total=len(figures), desc="figures", unit="figure", leave=False) as bar:
-            for path in write(out, figures):
-                typer.echo(path)
+            for figure, missing in write(out, figures, campaigns):
+                typer.echo(f"Fig. {figure.number} {missing}" if missing else out / figure.file)
                 bar.update()
 
 

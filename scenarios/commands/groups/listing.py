@@ -4,17 +4,20 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
 
 from scenarios.commands.refusal import refusals, stop
 
+if TYPE_CHECKING:
+    from scenarios.option_table import Row
+
 
 class _OrName(TyperGroup):
-    """The lists by name; any other word is the name of an entry of one of them."""
+    """The lists by name; any other name is that of an entry of one of them."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = super().get_command(ctx, cmd_name)
@@ -112,20 +115,18 @@ def print_rows(rows: Iterable[tuple[str, str]]) -> None:
 
 
 class Entry(NamedTuple):
-    """One thing that can be chosen by name.
+    """An entry that can be chosen by name.
 
     Attributes:
         kind: what it is.
         summary: one line.
-        options: its class of options; None if it has none.
-        preset: options that the name itself sets.
+        rows: its options.
         use: command line that uses it.
     """
 
     kind: str
     summary: str
-    options: type | None
-    preset: Mapping[str, Any]
+    rows: Sequence["Row"]
     use: str
 
 
@@ -165,20 +166,23 @@ def entries(name: str) -> list[Entry]:
     """
     from scenarios.commands.groups.train import load
     from scenarios.commands.groups.train import trainings as of_trainings
+    from scenarios.option_table import rows
     from scenarios.schema import description, library
     from twin import registry
 
     found = []
     if name in library():
-        found.append(Entry("scenario", description(name), None, {}, f"stemtwin show {name}"))
+        found.append(Entry("scenario", description(name), (), f"stemtwin show {name}"))
     for kind, (package, use) in _packages().items():
         if name in registry.names(package):
             preset = registry.presets(package).get(name, registry.Preset(name, {}))
             options = getattr(registry.module(package, name), "Options", None)
-            found.append(Entry(kind, registry.describe(package, name), options, preset.options, use.format(name)))
+            table = [] if options is None else rows(options, preset.options, preset.fixed)
+            found.append(Entry(kind, registry.describe(package, name), table, use.format(name)))
     if name in of_trainings():
         line = registry.describe(of_trainings()[name], name)
-        found.append(Entry("training", line, load(name).TRAINING.options, {}, f"stemtwin train {name} --help"))
+        table = rows(load(name).TRAINING.options)
+        found.append(Entry("training", line, table, f"stemtwin train {name} --help"))
     return found
 
 
@@ -209,23 +213,18 @@ def _entry_command(name: str) -> Any:
 
 def _plain(entry: Entry) -> dict[str, Any]:
     """An entry as `--json` prints it, with one mapping per option."""
-    from scenarios.option_table import rows
-
-    table = [] if entry.options is None else [row._asdict() for row in rows(entry.options, entry.preset)]
+    table = [row._asdict() for row in entry.rows]
     return {"kind": entry.kind, "summary": entry.summary, "options": table, "use": entry.use}
 
 
 def _print_entry(name: str, entry: Entry) -> None:
     """Print an entry as a table of its options, aligned, and a command line that uses it."""
-    from scenarios.option_table import rows
-
     typer.echo(f"{name}, a {entry.kind}: {entry.summary}".replace("a agent", "an agent"))
-    table = [] if entry.options is None else rows(entry.options, entry.preset)
-    cells = [(f"  {row.name}", row.default, row.unit, row.limits, row.meaning) for row in table]
+    cells = [(f"  {row.name}", row.default, row.unit, row.limits, row.meaning) for row in entry.rows]
     widths = [max((len(cell[column]) for cell in cells), default=0) for column in range(4)]
     for cell in cells:
         columns = (f"{text:{min(width, 24)}}" for text, width in zip(cell, widths, strict=False))
         typer.echo(f"{'  '.join(columns)}  {cell[-1]}".rstrip())
-    if not table and entry.kind != "scenario":
+    if not entry.rows and entry.kind != "scenario":
         typer.echo("  no options")
     typer.echo(f"  {entry.use}")

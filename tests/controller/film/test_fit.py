@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from controller.film import fit as film_fit
 from controller.film import model as film_model
-from controller.film.fit import Data, Exposure
+from controller.film.fit import FilmData, FilmExposure
 from twin.day import CameraProperties, Day
 from twin.optics import Optics
 from twin.simulated import SimulatedMicroscope
@@ -22,7 +22,7 @@ DAY = Day(
 )
 
 
-def frames(day: Day, seed: int = 3) -> tuple[list[Exposure], NDArray[np.float64]]:
+def frames(day: Day, seed: int = 3) -> tuple[list[FilmExposure], NDArray[np.float64]]:
     """Exposures at `INPUTS` about the null, and the initial state."""
     microscope = SimulatedMicroscope(OPTICS, FIRST_ORDER, day, "fast")
     microscope.reset(np.random.default_rng(seed))
@@ -37,11 +37,13 @@ def frames(day: Day, seed: int = 3) -> tuple[list[Exposure], NDArray[np.float64]
 
 
 @pytest.fixture(scope="module")
-def same_region() -> tuple[list[Exposure], NDArray[np.float64]]:
+def same_region() -> tuple[list[FilmExposure], NDArray[np.float64]]:
     return frames(DAY)
 
 
-def fitted(exposures: list[Exposure], state_nm: NDArray[np.float64], apertures: tuple[float, ...]) -> film_fit.FilmFit:
+def fitted(
+    exposures: list[FilmExposure], state_nm: NDArray[np.float64], apertures: tuple[float, ...]
+) -> film_fit.FilmFit:
     model = film_model.model(OPTICS, FIRST_ORDER, slices=1)
     fit, data = film_fit.start(model, state_nm, exposures), film_fit.stack(exposures)
     for aperture in apertures:
@@ -82,7 +84,7 @@ def test_turned_camera_and_turned_astigmatism_are_one() -> None:
     assert max(distances) > 0.05
 
 
-def test_an_exposure_finds_disc_and_noise(same_region: tuple[list[Exposure], NDArray[np.float64]]) -> None:
+def test_an_exposure_finds_disc_and_noise(same_region: tuple[list[FilmExposure], NDArray[np.float64]]) -> None:
     exposure = same_region[0][0]
     nominal = OPTICS.convergence_mrad / OPTICS.camera_pixel_mrad
     assert exposure.radius_px == pytest.approx(1.02 * nominal, rel=0.01)
@@ -94,7 +96,7 @@ def test_an_exposure_finds_disc_and_noise(same_region: tuple[list[Exposure], NDA
 
 
 def test_it_finds_the_state_on_one_region_and_not_without_a_film(
-    same_region: tuple[list[Exposure], NDArray[np.float64]],
+    same_region: tuple[list[FilmExposure], NDArray[np.float64]],
 ) -> None:
     exposures, truth = same_region
     guess = truth + np.array([1.5, -1.5, 1.0])
@@ -109,7 +111,7 @@ def test_it_finds_the_state_on_one_region_and_not_without_a_film(
 
 
 def test_an_unseen_frame_agrees_on_the_same_region_alone(
-    same_region: tuple[list[Exposure], NDArray[np.float64]],
+    same_region: tuple[list[FilmExposure], NDArray[np.float64]],
 ) -> None:
     exposures, truth = same_region
     model = film_model.model(OPTICS, FIRST_ORDER, slices=1)
@@ -118,8 +120,8 @@ def test_an_unseen_frame_agrees_on_the_same_region_alone(
     assert same > 0.7
     assert 0 < std < 0.05
     elsewhere, _ = frames(DAY, seed=4)
-    moved = Data(*(t.clone() for t in (film_fit.stack(elsewhere[4:]).signal, film_fit.stack(elsewhere[4:]).precision,
-                                       film_fit.stack(exposures[4:]).inputs_nm)))  # fmt: skip
+    others, inputs_nm = film_fit.stack(elsewhere[4:]), film_fit.stack(exposures[4:]).inputs_nm
+    moved = FilmData(others.signal.clone(), others.precision.clone(), inputs_nm.clone())
     other, _ = film_fit.agreement(model, fit, moved)
     assert abs(other) < 0.25
 
@@ -136,7 +138,9 @@ def test_a_larger_state_takes_its_coefficients_from_the_residuals() -> None:
     assert len(set(model.parameters)) == len(model.parameters) == len(model.unit)
 
 
-def test_a_fit_without_refinement_has_no_covariance(same_region: tuple[list[Exposure], NDArray[np.float64]]) -> None:
+def test_a_fit_without_refinement_has_no_covariance(
+    same_region: tuple[list[FilmExposure], NDArray[np.float64]],
+) -> None:
     model = film_model.model(OPTICS, FIRST_ORDER, slices=1)
     with pytest.raises(ValueError, match="before it was refined"):
         film_fit.covariance(model, film_fit.start(model, np.zeros(3), same_region[0]))

@@ -155,6 +155,8 @@ def test_the_whole_training_makes_one_file_and_its_folder_belongs_to_it(
     tmp_path: Path, days_made: list[int], monkeypatch: pytest.MonkeyPatch
 ):
     # They only decide how well the last stages fit.
+    monkeypatch.setattr("controller.calibration.OBSERVATIONS", 6)
+    monkeypatch.setattr("controller.calibration.HELD_AT", (2, 6))
     monkeypatch.setattr(training, "PRIOR_STEPS", 20)
     monkeypatch.setattr(training, "CALIBRATION_CANDIDATES", 100)
     out, run = tmp_path / "toy.safetensors", run_in(tmp_path / "work")

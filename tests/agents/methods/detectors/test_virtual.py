@@ -114,6 +114,11 @@ def test_what_has_not_come_is_not_known_and_the_latest_wins(frames):
     assert image.ravel()[18] == whole[1]
 
 
+def test_a_ring_is_the_one_that_its_name_says() -> None:
+    with pytest.raises(OptionError, match="adf has layout=adf, got 'bf': choose bf"):
+        load("adf", {"layout": "bf"})
+
+
 def test_radii_change_while_it_runs(frames):
     agent = load("bf", {"outer_mrad": 6.0})
     agent.start(meta())
@@ -128,6 +133,8 @@ def test_radii_change_while_it_runs(frames):
         agent.configure(outer_mrad=90.0)
     with pytest.raises(OptionError, match="inner_mrad 8 must lie below outer_mrad 3"):
         agent.configure(inner_mrad=8.0, outer_mrad=3.0)
+    with pytest.raises(OptionError, match="bf has layout=bf, got 'adf': choose another agent"):
+        agent.configure(layout="adf")
     np.testing.assert_array_equal(agent.result().images["bf"].values, image)
     agent.update(FrameBlock(frames[:1], PIXEL[:1]))
     assert agent.result().images["bf"].values[0, 0] == large[0, 0]
