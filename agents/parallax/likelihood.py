@@ -75,7 +75,8 @@ class DiscImages:
         """Middle of what each part has inside the disc, along the axes of the scan, (K, 2), mrad."""
         samples = sample_points(self.field, self.rotation_deg)
         inside = np.hypot(samples[..., 0], samples[..., 1])[..., None] <= self.field.radius_mrad
-        return np.asarray((samples * inside).sum(axis=1) / np.maximum(inside.sum(axis=1), 1))
+        inside = inside | ~inside.any(axis=1, keepdims=True)
+        return np.asarray((samples * inside).sum(axis=1) / inside.sum(axis=1))
 
     @property
     def per_position(self) -> float:
@@ -101,7 +102,8 @@ def log_likelihood(images: DiscImages, aberrations: Aberrations, weights: Floats
     """
     step = images.experiment.lowest_mrad[0]
     disc = images.disc(aberrations, False)
-    gain = _gain(images.spectra, _inverse(images.counts), disc, images.slow_mrad, step, weights)
+    noise = images.field.share, _inverse(images.counts)
+    gain = _gain(images.spectra, *noise, disc, images.slow_mrad, step, weights)
     return float(gain + np.log1p(-weights[weights < 1]).sum())
 
 
@@ -176,7 +178,7 @@ def _inverse(counts: Floats) -> Floats:
 
 
 @numba.njit(cache=True)
-def _gain(spectra, inverse, disc, slow, step, weights):  # type: ignore[no-untyped-def]
+def _gain(spectra, share, inverse, disc, slow, step, weights):  # type: ignore[no-untyped-def]
     """Weighted sum over the frequencies of |sum g* G / n|^2 / sum |g|^2 / n."""
     g = np.zeros((len(inverse), len(slow)), np.complex64)
     total = 0.0
@@ -191,7 +193,7 @@ def _gain(spectra, inverse, disc, slow, step, weights):  # type: ignore[no-untyp
         for j in range(first, last):
             matched, information = 0.0 + 0.0j, 0.0
             for k in range(len(inverse)):
-                value = g[k, j]
+                value = share[k] * g[k, j]
                 matched += inverse[k] * np.conj(value) * spectra[fast, k, j]
                 information += inverse[k] * (value.real**2 + value.imag**2)
             if information > 0.0:
