@@ -81,6 +81,19 @@ def options(parts: Iterable[str], label: str) -> dict[str, Any]:
     return found
 
 
+def of_source(meta: Iterable[str], how: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return metadata and options of a source from the `key=value` parts of --meta and --option.
+
+    Raises:
+        ChoiceError: as in `name_and_options`, or an option that no source has.
+    """
+    given, found = options(meta, "--meta"), options(how, "--option")
+    for name in ("spec", "meta"):
+        if name in found:  # would be taken for an argument of `open_source`
+            raise ChoiceError(f"--option {name}: no source has such an option; metadata of the stream goes with --meta")
+    return given, found
+
+
 def _value(text: str) -> Any:
     """Parse YAML, with numbers such as 1e3 as numbers, which YAML 1.1 takes for text."""
     value = yaml_text.loads(text)

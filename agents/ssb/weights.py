@@ -73,7 +73,7 @@ class BrightField:
     @property
     def share(self) -> Floats:
         """Fraction of each square inside the disc, (K,)."""
-        points = _points(self, 0.0)
+        points = sample_points(self, 0.0)
         return np.asarray(_edge(np.hypot(points[..., 0], points[..., 1]), self).mean(axis=1), np.float64)
 
 
@@ -202,7 +202,7 @@ def trotters(
     """
     rows, columns = scan
     chi, interval = phase_table(field, rotated(aberrations, math.radians(rotation_deg)), wavelength_nm)
-    disc = SampledDisc(_points(field, rotation_deg), field.radius_mrad, field.edge_mrad, chi, interval)
+    disc = SampledDisc(sample_points(field, rotation_deg), field.radius_mrad, field.edge_mrad, chi, interval)
     slow: Floats = (np.arange(rows) - rows // 2) * np.float64(step_mrad[1])
     response = np.zeros((columns // 2 + 1, rows), np.complex128)
     power = np.zeros(response.shape)
@@ -242,7 +242,7 @@ def _edge(distance: Floats, field: BrightField) -> Floats:
     return np.clip((field.radius_mrad - distance) / field.edge_mrad + 0.5, 0.0, 1.0)
 
 
-def _points(field: BrightField, rotation_deg: float) -> Floats:
+def sample_points(field: BrightField, rotation_deg: float) -> Floats:
     """Samples of every square along the axes of the scan, (K, samples^2, 2), mrad."""
     s = field.samples
     axis = ((np.arange(s) + 0.5) / s - 0.5) * field.side_mrad

@@ -21,4 +21,11 @@ Agents = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 RunFolder = Annotated[Path, typer.Option(help="Folder of the run directories.")]
+Meta = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Metadata that the stream lacks or has wrong: step_nm, ..."),
+]
+SourceOptions = Annotated[
+    list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="Of the source, see docs/streaming.md.")
+]
 DATA_FILE = "FILE.zarr|.mib|.t3p|.hspy"

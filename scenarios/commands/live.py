@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from scenarios.commands.arguments import AsJson, Overrides, RunFolder, Scenario, Seed
+from scenarios.commands.arguments import AsJson, Meta, Overrides, RunFolder, Scenario, Seed, SourceOptions
 from scenarios.commands.refusal import refusals, stop
 from scenarios.commands.serve import stop_signals
 
@@ -25,6 +25,8 @@ def live(
     source: Annotated[
         str, typer.Option(metavar="FILE|URL", help="A file or camera for the scan panel, as for `stemtwin stream`.")
     ] = "",
+    meta: Meta = None,
+    options: SourceOptions = None,
     move: Annotated[
         bool, typer.Option("--move", help="Move the scenario's instrument; --microscope KIND does, too.")
     ] = False,
@@ -42,6 +44,7 @@ def live(
     as_json: AsJson = False,
 ) -> None:
     """Turn the knobs of a microscope in the browser, calibrate it, watch a scan. Ctrl-C stops it (exit 0)."""
+    from scenarios import choices
     from scenarios.calibration.instruments import address_overrides, consents
     from scenarios.commands.calibrate import name_hosts
     from scenarios.schema import load
@@ -61,10 +64,13 @@ def live(
             chosen = load(scenario, changes)
             meant = move or any(change.startswith("microscope.kind=") for change in changes)
             consent = not dry_run and consents(chosen, meant)
+            given, how = choices.of_source(meta or (), options or ())
+            if (given or how) and not source:
+                stop("--meta and --option describe a source: add --source FILE or URL")
             words = token or secrets.token_urlsafe(24)
             access = Access(host, words)
             try:
-                server = LiveServer(Settings(chosen, seed, out, consent, source), access, words, port)
+                server = LiveServer(Settings(chosen, seed, out, consent, source, given, how), access, words, port)
             except (ValueError, OSError) as error:
                 stop(str(error))
         stopping.armed = True

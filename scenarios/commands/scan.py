@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scenarios.commands.arguments import DATA_FILE, Agents, AsJson, Overrides, ScanScenario, Seed
+from scenarios.commands.arguments import DATA_FILE, Agents, AsJson, Meta, Overrides, ScanScenario, Seed, SourceOptions
 from scenarios.commands.groups.listing import print_rows
 from scenarios.commands.refusal import FAILED, refusals, stop
 
@@ -78,13 +78,8 @@ def stream(
         str, typer.Argument(help="A file (.mib, .zarr, .hspy, .t3p, .tpx3, ...), merlin://HOST:PORT, csr://...")
     ],
     agents: Agents = ["adf,com,ricom,icom"],  # noqa: B006  (typer copies it)
-    meta: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Metadata that the stream lacks or has wrong: step_nm, ..."),
-    ] = None,
-    options: Annotated[
-        list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="Of the source, see docs/streaming.md.")
-    ] = None,
+    meta: Meta = None,
+    options: SourceOptions = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the agents' images [default: runs/stream].")] = None,
     overwrite: Overwrite = False,
     view: View = False,
@@ -98,10 +93,7 @@ def stream(
 
     with refusals(LATE) as ending:
         chosen = choose_agents(agents)
-        given, how = choices.options(meta or (), "--meta"), choices.options(options or (), "--option")
-        for name in ("spec", "meta"):
-            if name in how:  # would be taken for an argument of `open_source`
-                stop(f"--option {name}: no source has such an option; metadata of the stream goes with --meta")
+        given, how = choices.of_source(meta or (), options or ())
         out = results_folder(out, Path("runs/stream"), overwrite)
         created = missing(out)
         make_folder(out)  # before a camera is started

@@ -4,11 +4,13 @@ The microscope is never in two hands: while a calibration runs, the knobs are re
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from agents import base as agents
+from agents.sources import open_source
 from controller import base as controllers
 from scenarios.calibration.instruments import Wiring
 from scenarios.live import messages, pictures
@@ -30,6 +32,10 @@ class NotNow(StemtwinError, ValueError):
     """A message that does not suit the present state; nothing was done."""
 
 
+USUAL = ("bf", "abf", "adf", "haadf", "com", "dpc", "icom", "ricom", "ssb")
+"""Agents that the page offers first."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the command line says.
@@ -40,6 +46,7 @@ class Settings:
         out: folder of run directories.
         consents: the operator has an instrument moved; otherwise a dry run.
         source: file or camera for the scan panel; "" for the twin's scans.
+        meta, source_options: of the source, as for `agents.sources.open_source`.
     """
 
     scenario: Scenario
@@ -47,6 +54,8 @@ class Settings:
     out: Path
     consents: bool = True
     source: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    source_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Desk:
@@ -101,7 +110,10 @@ class Desk:
             "controllers": [{"name": name, "about": controllers.describe(name)} for name in controllers.names()],
             "days": [{"name": name, "about": one.description} for name, one in days.items()],
             "scans": [{"name": name, "about": one.description} for name, one in found.items() if one.scan],
-            "agents": ["bf", "abf", "adf", "haadf", "com", "dpc", "icom", "ricom", "ssb", "segments"],
+            "agents": [
+                {"name": name, "about": agents.describe(name), "usual": name in USUAL}
+                for name in sorted(agents.names(), key=lambda name: (*USUAL, name).index(name))
+            ],
             "source": self.settings.source,
         }
 
@@ -332,7 +344,8 @@ class Desk:
             self._show("scan", shown, details)
 
         if self.settings.source and message.scenario == self.settings.source:
-            self.scan = of_source(self.settings.source, message.agents, out, wanted, show, self._changed)
+            opened = partial(open_source, self.settings.source, self.settings.meta, **self.settings.source_options)
+            self.scan = of_source(self.settings.source, opened, message.agents, out, wanted, show, self._changed)
         else:
             scenario = self._named(message.scenario)
             self.scan = of_twin(scenario.for_seed(seed), seed, message.agents, out, wanted, show, self._changed)

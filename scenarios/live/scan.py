@@ -14,7 +14,7 @@ import numpy as np
 
 from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.block import Block, FrameBlock
-from agents.sources import open_source
+from agents.source import Source
 from agents.stream import Progress
 from scenarios.live.agents import TunedAgent, told
 from scenarios.live.job import Job
@@ -218,14 +218,15 @@ def of_twin(
 
 
 def of_source(
-    spec: str, agents: list[str], out: Path, wanted: Callable[[], bool], show: Show, changed: Callable[[], None]
-) -> ScanRun:
+    name: str, opened: Callable[[], Source], agents: list[str], out: Path, wanted: Callable[[], bool], show: Show,
+    changed: Callable[[], None],
+) -> ScanRun:  # fmt: skip
     """Return a stream from a file or camera, as `stemtwin stream` reads it; it is opened when the scan starts."""
 
     def begin(tuned: Mapping[str, Agent], progress: Callable[[Progress], None]) -> str:
         folder = stream.results_folder(None, out / "stream", overwrite=False)
-        with closing(open_source(spec)) as source:
+        with closing(opened()) as source:
             done = stream.run(source, tuned, folder, progress)
         return f"{done.streamed.status}, in {done.out}"
 
-    return ScanRun(spec, agents, begin, wanted, show, changed)
+    return ScanRun(name, agents, begin, wanted, show, changed)

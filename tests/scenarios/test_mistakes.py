@@ -102,6 +102,8 @@ stream junk.mib --agents rikom | did you mean ricom?
 stream junk.mib --meta step_nm | --meta: 'step_nm' is not key=value
 stream junk.mib | junk.mib: frame 0: a frame begins with MQ1
 stream junk.mib --option meta=1 | metadata of the stream goes with --meta
+live --no-browser --meta step_nm=1 | --meta and --option describe a source: add --source FILE or URL
+live --no-browser --source junk.mib --option spec=1 | metadata of the stream goes with --meta
 # a second look
 calibrate day_a.yml | day_a.yml: No such file or directory
 calibrate "" | '' is not a scenario; known:

@@ -170,8 +170,10 @@ function fillChoices() {
   $("scan-of").replaceChildren(...scanned.map((one) => option(one.name, one.about)));
   if (!source) $("scan-of").value = "calibrate_and_scan";
   aboutScan();
-  $("agents").replaceChildren($("agents").querySelector("legend"), ...agents.map((name) => element("label", { className: "check" },
-    element("input", { type: "checkbox", value: name, checked: ["adf", "ricom"].includes(name) }), name)));
+  const boxes = (usual) => agents.filter((one) => one.usual === usual).map((one) => element("label", { className: "check", title: one.about },
+    element("input", { type: "checkbox", value: one.name, checked: ["adf", "ricom"].includes(one.name) }), one.name));
+  $("usual-agents").replaceChildren(...boxes(true));
+  $("other-agents").replaceChildren(...boxes(false));
 }
 function aboutController() { $("controller-about").textContent = page.hello.controllers.find((one) => one.name === $("controller").value)?.about || ""; }
 function aboutScan() { $("scan-about").textContent = page.hello.scans.find((one) => one.name === $("scan-of").value)?.about || ""; }

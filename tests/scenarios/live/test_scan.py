@@ -1,6 +1,7 @@
 """The scan panel on a file: images, knobs that act at once, an early end, agents that fail."""
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import numpy as np
 import pytest
 
 from agents.base import Reconstruction, Trust
+from agents.sources import open_source
+from scenarios.live import messages
 from scenarios.live.agents import told
+from scenarios.live.desk import Desk, Settings
 from scenarios.live.pictures import Picture
 from scenarios.live.scan import ScanRun, of_source
+from scenarios.schema import load
 from twin.formats import Layout, Metadata, create
 
 BEAM = Metadata(energy_kev=300, convergence_mrad=20, pixel_mrad=4, step_nm=0.05, rotation_deg=0)
@@ -40,7 +45,7 @@ class Shown:
 
 
 def scanned(file: Path, out: Path, agents: list[str], shown: Shown) -> ScanRun:
-    run = of_source(str(file), agents, out, lambda: True, shown, lambda: None)
+    run = of_source(str(file), partial(open_source, file), agents, out, lambda: True, shown, lambda: None)
     run.start()
     run._thread.join(60)
     assert not run.running
@@ -111,7 +116,7 @@ def test_a_knob_acts_after_the_scan_and_a_bad_value_is_told(file: Path, tmp_path
 
 def test_a_knob_acts_on_the_running_scan(file: Path, tmp_path: Path) -> None:
     """A change that is noted while a block is on its way acts before the next block."""
-    run = of_source(str(file), ["ricom"], tmp_path, lambda: False, Shown(), lambda: None)
+    run = of_source(str(file), partial(open_source, file), ["ricom"], tmp_path, lambda: False, Shown(), lambda: None)
     agent = run.agents["ricom"]
     held, go_on = threading.Event(), threading.Event()
     inner, blocks = agent.after, []
@@ -133,7 +138,7 @@ def test_a_knob_acts_on_the_running_scan(file: Path, tmp_path: Path) -> None:
 
 
 def test_an_end_keeps_the_results_so_far(file: Path, tmp_path: Path) -> None:
-    run = of_source(str(file), ["adf"], tmp_path, lambda: True, Shown(), lambda: None)
+    run = of_source(str(file), partial(open_source, file), ["adf"], tmp_path, lambda: True, Shown(), lambda: None)
     run.stop()
     run.start()
     run._thread.join(60)
@@ -144,3 +149,20 @@ def test_an_end_keeps_the_results_so_far(file: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
     run = scanned(tmp_path / "none.mib", tmp_path, ["adf"], Shown())
     assert "none.mib" in run.problem
+
+
+def test_what_is_told_of_a_source_reaches_it(file: Path, tmp_path: Path) -> None:
+    settings = Settings(load("nominal"), 0, tmp_path, True, str(file), {"pixel_mrad": 2.5}, {"skip_frames": 0})
+    desk = Desk(settings, lambda: None, lambda *_: None, lambda _: False)
+    try:
+        desk.hear(messages.Scan(str(file), ["ricom"]))
+        assert desk.scan is not None
+        desk.scan._thread.join(60)
+        assert desk.scan.problem == ""
+        assert desk.scan.outcome.startswith("complete")
+        (ricom,) = desk.scan.agents.values()
+        assert ricom.meta is not None
+        assert ricom.meta.metadata.pixel_mrad == 2.5  # the file says 4
+        assert {knob["name"]: knob["high"] for knob in ricom.plain()["knobs"]}["outer_mrad"] == 20.0
+    finally:
+        desk.close("the end")
