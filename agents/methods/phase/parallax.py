@@ -22,7 +22,8 @@ from agents.ssb.accumulate import squares
 from agents.ssb.experiment import Experiment
 from agents.ssb.image import image, spread, wiener
 from twin.aberrations import Aberrations
-from twin.options import OptionError, Positive, checked_options, nearest, validated
+from twin.errors import nearest
+from twin.options import OptionError, Positive, checked_options, validated
 
 NAME = "parallax"
 SQUARES_PER_RADIUS = 16.0
