@@ -1,0 +1,99 @@
+"""Strangers at the live page's port: they change nothing, keep nobody out, and are answered late."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from urllib.request import urlopen
+
+import pytest
+from fakes.strangers import HELLOS, STRANGERS, call, files_allowed, gather, heard
+
+from benchmarks.live.page import BarePage
+from scenarios.live import door
+from scenarios.live.server import LiveServer
+from twin.server.access import FIRST_DELAY_S
+from twin.server.door import PLACES
+
+
+@pytest.fixture
+def open_() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def request(server: LiveServer, path: str, *headers: str) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", *headers, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def websocket(server: LiveServer, query: str, origin: str) -> bytes:
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", key)
+    return request(server, f"/ws{query}", f"Origin: {origin}", *upgrade)
+
+
+def test_nothing_changes_whatever_a_stranger_says(server: LiveServer, page: BarePage, open_: ExitStack) -> None:
+    page.say(do="live", on=False)
+    page.until(lambda: not page.state["microscope"]["live"])
+    before, url = server.desk.plain(), f"http://127.0.0.1:{server.port}"
+    elsewhere = [
+        websocket(server, f"?{server.url.partition('?')[2]}", "http://evil.example"),
+        websocket(server, "", url),
+    ]
+    for hello in (*HELLOS.values(), *elsewhere):
+        line = call(open_, server.port)
+        line.sendall(hello + (b"" if hello in elsewhere else b"\r\n\r\n"))
+        answer = line.recv(2**12)
+        assert answer == b"" or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 403")), hello
+        line.close()
+    assert server.desk.plain() == before
+    assert len(server._hub.pages) == 1
+
+
+@pytest.mark.parametrize("hello", ["", "a wrong token", "a websocket without an Origin"])
+def test_a_thousand_strangers_keep_nobody_out(server: LiveServer, open_: ExitStack, hello: str) -> None:
+    said = {
+        "": b"",
+        "a wrong token": request(server, "/?token=a-wrong-token"),
+        "a websocket without an Origin": websocket(server, "", "").replace(b"Origin: \r\n", b""),
+    }
+    assert server.desk.choices  # loading the library, once in a process, is not the crowd's doing
+    with files_allowed(STRANGERS + 500):
+        gather(open_, server.port, said[hello])
+        begun = time.monotonic()
+        with urlopen(server.url, timeout=10) as answer:
+            assert answer.status == 200
+        owner = BarePage(server.port, server.url.partition("token=")[2])
+        assert time.monotonic() - begun < 1.0
+        owner.until(lambda: owner.state["role"]["drives"] if owner.state else False, 10.0)
+        owner.close()
+        assert len(server._door.strangers) <= PLACES
+        begun = time.monotonic()
+        server.close("the end")
+        assert time.monotonic() - begun < 3.0
+        open_.close()
+
+
+def test_a_stranger_that_says_nothing_is_hung_up_on(
+    server: LiveServer, open_: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "FIRST_S", 0.2)
+    with urlopen(server.url, timeout=10) as answer:
+        owner = BarePage(server.port, server.url.partition("token=")[2])
+        silent, slow = call(open_, server.port), call(open_, server.port)
+        slow.sendall(b"GET / HT")
+        assert heard(silent) == heard(slow) == b""
+        assert answer.status == 200
+    owner.until(lambda: owner.state)  # the owner stays
+    owner.close()
+
+
+def test_a_stranger_cannot_spread_its_wrong_tokens_over_addresses(server: LiveServer, open_: ExitStack) -> None:
+    times = []
+    for k in range(2):
+        line, begun = call(open_, server.port), time.monotonic()
+        line.sendall(request(server, "/?token=a-wrong-token", f"X-Forwarded-For: 10.0.0.{k}", "Connection: close"))
+        assert heard(line).startswith(b"HTTP/1.1 403")
+        times.append(time.monotonic() - begun)
+    assert times[0] >= FIRST_DELAY_S
+    assert times[1] >= 2 * FIRST_DELAY_S
