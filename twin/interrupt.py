@@ -97,6 +97,23 @@ def remembered() -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
+def ended_in_order() -> Iterator[None]:
+    """A `session`, after which the program ends by the signal that asked for it, as it would have at once without it.
+
+    For a program that has no session of its own and would leave something half done if SIGTERM or SIGHUP killed it.
+    """
+    outermost = _current is None
+    ending = Ending()
+    try:
+        with session() as ending:
+            yield
+    finally:
+        # After SIGINT the KeyboardInterrupt that was raised says so.
+        if outermost and ending.signal is not None and ending.signal != signal.SIGINT:
+            signal.raise_signal(ending.signal)
+
+
+@contextmanager
 def interruptible() -> Iterator[None]:
     """Let the first signal raise at once, for long work without side effects inside a patient session.
 

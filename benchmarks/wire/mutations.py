@@ -364,6 +364,8 @@ def _with_odd_number(data: bytearray, rng: random.Random) -> bytes:
 
 def framed(data: bytes) -> bytes:
     """Announce the length that a message has, so that the damage reaches the service."""
+    if data.startswith(b"{"):  # of the live page: a message is a frame of the websocket
+        return data
     if data.startswith(b"MPX"):
         return merlin.message(data[merlin.PREFIX_BYTES :])
     head, colon, rest = data.partition(b":")
@@ -401,8 +403,10 @@ def attack(port: str, target: Target, messages: int, seed: int) -> Found:
             if problem and len(found.examples) < 5:
                 found.examples.append(f"{problem}: {data[:300]!r}")
             if k == messages // 5:
+                target.renew()
                 early = tracemalloc.get_traced_memory()[0]
         found.wrong += not target.probe()
+        target.renew()
         found.grown_bytes = max(0, tracemalloc.get_traced_memory()[0] - early)
     finally:
         tracemalloc.stop()
