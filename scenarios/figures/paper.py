@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from scenarios.figures import curves, latents, maps
 from scenarios.figures.pictures import FigureError, picked, small
+from scenarios.folders import write_bytes
 
 
 class PaperFigure(NamedTuple):
@@ -77,7 +78,7 @@ def write(out: Path, figures: Iterable[PaperFigure], campaigns: Path) -> Iterato
             yield figure, str(error)
             continue
         try:
-            (out / figure.file).write_bytes(small(picture))
+            write_bytes(out / figure.file, small(picture))
         except OSError as error:
             raise FigureError(f"{out / figure.file}: {error.strerror or error}") from error
         yield figure, ""

@@ -19,6 +19,7 @@ from agents.quantify.step import FitOptions
 from scenarios.calibration.plots import BELIEF, INK, TRUTH, png
 from scenarios.figures import restoration_network
 from scenarios.figures.pictures import FigureError, picked, small
+from scenarios.folders import write_bytes
 from scenarios.quantification.studies import BULK, MARGIN, SPHERE, distorted, exposed
 from twin import specimens
 from twin.arrays import Floats
@@ -229,7 +230,7 @@ def write(out: Path, figures: Iterable[RestorationFigure]) -> Iterator[Path]:
     for figure in figures:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            (out / figure.file).write_bytes(small(figure.make()))
+            write_bytes(out / figure.file, small(figure.make()))
         except OSError as error:
             raise FigureError(f"{out}: {error.strerror or error}; choose another --out") from error
         yield out / figure.file
