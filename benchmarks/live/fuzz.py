@@ -1,24 +1,31 @@
 """Fuzz of the live page's messages: `python -m benchmarks.live.fuzz [--messages 100000]`.
 
-A small twin gets messages that are good, nearly good and nonsense. First without the websocket, so that every change is
-seen at once: a message that is refused changes nothing, none causes an error of ours, the memory stays flat, a good one
-is obeyed in between (`benchmarks.wire.mutations.attack`). Then by the websocket of a server: afterwards it has to obey,
-no knob may be beyond its limit, and its memory may not have grown.
+A small twin gets messages that are good, nearly good and nonsense:
+
+- past the websocket, so that every change is seen at once: a message that is refused changes nothing, none causes an
+  error of ours, the memory stays flat, a good one is obeyed in between (`benchmarks.wire.mutations.attack`);
+- requests at the port of a server, each over a connection of its own, with the token and without: nothing changes;
+- over the websocket: afterwards the server has to obey, no knob may be beyond its limit, and its memory may not have
+  grown.
 """
 
 import argparse
 import gc
 import json
 import random
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 
 from benchmarks.live.page import BarePage
-from benchmarks.wire.mutations import Outcome, attack
+from benchmarks.wire.mutations import Found, Outcome, attack, reset_at_close
 from scenarios.live import messages
 from scenarios.live.desk import Desk, Settings
 from scenarios.live.server import LiveServer
@@ -32,6 +39,8 @@ SMALL = (
     *("optics.camera_pixels=64", "optics.binning=4"),
 )
 MOST_GROWTH_MIB = 200.0
+ANSWER_S = 0.1
+"""How long an answer is waited for; those to a wrong token come late on purpose."""
 GOOD: tuple[dict[str, Any], ...] = (
     {"do": "knobs", "values": {"C10": 12.5}},
     {"do": "knobs", "values": {"C10": -40.0, "C12a": 9.0}},
@@ -116,6 +125,60 @@ class DeskMessages:
                 job.end()
 
 
+class Requests:
+    """Requests at the page's port: no request, however damaged, changes anything. A `Target` of `attack`.
+
+    Args:
+        server: at whose port.
+    """
+
+    def __init__(self, server: LiveServer) -> None:
+        self._server = server
+        host = f"127.0.0.1:{server.port}"
+        first = "\r\n".join(["GET {} HTTP/1.1", f"Host: {host}", "{}", "", ""])
+        upgrade = "\r\n".join(
+            [
+                "Connection: Upgrade",
+                "Upgrade: websocket",
+                "Sec-WebSocket-Version: 13",
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+                f"Origin: http://{host}",
+            ]
+        )
+        paths = ["/", "/report", "/static/live.js", "/static/../server.py", "/ws"]
+        texts = [first.format(f"{path}{query}", "A: b") for path in paths for query in ("", f"?token={TOKEN}")]
+        texts += [first.format(f"/ws{query}", upgrade) for query in ("", f"?token={TOKEN}", "?token=wrong")]
+        texts.append(
+            f"POST /?token={TOKEN} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 28\r\n\r\n" + json.dumps(GOOD[0])
+        )
+        self.good = [text.encode() for text in texts]
+
+    def send(self, data: bytes) -> Iterator[Outcome]:
+        """Send one request, and end the connection."""
+        with socket.create_connection(("127.0.0.1", self._server.port), timeout=10) as line:
+            line.sendall(data)
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_WR)
+                line.settimeout(ANSWER_S)
+                line.recv(2**12)
+            reset_at_close(line)
+        yield True
+
+    def state(self) -> object:
+        """State of the microscope."""
+        return self._server.desk.plain()
+
+    def probe(self) -> bool:
+        """Whether the owner gets the page."""
+        with urlopen(self._server.url, timeout=10) as answer:
+            return b"<html" in answer.read()
+
+    def renew(self) -> None:
+        """Let the server notice who has left."""
+        time.sleep(0.2)
+        gc.collect()
+
+
 def fuzz(page: BarePage, messages: int, seed: int = 0) -> None:
     """Send mutated messages and bytes; take what comes meanwhile."""
     rng = random.Random(seed)
@@ -147,12 +210,25 @@ def attack_desk(count: int, seed: int) -> list[str]:
         target = DeskMessages(Path(folder))
         found = attack("live", target, count, seed)
         target.desk.close("the end")
+    return told(found, "messages to the desk")
+
+
+def told(found: Found, what: str) -> list[str]:
+    """Print the figures of an attack; return what is wrong."""
     print(
-        f"{found.messages} messages to the desk: {found.refused} refused, {found.internal} internal errors,"
-        f" {found.changed} changed by a refused one, {found.wrong} wrong answers,"
-        f" memory +{found.grown_bytes / 1024:.0f} KiB"
+        f"{found.messages} {what}: {found.refused} refused, {found.internal} internal errors, {found.changed} changed"
+        f" by a refused one, {found.wrong} wrong answers, memory +{found.grown_bytes / 1024:.0f} KiB"
     )
     return [] if found.good else found.examples or ["the memory grew, or a good message was not obeyed"]
+
+
+def attack_port(count: int, seed: int) -> list[str]:
+    """Send mutated requests to the page's port; print the figures, and return what is wrong."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(load("nominal", SMALL), 0, Path(folder))
+        with LiveServer(settings, Access("127.0.0.1", TOKEN), TOKEN) as server:
+            found = attack("page", Requests(server), count, seed, ("uvicorn.error", "asyncio"))
+    return told(found, "requests")
 
 
 def attack_websocket(count: int, seed: int) -> list[str]:
@@ -174,18 +250,20 @@ def attack_websocket(count: int, seed: int) -> list[str]:
     return wrong
 
 
+ATTACKS = {"desk": attack_desk, "port": attack_port, "websocket": attack_websocket}
+
+
 def main() -> None:
     """Fuzz, print the figures, and fail if something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--messages", type=int, default=10_000, help="to the desk, and as many over the websocket")
+    parser.add_argument("--messages", type=int, default=10_000, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=("desk", "websocket"))
+    parser.add_argument("--only", choices=ATTACKS)
     given = parser.parse_args()
     wrong: list[str] = []
-    if given.only != "websocket":
-        wrong += attack_desk(given.messages, given.seed)
-    if given.only != "desk":
-        wrong += attack_websocket(given.messages, given.seed)
+    for name, attacked in ATTACKS.items():
+        if given.only in (None, name):
+            wrong += attacked(given.messages, given.seed)
     for words in wrong:
         print(f"wrong: {words}")
     raise SystemExit(1 if wrong else 0)

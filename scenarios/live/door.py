@@ -6,7 +6,6 @@ Connections that have not shown the token have few places and little time, so th
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -41,27 +40,30 @@ class Strangers:
     """
 
     def __init__(self) -> None:
-        self._lines: dict[tuple[str, int], asyncio.Transport] = {}
+        self._lines: dict[tuple[str, int], tuple[asyncio.Transport, asyncio.TimerHandle]] = {}
 
     def __len__(self) -> int:
         return len(self._lines)
 
     def arrive(self, client: tuple[str, int], line: asyncio.Transport) -> None:
         """Give a new connection a place."""
-        self._lines = {each: other for each, other in self._lines.items() if not other.is_closing()}
+        for left in [each for each, (other, _) in self._lines.items() if other.is_closing()]:
+            self.admit(left)
         while len(self._lines) >= PLACES:
             clients = list(self._lines)
-            self._lines.pop(clients[first_of_the_crowd([address for address, _ in clients])]).abort()
-        self._lines[client] = line
-        asyncio.get_running_loop().call_later(FIRST_S, self._end, client, line)
+            self._turn_out(clients[first_of_the_crowd([address for address, _ in clients])])
+        due = asyncio.get_running_loop().call_later(FIRST_S, self._turn_out, client)
+        self._lines[client] = line, due
 
     def admit(self, client: tuple[str, int]) -> None:
-        """Take a connection that has shown the token for a stranger no more."""
-        self._lines.pop(client, None)
+        """Take a connection that has shown the token, or has left, for a stranger no more."""
+        if client in self._lines:
+            self._lines.pop(client)[1].cancel()
 
-    def _end(self, client: tuple[str, int], line: asyncio.Transport) -> None:
-        if self._lines.get(client) is line:
-            self._lines.pop(client).abort()
+    def _turn_out(self, client: tuple[str, int]) -> None:
+        line, _ = self._lines[client]
+        self.admit(client)
+        line.abort()
 
 
 class Visitor(H11Protocol):
@@ -101,13 +103,21 @@ class Door:
         problem, client = self.problem(scope), scope.get("client") or ("", 0)
         if problem:
             if problem is NEEDS_TOKEN:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self.closing.wait(), self._access.delay_s(str(client[0])))
-            await _refuse(scope, receive, send, problem)
+                await self._wait(self._access.delay_s(str(client[0])), receive)
+            await _refuse(scope, send, problem)
             return
         if not self._is_open(scope):
             self.strangers.admit((str(client[0]), int(client[1])))
         await self._app(scope, receive, _with_headers(scope, send))
+
+    async def _wait(self, seconds: float, receive: Receive) -> None:
+        """Wait; no longer than the client stays, or the server does."""
+        ends = [asyncio.create_task(end) for end in (_left(receive), self.closing.wait())]
+        try:
+            await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
 
     def problem(self, scope: Scope) -> str:
         """Return why a request is refused; empty if it is not."""
@@ -134,9 +144,15 @@ class Door:
         return self._access.opens(OPENING + given.encode(), "")
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, problem: str) -> None:
+async def _left(receive: Receive) -> bool:
+    """Return when the client has disconnected."""
+    while not (await receive())["type"].endswith(".disconnect"):
+        pass
+    return True
+
+
+async def _refuse(scope: Scope, send: Send, problem: str) -> None:
     if scope["type"] == "websocket":
-        await receive()
         await send({"type": "websocket.close", "code": 1008, "reason": problem})
         return
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]

@@ -1,15 +1,21 @@
-"""Strangers at the live page's port: they change nothing, keep nobody out, and are answered late."""
+"""Strangers and damaged messages at the live page's port: they change nothing and keep nobody out."""
 
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 from fakes.strangers import HELLOS, STRANGERS, call, files_allowed, gather, heard
 
+from benchmarks.live.fuzz import DeskMessages, Requests
 from benchmarks.live.page import BarePage
+from benchmarks.wire.mutations import attack
+from scenarios.live import desk as desk_module
 from scenarios.live import door
+from scenarios.live.desk import Desk
+from scenarios.live.messages import Stage
 from scenarios.live.server import LiveServer
 from twin.server.access import FIRST_DELAY_S
 from twin.server.door import PLACES
@@ -97,3 +103,30 @@ def test_a_stranger_cannot_spread_its_wrong_tokens_over_addresses(server: LiveSe
         times.append(time.monotonic() - begun)
     assert times[0] >= FIRST_DELAY_S
     assert times[1] >= 2 * FIRST_DELAY_S
+
+
+def test_damaged_requests_change_nothing_and_are_no_errors_of_ours(server: LiveServer) -> None:
+    found = attack("page", Requests(server), 100, 7, ("uvicorn.error", "asyncio"))
+    assert (found.internal, found.changed, found.wrong) == (0, 0, 0), found.examples
+
+
+def test_damaged_messages_are_obeyed_or_change_nothing(tmp_path: Path) -> None:
+    target = DeskMessages(tmp_path)
+    found = attack("live", target, 200, 7)
+    target.desk.close("the end")
+    assert (found.internal, found.changed, found.wrong) == (0, 0, 0), found.examples
+    assert 100 < found.refused < 200
+
+
+def test_the_check_of_messages_finds_a_refusal_that_changes_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = DeskMessages(tmp_path)
+
+    def turn(desk: Desk, message: object) -> None:
+        desk.seed += 1
+        raise ValueError("refused")
+
+    monkeypatch.setitem(desk_module._ACTIONS, Stage, turn)
+    target.good = [b'{"do": "stage"}']
+    assert attack("live", target, 60, 7).changed > 0
