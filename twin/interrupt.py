@@ -75,13 +75,16 @@ def session(patient: bool = False, ends_program: bool = False) -> Iterator[Endin
         ends_program: ignore signals after the block: the program ends with its own exit code, come what may.
     """
     outer = _current
-    if outer is not None or threading.current_thread() is not threading.main_thread():
-        ending = outer or Ending()
-        before, ending.patient = ending.patient, ending.patient or patient
+    if threading.current_thread() is not threading.main_thread():
+        # No signal raises here anyway, and how the main thread takes them is its own affair.
+        yield outer or Ending()
+        return
+    if outer is not None:
+        before, outer.patient = outer.patient, outer.patient or patient
         try:
-            yield ending
+            yield outer
         finally:
-            ending.patient = before
+            outer.patient = before
         return
     ending = Ending()
     ending.patient = patient

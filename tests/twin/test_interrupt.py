@@ -190,3 +190,22 @@ def test_an_interrupt_ends_a_program_by_its_exception_alone() -> None:
         signal.raise_signal(signal.SIGINT)
     with ended_in_order():
         assert not requested()
+
+
+def test_a_patient_session_of_another_thread_makes_nobody_else_patient() -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with session(patient=True):
+            begun.set()
+            over.wait(10)
+
+    with session() as ending:
+        thread = threading.Thread(target=work)
+        thread.start()
+        begun.wait(10)
+        assert not ending.patient
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        over.set()
+        thread.join()
