@@ -16,7 +16,7 @@ import random
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class DeskMessages:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.good = [json.dumps(message).encode() for message in GOOD]
+        self.good: Sequence[bytes] = [json.dumps(message).encode() for message in GOOD]
         settings = Settings(load("nominal", SMALL), 0, folder)
         self.desk = Desk(settings, lambda: None, lambda kind, shown, details: None, lambda kind: False)
 
@@ -151,7 +151,7 @@ class Requests:
         texts.append(
             f"POST /?token={TOKEN} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 28\r\n\r\n" + json.dumps(GOOD[0])
         )
-        self.good = [text.encode() for text in texts]
+        self.good: Sequence[bytes] = [text.encode() for text in texts]
 
     def send(self, data: bytes) -> Iterator[Outcome]:
         """Send one request, and end the connection."""

@@ -66,16 +66,18 @@ def test_a_thousand_strangers_keep_nobody_out(server: LiveServer, open_: ExitSta
     assert server.desk.choices  # loading the library, once in a process, is not the crowd's doing
     with files_allowed(STRANGERS + 500):
         gather(open_, server.port, said[hello])
-        begun = time.monotonic()
+        begun, used = time.monotonic(), time.process_time()
         with urlopen(server.url, timeout=10) as answer:
             assert answer.status == 200
         owner = BarePage(server.port, server.url.partition("token=")[2])
-        assert time.monotonic() - begun < 1.0
+        # Within a second, of a processor that others use meanwhile, too.
+        assert time.process_time() - used < 1.0
+        assert time.monotonic() - begun < 5.0
         owner.until(lambda: owner.state["role"]["drives"] if owner.state else False, 10.0)
         owner.close()
         assert len(server._door.strangers) <= PLACES
         begun = time.monotonic()
-        server.close("the end")
+        server.close("the end")  # refusals that wait do not hold it up
         assert time.monotonic() - begun < 3.0
         open_.close()
 
