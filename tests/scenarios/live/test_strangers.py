@@ -57,7 +57,9 @@ def test_nothing_changes_whatever_a_stranger_says(server: LiveServer, page: Bare
 
 
 @pytest.mark.parametrize("hello", ["", "a wrong token", "a websocket without an Origin"])
-def test_a_thousand_strangers_keep_nobody_out(server: LiveServer, open_: ExitStack, hello: str) -> None:
+def test_a_thousand_strangers_keep_nobody_out(
+    server: LiveServer, open_: ExitStack, hello: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     said = {
         "": b"",
         "a wrong token": request(server, "/?token=a-wrong-token"),
@@ -76,22 +78,19 @@ def test_a_thousand_strangers_keep_nobody_out(server: LiveServer, open_: ExitSta
         owner.until(lambda: owner.state["role"]["drives"] if owner.state else False, 10.0)
         owner.close()
         assert len(server._door.strangers) <= PLACES
-        begun = time.monotonic()
-        server.close("the end")  # refusals that wait do not hold it up
-        assert time.monotonic() - begun < 3.0
+        server.close("the end")
         open_.close()
+    assert capfd.readouterr().err == ""  # neither strangers nor refusals that waited fill the log
 
 
 def test_a_stranger_that_says_nothing_is_hung_up_on(
     server: LiveServer, open_: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    owner = BarePage(server.port, server.url.partition("token=")[2])
     monkeypatch.setattr(door, "FIRST_S", 0.2)
-    with urlopen(server.url, timeout=10) as answer:
-        owner = BarePage(server.port, server.url.partition("token=")[2])
-        silent, slow = call(open_, server.port), call(open_, server.port)
-        slow.sendall(b"GET / HT")
-        assert heard(silent) == heard(slow) == b""
-        assert answer.status == 200
+    silent, slow = call(open_, server.port), call(open_, server.port)
+    slow.sendall(b"GET / HT")
+    assert heard(silent) == heard(slow) == b""
     owner.until(lambda: owner.state)  # the owner stays
     owner.close()
 

@@ -144,6 +144,7 @@ def test_many_signals_during_move_and_way_back_change_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 @pytest.mark.parametrize("when", ["during a move", "between two calls", "during a frame"])
 @pytest.mark.parametrize("numbers", [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGHUP,), (signal.SIGTERM,) * 3])
 def test_a_program_of_ones_own_is_ended_by_its_signal_after_the_way_back(
