@@ -111,8 +111,8 @@ def ended_in_order() -> Iterator[None]:
         with session() as ending:
             yield
     finally:
-        # After SIGINT the KeyboardInterrupt that was raised says so.
-        if outermost and ending.signal is not None and ending.signal != signal.SIGINT:
+        # After SIGINT the KeyboardInterrupt that was raised says so; a handler of the program's own has been called.
+        if outermost and ending.signal is not None and signal.getsignal(ending.signal) is signal.SIG_DFL:
             signal.raise_signal(ending.signal)
 
 

@@ -192,6 +192,17 @@ def test_an_interrupt_ends_a_program_by_its_exception_alone() -> None:
         assert not requested()
 
 
+def test_a_handler_of_the_programs_own_is_called_once() -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        with ended_in_order(), deferred():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == [signal.SIGTERM]
+
+
 def test_a_patient_session_of_another_thread_makes_nobody_else_patient() -> None:
     begun, over = threading.Event(), threading.Event()
 
