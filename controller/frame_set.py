@@ -12,6 +12,7 @@ from controller.dataset import PLAIN_FRAMES, Dataset, DayJob, DayRanges, Recipe,
 from learning.training import Progress
 from twin.optics import Optics
 from twin.state import StateSpace
+from twin.text.aside import written_aside
 
 SHARD_DAYS = 50
 VERSION = 4
@@ -101,9 +102,8 @@ def simulated(wanted: FrameSet, root: Path, progress: Progress, workers: int = 0
 
 
 def _write(data: Dataset, path: Path) -> None:
-    partial = path.with_suffix(".part.npz")
-    np.savez(partial, **asdict(data))
-    partial.rename(path)
+    with written_aside(path) as partial, partial.open("wb") as file:
+        np.savez(file, **asdict(data))
 
 
 def _read(path: Path) -> Dataset:

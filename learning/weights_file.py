@@ -16,6 +16,7 @@ from twin.errors import StemtwinError, nearest
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.text import json_text
+from twin.text.aside import written_aside
 
 Trained = TypeVar("Trained", bound=Any)
 """A frozen dataclass with `optics` and `provenance` among its fields."""
@@ -143,10 +144,14 @@ class WeightsFile(Generic[Trained]):
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write one file; metadata are stored as JSON (a dataclass as its public fields), plain words as they are."""
+    """Write one file, whole or not at all.
+
+    Metadata are stored as JSON (a dataclass as its public fields), plain words as they are.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = {key: _encoded(value) for key, value in metadata.items()}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, text)
+    with written_aside(path) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, text)
 
 
 def _encoded(value: Any) -> str:

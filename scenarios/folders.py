@@ -4,10 +4,12 @@ What a run left stays: a later one gets a number of its own. Files are written a
 place is replaced, not followed.
 """
 
+import json
+import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -130,27 +132,52 @@ def new_folder(path: Path) -> Path:
     raise AssertionError("the numbers do not end")
 
 
-def results_folder(out: Path | None, default: Path, files: Iterable[str], overwrite: bool) -> Path:
-    """Folder for results, created; those of an earlier run stay, unless they are to be replaced.
+@contextmanager
+def results_folder(
+    out: Path | None, default: Path, files: Iterable[str], overwrite: bool, is_ours: Callable[[Path], bool]
+) -> Iterator[Path]:
+    """Folder for results, created, and locked until the end of the block; one that stays empty is removed.
+
+    Results of an earlier run stay, unless they are to be replaced; those of another program are never replaced.
 
     Args:
         out: as chosen; None is the first free one of `numbered(default)`.
         default: see `out`.
         files: names of the results.
         overwrite: whether those of an earlier run are replaced.
+        is_ours: whether a folder carries the mark of such results.
 
     Raises:
         OutputError: `out` has results, or cannot be a folder.
+        InUse: another run writes there.
     """
-    try:
-        if out is None:
-            return new_folder(default)
-        if not overwrite and any((out / name).exists() for name in files):
+    with ExitStack() as stack:
+        try:
+            stack.callback(remove_empty, missing(default.parent))
+            folder = new_folder(default) if out is None else out
+            stack.callback(remove_empty, [folder] if out is None else [])
+            stack.enter_context(locked(folder, inside=True))
+        except OSError as error:
+            raise OutputError(sentence(error, out or default)) from error
+        there = [name for name in files if os.path.lexists(folder / name)]
+        if there and not overwrite:
             raise OutputError(f"{out} has the results of an earlier run: choose another --out, or give --overwrite")
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(sentence(error, out or default)) from error
-    return out
+        if there and not is_ours(folder):
+            raise OutputError(
+                f"{folder / there[0]} was not written by stemtwin and is not replaced: choose another --out"
+            )
+        yield folder
+
+
+def carries(group: Path, mark: str) -> bool:
+    """Return whether a zarr group has this `format` among its attributes, and is no link."""
+    if group.is_symlink():
+        return False
+    try:
+        attributes = json.loads((group / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+    return isinstance(attributes, dict) and attributes.get("format") == mark
 
 
 def latest(path: Path) -> Path | None:

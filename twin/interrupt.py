@@ -75,13 +75,16 @@ def session(patient: bool = False, ends_program: bool = False) -> Iterator[Endin
         ends_program: ignore signals after the block: the program ends with its own exit code, come what may.
     """
     outer = _current
-    if outer is not None or threading.current_thread() is not threading.main_thread():
-        ending = outer or Ending()
-        before, ending.patient = ending.patient, ending.patient or patient
+    if threading.current_thread() is not threading.main_thread():
+        # No signal raises here anyway, and how the main thread takes them is its own affair.
+        yield outer or Ending()
+        return
+    if outer is not None:
+        before, outer.patient = outer.patient, outer.patient or patient
         try:
-            yield ending
+            yield outer
         finally:
-            ending.patient = before
+            outer.patient = before
         return
     ending = Ending()
     ending.patient = patient
@@ -94,6 +97,23 @@ def remembered() -> Iterator[Callable[[], None]]:
     """Yield `Ending.check` of a session in which the first signal raises at once."""
     with session() as ending:
         yield ending.check
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """A `session`, after which the program ends by the signal that asked for it, as it would have at once without it.
+
+    For a program that has no session of its own and would leave something half done if SIGTERM or SIGHUP killed it.
+    """
+    outermost = _current is None
+    ending = Ending()
+    try:
+        with session() as ending:
+            yield
+    finally:
+        # After SIGINT the KeyboardInterrupt that was raised says so; a handler of the program's own has been called.
+        if outermost and ending.signal is not None and signal.getsignal(ending.signal) is signal.SIG_DFL:
+            signal.raise_signal(ending.signal)
 
 
 @contextmanager

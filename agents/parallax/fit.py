@@ -103,7 +103,7 @@ def _described(images: DiscImages, names: Sequence[str], found: Aberrations, wei
         lambda offset: log_likelihood(images, _with(found, names, offset), weights), np.zeros(len(names)), step
     )
     peaked = np.linalg.eigvalsh(curvature).min() > 0
-    covariance: Floats = np.linalg.inv(curvature) if peaked else np.full(curvature.shape, np.nan)
+    covariance = np.asarray(np.linalg.inv(curvature) if peaked else np.full(curvature.shape, np.nan))
     values = np.array([found[name] for name in names])
     return Fitted(tuple(names), values, covariance, log_likelihood(images, found, weights), found)
 

@@ -329,7 +329,7 @@ class Lying(Driver):
 
 
 class NoPosition(Driver):
-    """Its read-back is no position: NaN, complex, text, nothing, another shape, an error."""
+    """Its read-back is no position: NaN, complex, text, nothing, another shape, masked, an error."""
 
     without_read_back = False
 
@@ -337,8 +337,8 @@ class NoPosition(Driver):
         """Say something that is no position."""
         if not self.trouble():
             return self.at.copy()
-        choice = int(self.rng.integers(9))
-        if choice == 8:
+        choice = int(self.rng.integers(10))
+        if choice == 9:
             raise ODD[self.rng.integers(len(ODD))]
         return [
             np.full(3, np.nan),
@@ -349,6 +349,7 @@ class NoPosition(Driver):
             self.at[:2],
             [[1, 2, 3]],
             np.array(["1", "2", "3"]),
+            np.ma.masked_array(np.zeros(3), [True, False, False]),
         ][choice]
 
 
@@ -388,6 +389,7 @@ class BadFrames(Driver):
             np.zeros(CAMERA, np.uint16),
             good.counts.astype(object),
             good.counts + np.uint16(60000),
+            np.ma.masked_less(good.counts, 20),
         ]
         frames: list[Any] = [
             None,

@@ -278,8 +278,7 @@ class Silent:
                 line.sendall(data or b"\0")
                 if line.recv(100):
                     raise AssertionError("an answer from a port that expects no bytes")
-            # A reset, so that no address has to rest for a minute.
-            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            reset_at_close(line)
         yield True
 
     def state(self) -> object:
@@ -295,6 +294,11 @@ class Silent:
 
     def renew(self) -> None:
         pass
+
+
+def reset_at_close(line: socket.socket) -> None:
+    """Close a connection by a reset, so that no address has to rest for a minute."""
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
 HELLOS = (
@@ -364,6 +368,8 @@ def _with_odd_number(data: bytearray, rng: random.Random) -> bytes:
 
 def framed(data: bytes) -> bytes:
     """Announce the length that a message has, so that the damage reaches the service."""
+    if data[:1] in (b"{", b"G", b"P"):  # of the live page: a message of its websocket, a request
+        return data
     if data.startswith(b"MPX"):
         return merlin.message(data[merlin.PREFIX_BYTES :])
     head, colon, rest = data.partition(b":")
@@ -381,11 +387,19 @@ class _Faults(logging.Handler):
         self.count += 1
 
 
-def attack(port: str, target: Target, messages: int, seed: int) -> Found:
-    """Send mutated messages to a port and watch."""
+def attack(port: str, target: Target, messages: int, seed: int, logs: Sequence[str] = ("twin.server",)) -> Found:
+    """Send mutated messages to a port and watch.
+
+    Args:
+        port: name for the figures.
+        target: what stands behind it.
+        messages, seed: of the mutations.
+        logs: names of loggers, where an error is one of ours.
+    """
     found, rng, faults = Found(port), random.Random(seed), _Faults()
-    log = logging.getLogger("twin.server")
-    log.addHandler(faults)
+    loggers = [logging.getLogger(name) for name in logs]
+    for log in loggers:
+        log.addHandler(faults)
     tracemalloc.start()
     early = 0
     try:
@@ -401,12 +415,15 @@ def attack(port: str, target: Target, messages: int, seed: int) -> Found:
             if problem and len(found.examples) < 5:
                 found.examples.append(f"{problem}: {data[:300]!r}")
             if k == messages // 5:
+                target.renew()
                 early = tracemalloc.get_traced_memory()[0]
         found.wrong += not target.probe()
+        target.renew()
         found.grown_bytes = max(0, tracemalloc.get_traced_memory()[0] - early)
     finally:
         tracemalloc.stop()
-        log.removeHandler(faults)
+        for log in loggers:
+            log.removeHandler(faults)
     found.messages = messages
     return found
 

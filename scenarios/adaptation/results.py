@@ -12,6 +12,7 @@ from agents.defects.day import EstimatedDay
 from agents.defects.detection import Defects, find
 from agents.defects.network import WEIGHTS, Trained
 from agents.defects.sheet import KINDS
+from learning.weights_file import WeightsError
 from scenarios.folders import NotWritten, sentence, write_text
 from twin.arrays import Floats
 from twin.options import OptionError
@@ -36,6 +37,15 @@ def beam_of(trained: Trained, ring_mrad: tuple[float, float]) -> ZContrast:
     return ZContrast(
         energy_kev=optics.energy_kev, convergence_mrad=optics.convergence_mrad, inner_mrad=inner, outer_mrad=outer
     )
+
+
+def is_ours(out: Path) -> bool:
+    """Return whether a folder holds the network of an earlier adaptation, and no link in its place."""
+    try:
+        WEIGHTS.load(out / NETWORK)
+    except WeightsError:
+        return False
+    return not (out / NETWORK).is_symlink()
 
 
 def write(

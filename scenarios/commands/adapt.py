@@ -36,7 +36,7 @@ def adapt(
     from agents.defects.day import estimated
     from agents.defects.network import WEIGHTS
     from learning.weights_file import find
-    from scenarios.adaptation.results import FILES, beam_of, write
+    from scenarios.adaptation.results import FILES, beam_of, is_ours, write
     from scenarios.folders import results_folder
     from twin.options import checked_options
     from twin.references.image_files import read_image
@@ -46,11 +46,11 @@ def adapt(
         before = WEIGHTS.load(find(weights, WEIGHTS.shipped))
         beam = beam_of(before, ring_mrad)
         values = [read_image(path) for path in images]
-        place = results_folder(out, Path("runs/adapt") / images[0].stem, FILES, overwrite)
         progress = _silent_or_bars(as_json)
-        day = estimated(values, step_nm, beam, simulated, seed, progress)
-        after = adapted(before, beam, day.ranges, options, progress)
-        plain = write(after, day, dict(zip(map(str, images), values, strict=True)), step_nm, place)
+        with results_folder(out, Path("runs/adapt") / images[0].stem, FILES, overwrite, is_ours) as place:
+            day = estimated(values, step_nm, beam, simulated, seed, progress)
+            after = adapted(before, beam, day.ranges, options, progress)
+            plain = write(after, day, dict(zip(map(str, images), values, strict=True)), step_nm, place)
     if as_json:
         typer.echo(json.dumps(plain))
     else:

@@ -43,7 +43,7 @@ def quantify(
     """Measure the atomic columns of an image: positions, cross-sections, atoms, each with a standard error."""
     from agents.quantify.quantify import quantify as measure
     from scenarios.folders import results_folder
-    from scenarios.quantification.results import FILES, read_library, summary, write
+    from scenarios.quantification.results import FILES, is_ours, read_library, summary, write
     from twin.references.image_files import read_image
 
     with refusals(LATE):
@@ -51,8 +51,8 @@ def quantify(
         options = _options(spacing_nm, scan, width, weighting, how if count is None else count, first)
         values, known = read_image(image), None if library is None else read_library(library)
         found = measure(values, step_nm, options, known)
-        place = results_folder(out, Path("runs/quantify") / image.stem, FILES, overwrite)
-        write(found, values, str(image), place)
+        with results_folder(out, Path("runs/quantify") / image.stem, FILES, overwrite, is_ours) as place:
+            write(found, values, str(image), place)
     plain = {**summary(found, str(image)), "out": str(place)}
     if as_json:
         typer.echo(json.dumps(plain))

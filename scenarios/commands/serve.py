@@ -100,7 +100,7 @@ def _named(**ports: int | None) -> dict[Any, int]:
 
 
 class _Stop:
-    """Handler of Ctrl-C: an interrupt until the server is ready, the server's regular end from then on."""
+    """Handler of these signals: an interrupt until the server is ready, the server's regular end from then on."""
 
     def __init__(self) -> None:
         self.armed = self.pressed = False
@@ -122,9 +122,11 @@ class _Stop:
 
 @contextmanager
 def stop_signals() -> Iterator[_Stop]:
-    """Let SIGINT and SIGTERM stop the server while this is open."""
-    stop = _Stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Let SIGINT, SIGTERM and SIGHUP stop the server while this is open; under nohup it outlives its terminal."""
+    stop, numbers = _Stop(), [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield stop
     finally:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from scenarios.folders import write_bytes
 from twin.errors import StemtwinError, nearest
 
 LARGEST_PX = 1200
@@ -85,7 +86,7 @@ def write(out: Path, figures: Iterable[PublishedFigure], campaigns: Path) -> Ite
             yield figure, str(error)
             continue
         try:
-            (out / figure.file).write_bytes(small(picture))
+            write_bytes(out / figure.file, small(picture))
         except OSError as error:
             raise FigureError(f"{out / figure.file}: {error.strerror or error}") from error
         yield figure, ""

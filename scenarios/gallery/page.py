@@ -1,5 +1,6 @@
 """The gallery: what the microscope simulates, on one page; each section is a scene, a figure and its caption."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,9 @@ from scenarios.folders import locked, sentence, write_text
 from scenarios.gallery import plots, scenes
 from twin.errors import StemtwinError, check_known
 from twin.optics import Optics
+
+MARK, MARK_WITHIN = b'<meta name="generator" content="stemtwin">', 500
+"""Mark of our pages, and how near to their beginning it is, bytes."""
 
 
 class GalleryError(StemtwinError, ValueError):
@@ -77,10 +81,12 @@ def check_place(out: Path) -> None:
     """Refuse a place where no page can be written.
 
     Raises:
-        GalleryError: the folder does not exist, or the page is a folder.
+        GalleryError: the folder does not exist, the page is a folder, or there is a file that is no page of stemtwin.
     """
     if not out.parent.is_dir() or out.is_dir():
         raise GalleryError(f"{out} cannot be written: {out.parent} has to be a directory, {out.name} a file in it")
+    if os.path.lexists(out) and (out.is_symlink() or MARK not in out.read_bytes()[:MARK_WITHIN]):
+        raise GalleryError(f"{out} is no page of stemtwin, which alone is replaced: choose another --out")
 
 
 def _ronchigrams() -> bytes:

@@ -24,7 +24,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from scenarios.live import messages
 from scenarios.live.desk import Desk, Settings
-from scenarios.live.door import Door
+from scenarios.live.door import Door, Visitor
 from scenarios.live.hub import MOST_PAGES, Hub, Page
 from scenarios.live.pace import Pace
 from scenarios.live.pictures import Picture, packed
@@ -83,11 +83,12 @@ class LiveServer:
             Route("/report", self._report),
             WebSocketRoute("/ws", self._talk),
         ]
-        app = Door(Starlette(routes=routes), access, self.port)
+        self._door = Door(Starlette(routes=routes), access, self.port)
         config = uvicorn.Config(
-            app, log_level="error", lifespan="off", ws="websockets-sansio", ws_max_size=messages.LIMITS.bytes,
-            ws_per_message_deflate=False, timeout_graceful_shutdown=3, limit_concurrency=4 * MOST_PAGES,
-            server_header=False,
+            self._door, log_level="error", lifespan="off", ws="websockets-sansio", ws_max_size=messages.LIMITS.bytes,
+            ws_per_message_deflate=False, timeout_graceful_shutdown=3, server_header=False,
+            # Who a client is, is its address, not what it says that it is; fewer at once than files may be open.
+            http=Visitor, proxy_headers=False, backlog=512,
         )  # fmt: skip
         self._uvicorn = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="live server")
@@ -134,6 +135,7 @@ class LiveServer:
 
     async def _end(self, reason: str) -> str:
         self._hub.tell({"kind": "ending", "text": "The server is ending: the microscope is being left in order."})
+        self._door.closing.set()
         said = await self._on_bench(self.desk.close, reason)
         self._hub.tell({"kind": "ended", "text": said or "Nothing was under way."})
         self._hub.show_state(self.desk.plain())

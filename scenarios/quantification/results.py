@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from agents.quantify.quantify import Quantified
-from scenarios.folders import NotWritten, sentence, write_bytes, write_text
+from scenarios.folders import NotWritten, carries, sentence, write_bytes, write_text
 from twin.arrays import Floats
 from twin.errors import StemtwinError
 
@@ -92,6 +92,11 @@ def summary(found: Quantified, source: str) -> dict[str, Any]:
     return plain
 
 
+def is_ours(out: Path) -> bool:
+    """Return whether a folder holds the columns of an earlier run."""
+    return carries(out / ARRAYS, FORMAT)
+
+
 def write(found: Quantified, image: Floats, source: str, out: Path) -> None:
     """Write all files.
 
@@ -104,7 +109,9 @@ def write(found: Quantified, image: Floats, source: str, out: Path) -> None:
         write_text(out / TABLE, _csv(found))
         write_text(out / SUMMARY, json.dumps(summary(found, source), indent=2) + "\n")
         write_bytes(out / PICTURE, picture(found, image))
-        np.save(out / RESTORED, found.fit.restored)
+        restored = io.BytesIO()
+        np.save(restored, found.fit.restored)
+        write_bytes(out / RESTORED, restored.getvalue())
         _write_arrays(found, out / ARRAYS, source)
     except OSError as error:
         raise NotWritten(f"the columns could not be written: {sentence(error, out)}") from error
@@ -125,7 +132,7 @@ def _write_arrays(found: Quantified, path: Path, source: str) -> None:
 
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    group = zarr.create_group(path, zarr_format=3)
+    group = zarr.create_group(path, zarr_format=3, attributes={"format": FORMAT, "version": VERSION})
     fit = found.fit
     arrays = {
         **{f"table/{name}": values for name, values in found.table().items()},
@@ -140,4 +147,4 @@ def _write_arrays(found: Quantified, path: Path, source: str) -> None:
     }
     for name, values in arrays.items():
         group.create_array(name, data=np.ascontiguousarray(values))
-    group.attrs.update({"format": FORMAT, "version": VERSION, **summary(found, source)})
+    group.attrs.update(summary(found, source))

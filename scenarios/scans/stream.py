@@ -20,7 +20,7 @@ from agents.base import Agent, Image, Reconstruction
 from agents.source import Source
 from agents.stream import Progress, Streamed
 from scenarios.choices import ChoiceError, name_and_options, split_choices
-from scenarios.folders import NotWritten, locked, numbered, remove_empty, sentence, write_bytes, write_text
+from scenarios.folders import NotWritten, carries, locked, numbered, remove_empty, sentence, write_bytes, write_text
 from scenarios.memory import peak_memory_mib
 from scenarios.scans.truth import cross_correlation
 from scenarios.schema import ScenarioError
@@ -244,13 +244,7 @@ def removed_if_refused(created: list[Path]) -> Iterator[None]:
 
 def is_ours(out: Path) -> bool:
     """Return whether a folder holds the results of an earlier stream, and no link in their place."""
-    if (out / ARRAYS).is_symlink():
-        return False
-    try:
-        attributes = json.loads((out / ARRAYS / "zarr.json").read_text(encoding="utf-8"))["attributes"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
-    return isinstance(attributes, dict) and attributes.get("format") == FORMAT
+    return carries(out / ARRAYS, FORMAT)
 
 
 def results_folder(out: Path | None, default: Path, overwrite: bool) -> Path:

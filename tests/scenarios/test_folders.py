@@ -1,15 +1,30 @@
 """What a run writes: locked, numbered, whole or not at all, and never somebody else's."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from learning import weights_file
 from scenarios.cli import app
-from scenarios.folders import InUse, Lock, latest, locked, new_folder, sentence, write_text
+from scenarios.folders import (
+    InUse,
+    Lock,
+    OutputError,
+    carries,
+    latest,
+    locked,
+    new_folder,
+    results_folder,
+    sentence,
+    write_text,
+)
+from twin import formats
 
 
 def test_one_place_has_one_writer(tmp_path: Path) -> None:
@@ -122,3 +137,104 @@ def test_a_page_or_a_training_that_another_run_writes_is_refused(
     assert done.exit_code == 2
     assert f"{locked_path} is being written by another run" in done.stderr.splitlines()[-1]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+# --- folders of results --------------------------------------------------------------------------
+
+FILES = ("table.csv", "arrays.zarr")
+
+
+def ours(folder: Path) -> bool:
+    return carries(folder / "arrays.zarr", "stemtwin-columns")
+
+
+def write_results(folder: Path, words: str = "x", mark: str = "stemtwin-columns") -> None:
+    (folder / "table.csv").write_text(words)
+    (folder / "arrays.zarr").mkdir(exist_ok=True)
+    (folder / "arrays.zarr" / "zarr.json").write_text(json.dumps({"attributes": {"format": mark}}))
+
+
+def test_two_runs_at_once_do_not_write_one_folder_of_results(tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    with results_folder(out, out, FILES, overwrite=True, is_ours=ours):
+        with pytest.raises(InUse, match="is being written by another run"), results_folder(out, out, FILES, True, ours):
+            pass
+        with results_folder(None, out, FILES, overwrite=False, is_ours=ours) as other:
+            assert other == tmp_path / "a-2"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["table.csv", "arrays.zarr"])
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "dangling link", "group of another program"])
+def test_somebody_elses_results_are_not_replaced_however_it_is_asked(place: str, kind: str, tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    write_results(elsewhere)
+    if kind == "group of another program":
+        write_results(out, mark="another")
+    elif kind == "file":
+        (out / place).write_text("precious")
+    elif kind == "folder":
+        (out / place).mkdir()
+        (out / place / "precious").write_text("precious")
+    else:
+        (out / place).symlink_to(elsewhere / (place if kind == "link" else "nothing"))
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    with (
+        pytest.raises(OutputError, match="was not written by stemtwin and is not replaced"),
+        results_folder(out, out, FILES, True, ours),
+    ):
+        raise AssertionError("it was given away")
+    assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+
+
+def test_ones_own_results_are_replaced_if_asked_and_a_run_that_fails_leaves_no_folder(tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "out"
+    with results_folder(None, out, FILES, False, ours) as place:
+        write_results(place)
+    with pytest.raises(OutputError, match="--overwrite"), results_folder(out, out, FILES, False, ours):
+        pass
+    with results_folder(out, out, FILES, True, ours) as place:
+        write_results(place, "second")
+    assert (out / "table.csv").read_text() == "second"
+    with pytest.raises(ZeroDivisionError), results_folder(None, out, FILES, False, ours):
+        raise ZeroDivisionError
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("options", [["--play"], ["--only", "histogram"]])
+@pytest.mark.parametrize("kind", ["notes", "link"])
+def test_a_page_replaces_no_file_that_is_none(options: list[str], kind: str, tmp_path: Path) -> None:
+    page, notes = tmp_path / "page.html", tmp_path / "notes.html"
+    notes.write_text("<html>my notes</html>")
+    page.symlink_to(notes) if kind == "link" else page.write_text("<html>my notes</html>")
+    done = CliRunner().invoke(app, ["gallery", *options, "--out", str(page)])
+    assert done.exit_code == 2
+    assert "is no page of stemtwin, which alone is replaced: choose another --out" in done.stderr
+    assert page.read_text() == notes.read_text() == "<html>my notes</html>"
+
+
+def test_a_page_of_ours_is_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "play.html"
+    for _ in range(2):
+        assert CliRunner().invoke(app, ["gallery", "--play", "--out", str(page)]).exit_code == 0
+
+
+def test_weights_and_frames_of_a_training_replace_a_link_and_leave_what_it_points_to(tmp_path: Path) -> None:
+    precious, link = tmp_path / "precious", tmp_path / "a.safetensors"
+    precious.write_text("precious")
+    link.symlink_to(precious)
+    weights_file.write(link, {"slope": torch.ones(1)}, {"format": "line-1"})
+    assert precious.read_text() == "precious"
+    assert not link.is_symlink()
+
+
+@pytest.mark.parametrize("name", ["scan.zarr", "scan.hspy", "scan.mib", "scan.hdr"])
+def test_no_scan_is_written_through_a_link_that_leads_nowhere(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+    layout = formats.Layout((2, 2), (8, 8), "uint16", 4000)
+    path = (tmp_path / name).with_suffix(".mib") if name.endswith(".hdr") else tmp_path / name
+    with pytest.raises(formats.FormatError, match="exists; choose another name"):
+        formats.create(path, layout, formats.Metadata())
+    assert not (tmp_path / "elsewhere").exists()

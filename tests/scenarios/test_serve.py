@@ -27,6 +27,7 @@ from scenarios.serve import FROM_BASE, NAMES, Serving, TwinServer, build_bench, 
 from twin.envs.calibration import CalibrationEnv
 from twin.formats.event_clock import clock_of, event_time
 from twin.instrument.merlin_control import MerlinControl
+from twin.interrupt import session
 from twin.server.bench import scan_metadata
 
 SCAN = (
@@ -285,7 +286,7 @@ def command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         running.communicate(timeout=10)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_command_tells_its_ports_and_ends_cleanly(number: int, small_overrides: tuple[str, ...]) -> None:
     changes = [part for override in small_overrides for part in ("--set", override)]
     with command("nominal", "--free-ports", "--json", "--seed", "4", *changes) as running:
@@ -337,6 +338,18 @@ def test_no_signal_is_lost_however_early_it_comes() -> None:
         stop.armed = True
         stop.wait()
     assert sleepy.naps == 3
+
+
+@pytest.mark.parametrize(("before", "ends"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_closed_terminal_ends_a_server_unless_nohup_said_otherwise(before: signal.Handlers, ends: bool) -> None:
+    earlier = signal.signal(signal.SIGHUP, before)
+    try:
+        with session(), serve_command.stop_signals() as stop:
+            stop.armed = True
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.pressed is ends
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
 
 
 def test_signals_at_any_moment_end_the_wait() -> None:

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from twin.interrupt import check, deferred, held, interruptible, remembered, requested, session
+from twin.interrupt import check, deferred, ended_in_order, held, interruptible, remembered, requested, session
 
 
 class Swallows:
@@ -177,3 +177,46 @@ def test_a_signal_waits_for_deferred_work_without_a_session() -> None:
     assert done == ["work"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_inside_a_session_the_signal_is_left_to_that_one_to_end_the_program() -> None:
+    with session(patient=True) as outer, ended_in_order():
+        signal.raise_signal(signal.SIGTERM)
+    assert outer.exit_code == 143
+
+
+def test_an_interrupt_ends_a_program_by_its_exception_alone() -> None:
+    with pytest.raises(KeyboardInterrupt), ended_in_order():
+        signal.raise_signal(signal.SIGINT)
+    with ended_in_order():
+        assert not requested()
+
+
+def test_a_handler_of_the_programs_own_is_called_once() -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        with ended_in_order(), deferred():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == [signal.SIGTERM]
+
+
+def test_a_patient_session_of_another_thread_makes_nobody_else_patient() -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with session(patient=True):
+            begun.set()
+            over.wait(10)
+
+    with session() as ending:
+        thread = threading.Thread(target=work)
+        thread.start()
+        begun.wait(10)
+        assert not ending.patient
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        over.set()
+        thread.join()

@@ -5,6 +5,7 @@ Each format is one module. Frames are numbered in the order of the file.
 
 import json
 import math
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -360,7 +361,7 @@ def check_free(path: Path) -> None:
     """Refuse to overwrite a dataset.
 
     Raises:
-        FormatError: the path exists.
+        FormatError: the path exists, a link that leads nowhere included.
     """
-    if path.exists():
+    if os.path.lexists(path):
         raise FormatError(f"{path} exists; choose another name or remove it")

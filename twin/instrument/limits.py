@@ -91,10 +91,12 @@ def copied_frame(told: object) -> Frame:
     """Return a copy of what a driver returned, which nobody else holds.
 
     Raises:
-        BadFrame: it is no frame.
+        BadFrame: it is no frame, or a part of it is masked.
     """
     if not isinstance(told, Frame):
         raise BadFrame(f"a frame is expected; the driver returned {type(told).__name__}")
+    if np.ma.is_masked(told.counts):
+        raise BadFrame(f"{int(np.ma.getmaskarray(told.counts).sum())} pixels of the frame are masked")
     try:
         settings = {str(name): float(value) for name, value in told.settings.items()}
         times = float(told.dose_e), float(told.exposure_s), float(told.clock_s)

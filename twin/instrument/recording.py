@@ -67,7 +67,7 @@ class RecordingWriter:
                 array = self._array(name)
                 array.resize((self.count, *array.shape[1:]))
             return
-        if path.exists():
+        if path.exists() or path.is_symlink():
             raise FormatError(f"{path} exists; choose another name, or continue it with --resume")
         # Under another name until it is complete: a directory with a recording's name is always a valid recording.
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")  # never somebody else's

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from types import TracebackType
@@ -35,7 +35,7 @@ from twin.instrument.guard.corrector import GuardedCorrector
 from twin.instrument.guard.read_back import ReadBack
 from twin.instrument.guard.tools import Tools, check_done
 from twin.instrument.limits import DoseBudget, Limits, spent_budget
-from twin.interrupt import check, deferred, held
+from twin.interrupt import check, deferred, ended_in_order, held
 from twin.types import Capabilities, Frame, Microscope
 
 
@@ -60,7 +60,8 @@ class SafeMicroscope:
 
     An input beyond a limit is refused (ValueError) and nothing moves. A fault is retried where that is safe. A lasting
     fault ends the session: the corrector goes back, and every further call raises `Stopped` until `reset`. A good state
-    is one that gave a good frame, or the start. Used in a `with`, an exception or an interrupt also goes back.
+    is one that gave a good frame, or the start. Used in a `with`, an exception or a signal also goes back: the program
+    then ends as the signal wants.
 
     The driver lives in a thread of its own. Calls from several threads are served in turn; one from within a call is
     refused, and so is one from a process that was forked during the session. Signals wait while a command is under way.
@@ -101,6 +102,7 @@ class SafeMicroscope:
         self._limits.check(self._space, tells_dose=isinstance(inner, TellsDose))
         self._session: _Session | None = None
         self._lock, self._holder = threading.Lock(), 0
+        self._signals = ExitStack()
         # A program that ends, or forgets the guard, without a word. Nothing here may refer to the guard itself.
         weakref.finalize(self, self._tools.journal.end, "end", reason="the program ended without a word")
 
@@ -231,17 +233,19 @@ class SafeMicroscope:
     # --- a session -------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
+        self._signals.enter_context(ended_in_order())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if self._tools.journal.elsewhere:
-            return  # a forked process leaves: the session goes on in the one that began it
-        if error is None:
-            self.end()
-        else:
-            self.abort(described(error))
+        with self._signals:
+            if self._tools.journal.elsewhere:
+                return  # a forked process leaves: the session goes on in the one that began it
+            if error is None:
+                self.end()
+            else:
+                self.abort(described(error))
 
     @contextmanager
     def _turn(self, verb: str) -> Iterator[None]:

@@ -9,7 +9,7 @@ import selectors
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -56,6 +56,20 @@ class Stranger:
     due: float
     heard: bytearray = field(default_factory=bytearray)
     answer: bytes = b""
+
+
+def first_of_the_crowd(addresses: Sequence[str]) -> int:
+    """Return the place of the first connection of the address that has the most; it loses its place.
+
+    Args:
+        addresses: of all connections, in the order of their arrival.
+
+    Example:
+        >>> first_of_the_crowd(["10.0.0.7", "10.0.0.9", "10.0.0.9"])
+        1
+    """
+    counts = Counter(addresses)
+    return addresses.index(max(counts, key=counts.__getitem__))
 
 
 class Door:
@@ -125,9 +139,7 @@ class Door:
     def _receive(self, line: socket.socket, address: str, peer: str) -> None:
         """Give a new connection a place."""
         while len(self._strangers) >= PLACES:
-            counts = Counter(stranger.address for stranger in self._strangers)
-            crowd = max(counts, key=counts.__getitem__)
-            oldest = next(stranger for stranger in self._strangers if stranger.address == crowd)
+            oldest = list(self._strangers)[first_of_the_crowd([each.address for each in self._strangers])]
             self._turn_out(oldest, f"{len(self._strangers)} connections wait to be let in")
         line.setblocking(False)
         stranger = Stranger(line, address, peer, "token", monotonic() + self._service.patience.message_s)

@@ -143,6 +143,47 @@ def test_many_signals_during_move_and_way_back_change_nothing(tmp_path: Path) ->
     np.testing.assert_allclose(desk.inner.moved, 0.0, atol=1e-9)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+@pytest.mark.parametrize("when", ["during a move", "between two calls", "during a frame"])
+@pytest.mark.parametrize("numbers", [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGHUP,), (signal.SIGTERM,) * 3])
+def test_a_program_of_ones_own_is_ended_by_its_signal_after_the_way_back(
+    numbers: tuple[signal.Signals, ...], when: str, tmp_path: Path
+) -> None:
+    """Without any session of signals around it: by default SIGTERM and SIGHUP kill a program at once."""
+
+    def program() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        desk = Desk(tmp_path, Moving())
+        with desk.safe:
+            desk.inner.presses = ((), numbers) if when == "during a move" else ()
+            desk.safe.apply(MOVE)
+            if when == "during a frame":
+                desk.inner.on_acquire = [lambda inner: [os.kill(os.getpid(), number) for number in numbers]]
+                desk.safe.acquire()
+            if when == "between two calls":
+                for number in numbers:
+                    os.kill(os.getpid(), number)
+            desk.safe.apply(MOVE)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            program()
+        except KeyboardInterrupt:
+            os._exit(130)
+        finally:
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code == (130 if numbers[0] == signal.SIGINT else -numbers[0])
+    lines = read(tmp_path / "audit.jsonl")
+    assert lines[-1]["event"] == "restored"
+    # A frame that was taken makes its place the last good one.
+    goal = MOVE if when == "during a frame" else 0 * MOVE
+    np.testing.assert_allclose(lines[-1]["cumulative_nm"], goal, atol=1e-9)
+
+
 @pytest.mark.parametrize("kind", [Moving, MovingReadBack])
 def test_an_error_that_cuts_the_wait_short_forgets_no_command(kind: type, tmp_path: Path) -> None:
     """As by a handler of somebody else: the move goes on, and its end is waited for before the way back."""

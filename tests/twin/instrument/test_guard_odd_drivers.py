@@ -283,6 +283,25 @@ def test_an_instrument_that_widens_itself_stays_within_what_it_said_first() -> N
     assert safe.capabilities.max_count == 4000
 
 
+# --- masked values ---------------------------------------------------------------------------------
+
+
+def test_a_masked_position_is_none_and_a_masked_frame_is_bad(tmp_path: Path) -> None:
+    """A driver masks what it does not know; under the mask stands anything."""
+    inner = faulty.Honest()
+    inner.read_back_nm = lambda: np.ma.masked_array(inner.moved, [True, False, False])
+    safe, path = guarded(tmp_path, inner, retries=0)
+    with pytest.raises(Stopped, match=r"the corrector does not report its position.*NOT restored"):
+        safe.apply(MOVE)
+    assert "a masked value is no position" in next(each for each in read(path) if each["event"] == "fault")["reason"]
+    inner = faulty.Honest()
+    safe, _ = guarded(tmp_path, inner, retries=0)
+    good = inner.frame()
+    inner.frame = lambda: replace(good, counts=np.ma.masked_less(good.counts, 20))
+    with pytest.raises(Stopped, match="pixels of the frame are masked; restored"):
+        safe.acquire()
+
+
 # --- figures of a frame ----------------------------------------------------------------------------
 
 

@@ -164,6 +164,18 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
     assert Recording(tmp_path / "run.zarr").count == 1
 
 
+@pytest.mark.parametrize("there", ["folder", "link", "dangling link"])
+def test_no_recording_is_made_through_a_link_or_in_the_place_of_something_else(there: str, tmp_path: Path) -> None:
+    path, other = tmp_path / "run.zarr", tmp_path / "other"
+    other.mkdir()
+    path.mkdir() if there == "folder" else path.symlink_to(other if there == "link" else tmp_path / "nowhere")
+    before = sorted(each.name for each in tmp_path.iterdir())
+    with pytest.raises(FormatError, match=r"run\.zarr exists; choose another name, or continue it"):
+        RecordingWriter(path, simulated().capabilities)
+    assert sorted(each.name for each in tmp_path.iterdir()) == before
+    assert list(other.iterdir()) == []
+
+
 def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="not a recording"):
         Recording(tmp_path / "nothing.zarr")

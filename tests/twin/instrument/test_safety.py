@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -205,16 +206,29 @@ def test_a_dose_that_cannot_be_ends_the_session_and_spends_the_larger_also_for_t
     assert all(json.loads(line, parse_constant=lambda name: pytest.fail(name)) for line in lines)
 
 
-@pytest.mark.parametrize(("told", "frames"), [(40.0, 5), (100.0, 5), (250.0, 2)])
-def test_the_larger_of_planned_and_told_is_booked(told: float, frames: int) -> None:
+@pytest.mark.parametrize(("told", "frames", "next_e"), [(40.0, 5, 100.0), (100.0, 5, 100.0), (250.0, 2, 250.0)])
+def test_the_larger_of_planned_and_told_is_booked(told: float, frames: int, next_e: float) -> None:
     inner = faulty.Faulty()
     inner.next_dose_e, inner.dose_e = (lambda: 100.0), told
     safe = SafeMicroscope(inner, Limits(dose_e=500.0, timeout_s=None), sleep=lambda _: None)
     safe.reset(RNG)
     for _ in range(frames):
         safe.acquire()
-    with pytest.raises(Stopped, match="500 e are spent and 100 e would follow"):
+    with pytest.raises(Stopped, match=f"500 e are spent and {next_e:g} e would follow"):
         safe.acquire()
+
+
+@pytest.mark.parametrize("told", [110.0, 150.0, 200.0, 290.0])
+def test_an_instrument_that_announces_too_little_does_not_outspend_its_budget(told: float) -> None:
+    inner = faulty.Faulty()
+    inner.next_dose_e, inner.dose_e = (lambda: 100.0), told
+    safe = SafeMicroscope(inner, Limits(dose_e=560.0, timeout_s=None), sleep=lambda _: None)
+    safe.reset(RNG)
+    with suppress(Stopped):
+        for _ in range(9):
+            safe.acquire()
+    assert inner.exposures * told <= 560.0
+    assert (inner.exposures + 1) * told > 560.0
 
 
 def test_a_first_exposure_of_unknown_cost_needs_the_operators_figure() -> None:

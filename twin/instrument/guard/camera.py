@@ -32,6 +32,7 @@ class GuardedCamera:
         self._region = inner.region if isinstance(inner, HasRegion) else None
         self._next_dose_e = inner.next_dose_e if isinstance(inner, TellsDose) else None
         self._digest = ""
+        self._excess = 1.0  # largest ratio so far of a told dose and the one announced for it
 
     def acquire(self) -> Frame:
         """Return one good frame; try again after a bad one.
@@ -46,7 +47,7 @@ class GuardedCamera:
 
     def _expose(self) -> Frame:
         region, planned, announced = self._plan()
-        self._budget.check(region, planned)
+        self._budget.check(region, planned * self._excess)
         self._tools.journal.write("exposure", planned_e=planned, region=region)
         told = 0.0
         try:
@@ -55,6 +56,7 @@ class GuardedCamera:
             told = frame.dose_e if np.isfinite(frame.dose_e) else told
             check_frame(frame, self._tools.capabilities, self.clock_s)
             check_dose(frame.dose_e, planned, announced)
+            self._excess = max(self._excess, frame.dose_e / planned if announced else 1.0)
         except Exception as error:
             raise as_fault(error, BadFrame) from error
         finally:

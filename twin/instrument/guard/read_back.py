@@ -50,6 +50,8 @@ class ReadBack:
             NotThere: it is none.
         """
         values = np.asarray(told)
+        if np.ma.is_masked(told):
+            raise NotThere(f"read-back: a masked value is no position of {', '.join(self._names)}")
         if values.dtype.kind not in "fiu" or values.shape != (len(self._names),) or not np.all(np.isfinite(values)):
             raise NotThere(f"read-back: {printable(values.tolist())} is no position of {', '.join(self._names)}")
         return read_only(values)
