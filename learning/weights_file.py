@@ -209,6 +209,8 @@ def find(name_or_path: str, shipped: Path) -> Path:
     if path.suffix == ".safetensors":
         if not path.exists():
             raise WeightsError(f"{path}: no such file")
+        if not path.is_file():  # a pipe would be waited for, deaf to Ctrl-C
+            raise WeightsError(f"{path}: weights are a file; this is a folder, a pipe or a device")
         return path
     names = {p.stem: p for p in shipped.glob("*.safetensors")}
     if name_or_path in names:

@@ -130,8 +130,11 @@ def new_folder(path: Path) -> Path:
     raise AssertionError("the numbers do not end")
 
 
-def results_folder(out: Path | None, default: Path, files: Iterable[str], overwrite: bool) -> Path:
-    """Folder for results, created; those of an earlier run stay, unless they are to be replaced.
+@contextmanager
+def results_folder(out: Path | None, default: Path, files: Iterable[str], overwrite: bool) -> Iterator[Path]:
+    """Create a folder for results before the work begins, and hold its `Lock`; after an error no empty one is left.
+
+    Those of an earlier run stay, unless they are to be replaced.
 
     Args:
         out: as chosen; None is the first free one of `numbered(default)`.
@@ -140,17 +143,28 @@ def results_folder(out: Path | None, default: Path, files: Iterable[str], overwr
         overwrite: whether those of an earlier run are replaced.
 
     Raises:
-        OutputError: `out` has results, or cannot be a folder.
+        OutputError: `out` has results, or cannot be a folder that is written.
+        InUse: another run writes there.
     """
+    created = missing(out or default)
     try:
         if out is None:
-            return new_folder(default)
-        if not overwrite and any((out / name).exists() for name in files):
-            raise OutputError(f"{out} has the results of an earlier run: choose another --out, or give --overwrite")
-        out.mkdir(parents=True, exist_ok=True)
+            place = new_folder(default)
+            created = [place, *created[1:]]
+        else:
+            place = out
+            if not overwrite and any((out / name).exists() for name in files):
+                raise OutputError(f"{out} has the results of an earlier run: choose another --out, or give --overwrite")
+            out.mkdir(parents=True, exist_ok=True)
+        lock = Lock(place, inside=True)
     except OSError as error:
+        remove_empty(created)
         raise OutputError(sentence(error, out or default)) from error
-    return out
+    try:
+        yield place
+    finally:
+        lock.release()
+        remove_empty(created)  # full ones stay
 
 
 def latest(path: Path) -> Path | None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from twin.zcontrast.profile import ZContrast
 
 TABLE, SUMMARY, NETWORK = "defects.csv", "summary.json", "defects.safetensors"
 FILES = (TABLE, SUMMARY, NETWORK)
+RIGHT_ANGLE_MRAD = 500 * math.pi
 LEAST = 0.5
 """Probability from which on a place counts as a defect."""
 
@@ -27,11 +29,14 @@ def beam_of(trained: Trained, ring_mrad: tuple[float, float]) -> ZContrast:
     """Beam of a network's training with the ring of the detector.
 
     Raises:
-        OptionError: the ring is empty.
+        OptionError: the ring is empty, or beyond a right angle.
     """
     inner, outer = ring_mrad
-    if not 0 <= inner < outer:
-        raise OptionError(f"ring_mrad: the inner angle must lie below the outer one, got {inner:g} and {outer:g}")
+    if not 0 <= inner < outer <= RIGHT_ANGLE_MRAD:
+        raise OptionError(
+            f"ring_mrad: an inner angle below the outer one, both from 0 to {RIGHT_ANGLE_MRAD:.0f}, is expected, got"
+            f" {inner:g} and {outer:g}"
+        )
     optics = trained.optics
     return ZContrast(
         energy_kev=optics.energy_kev, convergence_mrad=optics.convergence_mrad, inner_mrad=inner, outer_mrad=outer

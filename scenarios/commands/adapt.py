@@ -34,6 +34,7 @@ def adapt(
     """Fit the defect network to the conditions of a day, estimated from its unlabelled images, and apply it to them."""
     from agents.defects.adaptation import AdaptOptions, adapted
     from agents.defects.day import estimated
+    from agents.defects.detection import check_image
     from agents.defects.network import WEIGHTS
     from learning.weights_file import find
     from scenarios.adaptation.results import FILES, beam_of, write
@@ -45,12 +46,14 @@ def adapt(
         options = checked_options(AdaptOptions, {"days": days, "epochs": epochs, "seed": seed})
         before = WEIGHTS.load(find(weights, WEIGHTS.shipped))
         beam = beam_of(before, ring_mrad)
-        values = [read_image(path) for path in images]
-        place = results_folder(out, Path("runs/adapt") / images[0].stem, FILES, overwrite)
+        values = {str(path): read_image(path) for path in images}
+        for name, image in values.items():
+            check_image(image, step_nm, f"{name}: ")
         progress = _silent_or_bars(as_json)
-        day = estimated(values, step_nm, beam, simulated, seed, progress)
-        after = adapted(before, beam, day.ranges, options, progress)
-        plain = write(after, day, dict(zip(map(str, images), values, strict=True)), step_nm, place)
+        with results_folder(out, Path("runs/adapt") / images[0].stem, FILES, overwrite) as place:
+            day = estimated(list(values.values()), step_nm, beam, simulated, seed, progress)
+            after = adapted(before, beam, day.ranges, options, progress)
+            plain = write(after, day, values, step_nm, place)
     if as_json:
         typer.echo(json.dumps(plain))
     else:

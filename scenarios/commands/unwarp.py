@@ -40,13 +40,14 @@ def unwarp(
 
     from agents.quantify.resample import ShiftMap
     from scenarios import choices
-    from scenarios.quantification.unwarp import measured_shifts, read_shifts
+    from scenarios.quantification.unwarp import check_target, measured_shifts, read_shifts
     from scenarios.quantification.unwarp import unwarp as put_straight
 
     with refusals("interrupted; the new file is incomplete"):
         given, how = choices.options(meta or (), "--meta"), choices.options(options or (), "--option")
         target = out or Path(source).with_name(f"{Path(source).stem}_unwarped.zarr")
-        with tqdm(desc=source, unit="pos", leave=False) as bar:
+        check_target(target)
+        with tqdm(desc=source, unit="pos", leave=False, delay=0.2) as bar:  # after what is refused at once
 
             def show(done: int) -> None:
                 bar.update(done - bar.n)
