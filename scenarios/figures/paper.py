@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scenarios.figures import curves, latents, maps
-from scenarios.figures.pictures import FigureError, picked, small
+from scenarios.figures.pictures import figure_folder, picked, store
 
 
 class PaperFigure(NamedTuple):
@@ -65,19 +65,14 @@ def write(out: Path, figures: Iterable[PaperFigure], campaigns: Path) -> Iterato
 
     Raises:
         FigureError: the folder cannot be written.
+        NotWritten: the disc is full.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FigureError(f"{out}: {error.strerror or error}; choose another --out") from error
-    for figure in figures:
-        try:
-            picture = figure.make(campaigns)
-        except curves.MissingCampaign as error:
-            yield figure, str(error)
-            continue
-        try:
-            (out / figure.file).write_bytes(small(picture))
-        except OSError as error:
-            raise FigureError(f"{out / figure.file}: {error.strerror or error}") from error
-        yield figure, ""
+    with figure_folder(out):
+        for figure in figures:
+            try:
+                picture = figure.make(campaigns)
+            except curves.MissingCampaign as error:
+                yield figure, str(error)
+                continue
+            store(out / figure.file, picture)
+            yield figure, ""

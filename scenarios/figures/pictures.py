@@ -1,9 +1,12 @@
 """What all figures share: they are chosen by number, and small enough for a page."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Protocol, TypeVar
 
+from scenarios.folders import NotWritten, locked, sentence, write_bytes
 from twin.errors import StemtwinError, nearest
 
 LARGEST_PX = 1200
@@ -40,6 +43,35 @@ def picked(figures: Sequence[Figures], numbers: Iterable[int]) -> list[Figures]:
             suggestion = nearest(str(number), [str(k) for k in known])
             raise FigureError(f"{number} is not a figure here{suggestion}; known: {', '.join(map(str, known))}")
     return [figure for figure in figures if not wanted or figure.number in wanted]
+
+
+@contextmanager
+def figure_folder(out: Path) -> Iterator[None]:
+    """Create a folder for figures and hold it, before the first is made; it is removed if none is.
+
+    Raises:
+        FigureError: it cannot be written.
+        InUse: another run writes there.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(out, inside=True))
+        except OSError as error:
+            raise FigureError(f"{sentence(error, out)}; choose another --out") from error
+        yield
+
+
+def store(path: Path, png: bytes) -> Path:
+    """Write a picture, made small, whole or not at all; return its path.
+
+    Raises:
+        NotWritten: the disc is full.
+    """
+    try:
+        write_bytes(path, small(png))
+    except OSError as error:
+        raise NotWritten(f"the figure could not be written: {sentence(error, path)}") from error
+    return path
 
 
 def small(png: bytes) -> bytes:

@@ -18,7 +18,7 @@ from agents.quantify.quantify import Quantified, QuantifyOptions, quantify
 from agents.quantify.step import FitOptions
 from scenarios.calibration.plots import BELIEF, INK, TRUTH, png
 from scenarios.figures import restoration_network
-from scenarios.figures.pictures import FigureError, picked, small
+from scenarios.figures.pictures import figure_folder, picked, store
 from scenarios.quantification.studies import BULK, MARGIN, SPHERE, distorted, exposed
 from twin import specimens
 from twin.arrays import Floats
@@ -225,11 +225,8 @@ def write(out: Path, figures: Iterable[RestorationFigure]) -> Iterator[Path]:
 
     Raises:
         FigureError: the folder cannot be written.
+        NotWritten: the disc is full.
     """
-    for figure in figures:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / figure.file).write_bytes(small(figure.make()))
-        except OSError as error:
-            raise FigureError(f"{out}: {error.strerror or error}; choose another --out") from error
-        yield out / figure.file
+    with figure_folder(out):
+        for figure in figures:
+            yield store(out / figure.file, figure.make())
