@@ -41,6 +41,8 @@ OTHERS = {
 REASONS = {
     "1 of the camera": "spectra",
     "an energy": "spectra",
+    "EDS spectra": "with EDS spectra",
+    "object dtype": "objects",
     "3 axes of the scan": "five dimensions",
     "are complex": "complex values",
     "counts are whole numbers": "values that are no counts",

@@ -10,7 +10,7 @@ import numpy as np
 from agents.quantify.resample import ShiftMap
 from scenarios.folders import NotWritten, sentence
 from twin.arrays import Floats
-from twin.errors import StemtwinError, check_known
+from twin.errors import StemtwinError
 from twin.formats import FormatError, check_suffix
 from twin.formats.dataset import check_free
 from twin.formats.file_checks import check_regular
@@ -127,16 +127,14 @@ def measured_shifts(
         progress: called while it is read.
 
     Raises:
-        UnwarpError: not all positions are there, or no ring of that name.
+        UnwarpError: not all positions are there.
         QuantifyError: the image has no columns that could be fitted.
     """
     from agents.base import load
-    from agents.methods import RINGS
     from agents.quantify.quantify import QuantifyOptions, quantify
     from agents.sources import open_source
     from agents.stream import run
 
-    check_known(layout, RINGS, "a ring", UnwarpError)
     with open_source(spec, meta, **options) as source:
         source.meta.need_grid("unwarp")
         streamed = run(source, {layout: load(layout)}, lambda now: progress(now.positions))

@@ -64,8 +64,9 @@ def _read(path: Path, module: str) -> list[dict[str, Any]]:
     except Exception as error:  # its readers raise anything
         why = first_line(error)
     if "'sparse' library" in why:
-        # Of Velox' spectrum images, which are no frames; the images beside them need no such thing.
-        return read_dictionaries(path, module, select_type="image")
+        raise FormatError(
+            f"{path}: a Velox file with EDS spectra, which take the package sparse: save its images alone"
+        )
     if "RGBA" in why:
         raise FormatError(f"{path}: a colour image, which holds no counts")
     raise FormatError(f"{path}: RosettaSciIO cannot read it: {why}")
