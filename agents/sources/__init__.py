@@ -87,8 +87,7 @@ def kind_of(spec: str | Path) -> tuple[str, str]:
     """Module of the source that `spec` asks for, and where it reads; nothing is opened.
 
     Raises:
-        SourceError: no such kind of source.
-        FormatError: no such file, or a pipe or a device.
+        SourceError: no such kind of source, no such file, or a pipe or a device.
 
     Example:
         >>> kind_of("merlin://camera:6342")
@@ -106,7 +105,10 @@ def kind_of(spec: str | Path) -> tuple[str, str]:
             f"{spec}: no source for {suffix or '(no suffix)'}{nearest(suffix, BY_SUFFIX, 0.5)};"
             f" known: {', '.join(BY_SUFFIX)}, and URLs of {', '.join(BY_SCHEME)}"
         )
-    check_regular(Path(spec))
+    try:
+        check_regular(Path(spec))
+    except FormatError as error:
+        raise SourceError(str(error)) from None
     return BY_SUFFIX[suffix], str(spec)
 
 

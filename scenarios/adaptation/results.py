@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,12 +14,11 @@ from agents.defects.network import WEIGHTS, Trained
 from agents.defects.sheet import KINDS
 from scenarios.folders import NotWritten, sentence, write_text
 from twin.arrays import Floats
-from twin.options import OptionError
+from twin.options import checked_options
 from twin.zcontrast.profile import ZContrast
 
 TABLE, SUMMARY, NETWORK = "defects.csv", "summary.json", "defects.safetensors"
 FILES = (TABLE, SUMMARY, NETWORK)
-RIGHT_ANGLE_MRAD = 500 * math.pi
 LEAST = 0.5
 """Probability from which on a place counts as a defect."""
 
@@ -31,16 +29,9 @@ def beam_of(trained: Trained, ring_mrad: tuple[float, float]) -> ZContrast:
     Raises:
         OptionError: the ring is empty, or beyond a right angle.
     """
-    inner, outer = ring_mrad
-    if not 0 <= inner < outer <= RIGHT_ANGLE_MRAD:
-        raise OptionError(
-            f"ring_mrad: an inner angle below the outer one, both from 0 to {RIGHT_ANGLE_MRAD:.0f}, is expected, got"
-            f" {inner:g} and {outer:g}"
-        )
-    optics = trained.optics
-    return ZContrast(
-        energy_kev=optics.energy_kev, convergence_mrad=optics.convergence_mrad, inner_mrad=inner, outer_mrad=outer
-    )
+    optics, (inner, outer) = trained.optics, ring_mrad
+    given = {"energy_kev": optics.energy_kev, "convergence_mrad": optics.convergence_mrad}
+    return checked_options(ZContrast, {**given, "inner_mrad": inner, "outer_mrad": outer})
 
 
 def write(trained: Trained, day: Day, images: Mapping[str, Floats], step_nm: float, out: Path) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def _progress(
 
     printed = 0
     before = 0
-    with tqdm(total=total, desc=title, unit="frame", leave=False) as bar:
+    with tqdm(total=total, desc=title, unit="frame", leave=False, delay=0.2) as bar:
 
         def show(progress: "Progress") -> None:
             nonlocal printed, before

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from scenarios.schema import load
-from twin.errors import StemtwinError
+from twin.errors import StemtwinError, reason
 from twin.text import json_text
 
 CAMPAIGN, OLDER = "error_curves", "vae_em_against_bo"
@@ -30,7 +30,7 @@ def stored(campaign: str, folder: Path) -> Mapping[str, Any]:
             f"needs {path}, which is missing: run `python -m benchmarks.campaign {campaign}`"
         ) from None
     except (OSError, ValueError) as error:
-        raise MissingCampaign(f"{path} cannot be read: {error}") from error
+        raise MissingCampaign(f"{path} cannot be read: {reason(error)}") from error
     return found
 
 

@@ -224,8 +224,8 @@ adapt lattice.npy --step-nm 1e-9 | lattice.npy: the image is 9.6e-08 nm wide; at
 adapt lattice.npy --step-nm 2 | lattice.npy: pixels are 2 nm apart; at most 0.06 nm show single atoms
 adapt lattice.npy flat.npy --step-nm 0.02 | flat.npy: all pixels have the value 0: there is nothing to see
 adapt broken.npy --step-nm 0.02 | pixels are not finite numbers
-adapt lattice.npy --step-nm 0.02 --ring-mrad 200 63 | an inner angle below the outer one, both from 0 to 1571, is expected, got 200 and 63
-adapt lattice.npy --step-nm 0.02 --ring-mrad 60 inf | is expected, got 60 and inf
+adapt lattice.npy --step-nm 0.02 --ring-mrad 200 63 | a ring has an inner angle below the outer one, both from 0 to 1571 mrad, got 200 and 63
+adapt lattice.npy --step-nm 0.02 --ring-mrad 60 inf | outer_mrad: input should be a finite number, got inf
 adapt lattice.npy --step-nm 0.02 --weights defetcs | 'defetcs' are not shipped weights (did you mean defects?)
 adapt lattice.npy --step-nm 0.02 --weights junk.safetensors | junk.safetensors: cannot be read as weights
 adapt lattice.npy --step-nm 0.02 --weights pipe.safetensors | pipe.safetensors: weights are a file; this is a folder, a pipe or a device
@@ -243,6 +243,9 @@ figures restoration --only 13 | 13 is not a figure here
 figures restoration --out file --only 7 | file exists and is no folder
 gallery --play --only probes | --only probes is a section of the gallery; --play writes a page without sections
 train defects --days 0 | days: input should be greater than or equal to 10, got 0
+train defects --inner-mrad 300 | a ring has an inner angle below the outer one, both from 0 to 1571 mrad, got 300 and 200
+train quality --frames file | file/
+--log pipe.yaml list scenarios | --log pipe.yaml: a file is expected, this is a pipe
 train restoration --side-px 7 | side_px
 scan sto_001 --agents defects:weights=nowhere.safetensors | nowhere.safetensors: no such file
 scan sto_001 --agents segment_net:weights=junk.safetensors | junk.safetensors: cannot be read as weights

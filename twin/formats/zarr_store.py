@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from twin.formats import placement, zarr_chunks
+from twin.formats import file_checks, placement, zarr_chunks
 from twin.formats.dataset import (
     FormatError,
     FrameReader,
@@ -53,10 +53,15 @@ def open_arrays(
     Raises:
         FormatError: not such a group.
     """
+    file_checks.check_regular(path)
     try:
         # Never version 2: one of its codecs unpickles.
         group: Any = zarr.open_group(path, mode="r", zarr_format=3)
         arrays, attributes = [group[name] for name in names], dict(group.attrs)
+    except zarr.errors.GroupNotFoundError:
+        raise FormatError(f"{path}: not {what}: no zarr group is there") from None
+    except KeyError as error:
+        raise FormatError(f"{path}: not {what}: it has no {first_line(error)}") from None
     except Exception as error:
         # Whatever JSON and codecs of a damaged group raise.
         raise FormatError(f"{path}: not {what}: {first_line(error)}") from None

@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from scenarios.commands.arguments import Overrides
 from scenarios.commands.refusal import refusals
-from scenarios.folders import locked
+from scenarios.folders import check_folder, locked
 from scenarios.option_table import explained
 from twin.errors import nearest
 from twin.registry import describe, module, names
@@ -104,6 +104,8 @@ def command(name: str, module: ModuleType) -> Any:
         target = out or run.work / f"{label}.safetensors"
         kept = f"interrupted; the same command resumes from {run.work}"
         # Now, not after hours of work: folders are created, and nobody else trains there.
+        with refusals(kept, OSError):
+            check_folder(frames)
         with refusals(kept, OSError), locked(run.work, inside=True), locked(target):
             trained = training(checked, run, target)
             rows = training.summary(trained, run)
