@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.dataset import PLAIN_FRAMES, Dataset, DayJob, DayRanges, Recipe, StateMixture, joined, simulate
+from learning.stored import DamagedFile, read_simulated
 from learning.training import Progress
 from twin.optics import Optics
 from twin.state import StateSpace
+from twin.text.aside import written_aside
 
 SHARD_DAYS = 50
 VERSION = 4
@@ -101,11 +103,18 @@ def simulated(wanted: FrameSet, root: Path, progress: Progress, workers: int = 0
 
 
 def _write(data: Dataset, path: Path) -> None:
-    partial = path.with_suffix(".part.npz")
-    np.savez(partial, **asdict(data))
-    partial.rename(path)
+    with written_aside(path) as partial, partial.open("wb") as file:
+        np.savez(file, **asdict(data))
 
 
 def _read(path: Path) -> Dataset:
-    with np.load(path, allow_pickle=False) as stored:
-        return Dataset(**{part.name: stored[part.name] for part in fields(Dataset)})
+    """Read simulated frames.
+
+    Raises:
+        DamagedFile: cut off, or a part is missing.
+    """
+    stored = read_simulated(path)
+    lacking = [part.name for part in fields(Dataset) if part.name not in stored]
+    if lacking:
+        raise DamagedFile(f"{path}: damaged; delete it, and it is simulated anew (no {lacking[0]} in it)")
+    return Dataset(**{part.name: stored[part.name] for part in fields(Dataset)})

@@ -8,9 +8,9 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from learning.stored import save_whole
 from twin.arrays import Array
 from twin.errors import StemtwinError, nearest
 from twin.optics import Optics
@@ -143,10 +143,13 @@ class WeightsFile(Generic[Trained]):
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write one file; metadata are stored as JSON (a dataclass as its public fields), plain words as they are."""
+    """Write one file; metadata are stored as JSON (a dataclass as its public fields), plain words as they are.
+
+    Raises:
+        OSError: it cannot be written, for example on a full disc; an earlier file is as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = {key: _encoded(value) for key, value in metadata.items()}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, text)
+    save_whole(path, tensors, {key: _encoded(value) for key, value in metadata.items()})
 
 
 def _encoded(value: Any) -> str:

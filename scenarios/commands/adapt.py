@@ -1,6 +1,7 @@
 """`stemtwin adapt`: parse, estimate the day, fit the network to it, print."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,6 @@ from scenarios.commands.refusal import refusals
 
 if TYPE_CHECKING:
     from agents.defects.day import Day
-    from learning.training import Progress
 
 LATE = "interrupted; nothing is written"
 Ring = tuple[float, float]
@@ -36,8 +36,10 @@ def adapt(
     from agents.defects.day import estimated
     from agents.defects.detection import check_image
     from agents.defects.network import WEIGHTS
+    from learning.training import silent
     from learning.weights_file import find
     from scenarios.adaptation.results import FILES, beam_of, write
+    from scenarios.commands.groups.train import Bars
     from scenarios.folders import results_folder
     from twin.options import checked_options
     from twin.references.image_files import read_image
@@ -49,8 +51,9 @@ def adapt(
         values = {str(path): read_image(path) for path in images}
         for name, image in values.items():
             check_image(image, step_nm, f"{name}: ")
-        progress = _silent_or_bars(as_json)
-        with results_folder(out, Path("runs/adapt") / images[0].stem, FILES, overwrite) as place:
+        bars = Bars("adapt")
+        progress = silent if as_json else bars
+        with closing(bars), results_folder(out, Path("runs/adapt") / images[0].stem, FILES, overwrite) as place:
             day = estimated(list(values.values()), step_nm, beam, simulated, seed, progress)
             after = adapted(before, beam, day.ranges, options, progress)
             plain = write(after, day, values, step_nm, place)
@@ -58,13 +61,6 @@ def adapt(
         typer.echo(json.dumps(plain))
     else:
         print_rows(_rows(plain, day))
-
-
-def _silent_or_bars(as_json: bool) -> "Progress":
-    from learning.training import silent
-    from scenarios.commands.groups.train import bars
-
-    return silent if as_json else bars("adapt")
 
 
 def _rows(plain: dict[str, Any], day: "Day") -> list[tuple[str, str]]:

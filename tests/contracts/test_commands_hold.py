@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,11 @@ COMMANDS = {
     "adapt": "adapt lattice.npy --step-nm 0.05 --out OUT",
     "paper": "figures paper --only 1 --out OUT",
     "restoration": "figures restoration --only 7 --out OUT",
-    **{f"train-{name}": f"train {name} tiny.yaml --work OUT --frames OUT-frames" for name in trainings()},
+    **{f"train-{name}": f"--quiet train {name} --work OUT --frames OUT-frames" for name in trainings()},
 }
 """Commands that write."""
-LONG = ("adapt", "restoration", *(name for name in COMMANDS if name.startswith("train-")))
-"""Commands that go on for minutes where nothing stops them."""
+LONG = [name for name in COMMANDS if name.startswith("train-")]
+"""Commands that go on for minutes where nothing stops them; without progress bars here."""
 SHORT = [name for name in COMMANDS if name not in LONG]
 SERVERS = {"serve": "serve tiny.yaml --free-ports", "live": "live tiny.yaml --no-browser --out OUT"}
 """Commands that go on until they are told to end, and write nothing before somebody asks them to."""
@@ -92,7 +93,7 @@ def every_command(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[st
 def test_every_command_is_walked_here() -> None:
     known = set(every_command(typer.main.get_command(cli.app)))
     assert ("train", "vae") in known
-    words = [line.split() for line in LINES.values()]
+    words = [line.removeprefix("--quiet ").split() for line in LINES.values()]
     assert {tuple(line[:count]) for line in words for count in (1, 2)} & known == known
 
 
@@ -113,6 +114,20 @@ class Ended:
 
 
 Run = Callable[..., Ended]
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that work for minutes have their results at once; a figure is a picture that fills a small disc."""
+    from agents.defects.conditions import RANDOM, Conditions
+    from agents.defects.day import Day
+    from scenarios.figures import pictures
+    from scenarios.figures.restoration import FIGURES
+
+    monkeypatch.setattr("agents.defects.day.estimated", lambda *_: Day(Conditions(), {}, RANDOM))
+    monkeypatch.setattr("agents.defects.adaptation.adapted", lambda before, *_: before)
+    monkeypatch.setattr("scenarios.figures.restoration.FIGURES", (replace(FIGURES[0], make=lambda: b""),))
+    monkeypatch.setattr(pictures, "small", lambda png: bytes(1000))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -180,14 +195,15 @@ def _command(folder: Path, words: list[str], prepare: Callable[[], None]) -> Non
         import traceback
 
         traceback.print_exc()
+        sys.stderr.flush()
     finally:
         os._exit(code)
 
 
 def small_files() -> None:
-    """Let no file grow beyond 600 bytes, as on a full disc."""
+    """Let no file grow beyond 400 bytes, as on a full disc."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
 
 
 def full_output() -> None:
@@ -264,13 +280,13 @@ def test_a_limit_of_memory(command: Run, name: str) -> None:
         _usual_signals()
         little_memory(256)  # with much less, C++ libraries abort
 
-    ended = command(name, prepare, meanwhile=ended_soon if name in LONG or name in SERVERS else None)
+    ended = command(name, prepare, meanwhile=None if name in SHORT or name in PRINTED else ended_soon)
     if ended.code not in (0, 130):
         ended.check_refusal("memory", "thread", "could not be")
     assert "Traceback" not in ended.stderr
 
 
-PRINTING = [*SHORT, *SERVERS, *PRINTED]
+PRINTING = [name for name in [*SHORT, *SERVERS, *PRINTED] if name not in ("record", "acquire-mib", "keep")]
 """Commands that print before they have worked for minutes; each meets one of the three faults of their output."""
 
 

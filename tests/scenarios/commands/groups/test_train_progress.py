@@ -7,12 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from scenarios.cli import app
-from scenarios.commands.groups.train import bars, use_of
+from scenarios.commands.groups.train import Bars, use_of
 
 
 def shown(calls: list[tuple[str, int, int]], capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Last state of every bar."""
-    show = bars("posterior")
+    show = Bars("posterior")
     for stage, done, total in calls:
         show(stage, done, total, "")
     states = re.findall(r"posterior: ([^:]+): +\d+%[^|]*\|[^|]*\| (\d+/\d+)", capsys.readouterr().err)
@@ -26,7 +26,7 @@ def test_a_second_set_of_frames_has_a_bar_of_its_own(capsys: pytest.CaptureFixtu
 
 
 def test_a_stage_of_the_same_length_begins_again_at_zero(capsys: pytest.CaptureFixture[str]) -> None:
-    show = bars("vae")
+    show = Bars("vae")
     for _ in range(2):
         for done in range(4):
             show("simulating days", done, 3, "")
