@@ -52,7 +52,7 @@ def read_simulated(path: Path) -> dict[str, NDArray[Any]]:
         [0, 1, 2]
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # which leaves a damaged one open
             return dict(file)
     except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile, zlib.error) as error:
         raise DamagedFile(f"{path}: damaged; delete it, and it is simulated anew ({reason(error)})") from error

@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +125,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("agents.defects.day.estimated", lambda *_: Day(Conditions(), {}, RANDOM))
     monkeypatch.setattr("agents.defects.adaptation.adapted", lambda before, *_: before)
-    monkeypatch.setattr("scenarios.figures.restoration.FIGURES", (replace(FIGURES[0], make=lambda: b""),))
+    monkeypatch.setattr("scenarios.figures.restoration.FIGURES", (FIGURES[0]._replace(make=lambda: b""),))
     monkeypatch.setattr(pictures, "small", lambda png: bytes(1000))
 
 
@@ -349,6 +348,13 @@ def test_told_twice_to_end(command: Run, name: str) -> None:
     # A command that had ended by then has its own code; none is killed.
     assert ended.code in (0, 128 + first, 128 + second), (ended.code, ended.stderr)
     assert "Traceback" not in ended.stderr
+
+
+def test_told_to_end_before_the_command_line_is_read(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the commands are put together, nothing else would catch it."""
+    monkeypatch.setattr(cli, "app", lambda: signal.raise_signal(signal.SIGTERM))
+    ended = command("calibrate", _usual_signals)
+    assert (ended.code, ended.last) == (143, "stemtwin: interrupted before the command began")
 
 
 def _usual_signals() -> None:

@@ -9,7 +9,18 @@ import pytest
 from typer.testing import CliRunner
 
 from scenarios.cli import app
-from scenarios.folders import InUse, Lock, latest, locked, new_folder, sentence, write_text
+from scenarios.folders import (
+    InUse,
+    Lock,
+    OutputError,
+    check_folder,
+    latest,
+    locked,
+    new_folder,
+    results_folder,
+    sentence,
+    write_text,
+)
 
 
 def test_one_place_has_one_writer(tmp_path: Path) -> None:
@@ -122,3 +133,48 @@ def test_a_page_or_a_training_that_another_run_writes_is_refused(
     assert done.exit_code == 2
     assert f"{locked_path} is being written by another run" in done.stderr.splitlines()[-1]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_results_have_a_folder_before_the_work_begins_and_leave_none_without_results(tmp_path: Path) -> None:
+    default = tmp_path / "runs" / "quantify"
+
+    def refused() -> None:
+        with results_folder(None, default, ["a.csv"], False) as place:
+            assert place.is_dir()
+            raise ValueError("no lattice")
+
+    with pytest.raises(ValueError, match="no lattice"):
+        refused()
+    assert list(tmp_path.iterdir()) == []
+    for number in ("quantify", "quantify-2"):
+        with results_folder(None, default, ["a.csv"], False) as place:
+            (place / "a.csv").write_text("1")
+        assert place == default.with_name(number)
+        assert os.listdir(place) == ["a.csv"]
+
+
+def test_results_of_an_earlier_run_stay_unless_they_are_to_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1")
+    with (
+        pytest.raises(OutputError, match="has the results of an earlier run: choose another --out, or give"),
+        results_folder(tmp_path, tmp_path, ["a.csv"], False),
+    ):
+        pass
+    with results_folder(tmp_path, tmp_path, ["a.csv"], True) as place:
+        with pytest.raises(InUse), results_folder(tmp_path, tmp_path, ["a.csv"], True):
+            pass
+        assert place == tmp_path
+    assert os.listdir(tmp_path) == ["a.csv"]
+    with (
+        pytest.raises(OutputError, match=r"a\.csv exists and is no folder"),
+        results_folder(place / "a.csv", place, [], True),
+    ):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_refused_without_making_any(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    check_folder(tmp_path / "a" / "b")
+    with pytest.raises(NotADirectoryError, match="file/b"):
+        check_folder(tmp_path / "file" / "b")
+    assert os.listdir(tmp_path) == ["file"]

@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from twin.formats import file_checks, placement, zarr_chunks
+from twin.formats import placement, zarr_chunks
 from twin.formats.dataset import (
     FormatError,
     FrameReader,
@@ -53,7 +53,6 @@ def open_arrays(
     Raises:
         FormatError: not such a group.
     """
-    file_checks.check_regular(path)
     try:
         # Never version 2: one of its codecs unpickles.
         group: Any = zarr.open_group(path, mode="r", zarr_format=3)
