@@ -4,6 +4,7 @@ Which commands there are is asked of the command line itself: one that is not wa
 """
 
 import ctypes
+import importlib
 import os
 import resource
 import signal
@@ -18,7 +19,7 @@ import pytest
 import typer
 
 from scenarios import cli
-from scenarios.commands.groups.train import trainings
+from scenarios.commands.groups.train import load, trainings
 from twin.formats import Layout, Metadata, create
 
 pytestmark = [
@@ -132,15 +133,30 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def imported() -> None:
     """What a command imports, once: the forked ones start with it."""
-    import matplotlib.pyplot
-    import numba
     import torch
 
-    import twin.formats.hspy  # noqa: F401
-
+    for name in HEAVY:
+        importlib.import_module(name)
+    for name in trainings():
+        load(name)
     torch.set_num_threads(1)
-    assert matplotlib.pyplot
-    assert numba
+
+
+HEAVY = (
+    "matplotlib.pyplot",
+    "numba",
+    "agents.quantify.quantify",
+    "scenarios.adaptation.results",
+    "scenarios.calibration.run",
+    "scenarios.comparison.run",
+    "scenarios.gallery.page",
+    "scenarios.gallery.scenes",
+    "scenarios.live.server",
+    "scenarios.scans.acquire",
+    "scenarios.scans.scan",
+    "scenarios.serve",
+    "twin.formats.hspy",
+)
 
 
 @pytest.fixture
@@ -290,20 +306,20 @@ PRINTING = [name for name in [*SHORT, *SERVERS, *PRINTED] if name not in ("recor
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("name", ["calibrate", *PRINTING[::3]])
+@pytest.mark.parametrize("name", PRINTING[::3])
 def test_output_on_a_full_device(command: Run, name: str, tmp_path: Path) -> None:
     ended = command(name, full_output)
     ended.check_refusal("could not be printed: No space left on device; what the command wrote is in its files")
     assert name not in COMMANDS or list(tmp_path.glob("out*"))
 
 
-@pytest.mark.parametrize("name", ["calibrate", *PRINTING[1::3]])
+@pytest.mark.parametrize("name", PRINTING[1::3])
 def test_a_reader_that_is_gone(command: Run, name: str, tmp_path: Path) -> None:
     command(name, closed_output).check_refusal("could not be printed: its reader is gone")
     assert name not in COMMANDS or list(tmp_path.glob("out*"))
 
 
-@pytest.mark.parametrize("name", ["calibrate", *PRINTING[2::3]])
+@pytest.mark.parametrize("name", PRINTING[2::3])
 def test_closed_standard_output(command: Run, name: str, tmp_path: Path) -> None:
     def prepare() -> None:
         _usual_signals()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import recorded_files
+from benchmarks.files import recorded
 from twin.formats import Layout, Metadata, create
 from twin.formats.mib import MibWriter
 
@@ -26,10 +26,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_same_counts_are_found_by_another_way(folder: Path) -> None:
-    found = recorded_files.tallies([folder])
+    found = recorded.tallies([folder])
     assert (found[".mib"].equal, found[".mib"].refused.total(), found[".hspy"].equal) == (3, 1, 1)
     assert found[".mib"].differ == found[".mib"].alone == []
-    lines = list(recorded_files.table(found))
+    lines = list(recorded.table(found))
     assert lines[-1] == "| `.mib` | 4 | 3 | 0 | 0 | 1 another reason |"
 
 
@@ -37,7 +37,7 @@ def test_the_same_counts_are_found_by_another_way(folder: Path) -> None:
 def test_one_count_that_differs_is_seen(folder: Path, name: str) -> None:
     side = {"whole.hspy": 16, "quad.mib": 512}.get(name, 256)
     frames = FRAMES[:, :side, :side].copy()
-    assert recorded_files.same_counts(folder / name, frames)
+    assert recorded.same_counts(folder / name, frames)
     frames[0, 3, 5] ^= 1
-    assert not recorded_files.same_counts(folder / name, frames)
-    assert not recorded_files.same_counts(folder / name, FRAMES[:, :side, :side][:, ::-1])
+    assert not recorded.same_counts(folder / name, frames)
+    assert not recorded.same_counts(folder / name, FRAMES[:, :side, :side][:, ::-1])

@@ -1,6 +1,6 @@
 """Files that other programs and cameras recorded: do they open with the counts that another decoder reads.
 
-    python -m benchmarks.recorded_files FOLDER ...
+    python -m benchmarks.files.recorded FOLDER ...
 
 prints a row for each format: files, those whose counts are the same, those whose counts differ, and why the others are
 refused. The files are not part of this repository: RosettaSciIO's are in `rsciio/tests/data` of its own (its archives
