@@ -301,6 +301,21 @@ def test_a_limit_of_memory(command: Run, name: str) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def few_handles() -> None:
+    """Let the process open four more files at a time."""
+    used = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 4,) * 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+@pytest.mark.parametrize("name", ["calibrate", "stream", "quantify", "unwarp"])
+def test_a_limit_of_open_files(command: Run, name: str) -> None:
+    ended = command(name, few_handles)
+    if ended.code != 0:
+        ended.check_refusal("Too many open files")
+    assert "Errno" not in ended.stderr
+
+
 PRINTING = [name for name in [*SHORT, *SERVERS, *PRINTED] if name not in ("record", "acquire-mib", "keep")]
 """Commands that print before they have worked for minutes; each meets one of the three faults of their output."""
 
