@@ -91,12 +91,13 @@ def stream(
     as_json: AsJson = False,
 ) -> None:
     """Reconstruct a scan from a file, or from a camera on the network while it arrives."""
-    from agents.sources import open_source
+    from agents.sources import kind_of, open_source
     from scenarios import choices
     from scenarios.folders import missing
     from scenarios.scans.stream import choose_agents, make_folder, removed_if_refused, results_folder, run
 
     with refusals(LATE) as ending:
+        kind_of(source)  # at once: agents may take seconds to import
         chosen = choose_agents(agents)
         given, how = choices.options(meta or (), "--meta"), choices.options(options or (), "--option")
         for name in ("spec", "meta"):
