@@ -4,7 +4,6 @@ Which commands there are is asked of the command line itself: one that is not wa
 """
 
 import ctypes
-import importlib
 import os
 import resource
 import signal
@@ -19,7 +18,7 @@ import pytest
 import typer
 
 from scenarios import cli
-from scenarios.commands.groups.train import load, trainings
+from scenarios.commands.groups.train import trainings
 from twin.formats import Layout, Metadata, create
 
 pytestmark = [
@@ -133,30 +132,15 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def imported() -> None:
     """What a command imports, once: the forked ones start with it."""
+    import matplotlib.pyplot
+    import numba
     import torch
 
-    for name in HEAVY:
-        importlib.import_module(name)
-    for name in trainings():
-        load(name)
+    import twin.formats.hspy  # noqa: F401
+
     torch.set_num_threads(1)
-
-
-HEAVY = (
-    "matplotlib.pyplot",
-    "numba",
-    "agents.quantify.quantify",
-    "scenarios.adaptation.results",
-    "scenarios.calibration.run",
-    "scenarios.comparison.run",
-    "scenarios.gallery.page",
-    "scenarios.gallery.scenes",
-    "scenarios.live.server",
-    "scenarios.scans.acquire",
-    "scenarios.scans.scan",
-    "scenarios.serve",
-    "twin.formats.hspy",
-)
+    assert matplotlib.pyplot
+    assert numba
 
 
 @pytest.fixture
