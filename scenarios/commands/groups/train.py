@@ -22,6 +22,7 @@ from scenarios.commands.arguments import Overrides
 from scenarios.commands.refusal import refusals
 from scenarios.folders import check_folder, locked
 from scenarios.option_table import explained
+from twin import interrupt
 from twin.errors import nearest
 from twin.registry import describe, module, names
 
@@ -187,6 +188,7 @@ class Bars:
     def __call__(self, stage: str, done: int, total: int, note: str) -> None:
         from tqdm import tqdm
 
+        interrupt.check()  # of a signal that a library swallowed
         bar = self._bars.get(stage)
         if bar is None or done < bar.n or total != bar.total:  # a stage may come again, as for a second set of frames
             bar = self._bars[stage] = tqdm(total=total, initial=done, desc=f"{self._training}: {stage}")
