@@ -88,7 +88,8 @@ class _Run:
                 self.errors[name] = _message(error)
                 del self.agents[name]
         if self.errors and not self.agents:
-            raise MetaError("; ".join(f"{name}: {message}" for name, message in self.errors.items()))
+            said = (m if m.startswith(name) else f"{name}: {m}" for name, m in self.errors.items())
+            raise MetaError("; ".join(said))
 
     def update(self, block: Block) -> None:
         for name, agent in list(self.agents.items()):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.dataset import PLAIN_FRAMES, Dataset, DayJob, DayRanges, Recipe, StateMixture, joined, simulate
+from learning.stored import DamagedFile, read_simulated
 from learning.training import Progress
 from twin.optics import Optics
 from twin.state import StateSpace
@@ -107,5 +108,13 @@ def _write(data: Dataset, path: Path) -> None:
 
 
 def _read(path: Path) -> Dataset:
-    with np.load(path, allow_pickle=False) as stored:
-        return Dataset(**{part.name: stored[part.name] for part in fields(Dataset)})
+    """Read simulated frames.
+
+    Raises:
+        DamagedFile: cut off, or a part is missing.
+    """
+    stored = read_simulated(path)
+    lacking = [part.name for part in fields(Dataset) if part.name not in stored]
+    if lacking:
+        raise DamagedFile(f"{path}: damaged; delete it, and it is simulated anew (no {lacking[0]} in it)")
+    return Dataset(**{part.name: stored[part.name] for part in fields(Dataset)})

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from learning.stored import DamagedFile, save_whole
+from twin.errors import reason
 from twin.options import Count, Positive, Seed, validated
-from twin.text.aside import written_aside
 
 
 @validated
@@ -112,16 +112,30 @@ def one_cycle(phase: float) -> float:
 
 
 def save_checkpoint(network: nn.Module, optimiser: torch.optim.Optimizer, epoch: int, path: Path) -> None:
-    """Write network and optimiser after `epoch` epochs; an interruption leaves the previous checkpoint."""
+    """Write network and optimiser after `epoch` epochs; an interruption leaves the previous checkpoint.
+
+    Raises:
+        OSError: it cannot be written, for example on a full disc.
+    """
     tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{key}": value for key, value in state.items()}
-    with written_aside(path) as partial:
-        save_file(tensors, partial, {"epoch": str(epoch)})
+    save_whole(path, tensors, {"epoch": str(epoch)})
 
 
 def load_checkpoint(network: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> int:
-    """Restore network and optimiser; return the number of epochs done."""
+    """Restore network and optimiser; return the number of epochs done.
+
+    Raises:
+        DamagedFile: no checkpoint of this network, or a damaged one.
+    """
+    try:
+        return _restore(network, optimiser, path)
+    except (SafetensorError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise DamagedFile(f"{path}: a damaged checkpoint; delete it to begin anew ({reason(error)})") from error
+
+
+def _restore(network: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> int:
     states: dict[int, dict[str, Tensor]] = {}
     with safe_open(path, framework="pt") as file:
         weights = {key[8:]: file.get_tensor(key) for key in file.keys() if key.startswith("network.")}  # noqa: SIM118

@@ -8,15 +8,14 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from learning.stored import save_whole
 from twin.arrays import Array
 from twin.errors import StemtwinError, nearest
 from twin.optics import Optics
 from twin.state import StateSpace
 from twin.text import json_text
-from twin.text.aside import written_aside
 
 Trained = TypeVar("Trained", bound=Any)
 """A frozen dataclass with `optics` and `provenance` among its fields."""
@@ -144,14 +143,13 @@ class WeightsFile(Generic[Trained]):
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write one file, whole or not at all.
+    """Write one file; metadata are stored as JSON (a dataclass as its public fields), plain words as they are.
 
-    Metadata are stored as JSON (a dataclass as its public fields), plain words as they are.
+    Raises:
+        OSError: it cannot be written, for example on a full disc; an earlier file is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = {key: _encoded(value) for key, value in metadata.items()}
-    with written_aside(path) as partial:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, text)
+    save_whole(path, tensors, {key: _encoded(value) for key, value in metadata.items()})
 
 
 def _encoded(value: Any) -> str:
@@ -214,6 +212,8 @@ def find(name_or_path: str, shipped: Path) -> Path:
     if path.suffix == ".safetensors":
         if not path.exists():
             raise WeightsError(f"{path}: no such file")
+        if not path.is_file():  # a pipe would be waited for, deaf to Ctrl-C
+            raise WeightsError(f"{path}: weights are a file; this is a folder, a pipe or a device")
         return path
     names = {p.stem: p for p in shipped.glob("*.safetensors")}
     if name_or_path in names:

@@ -4,6 +4,7 @@ What a run left stays: a later one gets a number of its own. Files are written a
 place is replaced, not followed.
 """
 
+import errno
 import json
 import os
 import re
@@ -89,6 +90,17 @@ def locked(path: Path, inside: bool = False) -> Iterator[None]:
     finally:
         lock.release()
         remove_empty(created)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be made, without making it.
+
+    Raises:
+        NotADirectoryError: it, or one around it, is a file.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(folder))
 
 
 def missing(folder: Path) -> list[Path]:

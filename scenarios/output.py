@@ -1,5 +1,6 @@
 """What a command prints beside its result: silenced by `--quiet`, copied by `--log`."""
 
+import errno
 import io
 import os
 import shlex
@@ -76,8 +77,10 @@ def copy_to(path: Path, arguments: list[str]) -> Callable[[], None]:
     """Append the command line, everything that goes to stderr, and the end to a log; return a function that ends it.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened, or is a pipe, which would be waited for.
     """
+    if path.is_fifo():
+        raise OSError(errno.EINVAL, "a file is expected, this is a pipe", str(path))
     log = path.open("a", encoding="utf-8")
     note(log, f"stemtwin {shlex.join(arguments)}")
     before, copied = sys.stderr, Copied(sys.stderr, log)

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn, TextIO
 
-from scenarios.commands.refusal import FAILED, exhausted
+from scenarios.commands.refusal import FAILED, INTERRUPTED, exhausted
 from twin.interrupt import session
 
 NO_OUTPUT = "the result could not be printed: {}; what the command wrote is in its files"
 
+UNSEEN = "interrupted before the command began"
 NO_MEMORY = b"stemtwin: out of memory: a smaller grid, camera or scan needs less\n"
 
 
@@ -32,6 +33,8 @@ def run_program(app: Callable[[], object]) -> NoReturn:
             code = FAILED
             with suppress(OSError):
                 os.write(2, NO_MEMORY)
+        except KeyboardInterrupt:  # while the last words were printed
+            code = INTERRUPTED
         if ending.signal is not None:
             code = ending.exit_code
     raise SystemExit(code)
@@ -67,7 +70,9 @@ def _outcome(app: Callable[[], object]) -> tuple[int, str]:
             return code, NO_OUTPUT.format("its reader is gone")
         # An interrupt that no command caught; one that `refusals` caught has been told.
         unseen = cause is not None and isinstance(cause.__cause__, KeyboardInterrupt)
-        return code, "interrupted before the command began" if unseen else ""
+        return code, UNSEEN if unseen else ""
+    except KeyboardInterrupt:  # while the commands are put together: outside of what click catches
+        return INTERRUPTED, UNSEEN
     except Exception as error:
         words = exhausted(error)
         if words is None:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self, get_args
 
+from scenarios.folders import sentence
 from scenarios.scan_section import ScanSection
 from scenarios.schema import Scenario, ScenarioError
 from twin.cameras.properties import CountingCamera, EventCamera
+from twin.errors import reason
 from twin.optics import AliasingError
 from twin.server import event_stream, merlin_camera
 from twin.server.access import LOOPBACK, Access
@@ -132,7 +134,8 @@ class TwinServer(Running):
             }
         except (ValueError, OSError, RuntimeError) as error:
             self.stop()
-            raise ScenarioError(f"{scenario.name}: {error}") from error
+            why = sentence(error) if isinstance(error, OSError) else str(error)
+            raise ScenarioError(f"{scenario.name}: {why}") from error
         for name, port in self.ports.items():
             self.bench.ports[name] = port
 
@@ -193,7 +196,7 @@ class TwinServer(Running):
         except (OSError, OverflowError) as error:
             option = name.replace("_", "-")
             raise ValueError(
-                f"{name} on {self._access.host}, port {port}: {error} (--{option} 0 is a free one)"
+                f"{name} on {self._access.host}, port {port}: {reason(error)} (--{option} 0 is a free one)"
             ) from None
 
 

@@ -45,6 +45,18 @@ def printable(text: object, most: int = LONGEST_WORDS) -> str:
     return clean if len(clean) <= most and len(words) <= 4 * most else clean[: most - 3] + "..."
 
 
+def reason(error: BaseException) -> str:
+    """Return why something failed, in words: an error of the system without its number and file.
+
+    Example:
+        >>> reason(ConnectionRefusedError(111, "Connection refused")), reason(TimeoutError("timed out"))
+        ('Connection refused', 'timed out')
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return str(error.strerror)
+    return str(error) or type(error).__name__
+
+
 BEGINS = 4
 """Letters of a short word that the beginning of a longer name shares, to be meant by it."""
 

@@ -1,5 +1,6 @@
 """Groups of codes: k-means and Gaussian mixtures by scikit-learn, and how many there are."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import silhouette_score
 from sklearn.mixture import GaussianMixture
 
@@ -59,7 +61,7 @@ def grouped(codes: Array, count: int, method: Method = "mixture", seed: int = 0)
     """
     values = checked_examples(codes, max(2, count))
     if method == "kmeans":
-        fitted = KMeans(count, n_init=STARTS, random_state=seed).fit(values)
+        fitted = k_means(values, count, seed)
         centres, label = fitted.cluster_centers_, fitted.labels_
         variance = max(fitted.inertia_ / values.size, SOFTEST)
         distance = ((values[:, None] - centres) ** 2).sum(axis=2) / (2 * variance)
@@ -71,6 +73,13 @@ def grouped(codes: Array, count: int, method: Method = "mixture", seed: int = 0)
         label = responsibility.argmax(axis=1)
     order = np.argsort(-np.bincount(label, minlength=count), kind="stable")
     return Groups(np.argsort(order)[label].astype(np.int64), responsibility[:, order], centres[order])
+
+
+def k_means(codes: Array, count: int, seed: int = 0) -> KMeans:
+    """Fit k-means, the best of several starts; of codes that are alike some groups stay empty."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # says so to a programmer
+        return KMeans(count, n_init=STARTS, random_state=seed).fit(codes)
 
 
 def mixture(codes: Array, count: int, seed: int = 0, starts: int = STARTS) -> GaussianMixture:
@@ -131,7 +140,7 @@ def numbers(codes: Array, most: int, seed: int = 0, mixtures: bool = True) -> Nu
     counts = tuple(range(1, min(most, len(values) - 1) + 1))
     inertia, outline, bic = [], [], []
     for count in counts:
-        fitted = KMeans(count, n_init=STARTS, random_state=seed).fit(values)
+        fitted = k_means(values, count, seed)
         inertia.append(float(fitted.inertia_))
         outline.append(silhouette(values, fitted.labels_))
         bic.append(float(mixture(values, count, seed).bic(values)) if mixtures else float("nan"))

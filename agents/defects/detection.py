@@ -1,5 +1,6 @@
 """Defects found by the network: places, kinds, calibrated probabilities; comparison with the true ones."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,21 +69,33 @@ def find(network: DefectNetwork, image: Floats, step_nm: float) -> Defects:
     return Defects(x_nm, y_nm, kind.astype(np.int64), chance)
 
 
-def check_image(image: Floats, step_nm: float) -> None:
+def check_image(image: Floats, step_nm: float, label: str = "") -> None:
     """Refuse an image in which defects cannot be sought.
+
+    Args:
+        image: (rows, columns).
+        step_nm: distance of pixels.
+        label: opens the message.
 
     Raises:
         DefectImageError: says why.
     """
+    if not (math.isfinite(step_nm) and step_nm > 0):
+        raise DefectImageError(f"step_nm is the distance of pixels, a positive number, got {step_nm:g}")
     if not np.isfinite(image).all():
-        raise DefectImageError(f"{np.count_nonzero(~np.isfinite(image))} pixels are not finite numbers")
+        broken = np.count_nonzero(~np.isfinite(image))
+        raise DefectImageError(f"{label}{broken} of {image.size} pixels are not finite numbers")
     size_nm = min(image.shape) * step_nm
     if size_nm < 1.0:
-        raise DefectImageError(f"the image is {size_nm:.2g} nm wide; at least 1 nm is expected: is step_nm right?")
+        raise DefectImageError(
+            f"{label}the image is {size_nm:.2g} nm wide; at least 1 nm is expected: is step_nm {step_nm:g} right?"
+        )
     if step_nm > 2 * GRID_NM:
-        raise DefectImageError(f"pixels are {step_nm:.3g} nm apart; at most {2 * GRID_NM:g} nm show single atoms")
+        raise DefectImageError(
+            f"{label}pixels are {step_nm:.3g} nm apart; at most {2 * GRID_NM:g} nm show single atoms"
+        )
     if float(np.ptp(image)) == 0:
-        raise DefectImageError(f"all pixels have the value {image.flat[0]:g}: there is nothing to see")
+        raise DefectImageError(f"{label}all pixels have the value {image.flat[0]:g}: there is nothing to see")
 
 
 def _centroids(weight: Floats, row: NDArray[np.int64], column: NDArray[np.int64], along: int) -> Floats:

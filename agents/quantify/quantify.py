@@ -24,6 +24,7 @@ FILTERED = 0.4
 WORTH_FITTING = 0.99
 """Weight h(0) of a detector's response above which it is taken for none."""
 PLAIN_STEPS = 8
+STEPS_NM = (1e-6, 1e3)
 
 
 @validated
@@ -143,17 +144,31 @@ def quantify(
     """
     chosen = QuantifyOptions() if options is None else options
     values = peaks.checked_image(image)
-    if step_nm is not None and not (np.isfinite(step_nm) and step_nm > 0):
-        raise QuantifyError(f"step_nm is the distance of pixels, a positive number, got {step_nm!r}")
     if chosen.count == "library" and (library is None or step_nm is None):
         missing = "a library of cross-sections" if library is None else "step_nm, to compare areas"
         raise QuantifyError(f"counting by a library needs {missing}")
-    if chosen.spacing_nm is not None and step_nm is None:
-        raise QuantifyError(f"spacing_nm {chosen.spacing_nm:g} needs step_nm, to be known in pixels")
-    spacing_px = None if chosen.spacing_nm is None or step_nm is None else chosen.spacing_nm / step_nm
+    spacing_px = _told_spacing_px(step_nm, chosen.spacing_nm, min(values.shape))
     start, inside, smear, spacing = _start(values, spacing_px, chosen)
     found = _fitted(values, start, inside, smear, chosen)
     return _result(found, step_nm, spacing, chosen, library)
+
+
+def _told_spacing_px(step_nm: float | None, spacing_nm: float | None, side_px: int) -> float | None:
+    """Distance of columns as told, None if it is not; refuses what an image of that side cannot have."""
+    shortest, longest = STEPS_NM
+    if step_nm is not None and not shortest <= step_nm <= longest:
+        raise QuantifyError(f"step_nm is the distance of pixels, from {shortest:g} to {longest:g} nm, got {step_nm!r}")
+    if spacing_nm is None:
+        return None
+    if step_nm is None:
+        raise QuantifyError(f"spacing_nm {spacing_nm:g} needs step_nm, to be known in pixels")
+    spacing_px, least = spacing_nm / step_nm, peaks.SMALLEST_SPACING_PX
+    if not least <= spacing_px <= side_px:
+        raise QuantifyError(
+            f"spacing_nm {spacing_nm:g} is {spacing_px:.3g} px; columns of this image are {least:g} to {side_px} px"
+            " apart"
+        )
+    return spacing_px
 
 
 def _start(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from agents.segment_net.simulation import SIDE, random_scan
 from agents.segmented.segments import COUNT
+from learning.stored import read_simulated
 from twin.arrays import Floats
 from twin.text.aside import written_aside
 
@@ -59,6 +60,9 @@ def simulated(folder: Path, count: int, seed: int, progress: Callable[[int], Non
         count: number of scans.
         seed: of all of them; a scan does not depend on how many there are.
         progress: called with the number of scans at hand.
+
+    Raises:
+        DamagedFile: a file that was cut off.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sums = np.empty((count, COUNT, SIDE, SIDE), np.float16)
@@ -69,8 +73,8 @@ def simulated(folder: Path, count: int, seed: int, progress: Callable[[int], Non
         path = folder / f"scans_{seed}_{part.start}_{part.stop}.npz"
         if not path.exists():
             _simulate(path, seed, range(part.start, part.stop))
-        with np.load(path, allow_pickle=False) as file:
-            sums[part], truth[part], rest[part] = file["sums"], file["truth"], file["rest"]
+        file = read_simulated(path)
+        sums[part], truth[part], rest[part] = file["sums"], file["truth"], file["rest"]
         progress(part.stop)
     return ScanSet(sums, truth, rest[:, 0], rest[:, 1], rest[:, 2] > 0)
 

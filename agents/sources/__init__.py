@@ -17,6 +17,7 @@ from agents.source import Source, SourceError
 from twin.errors import check_known, nearest
 from twin.formats import READERS
 from twin.formats.dataset import FormatError, Metadata
+from twin.formats.file_checks import check_regular
 from twin.options import OptionError, checked_options
 
 
@@ -65,20 +66,7 @@ def open_source(spec: str | Path, meta: Mapping[str, Any] | None = None, **optio
         >>> source.meta.layout.scan, source.meta.metadata.energy_kev, positions
         ((2, 3), 300.0, [[[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]])
     """
-    scheme, separator, where = str(spec).partition("://")
-    if separator:
-        if scheme not in BY_SCHEME:
-            known = ", ".join(f"{name}://" for name in BY_SCHEME)
-            raise SourceError(f"{spec}: no source {scheme}://{nearest(scheme, BY_SCHEME)}; known: {known}")
-        module = BY_SCHEME[scheme]
-    else:
-        suffix = Path(spec).suffix.lower()
-        if suffix not in BY_SUFFIX:
-            raise SourceError(
-                f"{spec}: no source for {suffix or '(no suffix)'}{nearest(suffix, BY_SUFFIX, 0.5)};"
-                f" known: {', '.join(BY_SUFFIX)}, and URLs of {', '.join(BY_SCHEME)}"
-            )
-        module, where = BY_SUFFIX[suffix], str(spec)
+    module, where = kind_of(spec)
     references = {key: options.pop(key) for key in REFERENCES if key in options}
     made = importlib.import_module(f"agents.sources.{module}")
     for key in options:
@@ -93,6 +81,35 @@ def open_source(spec: str | Path, meta: Mapping[str, Any] | None = None, **optio
         source.close()
         raise
     return source
+
+
+def kind_of(spec: str | Path) -> tuple[str, str]:
+    """Module of the source that `spec` asks for, and where it reads; nothing is opened.
+
+    Raises:
+        SourceError: no such kind of source, no such file, or a pipe or a device.
+
+    Example:
+        >>> kind_of("merlin://camera:6342")
+        ('merlin', 'camera:6342')
+    """
+    scheme, separator, where = str(spec).partition("://")
+    if separator:
+        if scheme not in BY_SCHEME:
+            known = ", ".join(f"{name}://" for name in BY_SCHEME)
+            raise SourceError(f"{spec}: no source {scheme}://{nearest(scheme, BY_SCHEME)}; known: {known}")
+        return BY_SCHEME[scheme], where
+    suffix = Path(spec).suffix.lower()
+    if suffix not in BY_SUFFIX:
+        raise SourceError(
+            f"{spec}: no source for {suffix or '(no suffix)'}{nearest(suffix, BY_SUFFIX, 0.5)};"
+            f" known: {', '.join(BY_SUFFIX)}, and URLs of {', '.join(BY_SCHEME)}"
+        )
+    try:
+        check_regular(Path(spec))
+    except FormatError as error:
+        raise SourceError(str(error)) from None
+    return BY_SUFFIX[suffix], str(spec)
 
 
 def _corrected(source: Source, references: Mapping[str, Any]) -> Source:

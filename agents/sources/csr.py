@@ -17,7 +17,7 @@ from agents.source import Health, Source, SourceError
 from agents.sources import endpoint
 from agents.sources.announced import MEMORY_BYTES, Digest, check_memory, check_plan, tidy
 from agents.sources.queue import BoundedQueue, read_ahead
-from twin.errors import printable
+from twin.errors import printable, reason
 from twin.formats.dataset import FormatError, Layout, Metadata
 from twin.options import Count, checked_options, validated
 from twin.wire.csr import (
@@ -90,7 +90,7 @@ class CsrSource(Source):
             self._describe(f"csr://{host}:{port}")
         except (OSError, CsrError, FormatError) as error:
             self.close()
-            raise SourceError(f"csr://{host}:{port}: {error}") from error
+            raise SourceError(f"csr://{host}:{port}: {reason(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -146,7 +146,7 @@ class CsrSource(Source):
             except OSError as error:
                 if self._closed:
                     return
-                self.health.fault(f"position {self._next}: connection lost: {error}")
+                self.health.fault(f"position {self._next}: connection lost: {reason(error)}")
             while tries and not self._closed:
                 tries -= 1
                 if self._connect_again():
@@ -191,7 +191,7 @@ class CsrSource(Source):
             self._connection = _Connection(self._address, self.options)
             begun = self._connection.begin()
         except OSError as error:
-            self.health.fault(f"no connection: {error}")
+            self.health.fault(f"no connection: {reason(error)}")
             return False
         except CsrError as error:
             self.health.fault(f"after a new connection: {error}")

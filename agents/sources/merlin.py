@@ -22,7 +22,7 @@ from agents.sources import Shape, endpoint
 from agents.sources.announced import MEMORY_BYTES, Digest, check_memory, check_plan, tidy
 from agents.sources.merlin_assembly import Assembly, FrameOrder, FrameRun
 from agents.sources.queue import BoundedQueue, read_ahead
-from twin.errors import printable
+from twin.errors import printable, reason
 from twin.formats import merlin_header as mh
 from twin.formats.dataset import FormatError, Layout, Metadata
 from twin.formats.mib import METADATA, scan_shape
@@ -281,7 +281,7 @@ class MerlinSource(Source):
             except WireError as error:
                 return f"gave up on the stream ({error})"
             except OSError as error:
-                return f"the connection broke ({error})"
+                return f"the connection broke ({reason(error)})"
             now = monotonic()
             for message in messages:
                 if isinstance(message, FrameMessage):
@@ -333,7 +333,7 @@ class MerlinSource(Source):
             try:
                 self._connect()
             except OSError as error:
-                self.health.fault(f"could not reconnect: {error}")
+                self.health.fault(f"could not reconnect: {reason(error)}")
                 continue
             self.health.reconnects += 1
             return attempts
@@ -374,7 +374,7 @@ class _Remote:
                 self._control = MerlinControl(self._host, self._options.control_port)
                 self._control.deadline = self._deadline
             except OSError as error:
-                raise OSError(f"control port {self._options.control_port}: {error}") from error
+                raise OSError(f"control port {self._options.control_port}: {reason(error)}") from error
         return self
 
     def __exit__(self, *_: object) -> None:

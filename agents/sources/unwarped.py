@@ -37,13 +37,19 @@ class UnwarpedSource(Source):
         even: the same exposure everywhere; the sum of the counts is then kept on average.
 
     Raises:
-        SourceError: a list of positions, or shifts for another number of lines.
+        SourceError: a list of positions, or shifts for another number of lines, or out of the scan.
     """
 
     def __init__(self, inner: Source, shifts: ShiftMap, seed: int = 0, even: bool = False) -> None:
         layout, rows = inner.meta.layout, shifts.shift_px.shape[1]
         if len(layout.scan) != 2 or layout.scan[0] != rows:
             raise SourceError(f"shifts of {rows} lines do not fit a scan of {layout.scan}")
+        across, down = np.abs(shifts.shift_px).max(axis=1)
+        if across >= layout.scan[1] or down >= rows:
+            raise SourceError(
+                f"lines are shifted by up to {across:.3g} px along them and {down:.3g} px across, out of a scan of"
+                f" {rows} lines of {layout.scan[1]}"
+            )
         self._inner, self._shifts, self._seed, self.health = inner, shifts, seed, inner.health
         self._even = even
         exposure = shifts.lines.sum(axis=1) if even else np.ones(rows)

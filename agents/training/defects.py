@@ -1,11 +1,12 @@
 """Network that finds single-atom defects in dark-field images."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
 from annotated_types import Ge
+from pydantic import model_validator
 
 from agents.defects import network as defect_network
 from agents.defects.conditions import CLEAN, RANDOM, only
@@ -17,7 +18,7 @@ from learning import optimisation
 from learning.torch_state import seeded
 from learning.training import Training, TrainingRun, fit_network
 from twin.options import Count, NonNegative, Positive, validated
-from twin.zcontrast.profile import ZContrast
+from twin.zcontrast.profile import ZContrast, check_ring
 
 
 @validated
@@ -41,6 +42,11 @@ class Options(optimisation.Options):
     weight_decay: NonNegative = 1e-3
     inner_mrad: NonNegative = 63.0
     outer_mrad: Positive = 200.0
+
+    @model_validator(mode="after")
+    def _ring(self) -> Self:
+        check_ring(self.inner_mrad, self.outer_mrad)
+        return self
 
 
 def beam_of(options: Options, run: TrainingRun) -> ZContrast:

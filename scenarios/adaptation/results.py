@@ -15,7 +15,7 @@ from agents.defects.sheet import KINDS
 from learning.weights_file import WeightsError
 from scenarios.folders import NotWritten, sentence, write_text
 from twin.arrays import Floats
-from twin.options import OptionError
+from twin.options import checked_options
 from twin.zcontrast.profile import ZContrast
 
 TABLE, SUMMARY, NETWORK = "defects.csv", "summary.json", "defects.safetensors"
@@ -28,15 +28,11 @@ def beam_of(trained: Trained, ring_mrad: tuple[float, float]) -> ZContrast:
     """Beam of a network's training with the ring of the detector.
 
     Raises:
-        OptionError: the ring is empty.
+        OptionError: the ring is empty, or beyond a right angle.
     """
-    inner, outer = ring_mrad
-    if not 0 <= inner < outer:
-        raise OptionError(f"ring_mrad: the inner angle must lie below the outer one, got {inner:g} and {outer:g}")
-    optics = trained.optics
-    return ZContrast(
-        energy_kev=optics.energy_kev, convergence_mrad=optics.convergence_mrad, inner_mrad=inner, outer_mrad=outer
-    )
+    optics, (inner, outer) = trained.optics, ring_mrad
+    given = {"energy_kev": optics.energy_kev, "convergence_mrad": optics.convergence_mrad}
+    return checked_options(ZContrast, {**given, "inner_mrad": inner, "outer_mrad": outer})
 
 
 def is_ours(out: Path) -> bool:

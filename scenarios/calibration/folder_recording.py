@@ -14,7 +14,7 @@ from scenarios.calibration.instruments import Wiring, provenance
 from scenarios.calibration.session import microscope_generator
 from scenarios.schema import Scenario, ScenarioError
 from twin.arrays import Array, Floats
-from twin.errors import StemtwinError, nearest
+from twin.errors import StemtwinError, nearest, reason
 from twin.formats.dataset import FormatError
 from twin.instrument.recorder import fingerprint
 from twin.instrument.recording import RecordingWriter
@@ -119,7 +119,7 @@ def _of_table(folder: Path, space: StateSpace, table: Path) -> list[Entry]:
             reader.fieldnames = columns
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ScenarioError(f"{table}: {error}") from error
+        raise ScenarioError(f"{table}: {reason(error)}") from error
     return [_entry(folder, space, row, f"{table}, line {line}") for line, row in enumerate(rows, start=2)]
 
 

@@ -12,6 +12,7 @@ from controller.base import Controller, Estimate, halt, load
 from controller.checks.saturation import SATURATED_SHARE, saturated
 from scenarios.calibration.instruments import Bench, Wiring, build
 from scenarios.calibration.results import Step, Vector
+from scenarios.folders import sentence
 from scenarios.schema import Scenario, ScenarioError
 from twin import interrupt
 from twin.arrays import Array
@@ -73,7 +74,8 @@ def prepare(scenario: Scenario, controller: str, wiring: Wiring | None = None) -
         told = scenario.references
         reference = None if told is None else CameraReference.of(told, bench.microscope.capabilities.camera_shape)
     except (ValueError, OSError) as error:
-        raise ScenarioError(f"{scenario.name}: {error}") from error
+        why = sentence(error) if isinstance(error, OSError) else str(error)
+        raise ScenarioError(f"{scenario.name}: {why}") from error
     return Session(scenario, controller, bench, chosen, reference)
 
 

@@ -1,6 +1,7 @@
 """`stemtwin adapt`: parse, estimate the day, fit the network to it, print."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,6 @@ from scenarios.commands.refusal import refusals
 
 if TYPE_CHECKING:
     from agents.defects.day import EstimatedDay
-    from learning.training import Progress
 
 LATE = "interrupted; nothing is written"
 Ring = tuple[float, float]
@@ -34,9 +34,12 @@ def adapt(
     """Fit the defect network to the conditions of a day, estimated from its unlabelled images, and apply it to them."""
     from agents.defects.adaptation import AdaptOptions, adapted
     from agents.defects.day import estimated
+    from agents.defects.detection import check_image
     from agents.defects.network import WEIGHTS
+    from learning.training import silent
     from learning.weights_file import find
     from scenarios.adaptation.results import FILES, beam_of, is_ours, write
+    from scenarios.commands.groups.train import Bars
     from scenarios.folders import results_folder
     from twin.options import checked_options
     from twin.references.image_files import read_image
@@ -45,23 +48,19 @@ def adapt(
         options = checked_options(AdaptOptions, {"days": days, "epochs": epochs, "seed": seed})
         before = WEIGHTS.load(find(weights, WEIGHTS.shipped))
         beam = beam_of(before, ring_mrad)
-        values = [read_image(path) for path in images]
-        progress = _silent_or_bars(as_json)
-        with results_folder(out, Path("runs/adapt") / images[0].stem, FILES, overwrite, is_ours) as place:
-            day = estimated(values, step_nm, beam, simulated, seed, progress)
+        values = {str(path): read_image(path) for path in images}
+        for name, image in values.items():
+            check_image(image, step_nm, f"{name}: ")
+        bars, default = Bars("adapt"), Path("runs/adapt") / images[0].stem
+        progress = silent if as_json else bars
+        with closing(bars), results_folder(out, default, FILES, overwrite, is_ours) as place:
+            day = estimated(list(values.values()), step_nm, beam, simulated, seed, progress)
             after = adapted(before, beam, day.ranges, options, progress)
-            plain = write(after, day, dict(zip(map(str, images), values, strict=True)), step_nm, place)
+            plain = write(after, day, values, step_nm, place)
     if as_json:
         typer.echo(json.dumps(plain))
     else:
         print_rows(_rows(plain, day))
-
-
-def _silent_or_bars(as_json: bool) -> "Progress":
-    from learning.training import silent
-    from scenarios.commands.groups.train import bars
-
-    return silent if as_json else bars("adapt")
 
 
 def _rows(plain: dict[str, Any], day: "EstimatedDay") -> list[tuple[str, str]]:

@@ -44,6 +44,7 @@ def live(
     as_json: AsJson = False,
 ) -> None:
     """Turn the knobs of a microscope in the browser, calibrate it, watch a scan. Ctrl-C stops it (exit 0)."""
+    from agents.sources import kind_of
     from scenarios import choices
     from scenarios.calibration.instruments import address_overrides, consents
     from scenarios.commands.calibrate import name_hosts
@@ -62,6 +63,8 @@ def live(
             changes = list(overrides or ()) + ([] if microscope is None else address_overrides(microscope))
             name_hosts(changes)
             chosen = load(scenario, changes)
+            if source:
+                kind_of(source)
             meant = move or any(change.startswith("microscope.kind=") for change in changes)
             consent = not dry_run and consents(chosen, meant)
             given, how = choices.of_source(meta or (), options or ())

@@ -8,7 +8,7 @@ import typer
 
 from scenarios.commands.arguments import AsJson
 from scenarios.commands.groups.listing import print_rows
-from scenarios.commands.refusal import refusals
+from scenarios.commands.refusal import refusals, stop
 
 if TYPE_CHECKING:
     from agents.quantify.quantify import QuantifyOptions
@@ -49,9 +49,12 @@ def quantify(
     with refusals(LATE):
         how = "mixture" if library is None else "library"
         options = _options(spacing_nm, scan, width, weighting, how if count is None else count, first)
+        if library is not None and options.count != "library":
+            stop(f"--library {library} is for --count library, not for --count {count}")
         values, known = read_image(image), None if library is None else read_library(library)
-        found = measure(values, step_nm, options, known)
-        with results_folder(out, Path("runs/quantify") / image.stem, FILES, overwrite, is_ours) as place:
+        default = Path("runs/quantify") / image.stem
+        with results_folder(out, default, FILES, overwrite, is_ours) as place:
+            found = measure(values, step_nm, options, known)
             write(found, values, str(image), place)
     plain = {**summary(found, str(image)), "out": str(place)}
     if as_json:

@@ -42,7 +42,7 @@ def refusals(interrupted: str = "interrupted", *others: type[Exception]) -> Iter
         except NotWritten as error:
             stop(str(error), FAILED)
         except kinds as error:
-            stop(str(error), BAD_INPUT)
+            stop(sentence(error) if isinstance(error, OSError) else str(error), BAD_INPUT)
         except KeyboardInterrupt:
             stop(interrupted, ending.exit_code)
         except Exception as error:

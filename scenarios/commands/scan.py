@@ -86,12 +86,13 @@ def stream(
     as_json: AsJson = False,
 ) -> None:
     """Reconstruct a scan from a file, or from a camera on the network while it arrives."""
-    from agents.sources import open_source
+    from agents.sources import kind_of, open_source
     from scenarios import choices
     from scenarios.folders import missing
     from scenarios.scans.stream import choose_agents, make_folder, removed_if_refused, results_folder, run
 
     with refusals(LATE) as ending:
+        kind_of(source)  # at once: agents may take seconds to import
         chosen = choose_agents(agents)
         given, how = choices.of_source(meta or (), options or ())
         out = results_folder(out, Path("runs/stream"), overwrite)
@@ -174,7 +175,7 @@ def _progress(
 
     printed = 0
     before = 0
-    with tqdm(total=total, desc=title, unit="frame", leave=False) as bar:
+    with tqdm(total=total, desc=title, unit="frame", leave=False, delay=0.2) as bar:
 
         def show(progress: "Progress") -> None:
             nonlocal printed, before

@@ -38,22 +38,28 @@ def unwarp(
     """Put a 4D scan onto its true grid: every frame goes where the beam was, and no electron is lost."""
     from tqdm import tqdm
 
+    from agents.methods import RINGS
     from agents.quantify.resample import ShiftMap
+    from agents.sources import kind_of
     from scenarios import choices
-    from scenarios.quantification.unwarp import measured_shifts, read_shifts
+    from scenarios.quantification.unwarp import UnwarpError, check_target, measured_shifts, read_shifts
     from scenarios.quantification.unwarp import unwarp as put_straight
+    from twin.errors import check_known
 
     with refusals("interrupted; the new file is incomplete"):
         given, how = choices.options(meta or (), "--meta"), choices.options(options or (), "--option")
         target = out or Path(source).with_name(f"{Path(source).stem}_unwarped.zarr")
-        with tqdm(desc=source, unit="pos", leave=False) as bar:
+        check_target(target)
+        check_known(layout, RINGS, "a ring", UnwarpError)
+        known = None if shifts is None else ShiftMap.of(read_shifts(shifts))
+        kind_of(source)
+        with tqdm(desc=source, unit="pos", leave=False, delay=0.2) as bar:  # after what is refused at once
 
             def show(done: int) -> None:
                 bar.update(done - bar.n)
 
-            if shifts is not None:
-                known, notes = ShiftMap.of(read_shifts(shifts)), tuple[str, ...]()
-            else:
+            notes: tuple[str, ...] = ()
+            if known is None:
                 known, notes = measured_shifts(source, layout, given, how, show)
                 bar.reset()
             found = put_straight(source, known, target, given, how, show, even)

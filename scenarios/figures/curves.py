@@ -6,6 +6,7 @@ from typing import Any
 
 from scenarios.figures.pictures import MissingCampaign
 from scenarios.schema import load
+from twin.errors import reason
 from twin.text import json_text
 
 CAMPAIGN, OLDER = "error_curves", "vae_em_against_bo"
@@ -26,7 +27,7 @@ def stored(campaign: str, folder: Path) -> Mapping[str, Any]:
             f"needs {path}, which is missing: run `python -m benchmarks.campaign {campaign}`"
         ) from None
     except (OSError, ValueError) as error:
-        raise MissingCampaign(f"{path} cannot be read: {error}") from error
+        raise MissingCampaign(f"{path} cannot be read: {reason(error)}") from error
     return found
 
 

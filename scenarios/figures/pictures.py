@@ -2,10 +2,11 @@
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from scenarios.folders import write_bytes
+from scenarios.folders import NotWritten, locked, sentence, write_bytes
 from twin.errors import StemtwinError, nearest
 
 LARGEST_PX = 1200
@@ -74,22 +75,47 @@ def write(out: Path, figures: Iterable[PublishedFigure], campaigns: Path) -> Ite
 
     Raises:
         FigureError: the folder cannot be written.
+        InUse: another run writes there.
+        NotWritten: the disc is full.
+    """
+    with figure_folder(out):
+        for figure in figures:
+            try:
+                picture = figure.make(campaigns)
+            except MissingCampaign as error:
+                yield figure, str(error)
+                continue
+            store(out / figure.file, picture)
+            yield figure, ""
+
+
+@contextmanager
+def figure_folder(out: Path) -> Iterator[None]:
+    """Create a folder for figures and hold it, before the first is made; it is removed if none is.
+
+    Raises:
+        FigureError: it cannot be written.
+        InUse: another run writes there.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(out, inside=True))
+        except OSError as error:
+            raise FigureError(f"{sentence(error, out)}; choose another --out") from error
+        yield
+
+
+def store(path: Path, png: bytes) -> Path:
+    """Write a picture, made small, whole or not at all; return its path.
+
+    Raises:
+        NotWritten: the disc is full.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, small(png))
     except OSError as error:
-        raise FigureError(f"{out}: {error.strerror or error}; choose another --out") from error
-    for figure in figures:
-        try:
-            picture = figure.make(campaigns)
-        except MissingCampaign as error:
-            yield figure, str(error)
-            continue
-        try:
-            write_bytes(out / figure.file, small(picture))
-        except OSError as error:
-            raise FigureError(f"{out / figure.file}: {error.strerror or error}") from error
-        yield figure, ""
+        raise NotWritten(f"the figure could not be written: {sentence(error, path)}") from error
+    return path
 
 
 def small(png: bytes) -> bytes:

@@ -14,12 +14,18 @@ from agents.quantify.quantify import Quantified
 from scenarios.folders import NotWritten, carries, sentence, write_bytes, write_text
 from twin.arrays import Floats
 from twin.errors import StemtwinError
+from twin.formats.file_checks import read_text
+from twin.options import LARGEST
 
 TABLE, ARRAYS, PICTURE, SUMMARY = "columns.csv", "columns.zarr", "columns.png", "summary.json"
 RESTORED = "restored.npy"
 """Image of the fitted columns on the true grid."""
 FILES = (TABLE, ARRAYS, PICTURE, SUMMARY, RESTORED)
 FORMAT, VERSION = "stemtwin-columns", 1
+
+
+MOST_ATOMS, MOST_LIBRARY_BYTES = 1000, 2**20
+"""Of a library: thicker columns than these are no thin specimen."""
 
 
 class LibraryError(StemtwinError, ValueError):
@@ -30,7 +36,8 @@ def read_library(path: Path) -> list[float]:
     r"""Cross-sections of 1, 2, ... atoms from the last number of every line of a text file; # begins a comment.
 
     Raises:
-        LibraryError: no such file, or a line without a number.
+        FormatError: no such file, or no text.
+        LibraryError: a line without a number, or cross-sections that do not rise from zero on.
 
     Example:
         >>> import tempfile
@@ -39,17 +46,22 @@ def read_library(path: Path) -> list[float]:
         >>> read_library(path)
         [0.7, 1.6]
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LibraryError(f"{path}: no library can be read from it: {error}") from None
-    found = []
-    for number, line in enumerate(lines, 1):
+    found: list[float] = []
+    for number, line in enumerate(read_text(path, MOST_LIBRARY_BYTES, "a library of cross-sections").splitlines(), 1):
         words = line.partition("#")[0].replace(",", " ").split()
+        if not words:
+            continue
         try:
-            found += [float(words[-1])] if words else []
+            value = float(words[-1])
         except ValueError:
-            raise LibraryError(f"{path}, line {number}: a cross-section is expected, got {words[-1][:40]!r}") from None
+            value = math.nan
+        before = found[-1] if found else 0.0
+        if not before < value <= LARGEST:
+            wanted = f"above {before:g}, the one before," if found else "above 0"
+            raise LibraryError(f"{path}, line {number}: a cross-section {wanted} is expected, got {words[-1][:40]!r}")
+        found.append(value)
+        if len(found) > MOST_ATOMS:
+            raise LibraryError(f"{path}: a library has cross-sections of at most {MOST_ATOMS} atoms")
     if not found:
         raise LibraryError(f"{path}: no cross-section in it")
     return found

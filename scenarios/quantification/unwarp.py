@@ -11,9 +11,17 @@ from agents.quantify.resample import ShiftMap
 from scenarios.folders import NotWritten, sentence
 from twin.arrays import Floats
 from twin.errors import StemtwinError
+from twin.formats import FormatError, check_suffix
+from twin.formats.dataset import check_free
+from twin.formats.file_checks import check_regular
+from twin.references.image_files import read_array
 
 Progress = Callable[[int], None]
 """Called with the number of positions done."""
+
+
+MOST_SHIFT_BYTES = 2**24
+"""Of a file of shifts: more than a million lines."""
 
 
 class UnwarpError(StemtwinError, ValueError):
@@ -56,6 +64,18 @@ class Unwarped:
         }
 
 
+def check_target(out: Path) -> None:
+    """Refuse a new file that cannot be written, before the work begins.
+
+    Raises:
+        FormatError: another suffix, a file that exists, or no folder for it.
+    """
+    check_suffix(out)
+    check_free(out)
+    if not out.parent.is_dir():
+        raise FormatError(f"{out.parent} is not a directory")
+
+
 def read_shifts(path: Path) -> Floats:
     """Shifts of lines from a .npy file, (2, rows) in px, or from the `columns.zarr` of `stemtwin quantify`.
 
@@ -64,13 +84,22 @@ def read_shifts(path: Path) -> Floats:
     """
     import zarr
 
+    check_regular(path)
     try:
         if path.is_dir():
             group: Any = zarr.open_group(path, mode="r")
-            return np.asarray(group["shift_px"], np.float64)
-        return np.asarray(np.load(path, allow_pickle=False), np.float64)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UnwarpError(f"{path}: no shifts of lines (.npy, or columns.zarr) can be read from it: {error}") from error
+            found = group["shift_px"]
+        else:
+            found = read_array(path)
+        if found.dtype.kind not in "iuf" or found.nbytes > MOST_SHIFT_BYTES:
+            raise UnwarpError(f"{path}: shifts are numbers, two for each line; this has {found.shape}, {found.dtype}")
+        return np.asarray(found, np.float64)
+    except StemtwinError:
+        raise
+    except Exception as error:  # zarr and numpy raise anything at what is not theirs
+        raise UnwarpError(
+            f"{path}: shifts of lines are a .npy file or the columns.zarr of `stemtwin quantify`, and this is neither"
+        ) from error
 
 
 def without_trend(shift_px: Floats) -> Floats:

@@ -195,6 +195,18 @@ def test_a_new_start_forgets(name: str, frames: NDArray[np.uint16]) -> None:
     assert_same(run(made(name), stream(frames, visited(), [16])), again)
 
 
+@pytest.mark.parametrize("count", [0, 65535], ids=["dark", "saturated"])
+def test_frames_that_show_nothing_are_no_fault(name: str, count: int) -> None:
+    """The beam is off, or every pixel at its limit."""
+    agent = made(name)
+    agent.start(META)
+    for block in stream(np.full((SCAN[0] * SCAN[1], *CAMERA), count, np.uint16), visited(), [25]):
+        agent.update(block)
+    if hasattr(agent, "finish"):
+        agent.finish()
+    check(agent.result())
+
+
 def test_frames_are_left_as_they_are(name: str, frames: NDArray[np.uint16]) -> None:
     block = FrameBlock(frames.copy(), visited())
     pixel = block.pixel.copy()

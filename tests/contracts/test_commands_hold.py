@@ -1,4 +1,7 @@
-"""Every command that writes ends in a sentence when the computer gives out, and in its own way when told twice."""
+"""Every command ends in a sentence when the computer gives out, and in its own way when told twice.
+
+Which commands there are is asked of the command line itself: one that is not walked here is a failure.
+"""
 
 import ctypes
 import os
@@ -6,13 +9,16 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
 
 from scenarios import cli
+from scenarios.commands.groups.train import trainings
 from twin.formats import Layout, Metadata, create
 
 pytestmark = [
@@ -44,14 +50,50 @@ COMMANDS = {
     "compare": "compare tiny.yaml --controllers random --runs 2 --workers 1 --out OUT",
     "folder": "record images --scenario tiny.yaml --out OUT.zarr",
     "gallery": "gallery --only histogram --out OUT.html",
-    "train": "train quality tiny.yaml --work OUT --frames OUT-frames",
+    "play": "gallery --play --out OUT.html",
+    "quantify": "quantify lattice.npy --scan perfect --width shared --count none --out OUT",
+    "unwarp": "unwarp frames.zarr --shifts shifts.npy --out OUT.zarr",
+    "adapt": "adapt lattice.npy --step-nm 0.05 --out OUT",
+    "paper": "figures paper --only 1 --out OUT",
+    "restoration": "figures restoration --only 7 --out OUT",
+    **{f"train-{name}": f"--quiet train {name} --work OUT --frames OUT-frames" for name in trainings()},
 }
-LONG = ("train",)
-"""Commands that go on for minutes where nothing stops them."""
+"""Commands that write."""
+LONG = [name for name in COMMANDS if name.startswith("train-")]
+"""Commands that go on for minutes where nothing stops them; without progress bars here."""
+SHORT = [name for name in COMMANDS if name not in LONG]
+SERVERS = {"serve": "serve tiny.yaml --free-ports", "live": "live tiny.yaml --no-browser --out OUT"}
+"""Commands that go on until they are told to end, and write nothing before somebody asks them to."""
+PRINTED = {
+    "show": "show tiny.yaml",
+    "report": "report --environment",
+    **{f"list-{name}": f"list {name}" for name in ("scenarios", "controllers", "agents", "microscopes", "specimens")},
+    "list-trainings": "list trainings",
+    "list-environments": "list environments",
+}
+"""Commands that only print."""
+LINES = COMMANDS | SERVERS | PRINTED
 _INT, _TERM, _HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-TWICE = dict(zip(COMMANDS, [(_INT, _INT), (_TERM, _TERM), (_HUP, _TERM), (_INT, _TERM)] * 3, strict=False))
+TWICE = dict(zip([*COMMANDS, *SERVERS], [(_INT, _INT), (_TERM, _TERM), (_HUP, _TERM), (_INT, _TERM)] * 9, strict=False))
 BLOCKED = "blocked/folder"
 """Below a file: nothing can be created there, not even by root."""
+
+
+def every_command(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the words of every command below one, as the command line has them."""
+    if not hasattr(command, "list_commands"):
+        yield path
+        return
+    context = typer.Context(command)
+    for name in command.list_commands(context):
+        yield from every_command(command.get_command(context, name), (*path, name))
+
+
+def test_every_command_is_walked_here() -> None:
+    known = set(every_command(typer.main.get_command(cli.app)))
+    assert ("train", "vae") in known
+    words = [line.removeprefix("--quiet ").split() for line in LINES.values()]
+    assert {tuple(line[:count]) for line in words for count in (1, 2)} & known == known
 
 
 class Ended:
@@ -71,6 +113,20 @@ class Ended:
 
 
 Run = Callable[..., Ended]
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that work for minutes have their results at once; a figure is a picture that fills a small disc."""
+    from agents.defects.conditions import RANDOM, Conditions
+    from agents.defects.day import Day
+    from scenarios.figures import pictures
+    from scenarios.figures.restoration import FIGURES
+
+    monkeypatch.setattr("agents.defects.day.estimated", lambda *_: Day(Conditions(), {}, RANDOM))
+    monkeypatch.setattr("agents.defects.adaptation.adapted", lambda before, *_: before)
+    monkeypatch.setattr("scenarios.figures.restoration.FIGURES", (FIGURES[0]._replace(make=lambda: b""),))
+    monkeypatch.setattr(pictures, "small", lambda png: bytes(1000))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,6 +150,9 @@ def command(tmp_path: Path) -> Run:
     (tmp_path / "blocked").write_text("a file")
     (tmp_path / "images").mkdir()
     np.save(tmp_path / "images" / "1.npy", np.random.default_rng(1).poisson(50, (64, 64)).astype(np.uint16))
+    near = np.hypot(*(abs((np.mgrid[:48, :48] + 6) % 12 - 6)))
+    np.save(tmp_path / "lattice.npy", np.random.default_rng(2).poisson(20 + 400 * np.exp(-(near**2) / 18)))
+    np.save(tmp_path / "shifts.npy", np.zeros((2, 6)))
     with create(tmp_path / "frames.zarr", Layout((6, 5), (8, 8)), Metadata(pixel_mrad=2.0, step_nm=0.1)) as writer:
         writer.append(np.random.default_rng(0).poisson(9, (30, 8, 8)).astype(np.uint16))
 
@@ -103,7 +162,7 @@ def command(tmp_path: Path) -> Run:
         out: str = "out",
         meanwhile: Callable[[int], None] | None = None,
     ) -> Ended:
-        words = ["stemtwin", *COMMANDS[name].replace("OUT", out).split()]
+        words = ["stemtwin", *LINES[name].replace("OUT", out).split()]
         process = os.fork()
         if process == 0:
             _command(tmp_path, words, prepare)
@@ -135,14 +194,15 @@ def _command(folder: Path, words: list[str], prepare: Callable[[], None]) -> Non
         import traceback
 
         traceback.print_exc()
+        sys.stderr.flush()
     finally:
         os._exit(code)
 
 
 def small_files() -> None:
-    """Let no file grow beyond 600 bytes, as on a full disc."""
+    """Let no file grow beyond 400 bytes, as on a full disc."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
 
 
 def full_output() -> None:
@@ -162,7 +222,7 @@ def no_output() -> None:
     sys.stdout = None  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in LONG])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_a_full_disc(command: Run, name: str) -> None:
     command(name, small_files).check_refusal("File too large", "could not be written")
 
@@ -204,35 +264,69 @@ def little_memory(mebibytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + mebibytes * 2**20,) * 2)
 
 
+def ended_soon(process: int) -> None:
+    """Let a command work for a while, and end it."""
+    time.sleep(0.3)
+    os.kill(process, _INT)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-@pytest.mark.parametrize("mebibytes", [256])  # with much less, C++ libraries abort
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in LONG])
-def test_a_limit_of_memory(command: Run, name: str, mebibytes: int) -> None:
+@pytest.mark.parametrize("name", [name for name in LINES if name not in LONG])
+def test_a_limit_of_memory(command: Run, name: str) -> None:
     """It ends well, or in one sentence: never by a signal, never with a traceback."""
-    ended = command(name, lambda: little_memory(mebibytes))
-    if ended.code != 0:
+
+    def prepare() -> None:
+        _usual_signals()
+        little_memory(256)  # with much less, C++ libraries abort
+
+    ended = command(name, prepare, meanwhile=ended_soon if name in SERVERS else None)
+    if ended.code not in (0, 130):
         ended.check_refusal("memory", "thread", "could not be")
+    assert "Traceback" not in ended.stderr
+
+
+def few_handles() -> None:
+    """Let the process open four more files at a time."""
+    used = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 4,) * 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+@pytest.mark.parametrize("name", ["calibrate", "stream", "quantify", "unwarp"])
+def test_a_limit_of_open_files(command: Run, name: str) -> None:
+    ended = command(name, few_handles)
+    if ended.code != 0:
+        ended.check_refusal("Too many open files")
+    assert "Errno" not in ended.stderr
+
+
+PRINTING = [name for name in [*SHORT, *SERVERS, *PRINTED] if name not in ("record", "acquire-mib", "keep")]
+"""Commands that print before they have worked for minutes; each meets one of the three faults of their output."""
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("name", ["calibrate", "stream", "compare"])
+@pytest.mark.parametrize("name", PRINTING[::3])
 def test_output_on_a_full_device(command: Run, name: str, tmp_path: Path) -> None:
     ended = command(name, full_output)
     ended.check_refusal("could not be printed: No space left on device; what the command wrote is in its files")
-    assert list(tmp_path.glob("out*"))
+    assert name not in COMMANDS or list(tmp_path.glob("out*"))
 
 
-@pytest.mark.parametrize("name", ["calibrate", "acquire", "scan"])
+@pytest.mark.parametrize("name", PRINTING[1::3])
 def test_a_reader_that_is_gone(command: Run, name: str, tmp_path: Path) -> None:
     command(name, closed_output).check_refusal("could not be printed: its reader is gone")
-    assert list(tmp_path.glob("out*"))
+    assert name not in COMMANDS or list(tmp_path.glob("out*"))
 
 
-@pytest.mark.parametrize("name", ["calibrate"])
+@pytest.mark.parametrize("name", PRINTING[2::3])
 def test_closed_standard_output(command: Run, name: str, tmp_path: Path) -> None:
-    ended = command(name, no_output)
-    assert (ended.code, "Traceback" in ended.stderr) == (0, False), ended.stderr
-    assert list(tmp_path.glob("out*"))
+    def prepare() -> None:
+        _usual_signals()
+        no_output()
+
+    ended = command(name, prepare, meanwhile=ended_soon if name in SERVERS else None)
+    assert (ended.code in (0, 130), "Traceback" in ended.stderr) == (True, False), ended.stderr
+    assert name not in COMMANDS or list(tmp_path.glob("out*"))
 
 
 @pytest.mark.parametrize(
@@ -254,13 +348,13 @@ def test_too_little_memory(
     command("calibrate").check_refusal("out of memory")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", TWICE)
 def test_told_twice_to_end(command: Run, name: str) -> None:
     first, second = TWICE[name]
     rng = np.random.default_rng([*name.encode(), first])
 
     def tell(process: int) -> None:
-        time.sleep(0.1 + float(rng.uniform(0.0, 0.4)))
+        time.sleep(0.1 + float(rng.uniform(0.0, 0.3)))
         os.kill(process, first)
         time.sleep(0.003)
         os.kill(process, second)
@@ -269,6 +363,13 @@ def test_told_twice_to_end(command: Run, name: str) -> None:
     # A command that had ended by then has its own code; none is killed.
     assert ended.code in (0, 128 + first, 128 + second), (ended.code, ended.stderr)
     assert "Traceback" not in ended.stderr
+
+
+def test_told_to_end_before_the_command_line_is_read(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the commands are put together, nothing else would catch it."""
+    monkeypatch.setattr(cli, "app", lambda: signal.raise_signal(signal.SIGTERM))
+    ended = command("calibrate", _usual_signals)
+    assert (ended.code, ended.last) == (143, "stemtwin: interrupted before the command began")
 
 
 def _usual_signals() -> None:

@@ -17,6 +17,7 @@ from scenarios.folders import (
     Lock,
     OutputError,
     carries,
+    check_folder,
     latest,
     locked,
     new_folder,
@@ -238,3 +239,52 @@ def test_no_scan_is_written_through_a_link_that_leads_nowhere(name: str, tmp_pat
     with pytest.raises(formats.FormatError, match="exists; choose another name"):
         formats.create(path, layout, formats.Metadata())
     assert not (tmp_path / "elsewhere").exists()
+
+
+def always(_: Path) -> bool:
+    return True
+
+
+def test_results_have_a_folder_before_the_work_begins_and_leave_none_without_results(tmp_path: Path) -> None:
+    default = tmp_path / "runs" / "quantify"
+
+    def refused() -> None:
+        with results_folder(None, default, ["a.csv"], False, always) as place:
+            assert place.is_dir()
+            raise ValueError("no lattice")
+
+    with pytest.raises(ValueError, match="no lattice"):
+        refused()
+    assert list(tmp_path.iterdir()) == []
+    for number in ("quantify", "quantify-2"):
+        with results_folder(None, default, ["a.csv"], False, always) as place:
+            (place / "a.csv").write_text("1")
+        assert place == default.with_name(number)
+        assert os.listdir(place) == ["a.csv"]
+
+
+def test_results_of_an_earlier_run_stay_unless_they_are_to_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1")
+    with (
+        pytest.raises(OutputError, match="has the results of an earlier run: choose another --out, or give"),
+        results_folder(tmp_path, tmp_path, ["a.csv"], False, always),
+    ):
+        pass
+    with results_folder(tmp_path, tmp_path, ["a.csv"], True, always) as place:
+        with pytest.raises(InUse), results_folder(tmp_path, tmp_path, ["a.csv"], True, always):
+            pass
+        assert place == tmp_path
+    assert os.listdir(tmp_path) == ["a.csv"]
+    with (
+        pytest.raises(OutputError, match=r"a\.csv exists and is no folder"),
+        results_folder(place / "a.csv", place, [], True, always),
+    ):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_refused_without_making_any(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    check_folder(tmp_path / "a" / "b")
+    with pytest.raises(NotADirectoryError, match="file/b"):
+        check_folder(tmp_path / "file" / "b")
+    assert os.listdir(tmp_path) == ["file"]

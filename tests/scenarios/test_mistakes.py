@@ -2,15 +2,27 @@
 
 # ruff: noqa: E501  (a command line and its answer stand on one line)
 
+import io
 import os
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from scenarios.cli import app
 
+
+def saved(values: np.ndarray, suffix: str = ".npy") -> bytes:
+    """An array as a .npy file, or as a picture."""
+    file = io.BytesIO()
+    np.save(file, values) if suffix == ".npy" else Image.fromarray(values).save(file, suffix[1:])
+    return file.getvalue()
+
+
+LATTICE = 40 + 200 * np.cos(np.pi * np.arange(96) / 6) ** 2 * np.cos(np.pi * np.arange(96)[:, None] / 6) ** 2
 FILES = {
     "list.yaml": b"[1, 2]",
     "broken.yaml": b"renderer: fast\nday: [",
@@ -22,6 +34,15 @@ FILES = {
     "junk.safetensors": b"x" * 100,
     "weights.txt": b"x",
     "file": b"x",
+    "lattice.npy": saved(LATTICE),
+    "cut.npy": saved(LATTICE)[:500],
+    "broken.npy": saved(np.where(LATTICE > 200, np.nan, LATTICE)),
+    "flat.npy": saved(np.zeros((96, 96))),
+    "colour.png": saved(np.arange(1200, dtype=np.uint8).reshape(20, 20, 3), ".png"),
+    "shifts.npy": saved(np.zeros((2, 6))),
+    "falling.txt": b"# atoms, cross-section\n1, 1.4\n2, 0.7\n",
+    "endless.txt": b"1 2\n" * 300_000,
+    "good.txt": b"1 0.7\n2 1.4\n",
 }
 """Files that lie in the working folder."""
 
@@ -139,7 +160,7 @@ stream ftp://x:1 --agents com | no source ftp://; known: merlin://, csr://
 stream junk.mib --option skip=1 | 'skip' is not an option here (did you mean skip_frames?)
 stream junk.mib --option skipp=1 | (did you mean skip_frames?)
 record nowhere --out a.zarr | nowhere is no folder of images
-record . --out a.zarr | . has no images; known are .npy,
+record empty --out a.zarr | empty has no images; known are .npy,
 record . --out a.zarr --option pixel=3 | 'pixel' is not an option here (did you mean pixel_mrad?)
 record . --out a.zarr --table none.csv | none.csv does not exist
 record . --out a.zarr --scenario nominl | did you mean nominal?
@@ -157,6 +178,81 @@ train quality --work file/x | Not a directory: 'file/x'
 train quality --out file/x.safetensors | 'file'
 train quality day_a --set optics.energy=200 | did you mean energy_kev?
 --log nowhere/x.log list scenarios | --log nowhere/x.log: No such file or directory
+# quantify
+quantify nowhere.npy | nowhere.npy does not exist
+quantify lattice.jpg | lattice.jpg does not exist
+quantify file | file: no image format (no suffix)
+quantify . | is a folder; a file is expected
+quantify pipe.npy | pipe.npy is a pipe; a file is expected
+quantify cut.npy | cut.npy: cut off, or damaged: an array of (96, 96), float64, has 73728 bytes, and the file holds 372
+quantify colour.png | colour.png: a colour picture, which holds no counts: save the image in grey
+quantify broken.npy | pixels are not finite, the first one in row 0, column 0: cut the image to where it is known
+quantify flat.npy | every pixel of the image is 0: there is nothing to find
+quantify lattice.npy --step-nm 1e300 | step_nm is the distance of pixels, from 1e-06 to 1000 nm, got 1e+300
+quantify lattice.npy --step-nm nan | step_nm is the distance of pixels, from 1e-06 to 1000 nm, got nan
+quantify lattice.npy --spacing-nm 0.2 | spacing_nm 0.2 needs step_nm, to be known in pixels
+quantify lattice.npy --step-nm 0.01 --spacing-nm 1e9 | spacing_nm 1e+09 is 1e+11 px; columns of this image are 3 to 96 px apart
+quantify lattice.npy --step-nm 0.01 --spacing-nm -1 | spacing_nm: input should be greater than 0, got -1
+quantify lattice.npy --scan jiont | scan: input should be 'joint' or 'perfect', got 'jiont'
+quantify lattice.npy --count mixtur | count: input should be 'mixture', 'library' or 'none', got 'mixtur'
+quantify lattice.npy --count library | counting by a library needs a library of cross-sections
+quantify lattice.npy --library good.txt | counting by a library needs step_nm, to compare areas
+quantify lattice.npy --library good.txt --count none | --library good.txt is for --count library, not for --count none
+quantify lattice.npy --library falling.txt | falling.txt, line 3: a cross-section above 1.4, the one before, is expected, got '0.7'
+quantify lattice.npy --library list.yaml | list.yaml, line 1: a cross-section above 0 is expected, got '2]'
+quantify lattice.npy --library binary.yaml | binary.yaml: a library of cross-sections is UTF-8 text, and this is not
+quantify lattice.npy --library endless.txt | a library of cross-sections has at most 1048576 bytes
+quantify lattice.npy --library pipe.yaml | pipe.yaml is a pipe; a file is expected
+quantify lattice.npy --out file | file exists and is no folder: choose another folder
+quantify lattice.npy --out file/x | file/x: Not a directory
+# unwarp
+unwarp nowhere.zarr | nowhere.zarr does not exist
+unwarp lattice.npy | lattice.npy: no source for .npy
+unwarp nowhere.zarr --out x.tif | x.tif: no format .tif (did you mean .t3p?)
+unwarp nowhere.zarr --out file/x.zarr | file is not a directory
+unwarp nowhere.zarr --out junk.mib | junk.mib exists; choose another name or remove it
+unwarp nowhere.zarr --layout afd | 'afd' is not a ring (did you mean adf?); known: bf, abf, adf, haadf
+unwarp nowhere.zarr --layout com | 'com' is not a ring; known:
+unwarp nowhere.zarr --meta step_nm | --meta: 'step_nm' is not key=value
+unwarp nowhere.zarr --shifts cut.npy | cut.npy: cut off, or damaged
+unwarp nowhere.zarr --shifts broken.npy | shifts are finite numbers of shape (2, rows), x before y; got shape (96, 96)
+unwarp nowhere.zarr --shifts file | file: shifts of lines are a .npy file or the columns.zarr of `stemtwin quantify`, and this is neither
+unwarp nowhere.zarr --shifts pipe.npy | pipe.npy is a pipe
+# adapt
+adapt nowhere.npy --step-nm 0.02 | nowhere.npy does not exist
+adapt lattice.npy --step-nm 0 | step_nm is the distance of pixels, a positive number, got 0
+adapt lattice.npy --step-nm nan | step_nm is the distance of pixels, a positive number, got nan
+adapt lattice.npy --step-nm 1e-9 | lattice.npy: the image is 9.6e-08 nm wide; at least 1 nm is expected: is step_nm 1e-09 right?
+adapt lattice.npy --step-nm 2 | lattice.npy: pixels are 2 nm apart; at most 0.06 nm show single atoms
+adapt lattice.npy flat.npy --step-nm 0.02 | flat.npy: all pixels have the value 0: there is nothing to see
+adapt broken.npy --step-nm 0.02 | pixels are not finite numbers
+adapt lattice.npy --step-nm 0.02 --ring-mrad 200 63 | a ring has an inner angle below the outer one, both from 0 to 1571 mrad, got 200 and 63
+adapt lattice.npy --step-nm 0.02 --ring-mrad 60 inf | outer_mrad: input should be a finite number, got inf
+adapt lattice.npy --step-nm 0.02 --weights defetcs | 'defetcs' are not shipped weights (did you mean defects?)
+adapt lattice.npy --step-nm 0.02 --weights junk.safetensors | junk.safetensors: cannot be read as weights
+adapt lattice.npy --step-nm 0.02 --weights pipe.safetensors | pipe.safetensors: weights are a file; this is a folder, a pipe or a device
+adapt lattice.npy --step-nm 0.02 --out file | file exists and is no folder
+# live, figures, gallery, train, agents with weights
+live dya_a --no-browser | did you mean day_a?
+live --microscope ninon --no-browser | 'ninon' is not a kind of microscope (did you mean nion?)
+live --source nowhere.zarr --no-browser | nowhere.zarr does not exist
+live --source lattice.npy --no-browser | lattice.npy: no source for .npy
+live --source merlni://camera --no-browser | no source merlni:// (did you mean merlin?)
+live --host 0.0.0.0 --token "a b" --no-browser | a token has 12 printable ASCII characters or more; got 3
+figures paper --only 2 | 2 is not a figure here; known: 1, 4, 5, 6, 7, 8
+figures paper --out file --only 1 | file exists and is no folder: choose another folder; choose another --out
+figures restoration --only 13 | 13 is not a figure here
+figures restoration --out file --only 7 | file exists and is no folder
+gallery --play --only probes | --only probes is a section of the gallery; --play writes a page without sections
+train defects --days 0 | days: input should be greater than or equal to 10, got 0
+train defects --inner-mrad 300 | a ring has an inner angle below the outer one, both from 0 to 1571 mrad, got 300 and 200
+train quality --frames file | file/
+--log pipe.yaml list scenarios | --log pipe.yaml: a file is expected, this is a pipe
+train restoration --side-px 7 | side_px
+scan sto_001 --agents defects:weights=nowhere.safetensors | nowhere.safetensors: no such file
+scan sto_001 --agents segment_net:weights=junk.safetensors | junk.safetensors: cannot be read as weights
+scan sto_001 --agents restore:weights=restoratoin | 'restoratoin' are not shipped weights (did you mean restoration?)
+scan sto_001 --agents inverse:prior=tvv | prior: input should be 'tikhonov', 'tv' or 'denoiser', got 'tvv'
 """
 """A command line and a part of the line that answers it."""
 
@@ -174,6 +270,15 @@ serve --merlin-control 70000 | Invalid value for '--merlin-control'
 serve nominal --control 99999999 | Invalid value for '--control'
 list controllers extra | Got unexpected extra argument
 serve --mode fast | Invalid value for '--mode'
+quantify | Missing argument 'image'
+quantify lattice.npy --first 0 | Invalid value for '--first'
+adapt lattice.npy | Missing option '--step-nm'
+adapt lattice.npy --step-nm 0.02 --simulated 5 | Invalid value for '--simulated'
+live --port 99999 | Invalid value for '--port'
+figures papre | No such command 'papre'. Did you mean 'paper'?
+figures paper --only x | Invalid value for '--only'
+report --enviroment | No such option: --enviroment
+train segment_net --precision float16 | Invalid value for '--precision'
 train vea | 'vea' is not a training (did you mean vae?)
 """
 """Command lines that do not parse: the usage stands before the line."""
@@ -190,7 +295,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with files of all kinds."""
     for name, content in FILES.items():
         (tmp_path / name).write_bytes(content)
-    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "empty").mkdir()
+    for suffix in (".yaml", ".npy", ".safetensors"):
+        os.mkfifo(tmp_path / f"pipe{suffix}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

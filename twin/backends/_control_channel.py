@@ -8,7 +8,7 @@ import numpy as np
 
 from twin.arrays import Array
 from twin.backends._session_book import SessionBook
-from twin.errors import NoSession
+from twin.errors import NoSession, reason
 from twin.instrument import operator
 from twin.instrument.faults import ActuatorBusy, MicroscopeFault, OutOfReach
 from twin.instrument.rpc_client import RpcClient, send_token
@@ -61,7 +61,7 @@ class ControlChannel:
             try:
                 refusal = send_token(host, port, token, self._client.timeout_s)
             except OSError as error:
-                raise MicroscopeFault(f"no answer at {host}:{port}: {error}") from error
+                raise MicroscopeFault(f"no answer at {host}:{port}: {reason(error)}") from error
             if refusal:
                 raise MicroscopeFault(f"the token in {TOKEN} was refused at {host}:{port}: {refusal}")
         try:

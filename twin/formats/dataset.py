@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import field_validator
 
-from twin.errors import StemtwinError, nearest, printable
+from twin.errors import StemtwinError, nearest, printable, reason
 from twin.formats.closing import Closing
 from twin.options import NonNegative, OptionError, Positive, checked_options, validated
 from twin.scan.plan import ScanPlan
@@ -347,8 +347,8 @@ def told(path: Path) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    """Return the first line of an error's message, without the number of the system's, or its type."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else reason(error)
     return (text.strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from twin.errors import printable
 from twin.formats.dataset import FormatError
 
 SMALL_SCAN, SMALL_CAMERA = 2**24, 2**24
@@ -20,18 +21,25 @@ WORKING_COPIES = 3
 """Copies of one frame while it is read: the bytes, the decoded counts, and what is computed from them."""
 
 
-def check_regular(path: Path) -> None:
+def check_regular(path: Path, expected: str = "a dataset is a file or a folder") -> None:
     """Refuse what is neither a file nor a folder: a pipe or a device may wait for ever, or never end.
 
+    Args:
+        path: of the file.
+        expected: what it may be, the end of the message.
+
     Raises:
-        FormatError: no such file, or of another kind.
+        FormatError: no such file, one that cannot be looked at, or of another kind.
     """
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         raise FormatError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:  # a loop of links, no right to look, half a character in the name
+        why = error.strerror if isinstance(error, OSError) else error
+        raise FormatError(f"{printable(path, 200)}: {why}") from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise FormatError(f"{path} is {_kind(mode)}; a dataset is a file or a folder")
+        raise FormatError(f"{path} is {_kind(mode)}; {expected}")
 
 
 def check_file(path: Path) -> None:
@@ -40,9 +48,41 @@ def check_file(path: Path) -> None:
     Raises:
         FormatError: no such file, or of another kind.
     """
-    check_regular(path)
+    check_regular(path, "a file is expected")
     if path.is_dir():
         raise FormatError(f"{path} is a folder; a file is expected")
+
+
+def read_text(path: Path, most_bytes: int, what: str) -> str:
+    r"""Return a small UTF-8 text; a device or a pipe, which may have no end, is not opened.
+
+    Args:
+        path: of the file.
+        most_bytes: largest size.
+        what: it is, with its article, for messages.
+
+    Raises:
+        FormatError: no such file, not a regular one, larger, not UTF-8, or one that may not be read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "pt.txt"
+        >>> path.write_text("1 0.7\n")
+        6
+        >>> read_text(path, 100, "a library")
+        '1 0.7\n'
+    """
+    check_file(path)
+    try:
+        with path.open("rb") as file:
+            found = file.read(most_bytes + 1)
+        if len(found) > most_bytes:
+            raise FormatError(f"{path}: {what} has at most {most_bytes} bytes")
+        return found.decode("utf-8")
+    except UnicodeDecodeError:
+        raise FormatError(f"{path}: {what} is UTF-8 text, and this is not") from None
+    except OSError as error:
+        raise FormatError(f"{path}: {error.strerror or error}") from None
 
 
 def _kind(mode: int) -> str:

@@ -57,6 +57,10 @@ def open_arrays(
         # Never version 2: one of its codecs unpickles.
         group: Any = zarr.open_group(path, mode="r", zarr_format=3)
         arrays, attributes = [group[name] for name in names], dict(group.attrs)
+    except zarr.errors.GroupNotFoundError:
+        raise FormatError(f"{path}: not {what}: no zarr group is there") from None
+    except KeyError as error:
+        raise FormatError(f"{path}: not {what}: it has no {first_line(error)}") from None
     except Exception as error:
         # Whatever JSON and codecs of a damaged group raise.
         raise FormatError(f"{path}: not {what}: {first_line(error)}") from None

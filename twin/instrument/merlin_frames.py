@@ -8,7 +8,7 @@ from time import monotonic, sleep
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.errors import printable
+from twin.errors import printable, reason
 from twin.formats import merlin_pixels
 from twin.formats.merlin_header import MerlinHeader
 from twin.instrument.faults import BadFrame, CommandTimeout, MicroscopeFault, StaleFrame
@@ -206,7 +206,7 @@ class TriggeredCamera:
             self.planned_s = _exposure_s(self._control)
         except (OSError, WireError, CameraRefused) as error:
             self.close()
-            raise MicroscopeFault(f"the camera at {self._host}:{self._port}: {error}") from error
+            raise MicroscopeFault(f"the camera at {self._host}:{self._port}: {reason(error)}") from error
 
     def expose(self) -> MerlinFrame:
         """Trigger, and return the frame.
@@ -229,7 +229,7 @@ class TriggeredCamera:
             if isinstance(error, TimeoutError):
                 raise CommandTimeout(f"the camera at {self._host}:{self._port}: {error}") from error
             if isinstance(error, OSError | WireError | CameraRefused):
-                raise MicroscopeFault(f"the camera at {self._host}:{self._port}: {error}") from error
+                raise MicroscopeFault(f"the camera at {self._host}:{self._port}: {reason(error)}") from error
             raise
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from twin.errors import printable
+from twin.errors import printable, reason
 from twin.instrument.faults import ActuatorBusy, CommandTimeout, MicroscopeFault, OutOfReach
 from twin.instrument.line import Line
 from twin.wire import rpc
@@ -80,7 +80,7 @@ class RpcClient:
         except TimeoutError as error:
             raise CommandTimeout(str(error)) from error
         except OSError as error:
-            raise MicroscopeFault(f"{self.name} at {self.address[0]}:{self.address[1]}: {error}") from error
+            raise MicroscopeFault(f"{self.name} at {self.address[0]}:{self.address[1]}: {reason(error)}") from error
 
     def _send(self, id: int, request: bytes, deadline: float) -> Response:
         self._line.send(request)

@@ -1,7 +1,5 @@
 """Spectrum images of HyperSpy files (.hspy): a scan of one or two axes, and an axis of energies."""
 
-import importlib
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from twin.formats.dataset import FormatError, told
 from twin.formats.file_checks import check_file, check_memory
 from twin.formats.hdf5.checked import open_hdf5
 from twin.formats.signals.axes import ENERGY, Axis
+from twin.formats.signals.dictionaries import read_dictionaries
 from twin.formats.signals.units import length_nm
 
 KEV_EV = 1e3
@@ -49,7 +48,7 @@ def read_spectrum_image(path: Path) -> SpectrumImage:
             sizes: list[int] = []
             file.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
         check_memory(2 * sum(sizes), "spectra")
-        signals = _read(path)
+        signals = read_dictionaries(path, "hspy", lazy=False)
         found, why = [], ["no signal in it"]
         for plain in signals:
             try:
@@ -59,13 +58,6 @@ def read_spectrum_image(path: Path) -> SpectrumImage:
         if not found:
             raise FormatError(f"{path.name}: {why[-1]}")
     return found[0]
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # for programmers
-        signals: list[dict[str, Any]] = importlib.import_module("rsciio.hspy").file_reader(str(path), lazy=False)
-    return signals
 
 
 def _image(plain: Mapping[str, Any]) -> SpectrumImage:

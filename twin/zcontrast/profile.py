@@ -7,11 +7,12 @@ that the n-th atom need not scatter as much as the first. Other columns are not 
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import scipy.fft
 from ase.data import chemical_symbols
+from pydantic import model_validator
 from scipy.special import j0
 
 from twin.aberrations import Aberrations
@@ -23,6 +24,7 @@ from twin.optics import Optics
 from twin.options import NonNegative, validated
 from twin.zcontrast import depth as depth_law
 
+RIGHT_ANGLE_MRAD = 500 * math.pi
 GRID = 128
 """Pixels of the window in which the beam is propagated."""
 SAMPLING_NM = 0.0156
@@ -60,6 +62,11 @@ class ZContrast:
     source_nm: NonNegative = 0.03
     depth: Literal["fast", "multislice"] = "fast"
 
+    @model_validator(mode="after")
+    def _ring(self) -> Self:
+        check_ring(self.inner_mrad, self.outer_mrad)
+        return self
+
     @property
     def aberrations(self) -> Aberrations:
         """The round ones."""
@@ -81,6 +88,19 @@ class ZContrast:
     def ring(self) -> Region:
         """The detector."""
         return Region(inner_mrad=self.inner_mrad, outer_mrad=self.outer_mrad)
+
+
+def check_ring(inner_mrad: float, outer_mrad: float) -> None:
+    """Refuse a ring without angles.
+
+    Raises:
+        ValueError: names both.
+    """
+    if not 0 <= inner_mrad < outer_mrad <= RIGHT_ANGLE_MRAD:
+        raise ValueError(
+            f"a ring has an inner angle below the outer one, both from 0 to {RIGHT_ANGLE_MRAD:.0f} mrad, got"
+            f" {inner_mrad:g} and {outer_mrad:g}"
+        )
 
 
 @lru_cache(maxsize=256)

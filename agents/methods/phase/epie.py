@@ -106,20 +106,22 @@ class Epie:
         self._data = prepared(meta, o.memory_bytes, o.reach_mrad, o.binning, o.finer, o.sub_pixel)
         self._notes = () if meta.transposed is not None else ("transpose of the camera not known: taken as none",)
         self.iteration = None
+        self._lit = False
 
     def update(self, block: Block) -> None:
         """Keep the frames; run a live round after every `every` positions, whatever the length of blocks."""
         first, frames, store, options = 0, block.frames, self._data.store, self.options
         while first < len(block):
             last = min(len(block), first + options.every - store.arrived % options.every)
+            self._lit = self._lit or bool(frames[first:last].any())
             store.add(block.pixel[first:last], self._data.window.laid(frames[first:last]))
             first = last
-            if store.arrived % options.every == 0:
+            if self._lit and store.arrived % options.every == 0:
                 self._begun().live_round(options, options.sweeps, options.window_bytes)
 
     def finish(self) -> None:
-        """Iterate over all retained frames to convergence, then run the ensemble; nothing without new frames."""
-        if self._data.store.arrived and not self._begun().finished:
+        """Iterate over all retained frames to convergence, then run the ensemble; nothing without new counts."""
+        if self._lit and not self._begun().finished:
             iteration = self._begun()
             iteration.converge(self.options)
             iteration.spread = ensemble.spread(iteration, self.options, self.options.members)
@@ -134,7 +136,10 @@ class Epie:
             "passes": float(iteration.passes if iteration else 0),
         }
         if iteration is None:
-            return Reconstruction(empty(data.geometry), figures, None, self._notes)
+            dark = (
+                (f"no electron in {data.store.arrived} frames: nothing to reconstruct",) if data.store.arrived else ()
+            )
+            return Reconstruction(empty(data.geometry), figures, None, (*(dark if not self._lit else ()), *self._notes))
         estimate, probe = iteration.estimate, iteration.estimate.probe
         values = pictures(estimate, data, iteration.first_probe)
         bright = lit(electrons(estimate, data), data.geometry.scanned)

@@ -51,6 +51,9 @@ class Options:
 class SegmentNet:
     """Sums the segments as patterns arrive; the network runs when asked.
 
+    Raises:
+        WeightsError: the weights are missing or damaged.
+
     Example:
         >>> from agents import load
         >>> from agents.base import StreamMeta
@@ -63,7 +66,12 @@ class SegmentNet:
     """
 
     def __init__(self, options: Options) -> None:
+        from agents.segment_net.network import WEIGHTS
+        from learning.weights_file import find
+
         self.options = options
+        # Now, not when the scan begins.
+        self._trained: Trained = WEIGHTS.load(find(options.weights, WEIGHTS.shipped))
 
     def start(self, meta: StreamMeta) -> None:
         """Begin a new stream.
@@ -71,11 +79,7 @@ class SegmentNet:
         Raises:
             MetaError: a list of positions, or the metadata lack something.
             AngleError: the camera does not hold the bright-field disc.
-            WeightsError: the weights are missing or damaged.
         """
-        from agents.segment_net.network import WEIGHTS
-        from learning.weights_file import find
-
         scan, options = meta.need_grid(NAME), self.options
         energy_kev, alpha, step_nm, pixel_mrad = (
             meta.need(name, NAME) for name in ("energy_kev", "convergence_mrad", "step_nm", "pixel_mrad")
@@ -95,7 +99,6 @@ class SegmentNet:
         self._resolution_nm = electron_wavelength_nm(energy_kev) / (2e-3 * alpha)
         self._sampling = step_nm / self._resolution_nm
         self._counts = np.full((COUNT, *scan), np.nan, np.float32)
-        self._trained: Trained = WEIGHTS.load(find(options.weights, WEIGHTS.shipped))
 
     def update(self, block: Block) -> None:
         """Sum the segments of the positions; a repeated position replaces the earlier one."""

@@ -38,6 +38,9 @@ class Options(_ring_image.Options):
 class DefectAgent(RingAgent[tuple[Defects | None, tuple[int, ...], tuple[str, ...]]]):
     """Sums the ring's counts as they arrive, and looks for defects when asked after the last position.
 
+    Raises:
+        WeightsError: the weights are missing or damaged.
+
     Example:
         >>> from agents import load
         >>> load("defects", {"least_probability": 0.9}).options.weights
@@ -47,6 +50,8 @@ class DefectAgent(RingAgent[tuple[Defects | None, tuple[int, ...], tuple[str, ..
     def __init__(self, options: Options) -> None:
         super().__init__(NAME, options)
         self.options = options
+        # Now, not at the end of the scan.
+        self._trained: Trained = WEIGHTS.load(found_file(options.weights, WEIGHTS.shipped))
 
     def start(self, meta: StreamMeta) -> None:
         """Begin a new stream.
@@ -84,13 +89,12 @@ class DefectAgent(RingAgent[tuple[Defects | None, tuple[int, ...], tuple[str, ..
                 image.shape,
                 (f"defects are sought when the scan is complete: {unknown} positions are missing",),
             )
-        trained: Trained = WEIGHTS.load(found_file(self.options.weights, WEIGHTS.shipped))
-        trained_kev = trained.optics.energy_kev
+        trained_kev = self._trained.optics.energy_kev
         notes: tuple[str, ...] = ()
         if self._energy_kev is not None and abs(self._energy_kev - trained_kev) > 1.0:
             notes = (f"the network was trained at {trained_kev:g} keV; this scan has {self._energy_kev:g} keV",)
         try:
-            found = find(trained.network, image, self._step_nm)
+            found = find(self._trained.network, image, self._step_nm)
         except DefectImageError as error:
             return None, image.shape, (*notes, str(error))
         return found.above(self.options.least_probability), image.shape, notes

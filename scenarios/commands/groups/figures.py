@@ -55,7 +55,7 @@ def _write(module: str, only: list[int] | None, out: Path, campaigns: Path = Pat
 
     with refusals("interrupted; the figures written so far are whole"):
         figures = chosen(import_module(module).FIGURES, only or ())
-        with tqdm(total=len(figures), desc="figures", unit="figure", leave=False) as bar:
+        with tqdm(total=len(figures), desc="figures", unit="figure", leave=False, delay=0.2) as bar:
             for figure, missing in write(out, figures, campaigns):
                 typer.echo(f"Fig. {figure.number} {missing}" if missing else out / figure.file)
                 bar.update()
@@ -81,7 +81,7 @@ def gallery(
     page = out or Path("gallery.html")
     with refusals("interrupted; no page was written"):
         chosen = sections(only)
-        with tqdm(total=len(chosen), desc="gallery", unit="figure", leave=False) as bar:
+        with tqdm(total=len(chosen), desc="gallery", unit="figure", leave=False, delay=0.2) as bar:
 
             def show(name: str) -> None:
                 bar.set_postfix_str(name, refresh=False)

@@ -8,6 +8,7 @@ import inspect
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,12 +20,15 @@ from typer.core import TyperCommand, TyperGroup
 
 from scenarios.commands.arguments import Overrides
 from scenarios.commands.refusal import refusals
-from scenarios.folders import locked
+from scenarios.folders import check_folder, locked
 from scenarios.option_table import explained
+from twin import interrupt
 from twin.errors import nearest
 from twin.registry import describe, module, names
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from learning.training import Progress, Training, TrainingRun
 
 PACKAGES = ("controller", "agents")
@@ -99,12 +103,15 @@ def command(name: str, module: ModuleType) -> Any:
         with refusals():
             checked = checked_options(training.options, options)
             label = training.label(checked) if training.label else name
-            run = prepare(scenario, work or RUNS / label, frames, label, workers, overrides or ())
+            progress = Bars(label)
+            run = prepare(scenario, work or RUNS / label, frames, progress, workers, overrides or ())
         _use(threads)
         target = out or run.work / f"{label}.safetensors"
         kept = f"interrupted; the same command resumes from {run.work}"
         # Now, not after hours of work: folders are created, and nobody else trains there.
-        with refusals(kept, OSError), locked(run.work, inside=True), locked(target):
+        with refusals(kept, OSError):
+            check_folder(frames)
+        with refusals(kept, OSError), closing(progress), locked(run.work, inside=True), locked(target):
             trained = training(checked, run, target)
             rows = training.summary(trained, run)
         _report({"weights": f"{target} ({target.stat().st_size / 1e6:.1f} MB)", **rows})
@@ -146,14 +153,14 @@ def use_of(controller: str, weights: Path, scenario: str, overrides: Sequence[st
 
 
 def prepare(
-    scenario: str, work: Path, frames: Path, label: str, workers: int, overrides: Sequence[str] = ()
+    scenario: str, work: Path, frames: Path, progress: "Progress", workers: int, overrides: Sequence[str] = ()
 ) -> "TrainingRun":
-    """A run for the optics and the state space of a scenario, with progress bars on stderr."""
+    """A run for the optics and the state space of a scenario."""
     from learning.training import TrainingRun
     from scenarios import schema
 
     chosen = schema.load(scenario, overrides)
-    return TrainingRun(chosen.optics, chosen.space, work, frames, bars(label), workers)
+    return TrainingRun(chosen.optics, chosen.space, work, frames, progress, workers)
 
 
 def _use(threads: int) -> None:
@@ -168,19 +175,29 @@ def _report(rows: Mapping[str, str]) -> None:
         typer.echo(f"{name:{width}} {text}")
 
 
-def bars(training: str) -> "Progress":
-    """One progress bar per stage, on stderr; they name the training, because two may share a terminal."""
-    from tqdm import tqdm
+class Bars:
+    """One progress bar per stage, on stderr; they name the training, because two may share a terminal.
 
-    bars: dict[str, tqdm[NoReturn]] = {}
+    Called as `learning.training.Progress`. Closed before a message: it stands on a line of its own.
+    """
 
-    def show(stage: str, done: int, total: int, note: str) -> None:
-        bar = bars.get(stage)
+    def __init__(self, training: str) -> None:
+        self._training = training
+        self._bars: dict[str, tqdm[NoReturn]] = {}
+
+    def __call__(self, stage: str, done: int, total: int, note: str) -> None:
+        from tqdm import tqdm
+
+        interrupt.check()  # of a signal that a library swallowed
+        bar = self._bars.get(stage)
         if bar is None or done < bar.n or total != bar.total:  # a stage may come again, as for a second set of frames
-            bar = bars[stage] = tqdm(total=total, initial=done, desc=f"{training}: {stage}")
+            bar = self._bars[stage] = tqdm(total=total, initial=done, desc=f"{self._training}: {stage}")
         bar.set_postfix_str(note, refresh=False)
         bar.update(done - bar.n)
         if done == total:
-            bars.pop(stage).close()
+            self._bars.pop(stage).close()
 
-    return show
+    def close(self) -> None:
+        """Close the bars of stages that have not ended."""
+        while self._bars:
+            self._bars.popitem()[1].close()

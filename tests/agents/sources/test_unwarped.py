@@ -108,3 +108,11 @@ def test_shifts_that_cannot_be_used_are_refused() -> None:
     for bad in (np.zeros((3, ROWS)), np.full((2, ROWS), np.nan), np.zeros(4)):
         with pytest.raises(QuantifyError, match=r"shape \(2, rows\)"):
             ShiftMap.of(bad)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_shifts_out_of_the_scan_are_refused(axis: int) -> None:
+    far = np.zeros((2, ROWS))
+    far[axis, 3] = -(COLUMNS, ROWS)[axis]
+    with pytest.raises(SourceError, match=rf"out of a scan of {ROWS} lines of {COLUMNS}"):
+        UnwarpedSource(Recorded(counts()), ShiftMap.of(far))

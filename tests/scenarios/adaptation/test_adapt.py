@@ -72,7 +72,10 @@ def test_a_day_becomes_a_network_and_its_conditions(weights: Path, tmp_path: Pat
     ("words", "message"),
     [
         (("--step-nm", 0.2), "0.2 nm apart"),
-        (("--step-nm", 0.02, "--ring-mrad", 90, 60), "inner angle must lie below the outer one, got 90 and 60"),
+        (
+            ("--step-nm", 0.02, "--ring-mrad", 90, 60),
+            "a ring has an inner angle below the outer one, both from 0 to 1571 mrad, got 90 and 60",
+        ),
         (("--step-nm", 0.02, "--weights", "defect"), "'defect' are not shipped weights"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A beam that is off, a camera that is saturated: the run stops with a report and a reason."""
+"""A beam that is off or of another energy, a camera that is saturated: a report and a reason, never a crash."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_a_controller_that_reads_none_goes_on_and_its_report_is_drawn(
 SATURATED = "day.camera.saturation=100"
 
 
-@pytest.mark.parametrize("name", ["coordinate_scan", "two_ronchigram"])
+@pytest.mark.parametrize("name", ["coordinate_scan", "two_ronchigram", "joint_fit"])
 def test_a_saturated_camera_gives_no_estimate(name: str, small: Callable[..., Scenario], tmp_path: Path) -> None:
     """244 electrons per pixel on average, a limit of 100 counts: with any dark level and under a gain reference."""
     gain = tmp_path / "gain.npy"
@@ -52,3 +52,11 @@ def test_a_saturated_camera_gives_no_estimate(name: str, small: Callable[..., Sc
         assert min(result.steps[-1].std_nm) > 0.5 * min(result.scenario.space.start_nm) / 3**0.5
         assert result.report is not None
         assert "of the lit pixels are saturated" in result.report.read_text()
+
+
+@pytest.mark.parametrize("energy_kev", [60, 80])
+@pytest.mark.parametrize("name", ["two_ronchigram", "coordinate_scan"])
+def test_other_beams_are_calibrated(energy_kev: int, name: str, small: Callable[..., Scenario], tmp_path: Path) -> None:
+    result = calibrate(small(2, f"optics.energy_kev={energy_kev}"), name, out=tmp_path)
+    assert (result.status, result.reason) == ("complete", "")
+    assert all(np.isfinite(step.std_nm).all() for step in result.steps)

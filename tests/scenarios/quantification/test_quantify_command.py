@@ -67,7 +67,7 @@ def test_results_are_not_replaced_unasked(image: Path, tmp_path: Path) -> None:
     [
         (["--count", "libary"], "count"),
         (["--count", "library"], "needs a library"),
-        (["--library", "nowhere.txt"], "nowhere.txt: no library"),
+        (["--library", "nowhere.txt"], "nowhere.txt does not exist"),
         (["--spacing-nm", "0.2"], "needs step_nm"),
         (["--step-nm", "-1"], "step_nm is the distance of pixels"),
     ],
@@ -88,5 +88,5 @@ def test_no_lattice_is_told_in_one_line(tmp_path: Path) -> None:
 
 def test_a_library_of_words_is_refused(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("1 one\n")
-    with pytest.raises(LibraryError, match=r"words.txt, line 1: a cross-section is expected, got 'one'"):
+    with pytest.raises(LibraryError, match=r"words.txt, line 1: a cross-section above 0 is expected, got 'one'"):
         read_library(tmp_path / "words.txt")

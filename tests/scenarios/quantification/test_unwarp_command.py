@@ -49,7 +49,7 @@ def test_counts_are_kept_exactly(scan: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--shifts", "nowhere.npy"], "nowhere.npy: no shifts of lines"),
+        (["--shifts", "nowhere.npy"], "nowhere.npy does not exist"),
         (["--layout", "haddf"], "haadf"),
         ([], "a side needs at least 16"),
     ],

@@ -177,10 +177,13 @@ def test_no_recording_is_made_through_a_link_or_in_the_place_of_something_else(t
 
 
 def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="not a recording"):
+    with pytest.raises(FormatError, match=r"not a recording of Ronchigrams: .*does not exist$"):
         Recording(tmp_path / "nothing.zarr")
+    (tmp_path / "folder.zarr").mkdir()
+    with pytest.raises(FormatError, match=r"not a recording of Ronchigrams: no zarr group is there$"):
+        Recording(tmp_path / "folder.zarr")
     zarr.create_group(tmp_path / "other.zarr")
-    with pytest.raises(FormatError, match="not a recording"):
+    with pytest.raises(FormatError, match=r"not a recording of Ronchigrams: it has no counts$"):
         Recording(tmp_path / "other.zarr")
     run(RecordingMicroscope(simulated(), tmp_path / "run.zarr"), INPUTS[:1])
     other = dataclasses.replace(simulated().capabilities, optics=dataclasses.replace(OPTICS, energy_kev=200.0))

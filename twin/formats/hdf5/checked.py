@@ -12,6 +12,7 @@ from typing import Any
 
 import h5py
 
+from twin.errors import reason
 from twin.formats.dataset import FormatError
 from twin.formats.hdf5 import walk
 from twin.formats.signals.reader import check_chunks
@@ -42,7 +43,7 @@ def open_hdf5(path: Path, links: bool = False) -> h5py.File:
     try:
         return h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)
     except OSError as error:
-        raise FormatError(f"{path}: not an HDF5 file: {error}") from None
+        raise FormatError(f"{path}: not an HDF5 file: {reason(error)}") from None
 
 
 def external_links(path: Path) -> dict[str, str]:

@@ -4,9 +4,7 @@ Lazily: RosettaSciIO returns dask arrays, of which each block reads its part. Ax
 files; what a reader of RosettaSciIO is known to make up is left out.
 """
 
-import importlib
 import math
-import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,6 +16,7 @@ import numpy as np
 from twin.formats import file_checks
 from twin.formats.dataset import FormatError, first_line, told
 from twin.formats.signals.axes import Axis
+from twin.formats.signals.dictionaries import read_dictionaries
 from twin.formats.signals.reader import Signal, SignalReader, choose
 
 MODULES = {".xml": "empad", ".dm3": "digitalmicrograph", ".dm4": "digitalmicrograph", ".emd": "emd", ".mrc": "mrc"}
@@ -55,15 +54,19 @@ def _nothing() -> None:
 
 
 def _read(path: Path, module: str) -> list[dict[str, Any]]:
-    """Return what RosettaSciIO reads, as HyperSpy's dictionaries."""
-    reader: Callable[..., list[dict[str, Any]]] = importlib.import_module(f"rsciio.{module}").file_reader
-    with warnings.catch_warnings():
-        # For programmers: its old methods, and files that it leaves open when it raises, closed where `except` ends.
-        warnings.simplefilter("ignore")
-        try:
-            return reader(str(path), lazy=True)
-        except Exception as error:
-            why = first_line(error)
+    """Return what RosettaSciIO reads, as HyperSpy's dictionaries.
+
+    Raises:
+        FormatError: it cannot read the file.
+    """
+    try:
+        return read_dictionaries(path, module)
+    except Exception as error:  # its readers raise anything
+        why = first_line(error)
+    if "'sparse' library" in why:
+        raise FormatError(
+            f"{path}: a Velox file with EDS spectra, which take the package sparse: save its images alone"
+        )
     if "RGBA" in why:
         raise FormatError(f"{path}: a colour image, which holds no counts")
     raise FormatError(f"{path}: RosettaSciIO cannot read it: {why}")

@@ -339,3 +339,10 @@ def test_what_cannot_be_is_refused() -> None:
         load("epie", {"aberrations": {"C1O": 1.0}})
     with pytest.raises(OptionError, match="did you mean"):
         load("epie", {"pases": 3})
+
+
+def test_a_scan_without_an_electron_is_said_and_nothing_is_reconstructed() -> None:
+    meta = meta_of()
+    found = streamed(np.zeros((len(PIXEL), 60, 60), np.uint16), meta, 60, passes=2).result()
+    assert all(np.isnan(image.values).all() for image in found.images.values())
+    assert f"no electron in {len(PIXEL)} frames: nothing to reconstruct" in found.notes

@@ -1,18 +1,21 @@
 """Progress of `stemtwin train`: a bar for every stage, a new one if it comes again; the last line uses the weights."""
 
 import re
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from scenarios.cli import app
-from scenarios.commands.groups.train import bars, use_of
+from scenarios.commands.groups.train import Bars, use_of
+from twin import interrupt
 
 
 def shown(calls: list[tuple[str, int, int]], capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Last state of every bar."""
-    show = bars("posterior")
+    show = Bars("posterior")
     for stage, done, total in calls:
         show(stage, done, total, "")
     states = re.findall(r"posterior: ([^:]+): +\d+%[^|]*\|[^|]*\| (\d+/\d+)", capsys.readouterr().err)
@@ -26,7 +29,7 @@ def test_a_second_set_of_frames_has_a_bar_of_its_own(capsys: pytest.CaptureFixtu
 
 
 def test_a_stage_of_the_same_length_begins_again_at_zero(capsys: pytest.CaptureFixture[str]) -> None:
-    show = bars("vae")
+    show = Bars("vae")
     for _ in range(2):
         for done in range(4):
             show("simulating days", done, 3, "")
@@ -51,3 +54,12 @@ def test_a_change_of_the_scenario_is_checked_before_anything_is_simulated(tmp_pa
     assert done.exit_code == 2
     assert "did you mean convergence_mrad?" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_that_a_library_swallowed_ends_the_work_at_the_next_step() -> None:
+    show = Bars("vae")
+    with interrupt.session():
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            show("simulating days", 0, 3, "")

@@ -496,13 +496,23 @@ def test_reciprocal_units_are_read_however_they_are_written(tmp_path: Path, unit
         assert reader.metadata.pixel_mrad == pytest.approx(2.5079, rel=1e-4)  # the wavelength in pm
 
 
-def test_a_colour_image_is_refused_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("Lazy loading of RGBA images is not supported. Please open an issue", "a colour image, which holds no counts"),
+        ("The 'sparse' library was not found. To load EDS", "EDS spectra of Velox, which need the package sparse"),
+        ("tag 4 is odd\nat 7", r"RosettaSciIO cannot read it: tag 4 is odd$"),
+    ],
+)
+def test_what_rosettasciio_cannot_read_is_refused_as_such(
+    tmp_path: Path, said: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import rsciio.digitalmicrograph
 
     def refuse(*_: object, **__: object) -> None:
-        raise NotImplementedError("Lazy loading of RGBA images is not supported. Please open an issue")
+        raise NotImplementedError(said)
 
     monkeypatch.setattr(rsciio.digitalmicrograph, "file_reader", refuse)
     (tmp_path / "a.dm4").write_bytes(b"x" * 100)
-    with pytest.raises(FormatError, match=r"a\.dm4: a colour image, which holds no counts$"):
+    with pytest.raises(FormatError, match=rf"a\.dm4: {message}"):
         formats.open_frames(tmp_path / "a.dm4")

@@ -1,0 +1,1 @@
+"""Files of other programs: what opens, and whether the counts are right."""
