@@ -127,6 +127,12 @@ class TunedAgent:
         with self._lock:
             return self.inner.result()
 
+    def preview(self) -> Reconstruction:
+        """The images alone, without a test of residuals, if the agent can tell them apart; else the result."""
+        preview: Callable[[], Reconstruction] = getattr(self.inner, "preview", self.inner.result)
+        with self._lock:
+            return preview()
+
     def finish(self) -> None:
         """End the stream, if the agent has something to do then."""
         finish: Callable[[], None] | None = getattr(self.inner, "finish", None)

@@ -28,6 +28,8 @@ REFRESH_S = 0.12
 """Shortest time between two pictures."""
 SHARE = 0.25
 """Largest share of the time for results and pictures, while no knob moves."""
+WHOLE_SHARE = 0.05
+"""Share of the time for results with their tests of residuals while the scan runs."""
 PATTERN_FRAMES = 16
 """Frames of a block that the pattern is the mean of."""
 RESIDUAL_RANGE = 4.0
@@ -73,7 +75,8 @@ class ScanRun(Job):
         list(self.agents.values())[-1].after = self._after
         self.outcome = ""
         self._positions, self._total, self._rate = 0, 0, 0.0
-        self._stop, self._next_s = False, 0.0
+        self._stop, self._next_s, self._next_whole_s = False, 0.0, 0.0
+        self._details: dict[str, Any] = {}
         self._pattern: np.ndarray[Any, Any] | None = None
 
     def stop(self) -> None:
@@ -97,7 +100,7 @@ class ScanRun(Job):
         self.agents[label].tune(changes)
         if not self.running:
             self.agents[label].apply()
-            self.publish()
+            self.publish(whole=True)
         self._changed()
 
     def plain(self) -> dict[str, Any]:
@@ -113,31 +116,34 @@ class ScanRun(Job):
             "outcome": self.outcome,
         }
 
-    def publish(self) -> None:
-        """Show the present results."""
+    def publish(self, whole: bool) -> None:
+        """Show the present results; whole: with their tests of residuals, otherwise with the latest ones."""
         pictures: list[Picture] = []
-        details: dict[str, Any] = {}
+        details = self._details
         if self._pattern is not None:
             pictures.append(self._pattern_picture(self._pattern))
         for label, agent in self.agents.items():
             if agent.meta is None:
                 continue
             try:
-                found = agent.result()
+                found = agent.result() if whole else agent.preview()
             except Exception as error:  # as in the stream: an agent that fails leaves the others alone
                 details[label] = {"figures": {}, "verdict": None, "notes": [printable(error)]}
                 continue
             agent.dirty = False
             pictures += _pictures(label, found)
-            details[label] = told(found)
-        self._show(pictures, {"agents": details, "positions": self._positions, "total": self._total})
+            latest = told(found)
+            if not whole and hasattr(agent.inner, "preview"):
+                latest["verdict"] = details.get(label, latest)["verdict"]
+            details[label] = latest
+        self._show(pictures, {"agents": dict(details), "positions": self._positions, "total": self._total})
 
     def work(self) -> None:
         """Run the stream, and show its last results."""
         self.outcome = self._begin(self.agents, self._progress)
         for agent in self.agents.values():
             agent.apply()
-        self.publish()
+        self.publish(whole=True)
 
     def _progress(self, progress: Progress) -> None:
         self._total, self._rate = progress.total, progress.rate_per_s
@@ -154,8 +160,12 @@ class ScanRun(Job):
             return
         if isinstance(block, FrameBlock):
             self._pattern = np.asarray(block.frames[:PATTERN_FRAMES]).mean(axis=0)
-        self.publish()
-        self._next_s = now + max(REFRESH_S, (perf_counter() - now) / SHARE)
+        whole = now >= self._next_whole_s
+        self.publish(whole)
+        spent_s = perf_counter() - now
+        self._next_s = now + max(REFRESH_S, spent_s / SHARE)
+        if whole:
+            self._next_whole_s = now + spent_s / WHOLE_SHARE
 
     def _pattern_picture(self, pattern: "np.ndarray[Any, Any]") -> Picture:
         meta = next(agent.meta for agent in self.agents.values() if agent.meta is not None)

@@ -174,8 +174,8 @@ list vae_emm | 'vae_emm' is neither a list nor a name (did you mean vae_em?); li
 list scenario | (did you mean scenarios?)
 report | nothing to report; use --environment
 train quality --days 0 | days
-train quality --work file/x | Not a directory: 'file/x'
-train quality --out file/x.safetensors | 'file'
+train quality --work file/x | file/x: Not a directory
+train quality --out file/x.safetensors | file exists and is no folder: choose another folder
 train quality day_a --set optics.energy=200 | did you mean energy_kev?
 --log nowhere/x.log list scenarios | --log nowhere/x.log: No such file or directory
 # quantify
@@ -246,7 +246,7 @@ figures restoration --out file --only 7 | file exists and is no folder
 gallery --play --only probes | --only probes is a section of the gallery; --play writes a page without sections
 train defects --days 0 | days: input should be greater than or equal to 10, got 0
 train defects --inner-mrad 300 | a ring has an inner angle below the outer one, both from 0 to 1571 mrad, got 300 and 200
-train quality --frames file | file/
+train quality --frames file | file: Not a directory
 --log pipe.yaml list scenarios | --log pipe.yaml: a file is expected, this is a pipe
 train restoration --side-px 7 | side_px
 scan sto_001 --agents defects:weights=nowhere.safetensors | nowhere.safetensors: no such file

@@ -4,7 +4,7 @@ Thesis chapter 3. Transfer functions and options: docs/ricom.md.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Self
 
 import numpy as np
@@ -98,19 +98,24 @@ class Ricom:
         # First, before there is an image: the test needs most memory.
         trust = gradient_trust(self.map.shift_px(), self.map.variance_px2())
         misfit = misfit_notes(self.map.shift_px(), trust)
-        known = np.isfinite(self.map.centre_px()[..., 0])
-        reference = np.where(known[..., None], self.map.reference_px() - self._origin_px, 0.0)
-        image = self.sum.image - correlate(self.sum.kernel, reference)
+        found = self.preview()
+        image = found.images[NAME]
         variance = np.nan_to_num(self.map.variance_px2())
         # Noise of different positions is independent: variances add, weighted with the squared kernel.
         power = convolve_sum((self.sum.kernel**2).sum(axis=0)[None], variance[None])
+        spread = np.where(np.isnan(image.values), np.nan, np.sqrt(np.maximum(power, 0.0)))
+        return replace(found, images={NAME: replace(image, spread=spread)}, trust=trust, notes=misfit + found.notes)
+
+    def preview(self) -> Reconstruction:
+        """Sum so far without its noise and the test of residuals, which take most of the time of `result`."""
+        known = np.isfinite(self.map.centre_px()[..., 0])
+        reference = np.where(known[..., None], self.map.reference_px() - self._origin_px, 0.0)
+        image = self.sum.image - correlate(self.sum.kernel, reference)
         reached = _reached(known, self.sum.kernel.shape[1:])
-        spread = np.where(reached, np.sqrt(np.maximum(power, 0.0)), np.nan)
         return Reconstruction(
-            images={NAME: Image(np.where(reached, image, np.nan), self.scale.unit, spread)},
+            images={NAME: Image(np.where(reached, image, np.nan), self.scale.unit)},
             figures={"kernel_px": float(self.options.kernel_px)},
-            trust=trust,
-            notes=misfit + self.scale.notes + self.map.notes,
+            notes=self.scale.notes + self.map.notes,
         )
 
     def _apply(self, options: Options) -> None:

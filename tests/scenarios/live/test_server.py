@@ -123,7 +123,7 @@ def test_a_calibration_step_by_step_and_its_report(server: LiveServer, page: Bar
     page.until(ended(page))
     run = page.state["run"]
     assert (run["status"], len(run["steps"]), run["steps"][0]["truth_nm"]) == ("complete", 2, None)
-    assert {"before", "run", "view"} <= {view["kind"] for view in page.views}
+    page.until(lambda: {"before", "run", "view"} <= {view["kind"] for view in page.views})
     status, report = ask(server, f"/report?token={TOKEN}")
     assert status == 200
     assert report == (tmp_path / "nominal" / "random" / "3" / "report.html").read_bytes()

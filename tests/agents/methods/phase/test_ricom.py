@@ -188,3 +188,14 @@ def test_the_camera_kernel_undoes_rotation_and_transposition(beam):
     turned = np.einsum("dij,d->ij", agent.sum.kernel, shift)
     along = np.einsum("dij,d->ij", started("ricom", beam).sum.kernel, along_scan(shift, 40.0, True))
     np.testing.assert_allclose(turned, along, atol=1e-15)
+
+
+def test_a_preview_is_the_result_without_noise_and_test(beam):
+    agent = load("ricom", {"kernel_px": 5})
+    agent.start(beam.meta(SHAPE, camera=(6, 5)))
+    beam.feed(agent, random_frames(), SHAPE, order=np.arange(60))
+    shown, found = agent.preview(), agent.result()
+    np.testing.assert_array_equal(shown.images["ricom"].values, found.images["ricom"].values)
+    assert np.isnan(shown.images["ricom"].values).any()  # the last rows have not come
+    assert (shown.images["ricom"].spread, shown.trust) == (None, None)
+    assert set(shown.notes) <= set(found.notes)
