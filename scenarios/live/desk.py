@@ -100,6 +100,11 @@ class Desk:
         """Whether a calibration has the microscope."""
         return self.calibration is not None and self.calibration.running
 
+    @property
+    def exposes(self) -> bool:
+        """Whether Ronchigrams are exposed while nothing is turned: not during a scan, which needs the processor."""
+        return self.live and not (self.scan is not None and self.scan.running)
+
     @cached_property
     def choices(self) -> dict[str, Any]:
         """What can be chosen: controllers, days, scans with the agents' names; constant."""

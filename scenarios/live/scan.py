@@ -26,9 +26,9 @@ from twin.errors import printable
 
 REFRESH_S = 0.12
 """Shortest time between two pictures."""
-SHARE = 0.25
+SHARE = 0.1
 """Largest share of the time for results and pictures, while no knob moves."""
-WHOLE_SHARE = 0.05
+WHOLE_SHARE = 0.03
 """Share of the time for results with their tests of residuals while the scan runs."""
 PATTERN_FRAMES = 16
 """Frames of a block that the pattern is the mean of."""

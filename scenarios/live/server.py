@@ -185,7 +185,7 @@ class LiveServer:
                 (values, page), self._pending = self._pending, None
                 if await self._do(page, messages.Knobs(values)):
                     self._pace.turned(monotonic())
-            quality = self._pace.next(monotonic(), self.desk.live)
+            quality = self._pace.next(monotonic(), self.desk.exposes)
             if quality is None:
                 continue
             if not self._hub.wanted("view"):
