@@ -82,7 +82,8 @@ def live(
                 typer.echo(json.dumps({"url": server.url, "port": server.port}))
             else:
                 typer.echo(f"{scenario}, seed {seed}: {server.url}\nCtrl-C stops")
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed, as by `>&-`
+                sys.stdout.flush()
             if not no_browser:
                 webbrowser.open(server.url)
             stopping.wait()

@@ -184,6 +184,7 @@ def _progress(
             faults = progress.health.faults
             for fault in faults[printed:]:
                 bar.write(f"fault: {fault}", file=sys.stderr)  # stdout is for the result
+                bar.delay = 0.0  # the bar has been drawn with it, and is cleared at the end
             printed = len(faults)
             lag = f", lag {progress.lag_s:.2f} s" if progress.lag_s > 0 else ""
             waits = f", {progress.health.waits} waits" if progress.health.waits else ""

@@ -172,4 +172,5 @@ def _print_ports(server: "TwinServer", scenario: str, seed: int, as_json: bool) 
         for name, text in described(server):
             typer.echo(f"  {name:15}{text}")
         typer.echo("ready; Ctrl-C stops")
-    sys.stdout.flush()
+    if sys.stdout is not None:  # closed, as by `>&-`
+        sys.stdout.flush()

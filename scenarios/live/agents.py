@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from agents.base import Agent, Reconstruction, StreamMeta
+from agents.base import Agent, Reconstruction, StreamMeta, describe, names
 from agents.block import Block
 from scenarios.live.plain import rounded
 from twin.errors import StemtwinError, printable
@@ -58,8 +58,16 @@ KNOBS: Mapping[str, tuple[Knob, ...]] = {
 """Knobs by agent; an agent that is not here has none."""
 
 
+USUAL = ("bf", "abf", "adf", "haadf", "com", "dpc", "icom", "ricom", "ssb")
+"""Agents that the page offers first."""
 MOST_NOTES = 6
 """Notes of a result that the page shows; a misfit is its verdict."""
+
+
+def offered() -> list[dict[str, Any]]:
+    """Return every agent with its line for people as JSON data, the usual ones first."""
+    ordered = sorted(names(), key=lambda name: (*USUAL, name).index(name))
+    return [{"name": name, "about": describe(name), "usual": name in USUAL} for name in ordered]
 
 
 def knobs_of(name: str, agent: Agent, meta: StreamMeta) -> list[dict[str, Any]]:

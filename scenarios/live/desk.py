@@ -9,11 +9,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from agents import base as agents
 from agents.sources import open_source
 from controller import base as controllers
 from scenarios.calibration.instruments import Wiring
 from scenarios.live import messages, pictures
+from scenarios.live.agents import offered
 from scenarios.live.calibration import Calibration
 from scenarios.live.hand import Exposure, Hand, InstrumentHand, TwinHand, belief, connect
 from scenarios.live.limits import in_force
@@ -30,10 +30,6 @@ from twin.types import Frame
 
 class NotNow(StemtwinError, ValueError):
     """A message that does not suit the present state; nothing was done."""
-
-
-USUAL = ("bf", "abf", "adf", "haadf", "com", "dpc", "icom", "ricom", "ssb")
-"""Agents that the page offers first."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +111,7 @@ class Desk:
             "controllers": [{"name": name, "about": controllers.describe(name)} for name in controllers.names()],
             "days": [{"name": name, "about": one.description} for name, one in days.items()],
             "scans": [{"name": name, "about": one.description} for name, one in found.items() if one.scan],
-            "agents": [
-                {"name": name, "about": agents.describe(name), "usual": name in USUAL}
-                for name in sorted(agents.names(), key=lambda name: (*USUAL, name).index(name))
-            ],
+            "agents": offered(),
             "source": self.settings.source,
         }
 

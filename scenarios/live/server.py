@@ -85,8 +85,9 @@ class LiveServer:
         ]
         self._door = Door(Starlette(routes=routes), access, self.port)
         config = uvicorn.Config(
-            self._door, log_level="error", lifespan="off", ws="websockets-sansio", ws_max_size=messages.LIMITS.bytes,
-            ws_per_message_deflate=False, timeout_graceful_shutdown=3, server_header=False,
+            self._door, log_config=None, log_level="error", lifespan="off", ws="websockets-sansio",
+            ws_max_size=messages.LIMITS.bytes, ws_per_message_deflate=False, timeout_graceful_shutdown=3,
+            server_header=False,
             # Who a client is, is its address, not what it says that it is; fewer at once than files may be open.
             http=Visitor, proxy_headers=False, backlog=512,
         )  # fmt: skip

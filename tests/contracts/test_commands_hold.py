@@ -119,13 +119,13 @@ Run = Callable[..., Ended]
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands that work for minutes have their results at once; a figure is a picture that fills a small disc."""
     from agents.defects.conditions import RANDOM, Conditions
-    from agents.defects.day import Day
+    from agents.defects.day import EstimatedDay
     from scenarios.figures import pictures
     from scenarios.figures.restoration import FIGURES
 
-    monkeypatch.setattr("agents.defects.day.estimated", lambda *_: Day(Conditions(), {}, RANDOM))
+    monkeypatch.setattr("agents.defects.day.estimated", lambda *_: EstimatedDay(Conditions(), {}, RANDOM))
     monkeypatch.setattr("agents.defects.adaptation.adapted", lambda before, *_: before)
-    monkeypatch.setattr("scenarios.figures.restoration.FIGURES", (FIGURES[0]._replace(make=lambda: b""),))
+    monkeypatch.setattr("scenarios.figures.restoration.FIGURES", (FIGURES[0]._replace(make=lambda _: b""),))
     monkeypatch.setattr(pictures, "small", lambda png: bytes(1000))
 
 

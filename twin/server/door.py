@@ -139,7 +139,9 @@ class Door:
     def _receive(self, line: socket.socket, address: str, peer: str) -> None:
         """Give a new connection a place."""
         while len(self._strangers) >= PLACES:
-            oldest = list(self._strangers)[first_of_the_crowd([each.address for each in self._strangers])]
+            # Who has shown the token keeps the place: a crowd may still be arriving behind it.
+            unknown = [each for each in self._strangers if each.stage in ("token", "answer")] or list(self._strangers)
+            oldest = unknown[first_of_the_crowd([each.address for each in unknown])]
             self._turn_out(oldest, f"{len(self._strangers)} connections wait to be let in")
         line.setblocking(False)
         stranger = Stranger(line, address, peer, "token", monotonic() + self._service.patience.message_s)

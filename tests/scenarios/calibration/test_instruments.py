@@ -409,7 +409,7 @@ def test_mistakes_about_microscopes_are_refused_before_anything_is_made(small: M
     for scenario, asked, message in (
         (small(1), Wiring(dry_run=True), "the simulator moves nothing"),
         (small(1), Wiring(dry_run=True, record=tmp_path / "run.zarr"), "nothing to record"),
-        (small(1, *LAB), Wiring(audit=blocked / "audit.jsonl"), "Not a directory|File exists"),
+        (small(1, *LAB), Wiring(audit=blocked / "audit.jsonl"), "Not a directory|File exists|is no folder"),
     ):
         with pytest.raises(ScenarioError, match=message):
             run.prepare(scenario, "random", asked)

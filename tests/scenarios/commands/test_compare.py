@@ -224,6 +224,32 @@ def test_killed_half_way_and_resumed_gives_the_same_summary(
     assert json.loads(resumed.stdout) == json.loads(whole.stdout)
 
 
+@pytest.mark.parametrize("ends", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT,), (signal.SIGKILL,)])
+def test_no_worker_outlives_a_comparison(ends: tuple[int, ...], arguments: list[str], tmp_path: Path) -> None:
+    import psutil
+
+    command = [sys.executable, "-c", "from scenarios.cli import main; main()", "compare", *arguments]
+    runs = ["nominal", "--runs", "400", "--workers", "2", "--out", str(tmp_path / "out")]
+    running = subprocess.Popen([*command, *runs], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        deadline, workers = time.monotonic() + 60, []
+        while len(workers) < 2:
+            assert time.monotonic() < deadline
+            assert running.poll() is None
+            time.sleep(0.02)
+            children = psutil.Process(running.pid).children(recursive=True)
+            workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        for number in ends:
+            running.send_signal(number)
+            time.sleep(0.05)
+        running.wait(60)
+        _, left = psutil.wait_procs(workers, timeout=20)
+        assert left == []
+    finally:
+        running.kill()
+        running.wait()
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

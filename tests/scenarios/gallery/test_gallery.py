@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,3 +194,15 @@ def test_the_command_refuses_before_it_renders(arguments: list[str], words: str)
     assert result.exit_code == 2
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_ronchigrams_show_rows_downwards_as_those_of_reports_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = np.ones((1, 1, 16, 16), np.float32)
+    frames[0, 0, 0, 1] = 2.0
+    monkeypatch.setattr(gallery_plots, "png", lambda figure: figure)
+    figure: Any = gallery_plots.ronchigrams(frames, [0.0], [0.0], Optics(camera_pixels=16, binning=24))
+    (axes,) = figure.axes
+    bottom, top = axes.get_ylim()
+    assert bottom > 0 > top
+    (image,) = axes.images
+    assert (image.origin, image.get_array()[0, 1]) == ("upper", 2.0)

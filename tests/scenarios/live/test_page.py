@@ -1,7 +1,10 @@
 """The page in a browser, judged by what it shows. Needs playwright and a Chromium; left out where they are not."""
 
 import asyncio
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,5 +130,34 @@ def test_a_server_that_ends_says_so(browser: Any, tmp_path: Path) -> None:
         page.goto(server.url)
         playwright.expect(page.locator("#role")).to_have_text("this page drives", timeout=WAIT_MS)
     playwright.expect(page.locator("#banner")).to_contain_text("The server has ended", timeout=WAIT_MS)
+    assert page.locator("#knob-C10").is_disabled()
+    page.close()
+
+
+def test_go_back_undoes_every_input_and_the_page_says_so(page: Any) -> None:
+    page.keyboard.press("2")
+    page.select_option("#controller", "random")
+    page.fill("#observations", "2")
+    page.check("#paused")
+    page.click("#start")
+    playwright.expect(page.locator("#next-title")).to_contain_text("The next input waits", timeout=WAIT_MS)
+    page.click("[data-verb=step]")
+    playwright.expect(page.locator("#next-title")).to_contain_text("correction", timeout=WAIT_MS, ignore_case=True)
+    page.click("[data-verb=back]")
+    playwright.expect(page.locator("#run-outcome")).to_contain_text("back", timeout=WAIT_MS)
+    page.keyboard.press("1")
+    for name in ("C10", "C12a", "C12b"):
+        playwright.expect(page.locator(f"#value-{name}")).to_have_value("0.0", timeout=WAIT_MS)
+
+
+def test_a_server_that_is_killed_leaves_a_page_that_tries_again(browser: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stemtwin", "live", "nominal", "--no-browser", "--json", "--out", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        page = browser.new_page()
+        page.goto(json.loads(killed.stdout.readline())["url"])
+        playwright.expect(page.locator("#role")).to_have_text("this page drives", timeout=WAIT_MS)
+        killed.kill()
+    playwright.expect(page.locator("#banner")).to_contain_text("Trying again", timeout=WAIT_MS)
     assert page.locator("#knob-C10").is_disabled()
     page.close()

@@ -201,6 +201,18 @@ def test_what_the_caller_does_to_info_does_not_reach_the_environment() -> None:
     assert env.step_nm(np.ones(3))[4]["cumulative_nm"].tolist() == [2.0, 2.0, 2.0]
 
 
+def test_the_picture_shows_rows_downwards_as_the_camera_reads_them() -> None:
+    frame = Frame(np.arange(48 * 48, dtype=np.uint16).reshape(48, 48), 1e5, 0.5, 1.0)
+    figure = Figure()
+    view.draw(figure, view.Story(OPTICS, FIRST_ORDER, [view.Moment(frame, np.zeros(3))]))
+    ronchigram = next(axes for axes in figure.axes if axes.get_title() == "Ronchigram")
+    bottom, top = ronchigram.get_ylim()
+    assert bottom > 0 > top
+    (image,) = ronchigram.images
+    assert image.origin == "upper"  # type: ignore[attr-defined]
+    assert image.get_array()[0, 1] == 1  # type: ignore[index]  # columns to the right
+
+
 def test_an_instrument_without_truth_gives_no_reward() -> None:
     env = CalibrationEnv(Instrument(), render_mode="rgb_array")
     env.reset(seed=0)

@@ -16,7 +16,7 @@ import numpy as np
 from twin.formats import file_checks
 from twin.formats.dataset import FormatError, first_line, told
 from twin.formats.signals.axes import Axis
-from twin.formats.signals.dictionaries import read_dictionaries
+from twin.formats.signals.dictionaries import read_dictionaries, silent
 from twin.formats.signals.reader import Signal, SignalReader, choose
 
 MODULES = {".xml": "empad", ".dm3": "digitalmicrograph", ".dm4": "digitalmicrograph", ".emd": "emd", ".mrc": "mrc"}
@@ -59,10 +59,11 @@ def _read(path: Path, module: str) -> list[dict[str, Any]]:
     Raises:
         FormatError: it cannot read the file.
     """
-    try:
-        return read_dictionaries(path, module)
-    except Exception as error:  # its readers raise anything
-        why = first_line(error)
+    with silent():  # also of the files that a reader which fails leaves open
+        try:
+            return read_dictionaries(path, module)
+        except Exception as error:  # its readers raise anything
+            why = first_line(error)
     if "'sparse' library" in why:
         raise FormatError(
             f"{path}: a Velox file with EDS spectra, which take the package sparse: save its images alone"

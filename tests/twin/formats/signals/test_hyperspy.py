@@ -500,7 +500,10 @@ def test_reciprocal_units_are_read_however_they_are_written(tmp_path: Path, unit
     ("said", "message"),
     [
         ("Lazy loading of RGBA images is not supported. Please open an issue", "a colour image, which holds no counts"),
-        ("The 'sparse' library was not found. To load EDS", "EDS spectra of Velox, which need the package sparse"),
+        (
+            "The 'sparse' library was not found. To load EDS",
+            "a Velox file with EDS spectra, which take the package",
+        ),
         ("tag 4 is odd\nat 7", r"RosettaSciIO cannot read it: tag 4 is odd$"),
     ],
 )
