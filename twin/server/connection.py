@@ -1,6 +1,6 @@
 """A client's TCP connection on a server: a time-out on every wait, and an end to all of them when the server stops."""
 
-import select
+import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -144,8 +144,10 @@ class Connection:
             ClientGone: it sent something, so it takes this port for another; the connection is closed.
         """
         try:
-            readable, _, _ = select.select([self._line], [], [], 0.0)
-            data = self._line.recv(_RECEIVE) if readable else None
+            # Not `select.select`, which refuses a connection of a process with a thousand files open.
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._line, selectors.EVENT_READ)
+                data = self._line.recv(_RECEIVE) if selector.select(0.0) else None
         except (OSError, ValueError):
             return True
         if data:

@@ -262,6 +262,16 @@ def test_a_thousand_silent_clients_do_not_wear_out_the_data_port(open_: ExitStac
     assert bench.microscope.scans == 1
 
 
+def test_a_client_is_served_by_a_process_with_a_thousand_files_open(open_: ExitStack) -> None:
+    with files_allowed(1600):
+        for _ in range(1100):
+            open_.enter_context(open("/dev/null", "rb"))
+        service = EventStream(counting_bench(), paced=False, armed=True)
+        listener = open_.enter_context(Listener(service, access=Access(token=TOKEN)))
+        assert len(ask(call(open_, listener.port), f"TOKEN {TOKEN}\n".encode())) >= 32
+        open_.close()
+
+
 def test_the_crowd_of_one_address_loses_its_own_places_only(open_: ExitStack) -> None:
     listener = open_.enter_context(Listener(Talk(), access=Access(token=TOKEN)))
     neighbour = socket.socket()
