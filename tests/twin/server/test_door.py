@@ -1,11 +1,13 @@
 """The door of a port: who is let in, what strangers are told, and that they keep nobody else out."""
 
 import logging
+import os
 import re
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -265,7 +267,7 @@ def test_a_thousand_silent_clients_do_not_wear_out_the_data_port(open_: ExitStac
 def test_a_client_is_served_by_a_process_with_a_thousand_files_open(open_: ExitStack) -> None:
     with files_allowed(1600):
         for _ in range(1100):
-            open_.enter_context(open("/dev/null", "rb"))
+            open_.enter_context(Path(os.devnull).open("rb"))
         service = EventStream(counting_bench(), paced=False, armed=True)
         listener = open_.enter_context(Listener(service, access=Access(token=TOKEN)))
         assert len(ask(call(open_, listener.port), f"TOKEN {TOKEN}\n".encode())) >= 32
