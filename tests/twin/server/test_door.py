@@ -267,7 +267,7 @@ def test_a_thousand_silent_clients_do_not_wear_out_the_data_port(open_: ExitStac
 def test_a_client_is_served_by_a_process_with_a_thousand_files_open(open_: ExitStack) -> None:
     with files_allowed(1600):
         for _ in range(1100):
-            open_.enter_context(Path(os.devnull).open("rb"))
+            open_.enter_context(Path(os.devnull).open("rb"))  # noqa: SIM115
         service = EventStream(counting_bench(), paced=False, armed=True)
         listener = open_.enter_context(Listener(service, access=Access(token=TOKEN)))
         assert len(ask(call(open_, listener.port), f"TOKEN {TOKEN}\n".encode())) >= 32
