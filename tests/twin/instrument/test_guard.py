@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -29,6 +30,7 @@ from twin.instrument.safety import SafeMicroscope
 from twin.instrument.watch import Watch
 from twin.interrupt import session
 from twin.types import Frame
+from twin.wire import netstring
 
 RNG = np.random.default_rng(0)
 MOVE = np.array([10.0, -4.0, 2.0])
@@ -717,6 +719,19 @@ def test_the_words_of_a_driver_are_cut_and_printable(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 1200
     assert "\x1b" not in str(caught.value)
     assert desk.path.stat().st_size < 10_000
+
+
+def test_the_reason_that_a_corrector_gives_is_in_the_audit_log_and_in_the_message(tmp_path: Path) -> None:
+    data = {"type": "<class 'Exception'>", "message": "Measured probe diameter out of range: target=20.0 px"}
+    answer = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": "Server error", "data": data}}
+    response = netstring.parse_response(json.dumps(answer).encode())
+    desk = Desk(tmp_path, faulty.Honest())
+    desk.inner.on_apply = [MicroscopeFault(f"the corrector: {response.error}")]
+    desk.inner.on_apply *= 9
+    with pytest.raises(Stopped, match="Measured probe diameter out of range"):
+        desk.safe.apply(MOVE)
+    assert all(data["message"] in fault["reason"] for fault in desk.entries("fault"))
+    assert desk.entries("fault")
 
 
 @pytest.mark.parametrize("image", [np.full((8, 8), 1j), np.full((8, 8), "x"), np.full((8, 8), None), None])
