@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import sys
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from scenarios.commands.arguments import AsJson, Meta, Overrides, RunFolder, Scenario, Seed, SourceOptions
 from scenarios.commands.refusal import refusals, stop
-from scenarios.commands.serve import stop_signals
+from scenarios.commands.serve import flush, stop_signals
 
 MISSING = "the live page needs three more packages: pip install 'stemtwin[live]'"
 
@@ -82,8 +81,7 @@ def live(
                 typer.echo(json.dumps({"url": server.url, "port": server.port}))
             else:
                 typer.echo(f"{scenario}, seed {seed}: {server.url}\nCtrl-C stops")
-            if sys.stdout is not None:  # closed, as by `>&-`
-                sys.stdout.flush()
+            flush()
             if not no_browser:
                 webbrowser.open(server.url)
             stopping.wait()

@@ -172,5 +172,10 @@ def _print_ports(server: "TwinServer", scenario: str, seed: int, as_json: bool) 
         for name, text in described(server):
             typer.echo(f"  {name:15}{text}")
         typer.echo("ready; Ctrl-C stops")
-    if sys.stdout is not None:  # closed, as by `>&-`
+    flush()
+
+
+def flush() -> None:
+    """Hand what was printed to a program that waits for it, unless the output is closed, as by `>&-`."""
+    if sys.stdout is not None:
         sys.stdout.flush()
