@@ -100,10 +100,8 @@ def log_likelihood(images: DiscImages, aberrations: Aberrations, weights: Floats
         aberrations: along the axes of the microscope.
         weights: of the frequencies, from `band` or `signal_share`, (fast frequencies, slow frequencies).
     """
-    step = images.experiment.lowest_mrad[0]
-    disc = images.disc(aberrations, False)
-    noise = images.field.share, _inverse(images.counts)
-    gain = _gain(images.spectra, *noise, disc, images.slow_mrad, step, weights)
+    matched, information = _sums(images, images.disc(aberrations, False), images.field.share, weights > 0)
+    gain = np.sum(weights * np.abs(matched) ** 2 / np.where(information > 0, information, np.inf))
     return float(gain + np.log1p(-weights[weights < 1]).sum())
 
 
@@ -119,7 +117,7 @@ def signal_share(images: DiscImages, aberrations: Aberrations) -> Floats:
 
     A frequency without signal adds noise of one nat to the likelihood, which hides the maximum at a low dose.
     """
-    matched, information = _sums(images, aberrations)
+    matched, information = _all_sums(images, aberrations)
     gain = np.abs(matched) ** 2 / np.where(information > 0, information, np.inf)
     whole = band(images, np.inf)
     fast = np.arange(len(images.spectra))[:, None] * np.float64(images.experiment.lowest_mrad[0])
@@ -132,7 +130,7 @@ def signal_share(images: DiscImages, aberrations: Aberrations) -> Floats:
 
 def phase_spectrum(images: DiscImages, aberrations: Aberrations) -> PhaseSpectrum:
     """Most likely phase under given aberrations; laid out as in `ssb.weights.Trotters`."""
-    matched, information = _sums(images, aberrations)
+    matched, information = _all_sums(images, aberrations)
     known = information > CUTOFF * information.max(initial=0.0)
     columns, scale = images.experiment.scan[1], images.per_position
     known[-1] &= columns % 2 == 1  # the Nyquist frequency is its own negative
@@ -163,14 +161,18 @@ def aligned(images: DiscImages, aberrations: Aberrations) -> Floats:
     return np.asarray(1.0 + summed / max(float(images.counts.sum()) / (rows * columns), 1e-12))
 
 
-def _sums(images: DiscImages, aberrations: Aberrations) -> tuple[Complex, Floats]:
-    """Sums over the disc of g* G / n and |g|^2 / n, (fast frequencies, slow frequencies)."""
-    shape = len(images.spectra), images.spectra.shape[2]
-    matched, information = np.zeros(shape, np.complex128), np.zeros(shape)
+def _sums(images: DiscImages, disc: SampledDisc, share: Floats, used: NDArray[np.bool_]) -> tuple[Complex, Floats]:
+    """Sums over the disc of g* G / n and |g|^2 / n at the frequencies used, (fast frequencies, slow frequencies)."""
+    matched, information = np.zeros(used.shape, np.complex128), np.zeros(used.shape)
     step = images.experiment.lowest_mrad[0]
-    known = _inverse(images.counts), images.disc(aberrations, True)
-    _fit(images.spectra, *known, images.slow_mrad, step, matched, information)
+    _add(images.spectra, share, _inverse(images.counts), disc, images.slow_mrad, step, used, matched, information)
     return matched, information
+
+
+def _all_sums(images: DiscImages, aberrations: Aberrations) -> tuple[Complex, Floats]:
+    """`_sums` at every frequency, with several samples in each part of the disc."""
+    shape = len(images.spectra), images.spectra.shape[2]
+    return _sums(images, images.disc(aberrations, True), np.ones(len(images.counts)), np.ones(shape, bool))
 
 
 def _inverse(counts: Floats) -> Floats:
@@ -178,38 +180,19 @@ def _inverse(counts: Floats) -> Floats:
 
 
 @numba.njit(cache=True)
-def _gain(spectra, share, inverse, disc, slow, step, weights):  # type: ignore[no-untyped-def]
-    """Weighted sum over the frequencies of |sum g* G / n|^2 / sum |g|^2 / n."""
+def _add(spectra, share, inverse, disc, slow, step, used, matched, information):  # type: ignore[no-untyped-def]
+    """Write sum g* G / n and sum |g|^2 / n of the frequencies used; g of each part is scaled by its `share`."""
     g = np.zeros((len(inverse), len(slow)), np.complex64)
-    total = 0.0
     for fast in range(len(spectra)):
-        used = np.flatnonzero(weights[fast])
-        if used.size == 0:
+        places = np.flatnonzero(used[fast])
+        if places.size == 0:
             continue
-        first, last = used[0], used[-1] + 1
+        first, last = places[0], places[-1] + 1
         part = g[:, first:last]
         part[:] = 0
         sidebands(fast * step, slow[first:last], disc, True, part)
         for j in range(first, last):
-            matched, information = 0.0 + 0.0j, 0.0
             for k in range(len(inverse)):
                 value = share[k] * g[k, j]
-                matched += inverse[k] * np.conj(value) * spectra[fast, k, j]
-                information += inverse[k] * (value.real**2 + value.imag**2)
-            if information > 0.0:
-                total += weights[fast, j] * (matched.real**2 + matched.imag**2) / information
-    return total
-
-
-@numba.njit(cache=True)
-def _fit(spectra, inverse, disc, slow, step, matched, information):  # type: ignore[no-untyped-def]
-    """Write sum g* G / n and sum |g|^2 / n of every frequency."""
-    g = np.zeros((len(inverse), len(slow)), np.complex64)
-    for fast in range(len(spectra)):
-        g[:] = 0
-        sidebands(fast * step, slow, disc, True, g)
-        for j in range(len(slow)):
-            for k in range(len(inverse)):
-                value = g[k, j]
                 matched[fast, j] += inverse[k] * np.conj(value) * spectra[fast, k, j]
                 information[fast, j] += inverse[k] * (value.real**2 + value.imag**2)
