@@ -93,11 +93,15 @@ def joined(lines: list[str]) -> str:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
-    """An empty folder to run in; numbers print as they do by default."""
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Iterator[Path]:
+    """An empty folder to run in; numbers print as they do by default; torch uses one thread, afterwards as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("torch.set_num_threads", lambda number: None)
-    return tmp_path
+    yield tmp_path
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", modules_with_examples())
