@@ -22,24 +22,24 @@ class Health:
     """Faults and losses of a stream so far.
 
     Attributes:
+        faults: messages of the first `KEEP` faults.
+        fault_count: number of all faults.
         received: positions passed to the agents.
         missing: positions that never arrived.
         duplicates: repeated positions, which were left out.
         waits: number of times the source had to wait for the agents (back-pressure).
         waiting: positions that have arrived and were not passed on yet.
         reconnects: number of restored connections.
-        faults: messages of the first `KEEP` faults.
-        fault_count: number of all faults.
     """
 
+    faults: list[str] = field(default_factory=list)
+    fault_count: int = 0
     received: int = 0
     missing: int = 0
     duplicates: int = 0
     waits: int = 0
     waiting: int = 0
     reconnects: int = 0
-    faults: list[str] = field(default_factory=list)
-    fault_count: int = 0
 
     KEEP = 100
 

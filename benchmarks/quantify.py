@@ -8,13 +8,9 @@
 Every run is a line of runs/quantify_STUDY.jsonl; a study that is repeated goes on where it stopped.
 """
 
-import argparse
-import json
 import math
 import time
-from collections.abc import Callable, Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +22,7 @@ from agents.quantify.fit import fit
 from agents.quantify.intervals import mean_interval
 from agents.quantify.quantify import Quantified, QuantifyOptions, quantify
 from agents.quantify.step import FitOptions
+from benchmarks.studies import Run, arguments, runs
 from scenarios.quantification.studies import AXES, BULK, MARGIN, SPHERE, distorted, exposed
 from twin import specimens
 from twin.arrays import Floats
@@ -226,35 +223,12 @@ def _library(step_nm: float) -> Floats:
     return np.array([value[larger.labels.atoms == n].mean() for n in range(1, int(larger.labels.atoms.max()) + 1)])
 
 
-Run = Callable[[float, int], dict[str, Any]]
 STUDIES: dict[str, tuple[Run, tuple[float, ...]]] = {
     "noise": (noise_run, (5e2, 5e3, 5e4)),
     "distortion": (distortion_run, (5e4, 5e5)),
     "sphere": (sphere_run, (5e4,)),
     "contrast": (contrast_run, (0.0,)),
 }
-
-
-def finished(path: Path) -> dict[tuple[float, int], dict[str, Any]]:
-    """Runs of an earlier call, by dose and seed."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return {(run["dose"], run["seed"]): run for run in map(json.loads, lines)}
-
-
-def runs(study: str, count: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """All runs of a study, those of an earlier call first; each new one is written at once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"quantify_{study}.jsonl"
-    done, (run, doses) = finished(path), STUDIES[study]
-    for seed in range(count):
-        for dose in doses:
-            if (dose, seed) not in done:
-                found = {"dose": dose, "seed": seed, **run(dose, seed)}
-                with path.open("a") as file:
-                    file.write(json.dumps(found) + "\n")
-                yield found
-            else:
-                yield done[dose, seed]
 
 
 def summarise(study: str, found: list[dict[str, Any]]) -> list[str]:
@@ -295,13 +269,11 @@ def summarise(study: str, found: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     """Run one study and print its summary."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("runs"))
-    given = parser.parse_args()
-    for line in summarise(given.study, list(runs(given.study, given.runs, given.out))):
-        print(line)
+    given = arguments(__doc__, STUDIES, runs=3)
+    run, doses = STUDIES[given.study]
+    wanted = [(dose, seed) for seed in range(given.runs) for dose in doses]
+    found = list(runs(given.out / f"quantify_{given.study}.jsonl", run, wanted))
+    print("\n".join(summarise(given.study, found)))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from twin.errors import StemtwinError, nearest, printable
+from twin.formats import file_checks
+from twin.formats.dataset import FormatError
 from twin.text import yaml_text
 
 
@@ -47,28 +49,20 @@ def read(name_or_path: str) -> tuple[str, str]:
     return Path(name_or_path).name, read_text(Path(name_or_path))
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, what: str = "a scenario") -> str:
     """Return the text of a YAML file; a device or a pipe, which may have no end, is not opened.
+
+    Args:
+        path: of the file.
+        what: it is, with its article, for messages.
 
     Raises:
         ScenarioError: no such file, not a regular one, larger than YAML may be, or not UTF-8.
     """
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise ScenarioError(f"{path}: a regular file is expected, this is a device or a pipe")
-        with path.open("rb") as file:
-            found = file.read(yaml_text.SCENARIO.bytes + 1)
-        if len(found) > yaml_text.SCENARIO.bytes:
-            raise ScenarioError(f"{path}: larger than {yaml_text.SCENARIO.bytes} bytes, which no scenario is")
-        return found.decode("utf-8")
-    except UnicodeDecodeError:
-        raise ScenarioError(f"{path}: not UTF-8 text") from None
-    except OSError as error:
-        raise ScenarioError(f"{printable(str(path), 200)}: {error.strerror or error}") from None
-    except ValueError as error:  # a zero byte or half a character in the name
-        if isinstance(error, ScenarioError):
-            raise
-        raise ScenarioError(f"{str(path)!r} is not the name of a file: {error}") from None
+        return file_checks.read_text(path, yaml_text.SCENARIO.bytes, what)
+    except FormatError as error:
+        raise ScenarioError(str(error)) from None
 
 
 def parse_yaml(text: str, label: str) -> dict[str, Any]:

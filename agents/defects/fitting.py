@@ -16,12 +16,7 @@ from agents.defects.network import CELL, GRID_NM, DefectNetwork, prepared
 from agents.defects.sheet import Labelled, labelled_image
 from twin.zcontrast.profile import ZContrast
 
-MARKED_NM = 0.08
-"""Cells whose centre is nearer to a defect carry its label."""
-PATCH = 96
-"""Side of the images that are fitted, in pixels of the network's grid."""
-SIDE_NM = 3.7
-"""Side of a simulated image: room for several patches."""
+PATCH = 96  # side of the images that are fitted, in pixels of the network's grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +48,10 @@ class Patches:
         return torch.stack(images)[:, None].float(), torch.stack(labels).long()
 
 
+SIDE_NM = 3.7
+"""Side of a simulated image: room for several patches."""
+
+
 def simulated(beam: ZContrast, ranges: Ranges, days: int, seed: int) -> Iterator[Labelled]:
     """Images of days whose conditions are drawn; the same seed gives the same images."""
     for sequence in np.random.SeedSequence(seed).spawn(days):
@@ -69,6 +68,10 @@ def patches(images: Sequence[Labelled]) -> Patches:
     painted = np.stack([painted_labels(found, side // CELL) for found in images])
     stack = np.stack([image[:side, :side] for image in ready])
     return Patches(torch.from_numpy(stack).half(), torch.from_numpy(painted))
+
+
+MARKED_NM = 0.08
+"""Cells whose centre is nearer to a defect carry its label."""
 
 
 def painted_labels(found: Labelled, side: int) -> NDArray[np.uint8]:

@@ -17,16 +17,9 @@ BANDS = (0.1, 0.2, 0.4, 1.0)
 PEAK = 0.25
 """Width of the peak of the likelihood: the wave aberration at the edge that displaces a frequency by this many
 periods."""
-ASTIGMATIC = 2
-"""Steps of the first search in each component of astigmatism, either way."""
 FIRST_RINGS = 8
 """Frequencies from zero to the end of the first band: fewer decide nothing at a low dose."""
-KEPT = 6
-"""Values of defocus, at least a peak apart, around which astigmatism is searched."""
-CANDIDATES = 3
-"""Starting points that are followed to the end."""
 EVALUATIONS = 200
-"""Most evaluations of a stage."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +120,14 @@ def _steps(images: DiscImages, names: Sequence[str], band: float) -> Floats:
     highest = min(band * experiment.convergence_mrad, experiment.frequency_mrad / 2)
     order = np.array([int(name[1]) for name in names])
     return np.asarray(PEAK * experiment.wavelength_nm / (alpha**order * 1e-3 * highest))
+
+
+ASTIGMATIC = 2
+"""Steps of the first search in each component of astigmatism, either way."""
+KEPT = 6
+"""Values of defocus, at least a peak apart, around which astigmatism is searched."""
+CANDIDATES = 3
+"""Starting points that are followed to the end."""
 
 
 def _first_search(score: Callable[[Floats], float], count: int, step_nm: float, reach_nm: float) -> Floats:

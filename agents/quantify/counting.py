@@ -10,10 +10,6 @@ from twin.arrays import Floats
 
 MOST_ATOMS = 30
 """Components that a mixture is tried with, at most."""
-STARTS = 4
-STEPS = 300
-SPREAD = 0.004
-"""Relative spread of cross-sections of columns alike beyond their standard errors: background, neighbours, model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +31,10 @@ class Counts:
     means: Floats
     first: int
     icl: Floats
+
+
+SPREAD = 0.004
+"""Relative spread of cross-sections of columns alike beyond their standard errors: background, neighbours, model."""
 
 
 def by_library(cross_section: Floats, sigma: Floats, library: Floats, spread: float = SPREAD) -> Counts:
@@ -103,6 +103,9 @@ def by_mixture(
     means, width, weights = fits[int(np.argmin(scores))]
     share = _shares(every, means, every_sigma[:, None] ** 2 + width**2, np.log(weights))
     return _counts(share, means, first, np.array(scores))
+
+
+STARTS, STEPS = 4, 300
 
 
 def _fitted_mixture(values: Floats, sigma: Floats, components: int) -> tuple[Floats, float, Floats, float]:

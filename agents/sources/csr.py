@@ -269,12 +269,7 @@ class _Connection:
 
 
 def make(where: str, options: Mapping[str, Any]) -> CsrSource:
-    """Open a stream by `host:port`.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-        SourceError: no server, or no valid stream.
-    """
+    """Open a stream by `host:port`; see `agents.sources.open_source`."""
     host, port = endpoint(where, PORT)
     return CsrSource(host, port, checked_options(Options, options))
 

@@ -38,12 +38,7 @@ class Options(FrameListOptions):
 
 
 def make(where: str, options: Mapping[str, Any]) -> "FileSource":
-    """Open a dataset by its path.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-        SourceError: as `FileSource`.
-    """
+    """Open a dataset by its path; see `agents.sources.open_source`."""
     return FileSource(Path(where), checked_options(Options, options))
 
 

@@ -94,12 +94,7 @@ class Options:
 
 
 def make(where: str, options: Mapping[str, Any]) -> "MerlinSource":
-    """Open a camera by `host:port`.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-        SourceError: as `MerlinSource`.
-    """
+    """Open a camera by `host:port`; see `agents.sources.open_source`."""
     host, port = endpoint(where, merlin.DATA_PORT)
     return MerlinSource(host, port, checked_options(Options, options))
 

@@ -45,12 +45,7 @@ class Options(FrameListOptions):
 
 
 def make(where: str, options: Mapping[str, Any]) -> "MibSource":
-    """Open a file by its path.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-        SourceError: as `MibSource`.
-    """
+    """Open a file by its path; see `agents.sources.open_source`."""
     return MibSource(Path(where), checked_options(Options, options))
 
 

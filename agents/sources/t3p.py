@@ -187,10 +187,5 @@ class T3pSource(EventFileSource):
 
 
 def make(where: str, options: Mapping[str, Any]) -> T3pSource:
-    """Open a file by its path.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-        SourceError: as `T3pSource`.
-    """
+    """Open a file by its path; see `agents.sources.open_source`."""
     return T3pSource(where, checked_options(Options, options))

@@ -184,10 +184,5 @@ class Tpx3Source(EventFileSource):
 
 
 def make(where: str, options: Mapping[str, Any]) -> Tpx3Source:
-    """Open a file by its path.
-
-    Raises:
-        OptionError: an unknown option or a bad value.
-        SourceError: as `Tpx3Source`.
-    """
+    """Open a file by its path; see `agents.sources.open_source`."""
     return Tpx3Source(where, checked_options(Options, options))

@@ -8,14 +8,11 @@
 Every run is a line of runs/restoration_STUDY.jsonl; a study that is repeated goes on where it stopped.
 """
 
-import argparse
-import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import maximum_filter
@@ -23,6 +20,7 @@ from scipy.ndimage import maximum_filter
 from agents.quantify.errors import QuantifyError
 from agents.quantify.quantify import QuantifyOptions, quantify
 from agents.restoration.wiener import wiener
+from benchmarks.studies import arguments, runs
 from scenarios.figures.restoration import position_error_px, restore
 from scenarios.quantification.studies import BULK, MARGIN, distorted
 from twin import specimens
@@ -154,7 +152,7 @@ def speed_run(dose: float, seed: int) -> dict[str, float]:
 STUDIES = {"psnr": psnr_run, "invented": invented_run, "filled": filled_run, "speed": speed_run}
 
 
-def summarise(study: str, dose: float, runs: list[Mapping[str, float]]) -> str:
+def summarise(study: str, dose: float, runs: Sequence[Mapping[str, float]]) -> str:
     """One line for a dose."""
     names = [name for name in runs[0] if name not in ("dose", "seed")]
     values = {name: np.array([run[name] for run in runs]) for name in names}
@@ -169,22 +167,11 @@ def summarise(study: str, dose: float, runs: list[Mapping[str, float]]) -> str:
 
 def main() -> None:
     """Run a study, printing one line for each dose."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--out", type=Path, default=Path("runs"))
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
+    given = arguments(__doc__, STUDIES, runs=10)
     path = given.out / f"restoration_{given.study}.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    done = {(run["dose"], run["seed"]): run for run in map(json.loads, lines)}
     for dose in DOSES_E_A2:
-        for seed in range(given.runs):
-            if (dose, seed) not in done:
-                done[dose, seed] = {"dose": dose, "seed": seed, **STUDIES[given.study](dose, seed)}
-                with path.open("a") as file:
-                    file.write(json.dumps(done[dose, seed]) + "\n")
-        print(summarise(given.study, dose, [done[dose, seed] for seed in range(given.runs)]), flush=True)
+        found = list(runs(path, STUDIES[given.study], [(dose, seed) for seed in range(given.runs)]))
+        print(summarise(given.study, dose, found), flush=True)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,9 @@ from benchmarks.rounds import Figure, Timed, medians, timed
 from twin.formats.dataset import Layout, Metadata
 
 SCAN, CAMERA, RADIUS_PX = 128, 128, 32
-ROWS = 4
-"""Of the scan in one round."""
 ROUNDS = 7
-BATCH_ROWS = 32
+ROWS, BATCH_ROWS = 4, 32
+"""Of the scan in one round."""
 GOAL, BATCH_GOAL = 3.0, 10.0
 
 

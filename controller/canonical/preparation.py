@@ -20,14 +20,6 @@ PEDESTAL = 100.0
 """Dark level of a prepared frame: counts below zero survive rounding."""
 FULL = 60000.0
 """Largest count of a prepared frame."""
-FAR_PX = 4.5
-"""Displacement of the disc, on the reference camera, from which it is moved back. Training days reach 4.2."""
-BACKGROUND = 0.15
-"""Background outside the disc, as a fraction of the level inside, from which it is subtracted. Films scatter less."""
-DISC_SHARE = 0.706
-"""Area of the disc over that of the frame, on the reference camera: the shot noise is that of a frame lit all over."""
-TRAINED_DOSE_E, THINNED_DOSE_E = 3.4e6, 2e6
-"""Effective dose above which electrons are left out at random, and the dose that remains."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +39,12 @@ class Prepared:
     shadow: float
     background: float
     dose_e: float
+
+
+BACKGROUND = 0.15
+"""Background outside the disc, as a fraction of the level inside, from which it is subtracted. Films scatter less."""
+TRAINED_DOSE_E, THINNED_DOSE_E = 3.4e6, 2e6
+"""Effective dose above which electrons are left out at random, and the dose that remains."""
 
 
 def prepare(frame: Frame, optics: Optics, reference: Optics) -> Prepared:
@@ -93,6 +91,10 @@ def outside(counts: Array, found: Disc) -> float:
     return float(np.median(counts[beyond])) if beyond.sum() > 0.01 * counts.size else 0.0
 
 
+FAR_PX = 4.5
+"""Displacement of the disc, on the reference camera, from which it is moved back. Training days reach 4.2."""
+
+
 def _on_reference(
     counts: Array, found: Disc | None, cameras: tuple[Optics, Optics], stated_e: float, rng: np.random.Generator
 ) -> Array:
@@ -122,6 +124,10 @@ def gain(counts: Array, stated_e: float) -> float:
     by_noise = level / max(float(np.sum(window**2 * np.maximum(cleaned, 0.0))), 1e-9)
     by_dose = float(cleaned.sum()) / stated_e
     return max(min(by_noise, by_dose), by_noise / 4, 1e-6)
+
+
+DISC_SHARE = 0.706
+"""Area of the disc over that of the frame, on the reference camera: the shot noise is that of a frame lit all over."""
 
 
 def effective_dose_e(counts: Array) -> float:

@@ -213,7 +213,11 @@ class Ledger:
     def _config(self) -> dict[str, Any]:
         path = self.folder / "compare.yaml"
         try:
-            return _sections(parse_yaml(read_text(path), str(path)), path) if path.exists() else {}
+            return (
+                _sections(parse_yaml(read_text(path, "the description of a comparison"), str(path)), path)
+                if path.exists()
+                else {}
+            )
         except OSError as error:
             raise ScenarioError(f"{path}: {error.strerror or error}") from None
 

@@ -95,12 +95,12 @@ def test_an_override_is_blamed_where_parts_do_not_fit_together() -> None:
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     for path in (tmp_path / "pipe.yaml", Path("/dev/zero")):
-        with pytest.raises(ScenarioError, match="a regular file is expected, this is a device or a pipe"):
+        with pytest.raises(ScenarioError, match=r"is a (pipe|device); a file is expected"):
             load(path)
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "huge.yaml").open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(ScenarioError, match="larger than 1048576 bytes"):
+    with pytest.raises(ScenarioError, match="a scenario has at most 1048576 bytes"):
         load(tmp_path / "huge.yaml")

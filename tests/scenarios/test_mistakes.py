@@ -58,16 +58,16 @@ show nominl | did you mean nominal?
 compare day_a --controllers random --out file | file exists and is no folder: choose another folder
 compare nominl --controllers random | did you mean nominal?
 train quality nominl | did you mean nominal?
-calibrate nowhere.yaml | nowhere.yaml: No such file or directory
+calibrate nowhere.yaml | nowhere.yaml does not exist
 calibrate list.yaml | list.yaml: a scenario is a mapping of keys to values, got list
 calibrate broken.yaml | broken.yaml: line 2 is not valid YAML
-calibrate binary.yaml | binary.yaml: not UTF-8 text
+calibrate binary.yaml | binary.yaml: a scenario is UTF-8 text, and this is not
 calibrate twice.yaml | twice.yaml: line 2 is not valid YAML: day is given twice
 calibrate loop.yaml | loop.yaml: line 1 is not valid YAML: the alias a stands inside what it repeats
 calibrate number.yaml | number.yaml: a key is text, got 1
-calibrate pipe.yaml | pipe.yaml: a regular file is expected, this is a device or a pipe
+calibrate pipe.yaml | pipe.yaml is a pipe; a file is expected
 calibrate . | '.' is not a scenario
-calibrate ./ | Is a directory
+calibrate ./ | is a folder; a file is expected
 acquire day_a | day_a: no scan in this scenario; see `scan:` in one of sto_001 or mos2_twisted
 scan day_a | day_a: no scan in this scenario
 # --set
@@ -126,7 +126,7 @@ stream junk.mib --option meta=1 | metadata of the stream goes with --meta
 live --no-browser --meta step_nm=1 | --meta and --option describe a source: add --source FILE or URL
 live --no-browser --source junk.mib --option spec=1 | metadata of the stream goes with --meta
 # a second look
-calibrate day_a.yml | day_a.yml: No such file or directory
+calibrate day_a.yml | day_a.yml does not exist
 calibrate "" | '' is not a scenario; known:
 calibrate "day a" | did you mean day_a?
 calibrate --set day.camera.saturation=70000 | input should be less than or equal to 65535, got 70000

@@ -1,6 +1,8 @@
-"""Things that are closed at the end of a `with`."""
+"""What is opened is closed: at the end of a `with`, or where opening fails."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -19,3 +21,13 @@ class Closing(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextmanager
+def released_on_error(release: Callable[[], object]) -> Iterator[None]:
+    """Close what was opened before, if opening does not come to its end."""
+    try:
+        yield
+    except BaseException:
+        release()
+        raise

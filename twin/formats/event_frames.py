@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.formats import event_clock, file_checks, t3p
+from twin.formats.closing import released_on_error
 from twin.formats.dataset import FormatError, FrameReader, Frames, FrameWriter, Layout, Metadata
 from twin.formats.event_clock import FINE_TIME, SCAN_PLAN, EventClock, clock_of, event_time, plan_of
 from twin.formats.mib import check_order
@@ -48,7 +49,7 @@ class EventFrameReader(FrameReader):
 
     def __init__(self, path: Path, tolerate: bool = False) -> None:
         self._reader = t3p.T3pReader(path, tolerate)
-        try:
+        with released_on_error(self._reader.close):
             layout, metadata = self._reader.layout, self._reader.metadata
             if layout is None or metadata.dwell_s is None:
                 raise FormatError(
@@ -60,9 +61,6 @@ class EventFrameReader(FrameReader):
             self._clock = _clock(path, layout, metadata)
             self._fine = bool(metadata.provenance.get(FINE_TIME))
             complete = max(self._reader.frames, self._last_position(path) + 1)
-        except BaseException:
-            self._reader.close()
-            raise
         self.acquired = np.zeros(layout.scan, bool)
         self.acquired.ravel()[:complete] = True
 

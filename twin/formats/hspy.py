@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.formats import placement
+from twin.formats.closing import released_on_error
 from twin.formats.dataset import FormatError, Frames, FrameWriter, Layout, Metadata, check_free, told
 from twin.formats.hdf5.checked import check_data, open_hdf5
 from twin.formats.hdf5.chunk_file import ChunkFile
@@ -125,14 +126,10 @@ class HspyReader(SignalReader):
     def __init__(self, path: Path, tolerate: bool = False) -> None:
         file = open_hdf5(path)
         self.tolerate = tolerate
-        try:
-            with told(path):
-                signal = choose(path, experiments(path, file))
-                check_data(path, signal.data)
-                super().__init__(path, signal, file.close)
-        except BaseException:
-            file.close()
-            raise
+        with released_on_error(file.close), told(path):
+            signal = choose(path, experiments(path, file))
+            check_data(path, signal.data)
+            super().__init__(path, signal, file.close)
 
 
 def experiments(path: Path, file: Any) -> list[Signal]:

@@ -21,11 +21,6 @@ from twin.wire.schema import LONGEST_EXPOSURE_S
 
 _REMEMBERED = 4096
 """Latest frames whose repetition is recognised."""
-_RETRY_S = 0.01
-SOFT_TRIGGER = 5
-"""TRIGGERSTART: one frame per SOFTTRIGGER command."""
-FRAMES = 1_000_000
-"""Length of an acquisition; a new one begins after it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +142,13 @@ class MerlinFrames:
         if header.depth is not None and int(counts.max(initial=0)) >> header.depth:
             raise BadFrame(f"a pixel of frame {frame.number} counts {counts.max()}, beyond {header.depth} bits")
         return MerlinFrame(frame.number, counts, header.shutter_s)
+
+
+_RETRY_S = 0.01
+SOFT_TRIGGER = 5
+"""TRIGGERSTART: one frame per SOFTTRIGGER command."""
+FRAMES = 1_000_000
+"""Length of an acquisition; a new one begins after it."""
 
 
 class TriggeredCamera:

@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from twin.formats.closing import released_on_error
 from twin.formats.dataset import FormatError, told
 from twin.formats.hdf5.checked import check_data, external_links, open_hdf5
 from twin.formats.signals.axes import Axis
@@ -58,27 +59,22 @@ class DectrisReader(SignalReader):
     def __init__(self, path: Path, tolerate: bool = False) -> None:
         self.tolerate = tolerate
         self._files = [open_hdf5(path, links=True)]
-        try:
-            with told(path):
-                parts = self._parts(path)
-                count = sum(len(part) for part in parts)
-                about = _stem_metadata(path)
-                scan, note = _scan(count, about)
-                stack = Stack(parts, scan)
-                step = float(about["Pixel Size"]) if about.get("IsPixelSizeCalibrated") else None
-                axes = [
-                    Axis(name, size, step or 1.0, 0.0, "nm" if step else "", True)
-                    for name, size in zip(("y", "x"), scan, strict=False)
-                ] + [
-                    Axis(name, size, 1.0, 0.0, "", False)
-                    for name, size in zip(("ky", "kx"), stack.shape[-2:], strict=True)
-                ]
-                stored = sum(part.id.get_storage_size() for part in parts)
-                signal = Signal(path.stem, stack, axes, _instrument(self._files[0]), stored_bytes=stored)
-                super().__init__(path, signal, self._release_all)
-        except BaseException:
-            self._release_all()
-            raise
+        with released_on_error(self._release_all), told(path):
+            parts = self._parts(path)
+            count = sum(len(part) for part in parts)
+            about = _stem_metadata(path)
+            scan, note = _scan(count, about)
+            stack = Stack(parts, scan)
+            step = float(about["Pixel Size"]) if about.get("IsPixelSizeCalibrated") else None
+            axes = [
+                Axis(name, size, step or 1.0, 0.0, "nm" if step else "", True)
+                for name, size in zip(("y", "x"), scan, strict=False)
+            ] + [
+                Axis(name, size, 1.0, 0.0, "", False) for name, size in zip(("ky", "kx"), stack.shape[-2:], strict=True)
+            ]
+            stored = sum(part.id.get_storage_size() for part in parts)
+            signal = Signal(path.stem, stack, axes, _instrument(self._files[0]), stored_bytes=stored)
+            super().__init__(path, signal, self._release_all)
         self.notes += () if note is None else (f"{path.name}: {note}",)
 
     def _parts(self, path: Path) -> list[h5py.Dataset]:

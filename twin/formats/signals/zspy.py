@@ -12,6 +12,7 @@ from typing import Any
 import zarr
 from zarr.storage import LocalStore, ZipStore
 
+from twin.formats.closing import released_on_error
 from twin.formats.dataset import BLOCK_BYTES, FormatError, told
 from twin.formats.hspy import experiments
 from twin.formats.signals.reader import SignalReader, check_chunks, choose
@@ -35,14 +36,11 @@ class ZspyReader(SignalReader):
         with told(path):
             check_codecs(path)
             store: Any = LocalStore(path, read_only=True) if path.is_dir() else ZipStore(path, mode="r")
-            try:
+            with released_on_error(store.close):
                 group = zarr.open_group(store, mode="r")
                 signal = choose(path, experiments(path, group))
                 check_chunks(path, signal.data)
                 super().__init__(path, signal, store.close)
-            except BaseException:
-                store.close()
-                raise
 
 
 def check_codecs(path: Path) -> None:
