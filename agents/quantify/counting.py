@@ -20,6 +20,7 @@ class Counts:
         atoms: most probable number, (N,).
         probability: of that number, (N,).
         sigma: standard deviation of the number under all probabilities, (N,).
+        unlike: probability that no number of atoms explains the cross-section, (N,).
         means: cross-section of 1, 2, ... atoms, or of the components of the mixture, (K,).
         first: atoms of the first component.
         icl: integrated classification likelihood by number of components, from one on; empty for a library.
@@ -28,9 +29,15 @@ class Counts:
     atoms: NDArray[np.int64]
     probability: Floats
     sigma: Floats
+    unlike: Floats
     means: Floats
     first: int
     icl: Floats
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Columns that are more probably of some number of atoms than of none, (N,)."""
+        return self.unlike < 0.5
 
 
 SPREAD = 0.004
@@ -40,7 +47,8 @@ SPREAD = 0.004
 def by_library(cross_section: Floats, sigma: Floats, library: Floats, spread: float = SPREAD) -> Counts:
     """Compare cross-sections with those of simulated columns of 1, 2, ... atoms.
 
-    Every number of the library is as probable as any other beforehand.
+    Every number of the library is as probable as any other beforehand. A cross-section far from all of them, in
+    standard deviations, belongs to none.
 
     Args:
         cross_section: measured, (N,).
@@ -61,7 +69,7 @@ def by_library(cross_section: Floats, sigma: Floats, library: Floats, spread: fl
     if means.ndim != 1 or not len(means) or not np.all(np.diff(means) > 0) or means[0] <= 0:
         raise QuantifyError("a library holds positive cross-sections of 1, 2, ... atoms that rise with their number")
     variance = sigma[:, None] ** 2 + (spread * means) ** 2
-    share = _shares(cross_section, means, variance, np.zeros(len(means)))
+    share = _shares(cross_section, means, variance, np.full(len(means), -np.log(len(means))))
     return _counts(share, means, 1, np.empty(0))
 
 
@@ -141,18 +149,29 @@ def _climb(values: Floats, sigma: Floats, means: Floats) -> tuple[Floats, float,
     return means, width, weights, score
 
 
+UNLIKE = 1e-3
+"""Probability beforehand that a column is like none of the components: overlapping, of another element, on a step."""
+
+
 def _shares(values: Floats, means: Floats, variance: Floats, log_weights: Floats) -> Floats:
-    """Probability of each component for each value, (N, K)."""
-    logs = -0.5 * ((values[:, None] - means) ** 2 / variance + np.log(variance)) + log_weights
-    share = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return np.asarray(share / share.sum(axis=1, keepdims=True))
+    """Probability of each component for each value, (N, K); what is left of one is that of none of them.
+
+    A column like none has any cross-section up to twice the largest.
+    """
+    logs = -0.5 * ((values[:, None] - means) ** 2 / variance + np.log(2 * np.pi * variance)) + log_weights
+    none = np.full((len(values), 1), np.log(UNLIKE / (2 * np.abs(means).max())))
+    every = np.hstack([logs + np.log1p(-UNLIKE), none])
+    share = np.exp(every - every.max(axis=1, keepdims=True))
+    return np.asarray(share[:, :-1] / share.sum(axis=1, keepdims=True))
 
 
 def _counts(share: Floats, means: Floats, first: int, icl: Floats) -> Counts:
     order = np.argsort(means)
     means, share = means[order], share[:, order]
     atoms = np.arange(len(means)) + first
-    mean = share @ atoms
-    spread = np.sqrt(np.maximum(share @ atoms.astype(np.float64) ** 2 - mean**2, 0.0))
+    any_of_them = share.sum(axis=1)
+    within = share / np.maximum(any_of_them, 1e-300)[:, None]
+    mean = within @ atoms
+    spread = np.sqrt(np.maximum(within @ atoms.astype(np.float64) ** 2 - mean**2, 0.0))
     best = np.argmax(share, axis=1)
-    return Counts(atoms[best], share[np.arange(len(share)), best], spread, means, first, icl)
+    return Counts(atoms[best], share[np.arange(len(share)), best], spread, 1.0 - any_of_them, means, first, icl)

@@ -106,8 +106,9 @@ class Quantified:
             "at_edge": self.at_edge.astype(np.float64),
         }
         if self.counts is not None:
-            rows["atoms"] = self.counts.atoms.astype(np.float64)
-            rows["atoms_sigma"] = self.counts.sigma
+            known = self.counts.known
+            rows["atoms"] = np.where(known, self.counts.atoms, np.nan)
+            rows["atoms_sigma"] = np.where(known, self.counts.sigma, np.nan)
             rows["atoms_probability"] = self.counts.probability
         return rows
 
@@ -245,4 +246,11 @@ def _result(
         )
     elif options.count == "library" and library is not None:
         counts = by_library(measured.cross_section, measured.cross_section_sigma, np.asarray(library, np.float64))
+    unknown = 0 if counts is None else int(np.count_nonzero(~counts.known & whole))
+    if unknown:
+        why = ": are its unit, dose and ring those of the image?" if options.count == "library" else ""
+        notes.append(
+            f"{unknown} of {np.count_nonzero(whole)} columns have a cross-section of no number of atoms in the"
+            f" {options.count}, and are not counted{why}"
+        )
     return replace(measured, counts=counts, notes=tuple(notes))

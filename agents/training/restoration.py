@@ -1,4 +1,4 @@
-"""Network of restore, on pairs of images with and without errors."""
+"""Network of restore, on images with and without errors."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Network of segment_net, on simulated scans of atoms and of none."""
+"""Network of segment_net, on simulated scans."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple

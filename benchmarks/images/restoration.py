@@ -20,7 +20,7 @@ from scipy.ndimage import maximum_filter
 from agents.quantify.errors import QuantifyError
 from agents.quantify.quantify import QuantifyOptions, quantify
 from agents.restoration.wiener import wiener
-from benchmarks.studies import arguments, runs
+from benchmarks.images.studies import arguments, runs
 from scenarios.figures.restoration import position_error_px, restore
 from scenarios.quantification.studies import BULK, MARGIN, distorted
 from twin import specimens

@@ -1,4 +1,4 @@
-"""Network of cnn_regression, on the plain frames of the posterior."""
+"""Network of cnn_regression, on frames of the posterior."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace

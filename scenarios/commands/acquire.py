@@ -27,7 +27,7 @@ def acquire(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Scan a specimen: 4D-STEM data and detector images to disc, in read-out order."""
+    """Scan a specimen into files: 4D-STEM data and detector images. Frames are in read-out order."""
     with refusals("interrupted before the first position; nothing was written") as ending:
         acquired = _acquire(scenario, seed, out, list(overrides or ()))
     if as_json:

@@ -31,7 +31,7 @@ def adapt(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fit the defect network to the conditions of a day, estimated from its unlabelled images, and apply it to them."""
+    """Fit the defect network to a day by its unlabelled images. Its conditions are estimated; defects are found."""
     from agents.defects.adaptation import AdaptOptions, adapted
     from agents.defects.day import estimated
     from agents.defects.detection import check_image

@@ -39,7 +39,7 @@ def calibrate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find and correct the aberrations of a microscope, virtual or not, from its Ronchigrams."""
+    """Find and correct the aberrations of a microscope. They are seen in its Ronchigrams; it is virtual or not."""
     from scenarios.calibration.instruments import Wiring, address_overrides
     from scenarios.calibration.place import forget
 

@@ -34,7 +34,7 @@ def compare(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare controllers: on the same seed, all meet the same day, initial state, film and noise.
+    """Compare controllers on the same days, states, films and noise.
 
     Every finished run is on disc at once; after an interruption, the same command with --resume continues.
     """

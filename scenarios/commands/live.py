@@ -42,7 +42,7 @@ def live(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Turn the knobs of a microscope in the browser, calibrate it, watch a scan. Ctrl-C stops it (exit 0)."""
+    """Turn the knobs of a microscope in the browser. Calibrate it, watch a scan. Ctrl-C stops it (exit 0)."""
     from agents.sources import kind_of
     from scenarios import choices
     from scenarios.calibration.instruments import address_overrides, consents

@@ -40,7 +40,7 @@ def quantify(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the atomic columns of an image: positions, cross-sections, atoms, each with a standard error."""
+    """Measure the atomic columns of an image. Positions, cross-sections and atoms, each with a standard error."""
     from agents.quantify.quantify import quantify as measure
     from scenarios.folders import results_folder
     from scenarios.quantification.results import FILES, is_ours, read_library, summary, write
@@ -82,7 +82,8 @@ def _rows(plain: dict[str, Any]) -> list[tuple[str, str]]:
         value, sigma = plain[f"cross_section_{area}"], plain[f"cross_section_sigma_{area}"]
         rows.append(("cross-section", f"{value:.4g} +- {sigma:.2g} image units x {area} (median)"))
     if "atoms" in plain:
-        rows.append(("atoms", f"{plain['atoms']} +- {plain['atoms_sigma']:.2g} in all"))
+        counted = f"of {plain['columns'] - plain['not_counted']} columns" if plain["not_counted"] else "in all"
+        rows.append(("atoms", f"{plain['atoms']} +- {plain['atoms_sigma']:.2g} {counted}"))
     if f"jitter_x_{unit}" in plain:
         x, y = plain[f"jitter_x_{unit}"], plain[f"jitter_y_{unit}"]
         phi = f"{plain['jitter_x_correlation']:.2f} and {plain['jitter_y_correlation']:.2f}"

@@ -37,7 +37,7 @@ def record(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a recording of a folder of images, for `calibrate --microscope replay:FILE` or `--record FILE --resume`."""
+    """Make a recording of a folder of images. For `calibrate --microscope replay:FILE` or `--record FILE --resume`."""
     from agents.sources import REFERENCES
     from scenarios import choices
     from scenarios.calibration.folder_recording import FolderOptions, entries

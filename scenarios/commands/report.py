@@ -16,7 +16,7 @@ def report(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print software and machine for a bug report: `stemtwin report --environment`."""
+    """Print software and machine for a bug report. `stemtwin report --environment`."""
     if not environment:
         stop("nothing to report; use --environment")
     from scenarios.versions import environment as described

@@ -49,7 +49,7 @@ def scan(
     view: View = False,
     as_json: AsJson = False,
 ) -> None:
-    """Scan a specimen and reconstruct it while the beam moves; no frame need be stored."""
+    """Scan a specimen and reconstruct it while the beam moves. No frame need be stored."""
     from scenarios.schema import load
 
     with refusals(LATE) as ending:
@@ -85,7 +85,7 @@ def stream(
     view: View = False,
     as_json: AsJson = False,
 ) -> None:
-    """Reconstruct a scan from a file, or from a camera on the network while it arrives."""
+    """Reconstruct a scan of a file, or of a camera as it arrives."""
     from agents.sources import kind_of, open_source
     from scenarios import choices
     from scenarios.folders import missing

@@ -66,7 +66,7 @@ def serve(
     verbose: Annotated[bool, typer.Option(help="Log connections on stderr.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Serve the microscope to other software: Merlin camera, corrector, events, control. Ctrl-C stops it (exit 0)."""
+    """Serve the microscope to other software. Merlin camera, corrector, events, control. Ctrl-C stops it (exit 0)."""
     from scenarios.serve import Serving
 
     serving = Serving(

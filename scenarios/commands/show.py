@@ -14,7 +14,7 @@ COMMENT_COLUMN = 48
 
 
 def show(scenario: Scenario = "day_a", seed: Seed = 0, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Print a scenario with every default filled in, and where each value comes from; the output is a scenario file.
+    """Print all values of a scenario and where each comes from. The output is a scenario file.
 
     A scenario with a severity is shown with the day that the seed draws.
     """

@@ -35,7 +35,7 @@ def unwarp(
     out: Annotated[Path | None, typer.Option(metavar=DATA_FILE, help="New file [default: FILE_unwarped.zarr].")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put a 4D scan onto its true grid: every frame goes where the beam was, and no electron is lost."""
+    """Put a 4D scan onto its true grid. Every frame goes where the beam was, and no electron is lost."""
     from tqdm import tqdm
 
     from agents.methods import RINGS

@@ -32,11 +32,11 @@ def picture(found: Quantified, image: Floats) -> bytes:
 
 
 def _columns(axes: Axes, found: Quantified, image: Floats) -> None:
-    unit = "image units" if found.step_nm is None else "e"
-    scan_image(axes, "columns, hollow at the edges", Image(image, unit), found.step_nm)
-    counts = found.counts
+    unit, counts = "image units" if found.step_nm is None else "e", found.counts
+    title = "columns, hollow at the edges" if counts is None else "columns, hollow where not counted"
+    scan_image(axes, title, Image(image, unit), found.step_nm)
     values = found.cross_section if counts is None else counts.atoms.astype(np.float64)
-    inner = ~found.at_edge
+    inner = ~found.at_edge & (True if counts is None else counts.known)
     x, y = found.columns.x_px, found.columns.y_px
     size = float(np.clip((0.25 * found.spacing_px * 250 / max(image.shape)) ** 2, 4.0, 80.0))
     dots = axes.scatter(x[inner], y[inner], size, values[inner], cmap="viridis", edgecolors="white", linewidths=0.3)
@@ -57,7 +57,7 @@ def _histogram(axes: Axes, found: Quantified) -> None:
     if found.counts is not None:
         for mean in found.counts.means:
             axes.axvline(mean, color=TRUTH, linewidth=0.8)
-    title = "cross-sections" if found.counts is None else "cross-sections, lines at the counts"
+    title = "cross-sections" if found.counts is None else "cross-sections, a line for each number of atoms"
     axes.set(title=title, xlabel=_label(found), ylabel="columns")
 
 

@@ -98,8 +98,10 @@ def summary(found: Quantified, source: str) -> dict[str, Any]:
             plain[f"jitter_{name}_{unit}"] = series.sigma_px * scale
             plain[f"jitter_{name}_correlation"] = series.correlation
     if found.counts is not None:
-        plain["atoms"] = int(found.counts.atoms.sum())
-        plain["atoms_sigma"] = math.sqrt(float(np.sum(found.counts.sigma**2)))
+        known = found.counts.known
+        plain["atoms"] = int(found.counts.atoms[known].sum())
+        plain["atoms_sigma"] = math.sqrt(float(np.sum(found.counts.sigma[known] ** 2)))
+        plain["not_counted"] = int(np.count_nonzero(~known))
         plain["cross_section_of_counts"] = found.counts.means.tolist()
     return plain
 

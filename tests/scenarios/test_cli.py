@@ -115,6 +115,13 @@ def test_lists_describe_each_entry_in_one_line() -> None:
     assert environments == [f"stemtwin/{kind}" for kind in kinds]
 
 
+@pytest.mark.parametrize("group", [[], ["train"], ["figures"], ["list"]])
+def test_a_list_of_commands_says_of_each_what_it_does_in_a_whole_sentence(group: list[str]) -> None:
+    lines = stemtwin(*group, "--help").stdout.partition("Commands:")[2].splitlines()[1:]
+    assert lines
+    assert all(len(line) <= 80 and line.endswith(".") and not line.endswith("...") for line in lines), lines
+
+
 def test_version_is_the_distribution_s() -> None:
     from importlib.metadata import version
 

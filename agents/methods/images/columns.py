@@ -104,7 +104,7 @@ def _reconstruction(found: Quantified, notes: tuple[str, ...]) -> Reconstruction
         ),
     }
     if found.counts is not None:
-        atoms = at_columns(found.counts.atoms.astype(np.float64))
+        atoms = at_columns(np.where(found.counts.known, found.counts.atoms, np.nan))
         images["atoms"] = Image(atoms, "1", at_columns(found.counts.sigma))
     scale, unit = (1.0, "px") if found.step_nm is None else (found.step_nm, "nm")
     figures = {

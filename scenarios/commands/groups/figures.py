@@ -27,7 +27,7 @@ def paper(
         Path, typer.Option(help="Folder of the stored comparisons that the error curves need.")
     ] = Path("benchmarks/baselines"),
 ) -> None:
-    """Make Figs. 1, 4, 5, 6, 7 and 8 of van Hulst et al. 2026 from shipped weights and stored comparisons.
+    """Figures 1 and 4 to 8 of the paper on VAE-EM (van Hulst 2026). From shipped weights and stored comparisons.
 
     A figure whose comparison has not been run yet is left out, with the command that runs it.
     """
@@ -41,7 +41,7 @@ def restoration(
     ] = None,
     out: Folder = Path("runs/figures"),
 ) -> None:
-    """Make Figs. 2.7 to 2.12 of Friedrich 2023 in the twin: restored images, and what is measured on them."""
+    """Figures 2.7 to 2.12 of Friedrich (2023), in the twin. Restored images, and what is measured on them."""
     _write("scenarios.figures.restoration", only, out)
 
 
@@ -70,7 +70,7 @@ def gallery(
         bool, typer.Option("--play", help="Write a page whose knobs can be turned in any browser instead.")
     ] = False,
 ) -> None:
-    """Show what is simulated: Ronchigrams, probes, diffraction, images, detector noise, scan errors."""
+    """Show what is simulated, as pictures. Ronchigrams, probes, diffraction, images, detector noise, scan errors."""
     if play:
         typer.echo(_playable(out or Path("play.html"), only))
         return

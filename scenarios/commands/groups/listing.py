@@ -26,7 +26,7 @@ class _OrName(TyperGroup):
 
 app = typer.Typer(
     cls=_OrName,
-    help="List scenarios, controllers, agents, ...; `stemtwin list NAME` prints the options of one of them.",
+    help="List scenarios, controllers, agents and the rest. `stemtwin list NAME` prints the options of one.",
     no_args_is_help=True,
     rich_markup_mode=None,
     subcommand_metavar="LIST | NAME",
@@ -43,7 +43,7 @@ def scenarios() -> None:
 
 @app.command("controllers")
 def controllers() -> None:
-    """Calibration strategies: one file each in controller/strategies, and presets of them."""
+    """Calibration strategies. One file each in controller/strategies, and presets of them."""
     from controller.base import describe, names
 
     print_rows((name, describe(name)) for name in names())
@@ -51,7 +51,7 @@ def controllers() -> None:
 
 @app.command("agents")
 def agents() -> None:
-    """Streaming reconstructions: one file each in agents/methods, and presets of them."""
+    """Streaming reconstructions. One file each in agents/methods, and presets of them."""
     from agents.base import describe, names
 
     print_rows((name, describe(name)) for name in names())
@@ -59,7 +59,7 @@ def agents() -> None:
 
 @app.command("microscopes")
 def microscopes() -> None:
-    """Microscopes that a scenario can run on: the simulator, and one file each in twin/backends."""
+    """Microscopes that a scenario can run on. The simulator, and one file each in twin/backends."""
     import twin
     from twin import backends, registry
 
@@ -69,7 +69,7 @@ def microscopes() -> None:
 
 @app.command("specimens")
 def specimens() -> None:
-    """Specimens of scans: one file each in twin/specimens."""
+    """Specimens of scans. One file each in twin/specimens."""
     from twin import registry
     from twin import specimens as package
 
@@ -78,7 +78,7 @@ def specimens() -> None:
 
 @app.command("trainings")
 def trainings() -> None:
-    """Trainings of weights: one file each in the folder `training` of a package."""
+    """Trainings of weights. One file each in the folder `training` of a package."""
     from scenarios.commands.groups.train import trainings as found
     from twin.registry import describe
 

@@ -143,6 +143,25 @@ def test_columns_left_out_of_a_mixture_are_counted_all_the_same() -> None:
     assert np.mean(found.atoms[250:] == atoms[250:]) == 1.0
 
 
+def test_what_no_number_of_atoms_explains_is_not_counted() -> None:
+    value = np.array([1.0, 2.5, 6.3, 12.0, 4e-4])
+    found = by_library(value, np.full(5, 0.05), np.arange(1.0, 7.0))
+    assert found.known.tolist() == [True, False, False, False, False]
+    assert found.unlike[0] < 0.01
+    assert np.all(found.probability[1:] < 0.01)
+
+
+def test_a_library_in_another_unit_leaves_everything_uncounted_and_says_so(recorded: Make) -> None:
+    library = [1e3 * n for n in range(1, 6)]
+    image, _, _ = recorded(0, 1000.0)
+    found = quantify(image, 0.02, QuantifyOptions(scan="perfect", count="library"), library)
+    inner = ~found.at_edge
+    assert found.counts is not None
+    assert not found.counts.known[inner].any()
+    assert np.isnan(found.table()["atoms"][inner]).all()
+    assert any(f"{inner.sum()} of {inner.sum()} columns have a cross-section of no number" in n for n in found.notes)
+
+
 def test_a_library_has_to_rise() -> None:
     with pytest.raises(QuantifyError, match="rise"):
         by_library(np.ones(3), np.ones(3), np.array([2.0, 1.0]))

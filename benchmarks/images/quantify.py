@@ -1,9 +1,9 @@
 """How well columns are measured: against bounds under noise, with scan distortions, and atoms of a sphere.
 
-    python -m benchmarks.quantify noise --runs 100
-    python -m benchmarks.quantify distortion --runs 20
-    python -m benchmarks.quantify sphere --runs 5
-    python -m benchmarks.quantify contrast
+    python -m benchmarks.images.quantify noise --runs 100
+    python -m benchmarks.images.quantify distortion --runs 20
+    python -m benchmarks.images.quantify sphere --runs 5
+    python -m benchmarks.images.quantify contrast
 
 Every run is a line of runs/quantify_STUDY.jsonl; a study that is repeated goes on where it stopped.
 """
@@ -22,7 +22,7 @@ from agents.quantify.fit import fit
 from agents.quantify.intervals import mean_interval
 from agents.quantify.quantify import Quantified, QuantifyOptions, quantify
 from agents.quantify.step import FitOptions
-from benchmarks.studies import Run, arguments, runs
+from benchmarks.images.studies import Run, arguments, runs
 from scenarios.quantification.studies import AXES, BULK, MARGIN, SPHERE, distorted, exposed
 from twin import specimens
 from twin.arrays import Floats
@@ -109,7 +109,7 @@ def sphere_run(dose: float, seed: int) -> dict[str, Any]:
         ("perfect", electrons, "perfect"), ("distorted", distorted(wide, dose, step_nm, rng), "joint"),
     ):  # fmt: skip
         options = QuantifyOptions(scan=scan, count="library")  # type: ignore[arg-type]
-        found = quantify(counts, step_nm, options, (library * dose * 100).tolist())
+        found = quantify(counts, step_nm, options, (library * dose * (10 * step_nm) ** 2).tolist())
         assert found.counts is not None
         places = np.stack([images.labels.x_nm, images.labels.y_nm], 1)
         seen = np.stack([found.columns.x_px, found.columns.y_px], 1) * step_nm + corner
