@@ -42,8 +42,8 @@ def cross_section_sigma(columns: Columns, covariance: Floats) -> Floats:
         columns: the columns.
         covariance: of x, y, height and logarithm of width, (N, 4, 4).
     """
-    by_height = 2 * math.pi * columns.width_px**2
-    by_logarithm = 4 * math.pi * columns.height * columns.width_px**2
+    by_height = columns.volume * columns.width_px**2
+    by_logarithm = 2 * columns.volume * columns.height * columns.width_px**2
     variance = (
         by_height**2 * covariance[:, 2, 2]
         + 2 * by_height * by_logarithm * covariance[:, 2, 3]

@@ -33,6 +33,8 @@ LEAST_EXPOSURE = 0.05
 SETTLED_PX = 0.02
 """Step from which on the correlation of the shifts and the detector's tail are fitted: far from the solution both
 explain what columns in the wrong place leave over."""
+SHORTER = 0.5
+"""Part of each step that is taken once two went against each other."""
 SETTLING_STEPS = 5
 """Steps after which they are fitted in any case."""
 
@@ -113,11 +115,17 @@ def fit(
     nowhere = np.zeros((2, image.shape[0]))
     state = State(start, nowhere, axes, smear, tails.first_level(image), parameters)
     prior, settled, number, length = column_prior(start, inside), not options.shifts, 0, math.inf
+    last, share = np.zeros(2 * len(start)), 1.0
     while number < options.most_steps and not (settled and length < CONVERGED_PX):
         number += 1
         now = options if settled else replace(options, tail=False)
         linear = linearised(image, state, prior, now)
         following = step(state, linear, now, settled)
+        move = (following.columns.places - state.columns.places).ravel()
+        # Rows of columns and the shifts of their lines hardly depend on each other: steps overshoot, to and fro.
+        if settled and float(move @ last) < 0:
+            share = SHORTER
+        following, last = following.nearer(state, share), share * move
         length, settled = length_px(state, following, inside), settled or number >= SETTLING_STEPS
         settled = settled or length < SETTLED_PX
         state = following

@@ -13,24 +13,27 @@ PROBES = 2
 SEED = 20231
 
 
-def taken_up(equations: Normal, border_covariance: Floats, weight: Floats, smear: Smear | None) -> tuple[float, float]:
+def taken_up(
+    equations: Normal, border_covariance: Floats, pixels: tuple[Floats, Floats], smear: Smear | None
+) -> tuple[float, float]:
     """Effective number of parameters of a fit, and expected product of its residuals with the slope of the tail.
 
     Args:
         equations: linearised fit.
         border_covariance: covariance of lines and shared parameters, (b, b).
-        weight: inverse variance of each pixel, (rows, columns).
+        pixels: standard deviation of each over the one that its weight assumes, and its weight, (rows, columns) each.
         smear: response of the detector, or None.
 
     Returns:
-        The trace of the projection P of the fit, and that of (1 - P) G, where G turns noise into the derivative of the
-        restored noise by the logarithm of the response's constant: at the true constant, residuals times derivative,
-        over the variance, have this mean.
+        The trace of the projection P of the fit for this noise, and that of (1 - P) G, where G turns noise into the
+        derivative of the restored noise by the logarithm of the response's constant: at the true constant, residuals
+        times derivative, over the variance, have this mean.
     """
-    rng, root, nothing = np.random.default_rng(SEED), np.sqrt(weight), np.zeros(len(weight))
+    (sigma, weight), rng = pixels, np.random.default_rng(SEED)
+    root, nothing = np.sqrt(weight), np.zeros(len(weight))
     parameters = pull = 0.0
     for _ in range(PROBES):
-        noise = rng.choice([-1.0, 1.0], weight.shape)
+        noise = sigma * rng.choice([-1.0, 1.0], weight.shape)
         explained = equations.explained(noise.ravel(), border_covariance).reshape(weight.shape)
         parameters += float(np.sum(noise * explained)) / PROBES
         if smear is not None:

@@ -24,6 +24,7 @@ FILTERED = 0.4
 WORTH_FITTING = 0.99
 """Weight h(0) of a detector's response above which it is taken for none."""
 PLAIN_STEPS = 8
+START_HALO = 0.1
 STEPS_NM = (1e-6, 1e3)
 
 
@@ -35,6 +36,7 @@ class QuantifyOptions:
         spacing_nm: distance of neighbouring columns; None measures it.
         scan: "joint" fits the shifts of the lines and the detector's tail with the columns, "perfect" neither.
         tail: whether the detector may have one; a camera of frames has none.
+        shape: "halo", Gaussians with a broader part, the same of all, or "gaussian", those of eq 2.19.
         weighting: "poisson", weights by shot noise, or "uniform", plain least squares.
         width: a width of each "column", or one "shared" by all.
         count: "mixture", counts from the cross-sections alone, "library" (give one), or "none".
@@ -45,6 +47,7 @@ class QuantifyOptions:
     spacing_nm: Positive | None = None
     scan: Literal["joint", "perfect"] = "joint"
     tail: bool = True
+    shape: Literal["halo", "gaussian"] = "halo"
     weighting: Weighting = "poisson"
     width: Width = "column"
     count: Literal["mixture", "library", "none"] = "mixture"
@@ -191,15 +194,17 @@ def _start(
         height,
         np.full(len(height), rough.width_px),
         float(np.quantile(image, 0.05)),
+        START_HALO if options.shape == "halo" else 0.0,
     )
     return start, len(rough.x_px), smear, rough.spacing_px
 
 
 def _fitted(image: Floats, start: Columns, inside: int, smear: Smear | None, options: QuantifyOptions) -> Fit:
     """Fit with a common width first, then as chosen."""
-    common = FitOptions(weighting=options.weighting, width="shared", most_steps=PLAIN_STEPS)
+    halo = options.shape == "halo"
+    common = FitOptions(weighting=options.weighting, width="shared", halo=halo, most_steps=PLAIN_STEPS)
     rough = fit(image, start, common, smear, inside)
-    own = FitOptions(weighting=options.weighting, width=options.width)
+    own = FitOptions(weighting=options.weighting, width=options.width, halo=halo)
     if options.scan == "perfect":
         return fit(image, rough.columns, own, None, inside)
     joint = replace(own, shifts=True, tail=options.tail)

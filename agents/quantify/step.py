@@ -1,7 +1,7 @@
 """One step of a fit: the image linearised round a state, and the state that follows."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,6 +22,8 @@ FAINTEST = 0.02
 """Least expectation for the weight of a pixel, over the median height: darker pixels are not exactly empty."""
 LONGEST_STEP_PX = 1.0
 LARGEST_LOGARITHM = 0.3
+LARGEST_HALO_STEP, HALOS = 0.1, (1e-3, 0.5)
+"""Of the halo's part, and its limits."""
 LARGEST_TAIL_STEP = 0.15
 """Of the logarithm of the tail's constant."""
 WIDTH_SPREAD = 0.35
@@ -41,6 +43,7 @@ class FitOptions:
         weighting: "poisson", weights by shot noise, or "uniform", the least squares of eq 2.19.
         width: a width of each "column", or one "shared" by all.
         shifts: fit shifts of the lines.
+        halo: fit the part of all columns that is broader than a Gaussian; it stays as given otherwise.
         tail: fit the constant of the detector's response; it is given otherwise.
         most_steps: largest number of steps.
     """
@@ -48,6 +51,7 @@ class FitOptions:
     weighting: Weighting = "poisson"
     width: Width = "column"
     shifts: bool = False
+    halo: bool = False
     tail: bool = False
     most_steps: Count = 30
 
@@ -71,6 +75,14 @@ class State:
     smear: Smear | None
     level: Floats
     parameters: float
+
+    def nearer(self, before: "State", share: float) -> "State":
+        """Go only a part of the way to these places and shifts from those before."""
+        if share == 1.0:
+            return self
+        x, y = (before.columns.places + share * (self.columns.places - before.columns.places)).T
+        shift_px = before.shift_px + share * (self.shift_px - before.shift_px)
+        return replace(self, columns=replace(self.columns, x_px=x, y_px=y), shift_px=shift_px)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,10 +149,15 @@ def linearised(image: Floats, state: State, prior: Prior, options: FitOptions) -
     plain = effective(expected.values, columns.height)
     if options.weighting == "uniform":
         plain = np.full_like(plain, float(plain.mean()))
-    dispersion = max(float(np.sum(residual**2 / plain)) / max(residual.size - state.parameters, 1), 1e-300)
+    # Pixels darker than their weight assumes vary less.
+    noise = np.sqrt(np.clip(expected.values / plain, 0.0, 1.0))
+    freedom = max(float(np.sum(noise**2)) - state.parameters, 1.0)
+    dispersion = max(float(np.sum(residual**2 / plain)) / freedom, 1e-300)
     planes = [np.ones_like(residual)]
     if options.width == "shared":
         planes.append(expected.by_width)
+    if options.halo:
+        planes.append(expected.by_halo)
     if options.tail and state.smear is not None:
         planes.append(-slope)
     now = np.stack([columns.x_px, columns.y_px, columns.height, np.log(columns.width_px)], axis=1)
@@ -153,7 +170,7 @@ def linearised(image: Floats, state: State, prior: Prior, options: FitOptions) -
     covariance = np.asarray(np.linalg.inv(_with_prior(state, equations)[0]), np.float64)
     parameters, pull = state.parameters, 0.0
     if options.tail or not options.shifts:
-        parameters, pull = taken_up(equations, covariance, weight, state.smear if options.tail else None)
+        parameters, pull = taken_up(equations, covariance, (noise, weight), state.smear if options.tail else None)
     if options.tail and state.smear is not None:
         # The inverse amplifies noise: what counts is the pull beyond that of white noise.
         equations.reduced_pull[-1] += pull
@@ -229,12 +246,17 @@ def _moved(
     width = np.exp(np.clip(step[:, 3], -LARGEST_LOGARITHM, LARGEST_LOGARITHM))
     middle = float(np.median(np.abs(columns.height)))
     height = columns.height + np.clip(step[:, 2], -middle, middle)
+    halo = columns.halo
+    if options.halo:
+        longest, change = LARGEST_HALO_STEP, border_step[first + 1 + (options.width == "shared")]
+        halo = float(np.clip(halo + np.clip(change, -longest, longest), *HALOS))
     moved = Columns(
         columns.x_px + place[:, 0],
         columns.y_px + place[:, 1],
         height,
         columns.width_px * width,
         columns.background + float(border_step[first]),
+        halo,
     )
     if state.smear is None or not options.tail:
         return moved, state.smear

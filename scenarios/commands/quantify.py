@@ -26,6 +26,9 @@ def quantify(
     width: Annotated[str, typer.Option(metavar="column|shared", help="A width for each column, or one for all.")] = (
         "column"
     ),
+    shape: Annotated[
+        str, typer.Option(metavar="halo|gaussian", help="Gaussians with a broader part, or Gaussians alone.")
+    ] = "halo",
     weighting: Annotated[
         str, typer.Option(metavar="poisson|uniform", help="Weights by shot noise, or plain least squares.")
     ] = "poisson",
@@ -48,7 +51,7 @@ def quantify(
 
     with refusals(LATE):
         how = "mixture" if library is None else "library"
-        options = _options(spacing_nm, scan, width, weighting, how if count is None else count, first)
+        options = _options(spacing_nm, scan, width, shape, weighting, how if count is None else count, first)
         if library is not None and options.count != "library":
             stop(f"--library {library} is for --count library, not for --count {count}")
         values, known = read_image(image), None if library is None else read_library(library)
@@ -64,13 +67,13 @@ def quantify(
 
 
 def _options(
-    spacing_nm: float | None, scan: str, width: str, weighting: str, count: str, first: int
+    spacing_nm: float | None, scan: str, width: str, shape: str, weighting: str, count: str, first: int
 ) -> "QuantifyOptions":
     from agents.quantify.quantify import QuantifyOptions
     from twin.options import checked_options
 
-    given = {"spacing_nm": spacing_nm, "scan": scan, "width": width, "weighting": weighting, "count": count}
-    return checked_options(QuantifyOptions, {**given, "first": first})
+    given = {"spacing_nm": spacing_nm, "scan": scan, "width": width, "shape": shape, "weighting": weighting}
+    return checked_options(QuantifyOptions, {**given, "count": count, "first": first})
 
 
 def _rows(plain: dict[str, Any]) -> list[tuple[str, str]]:

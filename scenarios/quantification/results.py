@@ -87,6 +87,7 @@ def summary(found: Quantified, source: str) -> dict[str, Any]:
         f"cross_section_sigma_{area}": median(f"cross_section_sigma_{area}"),
         "background": fit.columns.background,
         "background_sigma": fit.background_sigma,
+        "halo": fit.columns.halo,
         "dispersion": fit.dispersion,
         "steps": fit.steps,
         "converged": fit.converged,

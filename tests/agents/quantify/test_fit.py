@@ -1,6 +1,7 @@
 """The fit of columns: derivatives, elimination, errors as stated, and shifts and tail put right."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,16 +26,20 @@ SHAPE = (20, 24)
 def moved(columns: Columns, number: int, parameter: int, by: float) -> Columns:
     parts = [columns.x_px.copy(), columns.y_px.copy(), columns.height.copy(), np.log(columns.width_px)]
     parts[parameter][number] += by
-    return Columns(parts[0], parts[1], parts[2], np.exp(parts[3]), columns.background)
+    return Columns(parts[0], parts[1], parts[2], np.exp(parts[3]), columns.background, columns.halo)
 
 
-def test_derivatives_are_differences() -> None:
+@pytest.mark.parametrize("halo", [0.0, 0.2])
+def test_derivatives_are_differences(halo: float) -> None:
+    columns = replace(TWO, halo=halo)
     shift = np.random.default_rng(0).normal(0, 0.3, (2, SHAPE[0]))
-    found, small = expectation(TWO, shift, SHAPE), 1e-4
+    found, small = expectation(columns, shift, SHAPE), 1e-4
     jacobian = column_jacobian(found, 4).toarray()
     for number in (0, 1):
         for parameter in range(4):
-            more, less = (expectation(moved(TWO, number, parameter, s * small), shift, SHAPE).values for s in (1, -1))
+            more, less = (
+                expectation(moved(columns, number, parameter, s * small), shift, SHAPE).values for s in (1, -1)
+            )
             difference = ((more - less) / (2 * small)).ravel()
             # The footprint ends where a column has 4e-5 of its height.
             np.testing.assert_allclose(jacobian[:, 4 * number + parameter], difference, atol=0.03)
@@ -42,8 +47,17 @@ def test_derivatives_are_differences() -> None:
     for axis in (0, 1):
         changed = shift.copy()
         changed[axis, 7] += small
-        difference = (expectation(TWO, changed, SHAPE).values - found.values).ravel() / small
+        difference = (expectation(columns, changed, SHAPE).values - found.values).ravel() / small
         np.testing.assert_allclose(lines[:, axis * SHAPE[0] + 7], difference, atol=0.03)
+    more, less = (expectation(replace(columns, halo=0.2 + s * small), shift, SHAPE).values for s in (1, -1))
+    if halo:
+        np.testing.assert_allclose(found.by_halo, (more - less) / (2 * small), atol=1e-6)
+
+
+def test_a_cross_section_is_the_sum_of_the_image() -> None:
+    columns = Columns(np.array([30.0]), np.array([31.0]), np.array([50.0]), np.array([2.5]), 0.0, 0.2)
+    image = expectation(columns, np.zeros((2, 64)), (64, 64)).values
+    assert columns.cross_section[0] == pytest.approx(image.sum(), rel=2e-3)
 
 
 def test_elimination_of_columns_gives_what_all_equations_give() -> None:
@@ -105,6 +119,34 @@ def test_noise_alone_errors_are_those_of_the_bound(recorded: Make) -> None:
         assert found.dispersion == pytest.approx(1.0, abs=0.08)
     assert np.mean(np.square(errors)) == pytest.approx(1.0, abs=0.33)
     assert np.mean(np.square(stated)) == pytest.approx(1.0, abs=0.47)
+
+
+def particle(seed: int, halo: float) -> tuple[np.ndarray, Columns, np.ndarray]:
+    """Electrons of a round particle in vacuum, its columns, and the shifts of the lines."""
+    rng = np.random.default_rng(seed)
+    x, y = (a.ravel() for a in np.meshgrid(*[np.arange(9) * 11.0 + 20.0] * 2))
+    radius = np.hypot(x - 64, y - 64)
+    x, y, radius = (a[radius < 50] for a in (x, y, radius))
+    columns = Columns(x, y, 120 * np.sqrt(1.1 - (radius / 50) ** 2), np.full(len(x), 2.8), 0.2, halo)
+    shift = np.stack([ar1(rng.normal(0, sigma, 128), 0.5, None) for sigma in (0.5, 0.25)])
+    return rng.poisson(expectation(columns, shift, (128, 128)).values).astype(float), columns, shift
+
+
+@pytest.mark.parametrize("halo", [0.0, 0.17])
+def test_a_particle_in_vacuum_with_columns_that_are_no_gaussians_is_put_straight(halo: float) -> None:
+    image, true, shift = particle(0, halo)
+    found = quantify(image, options=QuantifyOptions(count="none", tail=False))
+    distance, near = cKDTree(true.places).query(found.columns.places)
+    assert len(found.columns) == len(true)
+    assert found.fit.converged
+    assert np.sqrt(np.mean(distance**2)) < 0.5
+    assert found.fit.axes is not None
+    assert 0.35 < found.fit.axes[0].sigma_px < 0.65
+    assert found.fit.axes[0].correlation < 0.8
+    assert np.std(found.fit.shift_px[0, 30:98] - shift[0, 30:98]) < 0.7 * np.std(shift[0, 30:98])
+    ratio = found.columns.cross_section / true.cross_section[near]
+    assert np.median(ratio) == pytest.approx(1.0, abs=0.02)
+    assert found.fit.dispersion == pytest.approx(1.0, abs=0.08)
 
 
 def test_plain_least_squares_is_worse_than_the_weights_of_shot_noise(recorded: Make) -> None:
