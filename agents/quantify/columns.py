@@ -102,7 +102,8 @@ def expectation(columns: Columns, shift_px: Floats, shape: tuple[int, int]) -> E
     parameters = np.stack([columns.x_px, columns.y_px, columns.height, columns.width_px])
     shift_px = np.ascontiguousarray(shift_px)
     _fill(parameters, columns.halo, shift_px, boxes, first, pixel, derivative, planes)
-    return Expectation(*planes, first, pixel, derivative)
+    values, by_line_x, by_line_y, by_width, by_halo = planes
+    return Expectation(values, by_line_x, by_line_y, by_width, by_halo, first, pixel, derivative)
 
 
 def _boxes(columns: Columns, shift_px: Floats, shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
