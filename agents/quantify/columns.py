@@ -1,7 +1,7 @@
 """Atomic columns as two-dimensional Gaussians: plain data, and the expected image with its derivatives."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numba
@@ -56,10 +56,14 @@ class Columns:
         """Volume of a column of height 1 and width 1."""
         return 2 * math.pi * (1.0 + self.halo * (HALO_WIDTH**2 - 1.0))
 
+    def scaled(self, factor: float) -> Self:
+        """The same columns in an image that is brighter by a factor."""
+        return replace(self, height=factor * self.height, background=factor * self.background)
+
     def only(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Self:
         """The chosen columns."""
         x, y, height, width = (a[chosen] for a in (self.x_px, self.y_px, self.height, self.width_px))
-        return type(self)(x, y, height, width, self.background, self.halo)
+        return replace(self, x_px=x, y_px=y, height=height, width_px=width)
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,10 +49,7 @@ def noise_run(dose: float, seed: int) -> dict[str, Any]:
     image, truth = _bulk_image(side, step_nm)
     scale = dose * (10 * step_nm) ** 2
     counts = exposed(image, dose, step_nm, np.random.default_rng([seed, int(dose)]))
-    start = truth.fit.columns
-    electrons = Columns(
-        start.x_px, start.y_px, start.height * scale / 1e6, start.width_px, start.background * scale / 1e6
-    )
+    electrons = truth.fit.columns.scaled(scale / 1e6)
     found = fit(counts, electrons, FitOptions(), inside=truth.fit.inside)
     bound = column_bound(electrons, (side, side))
     inner = ~_at_edge(electrons, side)
@@ -77,7 +74,7 @@ def distortion_run(dose: float, seed: int) -> dict[str, Any]:
     found = quantify(counts, step_nm, QuantifyOptions(count="none"))
     seconds = time.process_time() - began
     scale, own = dose * (10 * step_nm) ** 2 / 1e6, truth.fit.columns
-    electrons = Columns(own.x_px, own.y_px, own.height * scale, own.width_px, own.background * scale)
+    electrons = own.scaled(scale)
     here, there = matched(found, truth)
     true, seen = truth.columns.only(there), found.columns.only(here)
     bound = mean_distance(column_bound(electrons, (side, side), AXES)[:, :2, :2])

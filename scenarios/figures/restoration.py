@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from agents.quantify.bounds import column_bound, cross_section_sigma
 from agents.quantify.columns import Columns
@@ -46,6 +47,11 @@ def precision() -> bytes:
                 style = "--" if column == 2 else "o-"
                 axes.loglog(THICKNESSES, found[:, first + column], style, color=colour, label=label, markersize=4)
             axes.set(title=f"rms error of {title}, {dose:g} e/A$^2$", xlabel="atoms")
+            axes.set_xticks(THICKNESSES, [f"{n}" for n in THICKNESSES])
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         image = exposed(_bulk(THICKNESSES[0])[0], dose, 0.015, np.random.default_rng(SEED))
         row[2].imshow(np.concatenate([image, restore(image)], axis=1), cmap="gray")
         row[2].set(title=f"{THICKNESSES[0]} atoms, raw and restored", xticks=(), yticks=())
@@ -64,8 +70,7 @@ def _bulk(atoms: int) -> tuple[Floats, Quantified]:
 def _precision(atoms: int, dose: float) -> list[float]:
     """Rms errors of x in pm, raw, restored and bound, then of cross-sections in per cent."""
     image, truth = _bulk(atoms)
-    scale, own = dose * 2.25e-2, truth.fit.columns
-    start = Columns(own.x_px, own.y_px, own.height * scale / 1e6, own.width_px, own.background * scale / 1e6)
+    start = truth.fit.columns.scaled(dose * 2.25e-2 / 1e6)
     inner = np.zeros(len(start), np.bool_)
     inner[: truth.fit.inside] = _away_from_edges(start, 64)[: truth.fit.inside]
     errors: dict[int, list[Floats]] = {0: [], 1: []}
