@@ -9,7 +9,7 @@ import logging
 import math
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, Self, get_args
 
 from scenarios.folders import sentence
@@ -223,7 +223,7 @@ def build_bench(scenario: Scenario, seed: int, expose_truth: bool = False) -> Be
 
 
 def _warm_up(microscope: SimulatedMicroscope, section: ScanSection | None) -> None:
-    """Compile and prepare everything for the first frame: it takes seconds, which the first client would wait.
+    """Compile and prepare everything for the first frame: seconds, or half a minute, which no client waits for.
 
     Raises:
         ValueError: plan, specimen or detectors are refused.
@@ -231,10 +231,8 @@ def _warm_up(microscope: SimulatedMicroscope, section: ScanSection | None) -> No
     microscope.acquire()
     if section is None:
         return
-    middle = replace(section.plan, pattern="list", positions_nm=((0.0, 0.0),), fraction=1.0)
     try:
-        microscope.scan(section.plan)  # checked, not begun
-        next(microscope.scan(middle))
+        next(microscope.scan(section.plan, block=1))  # propagated as the plan is, plane waves included
     except AliasingError as error:
         # A client can calibrate before it scans.
         log.warning("scans are refused in the state in which the session begins: %s", error)

@@ -82,7 +82,8 @@ def _rows(plain: dict[str, Any]) -> list[tuple[str, str]]:
         value, sigma = plain[f"cross_section_{area}"], plain[f"cross_section_sigma_{area}"]
         rows.append(("cross-section", f"{value:.4g} +- {sigma:.2g} image units x {area} (median)"))
     if "atoms" in plain:
-        rows.append(("atoms", f"{plain['atoms']} +- {plain['atoms_sigma']:.2g} in all"))
+        assumed = f", if the smallest columns have {plain['first']} (--first)" if "first" in plain else ""
+        rows.append(("atoms", f"{plain['atoms']} +- {plain['atoms_sigma']:.2g} in all{assumed}"))
     if f"jitter_x_{unit}" in plain:
         x, y = plain[f"jitter_x_{unit}"], plain[f"jitter_y_{unit}"]
         phi = f"{plain['jitter_x_correlation']:.2f} and {plain['jitter_y_correlation']:.2f}"
@@ -90,5 +91,5 @@ def _rows(plain: dict[str, Any]) -> list[tuple[str, str]]:
     if plain["tail"] is not None:
         shape, constant = plain["tail"]
         rows.append(("tail", f"{shape.replace('_', ' ')}, {constant:.3g} per pixel"))
-    rows.append(("residuals", f"{plain['dispersion']:.3g} times the variance of electrons"))
+    rows.append(("residuals", f"{plain['dispersion']:.3g} times the variance of shot noise"))
     return [*rows, *(("note", words) for words in plain["notes"]), ("results", plain["out"])]

@@ -76,9 +76,9 @@ def _print(found: "Unwarped", notes: tuple[str, ...]) -> None:
     rows = [
         (
             "shifts",
-            f"{figures[f'shift_x_rms_{unit}']:.2g} {unit} rms along x, {figures[f'shift_y_rms_{unit}']:.2g} along y",
+            f"{figures[f'shift_x_rms_{unit}']:.2g} {unit} rms along x, {figures[f'shift_y_rms_{unit}']:.2g} {unit} along y",
         ),
-        ("lines", f"{low:.2f} to {high:.2f} recorded lines fall to one of the grid"),
+        ("lines", f"each line of the grid receives {low:.2f} to {high:.2f} recorded ones"),
         ("counts", f"{found.counts}"),
     ]
     print_rows([*rows, *(("note", words) for words in (*notes, *found.notes)), ("results", str(found.path))])

@@ -100,6 +100,8 @@ def summary(found: Quantified, source: str) -> dict[str, Any]:
     if found.counts is not None:
         plain["atoms"] = int(found.counts.atoms.sum())
         plain["atoms_sigma"] = math.sqrt(float(np.sum(found.counts.sigma**2)))
+        if found.counts.icl.size:  # of a mixture, which counts from an assumed number on
+            plain["first"] = found.counts.first
         plain["cross_section_of_counts"] = found.counts.means.tolist()
     return plain
 
