@@ -1,7 +1,9 @@
 """Refusals of the command line: one line on stderr, and one set of exit codes."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -14,6 +16,8 @@ FAILED = 1
 """A run failed, an instrument stopped, a stream was incomplete, or an agent failed."""
 BAD_INPUT = 2
 """The command line, a scenario or a file cannot be used."""
+GAVE_OUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""Errors of the system by which the computer gives out, and not what it was asked for."""
 INTERRUPTED = 130
 """Ctrl-C, as a shell reports it; SIGTERM gives 143 and SIGHUP 129 (`twin.interrupt.Ending.exit_code`)."""
 
@@ -42,7 +46,8 @@ def refusals(interrupted: str = "interrupted", *others: type[Exception]) -> Iter
         except NotWritten as error:
             stop(str(error), FAILED)
         except kinds as error:
-            stop(sentence(error) if isinstance(error, OSError) else str(error), BAD_INPUT)
+            code = FAILED if isinstance(error, OSError) and error.errno in GAVE_OUT else BAD_INPUT
+            stop(sentence(error) if isinstance(error, OSError) else str(error), code)
         except KeyboardInterrupt:
             stop(interrupted, ending.exit_code)
         except Exception as error:
@@ -50,6 +55,24 @@ def refusals(interrupted: str = "interrupted", *others: type[Exception]) -> Iter
             if words is None:
                 raise
             stop(words, FAILED)
+
+
+@contextmanager
+def resumable(work: Path) -> Iterator[None]:
+    """Say, where the computer gives out, that the same command resumes.
+
+    Raises:
+        NotWritten: instead of the error.
+    """
+    try:
+        yield
+    except StemtwinError:
+        raise
+    except Exception as error:
+        words = exhausted(error)
+        if words is None or (isinstance(error, OSError) and error.errno not in GAVE_OUT):
+            raise
+        raise NotWritten(f"{words}; the same command resumes from {work}") from error
 
 
 def exhausted(error: BaseException) -> str | None:

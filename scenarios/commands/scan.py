@@ -50,11 +50,14 @@ def scan(
     as_json: AsJson = False,
 ) -> None:
     """Scan a specimen and reconstruct it while the beam moves; no frame need be stored."""
+    from scenarios.choices import check_controllers
     from scenarios.schema import load
 
     with refusals(LATE) as ending:
         if images is not None and calibrate is None:
             stop("--images goes with --calibrate")
+        if calibrate is not None:
+            check_controllers(overrides or (), [calibrate.partition(":")[0]])
         loaded = load(scenario, overrides or ())
         if calibrate is None:
             scanned = _scan(loaded, seed, agents, out, keep, overwrite, view)

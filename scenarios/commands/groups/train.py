@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from scenarios.commands.arguments import Overrides
-from scenarios.commands.refusal import refusals
+from scenarios.commands.refusal import refusals, resumable
 from scenarios.folders import check_folder, locked
 from scenarios.option_table import explained
 from twin import interrupt
@@ -111,7 +111,13 @@ def command(name: str, module: ModuleType) -> Any:
         # Now, not after hours of work: folders are created, and nobody else trains there.
         with refusals(kept, OSError):
             check_folder(frames)
-        with refusals(kept, OSError), closing(progress), locked(run.work, inside=True), locked(target):
+        with (
+            refusals(kept, OSError),
+            closing(progress),
+            locked(run.work, inside=True),
+            locked(target),
+            resumable(run.work),
+        ):
             trained = training(checked, run, target)
             rows = training.summary(trained, run)
         _report({"weights": f"{target} ({target.stat().st_size / 1e6:.1f} MB)", **rows})
