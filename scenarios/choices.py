@@ -121,7 +121,7 @@ def check_controllers(overrides: Iterable[str], controllers: Collection[str]) ->
     for override in overrides:
         section, *rest = override.partition("=")[0].strip().split(".")
         if section == "controllers" and len(rest) > 1 and rest[0] not in controllers:
+            other = printable(rest[0], 40)
             raise ChoiceError(
-                f"--set {printable(override, 60)}: {printable(rest[0], 40)} is not the controller of this run, which has"
-                f" {', '.join(controllers)}"
+                f"--set {printable(override, 60)}: {other} does not run here; controllers: {', '.join(controllers)}"
             )

@@ -199,7 +199,7 @@ def check_window(optics: Optics, aberrations: Aberrations) -> None:
     """
     if optics.convergence_mrad < optics.pixel_mrad:
         raise AliasingError(
-            f"convergence_mrad {optics.convergence_mrad:g} is below {optics.pixel_mrad:.2g} mrad, the grid's distance of"
+            f"convergence_mrad {optics.convergence_mrad:g} is below the {optics.pixel_mrad:.2g} mrad between the grid's"
             " angles: is it in mrad? A larger optics.grid has finer ones"
         )
     needed = PROBE_MARGIN * probe_extent_nm(optics, aberrations)
