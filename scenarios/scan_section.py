@@ -46,9 +46,8 @@ class ScanSection(ScanSetup):
                     raise ValueError(f"a list of detectors holds names, got {printable(repr(name), 60)}")
             return dict.fromkeys(detectors)
         if isinstance(detectors, str):
-            raise ValueError(
-                f"names in a list, [{printable(detectors, 60)}], or names with rings, got {detectors[:60]!r}"
-            )
+            name = printable(detectors, 60)
+            raise ValueError(f"names in a list, [{name}], or names with rings are expected, got {name!r}")
         if not isinstance(detectors, Mapping):
             return detectors
         listed = {name: [rings] if isinstance(rings, Mapping) else rings for name, rings in detectors.items()}

@@ -127,6 +127,8 @@ class TwinServer(Running):
             self._access = Access(self.serving.host, self.serving.token)
             for name in NAMES:
                 self.serving.port(name, 0)  # before the specimen is computed
+            if scenario.scan is None and (self.serving.prepare or self.serving.mode == "scan"):
+                raise ValueError("this scenario has no scan")
             self.bench = build_bench(scenario.for_seed(seed), seed, self.serving.expose_truth)
             services = self._services(progress)
             self.ports: dict[Name, int] = {

@@ -25,6 +25,8 @@ WORTH_FITTING = 0.99
 """Weight h(0) of a detector's response above which it is taken for none."""
 PLAIN_STEPS = 8
 STEPS_NM = (1e-6, 1e3)
+SPACINGS_NM = (0.03, 3.0)
+"""Between which the distances of neighbouring columns lie in any crystal."""
 LARGEST_DRIFT = 0.02
 """Shift of the lines per line, as of a specimen stretched or sheared by 2 %, above which it is told."""
 
@@ -244,6 +246,8 @@ def _result(
     notes = []
     if step_nm is None:
         notes.append("the distance of pixels is not known: lengths are in pixels")
+    elif not SPACINGS_NM[0] < spacing_px * step_nm < SPACINGS_NM[1]:
+        notes.append(f"columns of atoms are not {spacing_px * step_nm:.3g} nm apart: is step_nm {step_nm:g} right?")
     if not found.converged:
         notes.append(f"the fit had not converged after {found.steps} steps: the errors are too small")
     if found.dispersion > 2 or found.dispersion < 0.5:

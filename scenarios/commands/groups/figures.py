@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scenarios.commands.refusal import refusals
+from scenarios.commands.refusal import refusals, stop
 
 app = typer.Typer(help="Redraw the figures of a paper.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -27,7 +27,7 @@ def paper(
         Path, typer.Option(help="Folder of the stored comparisons that the error curves need.")
     ] = Path("benchmarks/baselines"),
 ) -> None:
-    """Make Figs. 1, 4, 5, 6, 7 and 8 of van Hulst et al. 2026 from shipped weights and stored comparisons.
+    """Draw figures 1, 4, 5, 6, 7 and 8 of van Hulst and others 2026, from shipped weights and stored comparisons.
 
     A figure whose comparison has not been run yet is left out, with the command that runs it.
     """
@@ -41,7 +41,7 @@ def restoration(
     ] = None,
     out: Folder = Path("runs/figures"),
 ) -> None:
-    """Make Figs. 2.7 to 2.12 of Friedrich 2023 in the twin: restored images, and what is measured on them."""
+    """Draw figures 2.7 to 2.12 of Friedrich 2023 in the twin: restored images, and what is measured on them."""
     _write("scenarios.figures.restoration", only, out)
 
 
@@ -71,6 +71,8 @@ def gallery(
     ] = False,
 ) -> None:
     """Show what is simulated: Ronchigrams, probes, diffraction, images, detector noise, scan errors."""
+    if out is not None and out.suffix.lower() not in ("", ".html", ".htm"):
+        stop(f"--out {out}: the page is HTML: name it {out.stem}.html")
     if play:
         typer.echo(_playable(out or Path("play.html"), only))
         return

@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from scenarios.commands.arguments import Overrides
-from scenarios.commands.refusal import refusals, resumable
+from scenarios.commands.refusal import refusals, resumable, stop
 from scenarios.folders import check_folder, locked
 from scenarios.option_table import explained
 from twin import interrupt
@@ -107,6 +107,9 @@ def command(name: str, module: ModuleType) -> Any:
             run = prepare(scenario, work or RUNS / label, frames, progress, workers, overrides or ())
         _use(threads)
         target = out or run.work / f"{label}.safetensors"
+        if target.is_dir() or target.suffix.lower() != ".safetensors":
+            named = target / f"{label}.safetensors" if target.is_dir() else target.with_suffix(".safetensors")
+            stop(f"--out {target}: weights are one file, .safetensors (did you mean {named}?)")
         kept = f"interrupted; the same command resumes from {run.work}"
         # Now, not after hours of work: folders are created, and nobody else trains there.
         with refusals(kept, OSError):
