@@ -174,8 +174,8 @@ class MerlinSource(Source):
                 problem = "the text header came, but no frame" if self._announced else "no valid data came"
                 faults = f"; the last fault: {self.health.faults[-1]}" if self.health.faults else ""
                 waited_s = self._options.start_timeout_s
-                longer = f" (--option start_timeout_s={4 * waited_s:g} waits longer)" if self._announced else ""
-                raise SourceError(f"{self._label}: {problem} within {waited_s:g} s{longer}{faults}")
+                longer = f"; --option start_timeout_s={4 * waited_s:g} waits longer" if self._announced else ""
+                raise SourceError(f"{self._label}: {problem} within {waited_s:g} s{faults or longer}")
             count = self._receive()
             if count == 0:
                 raise SourceError(f"{self._label}: the camera hung up before the first frame")

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -84,6 +85,8 @@ def exhausted(error: BaseException) -> str | None:
         >>> exhausted(MemoryError())
         'out of memory: a smaller grid, camera or scan needs less'
     """
+    if isinstance(error, BrokenExecutor):
+        return "a worker process is gone: out of memory, or killed; fewer --workers need less"
     text = " ".join(str(error).split())
     if "find/load shared object file" in text:  # llvmlite, which gives no cause
         library = text.partition(" from ")[0]
@@ -94,5 +97,9 @@ def exhausted(error: BaseException) -> str | None:
     return sentence(error) if isinstance(error, OSError) else None
 
 
-_NO_MEMORY = ("Cannot allocate memory", "can't allocate memory", "cannot allocate memory", "failed to map segment")
-"""How libraries that have no MemoryError say so: torch, the dynamic linker."""
+_NO_MEMORY = (
+    "Cannot allocate memory", "can't allocate memory", "cannot allocate memory", "failed to map segment",
+    "bad_alloc", "can't start new thread", "error return without exception set",
+    "could not create a primitive", "could not execute a primitive", "could not create a memory object",
+)  # fmt: skip
+"""How libraries that have no MemoryError say so: torch and its oneDNN, the dynamic linker, threads, Python's own imports."""
