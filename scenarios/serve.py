@@ -125,8 +125,9 @@ class TwinServer(Running):
         self._listeners = Listeners()
         try:
             self._access = Access(self.serving.host, self.serving.token)
+            check_host(self.serving.host)  # before the specimen is computed, as all of these
             for name in NAMES:
-                self.serving.port(name, 0)  # before the specimen is computed
+                self.serving.port(name, 0)
             if scenario.scan is None and (self.serving.prepare or self.serving.mode == "scan"):
                 raise ValueError("this scenario has no scan")
             self.bench = build_bench(scenario.for_seed(seed), seed, self.serving.expose_truth)
@@ -193,13 +194,23 @@ class TwinServer(Running):
         port = self.serving.port(name, usual)
         try:
             return self._listeners.add(Listener(service, port, self._access))
-        except socket.gaierror as error:
-            raise ValueError(f"--host {self._access.host}: {error.strerror}") from None
         except (OSError, OverflowError) as error:
             option = name.replace("_", "-")
             raise ValueError(
                 f"{name} on {self._access.host}, port {port}: {reason(error)} (--{option} 0 is a free one)"
             ) from None
+
+
+def check_host(host: str) -> None:
+    """Refuse a name that nobody knows.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    try:
+        socket.getaddrinfo(host, None)
+    except (socket.gaierror, UnicodeError) as error:
+        raise ValueError(f"--host {host}: {getattr(error, 'strerror', None) or 'no name of a computer'}") from None
 
 
 def build_bench(scenario: Scenario, seed: int, expose_truth: bool = False) -> Bench:

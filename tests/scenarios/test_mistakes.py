@@ -274,6 +274,7 @@ quantify junk.mib | junk.mib is a scan, not an image: `stemtwin stream` makes im
 quantify scan.npz | scan.npz holds several arrays: save the one you mean as .npy
 train quality --out run | --out run: weights are one file, .safetensors (did you mean run/quality.safetensors?)
 gallery --out x.pdf | --out x.pdf: the page is HTML: name it x.html
+serve nominal --host nowhere.invalid --token abcdefghijklmnop | --host nowhere.invalid
 serve nominal --mode scan | nominal: this scenario has no scan
 scan sto_001 --agents inverse:prior=tvv | prior: input should be 'tikhonov', 'tv' or 'denoiser', got 'tvv'
 """

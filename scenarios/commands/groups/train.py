@@ -107,9 +107,7 @@ def command(name: str, module: ModuleType) -> Any:
             run = prepare(scenario, work or RUNS / label, frames, progress, workers, overrides or ())
         _use(threads)
         target = out or run.work / f"{label}.safetensors"
-        if target.is_dir() or target.suffix.lower() != ".safetensors":
-            named = target / f"{label}.safetensors" if target.is_dir() else target.with_suffix(".safetensors")
-            stop(f"--out {target}: weights are one file, .safetensors (did you mean {named}?)")
+        _check_file(target, label)
         kept = f"interrupted; the same command resumes from {run.work}"
         # Now, not after hours of work: folders are created, and nobody else trains there.
         with refusals(kept, OSError):
@@ -133,6 +131,13 @@ def command(name: str, module: ModuleType) -> Any:
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     single.command(name, help=f"{inspect.getdoc(module)}\n\nRun again after an interruption to resume.")(train)
     return typer.main.get_command(single)
+
+
+def _check_file(target: Path, label: str) -> None:
+    """Refuse a folder, or a suffix that no command reads as weights, now and not after hours of work."""
+    if target.is_dir() or target.suffix.lower() != ".safetensors":
+        named = target / f"{label}.safetensors" if target.is_dir() else target.with_suffix(".safetensors")
+        stop(f"--out {target}: weights are one file, .safetensors (did you mean {named}?)")
 
 
 def _parameters(options: type) -> list[inspect.Parameter]:
