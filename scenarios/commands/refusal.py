@@ -102,4 +102,4 @@ _NO_MEMORY = (
     "bad_alloc", "can't start new thread", "error return without exception set",
     "could not create a primitive", "could not execute a primitive", "could not create a memory object",
 )  # fmt: skip
-"""How libraries that have no MemoryError say so: torch and its oneDNN, the dynamic linker, threads, Python's own imports."""
+"""How those that have no MemoryError say so: torch and its oneDNN, the dynamic linker, threads, Python's imports."""

@@ -112,15 +112,8 @@ def command(name: str, module: ModuleType) -> Any:
         # Now, not after hours of work: folders are created, and nobody else trains there.
         with refusals(kept, OSError):
             check_folder(frames)
-        with (
-            refusals(kept, OSError),
-            closing(progress),
-            locked(run.work, inside=True),
-            locked(target),
-            resumable(run.work),
-        ):
-            trained = training(checked, run, target)
-            rows = training.summary(trained, run)
+        with refusals(kept, OSError), closing(progress), locked(run.work, inside=True), locked(target):
+            rows = _trained(training, checked, run, target)
         _report({"weights": f"{target} ({target.stat().st_size / 1e6:.1f} MB)", **rows})
         if training.controllers:
             typer.echo(use_of(training.controllers[0], target, scenario, overrides or ()))
@@ -131,6 +124,12 @@ def command(name: str, module: ModuleType) -> Any:
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     single.command(name, help=f"{inspect.getdoc(module)}\n\nRun again after an interruption to resume.")(train)
     return typer.main.get_command(single)
+
+
+def _trained(training: "Training[Any, Any]", options: Any, run: "TrainingRun", target: Path) -> Mapping[str, str]:
+    """Train, write the weights, and return what is printed about them."""
+    with resumable(run.work):
+        return training.summary(training(options, run, target), run)
 
 
 def _check_file(target: Path, label: str) -> None:
