@@ -29,6 +29,8 @@ def save_whole(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str, st
         OSError: it cannot be written, for example on a full disc; an earlier file is as it was.
     """
     with written_aside(path) as partial:
+        partial.touch()
+        mode = partial.stat().st_mode  # as the user has it; safetensors would let nobody else read
         try:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, dict(words))
         except SafetensorError as error:
@@ -36,6 +38,7 @@ def save_whole(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str, st
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        partial.chmod(mode)
 
 
 def read_simulated(path: Path) -> dict[str, NDArray[Any]]:

@@ -1,7 +1,7 @@
 """Lists on the command line: names separated by commas, each with options of its own, `a:x=1,y=2,b`."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from twin.errors import StemtwinError, printable
@@ -103,3 +103,25 @@ def _value(text: str) -> Any:
         except ValueError:
             return value
     return value
+
+
+def check_controllers(overrides: Iterable[str], controllers: Collection[str]) -> None:
+    """Refuse `--set` of an option of a controller that does not run: it would be without effect.
+
+    Args:
+        overrides: `key.key=value` each.
+        controllers: names of those that run.
+
+    Raises:
+        ChoiceError: naming the controller.
+
+    Example:
+        >>> check_controllers(["controllers.vae_em.hard=true"], ["vae_em"])
+    """
+    for override in overrides:
+        section, *rest = override.partition("=")[0].strip().split(".")
+        if section == "controllers" and len(rest) > 1 and rest[0] not in controllers:
+            other = printable(rest[0], 40)
+            raise ChoiceError(
+                f"--set {printable(override, 60)}: {other} does not run here; controllers: {', '.join(controllers)}"
+            )

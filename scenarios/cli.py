@@ -6,7 +6,6 @@ SIGINT, SIGTERM or SIGHUP; see `scenarios.commands.refusal`.
 """
 
 import atexit
-import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +29,7 @@ from scenarios.commands.scan import scan, stream
 from scenarios.commands.serve import serve
 from scenarios.commands.show import show
 from scenarios.commands.unwarp import unwarp
-from scenarios.process import run_program
+from scenarios.process import LastStep, run_program
 
 app = typer.Typer(
     name="stemtwin",
@@ -52,9 +51,13 @@ for command in COMMANDS:
 
 def main() -> None:
     """Entry point of the console script."""
-    # At its end Python looks for garbage among everything that was imported: most of a second, many on a busy machine.
-    atexit.register(gc.freeze)
-    run_program(app)
+    last = LastStep()
+    atexit.register(last)  # the first to be registered is called last
+    try:
+        run_program(app)
+    except SystemExit as stopped:
+        last.code = stopped.code
+        raise
 
 
 def _print_version(wanted: bool) -> None:

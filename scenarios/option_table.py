@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 UNITS = {
@@ -39,7 +39,7 @@ def rows(options: type, preset: Mapping[str, Any] | None = None, fixed: Collecti
     return [
         Row(
             item.name,
-            str((preset or {}).get(item.name, _default(item))),
+            _written((preset or {}).get(item.name, _default(item))),
             unit_of(item.name),
             limits_of(hints[item.name]),
             texts.get(item.name, ""),
@@ -112,6 +112,24 @@ def _limits(hint: Any) -> Iterator[tuple[str, float]]:
     for part in get_args(hint):
         if hasattr(part, "__metadata__") and getattr(hint, "__metadata__", None) is None:
             yield from _limits(part)
+
+
+def _written(value: Any) -> str:
+    """Return a value as it is written in a scenario or on the command line.
+
+    Example:
+        >>> _written(None), _written(True), _written((3, 4)), _written("adf")
+        ('null', 'true', '[3, 4]', 'adf')
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if is_dataclass(value):
+        value = {item.name: getattr(value, item.name) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_written(part)}' for key, part in value.items())}}}"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_written, value))}]"
+    return str(value)
 
 
 def _default(item: Field[Any]) -> Any:

@@ -16,6 +16,28 @@ UNSEEN = "interrupted before the command began"
 NO_MEMORY = b"stemtwin: out of memory: a smaller grid, camera or scan needs less\n"
 
 
+class LastStep:
+    """Last step of a process: it ends with `code`, and Python does not take itself apart.
+
+    Taking apart takes most of a second, many on a busy machine. And a thread that still computes, such as that of a
+    served client, then comes back into a Python that is no more: C++ libraries abort the program (exit code 134).
+
+    Attributes:
+        code: exit code, as of `SystemExit`.
+    """
+
+    def __init__(self) -> None:
+        self.code: object = FAILED  # that of a program error
+
+    def __call__(self) -> None:
+        """Write what is left in the standard streams, and end."""
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                if stream is not None:
+                    stream.flush()
+        os._exit(self.code if isinstance(self.code, int) else int(self.code is not None))
+
+
 def run_program(app: Callable[[], object]) -> NoReturn:
     """Call a command-line application and exit.
 

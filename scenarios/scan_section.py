@@ -45,6 +45,9 @@ class ScanSection(ScanSetup):
                 if not isinstance(name, str):
                     raise ValueError(f"a list of detectors holds names, got {printable(repr(name), 60)}")
             return dict.fromkeys(detectors)
+        if isinstance(detectors, str):
+            name = printable(detectors, 60)
+            raise ValueError(f"names in a list, [{name}], or names with rings are expected, got {name!r}")
         if not isinstance(detectors, Mapping):
             return detectors
         listed = {name: [rings] if isinstance(rings, Mapping) else rings for name, rings in detectors.items()}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from twin.errors import StemtwinError, nearest, printable
-from twin.formats import file_checks
+from twin.formats import READERS, file_checks
 from twin.formats.dataset import FormatError
 from twin.text import yaml_text
 
@@ -43,10 +43,19 @@ def read(name_or_path: str) -> tuple[str, str]:
                 return entry.name, entry.read_text(encoding="utf-8")
         known = library()
         raise ScenarioError(
-            f"{printable(repr(name_or_path), 60)} is not a scenario{nearest(name_or_path, known)};"
+            f"{printable(repr(name_or_path), 60)} is not a scenario{_meant(name_or_path, known)};"
             f" known: {', '.join(known)}, or a .yaml file"
         )
     return Path(name_or_path).name, read_text(Path(name_or_path))
+
+
+def _meant(name: str, known: list[str]) -> str:
+    """Return what a name of no scenario may have been meant to be, or ''."""
+    if (Path(name) / "config.yaml").is_file():
+        return f" (did you mean {name}/config.yaml?)"
+    if Path(name).exists() and Path(name).suffix:
+        return f": `stemtwin stream {name}` reads data" if Path(name).suffix.lower() in READERS else ""
+    return nearest(name, known)
 
 
 def read_text(path: Path, what: str = "a scenario") -> str:

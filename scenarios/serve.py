@@ -9,7 +9,7 @@ import logging
 import math
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, Self, get_args
 
 from scenarios.folders import sentence
@@ -125,8 +125,11 @@ class TwinServer(Running):
         self._listeners = Listeners()
         try:
             self._access = Access(self.serving.host, self.serving.token)
+            check_host(self.serving.host)  # before the specimen is computed, as all of these
             for name in NAMES:
-                self.serving.port(name, 0)  # before the specimen is computed
+                self.serving.port(name, 0)
+            if scenario.scan is None and (self.serving.prepare or self.serving.mode == "scan"):
+                raise ValueError("this scenario has no scan")
             self.bench = build_bench(scenario.for_seed(seed), seed, self.serving.expose_truth)
             services = self._services(progress)
             self.ports: dict[Name, int] = {
@@ -191,13 +194,23 @@ class TwinServer(Running):
         port = self.serving.port(name, usual)
         try:
             return self._listeners.add(Listener(service, port, self._access))
-        except socket.gaierror as error:
-            raise ValueError(f"--host {self._access.host}: {error.strerror}") from None
         except (OSError, OverflowError) as error:
             option = name.replace("_", "-")
             raise ValueError(
                 f"{name} on {self._access.host}, port {port}: {reason(error)} (--{option} 0 is a free one)"
             ) from None
+
+
+def check_host(host: str) -> None:
+    """Refuse a name that nobody knows.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    try:
+        socket.getaddrinfo(host, None)
+    except (socket.gaierror, UnicodeError) as error:
+        raise ValueError(f"--host {host}: {getattr(error, 'strerror', None) or 'no name of a computer'}") from None
 
 
 def build_bench(scenario: Scenario, seed: int, expose_truth: bool = False) -> Bench:
@@ -223,7 +236,7 @@ def build_bench(scenario: Scenario, seed: int, expose_truth: bool = False) -> Be
 
 
 def _warm_up(microscope: SimulatedMicroscope, section: ScanSection | None) -> None:
-    """Compile and prepare everything for the first frame: it takes seconds, which the first client would wait.
+    """Compile and prepare everything for the first frame: seconds, or half a minute, which no client waits for.
 
     Raises:
         ValueError: plan, specimen or detectors are refused.
@@ -231,10 +244,8 @@ def _warm_up(microscope: SimulatedMicroscope, section: ScanSection | None) -> No
     microscope.acquire()
     if section is None:
         return
-    middle = replace(section.plan, pattern="list", positions_nm=((0.0, 0.0),), fraction=1.0)
     try:
-        microscope.scan(section.plan)  # checked, not begun
-        next(microscope.scan(middle))
+        next(microscope.scan(section.plan, block=1))  # propagated as the plan is, plane waves included
     except AliasingError as error:
         # A client can calibrate before it scans.
         log.warning("scans are refused in the state in which the session begins: %s", error)

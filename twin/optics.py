@@ -192,9 +192,16 @@ def aperture_phases(optics: Optics, axis_mrad: NDArray[np.floating]) -> tuple[ND
 def check_window(optics: Optics, aberrations: Aberrations) -> None:
     """Refuse aberrations whose probe the window cannot hold: it must be 1.1 times as wide as the geometric probe.
 
+    An aperture below the grid's step of angles is refused, too: no angle would lie in it but zero.
+
     Raises:
         AliasingError: with the window needed and a grid that would do.
     """
+    if optics.convergence_mrad < optics.pixel_mrad:
+        raise AliasingError(
+            f"convergence_mrad {optics.convergence_mrad:g} is below the {optics.pixel_mrad:.2g} mrad between the grid's"
+            " angles: is it in mrad? A larger optics.grid has finer ones"
+        )
     needed = PROBE_MARGIN * probe_extent_nm(optics, aberrations)
     if needed > optics.window_nm:
         grid = 2 ** math.ceil(math.log2(needed / optics.sampling_nm))

@@ -1,6 +1,7 @@
 """Settings as data: frozen dataclasses that refuse what they cannot use, and errors that name the nearest choice."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import field, fields
 from itertools import takewhile
@@ -124,6 +125,10 @@ def checked_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
         raise OptionError(str(error)) from error
 
 
+QUANTITY = r"[-+]?[\d.]+(?:[eE][-+]?\d+)? ?[a-zA-Zµ%°]{1,4}"
+"""A number and its unit."""
+
+
 def first_problem(error: ValidationError) -> str:
     """One line: the option and what was expected of it; pydantic's own text has several, and a web address."""
     where, message = located_problem(error)
@@ -140,10 +145,12 @@ def located_problem(error: ValidationError) -> tuple[str, str]:
     where = ".".join(str(part) for part in place)
     if first["type"] == "missing":
         return where, "has to be given"
-    messages = list(dict.fromkeys(p["msg"].removeprefix("Value error, ") for p in same))
+    messages = list(dict.fromkeys(p["msg"].removeprefix("Value error, ").partition(", unable")[0] for p in same))
     if first["type"] == "value_error":
         return where, messages[0]
     expected = " or ".join(m if k == 0 else m.removeprefix("Input should be ") for k, m in enumerate(messages))
+    if re.fullmatch(QUANTITY, str(first["input"])):
+        expected += " without a unit"
     return where, f"{expected[0].lower()}{expected[1:]}, got {printable(repr(first['input']), 60)}"
 
 

@@ -26,6 +26,10 @@ WORTH_FITTING = 0.99
 PLAIN_STEPS = 8
 START_HALO = 0.1
 STEPS_NM = (1e-6, 1e3)
+SPACINGS_NM = (0.03, 3.0)
+"""Between which the distances of neighbouring columns lie in any crystal."""
+LARGEST_DRIFT = 0.02
+"""Shift of the lines per line, as of a specimen stretched or sheared by 2 %, above which it is told."""
 
 
 @validated
@@ -219,6 +223,18 @@ def _fitted(image: Floats, start: Columns, inside: int, smear: Smear | None, opt
     return found
 
 
+def drift_notes(found: Fit) -> list[str]:
+    """Say along which axis the fitted shifts drift by so much that distances of columns are in doubt."""
+    rows, notes = found.measured.shape[0], []
+    for axis, slope in zip("xy", np.polyfit(np.arange(rows), found.shift_px.T, 1)[0], strict=True):
+        if abs(slope) > LARGEST_DRIFT:
+            notes.append(
+                f"the lines drift along {axis} by {abs(slope) * rows:.2g} px over the image: drift cannot be told from"
+                f" the shape of the specimen; if the scan had none, fit without shifts (scan perfect)"
+            )
+    return notes
+
+
 def _result(
     found: Fit, step_nm: float | None, spacing_px: float, options: QuantifyOptions, library: Sequence[float] | None
 ) -> Quantified:
@@ -236,10 +252,16 @@ def _result(
     notes = []
     if step_nm is None:
         notes.append("the distance of pixels is not known: lengths are in pixels")
+    elif not SPACINGS_NM[0] < spacing_px * step_nm < SPACINGS_NM[1]:
+        notes.append(f"columns of atoms are not {spacing_px * step_nm:.3g} nm apart: is step_nm {step_nm:g} right?")
     if not found.converged:
         notes.append(f"the fit had not converged after {found.steps} steps: the errors are too small")
     if found.dispersion > 2 or found.dispersion < 0.5:
-        notes.append(f"the residuals have {found.dispersion:.3g} times the variance of electrons: gain or misfit")
+        notes.append(
+            f"the residuals have {found.dispersion:.3g} times the variance of shot noise: the image is not in"
+            " electrons, or its columns are not Gaussian; the standard errors allow for it"
+        )
+    notes += drift_notes(found)
     measured = Quantified(found, columns, found.covariance[own], at_edge, None, step_nm, spacing_px, ())
     counts = None
     whole = ~at_edge

@@ -4,6 +4,7 @@ Every module has `make(where, options)`; `where` is the part of the URL after th
 """
 
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from pydantic import BeforeValidator
 
 from agents.base import StreamMeta
 from agents.source import Source, SourceError
-from twin.errors import check_known, nearest
+from twin.errors import check_known, nearest, reason
 from twin.formats import READERS
 from twin.formats.dataset import FormatError, Metadata
 from twin.formats.file_checks import check_regular
+from twin.optics import LIMITS as OPTICS_LIMITS
 from twin.options import OptionError, checked_options
 
 
@@ -102,7 +104,7 @@ def kind_of(spec: str | Path) -> tuple[str, str]:
     suffix = Path(spec).suffix.lower()
     if suffix not in BY_SUFFIX:
         raise SourceError(
-            f"{spec}: no source for {suffix or '(no suffix)'}{nearest(suffix, BY_SUFFIX, 0.5)};"
+            f"{spec}: no source for {suffix or '(no suffix)'}{_meant(str(spec), suffix)};"
             f" known: {', '.join(BY_SUFFIX)}, and URLs of {', '.join(BY_SCHEME)}"
         )
     try:
@@ -110,6 +112,16 @@ def kind_of(spec: str | Path) -> tuple[str, str]:
     except FormatError as error:
         raise SourceError(str(error)) from None
     return BY_SUFFIX[suffix], str(spec)
+
+
+def _meant(spec: str, suffix: str) -> str:
+    """Return what a source of no known kind may have been meant to be, or ''."""
+    address = re.fullmatch(r"(?:(?:merlin|csr|spectra):/?)?([\w.\-]+:\d{1,5})/?", spec)
+    if address:
+        return f" (a camera is merlin://{address[1]})"
+    if suffix in (".npy", ".npz"):
+        return " (an array does not say what its axes are: write it with twin.formats.create)"
+    return nearest(suffix, BY_SUFFIX, 0.7)
 
 
 def _corrected(source: Source, references: Mapping[str, Any]) -> Source:
@@ -136,6 +148,11 @@ def overridden(meta: StreamMeta, entries: Mapping[str, Any]) -> StreamMeta:
         metadata = Metadata.of({**meta.metadata.plain(), **given}, "meta")
     except FormatError as error:
         raise SourceError(str(error)) from error
+    for key, unit in (("energy_kev", "keV"), ("convergence_mrad", "mrad")):
+        value, (low, high) = getattr(metadata, key), OPTICS_LIMITS[key]
+        if key in given and value is not None and not low <= value <= high:
+            closest = low if value < low else high
+            raise SourceError(f"meta: {key} is in {unit}, {low:g} to {high:g}, got {value:g}; nearest: {closest:g}")
     return replace(meta, metadata=metadata, transposed=transposed)
 
 
@@ -151,3 +168,14 @@ def endpoint(where: str, port: int) -> tuple[str, int]:
     if not host or not (digits.isascii() and digits.isdigit() and 0 < int(digits[:6]) < 65536):
         raise SourceError(f"{where!r} is not host:port, with a port of 1 to 65535")
     return host.strip("[]"), int(digits)
+
+
+def why_not_connected(error: BaseException) -> str:
+    """Return in words why a camera could not be reached.
+
+    Example:
+        >>> why_not_connected(ConnectionRefusedError(111, "Connection refused"))
+        'Connection refused: nothing listens at this address'
+    """
+    words = reason(error)
+    return f"{words}: nothing listens at this address" if isinstance(error, ConnectionRefusedError) else words

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Lt
 from agents.base import StreamMeta
 from agents.events.block import EventBlock
 from agents.source import Health, Source, SourceError
-from agents.sources import endpoint
+from agents.sources import endpoint, why_not_connected
 from agents.sources.announced import MEMORY_BYTES, Digest, check_memory, check_plan, tidy
 from agents.sources.queue import BoundedQueue, read_ahead
 from twin.errors import printable, reason
@@ -90,7 +90,7 @@ class CsrSource(Source):
             self._describe(f"csr://{host}:{port}")
         except (OSError, CsrError, FormatError) as error:
             self.close()
-            raise SourceError(f"csr://{host}:{port}: {reason(error)}") from error
+            raise SourceError(f"csr://{host}:{port}: {why_not_connected(error)}") from error
         except BaseException:
             self.close()
             raise

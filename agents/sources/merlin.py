@@ -18,7 +18,7 @@ from annotated_types import Ge
 from agents.base import StreamMeta
 from agents.block import FrameBlock
 from agents.source import Health, Source, SourceError
-from agents.sources import Shape, endpoint
+from agents.sources import Shape, endpoint, why_not_connected
 from agents.sources.announced import MEMORY_BYTES, Digest, check_memory, check_plan, tidy
 from agents.sources.merlin_assembly import Assembly, FrameOrder, FrameRun
 from agents.sources.queue import BoundedQueue, read_ahead
@@ -127,7 +127,7 @@ class MerlinSource(Source):
             self._describe()
         except (OSError, WireError, FormatError, CameraRefused) as error:
             self.close()
-            raise SourceError(f"{self._label}: {error or type(error).__name__}") from error
+            raise SourceError(f"{self._label}: {why_not_connected(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -168,7 +168,9 @@ class MerlinSource(Source):
             if monotonic() > self._deadline:
                 problem = "the text header came, but no frame" if self._announced else "no valid data came"
                 faults = f"; the last fault: {self.health.faults[-1]}" if self.health.faults else ""
-                raise SourceError(f"{self._label}: {problem} within {self._options.start_timeout_s:g} s{faults}")
+                waited_s = self._options.start_timeout_s
+                longer = f"; --option start_timeout_s={4 * waited_s:g} waits longer" if self._announced else ""
+                raise SourceError(f"{self._label}: {problem} within {waited_s:g} s{faults or longer}")
             count = self._receive()
             if count == 0:
                 raise SourceError(f"{self._label}: the camera hung up before the first frame")

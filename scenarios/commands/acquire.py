@@ -47,9 +47,11 @@ def _acquire(scenario: str, seed: int, out: Path | None, changes: list[str]) -> 
     from twin.types import ScanBlock
 
     session = prepare(load(scenario, changes), seed, out)
-    with tqdm(total=session.section.plan.count, desc=session.scenario.name, unit="pos", leave=False) as bar:
+    name = session.scenario.name
+    with tqdm(total=session.section.plan.count, desc=f"{name}, getting ready", unit="pos", leave=False) as bar:
 
         def show(block: ScanBlock) -> None:
+            bar.set_description(name, refresh=False)
             bar.update(len(block))
 
         return run(session, show)
@@ -62,7 +64,7 @@ def _print(acquired: "Acquired") -> None:
         ("simulated time", f"{figures['simulated_s']:.4g} s"),
         ("electrons", f"{figures['electrons_e']:.3g}"),
         ("dose", f"{figures['e_per_nm2']:.3g} e/nm2"),
-        ("computing", f"{figures['preparation_s']:.1f} s + {figures['seconds']:.1f} s"),
+        ("computing", f"{figures['preparation_s']:.1f} s of preparation, {figures['seconds']:.1f} s of scan"),
         ("rate", f"{figures['positions_per_s'] or 0.0:.0f} positions/s"),
     ]
     if figures["peak_memory_mib"] is not None:

@@ -42,12 +42,14 @@ def calibrate(
     """Find and correct the aberrations of a microscope. They are seen in its Ronchigrams; it is virtual or not."""
     from scenarios.calibration.instruments import Wiring, address_overrides
     from scenarios.calibration.place import forget
+    from scenarios.choices import check_controllers
 
     changes = list(overrides or ()) + ([f"task.observations={observations}"] if observations else [])
     with refusals("interrupted before the first observation") as ending:
         name, colon, _ = controller.partition(":")
         if colon:
             stop(f"--controller {controller}: options go with --set controllers.{name}.OPTION=VALUE")
+        check_controllers(changes, [controller])
         changes += [] if microscope is None else address_overrides(microscope)
         name_hosts(changes)
         # An instrument that is named on the command line is meant.

@@ -38,6 +38,7 @@ def compare(
 
     Every finished run is on disc at once; after an interruption, the same command with --resume continues.
     """
+    from scenarios.choices import check_controllers
     from scenarios.comparison.ledger import make_plan, split_controllers
     from scenarios.comparison.run import prepare
 
@@ -45,7 +46,9 @@ def compare(
         stop("--workers and --scheduler exclude each other")
     with refusals("interrupted before the first run") as ending:
         seeds = range(first_seed, first_seed + runs)
-        plan = make_plan(scenarios, split_controllers(controllers), seeds, observations, overrides or ())
+        chosen = split_controllers(controllers)
+        check_controllers(overrides or (), [name.partition(":")[0] for name in chosen])
+        plan = make_plan(scenarios, chosen, seeds, observations, overrides or ())
         prepared = prepare(plan, out, resume)
         compared = _run(prepared, scheduler, workers, ending)
     if as_json:

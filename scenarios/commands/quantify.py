@@ -86,7 +86,8 @@ def _rows(plain: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("cross-section", f"{value:.4g} +- {sigma:.2g} image units x {area} (median)"))
     if "atoms" in plain:
         counted = f"of {plain['columns'] - plain['not_counted']} columns" if plain["not_counted"] else "in all"
-        rows.append(("atoms", f"{plain['atoms']} +- {plain['atoms_sigma']:.2g} {counted}"))
+        assumed = f", if the smallest columns have {plain['first']} (--first)" if "first" in plain else ""
+        rows.append(("atoms", f"{plain['atoms']} +- {plain['atoms_sigma']:.2g} {counted}{assumed}"))
     if f"jitter_x_{unit}" in plain:
         x, y = plain[f"jitter_x_{unit}"], plain[f"jitter_y_{unit}"]
         phi = f"{plain['jitter_x_correlation']:.2f} and {plain['jitter_y_correlation']:.2f}"
@@ -94,5 +95,5 @@ def _rows(plain: dict[str, Any]) -> list[tuple[str, str]]:
     if plain["tail"] is not None:
         shape, constant = plain["tail"]
         rows.append(("tail", f"{shape.replace('_', ' ')}, {constant:.3g} per pixel"))
-    rows.append(("residuals", f"{plain['dispersion']:.3g} times the variance of electrons"))
+    rows.append(("residuals", f"{plain['dispersion']:.3g} times the variance of shot noise"))
     return [*rows, *(("note", words) for words in plain["notes"]), ("results", plain["out"])]

@@ -1,7 +1,10 @@
 """Refusals of the command line: one line on stderr, and one set of exit codes."""
 
+import errno
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -14,6 +17,8 @@ FAILED = 1
 """A run failed, an instrument stopped, a stream was incomplete, or an agent failed."""
 BAD_INPUT = 2
 """The command line, a scenario or a file cannot be used."""
+GAVE_OUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""Errors of the system by which the computer gives out, and not what it was asked for."""
 INTERRUPTED = 130
 """Ctrl-C, as a shell reports it; SIGTERM gives 143 and SIGHUP 129 (`twin.interrupt.Ending.exit_code`)."""
 
@@ -42,7 +47,8 @@ def refusals(interrupted: str = "interrupted", *others: type[Exception]) -> Iter
         except NotWritten as error:
             stop(str(error), FAILED)
         except kinds as error:
-            stop(sentence(error) if isinstance(error, OSError) else str(error), BAD_INPUT)
+            code = FAILED if isinstance(error, OSError) and error.errno in GAVE_OUT else BAD_INPUT
+            stop(sentence(error) if isinstance(error, OSError) else str(error), code)
         except KeyboardInterrupt:
             stop(interrupted, ending.exit_code)
         except Exception as error:
@@ -50,6 +56,24 @@ def refusals(interrupted: str = "interrupted", *others: type[Exception]) -> Iter
             if words is None:
                 raise
             stop(words, FAILED)
+
+
+@contextmanager
+def resumable(work: Path) -> Iterator[None]:
+    """Say, where the computer gives out, that the same command resumes.
+
+    Raises:
+        NotWritten: instead of the error.
+    """
+    try:
+        yield
+    except StemtwinError:
+        raise
+    except Exception as error:
+        words = exhausted(error)
+        if words is None or (isinstance(error, OSError) and error.errno not in GAVE_OUT):
+            raise
+        raise NotWritten(f"{words}; the same command resumes from {work}") from error
 
 
 def exhausted(error: BaseException) -> str | None:
@@ -61,6 +85,8 @@ def exhausted(error: BaseException) -> str | None:
         >>> exhausted(MemoryError())
         'out of memory: a smaller grid, camera or scan needs less'
     """
+    if isinstance(error, BrokenExecutor):
+        return "a worker process is gone: out of memory, or killed; fewer --workers need less"
     text = " ".join(str(error).split())
     if "find/load shared object file" in text:  # llvmlite, which gives no cause
         library = text.partition(" from ")[0]
@@ -71,5 +97,9 @@ def exhausted(error: BaseException) -> str | None:
     return sentence(error) if isinstance(error, OSError) else None
 
 
-_NO_MEMORY = ("Cannot allocate memory", "can't allocate memory", "cannot allocate memory", "failed to map segment")
-"""How libraries that have no MemoryError say so: torch, the dynamic linker."""
+_NO_MEMORY = (
+    "Cannot allocate memory", "can't allocate memory", "cannot allocate memory", "failed to map segment",
+    "bad_alloc", "can't start new thread", "error return without exception set",
+    "could not create a primitive", "could not execute a primitive", "could not create a memory object",
+)  # fmt: skip
+"""How those that have no MemoryError say so: torch and its oneDNN, the dynamic linker, threads, Python's imports."""

@@ -50,11 +50,14 @@ def scan(
     as_json: AsJson = False,
 ) -> None:
     """Scan a specimen and reconstruct it while the beam moves. No frame need be stored."""
+    from scenarios.choices import check_controllers
     from scenarios.schema import load
 
     with refusals(LATE) as ending:
         if images is not None and calibrate is None:
             stop("--images goes with --calibrate")
+        if calibrate is not None:
+            check_controllers(overrides or (), [calibrate.partition(":")[0]])
         loaded = load(scenario, overrides or ())
         if calibrate is None:
             scanned = _scan(loaded, seed, agents, out, keep, overwrite, view)
@@ -92,6 +95,7 @@ def stream(
     from scenarios.scans.stream import choose_agents, make_folder, removed_if_refused, results_folder, run
 
     with refusals(LATE) as ending:
+        _refuse_scenario(source)
         kind_of(source)  # at once: agents may take seconds to import
         chosen = choose_agents(agents)
         given, how = choices.of_source(meta or (), options or ())
@@ -107,6 +111,13 @@ def stream(
     else:
         _print_recorded(recorded)
     _exit(*_state(recorded), ending)
+
+
+def _refuse_scenario(source: str) -> None:
+    from scenarios.schema import library
+
+    if source in library() and not Path(source).exists():
+        stop(f"{source} is a scenario, not a file or a camera: stemtwin scan {source}")
 
 
 def _state(recorded: "Recorded") -> tuple[str, bool]:

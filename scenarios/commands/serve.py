@@ -151,7 +151,9 @@ def _prepare(scenario: str, seed: int, changes: list[str], serving: "Serving") -
 
     chosen = load(scenario, changes)
     if not serving.prepare or chosen.scan is None:
-        return TwinServer(chosen, seed, serving)
+        title = f"{chosen.name}, getting ready"
+        with tqdm(desc=title, bar_format="{desc}, {elapsed}", leave=False, delay=0.5, disable=None):
+            return TwinServer(chosen, seed, serving)
     with tqdm(total=chosen.scan.plan.count, desc=chosen.name, unit="pos", leave=False) as bar:
 
         def show(positions: int) -> None:

@@ -72,13 +72,11 @@ def unwarp(
 def _print(found: "Unwarped", notes: tuple[str, ...]) -> None:
     figures = found.summary()
     unit = "px" if found.step_nm is None else "nm"
+    x, y = figures[f"shift_x_rms_{unit}"], figures[f"shift_y_rms_{unit}"]
     low, high = figures["exposure_of_lines"]
     rows = [
-        (
-            "shifts",
-            f"{figures[f'shift_x_rms_{unit}']:.2g} {unit} rms along x, {figures[f'shift_y_rms_{unit}']:.2g} along y",
-        ),
-        ("lines", f"{low:.2f} to {high:.2f} recorded lines fall to one of the grid"),
+        ("shifts", f"{x:.2g} {unit} rms along x, {y:.2g} {unit} along y"),
+        ("lines", f"each line of the grid receives {low:.2f} to {high:.2f} recorded ones"),
         ("counts", f"{found.counts}"),
     ]
     print_rows([*rows, *(("note", words) for words in (*notes, *found.notes)), ("results", str(found.path))])

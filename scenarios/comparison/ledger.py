@@ -152,9 +152,12 @@ class Ledger:
         """Return the finished runs of the plan; nothing is written.
 
         Raises:
-            ScenarioError: the folder holds runs and `resume` is false, or it holds runs of other settings.
+            ScenarioError: the folder holds runs and `resume` is false, runs of other settings, or something else.
         """
         before = self._config()
+        strange = sorted(path.name for path in self.folder.glob("*") if not path.name.startswith("."))
+        if not before and strange and not (self.folder / "runs").is_dir():
+            raise ScenarioError(f"{self.folder} has files of something else ({strange[0]}): choose another --out")
         if not resume and (before or any(self.folder.glob("runs/*/*/*.json"))):
             raise ScenarioError(f"{self.folder} already holds runs: continue with --resume, or choose another --out")
         differences = list(_differences(before, plan.config()))

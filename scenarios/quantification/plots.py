@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from agents.base import Image
 from agents.quantify.quantify import Quantified
@@ -25,26 +26,39 @@ def picture(found: Quantified, image: Floats) -> bytes:
     first, second, third, fourth = figure.subplots(2, 2).flat
     _columns(first, found, image)
     residual = np.clip(found.fit.residual, -MOST_SIGMA, MOST_SIGMA)
-    scan_image(second, "image less fit, in standard deviations", Image(residual, "1"), found.step_nm)
+    scan_image(second, "image minus fit, in standard deviations", Image(residual, "1"), found.step_nm)
     _histogram(third, found)
     _lines(fourth, found)
     return png(figure)
 
 
 def _columns(axes: Axes, found: Quantified, image: Floats) -> None:
-    unit, counts = "image units" if found.step_nm is None else "e", found.counts
-    title = "columns, hollow at the edges" if counts is None else "columns, hollow where not counted"
-    scan_image(axes, title, Image(image, unit), found.step_nm)
+    counts = found.counts
+    hollow = "at the edges" if counts is None else "where not counted"
+    title = f"columns where they were recorded, hollow {hollow}"
+    scan_image(axes, title, Image(image, "image units"), found.step_nm)
     values = found.cross_section if counts is None else counts.atoms.astype(np.float64)
     inner = ~found.at_edge & (True if counts is None else counts.known)
-    x, y = found.columns.x_px, found.columns.y_px
+    x, y = recorded_px(found)
     size = float(np.clip((0.25 * found.spacing_px * 250 / max(image.shape)) ** 2, 4.0, 80.0))
     dots = axes.scatter(x[inner], y[inner], size, values[inner], cmap="viridis", edgecolors="white", linewidths=0.3)
     axes.scatter(x[~inner], y[~inner], size, facecolors="none", edgecolors=BELIEF, linewidths=0.6)
     axes.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
     bar = axes.figure.colorbar(dots, ax=axes, pad=0.03, fraction=0.046, location="left")
     bar.set_label(_label(found) if counts is None else "atoms", fontsize=8)
+    if counts is not None:
+        bar.locator = MaxNLocator(integer=True)
     bar.ax.tick_params(labelsize=7)
+
+
+def recorded_px(found: Quantified) -> tuple[Floats, Floats]:
+    """Places of the columns in the image as recorded, x and y, (N,): their true ones less the shift of their line."""
+    x, y, shift_px = found.columns.x_px, found.columns.y_px, found.fit.shift_px
+    lines = np.arange(shift_px.shape[1])
+    line = y
+    for _ in range(3):  # the line that shows a column is the one that was shifted onto it
+        line = y - np.interp(line, lines, shift_px[1])
+    return x - np.interp(line, lines, shift_px[0]), line
 
 
 def _label(found: Quantified) -> str:
@@ -57,7 +71,7 @@ def _histogram(axes: Axes, found: Quantified) -> None:
     if found.counts is not None:
         for mean in found.counts.means:
             axes.axvline(mean, color=TRUTH, linewidth=0.8)
-    title = "cross-sections" if found.counts is None else "cross-sections, a line for each number of atoms"
+    title = "cross-sections" if found.counts is None else "cross-sections; lines: mean of each number of atoms"
     axes.set(title=title, xlabel=_label(found), ylabel="columns")
 
 

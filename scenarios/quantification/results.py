@@ -103,6 +103,8 @@ def summary(found: Quantified, source: str) -> dict[str, Any]:
         plain["atoms"] = int(found.counts.atoms[known].sum())
         plain["atoms_sigma"] = math.sqrt(float(np.sum(found.counts.sigma[known] ** 2)))
         plain["not_counted"] = int(np.count_nonzero(~known))
+        if found.counts.icl.size:  # of a mixture, which counts from an assumed number on
+            plain["first"] = found.counts.first
         plain["cross_section_of_counts"] = found.counts.means.tolist()
     return plain
 

@@ -131,7 +131,7 @@ def measured_shifts(
         QuantifyError: the image has no columns that could be fitted.
     """
     from agents.base import load
-    from agents.quantify.quantify import QuantifyOptions, quantify
+    from agents.quantify.quantify import QuantifyOptions, drift_notes, quantify
     from agents.sources import open_source
     from agents.stream import run
 
@@ -146,7 +146,8 @@ def measured_shifts(
     if missing:
         raise UnwarpError(f"{spec}: {missing} positions are missing: shifts are fitted to a complete scan")
     found = quantify(image, step_nm, QuantifyOptions(scan="joint", count="none", tail=False))
-    return ShiftMap.of(without_trend(found.fit.shift_px)), found.notes
+    drifts = drift_notes(found.fit)  # which is taken out
+    return ShiftMap.of(without_trend(found.fit.shift_px)), tuple(note for note in found.notes if note not in drifts)
 
 
 def unwarp(

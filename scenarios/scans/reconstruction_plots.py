@@ -36,17 +36,17 @@ def png_of(label: str, reconstruction: Reconstruction, step_nm: float | None, ve
         verdict: added to the title.
     """
     panels = _panels(reconstruction)
-    rows, columns = _grid(len(panels))
+    rows, columns = _grid(max(len(panels), 2))  # the words need the width of two
     words = [*doubts(reconstruction), *_left_out(reconstruction, panels)]
     height = 0.92 * PANEL_INCH * rows + 0.35 + 0.16 * (1 + len(words))
-    figure = Figure(figsize=(max(PANEL_INCH * columns, 6.0), height), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(PANEL_INCH * columns, height), layout="constrained", facecolor="white")
     figure.suptitle(label + (f"   {verdict}" if verdict else ""), fontsize=11, color=INK)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel in axes[len(panels) :]:
         panel.set_visible(False)
     for panel, (title, image) in zip(axes, panels, strict=False):
         scan_image(panel, title, image, step_nm)
-    wrapped = "\n".join(fill(line, max(60, 40 * columns)) for line in words)
+    wrapped = "\n".join(fill(line, 40 * columns) for line in words)
     figure.supxlabel(wrapped, fontsize=8, color=INK, x=0.01, ha="left")
     return png(figure)
 

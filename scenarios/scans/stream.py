@@ -284,8 +284,8 @@ def compare(found: Reconstruction, truth: Floats) -> dict[str, float]:
     return {name: cross_correlation(image.values, truth) for name, image in alike.items()}
 
 
-PICTURES = ("rad", "e", "counts", "1")
-"""Units of images that may resemble a phase."""
+PICTURES = ("rad", "e", "counts")
+"""Units of images that may resemble a phase; maps of probabilities and residuals have none."""
 
 
 def _comparable(image: Image, truth: Floats) -> bool:

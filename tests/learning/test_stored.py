@@ -19,6 +19,9 @@ def test_a_full_disc_is_an_error_of_the_system_and_keeps_the_earlier_file(tmp_pa
     path = tmp_path / "a.safetensors"
     save_whole(path, {"weight": torch.ones(3)}, {"of": "before"})
     before = path.read_bytes()
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # others may read it where the user lets them
+    (tmp_path / "plain").unlink()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:

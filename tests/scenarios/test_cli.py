@@ -156,6 +156,23 @@ def test_help_needs_no_numerics_at_all() -> None:
     assert loaded_after(statement).isdisjoint({"scipy", "pydantic", "yaml"})
 
 
+@pytest.mark.parametrize(("words", "code"), [(["list", "agents"], 0), (["list", "agent"], 2)])
+def test_a_thread_that_still_computes_does_not_abort_the_end(words: list[str], code: int) -> None:
+    # The libraries of C++ abort a program whose Python has gone while they compute: exit code 134.
+    program = (
+        "import sys, threading, numpy, scipy.fft; from scenarios.cli import main\n"
+        "wave = numpy.ones((1024, 1024), complex)\n"
+        "def compute():\n"
+        "    while True:\n"
+        "        scipy.fft.fft2(wave)\n"
+        f"threading.Thread(target=compute, daemon=True).start(); sys.argv[1:] = {words}; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == code, done.stderr
+    assert ("ricom" in done.stdout) == (code == 0)
+    assert len(done.stderr.splitlines()) == (code != 0)
+
+
 def test_the_environment_is_reported_for_bug_reports() -> None:
     found = json.loads(stemtwin("report", "--environment", "--json").stdout)
     assert {"python", "stemtwin", "numpy", "torch"} <= found["versions"].keys()

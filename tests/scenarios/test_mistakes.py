@@ -43,6 +43,8 @@ FILES = {
     "falling.txt": b"# atoms, cross-section\n1, 1.4\n2, 0.7\n",
     "endless.txt": b"1 2\n" * 300_000,
     "good.txt": b"1 0.7\n2 1.4\n",
+    "scan.npz": b"x",
+    "run/config.yaml": b"renderer: fast",
 }
 """Files that lie in the working folder."""
 
@@ -252,6 +254,28 @@ train restoration --side-px 7 | side_px
 scan sto_001 --agents defects:weights=nowhere.safetensors | nowhere.safetensors: no such file
 scan sto_001 --agents segment_net:weights=junk.safetensors | junk.safetensors: cannot be read as weights
 scan sto_001 --agents restore:weights=restoratoin | 'restoratoin' are not shipped weights (did you mean restoration?)
+# files of another command, units, options of another controller
+stream sto_001 | sto_001 is a scenario, not a file or a camera: stemtwin scan sto_001
+stream lattice.npy | an array does not say what its axes are: write it with twin.formats.create
+stream 127.0.0.1:6342 | a camera is merlin://127.0.0.1:6342
+stream merlin://127.0.0.1:1 --agents com | merlin://127.0.0.1:1: Connection refused: nothing listens at this address
+acquire junk.mib | 'junk.mib' is not a scenario: `stemtwin stream junk.mib` reads data
+calibrate run | 'run' is not a scenario (did you mean run/config.yaml?)
+calibrate --set optics.energy_kev=300kV | input should be a valid number without a unit, got '300kV'
+calibrate nominal --controller random --set optics.convergence_mrad=0.028 | between the grid's angles: is it in mrad?
+calibrate --set controllers.random.x=1 | --set controllers.random.x=1: random does not run here; controllers: vae_em
+compare nominal --controllers random --set controllers.vae_em.hard=true | vae_em does not run here; controllers: random
+calibrate nominal --controller random --microscope replay | replay needs the recording: replay:FILE.zarr
+calibrate --microscope 127.0.0.1 | did you mean remote:127.0.0.1?
+calibrate nominal --controller random --record x.hspy | x.hspy: a recording is in zarr: name it x.zarr
+compare nominal --controllers random --out run | run has files of something else (config.yaml): choose another --out
+acquire sto_001 --set scan.detectors=bf | names in a list, [bf], or names with rings are expected, got 'bf'
+quantify junk.mib | junk.mib is a scan, not an image: `stemtwin stream` makes images of it
+quantify scan.npz | scan.npz holds several arrays: save the one you mean as .npy
+train quality --out run | --out run: weights are one file, .safetensors (did you mean run/quality.safetensors?)
+gallery --out x.pdf | --out x.pdf: the page is HTML: name it x.html
+serve nominal --host nowhere.invalid --token abcdefghijklmnop | --host nowhere.invalid
+serve nominal --mode scan | nominal: this scenario has no scan
 scan sto_001 --agents inverse:prior=tvv | prior: input should be 'tikhonov', 'tv' or 'denoiser', got 'tvv'
 """
 """A command line and a part of the line that answers it."""
@@ -294,6 +318,7 @@ def cases(text: str) -> list[tuple[str, str]]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with files of all kinds."""
     for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     (tmp_path / "empty").mkdir()
     for suffix in (".yaml", ".npy", ".safetensors"):

@@ -28,6 +28,7 @@ from twin.envs.calibration import CalibrationEnv
 from twin.formats.event_clock import clock_of, event_time
 from twin.instrument.merlin_control import MerlinControl
 from twin.interrupt import session
+from twin.scan.prism import PlaneWaves
 from twin.server.bench import scan_metadata
 
 SCAN = (
@@ -265,6 +266,18 @@ def test_a_state_that_cannot_be_scanned_is_served_for_calibration(caplog: pytest
             assert sum(len(block) for block in source.blocks()) == 1
     with pytest.raises(ScenarioError, match="the scan goes from"):
         TwinServer(load("sto_001", [*SCAN, "scan.plan.rows=4000"]), 3, FREE)
+
+
+def test_a_server_is_ready_when_its_plane_waves_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    propagated: list[str] = []
+    before = PlaneWaves._propagate
+    monkeypatch.setattr(PlaneWaves, "_propagate", lambda waves: (propagated.append("again"), before(waves))[1])
+    scenario = load("sto_001", [*SCAN, "scan.propagation=prism"])
+    with TwinServer(scenario, 3, FREE) as server:
+        assert propagated
+        propagated.clear()  # a client's time-out runs from here
+        assert len(over_the_wire(server.ports)) == 15
+    assert not propagated
 
 
 @contextmanager

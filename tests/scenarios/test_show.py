@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
-from controller.strategies import coordinate_scan
+from controller.strategies import coordinate_scan, vae_em
 from scenarios.cli import app
 from scenarios.option_table import rows, unit_of
 from scenarios.schema import load
+from twin.options import checked_options
 
 
 def stemtwin(*arguments: str) -> Result:
@@ -57,6 +59,14 @@ def test_an_entry_is_listed_with_default_unit_and_limits() -> None:
     (line,) = [line for line in lines if line.split()[0] == "stop_nm"]
     assert line.split()[1:5] == [str(coordinate_scan.Options().stop_nm), "nm", ">", "0"]
     assert lines[-1].strip().startswith("stemtwin calibrate day_a --controller coordinate_scan")
+
+
+def test_defaults_are_listed_as_a_scenario_has_them() -> None:
+    (found,) = json.loads(stemtwin("list", "vae_em", "--json").stdout)
+    default = {row["name"]: yaml.safe_load(row["default"]) for row in found["options"]}
+    assert default["hard"] is False
+    assert default["refinement"]["perturb_nm"] is None
+    assert checked_options(vae_em.Options, default) == vae_em.Options()
 
 
 def test_a_preset_is_listed_with_its_own_defaults() -> None:

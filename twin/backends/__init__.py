@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from twin import registry
-from twin.errors import StemtwinError, check_known
+from twin.errors import StemtwinError, check_known, printable
 from twin.optics import Optics
 from twin.options import OptionError
 from twin.state import StateSpace
@@ -72,6 +72,9 @@ def from_address(text: str) -> tuple[str, dict[str, Any]]:
         OptionError: an address for a kind that takes none.
     """
     kind, _, rest = text.partition(":")
+    if "." in kind or kind == "localhost":
+        address = printable(text, 60)
+        raise UnknownBackend(f"{address} is an address without a kind of microscope (did you mean remote:{address}?)")
     check_kind(kind)
     address = rest.removeprefix("//")
     if not address:

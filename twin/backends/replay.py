@@ -56,7 +56,9 @@ def make(options: Mapping[str, Any], optics: Optics, space: StateSpace) -> Micro
         FormatError: not a recording.
         ValueError: it has other optics or another space, or no known states for `nearest`.
     """
-    chosen = checked_options(Options, options)
+    chosen = checked_options(Options, {"path": "", **options})
+    if not chosen.path:
+        raise OptionError("replay needs the recording: replay:FILE.zarr, or the option path")
     recording = Recording(Path(chosen.path))
     recording.check_instrument(Capabilities("", optics, space, recording.camera_shape, recording.max_count))
     if chosen.mode == "nearest":

@@ -118,8 +118,8 @@ def check_suffix(path: Path, known: Container[str] = SUFFIXES) -> str:
     if suffix not in known:
         if suffix in READERS:
             raise FormatError(f"{path.name}: {suffix} is read, not written; written are {', '.join(SUFFIXES)}")
+        names = [name for name in READERS if name in known]
         raise FormatError(
-            f"{path.name}: no format {suffix or '(no suffix)'}{nearest(suffix, READERS, 0.5)};"
-            f" known: {', '.join(READERS)}"
+            f"{path.name}: no format {suffix or '(no suffix)'}{nearest(suffix, names, 0.5)}; known: {', '.join(names)}"
         )
     return suffix

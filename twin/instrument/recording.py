@@ -52,7 +52,8 @@ class RecordingWriter:
         again: continue an existing recording; a frame that a crash left incomplete is dropped.
 
     Raises:
-        FormatError: `path` exists and `again` is not set, or it is not a recording of this instrument.
+        FormatError: `path` exists and `again` is not set, has another format's suffix, or is not a recording of this
+            instrument.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class RecordingWriter:
                 array = self._array(name)
                 array.resize((self.count, *array.shape[1:]))
             return
+        if path.suffix.lower() not in ("", ".zarr"):
+            raise FormatError(f"{path}: a recording is in zarr: name it {path.stem}.zarr")
         if path.exists() or path.is_symlink():
             raise FormatError(f"{path} exists; choose another name, or continue it with --resume")
         # Under another name until it is complete: a directory with a recording's name is always a valid recording.

@@ -22,6 +22,11 @@ COLOURS = (3, 4)
 """Values of a pixel in colour, without and with its opacity."""
 MRC_HEADER_BYTES = 1024
 SUFFIXES = (".npy", *PICTURES, *ROSETTASCIIO)
+_A_SCAN = "is a scan, not an image: `stemtwin stream` makes images of it, by the agents adf or columns"
+NO_IMAGES = dict.fromkeys((".zarr", ".mib", ".t3p", ".tpx3", ".blo", ".zspy"), _A_SCAN) | {
+    ".npz": "holds several arrays: save the one you mean as .npy"
+}
+"""What else a file is whose suffix is none of `SUFFIXES`."""
 
 
 def read_image(path: Path) -> Floats:
@@ -40,8 +45,10 @@ def read_image(path: Path) -> Floats:
         >>> read_image(path).tolist()
         [[5.0, 5.0, 5.0], [5.0, 5.0, 5.0]]
     """
-    file_checks.check_file(path)
     suffix = path.suffix.lower()
+    if path.exists() and suffix in NO_IMAGES:
+        raise FormatError(f"{path} {NO_IMAGES[suffix]}; known: {', '.join(SUFFIXES)}")
+    file_checks.check_file(path)
     if suffix not in SUFFIXES:
         raise FormatError(
             f"{path.name}: no image format {suffix or '(no suffix)'}{nearest(suffix, SUFFIXES, 0.5)}; known:"

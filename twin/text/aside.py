@@ -27,6 +27,8 @@ def written_aside(path: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # of a write: it does not say where
+            error.filename = str(path)
         raise

@@ -139,12 +139,12 @@ class AnomalyAgent:
             "distance": Image(features.image(scores.distance), "1"),
         }
         finest = 2 / (len(reference.errors) + 1)
-        notes: tuple[str, ...] = ()
+        notes = [f"{np.count_nonzero(flagged)} of {len(flagged)} positions are unlike the reference"]
         if finest > options.false_alarms:
-            notes = (
-                f"the reference is too small for a rate of {options.false_alarms:g}: it tells {finest:.2g} at best",
+            notes.append(
+                f"the reference is too small for a rate of {options.false_alarms:g}: it tells {finest:.2g} at best"
             )
-        return Reconstruction(images, {"flagged": float(flagged.sum())}, notes=notes)
+        return Reconstruction(images, {"flagged": float(flagged.sum())}, notes=tuple(notes))
 
 
 def make(options: Mapping[str, Any]) -> Agent:

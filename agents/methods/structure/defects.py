@@ -74,7 +74,8 @@ class DefectAgent(RingAgent[tuple[Defects | None, tuple[int, ...], tuple[str, ..
         np.maximum.at(drawn, self._places(found, shape), found.probability)
         figures = {name: float(np.sum(found.kind == number)) for number, name in enumerate(KINDS)}
         figures["expected"] = float(found.probability.sum())
-        return Reconstruction({NAME: Image(drawn, "1")}, figures, notes=notes)
+        counted = ", ".join(f"{figures[name]:.0f} {name}" for name in KINDS)
+        return Reconstruction({NAME: Image(drawn, "1")}, figures, notes=(f"found: {counted}", *notes))
 
     def _places(self, found: Defects, shape: tuple[int, ...]) -> tuple[Any, Any]:
         row = np.clip(np.rint(found.y_nm / self._step_nm), 0, shape[0] - 1).astype(np.int64)

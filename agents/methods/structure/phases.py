@@ -82,7 +82,8 @@ class PhaseAgent:
         assert self._codes is not None
         figures = {NAME: float(len(groups)), "silhouette": silhouette(self._codes, groups.label)}
         figures |= {f"share_{number}": float(np.mean(groups.label == number)) for number in range(len(groups))}
-        return Reconstruction(images, figures)
+        shares = ", ".join(f"{100 * figures[f'share_{number}']:.0f}" for number in range(len(groups)))
+        return Reconstruction(images, figures, notes=(f"{len(groups)} phases, of {shares} % of the positions",))
 
     def centroids(self) -> Floats:
         """Expected counts in the bins for the centre of each phase, decoded, (K, D).

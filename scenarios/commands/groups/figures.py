@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scenarios.commands.refusal import refusals
+from scenarios.commands.refusal import refusals, stop
 
 app = typer.Typer(help="Redraw the figures of a paper.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -71,6 +71,8 @@ def gallery(
     ] = False,
 ) -> None:
     """Show what is simulated, as pictures. Ronchigrams, probes, diffraction, images, detector noise, scan errors."""
+    if out is not None and out.suffix.lower() not in ("", ".html", ".htm"):
+        stop(f"--out {out}: the page is HTML: name it {out.stem}.html")
     if play:
         typer.echo(_playable(out or Path("play.html"), only))
         return

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from scenarios.option_table import Row
 
 
+WIDEST = 24
+"""Characters of a cell above which the cells below it are not moved."""
+
+
 class _OrName(TyperGroup):
     """The lists by name; any other name is that of an entry of one of them."""
 
@@ -221,9 +225,9 @@ def _print_entry(name: str, entry: Entry) -> None:
     """Print an entry as a table of its options, aligned, and a command line that uses it."""
     typer.echo(f"{name}, a {entry.kind}: {entry.summary}".replace("a agent", "an agent"))
     cells = [(f"  {row.name}", row.default, row.unit, row.limits, row.meaning) for row in entry.rows]
-    widths = [max((len(cell[column]) for cell in cells), default=0) for column in range(4)]
+    widths = [max((len(cell[n]) for cell in cells if len(cell[n]) <= WIDEST), default=0) for n in range(4)]
     for cell in cells:
-        columns = (f"{text:{min(width, 24)}}" for text, width in zip(cell, widths, strict=False))
+        columns = (f"{text:{width}}" for text, width in zip(cell, widths, strict=False))
         typer.echo(f"{'  '.join(columns)}  {cell[-1]}".rstrip())
     if not entry.rows and entry.kind != "scenario":
         typer.echo("  no options")

@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from scenarios.commands.arguments import Overrides
-from scenarios.commands.refusal import refusals
+from scenarios.commands.refusal import refusals, resumable, stop
 from scenarios.folders import check_folder, locked
 from scenarios.option_table import explained
 from twin import interrupt
@@ -107,13 +107,13 @@ def command(name: str, module: ModuleType) -> Any:
             run = prepare(scenario, work or RUNS / label, frames, progress, workers, overrides or ())
         _use(threads)
         target = out or run.work / f"{label}.safetensors"
+        _check_file(target, label)
         kept = f"interrupted; the same command resumes from {run.work}"
         # Now, not after hours of work: folders are created, and nobody else trains there.
         with refusals(kept, OSError):
             check_folder(frames)
         with refusals(kept, OSError), closing(progress), locked(run.work, inside=True), locked(target):
-            trained = training(checked, run, target)
-            rows = training.summary(trained, run)
+            rows = _trained(training, checked, run, target)
         _report({"weights": f"{target} ({target.stat().st_size / 1e6:.1f} MB)", **rows})
         if training.controllers:
             typer.echo(use_of(training.controllers[0], target, scenario, overrides or ()))
@@ -124,6 +124,19 @@ def command(name: str, module: ModuleType) -> Any:
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     single.command(name, help=f"{inspect.getdoc(module)}\n\nRun again after an interruption to resume.")(train)
     return typer.main.get_command(single)
+
+
+def _trained(training: "Training[Any, Any]", options: Any, run: "TrainingRun", target: Path) -> Mapping[str, str]:
+    """Train, write the weights, and return what is printed about them."""
+    with resumable(run.work):
+        return training.summary(training(options, run, target), run)
+
+
+def _check_file(target: Path, label: str) -> None:
+    """Refuse a folder, or a suffix that no command reads as weights, now and not after hours of work."""
+    if target.is_dir() or target.suffix.lower() != ".safetensors":
+        named = target / f"{label}.safetensors" if target.is_dir() else target.with_suffix(".safetensors")
+        stop(f"--out {target}: weights are one file, .safetensors (did you mean {named}?)")
 
 
 def _parameters(options: type) -> list[inspect.Parameter]:

@@ -192,6 +192,8 @@ def test_what_the_operator_knows_better_goes_first(tmp_path: Path) -> None:
         open_source(path, meta={"step_mn": 1})
     with pytest.raises(SourceError, match="step_nm"):
         open_source(path, meta={"step_nm": -1})
+    with pytest.raises(SourceError, match=r"energy_kev is in keV, 0\.1 to 5000, got 300000; nearest: 5000"):
+        open_source(path, meta={"energy_kev": 300000})
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,7 @@ def test_only_images_on_the_scans_grid_are_compared() -> None:
     found.start(StreamMeta(LAYOUT))
     assert list(compare(found.result(), TOTAL)) == ["total"]
     assert math.isnan(compare(found.result(), TOTAL)["total"])
+    assert compare(Reconstruction({"probability": Image(TOTAL, "1")}), TOTAL) == {}
 
 
 def test_agents_set_aside_leave_nothing_but_their_result(tmp_path: Path) -> None:

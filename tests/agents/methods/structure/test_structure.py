@@ -40,6 +40,7 @@ def test_three_regions_are_three_phases(method: str) -> None:
     agent.update(FrameBlock(frames(region()), PIXEL))
     found = agent.result()
     assert found.figures["phases"] == 3
+    assert found.notes[0].startswith("3 phases, of ")
     label = found.images["phases"].values
     assert all(len(np.unique(label[region() == number])) == 1 for number in range(3))
     assert len(np.unique(label)) == 3
@@ -70,6 +71,7 @@ def test_what_is_not_in_the_reference_is_flagged() -> None:
     assert set(odd) <= set(found)
     assert len(found) <= len(odd) + 15
     assert agent.result().figures["flagged"] == len(found)
+    assert agent.result().notes[0] == f"{len(found)} of {ROWS * COLUMNS} positions are unlike the reference"
 
 
 def test_a_reference_has_to_lie_in_the_scan() -> None:
