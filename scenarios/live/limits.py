@@ -1,4 +1,4 @@
-"""The limits of a session in words, for the page."""
+"""The beginning and the limits of a session in words, for the page."""
 
 from scenarios.schema import Scenario
 
@@ -23,3 +23,17 @@ def in_force(scenario: Scenario, instrument: bool) -> list[list[str]]:
     dose = "no limit" if safety.dose_e is None else f"{safety.dose_e:g} electrons"
     way = "the last state with a good frame" if safety.rollback == "last_good" else "its start"
     return [*rows, ["dose of a session", dose], ["a session that fails goes back to", way]]
+
+
+def beginning(scenario: Scenario, twin: bool) -> str:
+    """Return from which state a calibration starts, and with which dose.
+
+    Example:
+        >>> from scenarios.schema import load
+        >>> beginning(load("nominal"), twin=True)
+        'Starts with the corrector at zero, whatever the knobs say; 1e+06 electrons and 0.5 s a frame.'
+    """
+    if not twin:
+        return "Starts where the instrument stands, with the exposure that is set there."
+    dose = f"{scenario.day.dose_e:.3g} electrons and {scenario.day.exposure_s:g} s a frame"
+    return f"Starts with the corrector at zero, whatever the knobs say; {dose}."

@@ -11,10 +11,10 @@ import pytest
 from agents.base import Reconstruction, Trust
 from agents.sources import open_source
 from scenarios.live import messages
-from scenarios.live.agents import told
 from scenarios.live.desk import Desk, Settings
 from scenarios.live.pictures import Picture
-from scenarios.live.scan import ScanRun, of_source
+from scenarios.live.scanning.agents import told
+from scenarios.live.scanning.scan import ScanRun, of_source
 from scenarios.schema import load
 from twin.formats import Layout, Metadata, create
 
