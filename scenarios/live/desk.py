@@ -104,7 +104,7 @@ class Desk:
 
     @cached_property
     def choices(self) -> dict[str, Any]:
-        """What can be chosen: controllers, days, scans with the agents' names; constant."""
+        """What can be chosen; constant."""
         return choices_of(self.settings.scenario, self.settings.source, self.is_twin)
 
     def plain(self) -> dict[str, Any]:

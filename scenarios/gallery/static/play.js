@@ -87,10 +87,8 @@ function turn(values) {
   redraw();
 }
 
-function turnBy(name, change) { turn({ [name]: (state.knobs[name] || 0) + change }); }
-
 get("knobs").append(...KNOBS.map((knob) => knobRow(knob, turn, dragging)));
-turnedByHand(get("ronchigram"), turnBy);
+turnedByHand(get("ronchigram"), (name) => state.knobs[name] || 0, turn);
 get("zero").onclick = () => turn(ZERO);
 get("stage").onclick = () => { state.film += 1; scope.takeFilm(state.film); redraw(); };
 get("dose").oninput = () => {
