@@ -368,12 +368,12 @@ class Desk:
         """End everything; an instrument is left as its limits demand. Return in words what became of it."""
         said = []
         if self.scan is not None and (words := self.scan.end()):
-            said.append(f"the scan: {words}")
+            said.append(f"The scan: {words}.")
         if self.calibration is not None and (words := self.calibration.end()):
-            said.append(f"the calibration: {words}")
+            said.append(f"The calibration: {words}.")
         if self.hand is not None and (words := self.hand.close(reason)):
-            said.append(f"the instrument: {words}")
-        return "; ".join(said)
+            said.append(f"The instrument: {words}.")
+        return " ".join(said)
 
     def report(self) -> Path | None:
         """Return the report of the latest calibration, if it has one."""

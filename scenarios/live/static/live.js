@@ -97,7 +97,7 @@ function showView(header, pictures) {
     paint($("probe"), pictures.probe, MAGMA);
     paint($("phase"), pictures.phase, CYCLE);
   }
-  $("probe-field").textContent = known ? `picture ${pictures.probe.field_nm.toFixed(1)} nm wide` : "";
+  $("probe-field").textContent = known ? `picture: ${pictures.probe.field_nm.toFixed(1)} nm` : "";
   const guessed = header.basis === "estimate";
   for (const tag of document.querySelectorAll(".secret .tag")) tag.textContent = guessed ? `estimate: ${listed(header.covers)} alone` : "";
   $("strehl").textContent = known ? header.strehl.toFixed(2) : "–";
@@ -182,7 +182,6 @@ function fillChoices() {
     box.querySelector("input").onfocus = box.onfocus;
     return box;
   });
-  $("agent-about").textContent = "Point at an agent to read what it does.";
   $("usual-agents").replaceChildren(...boxes(true));
   $("other-agents").replaceChildren(...boxes(false));
 }
@@ -562,7 +561,7 @@ function renderScan() {
   $("scan-progress").value = scan.total ? scan.positions / scan.total : 0;
   if (active && !scan.total) $("scan-progress").removeAttribute("value");
   $("scan-state").textContent = scan.problem || scan.outcome || (scan.total ? `${scan.positions} of ${scan.total} positions, ${scan.rate_per_s.toFixed(0)} per second` : "Preparing the specimen…");
-  $("scan-state").textContent += ` Beam: ${scan.beam}.`;
+  $("scan-beam").textContent = `Beam: ${scan.beam}.`;
   const box = $("scan-agents");
   fill(box, `${scan.what}:${scan.agents.map((agent) => `${agent.label}${agent.knobs.length}`).join()}`, () => scan.agents.map(agentCard));
   for (const agent of scan.agents) {

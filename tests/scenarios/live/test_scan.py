@@ -232,7 +232,7 @@ def test_the_end_of_the_page_names_the_scan_that_it_interrupts(file: Path, tmp_p
     )
     go_on = held_after_the_first_block(run)
     threading.Timer(0.2, go_on.set).start()
-    assert desk.close("a test ends").startswith(("the scan: interrupted, in ", "the scan: incomplete, in "))
+    assert desk.close("a test ends").startswith(("The scan: interrupted, in ", "The scan: incomplete, in "))
     assert str(tmp_path / "stream") in run.outcome
 
 
