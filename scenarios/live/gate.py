@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scenarios.live.plain import changes_in_words
+from scenarios.live.plain import changes_in_words, dose_in_words
 from twin.arrays import Array
 from twin.errors import check_known
 from twin.instrument.faults import Stopped
@@ -196,5 +196,5 @@ class GatedMicroscope:
     def _expose(self) -> Frame:
         frame = self._inner.acquire()
         self._show(frame)
-        self._gate.note(f"frame at {frame.clock_s:.1f} s, {frame.dose_e:.2g} electrons")
+        self._gate.note(f"frame at {frame.clock_s:.1f} s, {dose_in_words(frame.dose_e)}")
         return frame

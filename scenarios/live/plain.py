@@ -27,3 +27,14 @@ def changes_in_words(space: StateSpace, values_nm: Iterable[float]) -> str:
         'C10 +46.69, C12a -12.28, C12b +0.00 nm'
     """
     return ", ".join(f"{name} {value:+.2f}" for name, value in zip(space.names, values_nm, strict=True)) + " nm"
+
+
+def dose_in_words(dose_e: float) -> str:
+    """Return a number of electrons as everywhere on the page.
+
+    Example:
+        >>> dose_in_words(1e6), dose_in_words(800)
+        ('1.0e6 electrons', '800 electrons')
+    """
+    mantissa, _, exponent = f"{dose_e:.1e}".partition("e")
+    return f"{mantissa}e{int(exponent)} electrons" if dose_e >= 1e4 else f"{dose_e:.3g} electrons"

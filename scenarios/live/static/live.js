@@ -151,7 +151,7 @@ function knobsInWords(header) {
 for (const side of ["a", "b"]) {
   $(`hold-${side}`).onclick = () => {
     const view = page.views.view;
-    hold(side, view, view && `By hand: ${knobsInWords(view.header)}${view.header.strehl ? `; Strehl ratio ${view.header.strehl.toFixed(2)}` : ""}.`);
+    hold(side, view, view && `By hand: ${knobsInWords(view.header)}${view.header.strehl ? `; Strehl ratio ${view.header.strehl.toFixed(2)} (${view.header.basis})` : ""}.`);
   };
 }
 
@@ -186,16 +186,19 @@ function fillChoices() {
   $("other-agents").replaceChildren(...boxes(false));
 }
 function aboutController() { $("controller-about").textContent = page.hello.controllers.find((one) => one.name === $("controller").value)?.about || ""; }
-const BEAMS = { microscope: "corrector as in Microscope", uncorrected: "uncorrected, as the seed hides it", corrected: "corrected" };
+const BEAMS = { microscope: ["as in Microscope", "The corrector as it stands in the panel Microscope, on the same hidden aberrations."],
+  uncorrected: ["uncorrected", "The aberrations that the seed hides."], corrected: ["corrected", "What the corrector does not reach is left."] };
 function aboutScan() {
   const scan = page.hello.scans.find((one) => one.name === $("scan-of").value);
   $("scan-about").textContent = scan?.about || "the source named on the command line";
   $("beam-line").hidden = !scan;
-  $("beam").replaceChildren(...Object.entries(BEAMS).map(([name, about]) => element("option", { value: name, textContent: about })));
+  $("beam").replaceChildren(...Object.entries(BEAMS).map(([name, [word, about]]) => element("option", { value: name, textContent: word, title: about })));
   $("beam").value = !scan || scan.corrected ? "corrected" : "microscope";
+  $("beam").title = BEAMS[$("beam").value][1];
 }
 $("controller").onchange = aboutController;
 $("scan-of").onchange = aboutScan;
+$("beam").onchange = () => { $("beam").title = BEAMS[$("beam").value][1]; };
 
 const drives = () => connected && page.state?.role.drives;
 const runs = () => Boolean(page.state?.run?.running);
@@ -610,6 +613,10 @@ function agentKnob(label, knob) {
     return row;
   }
   const slider = element("input", { type: "range", min: knob.low, max: knob.high, step: knob.step });
+  if (knob.none && !knob.none_at) { // no end of the slider stands for it
+    row.title += ` Double-click: ${knob.none}.`;
+    row.ondblclick = () => { slider.value = 0; show.textContent = knob.none; tune(label, knob, null); };
+  }
   slider.onpointerdown = () => page.dragging.add(`${label}.${knob.name}`);
   slider.onpointerup = () => page.dragging.delete(`${label}.${knob.name}`);
   slider.oninput = () => {
@@ -707,7 +714,7 @@ function drawRings() {
   };
   if (picture.convergence_mrad) ring(picture.convergence_mrad, "#57d8ff", [12, 10]);
   for (const agent of page.state?.scan?.agents || []) for (const knob of agent.knobs) if (knob.unit === "mrad" && knob.value && knob.value < knob.high) ring(knob.value, "#ffffff", []);
-  $("pattern-about").textContent = picture.convergence_mrad ? `dashed: aperture, ${picture.convergence_mrad} mrad` : "centre and rings";
+  $("pattern-about").textContent = picture.convergence_mrad ? `dashed: aperture, ${picture.convergence_mrad} mrad; white: the knobs’ radii` : "centre and rings";
 }
 
 // --- what lies below the edge -------------------------------------------------------------------
