@@ -138,7 +138,7 @@ get("show").onclick = show;
 
 get("optics").textContent = `${OPTICS.energy_kev} kV, ${OPTICS.convergence_mrad} mrad, ${OPTICS.film.thickness_nm} nm of carbon`;
 get("camera").textContent = `${(scope.side * scope.pixel_mrad).toFixed(0)} mrad wide`;
-get("probe-field").textContent = `${(PROBE_PIXELS * OPTICS.sampling_nm).toFixed(1)} nm wide`;
+get("probe-field").textContent = `picture: ${(PROBE_PIXELS * OPTICS.sampling_nm).toFixed(1)} nm`;
 get("dose").oninput();
 scope.takeFilm(state.film);
 turn({ ...ZERO, ...START });
