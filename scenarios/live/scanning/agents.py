@@ -228,14 +228,14 @@ class TunedAgent:
 
     def _keep_clear(self, meta: StreamMeta) -> None:
         """Have adf begin outside the bright disc, unless it was told where."""
-        options, known = getattr(self.inner, "options", None), meta.metadata
-        if self.name != "adf" or options.inner_mrad is not None or None in (known.convergence_mrad, known.pixel_mrad):  # type: ignore[union-attr]
+        inner: Any = self.inner
+        beam_mrad, pixel_mrad = meta.metadata.convergence_mrad, meta.metadata.pixel_mrad
+        if self.name != "adf" or inner.options.inner_mrad is not None or beam_mrad is None or pixel_mrad is None:
             return
-        inner_mrad = max(CLEAR * known.convergence_mrad, known.convergence_mrad + 1.5 * known.pixel_mrad)
-        inner_mrad = math.ceil(2 * inner_mrad) / 2
-        if inner_mrad < known.pixel_mrad * (min(meta.layout.camera) / 2 - 1):
-            self.inner.options = replace(options, inner_mrad=inner_mrad)  # type: ignore[attr-defined]
-            self.note = f"begins at {inner_mrad:g} mrad, clear of the bright disc of {known.convergence_mrad:g} mrad"
+        inner_mrad = math.ceil(2 * max(CLEAR * beam_mrad, beam_mrad + 1.5 * pixel_mrad)) / 2
+        if inner_mrad < pixel_mrad * (min(meta.layout.camera) / 2 - 1):
+            inner.options = replace(inner.options, inner_mrad=inner_mrad)
+            self.note = f"begins at {inner_mrad:g} mrad, clear of the bright disc of {beam_mrad:g} mrad"
 
     def plain(self) -> dict[str, Any]:
         """Return name, knobs and the latest refusal as JSON data."""

@@ -83,6 +83,7 @@ function show({ header, pictures }) {
   say({ do: "seen", kind: header.kind, number: header.number });
 }
 
+const minus = (text) => text.replace(/(^|\s)-(?=\d)/g, "$1−");
 const listed = (names) => (!names ? "" : names.length > 3 ? `${names.length} coefficients` : names.join(", "));
 const drawn = [];
 const asked = { knobs: null, at: 0 };
@@ -348,7 +349,7 @@ function renderRun() {
   $("report").hidden = !run?.report;
   $("report").href = `report${location.search}`;
   const lines = run ? [...(run.audit ? run.audit.lines.map((text) => ({ text })) : run.log)].reverse() : [];
-  fill($("log"), JSON.stringify(lines.slice(0, 3)) + lines.length, () => lines.map((line) => element("li", {}, ...(line.time ? [element("time", { textContent: line.time })] : []), line.text)));
+  fill($("log"), JSON.stringify(lines.slice(0, 3)) + lines.length, () => lines.map((line) => element("li", {}, ...(line.time ? [element("time", { textContent: line.time })] : []), minus(line.text))));
   $("audit-path").textContent = run?.audit ? `audit log: ${run.audit.path}` : "";
   $("posterior-empty").hidden = Boolean(run?.posterior);
   $("posterior-empty").textContent = !run ? "Choose a controller and press “Calibrate”. Each frame narrows the ellipses." : active ? "Preparing the microscope and the controller: the first time takes some seconds…" : run.outcome;
@@ -564,7 +565,7 @@ function renderScan() {
   $("scan-progress").value = scan.total ? scan.positions / scan.total : 0;
   if (active && !scan.total) $("scan-progress").removeAttribute("value");
   $("scan-state").textContent = scan.problem || scan.outcome || (scan.total ? `${scan.positions} of ${scan.total} positions, ${scan.rate_per_s.toFixed(0)} per second` : "Preparing the specimen…");
-  $("scan-beam").textContent = `Beam: ${scan.beam}.`;
+  $("scan-beam").textContent = minus(`Beam: ${scan.beam}.`);
   const box = $("scan-agents");
   fill(box, `${scan.what}:${scan.agents.map((agent) => `${agent.label}${agent.knobs.length}`).join()}`, () => scan.agents.map(agentCard));
   for (const agent of scan.agents) {
