@@ -130,6 +130,10 @@ def test_every_control_is_reached_by_scrolling_its_panel(page: Any, tab: str) ->
         page.click("#scan-start")
         page.locator("#scan-state", has_text="complete").wait_for()
         assert page.locator(".agent .knob").count() == 11  # of adf, ricom and ssb
+        widths = page.evaluate(
+            "() => [...document.querySelectorAll('.agent [type=range]')].map((one) => one.clientWidth)"
+        )
+        assert min(widths) >= 80
     assert page.evaluate(REACHED, tab) == [[], 0, 0]
 
 
