@@ -100,7 +100,7 @@ function showView(header, pictures) {
   }
   $("probe-field").textContent = known ? `picture: ${pictures.probe.field_nm.toFixed(1)} nm` : "";
   const guessed = header.basis === "estimate";
-  for (const tag of document.querySelectorAll(".secret .tag")) tag.textContent = guessed ? `estimate: ${listed(header.covers)} alone` : "";
+  for (const tag of known ? document.querySelectorAll(".secret .tag") : []) tag.textContent = guessed ? `estimate: ${listed(header.covers)} alone` : "";
   $("strehl").textContent = known ? header.strehl.toFixed(2) : "–";
   if (guessed && header.strehl_std >= 0.005) $("strehl").append(element("small", { textContent: ` ± ${header.strehl_std.toFixed(2)}` }));
   $("basis").textContent = { truth: "(truth)", estimate: "(estimate)" }[header.basis] || "";
@@ -721,7 +721,12 @@ function drawRings() {
 // --- what lies below the edge -------------------------------------------------------------------
 
 const SCROLLERS = "aside, .agents, .left, #log, #compare";
-function markMore() {
+let marking = 0;
+function markMore() { // not with every state: it has the page laid out
+  marking = marking || setTimeout(markNow, 200);
+}
+function markNow() {
+  marking = 0;
   for (const box of document.querySelectorAll(SCROLLERS)) box.classList.toggle("more", box.scrollHeight - box.clientHeight - box.scrollTop > 8);
 }
 document.addEventListener("scroll", markMore, { capture: true, passive: true });
