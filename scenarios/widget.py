@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
     raise ImportError(f"the widget needs {error.name}: pip install 'stemtwin[notebook]'") from error
 
 from scenarios.live import messages, pictures
+from scenarios.live.belief import true_figures
 from scenarios.live.hand import TwinHand
 from scenarios.page import bundled, text_of
 from scenarios.schema import load
@@ -101,7 +102,7 @@ class Microscope(anywidget.AnyWidget):
         shown = pictures.of_frame(view.frame)
         details: dict[str, Any] = {"draft": draft, "knobs": self.knobs_nm}
         if self._truth:
-            of_probe, figures = pictures.of_probe(self._hand.aberrations(), self._hand.scenario.optics)
-            shown += of_probe
-            details |= figures
+            truth, optics = self._hand.aberrations(), self._hand.scenario.optics
+            shown += pictures.of_probe(truth, optics)
+            details |= true_figures(truth, self._hand.space.names, optics)
         self.send({"kind": "view"}, [pictures.packed("view", self._number, shown, details)])

@@ -161,6 +161,14 @@ class SimulatedMicroscope:
         """Name of the specimen region that the next Ronchigram exposes, and its dose in electrons."""
         return f"film {self._begun('next_exposure').next_film}", self._day.dose_e
 
+    def set_exposure(self, dose_e: float, exposure_s: float) -> None:
+        """Take further Ronchigrams with another dose and exposure time; clock, drift and costs go on.
+
+        Raises:
+            ValueError: a dose or a time that a day cannot have.
+        """
+        self._day = replace(self._day, dose_e=dose_e, exposure_s=exposure_s)
+
     def stay_on_film(self, film: int | None) -> None:
         """Take this session's further Ronchigrams on one region of the film; None: as the day prescribes.
 

@@ -53,7 +53,7 @@ GOOD: tuple[dict[str, Any], ...] = (
     {"do": "calibrate", "controller": "random", "observations": 3},
     {"do": "run", "verb": "stop"},
     {"do": "scan_stop"},
-    {"do": "scan", "scenario": "nominal", "agents": ["adf"]},
+    {"do": "scan", "scenario": "nominal", "agents": ["adf"], "beam": "microscope"},
     {"do": "configure", "agent": "ricom", "changes": {"kernel_px": 31}},
     {"do": "seen", "kind": "view", "number": 3},
     {"do": "drive"},

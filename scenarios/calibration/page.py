@@ -131,7 +131,7 @@ def _probe_cards(result: Result) -> list[Card]:
     fine = left["within_2_nm"] and left["within_pi_4"]
     return [
         Card("strictly in spec" if fine else "not strictly", strict_line(result), "good" if fine else ""),
-        Card(f"{left['strehl']:.2f}", "Strehl ratio after the correction"),
+        Card(f"{left['strehl']:.2f}", "Strehl ratio after the correction, by the calibrated coefficients alone"),
         Card(f"{result.probe_d50_nm:.3f} nm", "diameter with half of the electrons"),
     ]
 

@@ -13,6 +13,7 @@ from scenarios.calibration.instruments import Wiring
 from scenarios.calibration.results import Result, Step
 from scenarios.calibration.run import opened, run_at
 from scenarios.calibration.session import Session
+from scenarios.live.belief import Belief
 from scenarios.live.gate import Gate, GatedMicroscope
 from scenarios.live.job import Job
 from scenarios.live.plain import rounded
@@ -85,7 +86,7 @@ class Calibration(Job):
         self._thread.join(JOIN_S)
         if self._thread.is_alive():
             return f"the calibration has not ended within {JOIN_S:g} s"
-        return self.outcome()
+        return self.outcome() + ("" if self.result is None else f", in {self.result.directory}")
 
     def outcome(self) -> str:
         """Return the end of the run as a sentence; empty while it goes on."""
@@ -95,9 +96,9 @@ class Calibration(Job):
             return f"complete after {len(self.result.steps)} observations"
         return f"{self.result.status}: {self.result.reason}" if self.result.reason else self.result.status
 
-    def estimate_nm(self) -> Array | None:
-        """Return the latest estimate of the state that the run began in, (n,)."""
-        return None if self._estimate is None else self._estimate.mean_nm
+    def belief(self) -> Belief | None:
+        """Return the latest estimate of the state that the run began in."""
+        return None if self._estimate is None else Belief.of(self.scenario.space, self._estimate)
 
     def plain(self) -> dict[str, Any]:
         """Return the state of the run as JSON data."""

@@ -4,7 +4,7 @@ The microscope is never in two hands: while a calibration runs, the knobs are re
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,18 @@ from agents.sources import open_source
 from controller import base as controllers
 from scenarios.calibration.instruments import Wiring
 from scenarios.live import messages, pictures
-from scenarios.live.agents import offered
+from scenarios.live.belief import Belief, true_figures
 from scenarios.live.calibration import Calibration
-from scenarios.live.hand import Exposure, Hand, InstrumentHand, TwinHand, belief, connect
-from scenarios.live.limits import in_force
+from scenarios.live.choices import choices_of
+from scenarios.live.hand import Exposure, Hand, InstrumentHand, TwinHand, connect
+from scenarios.live.limits import beginning, in_force
 from scenarios.live.pictures import Picture
 from scenarios.live.plain import rounded
-from scenarios.live.scan import ScanRun, of_source, of_twin
+from scenarios.live.scanning.beam import Beam, Choice
+from scenarios.live.scanning.scan import ScanRun, of_source, of_twin
 from scenarios.schema import Scenario, library, load
 from scenarios.schema import Task as TaskSection
 from twin import backends
-from twin.arrays import Array
 from twin.errors import StemtwinError, check_known
 from twin.types import Frame
 
@@ -79,7 +80,7 @@ class Desk:
         self.truth_shown, self.live = False, True
         self.calibration: Calibration | None = None
         self.scan: ScanRun | None = None
-        self._belief_nm: Array | None = None
+        self._belief: Belief | None = None
         self._taken_over = True
         self._kind = self.scenario.microscope.kind
         self.hand: Hand | None = TwinHand(self.scenario, self.seed) if self.is_twin else None
@@ -103,17 +104,8 @@ class Desk:
 
     @cached_property
     def choices(self) -> dict[str, Any]:
-        """What can be chosen: controllers, days, scans with the agents' names; constant."""
-        own = self.settings.scenario
-        found = {name: load(name) for name in library()} | {own.name: own}
-        days = {name: one for name, one in found.items() if one.scan is None} if self.is_twin else {}
-        return {
-            "controllers": [{"name": name, "about": controllers.describe(name)} for name in controllers.names()],
-            "days": [{"name": name, "about": one.description} for name, one in days.items()],
-            "scans": [{"name": name, "about": one.description} for name, one in found.items() if one.scan],
-            "agents": offered(),
-            "source": self.settings.source,
-        }
+        """What can be chosen; constant."""
+        return choices_of(self.settings.scenario, self.settings.source, self.is_twin)
 
     def plain(self) -> dict[str, Any]:
         """Return the whole state as JSON data."""
@@ -121,6 +113,7 @@ class Desk:
             "scenario": {"name": self.scenario.name, "about": self.scenario.description, "seed": self.seed},
             "microscope": self._microscope(),
             "limits": in_force(self.scenario, self._needs_consent),
+            "beginning": beginning(self.scenario, self.is_twin),
             "run": self._run(),
             "scan": None if self.scan is None else self.scan.plain(),
         }
@@ -184,11 +177,14 @@ class Desk:
             "dose_e": view.frame.dose_e,
             "basis": None,
         }
-        known, basis = self._known(hand)
-        if known is not None:
-            of_probe, figures = pictures.of_probe(known, self.scenario.optics)
-            shown += of_probe
-            details |= {"basis": basis, **figures}
+        optics = self.scenario.optics
+        if self.truth_shown and isinstance(hand, TwinHand):
+            known = hand.aberrations()
+            shown += pictures.of_probe(known, optics)
+            details |= {"basis": "truth", **true_figures(known, hand.space.names, optics)}
+        elif self._belief is not None:
+            shown += pictures.of_probe(self._belief.aberrations(view.knobs_nm), optics)
+            details |= {"basis": "estimate", **self._belief.figures(view.knobs_nm, optics)}
         self._show("view", shown, details)
 
     def lose(self, ended: bool) -> None:
@@ -197,14 +193,6 @@ class Desk:
         if ended and isinstance(self.hand, InstrumentHand):
             self._leave_instrument()
         self._changed()
-
-    def _known(self, hand: Hand) -> tuple[Any, str]:
-        """Return the aberrations that may be shown, and whether they are "truth" or "estimate"."""
-        if self.truth_shown and isinstance(hand, TwinHand):
-            return hand.aberrations(), "truth"
-        if self._belief_nm is not None:
-            return belief(hand.space, self._belief_nm, hand.knobs_nm), "estimate"
-        return None, ""
 
     def _frame_of_run(self, frame: Frame) -> None:
         """Show a frame of the calibration, from its thread."""
@@ -261,7 +249,7 @@ class Desk:
         drawn = self._named(message.scenario).for_seed(message.seed)
         self.hand = TwinHand(drawn, message.seed)
         self.scenario, self.seed = drawn, message.seed
-        self.truth_shown, self._belief_nm, self.calibration = False, None, None
+        self.truth_shown, self._belief, self.calibration = False, None, None
 
     def _named(self, name: str) -> Scenario:
         """Return the scenario of the command line, or one of the library: never a file that a page names.
@@ -316,12 +304,12 @@ class Desk:
         if run is None or run.running or self._taken_over:
             return False
         self._taken_over = True
-        estimate = run.estimate_nm()
+        belief, inputs_nm = run.belief(), run.cumulative_nm
         if isinstance(self.hand, TwinHand):
-            self.hand.turn(dict(zip(self.hand.space.names, map(float, run.cumulative_nm), strict=True)))
-            self._belief_nm = estimate
-        elif estimate is not None:
-            self._belief_nm = estimate + run.cumulative_nm
+            self.hand.turn(dict(zip(self.hand.space.names, map(float, inputs_nm), strict=True)))
+        elif belief is not None:  # the knobs of the next session begin at zero
+            belief = replace(belief, mean_nm=belief.mean_nm + inputs_nm)
+        self._belief = belief
         self._changed()
         return True
 
@@ -346,8 +334,23 @@ class Desk:
             self.scan = of_source(self.settings.source, opened, message.agents, out, wanted, show, self._changed)
         else:
             scenario = self._named(message.scenario)
-            self.scan = of_twin(scenario.for_seed(seed), seed, message.agents, out, wanted, show, self._changed)
+            self.scan = of_twin(
+                scenario.for_seed(seed), seed, message.agents, out, wanted, show, self._changed,
+                self._beam(message.beam, scenario),
+            )  # fmt: skip
         self.scan.start()
+
+    def _beam(self, choice: Choice, scenario: Scenario) -> Beam:
+        """Return the beam of a twin's scan.
+
+        Raises:
+            NotNow: the corrector in the hand is not that of the scan.
+        """
+        if choice != "microscope":
+            return Beam(choice)
+        if not isinstance(self.hand, TwinHand) or self.scenario.space != scenario.space:
+            raise NotNow(f"the corrector in Microscope is not that of {scenario.name}: choose another beam")
+        return Beam(choice, self.hand.knobs_nm.copy())
 
     def _stop_scan(self, message: messages.ScanStop) -> None:
         if self.scan is None or not self.scan.running:
@@ -364,13 +367,13 @@ class Desk:
     def close(self, reason: str) -> str:
         """End everything; an instrument is left as its limits demand. Return in words what became of it."""
         said = []
-        if self.scan is not None:
-            self.scan.end()
+        if self.scan is not None and (words := self.scan.end()):
+            said.append(f"The scan: {words}.")
         if self.calibration is not None and (words := self.calibration.end()):
-            said.append(f"the calibration: {words}")
+            said.append(f"The calibration: {words}.")
         if self.hand is not None and (words := self.hand.close(reason)):
-            said.append(f"the instrument: {words}")
-        return "; ".join(said)
+            said.append(f"The instrument: {words}.")
+        return " ".join(said)
 
     def report(self) -> Path | None:
         """Return the report of the latest calibration, if it has one."""

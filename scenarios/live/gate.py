@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scenarios.live.plain import changes_in_words, dose_in_words
 from twin.arrays import Array
 from twin.errors import check_known
 from twin.instrument.faults import Stopped
@@ -188,12 +189,12 @@ class GatedMicroscope:
             raise Stopped(TAKEN_BACK)
 
     def _send(self, delta_nm: Array, what: str) -> None:
-        self._gate.note(f"{what} {self.capabilities.space.named(delta_nm)}")
+        self._gate.note(f"{what}: {changes_in_words(self.capabilities.space, delta_nm)}")
         self._inner.apply(delta_nm)
         self.cumulative_nm = self.cumulative_nm + delta_nm
 
     def _expose(self) -> Frame:
         frame = self._inner.acquire()
         self._show(frame)
-        self._gate.note(f"frame at {frame.clock_s:.1f} s, {frame.dose_e:.3g} electrons")
+        self._gate.note(f"frame at {frame.clock_s:.1f} s, {dose_in_words(frame.dose_e)}")
         return frame

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from scenarios.calibration.instruments import Bench, Wiring, build
 from scenarios.calibration.place import claimed
 from scenarios.calibration.session import microscope_generator
@@ -114,7 +112,10 @@ class TwinHand:
         self.exposure = Exposure(dose_e=scenario.day.dose_e, exposure_s=scenario.day.exposure_s)
         self._renderer = LiveRenderer(scenario.optics, scenario.day)
         self.knobs_nm: Array = scenario.space.zero
-        self._begin()
+        day = replace(scenario.day, overhead_s=0.0)
+        self._microscope = SimulatedMicroscope(scenario.optics, self.space, day, self._renderer)
+        self._microscope.reset(microscope_generator(seed))
+        self._microscope.stay_on_film(self.region)
 
     def turn(self, knobs_nm: Mapping[str, float]) -> None:
         wanted = wanted_nm(self.space, self.knobs_nm, knobs_nm)
@@ -126,9 +127,9 @@ class TwinHand:
         return View(self._microscope.acquire(), self.knobs_nm.copy(), draft)
 
     def set_exposure(self, exposure: Exposure) -> None:
-        """Expose with another dose or time from now on; drift begins anew."""
+        """Expose with another dose or time from now on; the instrument's clock goes on."""
+        self._microscope.set_exposure(exposure.dose_e, exposure.exposure_s)
         self.exposure = exposure
-        self._begin()
 
     def move_stage(self) -> None:
         """Take further frames on the next region of the film."""
@@ -142,16 +143,6 @@ class TwinHand:
     def close(self, reason: str) -> str:
         return ""
 
-    def _begin(self) -> None:
-        day = replace(
-            self.scenario.day, dose_e=self.exposure.dose_e, exposure_s=self.exposure.exposure_s, overhead_s=0.0
-        )
-        self._microscope = SimulatedMicroscope(self.scenario.optics, self.space, day, self._renderer)
-        self._microscope.reset(microscope_generator(self.seed))
-        self._microscope.stay_on_film(self.region)
-        if self.knobs_nm.any():
-            self._microscope.apply(self.knobs_nm)
-
 
 class InstrumentHand:
     """An instrument by hand, behind the guard that a calibration uses.
@@ -162,6 +153,7 @@ class InstrumentHand:
 
     Attributes:
         folder: closed with the session.
+        audit: its audit log; None without one.
 
     Raises:
         MicroscopeFault: it cannot be reached.
@@ -171,6 +163,7 @@ class InstrumentHand:
         self.bench, self.space = bench, bench.microscope.capabilities.space
         self.knobs_nm: Array = self.space.zero
         self.folder = ExitStack()
+        self.audit: Path | None = None
         bench.microscope.reset(microscope_generator(seed))
 
     def turn(self, knobs_nm: Mapping[str, float]) -> None:
@@ -189,7 +182,9 @@ class InstrumentHand:
 
     def close(self, reason: str) -> str:
         with self.folder:
-            return "" if self.bench.guard is None else self.bench.guard.abort(reason)
+            if self.bench.guard is None:
+                return ""
+            return self.bench.guard.abort(reason) + ("" if self.audit is None else f", audit log in {self.audit}")
 
 
 def connect(scenario: Scenario, seed: int, out: Path, dry_run: bool) -> InstrumentHand:
@@ -207,14 +202,9 @@ def connect(scenario: Scenario, seed: int, out: Path, dry_run: bool) -> Instrume
         quick = scenario.model_copy(update={"renderer": "fast"})
         wiring = Wiring(dry_run=dry_run, audit=place.audit if moves and not dry_run else None, show=_silent)
         hand = InstrumentHand(build(quick, wiring), seed)
-        hand.folder = folder.pop_all()
+        hand.folder, hand.audit = folder.pop_all(), wiring.audit
     return hand
 
 
 def _silent(line: str) -> None:
     """Print nothing: the page shows what a dry run would send."""
-
-
-def belief(space: StateSpace, initial_nm: Array, knobs_nm: Array) -> Aberrations:
-    """Return the aberrations that an estimate of the initial state and the knobs stand for."""
-    return space.to_aberrations(np.asarray(initial_nm) + knobs_nm)

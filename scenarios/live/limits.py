@@ -1,5 +1,6 @@
-"""The limits of a session in words, for the page."""
+"""The beginning and the limits of a session in words, for the page."""
 
+from scenarios.live.plain import dose_in_words
 from scenarios.schema import Scenario
 
 
@@ -20,6 +21,20 @@ def in_force(scenario: Scenario, instrument: bool) -> list[list[str]]:
         return rows
     rows += [[f"{name}, in all", f"±{value:g} nm"] for name, value in safety.total_nm.items()]
     rows += [[f"{name}, one command", f"±{value:g} nm"] for name, value in safety.step_nm.items()]
-    dose = "no limit" if safety.dose_e is None else f"{safety.dose_e:g} electrons"
+    dose = "no limit" if safety.dose_e is None else dose_in_words(safety.dose_e)
     way = "the last state with a good frame" if safety.rollback == "last_good" else "its start"
     return [*rows, ["dose of a session", dose], ["a session that fails goes back to", way]]
+
+
+def beginning(scenario: Scenario, twin: bool) -> str:
+    """Return from which state a calibration starts, and with which dose.
+
+    Example:
+        >>> from scenarios.schema import load
+        >>> beginning(load("nominal"), twin=True)
+        'Starts with the corrector at zero, whatever the knobs say; 1.0e6 electrons and 0.5 s a frame.'
+    """
+    if not twin:
+        return "Starts where the instrument stands, with the exposure that is set there."
+    dose = f"{dose_in_words(scenario.day.dose_e)} and {scenario.day.exposure_s:g} s a frame"
+    return f"Starts with the corrector at zero, whatever the knobs say; {dose}."

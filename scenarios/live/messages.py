@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Strict
 from pydantic.dataclasses import dataclass
 
 from scenarios.live.gate import Verb
+from scenarios.live.scanning.beam import Choice
 from twin.errors import StemtwinError, check_known, printable
 from twin.text import Limits, json_text
 from twin.wire import schema
@@ -104,6 +105,7 @@ class Scan:
 
     scenario: Name
     agents: Annotated[list[Name], MinLen(1), MaxLen(6)]
+    beam: Choice = "scenario"
 
 
 @dataclass(frozen=True, config=_CONFIG)

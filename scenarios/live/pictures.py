@@ -17,7 +17,7 @@ from scenarios.calibration.plots import log_power
 from twin.aberrations import Aberrations, aberration_phase
 from twin.arrays import Array
 from twin.optics import Optics, probe_extent_nm
-from twin.probe import QUARTER_PI_LIMIT_RAD, probe_intensity, strehl_ratio
+from twin.probe import QUARTER_PI_LIMIT_RAD, probe_intensity
 from twin.types import Frame
 
 OUTSIDE, CONTOUR = 255, 254
@@ -126,10 +126,9 @@ def phase_plate(aberrations: Aberrations, optics: Optics) -> Picture:
     return Picture("phase", values, {"unit": "rad"})
 
 
-def of_probe(aberrations: Aberrations, optics: Optics) -> tuple[list[Picture], dict[str, float]]:
-    """Return pictures of probe and phase plate, and the Strehl ratio."""
-    pictures = [probe(aberrations, optics), phase_plate(aberrations, optics)]
-    return pictures, {"strehl": strehl_ratio(aberrations, optics)}
+def of_probe(aberrations: Aberrations, optics: Optics) -> list[Picture]:
+    """Return pictures of probe and phase plate."""
+    return [probe(aberrations, optics), phase_plate(aberrations, optics)]
 
 
 def of_frame(frame: Frame) -> list[Picture]:

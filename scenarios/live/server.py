@@ -45,6 +45,7 @@ FILES = {
 }
 """Files of the page: their place in the package and their type; the style of the reports is the page's, too."""
 PAGE = "live/static/live.html"
+NOTHING = "No scan and no calibration was under way."
 TOO_MANY, ENDED = 1013, 1001
 """Codes with which a connection is closed: too many pages, the server ends."""
 
@@ -138,7 +139,7 @@ class LiveServer:
         self._hub.tell({"kind": "ending", "text": "The server is ending: the microscope is being left in order."})
         self._door.closing.set()
         said = await self._on_bench(self.desk.close, reason)
-        self._hub.tell({"kind": "ended", "text": said or "Nothing was under way."})
+        self._hub.tell({"kind": "ended", "text": said or NOTHING})
         self._hub.show_state(self.desk.plain())
         await asyncio.sleep(STATE_S)  # for the words to leave
         for page in list(self._hub.pages.values()):

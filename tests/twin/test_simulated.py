@@ -130,6 +130,20 @@ def test_the_clock_counts_overhead_and_exposure_and_reset_rewinds_it() -> None:
     assert instrument.acquire().clock_s == 1.75
 
 
+def test_another_exposure_keeps_state_clock_and_costs() -> None:
+    scope, _ = microscope(Day(dose_e=1e5, exposure_s=0.5, overhead_s=0.25))
+    scope.acquire()
+    state_nm = scope.truth().state_nm
+    scope.set_exposure(3e5, 1.0)
+    frame = scope.acquire()
+    assert (frame.dose_e, frame.exposure_s, frame.clock_s) == (3e5, 1.0, 2.0)
+    assert scope.cost.electrons_e == 4e5
+    assert np.array_equal(scope.truth().state_nm, state_nm)
+    with pytest.raises(ValueError, match="dose_e"):
+        scope.set_exposure(-1.0, 1.0)
+    assert scope.next_exposure[1] == 3e5
+
+
 def test_a_frame_tells_an_operator_the_dark_level_and_nothing_else() -> None:
     day = Day(camera=CameraProperties(dark_level=12.0, gain=1.1, rotation_deg=3.0), residual_nm={"C30": 500.0})
     instrument, _ = microscope(day)

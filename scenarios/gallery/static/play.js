@@ -87,10 +87,8 @@ function turn(values) {
   redraw();
 }
 
-function turnBy(name, change) { turn({ [name]: (state.knobs[name] || 0) + change }); }
-
 get("knobs").append(...KNOBS.map((knob) => knobRow(knob, turn, dragging)));
-turnedByHand(get("ronchigram"), turnBy);
+turnedByHand(get("ronchigram"), (name) => state.knobs[name] || 0, turn);
 get("zero").onclick = () => turn(ZERO);
 get("stage").onclick = () => { state.film += 1; scope.takeFilm(state.film); redraw(); };
 get("dose").oninput = () => {
@@ -140,7 +138,7 @@ get("show").onclick = show;
 
 get("optics").textContent = `${OPTICS.energy_kev} kV, ${OPTICS.convergence_mrad} mrad, ${OPTICS.film.thickness_nm} nm of carbon`;
 get("camera").textContent = `${(scope.side * scope.pixel_mrad).toFixed(0)} mrad wide`;
-get("probe-field").textContent = `${(PROBE_PIXELS * OPTICS.sampling_nm).toFixed(1)} nm wide`;
+get("probe-field").textContent = `picture: ${(PROBE_PIXELS * OPTICS.sampling_nm).toFixed(1)} nm`;
 get("dose").oninput();
 scope.takeFilm(state.film);
 turn({ ...ZERO, ...START });

@@ -4,7 +4,7 @@
 import { ABOUT, CYCLE, GREY, MAGMA, SIGNED, element, knobRow, number, option, paint, signed, turnedByHand, unpack } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
-const page = { state: null, hello: null, views: {}, held: { a: null, b: null }, dragging: new Set(), ended: "" };
+const page = { state: null, hello: null, views: {}, held: { a: null, b: null }, knobs: {}, dragging: new Set(), ended: "" };
 
 // --- the line -----------------------------------------------------------------------------------
 
@@ -83,6 +83,8 @@ function show({ header, pictures }) {
   say({ do: "seen", kind: header.kind, number: header.number });
 }
 
+const minus = (text) => text.replace(/(^|\s)-(?=\d)/g, "$1−");
+const listed = (names) => (!names ? "" : names.length > 3 ? `${names.length} coefficients` : names.join(", "));
 const drawn = [];
 const asked = { knobs: null, at: 0 };
 function showView(header, pictures) {
@@ -95,10 +97,15 @@ function showView(header, pictures) {
   if (known) {
     paint($("probe"), pictures.probe, MAGMA);
     paint($("phase"), pictures.phase, CYCLE);
-    $("probe-field").textContent = `${pictures.probe.field_nm.toFixed(1)} nm wide`;
   }
+  $("probe-field").textContent = known ? `picture: ${pictures.probe.field_nm.toFixed(1)} nm` : "";
+  const guessed = header.basis === "estimate";
+  for (const tag of known ? document.querySelectorAll(".secret .tag") : []) tag.textContent = guessed ? `estimate: ${listed(header.covers)} alone` : "";
   $("strehl").textContent = known ? header.strehl.toFixed(2) : "–";
+  if (guessed && header.strehl_std >= 0.005) $("strehl").append(element("small", { textContent: ` ± ${header.strehl_std.toFixed(2)}` }));
   $("basis").textContent = { truth: "(truth)", estimate: "(estimate)" }[header.basis] || "";
+  $("strehl-about").textContent = `${{ truth: `${known ? header.strehl_calibrated?.toFixed(2) : ""} by ${listed(header.covers)} alone. `,
+    estimate: `by ${listed(header.covers)} alone, which were estimated. ` }[header.basis] || ""}0.8 and more is good.`;
   $("clock").textContent = `${header.clock_s.toFixed(1)} s`;
   $("quality").textContent = header.draft ? "draft" : "full";
   const now = performance.now();
@@ -145,7 +152,7 @@ function knobsInWords(header) {
 for (const side of ["a", "b"]) {
   $(`hold-${side}`).onclick = () => {
     const view = page.views.view;
-    hold(side, view, view && `By hand: ${knobsInWords(view.header)}${view.header.strehl ? `; Strehl ratio ${view.header.strehl.toFixed(2)}` : ""}.`);
+    hold(side, view, view && `By hand: ${knobsInWords(view.header)}${view.header.strehl ? `; Strehl ratio ${view.header.strehl.toFixed(2)} (${view.header.basis})` : ""}.`);
   };
 }
 
@@ -170,15 +177,29 @@ function fillChoices() {
   $("scan-of").replaceChildren(...scanned.map((one) => option(one.name, one.about)));
   if (!source) $("scan-of").value = "calibrate_and_scan";
   aboutScan();
-  const boxes = (usual) => agents.filter((one) => one.usual === usual).map((one) => element("label", { className: "check", title: one.about },
-    element("input", { type: "checkbox", value: one.name, checked: ["adf", "ricom"].includes(one.name) }), one.name));
+  const boxes = (usual) => agents.filter((one) => one.usual === usual).map((one) => {
+    const box = element("label", { className: "check", title: one.about }, element("input", { type: "checkbox", value: one.name, checked: ["adf", "ricom"].includes(one.name) }), one.name);
+    box.onmouseenter = box.onfocus = box.onclick = () => { $("agent-about").textContent = `${one.name}: ${one.about}`; };
+    box.querySelector("input").onfocus = box.onfocus;
+    return box;
+  });
   $("usual-agents").replaceChildren(...boxes(true));
   $("other-agents").replaceChildren(...boxes(false));
 }
 function aboutController() { $("controller-about").textContent = page.hello.controllers.find((one) => one.name === $("controller").value)?.about || ""; }
-function aboutScan() { $("scan-about").textContent = page.hello.scans.find((one) => one.name === $("scan-of").value)?.about || ""; }
+const BEAMS = { microscope: ["as in Microscope", "The corrector as it stands in the panel Microscope, on the same hidden aberrations."],
+  uncorrected: ["uncorrected", "The aberrations that the seed hides."], corrected: ["corrected", "What the corrector does not reach is left."] };
+function aboutScan() {
+  const scan = page.hello.scans.find((one) => one.name === $("scan-of").value);
+  $("scan-about").textContent = scan?.about || "the source named on the command line";
+  $("beam-line").hidden = !scan;
+  $("beam").replaceChildren(...Object.entries(BEAMS).map(([name, [word, about]]) => element("option", { value: name, textContent: word, title: about })));
+  $("beam").value = !scan || scan.corrected ? "corrected" : "microscope";
+  $("beam").title = BEAMS[$("beam").value][1];
+}
 $("controller").onchange = aboutController;
 $("scan-of").onchange = aboutScan;
+$("beam").onchange = () => { $("beam").title = BEAMS[$("beam").value][1]; };
 
 const drives = () => connected && page.state?.role.drives;
 const runs = () => Boolean(page.state?.run?.running);
@@ -192,11 +213,15 @@ function render() {
   renderMicroscope();
   renderRun();
   renderScan();
+  markMore();
 }
 
 function renderMicroscope() {
   const { microscope, scenario } = page.state;
   const free = drives() && !runs() && microscope.connected;
+  const why = whyNot(microscope);
+  $("knobs-why").hidden = !why;
+  $("knobs-why").textContent = why;
   fill($("knobs"), microscope.knobs.map((knob) => `${knob.name}${knob.limit}`).join(), () => microscope.knobs.map((knob) => knobRow(knob, turn, page.dragging, () => page.state.microscope.instrument)));
   for (const knob of microscope.knobs) setKnob(knob, free);
   const { energy_kev, convergence_mrad, camera_mrad } = microscope.optics;
@@ -216,10 +241,19 @@ function renderMicroscope() {
   if (microscope.twin) renderTwin(microscope, scenario);
 }
 
+function whyNot(microscope) { // why the knobs are grey
+  const { run } = page.state;
+  if (!connected) return "Not connected to the server.";
+  if (!drives()) return "Another page drives: take the controls to turn the knobs.";
+  if (!microscope.connected) return "Connect to the instrument to turn the knobs.";
+  if (!runs()) return "";
+  return run.finishing ? "The calibration is writing its report: the knobs come back in a moment." : "The calibration has the microscope: the knobs come back when it ends.";
+}
+
 function renderTwin(microscope, scenario) {
   setRange("dose", Math.log10(microscope.dose_e), `${number(microscope.dose_e)} e`);
   setRange("time", Math.log10(microscope.exposure_s), `${number(microscope.exposure_s)} s`);
-  $("stage").title = `area ${microscope.region + 1}`;
+  $("stage").textContent = `Next area (now ${microscope.region + 1})`;
   if (![...$("day").options].some((one) => one.value === scenario.name)) $("day").prepend(option(scenario.name, scenario.about));
   if (document.activeElement !== $("day")) $("day").value = scenario.name;
   if (document.activeElement !== $("seed")) $("seed").value = scenario.seed;
@@ -241,6 +275,7 @@ function setRange(id, value, text) {
 // --- knobs --------------------------------------------------------------------------------------
 
 function setKnob(knob, free) {
+  if (!page.dragging.has(knob.name) && !asked.knobs) page.knobs[knob.name] = knob.value;
   const slider = $(`knob-${knob.name}`), box = $(`value-${knob.name}`);
   slider.disabled = box.disabled = !free;
   if (!page.dragging.has(knob.name) && !asked.knobs) slider.value = knob.value;
@@ -249,8 +284,9 @@ function setKnob(knob, free) {
 
 function turn(values) {
   const limits = Object.fromEntries(page.state.microscope.knobs.map((knob) => [knob.name, knob.limit]));
-  for (const name of Object.keys(values)) values[name] = Math.max(-limits[name], Math.min(limits[name], Math.round(values[name] * 100) / 100));
+  for (const name of Object.keys(values)) values[name] = Math.max(-limits[name], Math.min(limits[name], Math.round(values[name] * 1e4) / 1e4));
   for (const [name, value] of Object.entries(values)) { // shown at once; a refusal brings the old value back
+    page.knobs[name] = value;
     if (!page.dragging.has(name)) $(`knob-${name}`).value = value;
     $(`value-${name}`).value = value.toFixed(1);
   }
@@ -260,15 +296,7 @@ function turn(values) {
   say({ do: "knobs", values });
 }
 
-function turnBy(name, change) {
-  const slider = $(`knob-${name}`);
-  if (!slider || slider.disabled) return;
-  slider.value = Number(slider.value) + change;
-  $(`value-${name}`).value = Number(slider.value).toFixed(1);
-  turn({ [name]: Number(slider.value) });
-}
-
-turnedByHand($("ronchigram"), turnBy);
+turnedByHand($("ronchigram"), (name) => ($(`knob-${name}`)?.disabled === false ? page.knobs[name] : undefined), turn);
 $("zero").onclick = () => turn(Object.fromEntries(page.state.microscope.knobs.map((knob) => [knob.name, 0])));
 $("stage").onclick = () => say({ do: "stage" });
 $("live").onchange = () => say({ do: "live", on: $("live").checked });
@@ -303,24 +331,29 @@ function renderRun() {
   for (const id of ["controller", "observations", "stop-rule", "paused"]) $(id).disabled = !drives() || active;
   const waits = active && run.waiting, asks = waits && (run.paused || run.waiting.kind === "keep");
   const going = active && !run.finishing;
-  const allowed = { run: going && run.paused, pause: going && !run.paused && run.waiting?.kind !== "keep", step: waits && run?.paused && run.waiting.kind !== "keep", stop: going, back: going, keep: waits && run?.waiting.kind === "keep" };
+  const allowed = { run: going && run.paused, pause: going && !run.paused && run.waiting?.kind !== "keep", step: waits && run?.paused && run.waiting.kind !== "keep", stop: going && run.waiting?.kind !== "keep", back: going, keep: waits && run?.waiting.kind === "keep" };
   document.querySelectorAll("[data-verb]").forEach((button) => { button.disabled = !drives() || !active || !allowed[button.dataset.verb]; });
   $("keep").hidden = !allowed.keep || !active;
+  document.querySelector("[data-verb=stop]").title = allowed.keep ? "Every frame has been taken: keep the correction, or go back." : "End the run; an instrument returns to the last state with a good frame.";
+  $("beginning").textContent = page.state.beginning;
+  $("beginning").hidden = $("controller-about").hidden = active; // room for the run
   $("next").classList.toggle("waits", Boolean(asks));
   fill($("limits"), JSON.stringify(page.state.limits), () => page.state.limits.flatMap(([name, text]) => [element("dt", { textContent: name }), element("dd", { textContent: text })]));
   const [word, kind] = stateOf(run, active);
   $("run-state").textContent = word;
   $("run-state").className = `chip ${kind}`;
   $("next-title").textContent = nextTitle(run, active);
+  $("run-progress").hidden = !(active && (!run.begun || run.finishing));
   $("next-input").textContent = waits ? run.names.map((name, i) => `${name} ${signed(run.waiting.input_nm[i])} nm`).join("\n") : "";
   $("run-outcome").textContent = run && !active ? `${run.outcome}${run.folder ? `; files in ${run.folder}` : ""}` : "";
   $("report").hidden = !run?.report;
   $("report").href = `report${location.search}`;
   const lines = run ? [...(run.audit ? run.audit.lines.map((text) => ({ text })) : run.log)].reverse() : [];
-  fill($("log"), JSON.stringify(lines.slice(0, 3)) + lines.length, () => lines.map((line) => element("li", {}, ...(line.time ? [element("time", { textContent: line.time })] : []), line.text)));
+  fill($("log"), JSON.stringify(lines.slice(0, 3)) + lines.length, () => lines.map((line) => element("li", {}, ...(line.time ? [element("time", { textContent: line.time })] : []), minus(line.text))));
   $("audit-path").textContent = run?.audit ? `audit log: ${run.audit.path}` : "";
   $("posterior-empty").hidden = Boolean(run?.posterior);
-  $("posterior-empty").textContent = !run ? "Choose a controller and press “Calibrate”. Each frame narrows the ellipses." : active ? "Preparing the microscope and the controller…" : run.outcome;
+  $("posterior-empty").textContent = !run ? "Choose a controller and press “Calibrate”. Each frame narrows the ellipses." : active ? "Preparing the microscope and the controller: the first time takes some seconds…" : run.outcome;
+  $("error-legend").hidden = Boolean(run?.steps.length) && run.steps.every((step) => step.error_nm === null);
   $("truth-legend").hidden = !run?.steps.some((step) => step.truth_nm);
   renderNumbers(run);
   drawCharts();
@@ -345,20 +378,19 @@ function lastInSpec(run) {
 function nextTitle(run, active) {
   if (!active) return "Nothing is waiting";
   if (run.finishing) return "Writing the report…";
-  if (!run.waiting) return run.begun ? "A frame is being taken…" : "Preparing…";
-  if (run.waiting.kind === "keep") return `Corrected${run.steps.length && run.steps[run.steps.length - 1].in_spec !== null ? (lastInSpec(run) ? ", in spec" : ", not in spec") : ""}. Keep it, or go back? In all:`;
-  return `${run.waiting.kind === "correction" ? "The correction" : "The next input"}${run.paused ? " waits:" : ":"}`;
+  if (!run.waiting) return run.begun ? "A frame is being taken…" : "Preparing the microscope and the controller…";
+  if (run.waiting.kind === "keep") return `Corrected${run.steps.length && run.steps[run.steps.length - 1].in_spec !== null ? (lastInSpec(run) ? ", in spec" : ", not in spec") : ""}. Keep it, or go back? Inputs in all:`;
+  return `${run.waiting.kind === "correction" ? "The correction" : "The next input"}${run.paused ? " waits" : ""}, a change of:`;
 }
 
 function renderNumbers(run) {
   $("numbers-box").hidden = !run?.posterior;
   if (!run?.posterior) return;
   const last = run.steps[run.steps.length - 1], first = run.steps[0];
-  const rows = run.names.map((name, i) => [`${name} ${ABOUT[name] || ""}`, `${signed(run.posterior.mean_nm[i])} ± ${last.std_nm[i].toFixed(2)}`, signed(run.cumulative_nm[i]),
-    signed(run.posterior.mean_nm[i] + run.cumulative_nm[i]), `±${run.tolerance_nm[i]}`]);
-  if (last.error_nm !== null) rows.push(["error of the estimate", `${first.error_nm.toFixed(2)} at frame 1`, "", `${last.error_nm.toFixed(2)} at frame ${last.observation}`, ""]);
+  const rows = run.names.map((name, i) => [`${name} ${ABOUT[name] || ""}`, `${signed(run.posterior.mean_nm[i])} ± ${last.std_nm[i].toFixed(2)}`, signed(run.cumulative_nm[i]), `±${run.tolerance_nm[i]}`]);
+  if (last.error_nm !== null) rows.push(["error of the estimate, which only the twin knows", `${first.error_nm.toFixed(2)} at frame 1, ${last.error_nm.toFixed(2)} at frame ${last.observation}`, "", ""]);
   const cells = (tag, row) => element("tr", {}, ...row.map((text) => element(tag, { textContent: text })));
-  fill($("numbers"), JSON.stringify(rows), () => [element("table", {}, element("thead", {}, cells("th", ["nm", "before, estimate", "inputs in all", "left, estimate", "tolerance"])), element("tbody", {}, ...rows.map((row) => cells("td", row))))]);
+  fill($("numbers"), JSON.stringify(rows), () => [element("table", {}, element("thead", {}, cells("th", ["nm", "estimate of what the run began with", "inputs in all", "tolerance"])), element("tbody", {}, ...rows.map((row) => cells("td", row))))]);
 }
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -380,6 +412,7 @@ function prepare(canvas) {
 function drawCharts() {
   if ($("calibrate").hidden) return;
   const run = page.state?.run;
+  fitPosterior(run);
   drawPosterior(prepare($("posterior")), run);
   drawCurve(prepare($("curve")), run);
 }
@@ -392,12 +425,19 @@ function pairsOf(count) {
   return pairs;
 }
 
+const GAP = 46, UNDER = 34; // beside and under a pair: its axes
+function fitPosterior(run) { // as high as its pairs, up to 55 % of the panel; the curve of errors takes the rest
+  const canvas = $("posterior"), most = 0.55 * canvas.closest(".plots").clientHeight - 70;
+  const pairs = run?.posterior ? pairsOf(run.names.length).length : 3, columns = Math.min(pairs, Math.max(1, Math.floor(canvas.clientWidth / 170)));
+  canvas.style.height = `${Math.max(120, Math.min(most, Math.ceil(pairs / columns) * ((canvas.clientWidth - GAP * columns) / columns + UNDER) + 6))}px`;
+}
+
 function drawPosterior({ pen, width, height }, run) {
   if (!run?.posterior) return;
-  const pairs = pairsOf(run.names.length), gap = 46, columns = Math.min(pairs.length, Math.max(1, Math.floor(width / 170)));
-  const rows = Math.ceil(pairs.length / columns), side = Math.min((width - gap * columns) / columns, (height - 34 * rows) / rows);
+  const pairs = pairsOf(run.names.length), gap = GAP, columns = Math.min(pairs.length, Math.max(1, Math.floor(width / 170)));
+  const rows = Math.ceil(pairs.length / columns), side = Math.min((width - gap * columns) / columns, (height - UNDER * rows) / rows);
   pairs.forEach(([i, j], k) => {
-    const x = gap + (k % columns) * ((width - gap * columns) / columns + gap), y = 6 + Math.floor(k / columns) * (side + 34);
+    const x = gap + (k % columns) * ((width - gap * columns) / columns + gap), y = 6 + Math.floor(k / columns) * (side + UNDER);
     drawPair(pen, x, y, side, run, i, j);
   });
 }
@@ -442,13 +482,13 @@ function drawPair(pen, left, top, side, run, i, j) {
   pen.restore();
   pen.fillStyle = css("soft");
   pen.textAlign = "center";
-  pen.fillText(`${run.names[i]} (nm)`, left + side / 2, top + side + 26);
+  pen.fillText(`${run.names[i]} at the start (nm)`, left + side / 2, top + side + 26);
   pen.fillText((centre[0] - half).toFixed(0), left + 8, top + side + 13);
   pen.fillText((centre[0] + half).toFixed(0), left + side - 8, top + side + 13);
   pen.save();
   pen.translate(left - 30, top + side / 2);
   pen.rotate(-Math.PI / 2);
-  pen.fillText(`${run.names[j]} (nm)`, 0, 0);
+  pen.fillText(`${run.names[j]} at the start (nm)`, 0, 0);
   pen.restore();
   pen.textAlign = "right";
   pen.fillText((centre[1] - half).toFixed(0), left - 5, top + side);
@@ -513,32 +553,36 @@ function line(pen, points, dash = []) {
 
 // --- scan ---------------------------------------------------------------------------------------
 
-$("scan-start").onclick = () => say({ do: "scan", scenario: $("scan-of").value, agents: [...$("agents").querySelectorAll("input:checked")].map((box) => box.value) });
+$("scan-start").onclick = () => say({ do: "scan", scenario: $("scan-of").value, beam: $("beam-line").hidden ? "scenario" : $("beam").value, agents: [...$("agents").querySelectorAll("input:checked")].map((box) => box.value) });
 $("scan-stop").onclick = () => say({ do: "scan_stop" });
 
 function renderScan() {
   const scan = page.state.scan, active = Boolean(scan?.running);
   $("scan-dot").hidden = !active;
-  $("scan-start").disabled = $("scan-of").disabled = !drives() || active;
+  $("scan-start").disabled = $("scan-of").disabled = $("beam").disabled = !drives() || active;
   $("scan-stop").disabled = !drives() || !active;
   if (!scan) return;
   $("scan-progress").value = scan.total ? scan.positions / scan.total : 0;
   if (active && !scan.total) $("scan-progress").removeAttribute("value");
   $("scan-state").textContent = scan.problem || scan.outcome || (scan.total ? `${scan.positions} of ${scan.total} positions, ${scan.rate_per_s.toFixed(0)} per second` : "Preparing the specimen…");
+  $("scan-beam").textContent = minus(`Beam: ${scan.beam}.`);
   const box = $("scan-agents");
   fill(box, `${scan.what}:${scan.agents.map((agent) => `${agent.label}${agent.knobs.length}`).join()}`, () => scan.agents.map(agentCard));
   for (const agent of scan.agents) {
     const card = box.querySelector(`[data-agent="${agent.label}"]`);
     card.querySelector(".problem").textContent = agent.problem;
+    card.querySelector(".note").textContent = agent.note;
     for (const knob of agent.knobs) setAgentKnob(card, knob);
   }
   drawRings();
 }
 
 const OTHER_PICTURES = {
-  spread: { word: "error", about: "standard deviation per pixel", table: MAGMA },
+  spread: { word: "error map", about: "standard deviation of each pixel", table: MAGMA },
   residual: { word: "residuals", about: "where the model fits: noise without a pattern", table: SIGNED },
 };
+const VERDICT = "A test whether the data fit the model behind this image. p: how often noise alone would leave residuals as large as these; below 0.01 the model does not fit.";
+const knobText = (knob, at) => (at === null ? knob.none || "none" : `${Number(Number(at).toFixed(2))} ${knob.unit}`);
 function agentCard(agent) {
   const card = element("figure", { className: "agent" });
   card.dataset.agent = agent.label;
@@ -553,14 +597,15 @@ function agentCard(agent) {
     };
     return flip;
   });
-  card.append(element("canvas", { width: 64, height: 64 }), element("figcaption", {}, element("b", { textContent: agent.label }), element("span", { className: "range" }), element("span", { className: "flips" }, ...flips)),
-    element("div", { className: "body" }, element("p", { className: "verdict" }), ...agent.knobs.map((knob) => agentKnob(agent.label, knob)), element("p", { className: "hint problem" }), element("p", { className: "hint notes" })));
+  card.append(element("canvas", { width: 64, height: 64 }), element("figcaption", {}, element("b", { textContent: agent.label }), element("span", { className: "range", title: "black to white: 0.5 to 99.5 % of the pixels" }), element("span", { className: "flips" }, ...flips)),
+    element("div", { className: "body" }, element("p", { className: "hint", textContent: agent.about }), element("p", { className: "hint note" }), element("p", { className: "verdict", title: VERDICT }), ...agent.knobs.map((knob) => agentKnob(agent.label, knob)), element("p", { className: "hint problem" }), element("p", { className: "hint notes" })));
   if (page.views.scan) queueMicrotask(() => showScan(page.views.scan.header, page.views.scan.pictures));
   return card;
 }
 
 function agentKnob(label, knob) {
-  const row = element("label", { className: "knob" }), show = element("output");
+  const range = `${knob.low} to ${knob.high} ${knob.unit}`;
+  const row = element("label", { className: "knob", title: knob.choices.length ? knob.about : `${knob.about} ${range}. Arrow keys: steps of ${knob.step} ${knob.unit}.` }), show = element("output");
   row.dataset.knob = knob.name;
   if (knob.choices.length) {
     const select = element("select", {}, ...knob.choices.map((name) => option(name)));
@@ -569,14 +614,18 @@ function agentKnob(label, knob) {
     return row;
   }
   const slider = element("input", { type: "range", min: knob.low, max: knob.high, step: knob.step });
+  if (knob.none && !knob.none_at) { // no end of the slider stands for it
+    row.title += ` Double-click: ${knob.none}.`;
+    row.ondblclick = () => { slider.value = 0; show.textContent = knob.none; tune(label, knob, null); };
+  }
   slider.onpointerdown = () => page.dragging.add(`${label}.${knob.name}`);
   slider.onpointerup = () => page.dragging.delete(`${label}.${knob.name}`);
   slider.oninput = () => {
     const at = Number(slider.value), none = (knob.none_at === "high" && at >= knob.high - 1e-9) || (knob.none_at === "low" && at <= knob.low + 1e-9);
-    show.textContent = none ? "–" : `${Number(at.toFixed(2))} ${knob.unit}`;
+    show.textContent = knobText(knob, none ? null : at);
     tune(label, knob, none ? null : at);
   };
-  row.append(element("span", { textContent: knob.label }), slider, show);
+  row.append(element("span", { textContent: knob.label }, element("small", { textContent: range })), slider, show);
   return row;
 }
 
@@ -586,10 +635,23 @@ function setAgentKnob(card, knob) {
   if (page.dragging.has(`${card.dataset.agent}.${knob.name}`) || document.activeElement === control) return;
   const none = knob.value === null;
   control.value = none ? (knob.none_at === "high" ? knob.high : knob.none_at === "low" ? knob.low : 0) : knob.value;
-  if (!knob.choices.length) row.querySelector("output").textContent = none ? "–" : `${Number(Number(control.value).toFixed(2))} ${knob.unit}`;
+  if (!knob.choices.length) row.querySelector("output").textContent = knobText(knob, none ? null : knob.value);
 }
 
+const TUNE_MS = 60; // at most so often: a changed agent may have to take in the whole scan again
+const due = new Map();
 function tune(label, knob, value) {
+  const waits = due.size > 0;
+  due.set(`${label} ${knob.name}`, [label, knob, value]);
+  if (waits) return;
+  setTimeout(() => {
+    const changes = [...due.values()];
+    due.clear();
+    for (const change of changes) tuneNow(...change);
+  }, TUNE_MS);
+}
+
+function tuneNow(label, knob, value) {
   const [name, key] = knob.name.split(".");
   if (!key) { say({ do: "configure", agent: label, changes: { [name]: value } }); return; }
   const agent = page.state.scan.agents.find((one) => one.label === label);
@@ -653,8 +715,22 @@ function drawRings() {
   };
   if (picture.convergence_mrad) ring(picture.convergence_mrad, "#57d8ff", [12, 10]);
   for (const agent of page.state?.scan?.agents || []) for (const knob of agent.knobs) if (knob.unit === "mrad" && knob.value && knob.value < knob.high) ring(knob.value, "#ffffff", []);
-  $("pattern-about").textContent = picture.convergence_mrad ? `dashed: aperture, ${picture.convergence_mrad} mrad` : "centre and rings";
+  $("pattern-about").textContent = picture.convergence_mrad ? `dashed: aperture, ${picture.convergence_mrad} mrad; white: the knobs’ radii` : "centre and rings";
 }
+
+// --- what lies below the edge -------------------------------------------------------------------
+
+const SCROLLERS = "aside, .agents, .left, #log, #compare";
+let marking = 0;
+function markMore() { // not with every state: it has the page laid out
+  marking = marking || setTimeout(markNow, 200);
+}
+function markNow() {
+  marking = 0;
+  for (const box of document.querySelectorAll(SCROLLERS)) box.classList.toggle("more", box.scrollHeight - box.clientHeight - box.scrollTop > 8);
+}
+document.addEventListener("scroll", markMore, { capture: true, passive: true });
+window.addEventListener("resize", markMore);
 
 // --- panels -------------------------------------------------------------------------------------
 
@@ -669,6 +745,7 @@ function choose(tab, focus = false) {
   if (focus) tab.focus();
   history.replaceState(null, "", `${location.pathname}${location.search}#/${tab.getAttribute("aria-controls")}`);
   drawCharts();
+  markMore();
 }
 tabs.forEach((tab, k) => {
   tab.onclick = () => choose(tab);

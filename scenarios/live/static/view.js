@@ -59,34 +59,49 @@ export function option(name, about = "") { return element("option", { value: nam
 // A slider and a number for one coefficient. `turn` gets { name: value }; `waits` says whether only a slider that was let
 // go counts, as for an instrument; `dragging` holds the names of the sliders that are held.
 export function knobRow(knob, turn, dragging, waits = () => false) {
-  const row = element("label", { className: "knob" });
-  const slider = element("input", { type: "range", min: -knob.limit, max: knob.limit, step: knob.step || 0.1, id: `knob-${knob.name}` });
-  const box = element("input", { type: "number", min: -knob.limit, max: knob.limit, step: 5 * (knob.step || 0.1), id: `value-${knob.name}` });
-  slider.setAttribute("aria-label", `${knob.name}, ${ABOUT[knob.name] || ""}, nm`);
+  const step = knob.step || 0.1, about = ABOUT[knob.name] || "";
+  const row = element("label", { className: "knob", title: `${knob.name}${about && `, ${about}`}: −${knob.limit} to +${knob.limit} nm. Arrow keys on the slider: ${step} nm; Page Up and Page Down: larger steps; or type a number.` });
+  const slider = element("input", { type: "range", min: -knob.limit, max: knob.limit, step, id: `knob-${knob.name}` });
+  const box = element("input", { type: "number", min: -knob.limit, max: knob.limit, step: 5 * step, id: `value-${knob.name}` });
+  slider.setAttribute("aria-label", `${knob.name}, ${about}, nm`);
   box.setAttribute("aria-label", `${knob.name} in nm`);
   slider.onpointerdown = () => dragging.add(knob.name);
   slider.onpointerup = slider.onpointercancel = () => dragging.delete(knob.name);
   slider.oninput = () => { box.value = Number(slider.value).toFixed(1); if (!waits()) turn({ [knob.name]: Number(slider.value) }); };
   slider.onchange = () => { dragging.delete(knob.name); turn({ [knob.name]: Number(slider.value) }); };
   box.onchange = () => { slider.value = box.value; turn({ [knob.name]: Number(box.value) }); };
-  row.append(element("span", { textContent: knob.name }, element("small", { textContent: ABOUT[knob.name] || "" })), slider, box);
+  row.append(element("span", { textContent: knob.name }, element("small", { textContent: `${about} ±${knob.limit} nm`.trim() })), slider, box);
   return row;
 }
 
-// Wheel and arrow keys turn the defocus, dragging the astigmatism; `turnBy` gets a name and a change in nm.
-export function turnedByHand(canvas, turnBy) {
+export const BY_HAND = "Wheel up: defocus C10 +1 nm (with Shift 0.2 nm). Drag right: C12a up, drag up: C12b up; back to where the drag began is the value it began with.";
+const NM_PER_PIXEL = 0.15;
+
+// Wheel and arrow keys turn the defocus, dragging the astigmatism. `valueOf` tells the value of a name, undefined for one
+// that cannot be turned; `turn` gets { name: value }. A drag counts from where it began, so that it can be taken back.
+export function turnedByHand(canvas, valueOf, turn) {
+  const turnBy = (name, change) => { const value = valueOf(name); if (value !== undefined) turn({ [name]: value + change }); };
+  canvas.title = BY_HAND;
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
-    turnBy("C10", -Math.sign(event.deltaY) * (event.shiftKey ? 0.2 : 1));
+    turnBy("C10", -Math.sign(event.deltaY || event.deltaX) * (event.shiftKey ? 0.2 : 1)); // with Shift, some wheels turn sideways
   }, { passive: false });
   canvas.onkeydown = (event) => {
     const by = { ArrowUp: 1, ArrowDown: -1 }[event.key];
     if (by) { event.preventDefault(); turnBy("C10", by * (event.shiftKey ? 0.2 : 1)); }
   };
-  canvas.onpointerdown = (event) => canvas.setPointerCapture(event.pointerId);
+  let began = null;
+  canvas.onpointerdown = (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    began = { x: event.clientX, y: event.clientY, C12a: valueOf("C12a"), C12b: valueOf("C12b"), moved: false };
+  };
+  canvas.onpointerup = canvas.onpointercancel = () => { began = null; };
   canvas.onpointermove = (event) => {
-    if (!canvas.hasPointerCapture(event.pointerId)) return;
-    if (event.movementX) turnBy("C12a", event.movementX * 0.15);
-    if (event.movementY) turnBy("C12b", -event.movementY * 0.15);
+    if (!began || !canvas.hasPointerCapture(event.pointerId)) return;
+    const changes = { C12a: (event.clientX - began.x) * NM_PER_PIXEL, C12b: (began.y - event.clientY) * NM_PER_PIXEL };
+    began.moved = began.moved || Boolean(changes.C12a || changes.C12b);
+    if (!began.moved) return;
+    const known = Object.entries(changes).filter(([name]) => began[name] !== undefined);
+    if (known.length) turn(Object.fromEntries(known.map(([name, change]) => [name, began[name] + change])));
   };
 }

@@ -43,7 +43,7 @@ function render({ model, el }) {
     knobs.append(row);
   }
   parts.ronchigram.canvas.tabIndex = 0;
-  turnedByHand(parts.ronchigram.canvas, (name, change) => { if (name in values) turn({ [name]: values[name] + change }); });
+  turnedByHand(parts.ronchigram.canvas, (name) => values[name], turn);
   truth.onclick = () => say({ do: "truth", show: !known });
 
   function show(message, buffers) {

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.live.fuzz import TOKEN
 from scenarios.live.desk import Settings
 from scenarios.live.server import LiveServer
 from scenarios.schema import load
+from twin.formats import Layout, Metadata, create
 from twin.server.access import Access
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -33,7 +35,11 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    settings = Settings(load("nominal"), 3, tmp_path_factory.mktemp("runs"))
+    scan = tmp_path_factory.mktemp("data") / "scan.zarr"
+    beam = Metadata(energy_kev=300, convergence_mrad=20, pixel_mrad=4, step_nm=0.05, rotation_deg=0)
+    with create(str(scan), Layout((8, 6), (16, 16)), beam) as writer:
+        writer.append(np.random.default_rng(0).poisson(5.0, (48, 16, 16)).astype(np.uint16))
+    settings = Settings(load("nominal"), 3, tmp_path_factory.mktemp("runs"), source=str(scan))
     with LiveServer(settings, Access("127.0.0.1", TOKEN), TOKEN) as live:
         yield live
 
@@ -76,6 +82,59 @@ def test_a_knob_moves_the_picture_within_what_the_page_shows(page: Any) -> None:
     playwright.expect(page.locator("#value-C10")).to_have_value("16.0", timeout=WAIT_MS)
     page.click("#zero")
     playwright.expect(page.locator("#value-C10")).to_have_value("0.0", timeout=WAIT_MS)
+
+
+def test_a_drag_that_comes_back_leaves_the_value_it_began_with(page: Any, server: LiveServer) -> None:
+    page.fill("#value-C12a", "-6.93")
+    page.keyboard.press("Tab")
+    box = page.locator("#ronchigram").bounding_box()
+    x, y = box["x"] + 150, box["y"] + 150
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 60, y - 20, steps=7)
+    playwright.expect(page.locator("#value-C12a")).to_have_value("2.1", timeout=WAIT_MS)
+    playwright.expect(page.locator("#value-C12b")).to_have_value("3.0", timeout=WAIT_MS)
+    page.mouse.move(x, y, steps=5)
+    page.mouse.up()
+    assert page.input_value("#value-C12a") == "-6.9"
+    for _ in range(1000):
+        assert server.desk.hand is not None
+        if (left := server.desk.hand.knobs_nm.tolist()) == [0.0, -6.93, 0.0]:
+            break
+        page.wait_for_timeout(50)
+    assert left == [0.0, -6.93, 0.0]
+    page.click("#zero")
+
+
+REACHED = """(tab) => {
+  document.getElementById(`tab-${tab}`).click();
+  const lost = [], panel = document.getElementById(tab);
+  panel.querySelectorAll("details").forEach((one) => { one.open = true; });
+  for (const control of panel.querySelectorAll("button, input, select, summary, #limits, figcaption")) {
+    if (!control.offsetParent) continue;
+    control.scrollIntoView({ block: "nearest" });
+    const { left, top, right, bottom } = control.getBoundingClientRect();
+    const there = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
+    const seen = left >= 0 && top >= 50 && right <= innerWidth && bottom <= innerHeight;
+    if (!seen || !control.contains(there)) lost.push(control.id || control.textContent);
+  }
+  return [lost, document.documentElement.scrollTop, document.body.scrollTop];
+}"""
+
+
+@pytest.mark.parametrize("tab", ["microscope", "calibrate", "scan", "compare"])
+def test_every_control_is_reached_by_scrolling_its_panel(page: Any, tab: str) -> None:
+    if tab == "scan":
+        page.click("#tab-scan")
+        page.check("#agents input[value=ssb]")
+        page.click("#scan-start")
+        page.locator("#scan-state", has_text="complete").wait_for()
+        assert page.locator(".agent .knob").count() == 11  # of adf, ricom and ssb
+        widths = page.evaluate(
+            "() => [...document.querySelectorAll('.agent [type=range]')].map((one) => one.clientWidth)"
+        )
+        assert min(widths) >= 80
+    assert page.evaluate(REACHED, tab) == [[], 0, 0]
 
 
 def test_the_truth_is_behind_a_button(page: Any) -> None:

@@ -1,6 +1,7 @@
 """The scan panel on a file: images, knobs that act at once, an early end, agents that fail."""
 
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import pytest
 from agents.base import Reconstruction, Trust
 from agents.sources import open_source
 from scenarios.live import messages
-from scenarios.live.agents import told
 from scenarios.live.desk import Desk, Settings
+from scenarios.live.hand import TwinHand
 from scenarios.live.pictures import Picture
-from scenarios.live.scan import ScanRun, of_source
+from scenarios.live.scanning import kept
+from scenarios.live.scanning.agents import told
+from scenarios.live.scanning.scan import ScanRun, of_source
+from scenarios.scans import scan as twin_scan
 from scenarios.schema import load
 from twin.formats import Layout, Metadata, create
 
@@ -135,6 +139,120 @@ def test_a_knob_acts_on_the_running_scan(file: Path, tmp_path: Path) -> None:
     go_on.set()
     run._thread.join(60)
     assert (blocks[0], agent.inner.options.kernel_px) == (61, 5)  # type: ignore[attr-defined]
+
+
+def held_after_the_first_block(run: ScanRun) -> threading.Event:
+    """Start a scan and have it wait after its first block, until the event."""
+    last = list(run.agents.values())[-1]
+    inner, there, go_on = last.after, threading.Event(), threading.Event()
+
+    def after(block: Any) -> None:
+        assert inner is not None
+        inner(block)
+        there.set()
+        go_on.wait(30)
+
+    last.after = after
+    run.start()
+    assert there.wait(60)
+    return go_on
+
+
+def image_of(run: ScanRun, label: str) -> np.ndarray[Any, Any]:
+    return next(iter(run.agents[label].result().images.values())).values
+
+
+@pytest.mark.parametrize(
+    ("agent", "changes", "when"),
+    [
+        ("adf", {"inner_mrad": 21.5, "outer_mrad": 27.0}, "running"),
+        ("adf", {"inner_mrad": 21.5, "outer_mrad": 27.0}, "over"),
+        ("ricom", {"outer_mrad": 12.0}, "running"),
+        ("ssb", {"aberrations": {"C10": 8.0}}, "over"),
+    ],
+)
+def test_a_change_of_what_is_taken_in_redraws_the_whole_image(
+    file: Path, tmp_path: Path, agent: str, changes: dict[str, Any], when: str
+) -> None:
+    runs = []
+    for turned in (True, False):
+        run = of_source(str(file), partial(open_source, file), [agent], tmp_path, lambda: False, Shown(), lambda: None)
+        tuned = run.agents[agent]
+        if turned and when == "running":
+            go_on = held_after_the_first_block(run)
+            run.tune(agent, changes)
+            go_on.set()
+        else:
+            if not turned:
+                tuned.inner.options = replace(tuned.inner.options, **changes)  # type: ignore[attr-defined]
+            run.start()
+        run._thread.join(60)
+        if turned and when == "over":
+            run.tune(agent, changes)
+        assert tuned.problem == ""
+        runs.append(image_of(run, agent))
+    assert np.isfinite(runs[0]).all()
+    np.testing.assert_allclose(runs[0], runs[1], rtol=1e-6, atol=1e-12)
+
+
+def test_where_a_scan_is_too_large_to_keep_a_changed_ring_begins_anew(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "MOST_BYTES", 1000)
+    run = of_source(str(file), partial(open_source, file), ["bf"], tmp_path, lambda: False, Shown(), lambda: None)
+    go_on = held_after_the_first_block(run)
+    before = run._positions
+    run.tune("bf", {"outer_mrad": 11.0})
+    run.agents["bf"].apply()
+    assert np.isnan(image_of(run, "bf")).all()
+    assert run.plain()["agents"][0]["note"] == f"changed after {before} positions: the image is empty before that"
+    go_on.set()
+    run._thread.join(60)
+    run.tune("bf", {"outer_mrad": 16.0})
+    (told_of,) = run.plain()["agents"]
+    assert "this scan is over: scan again" in told_of["problem"]
+    assert {knob["name"]: knob["value"] for knob in told_of["knobs"]}["outer_mrad"] == 11.0
+
+
+def test_adf_begins_clear_of_the_bright_disc_unless_it_was_told_where(file: Path, tmp_path: Path) -> None:
+    inner = []
+    for agent in ("adf", "adf:inner_mrad=21"):
+        run = scanned(file, tmp_path, [agent], Shown())
+        (told_of,) = run.plain()["agents"]
+        inner.append((told_of["knobs"][0]["value"], told_of["note"]))
+    # One and a half pixels of 4 mrad beyond the disc of 20 mrad.
+    assert inner == [(26.0, "begins at 26 mrad, clear of the bright disc of 20 mrad"), (21.0, "")]
+
+
+def test_the_end_of_the_page_names_the_scan_that_it_interrupts(file: Path, tmp_path: Path) -> None:
+    desk = Desk(Settings(load("nominal"), 0, tmp_path, True, str(file)), lambda: None, lambda *_: None, lambda _: False)
+    assert desk.close("nothing runs") == ""
+    desk.scan = run = of_source(
+        str(file), partial(open_source, file), ["bf"], tmp_path, lambda: False, Shown(), lambda: None
+    )
+    go_on = held_after_the_first_block(run)
+    threading.Timer(0.2, go_on.set).start()
+    assert desk.close("a test ends").startswith(("The scan: interrupted, in ", "The scan: incomplete, in "))
+    assert str(tmp_path / "stream") in run.outcome
+
+
+@pytest.mark.parametrize("beam", ["uncorrected", "microscope", "corrected"])
+def test_a_twin_scans_with_the_beam_that_was_chosen(tmp_path: Path, beam: Any) -> None:
+    """The seed hides the same state from the scan as from the hand, so that the corrector's knobs carry over."""
+    desk = Desk(Settings(load("nominal"), 3, tmp_path), lambda: None, lambda *_: None, lambda _: False)
+    assert isinstance(desk.hand, TwinHand)
+    desk.hear(messages.Knobs({"C10": 9.0, "C12b": -4.0}))
+    scenario = load("calibrate_and_scan").for_seed(3)
+    chosen = desk._beam(beam, scenario)
+    session = twin_scan.prepare(chosen.of(scenario), 3, ["bf"], tmp_path / "scan")
+    if chosen.input_nm is not None:
+        session.acquisition.microscope.apply(chosen.input_nm)
+    found = session.acquisition.microscope.truth().state_nm
+    of_hand = desk.hand.aberrations().array()[:3]
+    expected = {"uncorrected": of_hand - desk.hand.knobs_nm, "microscope": of_hand, "corrected": np.zeros(3)}[beam]
+    assert np.allclose(found, expected, atol=1e-6)
+    words = {"uncorrected": "uncorrected:", "microscope": "C10 +9.00, C12a +0.00, C12b -4.00 nm"}
+    assert words.get(beam, "corrected;") in chosen.words(scenario)
 
 
 def test_an_end_keeps_the_results_so_far(file: Path, tmp_path: Path) -> None:

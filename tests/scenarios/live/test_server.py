@@ -107,7 +107,9 @@ def test_one_page_drives_and_the_other_watches(server: LiveServer, page: BarePag
     page.until(lambda: page.state["role"]["drives"])
 
 
-def test_a_calibration_step_by_step_and_its_report(server: LiveServer, page: BarePage, tmp_path: Path) -> None:
+def test_a_calibration_step_by_step_and_its_report(
+    server: LiveServer, page: BarePage, small: Scenario, tmp_path: Path
+) -> None:
     page.say(do="calibrate", controller="random", observations=2, paused=True)
     page.until(waiting(page, "input"))
     page.until(lambda: len(page.state["run"]["steps"]) == 1)
@@ -130,6 +132,8 @@ def test_a_calibration_step_by_step_and_its_report(server: LiveServer, page: Bar
     # The hand goes on from where the correction left the microscope, and the estimate tells its probe.
     page.until(lambda: [knob["value"] for knob in page.state["microscope"]["knobs"]] == run["cumulative_nm"])
     page.until(lambda: page.views[-1].get("basis") == "estimate")
+    told = page.views[-1]
+    assert (told["covers"], told["strehl"] < 1.0, told["strehl_std"] > 0.0) == (list(small.space.names), True, True)
 
 
 def test_going_back_undoes_a_calibration(page: BarePage) -> None:
@@ -157,13 +161,24 @@ def test_a_file_outside_the_library_is_no_day(page: BarePage, tmp_path: Path) ->
     assert "not a scenario of the library" in page.heard["notice"]["text"]
 
 
-def test_the_end_is_told_and_stops_a_calibration(server: LiveServer, page: BarePage) -> None:
+def test_the_end_is_told_and_stops_a_calibration(server: LiveServer, page: BarePage, tmp_path: Path) -> None:
     page.say(do="calibrate", controller="random", observations=2, paused=True)
     page.until(waiting(page, "input"))
     said = server.close("a test ends")
-    assert "stopped from the page" in said
+    assert said.startswith("The calibration: stopped: stopped from the page")
+    assert said.endswith(f"in {tmp_path / 'nominal' / 'random' / '3'}.")
     page.until(lambda: "ended" in page.heard)
     assert page.heard["ended"]["text"] == said
+
+
+def test_another_dose_lets_the_clock_go_on(page: BarePage) -> None:
+    page.until(lambda: page.views and page.views[-1]["clock_s"] >= 1.0)
+    before_s = page.views[-1]["clock_s"]
+    page.say(do="expose", dose_e=2e6, exposure_s=0.25)
+    page.until(lambda: page.views[-1]["dose_e"] == 2e6)
+    assert page.views[-1]["clock_s"] > before_s
+    page.say(do="expose", dose_e=2e6, exposure_s=0.5)
+    page.until(lambda: page.state["microscope"]["exposure_s"] == 0.5)
 
 
 def test_hundreds_of_bad_messages_leave_the_server_well(page: BarePage) -> None:

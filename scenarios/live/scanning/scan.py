@@ -16,9 +16,11 @@ from agents.base import Agent, Image, Reconstruction, StreamMeta
 from agents.block import Block, FrameBlock
 from agents.source import Source
 from agents.stream import Progress
-from scenarios.live.agents import TunedAgent, told
 from scenarios.live.job import Job
 from scenarios.live.pictures import Picture, as_bytes, binned
+from scenarios.live.scanning.agents import TunedAgent, told
+from scenarios.live.scanning.beam import Beam
+from scenarios.live.scanning.kept import KeptBlocks
 from scenarios.scans import scan as twin_scan
 from scenarios.scans import stream
 from scenarios.schema import Scenario
@@ -45,6 +47,7 @@ class ScanRun(Job):
 
     Args:
         what: for people: the scenario or the source.
+        beam: for people: the beam that scans.
         agents: texts as for `--agents`.
         begin: runs the stream with these agents to its end.
         wanted: whether somebody waits for pictures.
@@ -59,6 +62,7 @@ class ScanRun(Job):
     def __init__(
         self,
         what: str,
+        beam: str,
         agents: list[str],
         begin: Callable[[Mapping[str, Agent], Callable[[Progress], None]], str],
         wanted: Callable[[], bool],
@@ -69,9 +73,12 @@ class ScanRun(Job):
         if len(chosen) > MOST_AGENTS:
             raise ValueError(f"the page shows up to {MOST_AGENTS} agents, got {len(chosen)}")
         super().__init__("scan", changed, daemon=True)
-        self.what, self._begin = what, begin
+        self.what, self.beam, self._begin = what, beam, begin
         self._wanted, self._show = wanted, show
-        self.agents = {label: TunedAgent(label, label.partition("-")[0], agent) for label, agent in chosen.items()}
+        self._kept = KeptBlocks()
+        self.agents = {
+            label: TunedAgent(label, label.partition("-")[0], agent, self._kept) for label, agent in chosen.items()
+        }
         list(self.agents.values())[-1].after = self._after
         self.outcome = ""
         self._positions, self._total, self._rate = 0, 0, 0.0
@@ -83,11 +90,15 @@ class ScanRun(Job):
         """End the scan after the current block; its results so far are kept."""
         self._stop = True
 
-    def end(self) -> None:
-        """Stop and wait for the end."""
+    def end(self) -> str:
+        """Stop, wait for the end, and return in words what became of it; empty if the scan had ended before."""
+        if not self._thread.is_alive():
+            return ""
         self.stop()
+        self._thread.join(JOIN_S)
         if self._thread.is_alive():
-            self._thread.join(JOIN_S)
+            return f"the scan has not ended within {JOIN_S:g} s"
+        return self.problem or self.outcome
 
     def tune(self, label: str, changes: Mapping[str, Any]) -> None:
         """Change options of an agent.
@@ -107,6 +118,7 @@ class ScanRun(Job):
         """Return the state of the scan as JSON data."""
         return {
             "what": self.what,
+            "beam": self.beam,
             "running": self.running,
             "positions": self._positions,
             "total": self._total,
@@ -142,6 +154,7 @@ class ScanRun(Job):
         """Run the stream, and show its last results."""
         self.outcome = self._begin(self.agents, self._progress)
         for agent in self.agents.values():
+            agent.end()
             agent.apply()
         self.publish(whole=True)
 
@@ -152,6 +165,7 @@ class ScanRun(Job):
     def _after(self, block: Block) -> None:
         """After a block has been through every agent: count, show, and end if asked to."""
         self._positions += len(block)
+        self._kept.add(block)
         if self._stop:
             raise KeyboardInterrupt  # as the stream ends at the command line
         now = perf_counter()
@@ -210,21 +224,27 @@ def _picture(place: str, title: str, values: "np.ndarray[Any, Any]", image: Imag
 
 def of_twin(
     scenario: Scenario, seed: int, agents: list[str], out: Path, wanted: Callable[[], bool], show: Show,
-    changed: Callable[[], None],
+    changed: Callable[[], None], beam: Beam,
 ) -> ScanRun:  # fmt: skip
     """Return the scan of a scenario, as `stemtwin scan` makes it; nothing is computed yet.
 
+    Args:
+        beam: that scans, see `scenarios.live.scanning.beam`.
+
     Raises:
         StemtwinError: as `scenarios.scans.scan.prepare`.
+        ValueError: the corrector cannot take the beam's input.
     """
     folder = stream.results_folder(None, out / scenario.name / "scan" / str(seed), overwrite=False)
-    session = twin_scan.prepare(scenario, seed, agents, folder)
+    session = twin_scan.prepare(beam.of(scenario), seed, agents, folder)
+    if beam.input_nm is not None:
+        session.acquisition.microscope.apply(beam.input_nm)
 
     def begin(tuned: Mapping[str, Agent], progress: Callable[[Progress], None]) -> str:
         done = twin_scan.run(replace(session, agents=tuned), progress)
         return f"{done.recorded.streamed.status}, in {done.recorded.out}"
 
-    return ScanRun(scenario.name, agents, begin, wanted, show, changed)
+    return ScanRun(scenario.name, beam.words(scenario), agents, begin, wanted, show, changed)
 
 
 def of_source(
@@ -239,4 +259,4 @@ def of_source(
             done = stream.run(source, tuned, folder, progress)
         return f"{done.streamed.status}, in {done.out}"
 
-    return ScanRun(name, agents, begin, wanted, show, changed)
+    return ScanRun(name, "that of the source", agents, begin, wanted, show, changed)
