@@ -1,0 +1,271 @@
+"""The compiled part of ePIE: one pass over frames through the slices of an object, and the intensities it expects."""
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.epie.estimate import Integers, Real
+from agents.epie.fourier import REORDER, transform
+from agents.epie.planes import add_conjugate, add_squares, multiply, multiply_conjugate, multiply_real, peak
+
+Scalar = np.floating[Any]
+
+
+@numba.njit(cache=True, fastmath=REORDER)
+def run_pass(
+    slices: Real,
+    spectra: Real,
+    propagator: Real,
+    amplitude: Real,
+    measured: Real,
+    corner: Integers,
+    shift: NDArray[np.float64],
+    steps: tuple[float, float, float],
+    radices: Integers,
+    turns: Real,
+) -> tuple[float, float]:
+    """Run `engine.sweep`; return the two sums of the misfit."""
+    object_step, probe_step, caution = steps
+    count, modes, size, real = len(slices), spectra.shape[0], spectra.shape[2], slices.dtype.type
+    entering, leaving = np.empty((count, *spectra.shape), spectra.dtype), np.empty((count, *spectra.shape), spectra.dtype)
+    patch = np.empty((count, *spectra.shape[1:]), spectra.dtype)
+    work, other = np.empty_like(spectra[0]), np.empty_like(spectra[0])
+    total, ramp = np.empty_like(spectra[0, 0]), np.empty((2, 2, size), slices.dtype)
+    difference, power = 0.0, 0.0
+    for i in range(len(amplitude)):
+        _ramps(shift[i], ramp)
+        _cut(slices, corner[i], patch)
+        _exit_waves(patch, spectra, propagator, ramp, entering, leaving, total, work, radices, turns)
+        sums = _gain(amplitude[i], measured, real(caution), total)
+        difference += float(sums[0])
+        power += float(sums[1])
+        probe_scale = real(probe_step) / peak(patch[0].reshape(1, 2, size, size))
+        for m in range(modes):
+            multiply_real(leaving[-1, m], total, work)
+            transform(work[1], work[0], leaving[-1, m, 1], leaving[-1, m, 0], radices, turns)
+            _carry_back(patch, propagator, leaving, m, work, other, radices, turns)
+            if probe_step > 0:
+                multiply_conjugate(patch[0], leaving[0, m], probe_scale, work)
+                transform(work[0], work[1], other[0], other[1], radices, turns)
+                _add_ramped(other, ramp, -1.0, spectra[m])
+        for n in range(count):
+            scale = real(object_step / count) / peak(entering[n])
+            for m in range(modes):
+                add_conjugate(entering[n, m], leaving[n, m], scale, patch[n])
+        _put(patch, corner[i], slices)
+    return difference, power
+
+
+@numba.njit(cache=True, fastmath=REORDER)
+def expect(
+    slices: Real,
+    spectra: Real,
+    propagator: Real,
+    expected: Real,
+    corner: Integers,
+    shift: NDArray[np.float64],
+    radices: Integers,
+    turns: Real,
+) -> None:
+    """Write the expected counts of each frame, times N^2, to `expected`."""
+    count, size = len(slices), spectra.shape[2]
+    entering, leaving = np.empty((count, *spectra.shape), spectra.dtype), np.empty((count, *spectra.shape), spectra.dtype)
+    patch, work = np.empty((count, *spectra.shape[1:]), spectra.dtype), np.empty_like(spectra[0])
+    ramp = np.empty((2, 2, size), slices.dtype)
+    for i in range(len(expected)):
+        _ramps(shift[i], ramp)
+        _cut(slices, corner[i], patch)
+        _exit_waves(patch, spectra, propagator, ramp, entering, leaving, expected[i], work, radices, turns)
+
+
+@numba.njit(cache=True, fastmath=REORDER)
+def differentiate(
+    slices: Real,
+    spectra: Real,
+    propagator: Real,
+    derivatives: Real,
+    corner: Integers,
+    shift: NDArray[np.float64],
+    radices: Integers,
+    turns: Real,
+) -> None:
+    """Write expected counts and their derivatives by the position, all times N^2, to `derivatives`, (n, 3, N, N).
+
+    `spectra` are K modes of the probe, their K derivatives along rows and their K derivatives along columns.
+    """
+    count, modes, size = len(slices), spectra.shape[0] // 3, spectra.shape[2]
+    entering, leaving = np.empty((count, *spectra.shape), spectra.dtype), np.empty((count, *spectra.shape), spectra.dtype)
+    patch, work = np.empty((count, *spectra.shape[1:]), spectra.dtype), np.empty_like(spectra[0])
+    ramp, total = np.empty((2, 2, size), slices.dtype), np.empty_like(spectra[0, 0])
+    for i in range(len(derivatives)):
+        _ramps(shift[i], ramp)
+        _cut(slices, corner[i], patch)
+        _exit_waves(patch, spectra, propagator, ramp, entering, leaving, total, work, radices, turns)
+        derivatives[i] = 0
+        for m in range(modes):
+            add_squares(leaving[-1, m], derivatives[i, 0])
+            for axis in (1, 2):
+                _add_twice_overlap(leaving[-1, m], leaving[-1, axis * modes + m], derivatives[i, axis])
+
+
+@numba.njit(cache=True, fastmath=REORDER)
+def _add_twice_overlap(a: Real, b: Real, total: Real) -> None:
+    """Add 2 Re(conj(a) b) to `total`, (N, N)."""
+    fa, fb, to = a.reshape(2, -1), b.reshape(2, -1), total.ravel()
+    two = total.dtype.type(2)
+    for j in range(len(to)):
+        to[j] += two * (fa[0, j] * fb[0, j] + fa[1, j] * fb[1, j])
+
+
+@numba.njit(cache=True, fastmath=REORDER)
+def _exit_waves(
+    patch: Real,
+    spectra: Real,
+    propagator: Real,
+    ramp: Real,
+    entering: Real,
+    leaving: Real,
+    total: Real,
+    work: Real,
+    radices: Integers,
+    turns: Real,
+) -> None:
+    """Compute the waves that enter each slice, the transforms (times N) of those that leave the last, and the sum of
+    their intensities. Both are (S, K, 2, N, N); only the last of `leaving` is of use afterwards.
+    """
+    flat = total.ravel()
+    for j in range(len(flat)):
+        flat[j] = 0
+    for m in range(spectra.shape[0]):
+        work[:] = 0
+        _add_ramped(spectra[m], ramp, 1.0, work)
+        for n in range(len(patch)):
+            if n > 0:
+                multiply(leaving[n - 1, m], propagator, work)
+            transform(work[1], work[0], entering[n, m, 1], entering[n, m, 0], radices, turns)
+            multiply(entering[n, m], patch[n], work)
+            transform(work[0], work[1], leaving[n, m, 0], leaving[n, m, 1], radices, turns)
+        add_squares(leaving[-1, m], total)
+
+
+@numba.njit(cache=True, fastmath=REORDER)
+def _carry_back(
+    patch: Real, propagator: Real, change: Real, mode: int, work: Real, other: Real, radices: Integers, turns: Real
+) -> None:
+    """Carry the change of the wave behind the last slice back to those behind the others (Maiden et al. 2012, eq 8).
+
+    Args:
+        patch: the slices, (S, 2, N, N).
+        propagator: over N^2.
+        change: (S, K, 2, N, N): given for the last slice, written for the others.
+        mode: which of the K.
+        work, other: memory, (2, N, N).
+    """
+    real, size = patch.dtype.type, patch.shape[2]
+    for n in range(len(patch) - 1, 0, -1):
+        multiply_conjugate(patch[n], change[n, mode], real(1) / peak(patch[n].reshape(1, 2, size, size)), work)
+        transform(work[0], work[1], other[0], other[1], radices, turns)
+        multiply_conjugate(propagator, other, real(1), work)
+        transform(work[1], work[0], change[n - 1, mode, 1], change[n - 1, mode, 0], radices, turns)
+
+
+@numba.njit(cache=True)
+def _cut(slices: Real, corner: Integers, patch: Real) -> None:
+    """Copy the slices within the probe's window: loops over contiguous memory are vectorised."""
+    row, column, size = corner[0], corner[1], patch.shape[2]
+    for n in range(len(patch)):
+        for part in range(2):
+            for y in range(size):
+                source, target = slices[n, part, row + y, column : column + size], patch[n, part, y]
+                for x in range(size):
+                    target[x] = source[x]
+
+
+@numba.njit(cache=True)
+def _put(patch: Real, corner: Integers, slices: Real) -> None:
+    """Copy back: the inverse of `_cut`."""
+    row, column, size = corner[0], corner[1], patch.shape[2]
+    for n in range(len(patch)):
+        for part in range(2):
+            for y in range(size):
+                source, target = patch[n, part, y], slices[n, part, row + y, column : column + size]
+                for x in range(size):
+                    target[x] = source[x]
+
+
+@numba.njit(cache=True)
+def _ramps(shift: NDArray[np.float64], ramp: Real) -> None:
+    """Phase ramps exp(-2 pi i k shift / N) of rows and columns, (2, 2, N); by recurrence in double precision."""
+    size = ramp.shape[2]
+    for axis in range(2):
+        angle = -2.0 * math.pi * shift[axis] / size
+        c, s = math.cos(angle), math.sin(angle)
+        re, im = 1.0, 0.0
+        ramp[axis, 0, 0], ramp[axis, 1, 0] = re, im
+        for k in range(1, size // 2 + 1):
+            re, im = re * c - im * s, re * s + im * c
+            ramp[axis, 0, size - k], ramp[axis, 1, size - k] = re, -im
+            if 2 * k < size:
+                ramp[axis, 0, k], ramp[axis, 1, k] = re, im
+
+
+@numba.njit(cache=True, fastmath=REORDER)
+def _add_ramped(spectrum: Real, ramp: Real, sign: float, out: Real) -> None:
+    """Add the spectrum times the ramps over N to `out`; a sign of -1 conjugates the ramps, which shifts back."""
+    size, real = spectrum.shape[1], spectrum.dtype.type
+    scale, turn = real(1.0 / size), real(sign)
+    yr, yi = ramp[0, 0], ramp[0, 1]
+    for k in range(size):
+        cr, ci = ramp[1, 0, k] * scale, ramp[1, 1, k] * scale
+        sr, si, wr, wi = spectrum[0, k], spectrum[1, k], out[0, k], out[1, k]
+        for j in range(size):
+            tr, ti = cr * yr[j] - ci * yi[j], turn * (cr * yi[j] + ci * yr[j])
+            wr[j] += sr[j] * tr - si[j] * ti
+            wi[j] += sr[j] * ti + si[j] * tr
+
+
+@numba.njit(cache=True, fastmath=REORDER)
+def _gain(amplitude: Real, measured: Real, caution: Scalar, total: Real) -> tuple[Scalar, Scalar]:
+    """Replace |M Psi|^2 in `total` by the factor of the wave's correction, (x / m - 1) / M^2; return the misfit's sums.
+
+    `total` is (M, M) and `amplitude` (N, N): the |Psi|^2 of the (M / N)^2 points of a camera pixel sum to m^2.
+    """
+    size, finer = len(total), len(total) // len(amplitude)
+    if finer == 1:
+        return _new_amplitudes(amplitude.ravel(), measured.ravel(), caution, size, total.ravel())
+    pixels = np.zeros_like(amplitude)
+    for row in range(size):
+        runs, to = total[row].reshape(-1, finer), pixels[row // finer]
+        for j in range(finer):
+            for i in range(len(to)):
+                to[i] += runs[i, j]
+    sums = _new_amplitudes(amplitude.ravel(), measured.ravel(), caution, size, pixels.ravel())
+    for row in range(size):
+        runs, source = total[row].reshape(-1, finer), pixels[row // finer]
+        for j in range(finer):
+            for i in range(len(source)):
+                runs[i, j] = source[i]
+    return sums
+
+
+@numba.njit(cache=True, fastmath=REORDER | {"nnan"}, error_model="numpy")  # needed for vectorisation
+def _new_amplitudes(a: Real, inside: Real, caution: Scalar, size: int, t: Real) -> tuple[Scalar, Scalar]:
+    """Compute `_gain` of flat arrays; see `engine.Steps`."""
+    real = t.dtype.type
+    one, scale, back, tiny = real(1), real(1.0 / size), real(1.0 / size) * real(1.0 / size), real(1e-12)
+    least, weight = one / np.sqrt(one + caution), one / (real(2) + caution)
+    published = caution == 0
+    difference, power = real(0), real(0)
+    for j in range(len(t)):
+        m = np.sqrt(t[j]) * scale
+        square = a[j] * a[j]
+        d = a[j] - m
+        difference += d * d * inside[j]
+        power += square * inside[j]
+        nearer = min(m + (square - m * m) * weight / max(m, least), max(a[j], m))
+        x = a[j] if published else nearer
+        t[j] = inside[j] * (x / (m + tiny) - one) * back
+    return difference, power
