@@ -51,8 +51,8 @@ def run_pass(
                 multiply_conjugate(patch[0], leaving[0, m], probe_scale, work)
                 transform(work[0], work[1], other[0], other[1], radices, turns)
                 _add_ramped(other, ramp, -1.0, spectra[m])
+        scale = real(object_step) / peak(entering.reshape(count * modes, 2, size, size))
         for n in range(count):
-            scale = real(object_step / count) / peak(entering[n])
             for m in range(modes):
                 add_conjugate(entering[n, m], leaving[n, m], scale, patch[n])
         _put(patch, corner[i], slices)
