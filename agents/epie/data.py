@@ -84,7 +84,13 @@ class Data:
         """Keep the positions of some frames in `moved_px`."""
         if self.moved_px is not None:
             pixel = self.store.pixel[numbers]
-            self.moved_px[pixel[:, 0], pixel[:, 1]] = places.positions(self.geometry.size) - self.geometry.positions(pixel)
+            positions = places.positions(self.geometry.size)
+            self.moved_px[pixel[:, 0], pixel[:, 1]] = positions - self.geometry.positions(pixel)
+
+    def forget_moved(self) -> None:
+        """Put all positions back to the planned ones."""
+        if self.moved_px is not None:
+            self.moved_px[:] = 0.0
 
     def settle_moved(self) -> None:
         """Remove the mean from `moved_px`, which frames do not determine, and bound it by `LONGEST_MOVE` steps."""
@@ -175,10 +181,11 @@ def trust(estimate: ObjectAndProbe, data: Data, numbers: Integers, fitted_per_fr
     y, m = (np.fft.fftshift(np.concatenate(parts), axes=(1, 2)) for parts in (counted, expected))
     block = _block(m.mean(axis=0))
     y, m = _added(y, block), _added(m, block)
-    residual = poisson_residual(y, m)
+    residual, slices = poisson_residual(y, m), len(estimate.slices)
+    through = "a thin object" if slices == 1 else f"an object of {slices} slices"
     return whiteness(
         residual,
-        f"Poisson counts of {len(estimate.spectra)} probe mode(s) through a thin object"
+        f"Poisson counts of {len(estimate.spectra)} probe mode(s) through {through}"
         + (f", {block} x {block} pixels together" if block > 1 else ""),
         expected=m,
         axes=(1, 2),

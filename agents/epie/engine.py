@@ -118,5 +118,3 @@ def misfit(estimate: ObjectAndProbe, amplitude: Real, places: Places, measured: 
     difference = amplitude - np.sqrt(intensity(estimate, places, estimate.size // amplitude.shape[-1]))
     inside = np.ones(amplitude.shape[1:]) if measured is None else measured
     return Misfit(float(np.sum(inside * difference**2, dtype=np.float64)), float(np.sum(inside * amplitude**2)))
-
-

@@ -30,8 +30,7 @@ def run_pass(
     """Run `engine.sweep`; return the two sums of the misfit."""
     object_step, probe_step, caution = steps
     count, modes, size, real = len(slices), spectra.shape[0], spectra.shape[2], slices.dtype.type
-    entering, leaving = np.empty((count, *spectra.shape), spectra.dtype), np.empty((count, *spectra.shape), spectra.dtype)
-    patch = np.empty((count, *spectra.shape[1:]), spectra.dtype)
+    entering, leaving, patch = _memory(count, spectra)
     work, other = np.empty_like(spectra[0]), np.empty_like(spectra[0])
     total, ramp = np.empty_like(spectra[0, 0]), np.empty((2, 2, size), slices.dtype)
     difference, power = 0.0, 0.0
@@ -72,8 +71,8 @@ def expect(
 ) -> None:
     """Write the expected counts of each frame, times N^2, to `expected`."""
     count, size = len(slices), spectra.shape[2]
-    entering, leaving = np.empty((count, *spectra.shape), spectra.dtype), np.empty((count, *spectra.shape), spectra.dtype)
-    patch, work = np.empty((count, *spectra.shape[1:]), spectra.dtype), np.empty_like(spectra[0])
+    entering, leaving, patch = _memory(count, spectra)
+    work = np.empty_like(spectra[0])
     ramp = np.empty((2, 2, size), slices.dtype)
     for i in range(len(expected)):
         _ramps(shift[i], ramp)
@@ -97,8 +96,8 @@ def differentiate(
     `spectra` are K modes of the probe, their K derivatives along rows and their K derivatives along columns.
     """
     count, modes, size = len(slices), spectra.shape[0] // 3, spectra.shape[2]
-    entering, leaving = np.empty((count, *spectra.shape), spectra.dtype), np.empty((count, *spectra.shape), spectra.dtype)
-    patch, work = np.empty((count, *spectra.shape[1:]), spectra.dtype), np.empty_like(spectra[0])
+    entering, leaving, patch = _memory(count, spectra)
+    work = np.empty_like(spectra[0])
     ramp, total = np.empty((2, 2, size), slices.dtype), np.empty_like(spectra[0, 0])
     for i in range(len(derivatives)):
         _ramps(shift[i], ramp)
@@ -118,6 +117,17 @@ def _add_twice_overlap(a: Real, b: Real, total: Real) -> None:
     two = total.dtype.type(2)
     for j in range(len(to)):
         to[j] += two * (fa[0, j] * fb[0, j] + fa[1, j] * fb[1, j])
+
+
+@numba.njit(cache=True)
+def _memory(count: int, spectra: Real) -> tuple[Real, Real, Real]:
+    """Memory for the waves that enter and leave each of `count` slices, and for the slices in the probe's window."""
+    waves = (count, *spectra.shape)
+    return (
+        np.empty(waves, spectra.dtype),
+        np.empty(waves, spectra.dtype),
+        np.empty(waves[:1] + waves[2:], spectra.dtype),
+    )
 
 
 @numba.njit(cache=True, fastmath=REORDER)

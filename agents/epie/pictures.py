@@ -89,7 +89,7 @@ def images(
 
 
 def moves(data: Data) -> dict[str, Image]:
-    """Refined minus planned positions in nm along the axes of the scan, NaN where no frame is kept; none if not refined."""
+    """Refined minus planned positions along the axes of the scan, NaN where no frame is kept; none if not refined."""
     if data.moved_px is None:
         return {}
     moved, pixel = np.full((*data.geometry.scan, 2), np.nan), data.store.pixel

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agents.epie.data import Data
-from agents.epie.estimate import Integers, ObjectAndProbe, Places, Real
+from agents.epie.estimate import ObjectAndProbe, Places, Real
 from agents.epie.fourier import plan
 from agents.epie.kernel import differentiate
 from twin.arrays import Floats
@@ -92,7 +92,6 @@ def _with_derivatives(spectra: Real) -> Real:
     """Spectra of K modes, [kx, ky], of their derivatives by the position along rows, and along columns, (3 K, ...)."""
     size = spectra.shape[-1]
     turn = 2.0 * np.pi * np.fft.fftfreq(size)
-    along_rows, along_columns = np.broadcast_to(turn[None, :], (size, size)), np.broadcast_to(turn[:, None], (size, size))
     # Moved by s, a spectrum is multiplied by exp(-i turn s): its derivative is -i turn times it.
     turned = np.stack([spectra[:, 1], -spectra[:, 0]], axis=1)
-    return np.concatenate([spectra, turned * along_rows, turned * along_columns]).astype(spectra.dtype)
+    return np.concatenate([spectra, turned * turn, turned * turn[:, None]]).astype(spectra.dtype)

@@ -57,9 +57,15 @@ ERROR_STEPS = 0.3
 GAP_NM = 10.0
 """Distance of the two sheets."""
 
-SHEETS_OPTICS = Optics(energy_kev=300.0, convergence_mrad=21.4, grid=256, sampling_nm=0.0128, camera_pixels=64, binning=2)
-SHEET_OPTICS = Optics(energy_kev=300.0, convergence_mrad=21.4, grid=128, sampling_nm=0.0128, camera_pixels=64, binning=1)
-CRYSTAL_OPTICS = Optics(energy_kev=300.0, convergence_mrad=21.4, grid=160, sampling_nm=0.3905 / 32, camera_pixels=64, binning=1)
+SHEETS_OPTICS = Optics(
+    energy_kev=300.0, convergence_mrad=21.4, grid=256, sampling_nm=0.0128, camera_pixels=64, binning=2
+)
+SHEET_OPTICS = Optics(
+    energy_kev=300.0, convergence_mrad=21.4, grid=128, sampling_nm=0.0128, camera_pixels=64, binning=1
+)
+CRYSTAL_OPTICS = Optics(
+    energy_kev=300.0, convergence_mrad=21.4, grid=160, sampling_nm=0.3905 / 32, camera_pixels=64, binning=1
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,9 +162,11 @@ def sheets(gap_nm: float | None = None) -> Structure:
     return replace(bilayer, positions_nm=positions, cell_nm=cell)
 
 
-def layers(side: int = 32, passes: int = 40) -> dict[str, float]:
+def layers(
+    side: int = 32, passes: int = 40, optics: Optics = SHEETS_OPTICS, slice_nm: float = 0.5
+) -> dict[str, float]:
     """Correlation of each slice's phase with that of each sheet, and of the sum with the whole."""
-    scan = scanned(sheets(GAP_NM), SHEETS_OPTICS, side, STEP_NM, 0.5, -GAP_NM)
+    scan = scanned(sheets(GAP_NM), optics, side, STEP_NM, slice_nm, -GAP_NM)
     options = {"passes": passes, "anneal": max(1, passes // 2), "aberrations": {"C10": -GAP_NM}}
     found = reconstructed(scan, slices=2, thickness_nm=2 * GAP_NM, **options).result().images
     halves = {1: (0.0, GAP_NM), 2: (GAP_NM, 2 * GAP_NM)}
@@ -185,7 +193,11 @@ def crystal(side: int = 32, passes: int = 60, thickness_nm: float = 20.0, slices
     scan = scanned(build("sto_001", extent), CRYSTAL_OPTICS, side, STEP_NM, 0.2, 10.0)
     depth = {"slices": slices, "thickness_nm": scan.structure.thickness_nm}
     figures = {}
-    for name, options in {"one_slice": {}, "one_slice_long_steps": STRONG, f"{slices}_slices": {**STRONG, **depth}}.items():
+    for name, options in {
+        "one_slice": {},
+        "one_slice_long_steps": STRONG,
+        f"{slices}_slices": {**STRONG, **depth},
+    }.items():
         result = reconstructed(scan, passes=passes, aberrations={"C10": 10.0}, **options).result()
         image = result.images["phase"]
         figures[name] = cross_correlation(image.values, true_phase(scan, image))

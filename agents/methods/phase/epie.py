@@ -165,14 +165,17 @@ class Epie:
             "passes": float(iteration.passes if iteration else 0),
         }
         if iteration is None:
-            dark = (
-                (f"no electron in {data.store.arrived} frames: nothing to reconstruct",) if data.store.arrived else ()
-            )
-            return Reconstruction(empty(data.geometry, self._depth.slices) | moves(data), figures, None, (*(dark if not self._lit else ()), *self._notes))
+            unlit = data.store.arrived and not self._lit
+            dark = (f"no electron in {data.store.arrived} frames: nothing to reconstruct",) if unlit else ()
+            unknown = empty(data.geometry, self._depth.slices) | moves(data)
+            return Reconstruction(unknown, figures, None, (*dark, *self._notes))
         estimate, probe = iteration.estimate, iteration.estimate.probe
         values = pictures(estimate, data, iteration.first_probe)
         bright = lit(electrons(estimate, data), data.geometry.scanned)
-        verdict = trust(estimate, data, data.evenly(JUDGED), 2.0 * float(bright.sum()) / len(data.store))
+        fitted = 2.0 * len(estimate.slices) * float(bright.sum()) / len(data.store) + (
+            2.0 if self.options.positions else 0.0
+        )
+        verdict = trust(estimate, data, data.evenly(JUDGED), fitted)
         misfit, quality = misfit_notes(verdict), self._quality(iteration, probe)
         return Reconstruction(
             images(values, probe, data.geometry, iteration.spread) | moves(data),
@@ -193,6 +196,7 @@ class Epie:
         old, self.options = self.options, checked_options(Options, {**asdict(self.options), **changes})
         if (old.modes, dict(old.aberrations)) != (self.options.modes, dict(self.options.aberrations)):
             self.iteration = None
+            self._data.forget_moved()
         elif self.iteration is not None:
             self.iteration.reopen(self.options.seed)
 
@@ -231,13 +235,29 @@ class Epie:
             "amplitude_error": error,
             "amplitude_error_start": before,
             "error_left": error_left(error, before, counting_error(data.store.mean)),
+            **self._thick_figures(),
         } | {f"mode_{mode}_share": float(p / np.sum(np.abs(probe) ** 2)) for mode, p in enumerate(power)}
+
+    def _thick_figures(self) -> dict[str, float]:
+        """Slices, deviances of kept-out frames, moves of positions: whichever of them were asked for."""
+        found: dict[str, float] = {}
+        if self._depth.slices > 1 or self._deviance:
+            found = {"slices": float(self._depth.slices), "slice_nm": self._depth.spacing_nm}
+        found |= {f"deviance_of_{count}_slices": float(frames.mean()) for count, frames in self._deviance.items()}
+        if self._data.moved_px is not None:
+            row, column = self._data.store.pixel.T
+            squares = np.sum(self._data.moved_px[row, column] ** 2, axis=1)
+            found["position_rms_nm"] = self._data.geometry.pixel_nm * float(np.sqrt(squares.mean()))
+        return found
 
     def _remarks(self, iteration: Iteration, left: float) -> tuple[str, ...]:
         """Remarks for the operator on convergence, thinning and the window."""
         remarks, store, geometry = [], self._data.store, self._data.geometry
         if iteration.errors:
             remarks += [self.options.ending(iteration.errors), error_verdict(left)]
+        if self._deviance:
+            tried = ", ".join(f"{count}: {frames.mean():.4g}" for count, frames in self._deviance.items())
+            remarks.append(f"{self._depth.slices} slices, by the deviance of frames kept out of the updates ({tried})")
         if store.halvings:
             remarks.append(f"{len(store)} of {store.arrived} frames fit memory_bytes; they are spread evenly")
         share = rim_share(iteration.first_probe)
