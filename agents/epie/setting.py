@@ -62,9 +62,11 @@ def prepared(
     geometry = Geometry(pixel_nm, step_px, rotation, grid, size, margin_px)
     object_bytes = OBJECT_COPIES * 8 * slices * math.prod(geometry.shape)
     if object_bytes > memory_bytes:
+        in_slices = f" in {slices} slices" if slices > 1 else ""
         raise MetaError(
-            f"{AGENT}: an object of {geometry.shape[0]} x {geometry.shape[1]} pixels takes {object_bytes / 2**20:.0f}"
-            f" MiB; memory_bytes is {memory_bytes / 2**20:.0f} MiB: raise it or lower reach_mrad"
+            f"{AGENT}: an object of {geometry.shape[0]} x {geometry.shape[1]} pixels{in_slices} takes"
+            f" {object_bytes / 2**20:.0f} MiB; memory_bytes is {memory_bytes / 2**20:.0f} MiB: raise it or lower"
+            f" {'slices or ' if slices > 1 else ''}reach_mrad"
         )
     moved_px = np.zeros((*grid, 2)) if positions else None
     return Data(FrameStore(window.size**2, memory_bytes - object_bytes), beam, window, geometry, sub_pixel, moved_px)

@@ -16,7 +16,7 @@ def test_two_sheets_are_told_apart() -> None:
 
 
 def test_positions_are_won_back() -> None:
-    found = ptychography.positions(side=12, passes=30)
+    found = ptychography.positions(side=10, passes=25)
     assert found["with_errors"] < found["without_errors"] - 0.05
     assert found["won_back"] > 0.8
     assert found["error_left_nm"] < 0.3 * found["error_nm"]
