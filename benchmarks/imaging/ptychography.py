@@ -67,6 +67,9 @@ CRYSTAL_OPTICS = Optics(
     energy_kev=300.0, convergence_mrad=21.4, grid=160, sampling_nm=0.3905 / 32, camera_pixels=64, binning=1
 )
 
+STRONG: Mapping[str, Any] = {"final_caution": 4.0, "caution": 0.0, "object_step": 1.5}
+"""Options for phases of many radians: steps that stay long."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scan:
@@ -162,9 +165,7 @@ def sheets(gap_nm: float | None = None) -> Structure:
     return replace(bilayer, positions_nm=positions, cell_nm=cell)
 
 
-def layers(
-    side: int = 32, passes: int = 40, optics: Optics = SHEETS_OPTICS, slice_nm: float = 0.5
-) -> dict[str, float]:
+def layers(side: int = 32, passes: int = 40, optics: Optics = SHEETS_OPTICS, slice_nm: float = 0.5) -> dict[str, float]:
     """Correlation of each slice's phase with that of each sheet, and of the sum with the whole."""
     scan = scanned(sheets(GAP_NM), optics, side, STEP_NM, slice_nm, -GAP_NM)
     options = {"passes": passes, "anneal": max(1, passes // 2), "aberrations": {"C10": -GAP_NM}}
@@ -203,10 +204,6 @@ def crystal(side: int = 32, passes: int = 60, thickness_nm: float = 20.0, slices
         figures[name] = cross_correlation(image.values, true_phase(scan, image))
         figures[f"{name}_error_left"] = result.figures["error_left"]
     return figures
-
-
-STRONG: Mapping[str, Any] = {"final_caution": 4.0, "caution": 0.0, "object_step": 1.5}
-"""Options for phases of many radians: steps that stay long."""
 
 
 def positions(side: int = 24, passes: int = 60) -> dict[str, float]:

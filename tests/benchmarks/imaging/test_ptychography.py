@@ -8,7 +8,7 @@ from benchmarks.imaging import ptychography
 
 
 def test_two_sheets_are_told_apart() -> None:
-    found = ptychography.layers(side=14, passes=14, optics=ptychography.SHEET_OPTICS, slice_nm=2.0)
+    found = ptychography.layers(side=12, passes=12, optics=ptychography.SHEET_OPTICS, slice_nm=2.0)
     for slice_, other in ((1, 2), (2, 1)):
         assert found[f"slice_{slice_}_with_sheet_{slice_}"] > 0.9
         assert abs(found[f"slice_{slice_}_with_sheet_{other}"]) < 0.3
@@ -39,3 +39,10 @@ def test_the_command_prints_the_studies_asked_for(
     with pytest.raises(SystemExit):
         ptychography.main(["three"])
     assert "'three' is not a study; known: one, two" in capsys.readouterr().err
+
+
+def test_a_thin_crystal_needs_one_slice() -> None:
+    """Two cells of it: one slice or two, the phase is the true one."""
+    found = ptychography.crystal(side=8, passes=8, thickness_nm=0.8, slices=2)
+    assert found["one_slice"] > 0.95
+    assert found["2_slices"] == pytest.approx(found["one_slice"], abs=0.02)

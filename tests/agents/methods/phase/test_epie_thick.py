@@ -45,7 +45,7 @@ def frames(slices: int, gap_nm: float, moved_px: np.ndarray | None = None, stren
 
 
 def streamed(counts: np.ndarray, finish: bool = True, **options: Any) -> Agent:
-    agent = load("epie", {"members": 0, "every": 60, "passes": 25, "anneal": 20, "probe_step": 0.0, **options})
+    agent = load("epie", {"members": 0, "every": 60, "passes": 16, "anneal": 12, "probe_step": 0.0, **options})
     agent.start(META)
     for first in range(0, len(counts), 50):
         agent.update(FrameBlock(counts[first : first + 50], PIXEL[first : first + 50]))
@@ -56,7 +56,7 @@ def streamed(counts: np.ndarray, finish: bool = True, **options: Any) -> Agent:
 
 def test_every_slice_has_an_image_and_their_sum_is_the_phase() -> None:
     """Aberrations count from the entrance surface, half a slice above the middle of the first slice."""
-    agent = streamed(frames(2, 10.0), slices=2, thickness_nm=20.0, aberrations={"C10": -2.0}, members=2)
+    agent = streamed(frames(2, 10.0), slices=2, thickness_nm=20.0, aberrations={"C10": 3.0}, members=2)
     found = agent.result()
     slices = [found.images[f"phase_slice_{n}"] for n in (1, 2)]
     np.testing.assert_allclose(found.images["phase"].values, slices[0].values + slices[1].values)
@@ -74,6 +74,7 @@ def test_every_slice_has_an_image_and_their_sum_is_the_phase() -> None:
 def test_frames_kept_out_choose_the_number_of_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two strong slices 8 nm apart call for two, a single one of the same thickness for one."""
     monkeypatch.setattr(depth, "candidates", lambda thickness_nm: (1, 2, 4))
+    monkeypatch.setattr(depth, "PASSES", 8)
     for true, gap_nm, defocus_nm in ((2, 8.0, 4.0), (1, 0.0, 0.0)):
         options = {"slices": "auto", "thickness_nm": 16.0, "aberrations": {"C10": defocus_nm}}
         agent = streamed(frames(true, gap_nm, strength=0.3), finish=False, **options)
