@@ -78,7 +78,7 @@ def sweep(
         amplitude,
         np.ones(amplitude.shape[1:], real) if measured is None else measured,
         places.corner,
-        places.shift,
+        places.shift.astype(np.float64),
         Steps(*(float(step) for step in steps)),
         transformer.radices,
         transformer.turns,
@@ -102,7 +102,7 @@ def intensity(estimate: ObjectAndProbe, places: Places, finer: int = 1) -> Real:
         estimate.propagator / real.type(estimate.size**2),
         expected,
         places.corner,
-        places.shift,
+        places.shift.astype(np.float64),
         transformer.radices,
         transformer.turns,
     )

@@ -1,4 +1,7 @@
-"""The compiled part of ePIE: one pass over frames through the slices of an object, and the intensities it expects."""
+"""The compiled part of ePIE: one pass over frames through the slices of an object, and the intensities it expects.
+
+Real and imaginary parts are planes of their own, (2, N, N).
+"""
 
 import math
 from typing import Any
@@ -9,7 +12,6 @@ from numpy.typing import NDArray
 
 from agents.epie.estimate import Integers, Real
 from agents.epie.fourier import REORDER, transform
-from agents.epie.planes import add_conjugate, add_squares, multiply, multiply_conjugate, multiply_real, peak
 
 Scalar = np.floating[Any]
 
@@ -41,19 +43,19 @@ def run_pass(
         sums = _gain(amplitude[i], measured, real(caution), total)
         difference += float(sums[0])
         power += float(sums[1])
-        probe_scale = real(probe_step) / peak(patch[0].reshape(1, 2, size, size))
+        probe_scale = real(probe_step) / _peak(patch[0].reshape(1, 2, size, size))
         for m in range(modes):
-            multiply_real(leaving[-1, m], total, work)
+            _multiply_real(leaving[-1, m], total, work)
             transform(work[1], work[0], leaving[-1, m, 1], leaving[-1, m, 0], radices, turns)
             _carry_back(patch, propagator, leaving, m, work, other, radices, turns)
             if probe_step > 0:
-                multiply_conjugate(patch[0], leaving[0, m], probe_scale, work)
+                _multiply_conjugate(patch[0], leaving[0, m], probe_scale, work)
                 transform(work[0], work[1], other[0], other[1], radices, turns)
                 _add_ramped(other, ramp, -1.0, spectra[m])
-        scale = real(object_step) / peak(entering.reshape(count * modes, 2, size, size))
+        scale = real(object_step) / _peak(entering.reshape(count * modes, 2, size, size))
         for n in range(count):
             for m in range(modes):
-                add_conjugate(entering[n, m], leaving[n, m], scale, patch[n])
+                _add_conjugate(entering[n, m], leaving[n, m], scale, patch[n])
         _put(patch, corner[i], slices)
     return difference, power
 
@@ -105,7 +107,7 @@ def differentiate(
         _exit_waves(patch, spectra, propagator, ramp, entering, leaving, total, work, radices, turns)
         derivatives[i] = 0
         for m in range(modes):
-            add_squares(leaving[-1, m], derivatives[i, 0])
+            _add_squares(leaving[-1, m], derivatives[i, 0])
             for axis in (1, 2):
                 _add_twice_overlap(leaving[-1, m], leaving[-1, axis * modes + m], derivatives[i, axis])
 
@@ -154,11 +156,11 @@ def _exit_waves(
         _add_ramped(spectra[m], ramp, 1.0, work)
         for n in range(len(patch)):
             if n > 0:
-                multiply(leaving[n - 1, m], propagator, work)
+                _multiply(leaving[n - 1, m], propagator, work)
             transform(work[1], work[0], entering[n, m, 1], entering[n, m, 0], radices, turns)
-            multiply(entering[n, m], patch[n], work)
+            _multiply(entering[n, m], patch[n], work)
             transform(work[0], work[1], leaving[n, m, 0], leaving[n, m, 1], radices, turns)
-        add_squares(leaving[-1, m], total)
+        _add_squares(leaving[-1, m], total)
 
 
 @numba.njit(cache=True, fastmath=REORDER)
@@ -176,9 +178,9 @@ def _carry_back(
     """
     real, size = patch.dtype.type, patch.shape[2]
     for n in range(len(patch) - 1, 0, -1):
-        multiply_conjugate(patch[n], change[n, mode], real(1) / peak(patch[n].reshape(1, 2, size, size)), work)
+        _multiply_conjugate(patch[n], change[n, mode], real(1) / _peak(patch[n].reshape(1, 2, size, size)), work)
         transform(work[0], work[1], other[0], other[1], radices, turns)
-        multiply_conjugate(propagator, other, real(1), work)
+        _multiply_conjugate(propagator, other, real(1), work)
         transform(work[1], work[0], change[n - 1, mode, 1], change[n - 1, mode, 0], radices, turns)
 
 
@@ -279,3 +281,71 @@ def _new_amplitudes(a: Real, inside: Real, caution: Scalar, size: int, t: Real) 
         x = a[j] if published else nearer
         t[j] = inside[j] * (x / (m + tiny) - one) * back
     return difference, power
+
+
+@numba.njit(cache=True, fastmath=REORDER | {"nnan"})
+def _peak(modes: Real) -> Scalar:
+    """Largest intensity, summed over the modes, of (K, 2, N, N)."""
+    flat = modes.reshape(len(modes), 2, -1)
+    best = modes.dtype.type(0)
+    if len(modes) == 1:
+        re, im = flat[0, 0], flat[0, 1]
+        for j in range(len(re)):
+            square = re[j] * re[j] + im[j] * im[j]
+            best = square if square > best else best
+        return best
+    total = np.zeros(flat.shape[2], modes.dtype)
+    for m in range(len(modes)):
+        _add_squares(modes[m], total)
+    for j in range(len(total)):
+        best = total[j] if total[j] > best else best
+    return best
+
+
+@numba.njit(cache=True, fastmath=REORDER)
+def _add_squares(planes: Real, total: Real) -> None:
+    """Add |planes|^2 to `total`, (N, N)."""
+    flat, to = planes.reshape(2, -1), total.ravel()
+    re, im = flat[0], flat[1]
+    for j in range(len(to)):
+        to[j] += re[j] * re[j] + im[j] * im[j]
+
+
+@numba.njit(cache=True, fastmath=REORDER)
+def _multiply_real(planes: Real, factor: Real, out: Real) -> None:
+    """Write planes * factor to `out`; the factor is real, (N, N)."""
+    flat, f, to = planes.reshape(2, -1), factor.ravel(), out.reshape(2, -1)
+    re, im, wr, wi = flat[0], flat[1], to[0], to[1]
+    for j in range(len(f)):
+        wr[j] = re[j] * f[j]
+        wi[j] = im[j] * f[j]
+
+
+@numba.njit(cache=True, fastmath=REORDER)
+def _multiply(a: Real, b: Real, out: Real) -> None:
+    """Write a b to `out`."""
+    fa, fb, to = a.reshape(2, -1), b.reshape(2, -1), out.reshape(2, -1)
+    ar, ai, br, bi, wr, wi = fa[0], fa[1], fb[0], fb[1], to[0], to[1]
+    for j in range(len(ar)):
+        wr[j] = ar[j] * br[j] - ai[j] * bi[j]
+        wi[j] = ar[j] * bi[j] + ai[j] * br[j]
+
+
+@numba.njit(cache=True, fastmath=REORDER)
+def _multiply_conjugate(a: Real, b: Real, scale: Scalar, out: Real) -> None:
+    """Write scale conj(a) b to `out`."""
+    fa, fb, to = a.reshape(2, -1), b.reshape(2, -1), out.reshape(2, -1)
+    ar, ai, br, bi, wr, wi = fa[0], fa[1], fb[0], fb[1], to[0], to[1]
+    for j in range(len(ar)):
+        wr[j] = scale * (ar[j] * br[j] + ai[j] * bi[j])
+        wi[j] = scale * (ar[j] * bi[j] - ai[j] * br[j])
+
+
+@numba.njit(cache=True, fastmath=REORDER)
+def _add_conjugate(a: Real, b: Real, scale: Scalar, out: Real) -> None:
+    """Add scale conj(a) b to `out`."""
+    fa, fb, to = a.reshape(2, -1), b.reshape(2, -1), out.reshape(2, -1)
+    ar, ai, br, bi, wr, wi = fa[0], fa[1], fb[0], fb[1], to[0], to[1]
+    for j in range(len(ar)):
+        wr[j] += scale * (ar[j] * br[j] + ai[j] * bi[j])
+        wi[j] += scale * (ar[j] * bi[j] - ai[j] * br[j])

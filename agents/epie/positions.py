@@ -50,7 +50,7 @@ def pull(estimate: ObjectAndProbe, amplitude: Real, places: Places, measured: Re
         estimate.propagator / found.dtype.type(size**2),
         found,
         places.corner,
-        places.shift,
+        places.shift.astype(np.float64),
         transformer.radices,
         transformer.turns,
     )

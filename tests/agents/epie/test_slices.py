@@ -133,7 +133,7 @@ def test_one_step_of_scoring_wins_a_small_move_back() -> None:
     estimate = thick(1, 2, 6.0)
     places = Places.of(np.array([[31.3, 32.6]]), SIZE)
     amplitude = np.sqrt(intensity(estimate, places))
-    wrong = Places(places.corner, places.shift + (0.06, -0.04))
+    wrong = Places(places.corner, places.shift + np.array([0.06, -0.04]))
     found = pull(estimate, amplitude, wrong, np.ones((SIZE, SIZE), np.float32))
     step = np.linalg.solve(found.information[0], found.gradient[0])
     np.testing.assert_allclose(step, (-0.06, 0.04), atol=0.006)
