@@ -15,6 +15,7 @@ from agents.epie.schedule import Schedule
 from twin.arrays import Floats
 
 MOST_SLICES = 64
+"""Most slices of an object: each takes as much memory and time as the object of a thin specimen."""
 
 THINNEST_NM = 1.0
 """Thinnest slice that is tried: waves of 50 mrad and 2 pm turn by 4 rad over a nanometre."""

@@ -172,9 +172,8 @@ class Epie:
         estimate, probe = iteration.estimate, iteration.estimate.probe
         values = pictures(estimate, data, iteration.first_probe)
         bright = lit(electrons(estimate, data), data.geometry.scanned)
-        fitted = 2.0 * len(estimate.slices) * float(bright.sum()) / len(data.store) + (
-            2.0 if self.options.positions else 0.0
-        )
+        fitted = 2.0 * len(estimate.slices) * float(bright.sum()) / len(data.store)
+        fitted += 2.0 if self.options.positions else 0.0
         verdict = trust(estimate, data, data.evenly(JUDGED), fitted)
         misfit, quality = misfit_notes(verdict), self._quality(iteration, probe)
         return Reconstruction(
