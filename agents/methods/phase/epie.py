@@ -256,7 +256,9 @@ class Epie:
             remarks += [self.options.ending(iteration.errors), error_verdict(left)]
         if self._deviance:
             tried = ", ".join(f"{count}: {frames.mean():.4g}" for count, frames in self._deviance.items())
-            remarks.append(f"{self._depth.slices} slices, by the deviance of frames kept out of the updates ({tried})")
+            remarks.append(
+                f"number of slices: {self._depth.slices}, by the deviance of frames kept out of the updates ({tried})"
+            )
         if store.halvings:
             remarks.append(f"{len(store)} of {store.arrived} frames fit memory_bytes; they are spread evenly")
         share = rim_share(iteration.first_probe)
