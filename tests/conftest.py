@@ -104,6 +104,7 @@ SLOW = (
     "tests/twin/test_probe.py::test_probe_and_strehl",
     # many random draws, independent references, larger grids
     "tests/agents/epie/test_engine",
+    "tests/agents/epie/test_slices",
     "tests/agents/inverse/test_guard",
     "tests/agents/methods/phase/test_epie",
     "tests/agents/methods/phase/test_icom",

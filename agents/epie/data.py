@@ -21,6 +21,9 @@ Integers = NDArray[np.int64]
 AT_ONCE = 32
 """Frames unpacked at a time."""
 
+LONGEST_MOVE = 1.0
+"""Steps of the scan by which a position may differ from the plan along each axis."""
+
 STORE_NOISE = 0.002
 """Upper bound of the relative variance that rounding in the store adds to a residual."""
 
@@ -38,6 +41,8 @@ class Data:
         window: camera pixels of each pixel of the frames.
         geometry: positions on the object.
         sub_pixel: use positions as they are; False rounds them.
+        moved_px: where each position is relative to the plan, (rows, columns, 2), along rows and columns of the
+            object; passes change it. None if the positions are the planned ones.
     """
 
     store: FrameStore
@@ -45,6 +50,7 @@ class Data:
     window: Window
     geometry: Geometry
     sub_pixel: bool = True
+    moved_px: Floats | None = None
 
     def everything(self) -> Integers:
         """Numbers of all frames."""
@@ -67,7 +73,31 @@ class Data:
             chosen = numbers[first : first + AT_ONCE]
             amplitude = buffer[: len(chosen)]
             self.store.amplitudes(chosen, amplitude.reshape(len(chosen), -1))
-            yield amplitude, Places.of(self.geometry.positions(pixel[chosen]), self.geometry.size, self.sub_pixel)
+            yield amplitude, Places.of(self.positions(pixel[chosen]), self.geometry.size, self.sub_pixel)
+
+    def positions(self, pixel: Integers) -> Floats:
+        """Positions on the object, (n, 2), of scan positions (row, column), (n, 2)."""
+        planned = self.geometry.positions(pixel)
+        return planned if self.moved_px is None else planned + self.moved_px[pixel[:, 0], pixel[:, 1]]
+
+    def keep_moved(self, numbers: Integers, places: Places) -> None:
+        """Keep the positions of some frames in `moved_px`."""
+        if self.moved_px is not None:
+            pixel = self.store.pixel[numbers]
+            positions = places.positions(self.geometry.size)
+            self.moved_px[pixel[:, 0], pixel[:, 1]] = positions - self.geometry.positions(pixel)
+
+    def forget_moved(self) -> None:
+        """Put all positions back to the planned ones."""
+        if self.moved_px is not None:
+            self.moved_px[:] = 0.0
+
+    def settle_moved(self) -> None:
+        """Remove the mean from `moved_px`, which frames do not determine, and bound it by `LONGEST_MOVE` steps."""
+        if self.moved_px is not None:
+            row, column = self.store.pixel.T
+            moved, reach = self.moved_px[row, column], LONGEST_MOVE * self.geometry.step_px
+            self.moved_px[row, column] = np.clip(moved - moved.mean(axis=0), -reach, reach)
 
     def start_probe(self, aberrations_nm: Mapping[str, float], modes: int) -> Complex:
         """Probe modes of an aperture centred on the mean frame's disc, with the counts of the mean frame."""
@@ -80,7 +110,7 @@ class Data:
 
 def one_pass(estimate: ObjectAndProbe, data: Data, numbers: Integers, steps: Steps, rng: np.random.Generator) -> Misfit:
     """Sweep once over the frames of `numbers` in random order; changes the estimate."""
-    dtype, total = estimate.planes.dtype, Misfit()
+    dtype, total = estimate.slices.dtype, Misfit()
     measured = data.measured(dtype)
     for amplitude, places in data.unpacked(rng.permutation(numbers), dtype):
         total += sweep(estimate, amplitude, places, steps, measured)
@@ -122,7 +152,7 @@ def patch(data: Data, count: int) -> Integers:
 
 def misfit_of(estimate: ObjectAndProbe, data: Data, numbers: Integers) -> Misfit:
     """Misfit of the frames of `numbers` under one estimate."""
-    dtype, total = estimate.planes.dtype, Misfit()
+    dtype, total = estimate.slices.dtype, Misfit()
     for amplitude, places in data.unpacked(numbers, dtype):
         total += misfit(estimate, amplitude, places, data.measured(dtype))
     return total
@@ -151,10 +181,11 @@ def trust(estimate: ObjectAndProbe, data: Data, numbers: Integers, fitted_per_fr
     y, m = (np.fft.fftshift(np.concatenate(parts), axes=(1, 2)) for parts in (counted, expected))
     block = _block(m.mean(axis=0))
     y, m = _added(y, block), _added(m, block)
-    residual = poisson_residual(y, m)
+    residual, slices = poisson_residual(y, m), len(estimate.slices)
+    through = "a thin object" if slices == 1 else f"an object of {slices} slices"
     return whiteness(
         residual,
-        f"Poisson counts of {len(estimate.spectra)} probe mode(s) through a thin object"
+        f"Poisson counts of {len(estimate.spectra)} probe mode(s) through {through}"
         + (f", {block} x {block} pixels together" if block > 1 else ""),
         expected=m,
         axes=(1, 2),

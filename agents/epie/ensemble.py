@@ -3,7 +3,6 @@
 import numpy as np
 
 from agents.epie.data import one_pass, patch, resampled
-from agents.epie.estimate import ObjectAndProbe
 from agents.epie.image import noise_level
 from agents.epie.iteration import Iteration
 from agents.epie.pictures import Pictures, electrons_of_pictures, pictures
@@ -40,7 +39,7 @@ def spread(iteration: Iteration, schedule: Schedule, members: int) -> Pictures:
         if part:
             estimate = iteration.estimate.with_clear_object()
         else:
-            estimate = ObjectAndProbe.start(data.geometry.shape, iteration.first_probe)
+            estimate = iteration.depth.clear(data, iteration.first_probe)
         for done in range(passes):
             steps = schedule.steps(schedule.progress(done), counts, part or done < schedule.probe_after)
             draw = np.random.default_rng([seed, 2, member, done])

@@ -40,6 +40,10 @@ class Places:
     def __len__(self) -> int:
         return len(self.corner)
 
+    def positions(self, size: int) -> Real:
+        """(row, column) of the probe's centre on the object, (n, 2): the inverse of `of`."""
+        return np.asarray(self.corner + size // 2 + self.shift)
+
     def take(self, chosen: NDArray[np.integer]) -> "Places":
         """Select some of the positions."""
         return Places(self.corner[chosen], self.shift[chosen])
@@ -50,27 +54,45 @@ class ObjectAndProbe:
     """Current estimate of object and probe; sweeps change it in place.
 
     Attributes:
-        planes: real and imaginary part of the object, (2, rows, columns).
-        spectra: real and imaginary parts of the spectra of K probe modes, (K, 2, N, N), [kx, ky] with zero frequency
-            first. The inverse transform is unitary (its squares sum to the intensity) and centred at pixel N // 2.
+        slices: real and imaginary part of the object, slice by slice along the beam, (S, 2, rows, columns).
+        spectra: real and imaginary parts of the spectra of K probe modes at the first slice, (K, 2, N, N), [kx, ky]
+            with zero frequency first. The inverse transform is unitary (its squares sum to the intensity) and centred
+            at pixel N // 2.
+        propagator: real and imaginary part of the factor of a spectrum from one slice to the next, (2, N, N).
     """
 
-    planes: Real
+    slices: Real
     spectra: Real
+    propagator: Real
 
     @classmethod
-    def start(cls, shape: tuple[int, int], probe: Complex) -> Self:
-        """A transparent object of `shape` and probe modes (K, N, N), centred at N // 2, in their precision."""
-        real = probe.real.dtype
-        planes = np.zeros((2, *shape), real)
-        planes[0] = 1.0
+    def start(cls, shape: tuple[int, int], probe: Complex, slices: int = 1, propagator: Complex | None = None) -> Self:
+        """A transparent object.
+
+        Args:
+            shape: rows and columns.
+            probe: modes (K, N, N), centred at N // 2; their precision becomes the estimate's.
+            slices: number of slices.
+            propagator: from one slice to the next, see `epie.probe.propagator`; None for slices without distance.
+        """
+        real, size = probe.real.dtype, probe.shape[-1]
         spectrum = np.fft.fft2(probe, norm="ortho").swapaxes(1, 2)
-        return cls(planes, np.ascontiguousarray(np.stack([spectrum.real, spectrum.imag], 1), real))
+        turn = np.ones((size, size)) if propagator is None else propagator
+        return cls(
+            _clear((slices, 2, *shape), real),
+            np.ascontiguousarray(np.stack([spectrum.real, spectrum.imag], 1), real),
+            np.stack([turn.real, turn.imag]).astype(real),
+        )
+
+    @property
+    def planes(self) -> Real:
+        """The first slice, the whole object of a thin specimen, (2, rows, columns)."""
+        return np.asarray(self.slices[0])
 
     @property
     def transmission(self) -> Complex:
-        """The object, (rows, columns)."""
-        return np.asarray(self.planes[0] + 1j * self.planes[1])
+        """Product of the slices' transmission functions, (rows, columns)."""
+        return np.asarray(np.prod(self.slices[:, 0] + 1j * self.slices[:, 1], axis=0))
 
     @property
     def probe(self) -> Complex:
@@ -85,10 +107,15 @@ class ObjectAndProbe:
 
     def copy(self) -> "ObjectAndProbe":
         """An independent copy."""
-        return ObjectAndProbe(self.planes.copy(), self.spectra.copy())
+        return ObjectAndProbe(self.slices.copy(), self.spectra.copy(), self.propagator)
 
     def with_clear_object(self) -> "ObjectAndProbe":
         """A copy of the probe with a transparent object."""
-        planes = np.zeros_like(self.planes)
-        planes[0] = 1.0
-        return ObjectAndProbe(planes, self.spectra.copy())
+        return ObjectAndProbe(_clear(self.slices.shape, self.slices.dtype), self.spectra.copy(), self.propagator)
+
+
+def _clear(shape: tuple[int, ...], real: np.dtype[np.floating]) -> Real:
+    """Slices without any scattering, (S, 2, rows, columns)."""
+    slices = np.zeros(shape, real)
+    slices[:, 0] = 1.0
+    return slices

@@ -6,8 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.epie.data import Data, one_pass
-from agents.epie.estimate import Complex, ObjectAndProbe
-from agents.epie.schedule import Schedule
+from agents.epie.depth import THIN, Depth
+from agents.epie.engine import Steps
+from agents.epie.estimate import Complex
+from agents.epie.positions import refine
+from agents.epie.schedule import POSITION_STEP, POSITIONS_AFTER, Schedule
 
 
 class Iteration:
@@ -17,6 +20,7 @@ class Iteration:
         data: the frames; more may arrive.
         first_probe: start probe, modes (K, N, N).
         seed: seed of the order of the frames.
+        depth: slices of the object.
 
     Attributes:
         estimate: current object and probe.
@@ -24,9 +28,9 @@ class Iteration:
         spread: standard deviation of each picture, if an ensemble was run.
     """
 
-    def __init__(self, data: Data, first_probe: Complex, seed: int) -> None:
-        self.data, self.first_probe, self.seed = data, first_probe, seed
-        self.estimate = ObjectAndProbe.start(data.geometry.shape, first_probe)
+    def __init__(self, data: Data, first_probe: Complex, seed: int, depth: Depth = THIN) -> None:
+        self.data, self.first_probe, self.seed, self.depth = data, first_probe, seed, depth
+        self.estimate = depth.clear(data, first_probe)
         self.passes = 0
         self.spread: Mapping[str, NDArray[np.float64]] = {}
         self._errors: tuple[float, ...] = ()
@@ -48,23 +52,25 @@ class Iteration:
         recent = max(1, window_bytes // (2 * store.pixels))
         latest = np.arange(max(0, len(store) - recent), len(store))
         for sweep in range(sweeps):
-            self._pass(latest, schedule, 0.0, [self.seed, store.arrived, sweep])
+            steps = schedule.steps(0.0, store.mean_counts, self.passes < schedule.probe_after)
+            self._pass(latest, steps, [self.seed, store.arrived, sweep])
 
     def converge(self, schedule: Schedule) -> None:
         """Sweep over all retained frames until the error is flat or `passes` are over."""
         errors: list[float] = []
         while len(errors) < schedule.passes and not schedule.flat(errors):
-            progress, draw = schedule.progress(len(errors)), [self.seed, 0, len(errors)]
-            errors.append(self._pass(self.data.everything(), schedule, progress, draw))
+            done, counts = len(errors), self.data.store.mean_counts
+            steps = schedule.steps(schedule.progress(done), counts, self.passes < schedule.probe_after)
+            errors.append(self._pass(self.data.everything(), steps, [self.seed, 0, done]))
+            if schedule.positions and done >= POSITIONS_AFTER:
+                refine(self.estimate, self.data, POSITION_STEP)
         self._errors, self._converged_at = tuple(errors), self.data.store.arrived
 
     def reopen(self, seed: int) -> None:
         """Go on with changed options: `converge` has to run again even without new frames."""
         self.seed, self._converged_at = seed, -1
 
-    def _pass(self, numbers: NDArray[np.int64], schedule: Schedule, progress: float, draw: list[int]) -> float:
+    def _pass(self, numbers: NDArray[np.int64], steps: Steps, draw: list[int]) -> float:
         """Sweep once over the frames of `numbers`; return the amplitude error."""
-        hold_probe = self.passes < schedule.probe_after
-        steps = schedule.steps(progress, self.data.store.mean_counts, hold_probe)
         self.passes += 1
         return one_pass(self.estimate, self.data, numbers, steps, np.random.default_rng(draw)).error

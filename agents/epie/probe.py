@@ -19,7 +19,7 @@ Complex = NDArray[np.complexfloating]
 Frames = NDArray[np.unsignedinteger]
 
 MARGIN_PX = 4
-"""Pixels of the object beyond the window of the outermost probes."""
+"""Pixels of the object beyond the window of the outermost probes, at their planned positions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +90,7 @@ class Geometry:
         rotation_deg: angle from the camera's +x to the scan's fast axis, towards +y.
         scan: rows and columns.
         size: side of the probe's window.
+        margin_px: pixels of the object beyond the window of the outermost probes.
         shape: rows and columns of the object.
     """
 
@@ -98,6 +99,7 @@ class Geometry:
     rotation_deg: float
     scan: tuple[int, int]
     size: int
+    margin_px: int = MARGIN_PX
     _origin: tuple[float, float] = field(init=False)
     shape: tuple[int, int] = field(init=False)
 
@@ -105,9 +107,9 @@ class Geometry:
         rows, columns = self.scan
         corners = self._turned(np.array([(0, 0), (0, columns - 1), (rows - 1, 0), (rows - 1, columns - 1)]))
         low, high = corners.min(axis=0), corners.max(axis=0)
-        before = self.size // 2 + MARGIN_PX
+        before = self.size // 2 + self.margin_px
         object.__setattr__(self, "_origin", (before - float(low[0]), before - float(low[1])))
-        sides = np.ceil(high - low).astype(int) + self.size + 2 * MARGIN_PX
+        sides = np.ceil(high - low).astype(int) + self.size + 2 * self.margin_px
         object.__setattr__(self, "shape", (int(sides[0]), int(sides[1])))
 
     def positions(self, pixel: NDArray[np.integer]) -> Floats:
@@ -117,10 +119,17 @@ class Geometry:
     @property
     def scanned(self) -> tuple[slice, slice]:
         """Smallest rectangle of the object that contains every position."""
-        before = self.size // 2 + MARGIN_PX
-        after = self.size - self.size // 2 + MARGIN_PX - 1
+        before = self.size // 2 + self.margin_px
+        after = self.size - self.size // 2 + self.margin_px - 1
         rows, columns = self.shape
         return slice(before, rows - after), slice(before, columns - after)
+
+    def along_scan_nm(self, moves_px: Floats) -> Floats:
+        """Turn moves (row, column) on the object, (..., 2), pixels, into (x, y) along the axes of the scan, nm."""
+        angle = math.radians(self.rotation_deg)
+        c, s = math.cos(angle), math.sin(angle)
+        row, column = moves_px[..., 0], moves_px[..., 1]
+        return self.pixel_nm * np.stack([s * row + c * column, c * row - s * column], axis=-1)
 
     def _turned(self, pixel: NDArray[np.integer]) -> Floats:
         angle = math.radians(self.rotation_deg)
@@ -196,6 +205,21 @@ def start_probe(
     wave = np.fft.fftshift(np.fft.ifft2(np.sqrt(inside) * np.exp(-1j * chi), norm="ortho"))
     fractions = np.array([1.0 - 0.02 * (modes - 1)] + [0.02] * (modes - 1))
     return np.asarray(_orthonormal(wave, modes) * np.sqrt(counts * fractions)[:, None, None])
+
+
+def propagator(beam: Beam, size: int, distance_nm: float) -> Complex:
+    """Factor of a spectrum over a distance in vacuum, (N, N), zero frequency first: exp(-i pi lambda distance k^2).
+
+    Fresnel's approximation (Kirkland 2010, eq 6.65).
+
+    Args:
+        beam: wavelength and angle of a pixel.
+        size: N.
+        distance_nm: along the beam.
+    """
+    angle = np.fft.fftfreq(size, 1 / size) * beam.pixel_mrad * 1e-3
+    square = angle[:, None] ** 2 + angle[None, :] ** 2
+    return np.asarray(np.exp(-1j * np.pi * distance_nm / beam.wavelength_nm * square))
 
 
 def rim_share(probe: Complex) -> float:

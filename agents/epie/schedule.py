@@ -14,6 +14,12 @@ PROBE_COUNTS = 1000.0
 PROBE_END = 0.1
 """Step of the probe in the last pass over that in the first: its noise has to average out over all frames."""
 
+POSITIONS_AFTER = 5
+"""Passes after the scan before positions may change: they need an object to be found on."""
+
+POSITION_STEP = 0.5
+"""Fraction of the most likely correction of a position that is made after each pass: the object follows."""
+
 FLAT_PASSES = 5
 """Passes over which the error has to stay within the tolerance to be converged."""
 
@@ -34,6 +40,7 @@ class Schedule:
             last pass of the annealing. 0 and 0 is ePIE as published.
         update: "fisher" (a step of Fisher scoring), or "published": the measured amplitude replaces the modelled one
             (Maiden and Rodenburg 2009), whatever the caution.
+        positions: whether the positions of the scan are refined in the passes after it.
     """
 
     passes: Annotated[int, Ge(0)] = 100
@@ -45,6 +52,7 @@ class Schedule:
     caution: NonNegative = 1.0
     final_caution: NonNegative = 100.0
     update: Literal["fisher", "published"] = "fisher"
+    positions: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.caution <= self.final_caution:

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
+
 from agents.base import MetaError, StreamMeta
-from agents.epie.data import Data
-from agents.epie.probe import Beam, Geometry, Window
+from agents.epie.data import LONGEST_MOVE, Data
+from agents.epie.probe import MARGIN_PX, Beam, Geometry, Window
 from agents.epie.store import FrameStore
 from twin.optics import Optics
 
@@ -15,7 +17,14 @@ OBJECT_COPIES = 2
 
 
 def prepared(
-    meta: StreamMeta, memory_bytes: int, reach_mrad: float | None, binning: int, finer: int, sub_pixel: bool
+    meta: StreamMeta,
+    memory_bytes: int,
+    reach_mrad: float | None,
+    binning: int,
+    finer: int,
+    sub_pixel: bool,
+    slices: int = 1,
+    positions: bool = False,
 ) -> Data:
     """Prepare an empty store for the frames of a stream.
 
@@ -26,6 +35,8 @@ def prepared(
         binning: camera pixels along the side of a pixel of the window.
         finer: points of the model along the side of a pixel of the window.
         sub_pixel: use positions as they are; False rounds them.
+        slices: most slices of the object.
+        positions: whether positions will be refined.
 
     Raises:
         MetaError: the metadata lack something, or window or object do not fit.
@@ -46,11 +57,16 @@ def prepared(
             f" {window.size}; check convergence_mrad and pixel_mrad, or raise reach_mrad"
         )
     pixel_nm = wavelength_nm / (size * beam.pixel_mrad * 1e-3)
-    geometry = Geometry(pixel_nm, step_nm / pixel_nm, rotation, grid, size)
-    object_bytes = OBJECT_COPIES * 8 * math.prod(geometry.shape)
+    step_px = step_nm / pixel_nm
+    margin_px = MARGIN_PX + (math.ceil(LONGEST_MOVE * step_px) if positions else 0)
+    geometry = Geometry(pixel_nm, step_px, rotation, grid, size, margin_px)
+    object_bytes = OBJECT_COPIES * 8 * slices * math.prod(geometry.shape)
     if object_bytes > memory_bytes:
+        in_slices = f" in {slices} slices" if slices > 1 else ""
         raise MetaError(
-            f"{AGENT}: an object of {geometry.shape[0]} x {geometry.shape[1]} pixels takes {object_bytes / 2**20:.0f}"
-            f" MiB; memory_bytes is {memory_bytes / 2**20:.0f} MiB: raise it or lower reach_mrad"
+            f"{AGENT}: an object of {geometry.shape[0]} x {geometry.shape[1]} pixels{in_slices} takes"
+            f" {object_bytes / 2**20:.0f} MiB; memory_bytes is {memory_bytes / 2**20:.0f} MiB: raise it or lower"
+            f" {'slices or ' if slices > 1 else ''}reach_mrad"
         )
-    return Data(FrameStore(window.size**2, memory_bytes - object_bytes), beam, window, geometry, sub_pixel)
+    moved_px = np.zeros((*grid, 2)) if positions else None
+    return Data(FrameStore(window.size**2, memory_bytes - object_bytes), beam, window, geometry, sub_pixel, moved_px)

@@ -11,22 +11,27 @@ from agents.base import Agent, MetaError, Reconstruction, StreamMeta
 from agents.block import Block
 from agents.epie import ensemble
 from agents.epie.data import misfit_of, trust
-from agents.epie.estimate import Complex, ObjectAndProbe
+from agents.epie.depth import MOST_SLICES, Depth, candidates, fewest, held_out_deviance
+from agents.epie.estimate import Complex
 from agents.epie.image import lit
 from agents.epie.iteration import Iteration
-from agents.epie.pictures import electrons, empty, images, pictures
+from agents.epie.pictures import electrons, empty, images, moves, pictures
 from agents.epie.probe import rim_share
 from agents.epie.schedule import Schedule
 from agents.epie.setting import prepared
 from agents.epie.verdict import counting_error, error_left, error_verdict
 from agents.trust import misfit_notes
 from twin.aberrations import Aberrations
+from twin.arrays import Floats
 from twin.options import Bytes, Count, OptionError, Positive, Seed, checked_options, validated
 
 JUDGED = 128
 """Frames, evenly spaced, for the amplitude error and the test of residuals."""
 
-FIXED = ("memory_bytes", "window_bytes", "reach_mrad", "binning", "finer", "every", "precision", "sub_pixel")
+FIXED = (
+    "memory_bytes", "window_bytes", "reach_mrad", "binning", "finer", "every", "precision", "sub_pixel", "slices",
+    "thickness_nm", "positions",
+)  # fmt: skip
 """Options that decide what is kept of a frame, or when: they cannot change within a stream."""
 
 RIM = 0.05
@@ -50,6 +55,9 @@ class Options(Schedule):
         finer: points of the model along the side of a camera pixel, which integrates their intensity; widens the
             window in real space by this factor. More than 1 for bright frames whose disc has a sharp edge.
         members: size of the ensemble for the standard deviation after the scan; less than 2 for none.
+        slices: number of slices of a thick specimen, or "auto": after the scan, the smallest number that describes
+            frames kept out of the updates as well as any does. More than one needs `thickness_nm`.
+        thickness_nm: thickness of the specimen along the beam; aberrations then count from its entrance surface.
         seed: seed of the order of the frames and of the ensemble.
         precision: "float32" or "float64".
     """
@@ -67,10 +75,21 @@ class Options(Schedule):
     members: Annotated[int, Ge(0)] = 3
     seed: Seed = 0
     precision: Literal["float32", "float64"] = "float32"
+    slices: Annotated[int, Ge(1), Le(MOST_SLICES)] | Literal["auto"] = 1
+    thickness_nm: Positive | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         Aberrations.of(self.aberrations)
+        if self.slices != 1 and self.thickness_nm is None:
+            raise ValueError(f"slices={self.slices} needs thickness_nm, the specimen's thickness along the beam")
+        if self.positions and not self.sub_pixel:
+            raise ValueError("positions=true refines fractions of a pixel: it needs sub_pixel=true")
+
+    @property
+    def depth(self) -> Depth:
+        """Slices of the object; one until their number is chosen."""
+        return Depth(1 if self.slices == "auto" else self.slices, self.thickness_nm or 0.0)
 
 
 class Epie:
@@ -103,7 +122,13 @@ class Epie:
         if not meta.has_frames:
             raise MetaError("epie needs frames; this stream has events only")
         o = self.options
-        self._data = prepared(meta, o.memory_bytes, o.reach_mrad, o.binning, o.finer, o.sub_pixel)
+        most = max(candidates(o.thickness_nm or 0.0)) if o.slices == "auto" else o.slices
+        self._data = prepared(
+            meta, o.memory_bytes, o.reach_mrad, o.binning, o.finer, o.sub_pixel, most, positions=o.positions
+        )
+        self._depth = o.depth
+        self._deviance: Mapping[int, Floats] = {}
+        self._chosen_at = -1
         self._notes = () if meta.transposed is not None else ("transpose of the camera not known: taken as none",)
         self.iteration = None
         self._lit = False
@@ -120,7 +145,11 @@ class Epie:
                 self._begun().live_round(options, options.sweeps, options.window_bytes)
 
     def finish(self) -> None:
-        """Iterate over all retained frames to convergence, then run the ensemble; nothing without new counts."""
+        """Choose the slices if asked to, iterate over all retained frames to convergence, then run the ensemble.
+
+        Nothing without new counts.
+        """
+        self._choose_slices()
         if self._lit and not self._begun().finished:
             iteration = self._begun()
             iteration.converge(self.options)
@@ -136,17 +165,19 @@ class Epie:
             "passes": float(iteration.passes if iteration else 0),
         }
         if iteration is None:
-            dark = (
-                (f"no electron in {data.store.arrived} frames: nothing to reconstruct",) if data.store.arrived else ()
-            )
-            return Reconstruction(empty(data.geometry), figures, None, (*(dark if not self._lit else ()), *self._notes))
+            unlit = data.store.arrived and not self._lit
+            dark = (f"no electron in {data.store.arrived} frames: nothing to reconstruct",) if unlit else ()
+            unknown = empty(data.geometry, self._depth.slices) | moves(data)
+            return Reconstruction(unknown, figures, None, (*dark, *self._notes))
         estimate, probe = iteration.estimate, iteration.estimate.probe
         values = pictures(estimate, data, iteration.first_probe)
         bright = lit(electrons(estimate, data), data.geometry.scanned)
-        verdict = trust(estimate, data, data.evenly(JUDGED), 2.0 * float(bright.sum()) / len(data.store))
+        fitted = 2.0 * len(estimate.slices) * float(bright.sum()) / len(data.store)
+        fitted += 2.0 if self.options.positions else 0.0
+        verdict = trust(estimate, data, data.evenly(JUDGED), fitted)
         misfit, quality = misfit_notes(verdict), self._quality(iteration, probe)
         return Reconstruction(
-            images(values, probe, data.geometry, iteration.spread),
+            images(values, probe, data.geometry, iteration.spread) | moves(data),
             figures | quality,
             verdict,
             (*misfit, *self._notes, *self._remarks(iteration, quality["error_left"])),
@@ -164,23 +195,37 @@ class Epie:
         old, self.options = self.options, checked_options(Options, {**asdict(self.options), **changes})
         if (old.modes, dict(old.aberrations)) != (self.options.modes, dict(self.options.aberrations)):
             self.iteration = None
+            self._data.forget_moved()
         elif self.iteration is not None:
             self.iteration.reopen(self.options.seed)
 
     def _begun(self) -> Iteration:
         """The iteration, begun if necessary."""
         if self.iteration is None:
-            self.iteration = Iteration(self._data, self._start_probe(), self.options.seed)
+            self.iteration = Iteration(self._data, self._start_probe(), self.options.seed, self._depth)
         return self.iteration
 
-    def _start_probe(self) -> Complex:
-        probe = self._data.start_probe(self.options.aberrations, self.options.modes)
+    def _choose_slices(self) -> None:
+        """Choose the number of slices by frames kept out of the updates; another number restarts the iteration."""
+        o, arrived = self.options, self._data.store.arrived
+        if o.slices != "auto" or o.thickness_nm is None or not self._lit or self._chosen_at == arrived:
+            return
+        self._deviance = held_out_deviance(self._data, o.thickness_nm, self._start_probe, o, o.seed)
+        self._chosen_at, depth = arrived, Depth(fewest(self._deviance), o.thickness_nm)
+        if depth != self._depth:
+            self._depth, self.iteration = depth, None
+
+    def _start_probe(self, depth: Depth | None = None) -> Complex:
+        """Probe modes at the middle of the first slice."""
+        to_middle = Aberrations.of({"C10": (depth or self._depth).spacing_nm / 2})
+        aberrations = Aberrations.of(self.options.aberrations) + to_middle
+        probe = self._data.start_probe(aberrations.nonzero(), self.options.modes)
         return probe.astype(np.complex64 if self.options.precision == "float32" else np.complex128)
 
     def _quality(self, iteration: Iteration, probe: Complex) -> dict[str, float]:
         """Figures of the fit: passes, amplitude errors and the fraction of each probe mode."""
         data, errors, judged = self._data, iteration.errors, self._data.evenly(JUDGED)
-        start = ObjectAndProbe.start(data.geometry.shape, self._start_probe())
+        start = self._depth.clear(data, self._start_probe())
         power = np.sum(np.abs(probe) ** 2, axis=(1, 2))
         error, before = (misfit_of(estimate, data, judged).error for estimate in (iteration.estimate, start))
         return {
@@ -189,13 +234,31 @@ class Epie:
             "amplitude_error": error,
             "amplitude_error_start": before,
             "error_left": error_left(error, before, counting_error(data.store.mean)),
+            **self._thick_figures(),
         } | {f"mode_{mode}_share": float(p / np.sum(np.abs(probe) ** 2)) for mode, p in enumerate(power)}
+
+    def _thick_figures(self) -> dict[str, float]:
+        """Slices, deviances of kept-out frames, moves of positions: whichever of them were asked for."""
+        found: dict[str, float] = {}
+        if self._depth.slices > 1 or self._deviance:
+            found = {"slices": float(self._depth.slices), "slice_nm": self._depth.spacing_nm}
+        found |= {f"deviance_of_{count}_slices": float(frames.mean()) for count, frames in self._deviance.items()}
+        if self._data.moved_px is not None:
+            row, column = self._data.store.pixel.T
+            squares = np.sum(self._data.moved_px[row, column] ** 2, axis=1)
+            found["position_rms_nm"] = self._data.geometry.pixel_nm * float(np.sqrt(squares.mean()))
+        return found
 
     def _remarks(self, iteration: Iteration, left: float) -> tuple[str, ...]:
         """Remarks for the operator on convergence, thinning and the window."""
         remarks, store, geometry = [], self._data.store, self._data.geometry
         if iteration.errors:
             remarks += [self.options.ending(iteration.errors), error_verdict(left)]
+        if self._deviance:
+            tried = ", ".join(f"{count}: {frames.mean():.4g}" for count, frames in self._deviance.items())
+            remarks.append(
+                f"number of slices: {self._depth.slices}, by the deviance of frames kept out of the updates ({tried})"
+            )
         if store.halvings:
             remarks.append(f"{len(store)} of {store.arrived} frames fit memory_bytes; they are spread evenly")
         share = rim_share(iteration.first_probe)
