@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 
 A2_PER_NM2 = 100.0
-PROFILE_NM = 0.16
-"""Width over which a line profile is averaged, as in the figure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,6 +225,10 @@ def fitted(image: Floats, truth: Floats) -> Floats:
     known = np.isfinite(image) & np.isfinite(truth)
     slope, offset = np.polyfit(image[known], truth[known], 1)
     return np.asarray(offset + slope * image)
+
+
+PROFILE_NM = 0.16
+"""Width over which a line profile is averaged, as in the figure."""
 
 
 def _profile(image: Floats, series: Series) -> Floats:

@@ -24,12 +24,6 @@ AT_ONCE = 32
 LONGEST_MOVE = 1.0
 """Steps of the scan by which a position may differ from the plan along each axis."""
 
-STORE_NOISE = 0.002
-"""Upper bound of the relative variance that rounding in the store adds to a residual."""
-
-COUNTS_PER_RESIDUAL = 1.0
-"""Least counts per residual in the bright-field disc: pixels are added up until they have as many."""
-
 
 @dataclass(frozen=True, eq=False)
 class Data:
@@ -156,6 +150,12 @@ def misfit_of(estimate: ObjectAndProbe, data: Data, numbers: Integers) -> Misfit
     for amplitude, places in data.unpacked(numbers, dtype):
         total += misfit(estimate, amplitude, places, data.measured(dtype))
     return total
+
+
+STORE_NOISE = 0.002
+"""Upper bound of the relative variance that rounding in the store adds to a residual."""
+COUNTS_PER_RESIDUAL = 1.0
+"""Least counts per residual in the bright-field disc: pixels are added up until they have as many."""
 
 
 def trust(estimate: ObjectAndProbe, data: Data, numbers: Integers, fitted_per_frame: float) -> Trust | None:

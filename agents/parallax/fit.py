@@ -17,8 +17,6 @@ BANDS = (0.1, 0.2, 0.4, 1.0)
 PEAK = 0.25
 """Width of the peak of the likelihood: the wave aberration at the edge that displaces a frequency by this many
 periods."""
-FIRST_RINGS = 8
-"""Frequencies from zero to the end of the first band: fewer decide nothing at a low dose."""
 EVALUATIONS = 200
 
 
@@ -99,6 +97,10 @@ def _described(images: DiscImages, names: Sequence[str], found: Aberrations, wei
     covariance = np.asarray(np.linalg.inv(curvature) if peaked else np.full(curvature.shape, np.nan))
     values = np.array([found[name] for name in names])
     return Fitted(tuple(names), values, covariance, log_likelihood(images, found, weights), found)
+
+
+FIRST_RINGS = 8
+"""Frequencies from zero to the end of the first band: fewer decide nothing at a low dose."""
 
 
 def _bands(images: DiscImages) -> list[float]:
