@@ -252,7 +252,7 @@ train restoration --side-px 7 | side_px
 scan sto_001 --agents defects:weights=nowhere.safetensors | nowhere.safetensors: no such file
 scan sto_001 --agents segment_net:weights=junk.safetensors | junk.safetensors: cannot be read as weights
 scan sto_001 --agents restore:weights=restoratoin | 'restoratoin' are not shipped weights (did you mean restoration?)
-scan sto_001 --agents inverse:prior=tvv | prior: input should be 'tikhonov', 'tv' or 'denoiser', got 'tvv'
+scan sto_001 --agents inverse:prior=tvv | prior: input should be 'tikhonov', 'smooth', 'tv' or 'denoiser', got 'tvv'
 """
 """A command line and a part of the line that answers it."""
 

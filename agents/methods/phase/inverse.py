@@ -27,7 +27,8 @@ class Options(ssb.Options):
     """Options of the regularised reconstruction, besides those of `ssb`.
 
     Attributes:
-        prior: "denoiser" (thresholds of overlapping patches), "tv" (total variation) or "tikhonov".
+        prior: "denoiser" (thresholds of overlapping patches), "tv" (total variation), "smooth" (small slopes) or
+            "tikhonov" (small phases).
         strength: of the prior over the noise of a pixel; None is the one at which the residuals have variance one.
         thickness_nm: of the specimen; with it the charge density is an image, too.
     """
