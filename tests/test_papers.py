@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def check_choice(choice: str) -> None:
 def check_command(words: list[str]) -> None:
     """A command that parses, with figures, agents and keys of scenarios that there are."""
     check(words, synopsis=False)
-    for flag, value in zip(words, words[1:], strict=False):
+    for flag, value in pairwise(words):
         if flag == "--set":
             load(words[1], [value])
         elif flag == "--agents":

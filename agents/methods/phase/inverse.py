@@ -16,6 +16,7 @@ from agents.inverse.data import PhaseData
 from agents.inverse.priors import STEPS, Prior
 from agents.inverse.solve import Solved, solve
 from agents.methods.phase import ssb
+from agents.trust import low_dose_notes
 from twin.arrays import Floats
 from twin.options import OptionError, Positive, checked_options, validated
 
@@ -119,7 +120,7 @@ class Inverse:
                 f"residuals have a variance of {found.residual_variance:.3g}, not 1: the phase is not weak,"
                 " or the optics are not as told"
             )
-        return tuple(notes)
+        return (*notes, *low_dose_notes(self._sidebands.disc_counts, self._meta.need("step_nm", NAME)))
 
 
 def make(options: Mapping[str, Any]) -> Agent:
