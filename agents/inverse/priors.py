@@ -48,6 +48,28 @@ def smooth(image: Floats, strength: float) -> Floats:
     return np.asarray(scipy.fft.ifft2(shrunk).real)
 
 
+def with_spectrum(power: Floats) -> Step:
+    """Prior of matter whose power spectrum is known, as of an amorphous film: a Gaussian field with that spectrum.
+
+    Its step is Wiener's filter. Where a neighbouring region of the same matter has been seen with many electrons,
+    its spectrum serves, averaged over rings.
+
+    Args:
+        power: mean squared magnitude of `scipy.fft.fft2` of such an image over its number of pixels, (R, C).
+
+    Example:
+        >>> step = with_spectrum(np.full((4, 4), 3.0))
+        >>> step(np.eye(4), 1.0)[0].tolist()  # white, as strong as the noise three times over
+        [0.75, 0.0, 0.0, 0.0]
+    """
+
+    def step(image: Floats, strength: float) -> Floats:
+        share = power / np.maximum(power + strength**2, np.finfo(float).tiny)
+        return np.asarray(scipy.fft.ifft2(scipy.fft.fft2(image) * share).real)
+
+    return step
+
+
 def total_variation(image: Floats, strength: float, steps: int = DUAL_STEPS) -> Floats:
     """Proximal step of `strength` times the isotropic total variation (Chambolle 2004; Beck and Teboulle 2009).
 
