@@ -226,10 +226,10 @@ def low_dose_notes(electrons: float, step_nm: float) -> tuple[str, ...]:
         step_nm: of the scan.
 
     Example:
-        >>> low_dose_notes(16.0, 0.05)
+        >>> low_dose_notes(160.0, 0.05)
         ()
-        >>> low_dose_notes(1.6, 0.05)[0].partition(":")[0]
-        'only 6.4 electrons per square angstrom'
+        >>> low_dose_notes(16.0, 0.05)[0].partition(":")[0]
+        'only 64 electrons per square angstrom'
     """
     dose = electrons / (10.0 * step_nm) ** 2
     if dose >= LOW_DOSE_E_PER_A2:
