@@ -31,6 +31,9 @@ LEAST_CORRELATION = 0.05
 FAR_CONTRAST = 0.1
 """Deviation of the contrast below 1 from which it tells the cause of a misfit."""
 
+LOW_DOSE_E_PER_A2 = 100.0
+"""Detected electrons per square angstrom below which a picture without noise is suspect (P. Pelz, lecture 12)."""
+
 MEMBERS = 16
 """Noise realisations of an ensemble: the standard error of its spread is 1 / sqrt(2 * 16) = 18 %."""
 
@@ -213,6 +216,26 @@ def misfit_notes(trust: Trust | None, share_visited: float = 1.0) -> tuple[str, 
         cause = "a specimen too thick for one projection, small aberrations, or a distorted scan"
         remedy = "take the image as qualitative; epie fits the probe with the object, a thinner area helps both"
     return misfit_words(trust), f"likely cause: {cause}", f"what to do: {remedy}"
+
+
+def low_dose_notes(electrons: float, step_nm: float) -> tuple[str, ...]:
+    """Return a warning where a method with a prior has too few electrons to contradict it; none elsewhere.
+
+    Args:
+        electrons: detected, mean over the positions.
+        step_nm: of the scan.
+
+    Example:
+        >>> low_dose_notes(160.0, 0.05)
+        ()
+        >>> low_dose_notes(16.0, 0.05)[0].partition(":")[0]
+        'only 64 electrons per square angstrom'
+    """
+    dose = electrons / (10.0 * step_nm) ** 2
+    if dose >= LOW_DOSE_E_PER_A2:
+        return ()
+    told = f"only {dose:.3g} electrons per square angstrom"
+    return (f"{told}: what looks free of noise may come from the prior; compare with ssb or a higher dose",)
 
 
 def linear_spread(

@@ -14,7 +14,7 @@ from agents.base import Image
 from scenarios.scans import acquire
 from scenarios.scans.scan import open_scan
 from scenarios.scans.stream import choose_agents, compare
-from scenarios.scans.truth import true_phase
+from scenarios.scans.truth import TRUE_THRESHOLD, information_limit_nm, ring_correlation, true_phase
 from scenarios.schema import Scenario, ScenarioError
 from twin.arrays import Floats
 from twin.scan.acquisition import Acquisition
@@ -37,6 +37,7 @@ class Entry:
         cross_correlation: of each seed with the true phase (eq 4.14); NaN where the agent failed.
         fits: whether the agent's own test of residuals passed, by seed; None without a test.
         error: what stopped the agent; empty when nothing did.
+        resolution_nm: finest detail that the image of each seed shares with the true phase; NaN without any.
     """
 
     agent: str
@@ -45,6 +46,7 @@ class Entry:
     cross_correlation: tuple[float, ...]
     fits: tuple[bool | None, ...]
     error: str = ""
+    resolution_nm: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -66,6 +68,7 @@ class Entry:
             "spread": self.spread,
             "fits": list(self.fits),
             "error": self.error,
+            "resolution_nm": list(self.resolution_nm),
         }
 
 
@@ -142,19 +145,33 @@ def run(
             with open_scan(acquire.begin(microscope, dosed, seed), dosed.required_scan, seed) as source:
                 found = stream.run(source, chosen, show)
             for agent in chosen:
-                entries[agent, dose] = _joined(entries.get((agent, dose)), _entry(agent, dose, found, truth))
+                entries[agent, dose] = _joined(
+                    entries.get((agent, dose)), _entry(agent, dose, found, truth, section.plan.step_nm)
+                )
     ordered = sorted(entries, key=lambda key: (list(choose_agents(agents)).index(key[0]), key[1]))
     return Series(scenario.name, section.plan.step_nm, truth, tuple(entries[key] for key in ordered))
 
 
-def _entry(agent: str, dose: float, found: stream.Streamed, truth: Floats) -> Entry:
+def _entry(agent: str, dose: float, found: stream.Streamed, truth: Floats, step_nm: float) -> Entry:
     error, result = found.errors.get(agent, ""), found.results.get(agent)
     likeness = {} if result is None else compare(result, truth)
     if result is None or not likeness:
-        return Entry(agent, dose, None, (np.nan,), (None,), error or "no image on the scan's grid")
+        return Entry(agent, dose, None, (np.nan,), (None,), error or "no image on the scan's grid", (np.nan,))
     name, value = next(iter(likeness.items()))
     fits = None if result.trust is None else result.trust.fits
-    return Entry(agent, dose, result.images[name], (value,), (fits,), error)
+    image = result.images[name]
+    return Entry(agent, dose, image, (value,), (fits,), error, (shared_with_truth_nm(image.values, truth, step_nm),))
+
+
+def shared_with_truth_nm(image: Floats, truth: Floats, step_nm: float) -> float:
+    """Return the finest detail that an image shares with the true phase, nm; NaN for none, or an image with gaps.
+
+    The last ring of frequencies whose correlation is above 1/2, which two halves of a dose have at 1/7 (Rosenthal and
+    Henderson, J. Mol. Biol. 333, 721, 2003); never finer than the band limit of the truth.
+    """
+    if not (np.isfinite(image).all() and np.isfinite(truth).all()):
+        return np.nan
+    return information_limit_nm(*ring_correlation(image, truth, step_nm), threshold=TRUE_THRESHOLD)
 
 
 def _joined(before: Entry | None, new: Entry) -> Entry:
@@ -162,7 +179,8 @@ def _joined(before: Entry | None, new: Entry) -> Entry:
     if before is None:
         return new
     values, fits = before.cross_correlation + new.cross_correlation, before.fits + new.fits
-    return replace(before, cross_correlation=values, fits=fits, error=before.error or new.error)
+    finest = before.resolution_nm + new.resolution_nm
+    return replace(before, cross_correlation=values, fits=fits, error=before.error or new.error, resolution_nm=finest)
 
 
 def table(series: Series) -> str:
@@ -171,6 +189,15 @@ def table(series: Series) -> str:
     lines = [head]
     for agent in series.agents:
         lines.append(f"{agent:<12}" + "".join(f"{_cell(series.at(agent, dose)):>16}" for dose in series.doses))
+    return "\n".join(lines)
+
+
+def resolution_table(series: Series) -> str:
+    """Finest detail shared with the true phase, nm, median of the seeds, one row per agent; a dash for none."""
+    lines = [f"{'nm':<12}" + "".join(f"{dose:>16g}" for dose in series.doses)]
+    for agent in series.agents:
+        finest = [np.median(series.at(agent, dose).resolution_nm) for dose in series.doses]
+        lines.append(f"{agent:<12}" + "".join(f"{f'{nm:.3f}' if np.isfinite(nm) else '-':>16}" for nm in finest))
     return "\n".join(lines)
 
 

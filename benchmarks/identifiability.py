@@ -133,9 +133,7 @@ def conditions(kernel: str, states: Array, rng: np.random.Generator, offset: flo
 
     points = rng.uniform(-3, 3, (256, n))
     weights = rng.standard_normal(len(states))
-    # Frequencies drawn by the kernel's own spectral density: normal, or for a Matern kernel Student's t.
-    freedom = {"rbf": math.inf, "matern52": 5.0, "matern32": 3.0}[kernel]
-    scale = 1.0 if math.isinf(freedom) else np.sqrt(freedom / rng.chisquare(freedom, (4096, 1)))
+    scale = _frequency_scale(kernel, 4096, rng)
     waves = np.cos(scale * rng.standard_normal((4096, n)) @ states.T)
     eigenvalues = np.linalg.eigvalsh(waves.T @ waves)
     return Conditions(
@@ -144,6 +142,20 @@ def conditions(kernel: str, states: Array, rng: np.random.Generator, offset: flo
         float(eigenvalues[-1] / eigenvalues[0]) if eigenvalues[0] > 0 else math.inf,
         float(np.mean(np.abs(waves @ weights) < 1e-9)),
     )
+
+
+def _frequency_scale(kernel: str, count: int, rng: np.random.Generator) -> Array:
+    """Factors (count, 1) that turn normal frequencies into draws from the spectral density of a kernel.
+
+    That of the squared exponential is normal, that of a Matern kernel Student's t, and that of the rational
+    quadratic, a mixture of squared exponentials with exponential weights, a mixture of normals.
+    """
+    if kernel == "rbf":
+        return np.ones((count, 1))
+    if kernel == "rational_quadratic":
+        return np.sqrt(rng.exponential(size=(count, 1)))
+    freedom = {"matern52": 5.0, "matern32": 3.0}[kernel]
+    return np.asarray(np.sqrt(freedom / rng.chisquare(freedom, (count, 1))))
 
 
 def _strongest_share(

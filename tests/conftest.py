@@ -73,6 +73,7 @@ SLOW = (
     "tests/contracts/",
     # the repository's own rules
     "tests/test_docs.py::test_the_drawing_shows_every_package_and_folder",
+    "tests/test_papers",
     # every lie of a far side
     "tests/twin/backends/test_lies",
     # trainings, benchmarks

@@ -56,7 +56,7 @@ class Options(optimisation.Options):
     preprocessing: Literal["normalised", "plain"] = "normalised"
     learning_rate: Positive = 3e-3
     modes: Annotated[int, Ge(0)] = 4
-    kernel: Literal["rbf", "matern52", "matern32"] = "rbf"
+    kernel: Literal["rbf", "matern52", "matern32", "rational_quadratic"] = "rbf"
     gap_days: Annotated[int, Ge(0)] = 200
     calibration_runs: Count = 40
 

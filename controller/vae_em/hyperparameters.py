@@ -18,10 +18,20 @@ from twin.errors import check_known
 RADIAL_KNOTS = (0.0, 0.04, 0.1, 0.2, 0.4, 0.7, 1.1, 1.8)
 """Knots of the noise level in |x / range|; the corners of the state box lie at sqrt(n)."""
 
+
+def _rational_quadratic(axes: int) -> gpytorch.kernels.Kernel:
+    """Rational quadratic kernel with its exponent fixed at 1, `1 / (1 + r^2 / 2)`: lengths of every size."""
+    kernel = gpytorch.kernels.RQKernel(ard_num_dims=axes)
+    kernel.alpha = 1.0
+    kernel.raw_alpha.requires_grad_(False)
+    return kernel
+
+
 KERNELS: dict[str, Callable[[int], gpytorch.kernels.Kernel]] = {
     "rbf": lambda n: gpytorch.kernels.RBFKernel(ard_num_dims=n),
     "matern52": lambda n: gpytorch.kernels.MaternKernel(nu=2.5, ard_num_dims=n),
     "matern32": lambda n: gpytorch.kernels.MaternKernel(nu=1.5, ard_num_dims=n),
+    "rational_quadratic": _rational_quadratic,
 }
 
 

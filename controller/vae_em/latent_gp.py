@@ -14,7 +14,7 @@ from scipy.special import gammaln
 
 from twin.arrays import Array
 
-KERNEL_CODES = {"rbf": 0, "matern52": 1, "matern32": 2}
+KERNEL_CODES = {"rbf": 0, "matern52": 1, "matern32": 2, "rational_quadratic": 3}
 
 
 class Kernel(NamedTuple):
@@ -152,6 +152,8 @@ def scale(factors: Factors, kernel: Kernel) -> Array:
 def _profile(code: int, r2: float) -> float:
     if code == 0:
         return np.exp(-0.5 * r2)
+    if code == 3:
+        return 1.0 / (1.0 + 0.5 * r2)
     r = np.sqrt(r2)
     if code == 1:
         a = np.sqrt(5.0) * r

@@ -23,6 +23,8 @@ EDGE = 0.1
 SPLINE_ORDER = 5
 THRESHOLD = 1 / 7
 """Correlation of two half-dose images at the resolution limit (Rosenthal and Henderson 2003: 0.143)."""
+TRUE_THRESHOLD = 0.5
+"""Correlation with the truth at which two half-dose images have `THRESHOLD`: the root of 2 c / (1 + c)."""
 
 
 def aperture_limit_per_nm(optics: "Optics") -> float:
@@ -115,8 +117,8 @@ def ring_correlation(first: Floats, second: Floats, step_nm: float) -> tuple[Flo
     return np.arange(1, last + 1) * width, both / np.maximum(power, np.finfo(float).tiny)
 
 
-def information_limit_nm(frequency_per_nm: Floats, correlation: Floats) -> float:
-    """Return the period of the finest ring that two half-dose images share: the last above `THRESHOLD` and noise.
+def information_limit_nm(frequency_per_nm: Floats, correlation: Floats, threshold: float = THRESHOLD) -> float:
+    """Return the period of the finest ring that two half-dose images share: the last above the threshold and noise.
 
     The last one, not the first to fall below, because a crystal fills few rings. The noise limit is three standard
     deviations of the correlation of noise: one over the root of the 2 pi r frequencies of ring r, fewer under a Hann
@@ -124,9 +126,10 @@ def information_limit_nm(frequency_per_nm: Floats, correlation: Floats) -> float
 
     Args:
         frequency_per_nm, correlation: from `ring_correlation`, (R,).
+        threshold: of the correlation; `TRUE_THRESHOLD` where one of the images is the truth.
     """
     independent = 2 * np.pi * np.arange(1, len(correlation) + 1) / HANN_AREA
-    shared = correlation > np.maximum(THRESHOLD, 3 / np.sqrt(independent))
+    shared = correlation > np.maximum(threshold, 3 / np.sqrt(independent))
     # The first rings hold the window itself.
     shared[:LEAST_RING] = False
     return float(1.0 / frequency_per_nm[np.flatnonzero(shared)[-1]]) if shared.any() else math.nan

@@ -10,7 +10,17 @@ import pytest
 from fakes.tiny_scan import TINY_SCAN
 
 from benchmarks import dose_study as dose_series
-from benchmarks.dose_study import Entry, Series, dose_e, fitted, profile_line, run, table
+from benchmarks.dose_study import (
+    Entry,
+    Series,
+    dose_e,
+    fitted,
+    profile_line,
+    resolution_table,
+    run,
+    shared_with_truth_nm,
+    table,
+)
 from benchmarks.imaging import dose_series as command
 from scenarios.scans.truth import aperture_limit_per_nm
 from scenarios.schema import Scenario, ScenarioError, load
@@ -64,6 +74,21 @@ def test_more_electrons_show_more(series: Series) -> None:
     assert series.at("icom", 1e5).mean > 0.8
     assert series.at("icom", 1e5).mean > series.at("icom", 20.0).mean + 0.1
     assert series.at("icom", 1e5).spread < series.at("icom", 20.0).spread
+
+
+def test_the_resolution_is_the_finest_detail_shared_with_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal((64, 64))
+    spectrum, frequency = np.fft.fft2(truth), np.hypot(*np.meshgrid(*(np.fft.fftfreq(64, 0.05),) * 2))
+    coarse = np.fft.ifft2(np.where(frequency < 4.0, spectrum, 0)).real  # nothing finer than 0.25 nm
+    assert shared_with_truth_nm(coarse, truth, 0.05) == pytest.approx(0.25, rel=0.08)
+    assert np.isnan(shared_with_truth_nm(rng.standard_normal((64, 64)), truth, 0.05))
+    entries = (
+        Entry("a", 500.0, None, (0.5,), (None,), "", (0.25,)),
+        Entry("a", 5e3, None, (0.5,), (None,), "", (np.nan,)),
+    )
+    lines = resolution_table(Series("x", 0.05, truth, entries)).splitlines()
+    assert [line.split() for line in lines] == [["nm", "500", "5000"], ["a", "0.250", "-"]]
 
 
 def test_the_table_has_a_row_per_agent_and_a_star_for_a_bad_fit() -> None:

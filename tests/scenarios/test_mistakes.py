@@ -276,7 +276,7 @@ train quality --out run | --out run: weights are one file, .safetensors (did you
 gallery --out x.pdf | --out x.pdf: the page is HTML: name it x.html
 serve nominal --host nowhere.invalid --token abcdefghijklmnop | --host nowhere.invalid
 serve nominal --mode scan | nominal: this scenario has no scan
-scan sto_001 --agents inverse:prior=tvv | prior: input should be 'tikhonov', 'tv' or 'denoiser', got 'tvv'
+scan sto_001 --agents inverse:prior=tvv | prior: input should be 'tikhonov', 'smooth', 'tv' or 'denoiser', got 'tvv'
 """
 """A command line and a part of the line that answers it."""
 

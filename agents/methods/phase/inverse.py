@@ -16,6 +16,7 @@ from agents.inverse.data import PhaseData
 from agents.inverse.priors import STEPS, Prior
 from agents.inverse.solve import Solved, solve
 from agents.methods.phase import ssb
+from agents.trust import low_dose_notes
 from twin.arrays import Floats
 from twin.options import OptionError, Positive, checked_options, validated
 
@@ -27,7 +28,8 @@ class Options(ssb.Options):
     """Options of the regularised reconstruction, besides those of `ssb`.
 
     Attributes:
-        prior: "denoiser" (thresholds of overlapping patches), "tv" (total variation) or "tikhonov".
+        prior: "denoiser" (thresholds of overlapping patches), "tv" (total variation), "smooth" (small slopes) or
+            "tikhonov" (small phases).
         strength: of the prior over the noise of a pixel; None is the one at which the residuals have variance one.
         thickness_nm: of the specimen; with it the charge density is an image, too.
     """
@@ -118,7 +120,7 @@ class Inverse:
                 f"residuals have a variance of {found.residual_variance:.3g}, not 1: the phase is not weak,"
                 " or the optics are not as told"
             )
-        return tuple(notes)
+        return (*notes, *low_dose_notes(self._sidebands.disc_counts, self._meta.need("step_nm", NAME)))
 
 
 def make(options: Mapping[str, Any]) -> Agent:

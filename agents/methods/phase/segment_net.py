@@ -14,6 +14,7 @@ from agents.block import Block
 from agents.geometry import assumed_orientation
 from agents.segmented.linear import reconstruct
 from agents.segmented.segments import COUNT, LEAST_REACH, fractions
+from agents.trust import low_dose_notes
 from twin.detectors.geometry import DiffractionGrid
 from twin.detectors.layouts import AngleError
 from twin.optics import electron_wavelength_nm
@@ -97,7 +98,7 @@ class SegmentNet:
         self._weights = fractions(grid, alpha, rotation, transposed)
         self._weights.flags.writeable = False  # read-only weights are compiled once for all blocks
         self._resolution_nm = electron_wavelength_nm(energy_kev) / (2e-3 * alpha)
-        self._sampling = step_nm / self._resolution_nm
+        self._step_nm, self._sampling = step_nm, step_nm / self._resolution_nm
         self._counts = np.full((COUNT, *scan), np.nan, np.float32)
 
     def update(self, block: Block) -> None:
@@ -121,7 +122,7 @@ class SegmentNet:
                 "sideband": Image(np.where(visited, linear.sideband.astype(np.float64), np.nan), "rad"),
             },
             {"sampling": self._sampling, "electrons_per_resolution_element": electrons, "reach_rows": float(REACH)},
-            notes=(*self._assumed, *_outside(self._sampling, electrons)),
+            notes=(*self._assumed, *_outside(self._sampling, electrons), *low_dose_notes(linear.beam_e, self._step_nm)),
         )
 
 

@@ -147,6 +147,11 @@ class Ssb:
         """Positions so far, (rows, columns)."""
         return self._visits.visited
 
+    @property
+    def disc_counts(self) -> float:
+        """Mean counts in the disc of the positions so far."""
+        return _disc_counts(self._sums.decided())
+
     def spectrum(self) -> PhaseSpectrum:
         """Fourier coefficients of the phase of the positions so far, at least one, before any weighting."""
         return self._sums.decided().phase(self.options.cutoff)
@@ -165,6 +170,10 @@ class Ssb:
             self._sums = self._sums.with_aberrations(Aberrations.of(self.options.aberrations), self.options.cutoff)
 
 
+def _disc_counts(decided: Decided) -> float:
+    return float(decided.sums.pattern.sum()) / max(decided.sums.count, 1)
+
+
 def _figures(decided: Decided) -> dict[str, float]:
     orientation, sums, disc = decided.orientation, decided.sums, decided.setup.disc
     return {
@@ -172,7 +181,7 @@ def _figures(decided: Decided) -> dict[str, float]:
         "rotation_sigma_deg": orientation.sigma_deg,
         "transposed": float(orientation.transposed),
         "finest_period_nm": decided.setup.experiment.resolution_nm,
-        "disc_counts": float(sums.pattern.sum()) / max(sums.count, 1),
+        "disc_counts": _disc_counts(decided),
         "squares": float(len(disc)),
         "binning_px": float(disc.binning),
         "weights_mib": sums.weights.bytes / 2**20,

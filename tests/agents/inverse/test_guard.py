@@ -6,7 +6,7 @@ import scipy.fft
 
 from agents.inverse.data import PhaseData
 from agents.inverse.guard import FALSE_ALARM, judge, patch
-from agents.inverse.priors import STEPS, patch_denoiser, tikhonov, total_variation
+from agents.inverse.priors import STEPS, patch_denoiser, smooth, tikhonov, total_variation, with_spectrum
 from agents.inverse.solve import solve
 from twin.arrays import Floats
 
@@ -110,6 +110,31 @@ def test_steps_do_nothing_without_strength_and_flatten_with_much() -> None:
     np.testing.assert_allclose(patch_denoiser(image, 0.0), image, atol=1e-9)
     assert patch_denoiser(image, 0.05).shape == image.shape
     np.testing.assert_allclose(tikhonov(image, 1.0), image / 2)
+
+
+def test_the_smooth_prior_minimises_the_squared_slopes() -> None:
+    noisy = columns(COLUMNS)[:, :-3] + 0.1 * np.random.default_rng(7).standard_normal((SIDE, SIDE - 3))
+
+    def objective(image: np.ndarray) -> float:
+        slopes = [np.roll(image, -1, axis) - image for axis in (0, 1)]
+        return float(((image - noisy) ** 2).sum() + 1.5**2 * sum((slope**2).sum() for slope in slopes)) / 2
+
+    found, rng = smooth(noisy, 1.5), np.random.default_rng(8)
+    assert found.mean() == pytest.approx(noisy.mean())
+    for _ in range(20):
+        assert objective(found) < objective(found + 0.01 * rng.standard_normal(found.shape))
+
+
+def test_a_known_spectrum_leaves_the_least_error_that_is_possible() -> None:
+    rng, side = np.random.default_rng(10), 64
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side)))
+    power = 4.0 * np.exp(-((frequency / 0.15) ** 2))  # of an amorphous film, through the aperture
+    film = np.fft.ifft2(np.fft.fft2(rng.standard_normal((side, side))) * np.sqrt(power)).real
+    noisy = film + 0.5 * rng.standard_normal(film.shape)
+    error = np.mean((with_spectrum(power)(noisy, 0.5) - film) ** 2)
+    assert error == pytest.approx(np.mean(power * 0.25 / (power + 0.25)), rel=0.1)
+    wrong = np.mean((with_spectrum(power.mean() * np.ones_like(power))(noisy, 0.5) - film) ** 2)
+    assert error < 0.5 * wrong
 
 
 def test_total_variation_keeps_a_step_and_removes_noise() -> None:

@@ -135,7 +135,7 @@ def test_the_same_seed_gives_the_same_bytes(make_map: MakeMap):
 # --- what it finds ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kernel", ["rbf", "matern52", "matern32"])
+@pytest.mark.parametrize("kernel", ["rbf", "matern52", "matern32", "rational_quadratic"])
 def test_a_map_as_expected_gives_x0_within_its_credible_region(make_map: MakeMap, kernel: str):
     prior = make_map(kernel=kernel, signal_variance=0.001, offset_variance=0.001)
     errors, covered = [], 0

@@ -24,6 +24,7 @@ PROFILES = {
     "rbf": lambda r: np.exp(-(r**2) / 2),
     "matern52": lambda r: (1 + np.sqrt(5) * r + 5 * r**2 / 3) * np.exp(-np.sqrt(5) * r),
     "matern32": lambda r: (1 + np.sqrt(3) * r) * np.exp(-np.sqrt(3) * r),
+    "rational_quadratic": lambda r: 1 / (1 + r**2 / 2),
 }
 
 

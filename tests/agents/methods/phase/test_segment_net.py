@@ -66,6 +66,18 @@ def test_it_says_that_a_scan_is_outside_its_range() -> None:
     assert any(note.startswith("outside the trained range") for note in agent.result().notes)
 
 
+@pytest.mark.parametrize("name", ["segment_net", "inverse"])
+@pytest.mark.parametrize(("electrons", "warned"), [(1.0, True), (50.0, False)])
+def test_a_method_with_a_prior_warns_of_few_electrons(name: str, electrons: float, warned: bool) -> None:
+    agent = load(name)
+    agent.start(StreamMeta(Layout((12, 14), (40, 40)), BEAM, transposed=False))
+    disc = np.hypot(*(np.indices((40, 40)) - 20)) * BEAM.pixel_mrad < BEAM.convergence_mrad
+    frames = np.random.default_rng(9).poisson(electrons * disc / disc.sum(), (168, 40, 40))  # 36 and 1793 e/A^2
+    agent.update(FrameBlock(frames.astype(np.uint16), np.argwhere(np.ones((12, 14)))))
+    notes = [note for note in agent.result().notes if "electrons per square angstrom" in note]
+    assert len(notes) == warned
+
+
 def test_a_camera_inside_the_disc_is_refused() -> None:
     with pytest.raises(AngleError, match=r"ends at 13.5 mrad, inside the disc of 20 mrad"):
         load("segment_net").start(StreamMeta(Layout((6, 7), (10, 10)), BEAM, transposed=False))
