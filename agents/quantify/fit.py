@@ -14,6 +14,7 @@ from agents.quantify.line_shifts import Axes, Series
 from agents.quantify.resample import ShiftMap
 from agents.quantify.smear import Smear
 from agents.quantify.step import (
+    HALOS,
     FitOptions,
     Linearised,
     State,
@@ -121,6 +122,10 @@ def fit(
         now = options if settled else replace(options, tail=False)
         linear = linearised(image, state, prior, now)
         following = step(state, linear, now, settled)
+        if options.halo and following.columns.halo in HALOS:
+            # The other changes assume that it goes on beyond its limit: leave it there, and begin the step again.
+            options, state = replace(options, halo=False), state.with_halo(following.columns.halo)
+            continue
         move = (following.columns.places - state.columns.places).ravel()
         # Rows of columns and the shifts of their lines hardly depend on each other: steps overshoot, to and fro.
         if settled and float(move @ last) < 0:

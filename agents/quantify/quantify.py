@@ -15,7 +15,7 @@ from agents.quantify.counting import MOST_ATOMS, Counts, by_library, by_mixture
 from agents.quantify.errors import QuantifyError
 from agents.quantify.fit import Fit, fit
 from agents.quantify.smear import Smear, likelier
-from agents.quantify.step import FitOptions, Weighting, Width, effective
+from agents.quantify.step import HALOS, FitOptions, Weighting, Width, effective
 from twin.arrays import Floats
 from twin.options import Positive, validated
 
@@ -208,7 +208,7 @@ def _fitted(image: Floats, start: Columns, inside: int, smear: Smear | None, opt
     halo = options.shape == "halo"
     common = FitOptions(weighting=options.weighting, width="shared", halo=halo, most_steps=PLAIN_STEPS)
     rough = fit(image, start, common, smear, inside)
-    own = FitOptions(weighting=options.weighting, width=options.width, halo=halo)
+    own = FitOptions(weighting=options.weighting, width=options.width, halo=halo and rough.columns.halo not in HALOS)
     if options.scan == "perfect":
         return fit(image, rough.columns, own, None, inside)
     joint = replace(own, shifts=True, tail=options.tail)

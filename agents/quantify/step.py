@@ -22,7 +22,7 @@ FAINTEST = 0.02
 """Least expectation for the weight of a pixel, over the median height: darker pixels are not exactly empty."""
 LONGEST_STEP_PX = 1.0
 LARGEST_LOGARITHM = 0.3
-LARGEST_HALO_STEP, HALOS = 0.1, (1e-3, 0.5)
+LARGEST_HALO_STEP, HALOS = 0.1, (0.0, 0.5)
 """Of the halo's part, and its limits."""
 LARGEST_TAIL_STEP = 0.15
 """Of the logarithm of the tail's constant."""
@@ -75,6 +75,10 @@ class State:
     smear: Smear | None
     level: Floats
     parameters: float
+
+    def with_halo(self, halo: float) -> "State":
+        """The same with another halo of the columns."""
+        return replace(self, columns=replace(self.columns, halo=halo))
 
     def nearer(self, before: "State", share: float) -> "State":
         """Go only a part of the way to these places and shifts from those before."""
