@@ -12,7 +12,7 @@ import numpy as np
 from controller.spectrum import fit as spectrum_fit
 from controller.spectrum import model as spectrum_model
 from controller.spectrum.fit import Observation
-from controller.spectrum.model import Grid
+from controller.spectrum.model import Grid, whittle
 from twin.arrays import Array
 
 ITERATIONS, STEP_NM, LONGEST_NM = 3, 0.3, 9.0
@@ -79,14 +79,14 @@ def of_frames(theta: Array, observations: Sequence[Observation], grid: Grid, per
     measured = np.array([o.spectrum.values for o in observations])
     states, damping = joint.copy(), np.full(len(joint), 1e-2)
     mean = _expected(states, theta, observations, grid)
-    best = _log_likelihood(mean, measured)
+    best = whittle(measured, mean)
     information, score = _curvature(states, mean, measured, theta, observations, grid)
     for _ in range(ITERATIONS):
         damped = information + damping[:, None, None] * information * np.eye(3)
         step = np.linalg.solve(damped, score[..., None])[..., 0]
         trial = states + np.clip(step, -LONGEST_NM, LONGEST_NM)
         trial_mean = _expected(trial, theta, observations, grid)
-        value = _log_likelihood(trial_mean, measured)
+        value = whittle(measured, trial_mean)
         better = value > best
         states, best = np.where(better[:, None], trial, states), np.maximum(value, best)
         mean = np.where(better[:, None], trial_mean, mean)
@@ -103,11 +103,6 @@ def _expected(states_nm: Array, theta: Array, observations: Sequence[Observation
     floors = np.array([o.spectrum.floor for o in observations])
     signal = spectrum_model.expected_signal(states_nm, spectrum_fit.nuisance(theta), grid)
     return np.asarray(1.0 + signal[:, spectrum_model.band(grid.pixels)] / floors[:, None])
-
-
-def _log_likelihood(mean: Array, measured: Array) -> Array:
-    """Whittle log-likelihood of each frame, nats, (K,)."""
-    return np.asarray(-np.sum(np.log(mean) + measured / mean, axis=1) / spectrum_model.CORRELATION)
 
 
 def _curvature(

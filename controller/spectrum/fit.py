@@ -83,7 +83,7 @@ def expected(theta: Array, observations: Sequence[Observation], grid: Grid) -> A
 
 def log_posterior(theta: Array, mean: Array, measured: Array, prior_std: Array = CARBON) -> float:
     """Whittle log-likelihood of (K, P) plus the log of the nuisance parameters' Gaussian prior, nats."""
-    likelihood = -float(np.sum(np.log(mean) + measured / mean)) / spectrum_model.CORRELATION
+    likelihood = float(np.sum(spectrum_model.whittle(measured, mean)))
     return likelihood - 0.5 * float(np.sum((theta[3:] - PRIOR_MEAN) ** 2 * _precision(prior_std)))
 
 
@@ -194,7 +194,7 @@ def scanned(states_nm: Array, observations: Sequence[Observation], grid: Grid, c
     for chunk in np.array_split(np.arange(len(states_nm)), max(1, len(states_nm) // CHUNK)):
         for o in observations:
             mean = spectrum_model.expected_periodogram(states_nm[chunk] + o.input_nm, day, grid, o.spectrum.floor)
-            score[chunk] += spectrum_model.whittle(o.spectrum, mean)
+            score[chunk] += spectrum_model.whittle(o.spectrum.values, mean)
     return [starting_theta(states_nm[i]) for i in separated(states_nm, score, count, APART_NM)]
 
 

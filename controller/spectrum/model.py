@@ -308,6 +308,15 @@ def expected_periodogram(states_nm: Array, nuisance: Nuisance, grid: Grid, floor
     return 1.0 + expected_signal(states_nm, nuisance, grid)[:, band(grid.pixels)] / floor
 
 
-def whittle(measured: Periodogram, expected: Array) -> Array:
-    """Whittle log-likelihood (Whittle 1953) of expectations (B, P), corrected for `CORRELATION`, nats, (B,)."""
-    return -np.sum(np.log(expected) + measured.values / expected, axis=-1) / CORRELATION
+def whittle(measured: Array, expected: Array) -> Array:
+    """Whittle log-likelihood (Whittle 1953), corrected for `CORRELATION`, nats, (B,).
+
+    Args:
+        measured: periodogram in units of the noise floor, (P,), or one for each expectation, (B, P).
+        expected: expected periodograms, (B, P).
+
+    Example:
+        >>> float(whittle(np.array([1.0, 3.0]), np.ones((1, 2)))[0]) * CORRELATION
+        -4.0
+    """
+    return np.asarray(-np.sum(np.log(expected) + measured / expected, axis=-1) / CORRELATION)
