@@ -17,6 +17,7 @@ from scenarios.calibration.instruments import simulator
 from scenarios.calibration.session import microscope_generator
 from scenarios.live.server import LiveServer
 from scenarios.schema import Scenario
+from twin.simulated import SimulatedMicroscope
 
 
 def ask(server: LiveServer, path: str, method: str = "GET") -> tuple[int, bytes]:
@@ -134,6 +135,23 @@ def test_a_calibration_step_by_step_and_its_report(
     page.until(lambda: page.views[-1].get("basis") == "estimate")
     told = page.views[-1]
     assert (told["covers"], told["strehl"] < 1.0, told["strehl_std"] > 0.0) == (list(small.space.names), True, True)
+
+
+def test_what_the_first_frame_needs_is_made_before_the_run_begins(
+    server: LiveServer, page: BarePage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[bool] = []
+
+    def prepare(microscope: SimulatedMicroscope) -> None:
+        assert server.desk.calibration is not None
+        begun.append(server.desk.calibration.begun)
+
+    monkeypatch.setattr(SimulatedMicroscope, "prepare", prepare)
+    page.say(do="calibrate", controller="random", observations=1, paused=True)
+    page.until(waiting(page, "correction"))
+    assert begun == [False]
+    page.say(do="run", verb="stop")
+    page.until(ended(page))
 
 
 def test_going_back_undoes_a_calibration(page: BarePage) -> None:
