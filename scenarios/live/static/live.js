@@ -393,7 +393,7 @@ function lastInSpec(run) {
   return Boolean(last?.in_spec);
 }
 
-const PREPARING = "Preparing the microscope and the controller: the first time takes some 15 s…";
+const PREPARING = "Preparing the microscope and the controller: the first time takes up to half a minute…";
 function nextTitle(run, active) {
   if (!active) return run?.left ? "Left after the correction, all coefficients together (root of the sum of squares):" : "Nothing is waiting";
   if (run.finishing) return "Writing the report…";

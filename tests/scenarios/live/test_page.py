@@ -151,7 +151,7 @@ def test_the_knobs_of_a_scan_stay_where_they_are_whatever_is_told_of_the_images(
     page.locator(".agent .note", has_text="clear of the bright disc").wait_for()
     before = page.evaluate(KNOBS_AT)
     page.locator("[data-agent=adf] [data-knob=inner_mrad] input").press("ArrowRight")
-    page.wait_for_function("![...document.querySelectorAll('.agent .note')].some((one) => one.textContent)")
+    playwright.expect(page.locator("[data-agent=adf] .note")).to_have_text("", timeout=WAIT_MS)
     page.evaluate(
         "document.querySelectorAll('.agent .verdict').forEach((one) => { one.textContent = 'fits: a model'; })"
     )
@@ -199,7 +199,7 @@ def test_a_calibration_by_click_pauses_survives_a_reload_and_ends_in_spec(page: 
     assert strict in ("strictly in spec", "not strictly")
     assert f"{strict}: " in page.locator("#run-outcome").inner_text()
     page.keyboard.press("4")
-    page.wait_for_function("document.getElementById('basis').textContent === '(estimate)'")
+    playwright.expect(page.locator("#basis")).to_have_text("(estimate)", timeout=WAIT_MS)
     page.click("#hold-a")
     assert "By calibration: C10" in page.locator("#a-about").inner_text()
     assert "electrons" in page.locator("#a-about").inner_text()
