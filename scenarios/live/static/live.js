@@ -123,7 +123,7 @@ function showRun(header, pictures) {
   paint($("run-ronchigram"), pictures.ronchigram, GREY);
   $("run-frame").textContent = header.name;
   const side = header.kind === "before" ? "a" : "b";
-  hold(side, { header, pictures }, `Calibration. ${header.name}, ${number(header.dose_e)} electrons.`);
+  hold(side, { header, pictures }, `Calibration, ${header.name.replace("Frame", "frame")}; ${number(header.dose_e)} electrons.`);
   if (header.kind === "before") clearHeld("b");
 }
 
@@ -395,7 +395,7 @@ function lastInSpec(run) {
 
 const PREPARING = "Preparing the microscope and the controller: the first time takes up to half a minute…";
 function nextTitle(run, active) {
-  if (!active) return run?.left ? "Left after the correction, all coefficients together (root of the sum of squares):" : "Nothing is waiting";
+  if (!active) return run?.left ? "Left after the correction (root of the sum of squares):" : "Nothing is waiting";
   if (run.finishing) return "Writing the report…";
   if (!run.begun) return PREPARING;
   if (!run.waiting) return run.exposing ? "A frame is being taken…" : "The controller is computing…";
