@@ -126,6 +126,11 @@ def test_a_calibration_step_by_step_and_its_report(
     page.until(ended(page))
     run = page.state["run"]
     assert (run["status"], len(run["steps"]), run["steps"][0]["truth_nm"]) == ("complete", 2, None)
+    last = run["steps"][-1]
+    left = f"{np.linalg.norm(last['std_nm']):.2f} nm by the estimate, {last['error_nm']:.2f} nm in truth"
+    assert run["left"].endswith(f" ± {left}")
+    assert run["strictly"] == [False, "not strictly"]
+    page.until(lambda: any(view.get("name") == "Frame 3: a check of the correction" for view in page.views))
     page.until(lambda: {"before", "run", "view"} <= {view["kind"] for view in page.views})
     status, report = ask(server, f"/report?token={TOKEN}")
     assert status == 200
@@ -162,6 +167,7 @@ def test_going_back_undoes_a_calibration(page: BarePage) -> None:
     run = page.state["run"]
     assert (run["status"], run["cumulative_nm"]) == ("stopped", [0.0, 0.0, 0.0])
     assert "every input of the run was undone" in run["outcome"]
+    assert run["left"] == ""
 
 
 def test_a_controller_that_does_not_exist_is_refused(page: BarePage) -> None:
