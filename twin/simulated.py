@@ -183,6 +183,12 @@ class SimulatedMicroscope:
             raise ValueError(f"regions of the film are numbered from 0; got {film}")
         session.film = film
 
+    def prepare(self) -> None:
+        """Make now what the first exposure would otherwise wait for, a film of atoms say; no frame changes by it."""
+        prepare: Callable[[], None] | None = getattr(self._renderer, "prepare", None)
+        if prepare is not None:
+            prepare()
+
     @property
     def specimen_nm(self) -> tuple[float, float] | None:
         """Width (x) and height (y) of the scanned specimen; None without a setup for scans."""

@@ -86,6 +86,15 @@ def strict_line(result: Result) -> str:
     )
 
 
+def strict_verdict(result: Result) -> tuple[bool, str]:
+    """Return whether a state after the correction that is known fulfils both strict verdicts, and that in words."""
+    if result.correction is None or not result.correction.state_nm:
+        return False, ""
+    left = result.strict(result.correction.state_nm)
+    fine = bool(left["within_2_nm"] and left["within_pi_4"])
+    return fine, "strictly in spec" if fine else "not strictly"
+
+
 def saturation_line(result: Result) -> str:
     """Return which frames are saturated and by how much; empty if none is."""
     cut = [step for step in result.steps if step.saturated > 0]
@@ -128,9 +137,9 @@ def _probe_cards(result: Result) -> list[Card]:
     if result.correction is None or not result.correction.state_nm:
         return []
     left = result.strict(result.correction.state_nm)
-    fine = left["within_2_nm"] and left["within_pi_4"]
+    fine, words = strict_verdict(result)
     return [
-        Card("strictly in spec" if fine else "not strictly", strict_line(result), "good" if fine else ""),
+        Card(words, strict_line(result), "good" if fine else ""),
         Card(f"{left['strehl']:.2f}", "Strehl ratio after the correction, by the calibrated coefficients alone"),
         Card(f"{result.probe_d50_nm:.3f} nm", "diameter with half of the electrons"),
     ]

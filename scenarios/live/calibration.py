@@ -10,6 +10,7 @@ import numpy as np
 
 from controller.base import Estimate
 from scenarios.calibration.instruments import Wiring
+from scenarios.calibration.page import strict_line, strict_verdict
 from scenarios.calibration.results import Result, Step
 from scenarios.calibration.run import opened, run_at
 from scenarios.calibration.session import Session
@@ -78,6 +79,12 @@ class Calibration(Job):
         """Sum of the inputs that the microscope has at present, (n,)."""
         return self.scenario.space.zero if self._microscope is None else self._microscope.cumulative_nm
 
+    def frame_name(self, number: int) -> str:
+        """Return what the frame that is just taken is called: those after the observations say what they are for."""
+        if self.gate.finishing:
+            return f"Frame {number}: after the way back"
+        return f"Frame {number}: a check of the correction" if self.gate.last else f"Frame {number}"
+
     def end(self) -> str:
         """Stop the run, wait for its end, and return in words what became of it."""
         if not self._thread.is_alive():
@@ -114,6 +121,7 @@ class Calibration(Job):
             "running": self.running,
             "begun": self.begun,
             "paused": gate.paused,
+            "exposing": gate.exposing,
             "finishing": gate.finishing,
             "waiting": waiting,
             "steps": list(self._steps),
@@ -129,10 +137,13 @@ class Calibration(Job):
     def _ending(self) -> dict[str, Any]:
         result = self.result
         if result is None:
-            return {"status": None, "report": False}
+            return {"status": None, "report": False, "left": "", "strict": "", "strictly": (False, "")}
         correction = result.correction
         return {
             "status": result.status,
+            "left": _left(result),
+            "strict": strict_line(result),
+            "strictly": strict_verdict(result),
             "in_spec": None if correction is None or not correction.state_nm else correction.in_spec,
             "report": result.report is not None and result.report.is_file(),
             "folder": str(result.directory),
@@ -152,6 +163,8 @@ class Calibration(Job):
         """Run as `scenarios.calibration.run.calibrate` does, with a gate in front of the microscope."""
         wiring = replace(self._wiring, show=self.gate.note)
         with opened(self.scenario, self.controller, self.seed, self._out, wiring) as (session, place):
+            if session.bench.simulator is not None:
+                session.bench.simulator.prepare()
             self._audit = None if session.bench.guard is None or session.bench.dry_run else place.audit
             gated = self._gated(session)
             self.begun = True
@@ -168,6 +181,22 @@ class Calibration(Job):
         self._estimate = session.controller.estimate()
         self._steps.append(_plain_step(step))
         self._changed()
+
+
+def _left(result: Result) -> str:
+    """Return how large the aberrations are after the correction: by the estimate, and in truth where it is known.
+
+    Sizes of all calibrated coefficients together, the root of the sum of squares.
+    """
+    if result.correction is None:
+        return ""
+    last = result.steps[-1]
+    moved_nm = np.add(last.cumulative_nm, result.correction.input_nm)
+    left_nm, std_nm = np.linalg.norm(np.add(last.estimate_nm, moved_nm)), np.linalg.norm(last.std_nm)
+    words = f"{left_nm:.2f} ± {std_nm:.2f} nm by the estimate"
+    if result.correction.state_nm:
+        words += f", {np.linalg.norm(result.correction.state_nm):.2f} nm in truth"
+    return words
 
 
 def _plain_step(step: Step) -> dict[str, Any]:

@@ -21,7 +21,12 @@ def choices_of(own: Scenario, source: str, twin: bool) -> dict[str, Any]:
         "controllers": [{"name": name, "about": controllers.describe(name)} for name in controllers.names()],
         "days": [{"name": name, "about": one.description} for name, one in days.items()],
         "scans": [
-            {"name": name, "about": one.description, "corrected": one.scan.corrected}
+            {
+                "name": name,
+                "about": one.description,
+                "corrected": one.scan.corrected,
+                "convergence_mrad": one.scan.optics.convergence_mrad,
+            }
             for name, one in found.items()
             if one.scan
         ],

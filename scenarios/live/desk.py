@@ -206,7 +206,7 @@ class Desk:
             "clock_s": frame.clock_s,
             "dose_e": frame.dose_e,
             "basis": None,
-            "observation": number,
+            "name": run.frame_name(number),
         }
         self._show("before" if number == 1 else "run", pictures.of_frame(frame), details)
 

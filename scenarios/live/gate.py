@@ -55,6 +55,7 @@ class Gate:
         question: what waits for the operator; None while nothing does.
         last: the last observation has been made: the next input is the correction.
         finishing: the operator has had the last word.
+        exposing: a frame is being taken.
     """
 
     def __init__(self, changed: Callable[[], None], paused: bool = False, look_s: float = LOOK_S) -> None:
@@ -64,7 +65,7 @@ class Gate:
         self._lines: deque[dict[str, Any]] = deque(maxlen=MOST_LINES)
         self._count = 0
         self.question: Question | None = None
-        self.last = self.finishing = False
+        self.last = self.finishing = self.exposing = False
 
     @property
     def paused(self) -> bool:
@@ -82,6 +83,11 @@ class Gate:
         with self._condition:
             self._count += 1
             self._lines.append({"n": self._count, "time": time.strftime("%H:%M:%S"), "text": text})
+        self._changed()
+
+    def note_exposing(self, exposing: bool) -> None:
+        """Note that an exposure begins or has ended."""
+        self.exposing = exposing
         self._changed()
 
     def say(self, verb: str) -> None:
@@ -174,7 +180,7 @@ class GatedMicroscope:
         Raises:
             Stopped: as `apply`.
         """
-        frame = self._expose()
+        frame = self._expose("check of the correction: frame" if self._corrected else "frame")
         if self._corrected:
             self._corrected = False
             self._ask(Question("keep", self.cumulative_nm.copy()))
@@ -185,7 +191,7 @@ class GatedMicroscope:
         if not self._gate.ask(question):
             if self.cumulative_nm.any():
                 self._send(-self.cumulative_nm, "way back")
-                self._expose()
+                self._expose("after the way back: frame")
             raise Stopped(TAKEN_BACK)
 
     def _send(self, delta_nm: Array, what: str) -> None:
@@ -193,8 +199,12 @@ class GatedMicroscope:
         self._inner.apply(delta_nm)
         self.cumulative_nm = self.cumulative_nm + delta_nm
 
-    def _expose(self) -> Frame:
-        frame = self._inner.acquire()
+    def _expose(self, what: str) -> Frame:
+        self._gate.note_exposing(True)
+        try:
+            frame = self._inner.acquire()
+        finally:
+            self._gate.note_exposing(False)
         self._show(frame)
-        self._gate.note(f"frame at {frame.clock_s:.1f} s, {dose_in_words(frame.dose_e)}")
+        self._gate.note(f"{what} at {frame.clock_s:.1f} s, {dose_in_words(frame.dose_e)}")
         return frame

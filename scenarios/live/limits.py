@@ -31,10 +31,11 @@ def beginning(scenario: Scenario, twin: bool) -> str:
 
     Example:
         >>> from scenarios.schema import load
-        >>> beginning(load("nominal"), twin=True)
-        'Starts with the corrector at zero, whatever the knobs say; 1.0e6 electrons and 0.5 s a frame.'
+        >>> beginning(load("nominal"), twin=True).partition("; ")[2]
+        '1.0e6 electrons a frame, 0.5 s exposure and 0.5 s read-out.'
     """
     if not twin:
         return "Starts where the instrument stands, with the exposure that is set there."
-    dose = f"{dose_in_words(scenario.day.dose_e)} and {scenario.day.exposure_s:g} s a frame"
-    return f"Starts with the corrector at zero, whatever the knobs say; {dose}."
+    day = scenario.day
+    times = f"{day.exposure_s:g} s exposure and {day.overhead_s:g} s read-out"
+    return f"Starts with the corrector at zero, whatever the knobs say; {dose_in_words(day.dose_e)} a frame, {times}."

@@ -168,6 +168,10 @@ class MultisliceRenderer(FrameByFrame):
                 self._film = self._build()
         return self._film
 
+    def prepare(self) -> None:
+        """Make the film now; otherwise the first frame does."""
+        _ = self.film  # which the property keeps
+
     def _build(self) -> NDArray[np.complex64]:
         rng = np.random.default_rng(self.film_seed)
         properties, side_nm = self.day.film, self.optics.window_nm * self.film_windows

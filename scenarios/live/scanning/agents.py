@@ -252,12 +252,13 @@ class TunedAgent:
 
 def told(found: Reconstruction) -> dict[str, Any]:
     """Return figures, verdict and notes of a result as JSON data."""
-    from agents.trust import misfit_words
+    from agents.trust import LEVEL, misfit_words
 
     trust = found.trust
     verdict = None
     if trust is not None:
-        words = f"fits: {trust.model} (p = {trust.probability:.2g})" if trust.fits else misfit_words(trust)
+        fits = f"fits: {trust.model} (p = {trust.probability:.2g}; level of the test: {LEVEL:g})"
+        words = fits if trust.fits else misfit_words(trust)
         verdict = {"fits": trust.fits, "words": printable(words)}
     return {
         "figures": {name: rounded([value])[0] for name, value in found.figures.items()},

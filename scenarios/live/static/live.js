@@ -121,9 +121,9 @@ function showView(header, pictures) {
 function showRun(header, pictures) {
   page.views[header.kind] = { header, pictures };
   paint($("run-ronchigram"), pictures.ronchigram, GREY);
-  $("run-frame").textContent = `Frame ${header.observation}`;
+  $("run-frame").textContent = header.name;
   const side = header.kind === "before" ? "a" : "b";
-  hold(side, { header, pictures }, `Frame ${header.observation} of the calibration, ${number(header.dose_e)} electrons.`);
+  hold(side, { header, pictures }, `Calibration, ${header.name.replace("Frame", "frame")}; ${number(header.dose_e)} electrons.`);
   if (header.kind === "before") clearHeld("b");
 }
 
@@ -146,13 +146,17 @@ function clearHeld(side) {
   $(`${side}-about`).textContent = "Nothing held yet.";
 }
 
+function setBy(header) { // the knobs as the latest calibration left them, or of the operator's own
+  const { run } = page.state, left = run && !run.running && run.cumulative_nm.some(Boolean);
+  return left && run.names.every((name, i) => Math.abs(header.knobs[name] - run.cumulative_nm[i]) < 1e-3) ? "By calibration" : "By hand";
+}
 function knobsInWords(header) {
   return header.knobs ? Object.entries(header.knobs).map(([name, value]) => `${name} ${signed(value)} nm`).join(", ") : "";
 }
 for (const side of ["a", "b"]) {
   $(`hold-${side}`).onclick = () => {
     const view = page.views.view;
-    hold(side, view, view && `By hand: ${knobsInWords(view.header)}${view.header.strehl ? `; Strehl ratio ${view.header.strehl.toFixed(2)} (${view.header.basis})` : ""}.`);
+    hold(side, view, view && `${setBy(view.header)}: ${knobsInWords(view.header)}; ${number(view.header.dose_e)} electrons${view.header.strehl ? `; Strehl ratio ${view.header.strehl.toFixed(2)} (${view.header.basis})` : ""}.`);
   };
 }
 
@@ -178,20 +182,30 @@ function fillChoices() {
   if (!source) $("scan-of").value = "calibrate_and_scan";
   aboutScan();
   const boxes = (usual) => agents.filter((one) => one.usual === usual).map((one) => {
-    const box = element("label", { className: "check", title: one.about }, element("input", { type: "checkbox", value: one.name, checked: ["adf", "ricom"].includes(one.name) }), one.name);
-    box.onmouseenter = box.onfocus = box.onclick = () => { $("agent-about").textContent = `${one.name}: ${one.about}`; };
-    box.querySelector("input").onfocus = box.onfocus;
+    const input = element("input", { type: "checkbox", value: one.name, checked: ["adf", "ricom"].includes(one.name) });
+    const box = element("label", { className: "check" }, input, one.name);
+    input.setAttribute("aria-description", one.about);
+    box.onpointerenter = () => tellAgent(one, box);
+    input.onfocus = () => { if (input.matches(":focus-visible")) tellAgent(one, box); };
+    box.onpointerleave = input.onblur = () => { $("agent-about").hidden = true; };
     return box;
   });
   $("usual-agents").replaceChildren(...boxes(true));
   $("other-agents").replaceChildren(...boxes(false));
 }
+function tellAgent({ name, about }, box) { // beside the panel: nothing moves, nothing is cut
+  const tip = $("agent-about"), { top } = box.getBoundingClientRect(), { right } = $("agents").closest("aside").getBoundingClientRect();
+  tip.textContent = `${name}: ${about}`;
+  tip.hidden = false;
+  tip.style.left = `${Math.max(8, Math.min(right + 8, innerWidth - tip.offsetWidth - 8))}px`;
+  tip.style.top = `${Math.max(8, Math.min(top, innerHeight - tip.offsetHeight - 8))}px`;
+}
 function aboutController() { $("controller-about").textContent = page.hello.controllers.find((one) => one.name === $("controller").value)?.about || ""; }
-const BEAMS = { microscope: ["as in Microscope", "The corrector as it stands in the panel Microscope, on the same hidden aberrations."],
+const BEAMS = { microscope: ["corrector as in Microscope", "The corrector as it stands in the panel Microscope, on the same hidden aberrations."],
   uncorrected: ["uncorrected", "The aberrations that the seed hides."], corrected: ["corrected", "What the corrector does not reach is left."] };
 function aboutScan() {
   const scan = page.hello.scans.find((one) => one.name === $("scan-of").value);
-  $("scan-about").textContent = scan?.about || "the source named on the command line";
+  $("scan-about").textContent = scan ? `${scan.about}. Aperture: ${scan.convergence_mrad} mrad, that of the scenario.` : "the source named on the command line";
   $("beam-line").hidden = !scan;
   $("beam").replaceChildren(...Object.entries(BEAMS).map(([name, [word, about]]) => element("option", { value: name, textContent: word, title: about })));
   $("beam").value = !scan || scan.corrected ? "corrected" : "microscope";
@@ -342,18 +356,22 @@ function renderRun() {
   const [word, kind] = stateOf(run, active);
   $("run-state").textContent = word;
   $("run-state").className = `chip ${kind}`;
+  const [strictly, strict] = (!active && run?.strictly) || [false, ""];
+  $("run-strict").textContent = strict;
+  $("run-strict").className = `chip ${strictly ? "good" : ""}`;
   $("next-title").textContent = nextTitle(run, active);
-  $("run-progress").hidden = !(active && (!run.begun || run.finishing));
-  $("next-input").textContent = waits ? run.names.map((name, i) => `${name} ${signed(run.waiting.input_nm[i])} nm`).join("\n") : "";
-  $("run-outcome").textContent = run && !active ? `${run.outcome}${run.folder ? `; files in ${run.folder}` : ""}` : "";
+  $("run-progress").style.visibility = active && !run.waiting ? "visible" : "hidden"; // it keeps its place
+  $("next-input").textContent = waits ? run.names.map((name, i) => `${name} ${signed(run.waiting.input_nm[i])} nm`).join("\n") : (!active && run?.left) || "";
+  $("run-outcome").textContent = run && !active ? `${run.strict ? `${run.strictly[1]}: ${run.strict}. ` : ""}${run.outcome}${run.folder ? `; files in ${run.folder}` : ""}` : "";
   $("report").hidden = !run?.report;
   $("report").href = `report${location.search}`;
   const lines = run ? [...(run.audit ? run.audit.lines.map((text) => ({ text })) : run.log)].reverse() : [];
   fill($("log"), JSON.stringify(lines.slice(0, 3)) + lines.length, () => lines.map((line) => element("li", {}, ...(line.time ? [element("time", { textContent: line.time })] : []), minus(line.text))));
   $("audit-path").textContent = run?.audit ? `audit log: ${run.audit.path}` : "";
   $("posterior-empty").hidden = Boolean(run?.posterior);
-  $("posterior-empty").textContent = !run ? "Choose a controller and press “Calibrate”. Each frame narrows the ellipses." : active ? "Preparing the microscope and the controller: the first time takes some seconds…" : run.outcome;
+  $("posterior-empty").textContent = !run ? "Choose a controller and press “Calibrate”. Each frame narrows the ellipses." : active ? (run.begun ? "The first frame…" : PREPARING) : run.outcome;
   $("error-legend").hidden = Boolean(run?.steps.length) && run.steps.every((step) => step.error_nm === null);
+  $("tolerance-legend").hidden = !run?.posterior || !pairsOf(run.names.length).some(([i, j]) => toleranceSeen(run, i, j));
   $("truth-legend").hidden = !run?.steps.some((step) => step.truth_nm);
   renderNumbers(run);
   drawCharts();
@@ -375,10 +393,12 @@ function lastInSpec(run) {
   return Boolean(last?.in_spec);
 }
 
+const PREPARING = "Preparing the microscope and the controller: the first time takes up to half a minute…";
 function nextTitle(run, active) {
-  if (!active) return "Nothing is waiting";
+  if (!active) return run?.left ? "Left after the correction (root of the sum of squares):" : "Nothing is waiting";
   if (run.finishing) return "Writing the report…";
-  if (!run.waiting) return run.begun ? "A frame is being taken…" : "Preparing the microscope and the controller…";
+  if (!run.begun) return PREPARING;
+  if (!run.waiting) return run.exposing ? "A frame is being taken…" : "The controller is computing…";
   if (run.waiting.kind === "keep") return `Corrected${run.steps.length && run.steps[run.steps.length - 1].in_spec !== null ? (lastInSpec(run) ? ", in spec" : ", not in spec") : ""}. Keep it, or go back? Inputs in all:`;
   return `${run.waiting.kind === "correction" ? "The correction" : "The next input"}${run.paused ? " waits" : ""}, a change of:`;
 }
@@ -442,14 +462,26 @@ function drawPosterior({ pen, width, height }, run) {
   });
 }
 
-function drawPair(pen, left, top, side, run, i, j) {
-  const { mean_nm: mean, cov_nm2: cov } = run.posterior, last = run.steps[run.steps.length - 1];
+function windowOf(run, i, j) { // half the side of a pair's plot and its centre, nm
+  const { mean_nm: mean, cov_nm2: cov } = run.posterior;
   // The start box until the ellipse is small in it, then closer in steps of two, so that the eye can follow.
   const spread = 4 * Math.max(Math.sqrt(cov[i][i]), Math.sqrt(cov[j][j]), 0.5);
   let half = Math.max(run.start_nm[i], run.start_nm[j]) * 1.05, zoom = 1;
   while (half / zoom > 2 * spread) zoom *= 2;
   half /= zoom;
-  const centre = zoom === 1 ? [0, 0] : [mean[i], mean[j]];
+  return { half, centre: zoom === 1 ? [0, 0] : [mean[i], mean[j]] };
+}
+
+function toleranceSeen(run, i, j) { // whether a line of its box crosses the plot
+  const { half, centre } = windowOf(run, i, j), { mean_nm: mean } = run.posterior;
+  const off = [i, j].map((k, axis) => [mean[k] - centre[axis], run.tolerance_nm[k]]);
+  const crosses = (axis) => off[axis].reduce((d, t) => Math.min(Math.abs(d - t), Math.abs(d + t))) < half;
+  const meets = (axis) => Math.abs(off[axis][0]) - off[axis][1] < half;
+  return (crosses(0) && meets(1)) || (crosses(1) && meets(0));
+}
+
+function drawPair(pen, left, top, side, run, i, j) {
+  const { mean_nm: mean, cov_nm2: cov } = run.posterior, last = run.steps[run.steps.length - 1], { half, centre } = windowOf(run, i, j);
   const px = (v) => left + side / 2 + ((v - centre[0]) / half) * (side / 2), py = (v) => top + side / 2 - ((v - centre[1]) / half) * (side / 2);
   pen.save();
   pen.beginPath();
@@ -581,7 +613,7 @@ const OTHER_PICTURES = {
   spread: { word: "error map", about: "standard deviation of each pixel", table: MAGMA },
   residual: { word: "residuals", about: "where the model fits: noise without a pattern", table: SIGNED },
 };
-const VERDICT = "A test whether the data fit the model behind this image. p: how often noise alone would leave residuals as large as these; below 0.01 the model does not fit.";
+const VERDICT = "A test whether the data fit the model behind this image. p: how often noise alone would leave residuals as large as these. Level of the test: probability of rejecting the right model; with a p below it the model does not fit.";
 const knobText = (knob, at) => (at === null ? knob.none || "none" : `${Number(Number(at).toFixed(2))} ${knob.unit}`);
 function agentCard(agent) {
   const card = element("figure", { className: "agent" });
@@ -598,7 +630,8 @@ function agentCard(agent) {
     return flip;
   });
   card.append(element("canvas", { width: 64, height: 64 }), element("figcaption", {}, element("b", { textContent: agent.label }), element("span", { className: "range", title: "black to white: 0.5 to 99.5 % of the pixels" }), element("span", { className: "flips" }, ...flips)),
-    element("div", { className: "body" }, element("p", { className: "hint", textContent: agent.about }), element("p", { className: "hint note" }), element("p", { className: "verdict", title: VERDICT }), ...agent.knobs.map((knob) => agentKnob(agent.label, knob)), element("p", { className: "hint problem" }), element("p", { className: "hint notes" })));
+    element("div", { className: "body" }, element("p", { className: "hint", textContent: agent.about }), ...agent.knobs.map((knob) => agentKnob(agent.label, knob)), // what comes and goes stands below the knobs
+      element("div", { className: "told" }, element("p", { className: "verdict", title: VERDICT }), element("p", { className: "hint note" }), element("p", { className: "hint problem" }), element("p", { className: "hint notes" }))));
   if (page.views.scan) queueMicrotask(() => showScan(page.views.scan.header, page.views.scan.pictures));
   return card;
 }

@@ -120,6 +120,10 @@ def test_go_back_undoes_every_input_through_the_guard(small: Scenario, tmp_path:
     thread.join()
     assert bench.moved_nm() == [0.0, 0.0, 0.0]
     assert "taken back" in bench.said
+    assert [line["text"].partition(" at ")[0] for line in bench.gate.lines if "frame" in line["text"]][-2:] == [
+        "check of the correction: frame",
+        "after the way back: frame",
+    ]
     entries = read(tmp_path / "audit.jsonl")
     # Twice 7 nm in two commands of at most 5 nm, and 14 nm back in three.
     assert [entry["event"] for entry in entries].count("command") == 7

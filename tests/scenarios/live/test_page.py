@@ -137,12 +137,39 @@ def test_every_control_is_reached_by_scrolling_its_panel(page: Any, tab: str) ->
     assert page.evaluate(REACHED, tab) == [[], 0, 0]
 
 
+KNOBS_AT = "() => [...document.querySelectorAll('.agent .knob')].map((one) => one.getBoundingClientRect().top)"
+
+
+def test_the_knobs_of_a_scan_stay_where_they_are_whatever_is_told_of_the_images(page: Any) -> None:
+    page.click("#tab-scan")
+    page.hover("#agents input[value=abf]")
+    assert page.locator("#agent-about").inner_text().endswith("are dark.")
+    page.hover("#tab-scan")
+    assert page.locator("#agent-about").is_hidden()
+    page.click("#scan-start")
+    playwright.expect(page.locator(".agent .knob")).to_have_count(7, timeout=WAIT_MS)  # of this scan: adf and ricom
+    playwright.expect(page.locator("#scan-start")).to_be_enabled(timeout=WAIT_MS)
+    playwright.expect(page.locator("[data-agent=ricom] .range")).to_contain_text("to", timeout=WAIT_MS)
+    page.locator(".agent .note", has_text="clear of the bright disc").wait_for()
+    before = page.evaluate(KNOBS_AT)
+    page.locator("[data-agent=adf] [data-knob=inner_mrad] input").press("ArrowRight")
+    playwright.expect(page.locator("[data-agent=adf] .note")).to_have_text("", timeout=WAIT_MS)
+    page.evaluate(
+        "document.querySelectorAll('.agent .verdict').forEach((one) => { one.textContent = 'fits: a model'; })"
+    )
+    after = page.evaluate(KNOBS_AT)
+    assert (len(after), after) == (7, before)
+
+
 def test_the_truth_is_behind_a_button(page: Any) -> None:
     assert page.locator("#strehl").inner_text() == "–"
+    place = page.locator("#truth").bounding_box()
     page.click("#truth")
     playwright.expect(page.locator("#basis")).to_have_text("(truth)", timeout=WAIT_MS)
     assert 0.0 <= float(page.locator("#strehl").inner_text()) <= 1.0
     assert "C10" in page.locator("#truth-table").inner_text()
+    now = page.locator("#truth").bounding_box()
+    assert (now["x"], now["y"]) == (place["x"], place["y"])
     page.click("#truth")
     playwright.expect(page.locator("#strehl")).to_have_text("–", timeout=WAIT_MS)
 
@@ -168,7 +195,17 @@ def test_a_calibration_by_click_pauses_survives_a_reload_and_ends_in_spec(page: 
     page.click("#keep")
     playwright.expect(page.locator("#run-state")).to_have_text("in spec", timeout=WAIT_MS)
     page.wait_for_selector("#report:visible")
+    assert "check" in page.locator("#run-frame").inner_text()
+    assert "± " in page.locator("#next-input").inner_text()
+    assert "in truth" in page.locator("#next-input").inner_text()
+    strict = page.locator("#run-strict").inner_text()
+    assert strict in ("strictly in spec", "not strictly")
+    assert f"{strict}: " in page.locator("#run-outcome").inner_text()
     page.keyboard.press("4")
+    playwright.expect(page.locator("#basis")).to_have_text("(estimate)", timeout=WAIT_MS)
+    page.click("#hold-a")
+    assert "By calibration: C10" in page.locator("#a-about").inner_text()
+    assert "electrons" in page.locator("#a-about").inner_text()
     assert brightness(page, "a-ronchigram") > 20
     assert brightness(page, "b-ronchigram") > 20
     assert "error of the estimate" in page.locator("#numbers").inner_text()

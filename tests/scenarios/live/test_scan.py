@@ -102,7 +102,7 @@ def test_a_verdict_is_a_sentence_and_its_misfit_no_note() -> None:
     assert (found["figures"], found["notes"]) == ({"kernel_px": None}, ["turned by 3 degrees"])
     assert found["verdict"]["words"].startswith("does not fit: residuals of neighbouring pixels correlate by +0.40")
     good = told(Reconstruction({}, trust=Trust(0.0, 1.0, 0.0, 0.5, True, "the model")))
-    assert good["verdict"] == {"fits": True, "words": "fits: the model (p = 0.5)"}
+    assert good["verdict"] == {"fits": True, "words": "fits: the model (p = 0.5; level of the test: 0.01)"}
 
 
 def test_a_knob_acts_after_the_scan_and_a_bad_value_is_told(file: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from scenarios.calibration.instruments import simulator
 from scenarios.calibration.session import microscope_generator
 from scenarios.live.server import LiveServer
 from scenarios.schema import Scenario
+from twin.simulated import SimulatedMicroscope
 
 
 def ask(server: LiveServer, path: str, method: str = "GET") -> tuple[int, bytes]:
@@ -125,6 +126,11 @@ def test_a_calibration_step_by_step_and_its_report(
     page.until(ended(page))
     run = page.state["run"]
     assert (run["status"], len(run["steps"]), run["steps"][0]["truth_nm"]) == ("complete", 2, None)
+    last = run["steps"][-1]
+    left = f"{np.linalg.norm(last['std_nm']):.2f} nm by the estimate, {last['error_nm']:.2f} nm in truth"
+    assert run["left"].endswith(f" ± {left}")
+    assert run["strictly"] == [False, "not strictly"]
+    page.until(lambda: any(view.get("name") == "Frame 3: a check of the correction" for view in page.views))
     page.until(lambda: {"before", "run", "view"} <= {view["kind"] for view in page.views})
     status, report = ask(server, f"/report?token={TOKEN}")
     assert status == 200
@@ -136,6 +142,23 @@ def test_a_calibration_step_by_step_and_its_report(
     assert (told["covers"], told["strehl"] < 1.0, told["strehl_std"] > 0.0) == (list(small.space.names), True, True)
 
 
+def test_what_the_first_frame_needs_is_made_before_the_run_begins(
+    server: LiveServer, page: BarePage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[bool] = []
+
+    def prepare(microscope: SimulatedMicroscope) -> None:
+        assert server.desk.calibration is not None
+        begun.append(server.desk.calibration.begun)
+
+    monkeypatch.setattr(SimulatedMicroscope, "prepare", prepare)
+    page.say(do="calibrate", controller="random", observations=1, paused=True)
+    page.until(waiting(page, "correction"))
+    assert begun == [False]
+    page.say(do="run", verb="stop")
+    page.until(ended(page))
+
+
 def test_going_back_undoes_a_calibration(page: BarePage) -> None:
     page.say(do="calibrate", controller="random", observations=2)
     page.until(waiting(page, "keep"))
@@ -144,6 +167,7 @@ def test_going_back_undoes_a_calibration(page: BarePage) -> None:
     run = page.state["run"]
     assert (run["status"], run["cumulative_nm"]) == ("stopped", [0.0, 0.0, 0.0])
     assert "every input of the run was undone" in run["outcome"]
+    assert run["left"] == ""
 
 
 def test_a_controller_that_does_not_exist_is_refused(page: BarePage) -> None:

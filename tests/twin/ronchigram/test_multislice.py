@@ -222,6 +222,14 @@ def test_the_same_seed_gives_the_same_bytes_in_any_order_and_any_renderer():
     assert relative_l2(other.probability([STATE], [7])[0], together[0]) > 0.02
 
 
+def test_once_prepared_the_first_frame_makes_no_film_and_is_the_same(monkeypatch):
+    reference = renderer().frame(STATE, 7)
+    prepared = MultisliceRenderer(OPTICS, STILL, slice_nm=1.0, film_windows=1)
+    prepared.prepare()
+    monkeypatch.delattr(MultisliceRenderer, "_build")
+    assert np.array_equal(prepared.frame(STATE, 7), reference)
+
+
 def test_regions_are_fresh_and_take_all_eight_orientations():
     """Of a film no wider than the window, a region is a cyclic shift: |F[t]| tells only its orientation."""
     thin = renderer(slice_nm=8.0)
