@@ -147,7 +147,7 @@ def test_too_few_frames_for_a_batch_are_refused():
 
 def test_every_kernel_of_the_latent_map_can_be_chosen():
     assert {options(kernel=kernel).kernel for kernel in KERNEL_CODES} == set(KERNEL_CODES)
-    with pytest.raises(ValueError, match=r"'rbf', 'matern52' or 'matern32'.*rbff"):
+    with pytest.raises(ValueError, match=r"'rbf', 'matern52', 'matern32' or 'rational_quadratic'.*rbff"):
         options(kernel="rbff")
 
 
