@@ -67,7 +67,7 @@ def test_unknown_scenario_names_the_nearest_and_lists_all() -> None:
 
 
 def test_missing_file_is_named() -> None:
-    with pytest.raises(ScenarioError, match=r"nowhere/x\.yaml: No such file"):
+    with pytest.raises(ScenarioError, match=r"nowhere/x\.yaml does not exist"):
         load("nowhere/x.yaml")
 
 
